@@ -1,0 +1,90 @@
+//! The closed list of error codes. The same code stands in an API problem, in a job's row and in a terminal's message.
+
+use std::fmt;
+
+macro_rules! codes {
+    ($($variant:ident = $name:literal: $meaning:literal,)+) => {
+        /// Why something was refused or failed; a closed list that `docs/ERRORS.md` explains.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum ErrorCode {
+            $(#[doc = $meaning] $variant,)+
+        }
+
+        impl ErrorCode {
+            /// Every code there is, in the order of the documentation.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The code as clients see it: lower case, words joined by `_`.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// What the code means, in one sentence for people.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning,)+ }
+            }
+
+            /// The code that is written `name`, if there is one.
+            pub fn parse(name: &str) -> Option<Self> {
+                match name { $($name => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+codes! {
+    // Requests.
+    BadRequest = "bad_request": "The request cannot be read.",
+    MalformedJson = "malformed_json": "The body is not the JSON that is expected.",
+    Validation = "validation": "One or more fields have a value that is not allowed.",
+    NotFound = "not_found": "There is no such resource.",
+    MethodNotAllowed = "method_not_allowed": "The resource does not know this method.",
+    Conflict = "conflict": "The request contradicts what is stored.",
+    BodyTooLarge = "body_too_large": "The request's body is over the limit.",
+    UnsupportedMediaType = "unsupported_media_type": "The request's body is of a kind that is not read.",
+    RangeNotSatisfiable = "range_not_satisfiable": "The requested range lies outside the file.",
+    DeadlineExceeded = "deadline_exceeded": "The request took longer than the server allows.",
+    Unavailable = "unavailable": "A component that the request needs does not answer.",
+    Internal = "internal": "Something is wrong inside pm; the log has the details.",
+    // Downloads of pictures.
+    AddressRefused = "address_refused": "The picture's address is not one that pm fetches from.",
+    DnsFailed = "dns_failed": "The name of the picture's host could not be looked up.",
+    HostNotFound = "host_not_found": "The picture's host does not exist.",
+    ConnectFailed = "connect_failed": "No connection to the picture's host, or it broke off.",
+    TlsFailed = "tls_failed": "The picture's host has no valid certificate.",
+    TimedOut = "timed_out": "The picture's host was too slow.",
+    SourceNotFound = "source_not_found": "The picture's host has no such picture.",
+    SourceForbidden = "source_forbidden": "The picture's host refuses access.",
+    SourceRefused = "source_refused": "The picture's host refuses the request.",
+    SourceUnavailable = "source_unavailable": "The picture's host cannot answer for the moment.",
+    RedirectRefused = "redirect_refused": "The picture's host redirects too often or without a place to go.",
+    TooLarge = "too_large": "The picture has more bytes than are read.",
+    // Decoding and encoding.
+    Empty = "empty": "The picture has no bytes.",
+    UnsupportedFormat = "unsupported_format": "The file is not a picture of a kind that is read.",
+    TooManyPixels = "too_many_pixels": "The picture has more pixels than are decoded.",
+    TooComplex = "too_complex": "The picture costs more memory or work than is spent on one.",
+    Undecodable = "undecodable": "The picture is damaged.",
+    Poison = "poison": "Workers died again and again over this picture.",
+    // Storing.
+    StorageFull = "storage_full": "There is no room left for pictures.",
+    StorageUnavailable = "storage_unavailable": "The store for pictures does not answer.",
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_reads_back_from_its_name() {
+        for code in ErrorCode::ALL {
+            assert_eq!(ErrorCode::parse(code.as_str()), Some(*code));
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Ids as types, so that an image's number is never taken for a product's.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! number_id {
+    ($($(#[$meta:meta])* $name:ident,)+) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub i64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = std::num::ParseIntError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+    )+};
+}
+
+number_id! {
+    /// A product; grows with each new one.
+    ProductId,
+    /// A picture of a product.
+    ImageId,
+    /// A unit of work in the queue of record.
+    JobId,
+}
+
+/// A user; 1 to 64 characters that the caller chooses.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct UserId(String);
+
+impl UserId {
+    /// Longest id in characters.
+    pub const MAX_CHARS: usize = 64;
+
+    /// Takes `text` as an id.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong: empty, too long, or with control characters.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let chars = text.chars().count();
+        if text.trim().is_empty() {
+            return Err("must not be empty".into());
+        }
+        if chars > Self::MAX_CHARS {
+            return Err(format!("has {chars} characters; at most {} are allowed", Self::MAX_CHARS));
+        }
+        if text.chars().any(char::is_control) {
+            return Err("must not contain control characters".into());
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// An id that is already in the database.
+    pub(crate) fn stored(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

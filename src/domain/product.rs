@@ -1,0 +1,277 @@
+//! Products: what comes in, checked once, and what is stored.
+
+use crate::{
+    clock::Timestamp,
+    domain::{
+        AddressPolicy, FieldError, Fields, Image, ImageSource, ImageStatus, Invalid, Malformed, Price, ProductId, UserId,
+    },
+};
+
+/// A product with its pictures.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Product {
+    /// Its number.
+    pub id: ProductId,
+    /// Who owns it.
+    pub user_id: UserId,
+    /// 1 to 200 characters.
+    pub product_name: String,
+    /// Up to 10,000 characters.
+    pub product_description: String,
+    /// What it costs.
+    pub product_price: Price,
+    /// Follows from the pictures' status.
+    pub status: ProductStatus,
+    /// Its pictures by position.
+    pub images: Vec<Image>,
+    /// Grows by one with each change that a reader can see.
+    pub version: i64,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+/// How far a product's pictures are, together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProductStatus {
+    /// Some picture is still on its way.
+    Processing,
+    /// Every picture is ready, or there is none.
+    Ready,
+    /// No picture is on its way any more and some failed.
+    Failed,
+}
+
+impl ProductStatus {
+    /// Every status.
+    pub const ALL: [Self; 3] = [Self::Processing, Self::Ready, Self::Failed];
+
+    /// The word clients see and the database holds.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Processing => "processing",
+            Self::Ready => "ready",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// The status that is written `word`.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == word)
+    }
+
+    /// The status of a product whose pictures have these.
+    pub fn of(images: impl IntoIterator<Item = ImageStatus>) -> Self {
+        let mut failed = false;
+        for status in images {
+            match status {
+                ImageStatus::Pending | ImageStatus::Processing => return Self::Processing,
+                ImageStatus::Failed => failed = true,
+                ImageStatus::Ready => {}
+            }
+        }
+        if failed { Self::Failed } else { Self::Ready }
+    }
+}
+
+/// A product as it comes in, unchecked.
+#[derive(Clone, Debug, Default)]
+pub struct ProductDraft {
+    /// Who owns it.
+    pub user_id: Option<String>,
+    /// Its name.
+    pub product_name: Option<String>,
+    /// Its description.
+    pub product_description: Option<String>,
+    /// Its pictures.
+    pub product_images: Vec<ImageSource>,
+    /// The digits of its price.
+    pub product_price: Option<String>,
+}
+
+/// A product that may be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewProduct {
+    /// Who owns it.
+    pub user_id: UserId,
+    /// Its name, trimmed.
+    pub product_name: String,
+    /// Its description; empty if none was given.
+    pub product_description: String,
+    /// Its pictures in order.
+    pub product_images: Vec<ImageSource>,
+    /// What it costs.
+    pub product_price: Price,
+}
+
+impl NewProduct {
+    /// Most pictures a product may have.
+    pub const MAX_IMAGES: usize = 32;
+    /// Longest name in characters.
+    pub const MAX_NAME_CHARS: usize = 200;
+    /// Longest description in characters.
+    pub const MAX_DESCRIPTION_CHARS: usize = 10_000;
+
+    const FIELDS: [&str; 5] = ["user_id", "product_name", "product_description", "product_images", "product_price"];
+
+    /// Reads a product from a request's body; the outer error is JSON that cannot be read, the inner one wrong fields.
+    ///
+    /// # Errors
+    /// [`Malformed`] if `json` is no object, [`Invalid`] with every wrong field.
+    pub fn from_json(json: &[u8], policy: &AddressPolicy) -> Result<Result<Self, Invalid>, Malformed> {
+        let mut fields = Fields::parse(json)?;
+        let draft = ProductDraft {
+            user_id: fields.text("user_id"),
+            product_name: fields.text("product_name"),
+            product_description: fields.text("product_description"),
+            product_images: fields
+                .texts("product_images")
+                .unwrap_or_default()
+                .into_iter()
+                .map(ImageSource::Url)
+                .collect(),
+            product_price: fields.number("product_price"),
+        };
+        Ok(Self::checked(draft, fields.finish(&Self::FIELDS), policy))
+    }
+
+    /// Checks a draft; `policy` says which addresses pictures may come from.
+    ///
+    /// # Errors
+    /// [`Invalid`] with every wrong field.
+    pub fn parse(draft: ProductDraft, policy: &AddressPolicy) -> Result<Self, Invalid> {
+        Self::checked(draft, Vec::new(), policy)
+    }
+
+    fn checked(draft: ProductDraft, mut errors: Vec<FieldError>, policy: &AddressPolicy) -> Result<Self, Invalid> {
+        check_images(&draft.product_images, policy, &mut errors);
+        let mut required = |field: &'static str, value: Option<String>| {
+            let missing = value.is_none() && !errors.iter().any(|error| error.field == field);
+            if missing {
+                errors.push(FieldError { field: field.into(), message: "is required".into() });
+            }
+            value
+        };
+        let user_id = required("user_id", draft.user_id);
+        let product_name = required("product_name", draft.product_name);
+        let product_price = required("product_price", draft.product_price);
+
+        let mut note = |field: &str, message: String| errors.push(FieldError { field: field.into(), message });
+        let user_id = user_id.and_then(|text| UserId::parse(&text).map_err(|m| note("user_id", m)).ok());
+        let product_name = product_name
+            .and_then(|text| checked_text(&text, 1, Self::MAX_NAME_CHARS).map_err(|m| note("product_name", m)).ok());
+        let product_description = checked_description(draft.product_description.unwrap_or_default())
+            .map_err(|m| note("product_description", m))
+            .ok();
+        let product_price =
+            product_price.and_then(|digits| Price::parse(&digits).map_err(|m| note("product_price", m)).ok());
+
+        match (user_id, product_name, product_description, product_price) {
+            (Some(user_id), Some(product_name), Some(product_description), Some(product_price)) => {
+                let product_images = draft.product_images;
+                Invalid::unless_empty(errors, || Self {
+                    user_id,
+                    product_name,
+                    product_description,
+                    product_images,
+                    product_price,
+                })
+            }
+            _ => Err(Invalid { errors }),
+        }
+    }
+}
+
+fn check_images(images: &[ImageSource], policy: &AddressPolicy, errors: &mut Vec<FieldError>) {
+    if images.len() > NewProduct::MAX_IMAGES {
+        let message = format!("has {} images; at most {} are allowed", images.len(), NewProduct::MAX_IMAGES);
+        errors.push(FieldError { field: "product_images".into(), message });
+    }
+    for (index, image) in images.iter().enumerate() {
+        if let ImageSource::Url(url) = image
+            && let Err(refusal) = policy.check_url(url)
+        {
+            errors.push(FieldError { field: format!("product_images[{index}]"), message: refusal.to_string() });
+        }
+    }
+}
+
+/// `text` trimmed, if it has `least` to `most` characters then and no control character.
+pub(super) fn checked_text(text: &str, least: usize, most: usize) -> Result<String, String> {
+    let trimmed = text.trim();
+    let chars = trimmed.chars().count();
+    if chars < least {
+        let message = if chars == 0 { "must not be empty".into() } else { format!("needs at least {least} characters") };
+        return Err(message);
+    }
+    if chars > most {
+        return Err(format!("has {chars} characters; at most {most} are allowed"));
+    }
+    if trimmed.contains('\0') {
+        return Err("must not contain the NUL character".into());
+    }
+    Ok(trimmed.to_owned())
+}
+
+/// Descriptions are kept as they came: line breaks and outer spaces belong to them.
+fn checked_description(text: String) -> Result<String, String> {
+    let chars = text.chars().count();
+    if chars > NewProduct::MAX_DESCRIPTION_CHARS {
+        return Err(format!("has {chars} characters; at most {} are allowed", NewProduct::MAX_DESCRIPTION_CHARS));
+    }
+    if text.contains('\0') {
+        return Err("must not contain the NUL character".into());
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errors_of(json: &str) -> Vec<String> {
+        match NewProduct::from_json(json.as_bytes(), &AddressPolicy::default()).expect("an object") {
+            Ok(_) => Vec::new(),
+            Err(invalid) => invalid.errors.into_iter().map(|error| error.field).collect(),
+        }
+    }
+
+    #[test]
+    fn takes_the_usual_product() {
+        let json = r#"{"user_id": "1234-5678-9012", "product_name": " Sample Product ", "product_description": "A test product.",
+            "product_images": ["https://example.com/image1.jpg"], "product_price": 100.0}"#;
+        let product = NewProduct::from_json(json.as_bytes(), &AddressPolicy::default()).expect("JSON").expect("valid");
+        assert_eq!(product.product_name, "Sample Product");
+        assert_eq!(product.product_price.to_string(), "100.0");
+        assert_eq!(product.product_images.len(), 1);
+    }
+
+    #[test]
+    fn names_every_wrong_field_at_once() {
+        let json = r#"{"user_id": "", "product_name": "  ", "product_images": ["ftp://example.com/a", "http://10.0.0.1/b"],
+            "product_price": -1, "colour": "red"}"#;
+        let mut errors = errors_of(json);
+        errors.sort();
+        assert_eq!(
+            errors,
+            ["colour", "product_images[0]", "product_images[1]", "product_name", "product_price", "user_id"]
+        );
+    }
+
+    #[test]
+    fn a_mistyped_field_is_named_once() {
+        assert_eq!(errors_of(r#"{"user_id": "u", "product_name": "n", "product_price": "12"}"#), ["product_price"]);
+        assert_eq!(errors_of("{}"), ["user_id", "product_name", "product_price"]);
+    }
+
+    #[test]
+    fn a_products_status_follows_from_its_images() {
+        use ImageStatus::{Failed, Pending, Processing, Ready};
+        assert_eq!(ProductStatus::of([]), ProductStatus::Ready);
+        assert_eq!(ProductStatus::of([Ready, Ready]), ProductStatus::Ready);
+        assert_eq!(ProductStatus::of([Ready, Failed]), ProductStatus::Failed);
+        assert_eq!(ProductStatus::of([Failed, Pending]), ProductStatus::Processing);
+        assert_eq!(ProductStatus::of([Processing]), ProductStatus::Processing);
+    }
+}

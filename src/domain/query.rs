@@ -1,0 +1,267 @@
+//! What a list of products shows: filter, order, page.
+
+use std::fmt;
+
+use crate::domain::{Cursor, Invalid, FieldError, Price, ProductStatus, UserId};
+
+/// One page of a list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page<T> {
+    /// The rows in order.
+    pub items: Vec<T>,
+    /// Where the next page begins; `None` on the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// Which products a list shows; every given part must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProductFilter {
+    /// Only this user's.
+    pub user_id: Option<UserId>,
+    /// At least this price.
+    pub min_price: Option<Price>,
+    /// At most this price.
+    pub max_price: Option<Price>,
+    /// Names that contain this, whatever the case of its letters.
+    pub name: Option<String>,
+    /// Only products of this status.
+    pub status: Option<ProductStatus>,
+}
+
+/// By what a list is sorted; the id breaks ties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SortKey {
+    /// `id`
+    Id,
+    /// `product_price`
+    Price,
+    /// `product_name`, by code points
+    Name,
+    /// `created_at`
+    CreatedAt,
+}
+
+/// A list's order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sort {
+    /// The column.
+    pub key: SortKey,
+    /// Highest first.
+    pub descending: bool,
+}
+
+impl Default for Sort {
+    fn default() -> Self {
+        Self { key: SortKey::Id, descending: false }
+    }
+}
+
+impl SortKey {
+    const ALL: [Self; 4] = [Self::Id, Self::Price, Self::Name, Self::CreatedAt];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Id => "id",
+            Self::Price => "product_price",
+            Self::Name => "product_name",
+            Self::CreatedAt => "created_at",
+        }
+    }
+}
+
+impl Sort {
+    /// What may stand in `sort`, for messages.
+    pub const ALLOWED: &str = "id, product_price, product_name, created_at, each with a `-` before it for descending";
+
+    /// The order that is written `text`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (column, descending) = text.strip_prefix('-').map_or((text, false), |column| (column, true));
+        SortKey::ALL.into_iter().find(|key| key.as_str() == column).map(|key| Self { key, descending })
+    }
+}
+
+impl fmt::Display for Sort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.descending { "-" } else { "" }, self.key.as_str())
+    }
+}
+
+/// One page of products to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProductQuery {
+    /// Which products.
+    pub filter: ProductFilter,
+    /// In which order.
+    pub sort: Sort,
+    /// Products per page, 1 to [`ProductQuery::MAX_LIMIT`].
+    pub limit: u64,
+    /// Where the page begins.
+    pub cursor: Option<Cursor>,
+}
+
+impl Default for ProductQuery {
+    fn default() -> Self {
+        Self { filter: ProductFilter::default(), sort: Sort::default(), limit: Self::DEFAULT_LIMIT, cursor: None }
+    }
+}
+
+impl ProductQuery {
+    /// Products per page if the request does not say.
+    pub const DEFAULT_LIMIT: u64 = 20;
+    /// Most products per page.
+    pub const MAX_LIMIT: u64 = 100;
+
+    const PARAMETERS: [&str; 8] =
+        ["user_id", "min_price", "max_price", "name", "status", "sort", "limit", "cursor"];
+
+    /// Reads a query from its parameters, decoded.
+    ///
+    /// # Errors
+    /// [`Invalid`] with every parameter that is unknown, stands twice, or has a value that is not allowed.
+    pub fn parse<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Invalid> {
+        let mut parameters = Parameters::read(pairs, &Self::PARAMETERS);
+        let filter = ProductFilter {
+            user_id: parameters.take("user_id", UserId::parse),
+            min_price: parameters.take("min_price", Price::parse),
+            max_price: parameters.take("max_price", Price::parse),
+            name: parameters.take("name", parse_name),
+            status: parameters.take("status", parse_status),
+        };
+        if let (Some(min), Some(max)) = (filter.min_price, filter.max_price)
+            && min > max
+        {
+            parameters.error("min_price", format!("is {min}, above max_price {max}"));
+        }
+        let sort = parameters.take("sort", parse_sort);
+        let limit = parameters.take("limit", |text| parse_limit(text, Self::MAX_LIMIT));
+        let sort_is_known = sort.is_some() || !parameters.is_wrong("sort");
+        let sort = sort.unwrap_or_default();
+        let cursor =
+            if sort_is_known { parameters.take("cursor", |text| Cursor::decode(text, sort)) } else { None };
+        Invalid::unless_empty(parameters.errors, || Self {
+            filter,
+            sort,
+            limit: limit.unwrap_or(Self::DEFAULT_LIMIT),
+            cursor,
+        })
+    }
+}
+
+impl crate::domain::UserQuery {
+    /// Reads a query from its parameters, decoded.
+    ///
+    /// # Errors
+    /// [`Invalid`] with every parameter that is unknown, stands twice, or has a value that is not allowed.
+    pub fn parse<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Invalid> {
+        let mut parameters = Parameters::read(pairs, &["limit", "cursor"]);
+        let limit = parameters.take("limit", |text| parse_limit(text, ProductQuery::MAX_LIMIT));
+        let after = parameters.take("cursor", Self::decode_cursor);
+        Invalid::unless_empty(parameters.errors, || Self { limit: limit.unwrap_or(ProductQuery::DEFAULT_LIMIT), after })
+    }
+
+    /// The cursor of a page that ended with `last`.
+    pub fn encode_cursor(last: &UserId) -> String {
+        use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+        URL_SAFE_NO_PAD.encode(format!("u:{last}"))
+    }
+
+    fn decode_cursor(text: &str) -> Result<UserId, String> {
+        use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+        let id = URL_SAFE_NO_PAD
+            .decode(text)
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .and_then(|text| text.strip_prefix("u:").and_then(|id| UserId::parse(id).ok()));
+        id.ok_or_else(|| "is not a cursor that a list answered".into())
+    }
+}
+
+/// A query's parameters, each taken once; wrong ones are gathered.
+struct Parameters<'a> {
+    pairs: Vec<(&'a str, &'a str)>,
+    errors: Vec<FieldError>,
+}
+
+impl<'a> Parameters<'a> {
+    fn read(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, known: &[&str]) -> Self {
+        // A query of a million parameters gets an answer of a few lines.
+        const MOST_ERRORS: usize = 20;
+        let mut parameters = Self { pairs: Vec::new(), errors: Vec::new() };
+        for (name, value) in pairs {
+            if parameters.errors.len() >= MOST_ERRORS {
+                break;
+            }
+            if !known.contains(&name) {
+                let shown: String = name.chars().take(50).collect();
+                parameters.error(&shown, format!("is not a known parameter; known are {}", known.join(", ")));
+            } else if parameters.pairs.iter().any(|(taken, _)| *taken == name) {
+                parameters.error(name, "stands more than once".into());
+            } else {
+                parameters.pairs.push((name, value));
+            }
+        }
+        parameters
+    }
+
+    fn take<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let (_, value) = *self.pairs.iter().find(|(known, _)| *known == name)?;
+        parse(value).map_err(|message| self.error(name, message)).ok()
+    }
+
+    fn error(&mut self, field: &str, message: String) {
+        self.errors.push(FieldError { field: field.into(), message });
+    }
+
+    fn is_wrong(&self, field: &str) -> bool {
+        self.errors.iter().any(|error| error.field == field)
+    }
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    super::product::checked_text(text, 1, super::NewProduct::MAX_NAME_CHARS)
+}
+
+fn parse_status(text: &str) -> Result<ProductStatus, String> {
+    ProductStatus::parse(text).ok_or_else(|| {
+        format!("must be one of {}", ProductStatus::ALL.map(ProductStatus::as_str).join(", "))
+    })
+}
+
+fn parse_sort(text: &str) -> Result<Sort, String> {
+    Sort::parse(text).ok_or_else(|| format!("must be one of {}", Sort::ALLOWED))
+}
+
+fn parse_limit(text: &str, most: u64) -> Result<u64, String> {
+    text.parse().ok().filter(|limit| (1..=most).contains(limit)).ok_or_else(|| format!("must be a number from 1 to {most}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_every_wrong_parameter_at_once() {
+        let wrong = [("limit", "0"), ("sort", "colour"), ("min_price", "9"), ("max_price", "1"), ("page", "2")];
+        let invalid = ProductQuery::parse(wrong).expect_err("wrong");
+        let mut named: Vec<_> = invalid.errors.iter().map(|error| error.field.as_str()).collect();
+        named.sort_unstable();
+        assert_eq!(named, ["limit", "min_price", "page", "sort"]);
+    }
+
+    #[test]
+    fn reads_filters_order_and_page() {
+        let query = ProductQuery::parse([("user_id", "1234"), ("min_price", "50"), ("sort", "-product_price"), ("limit", "5")])
+            .expect("right");
+        assert_eq!(query.sort, Sort { key: SortKey::Price, descending: true });
+        assert_eq!(query.limit, 5);
+        assert_eq!(query.filter.min_price.map(Price::units), Some(500_000));
+    }
+
+    #[test]
+    fn a_users_cursor_reads_back() {
+        let id = UserId::parse("ü/1").expect("an id");
+        let cursor = crate::domain::UserQuery::encode_cursor(&id);
+        let query = crate::domain::UserQuery::parse([("cursor", cursor.as_str())]).expect("right");
+        assert_eq!(query.after, Some(id));
+    }
+}

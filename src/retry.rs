@@ -1,0 +1,66 @@
+//! Backoff as a pure function of the attempt, so that the worker and the tests agree on every delay.
+
+use std::time::Duration;
+
+/// How often and after how long a failed step is tried again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Policy {
+    /// Attempts in all, the first one included.
+    pub attempts: u32,
+    /// Delay before the second attempt; it doubles with each further one.
+    pub first: Duration,
+    /// No computed delay is longer than this.
+    pub longest: Duration,
+    /// Share of the delay by which chance shortens or lengthens it, 0.0 to 1.0.
+    pub jitter: f64,
+}
+
+/// Five attempts, 5 s doubling up to 10 min, give or take a fifth.
+pub const TRANSIENT: Policy =
+    Policy { attempts: 5, first: Duration::from_secs(5), longest: Duration::from_secs(600), jitter: 0.2 };
+
+/// As [`TRANSIENT`] with two attempts: for what is almost certainly permanent, such as a host name that does not exist.
+pub const DOUBTFUL: Policy = Policy { attempts: 2, ..TRANSIENT };
+
+/// What an origin asks for in `Retry-After` is honoured up to this.
+pub const LONGEST_ASKED_FOR: Duration = Duration::from_secs(3_600);
+
+impl Policy {
+    /// The delay after attempt number `attempt` (1 is the first) failed, or `None` when no attempt is left.
+    ///
+    /// `asked_for` is the origin's own wish and wins over the computed delay; `chance` is uniform in 0.0..1.0.
+    pub fn delay(&self, attempt: u32, asked_for: Option<Duration>, chance: f64) -> Option<Duration> {
+        if attempt >= self.attempts {
+            return None;
+        }
+        if let Some(wish) = asked_for {
+            return Some(wish.min(LONGEST_ASKED_FOR));
+        }
+        let doubled = self.first.saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1)));
+        let factor = 1.0 + self.jitter * (2.0 * chance - 1.0);
+        Some(doubled.min(self.longest).mul_f64(factor))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_within_the_jitter_and_end_with_the_attempts() {
+        for (attempt, nominal) in [(1, 5.0), (2, 10.0), (3, 20.0), (4, 40.0)] {
+            for chance in [0.0, 0.5, 0.999] {
+                let delay = TRANSIENT.delay(attempt, None, chance).expect("an attempt is left").as_secs_f64();
+                assert!((nominal * 0.8..=nominal * 1.2).contains(&delay), "attempt {attempt}: {delay} s");
+            }
+        }
+        assert_eq!(TRANSIENT.delay(5, None, 0.5), None);
+        assert_eq!(DOUBTFUL.delay(2, None, 0.5), None);
+    }
+
+    #[test]
+    fn what_the_origin_asks_for_wins_up_to_an_hour() {
+        assert_eq!(TRANSIENT.delay(1, Some(Duration::from_secs(90)), 0.0), Some(Duration::from_secs(90)));
+        assert_eq!(TRANSIENT.delay(1, Some(Duration::from_secs(90_000)), 0.0), Some(LONGEST_ASKED_FOR));
+    }
+}
