@@ -1,0 +1,69 @@
+//! Rows of products whose cached form is out of date.
+
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+};
+
+use crate::{
+    clock::Timestamp,
+    db::{
+        Error,
+        entity::cache_invalidation::{ActiveModel, Column, Entity},
+    },
+    domain::ProductId,
+};
+
+/// A change that a shared cache may not know of yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Invalidation {
+    /// The row.
+    pub id: i64,
+    /// The product.
+    pub product_id: ProductId,
+}
+
+/// Notes that products change with this transaction.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn record(
+    connection: &impl ConnectionTrait,
+    products: &[ProductId],
+    now: Timestamp,
+) -> Result<Vec<Invalidation>, Error> {
+    let mut recorded = Vec::with_capacity(products.len());
+    for product_id in products {
+        let row = ActiveModel { id: NotSet, product_id: Set(product_id.0), created_at: Set(now.0) };
+        let id = Entity::insert(row).exec(connection).await?.last_insert_id;
+        recorded.push(Invalidation { id, product_id: *product_id });
+    }
+    Ok(recorded)
+}
+
+/// Changes from before `before`, oldest first: whoever made them should have told the cache by then.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn left_over(
+    connection: &impl ConnectionTrait,
+    before: Timestamp,
+    limit: u64,
+) -> Result<Vec<Invalidation>, Error> {
+    let rows = Entity::find()
+        .filter(Column::CreatedAt.lt(before.0))
+        .order_by_asc(Column::Id)
+        .limit(limit)
+        .all(connection)
+        .await?;
+    Ok(rows.into_iter().map(|row| Invalidation { id: row.id, product_id: ProductId(row.product_id) }).collect())
+}
+
+/// Forgets changes that the cache knows of.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn forget(connection: &impl ConnectionTrait, rows: &[Invalidation]) -> Result<(), Error> {
+    Entity::delete_many().filter(Column::Id.is_in(rows.iter().map(|row| row.id))).exec(connection).await?;
+    Ok(())
+}

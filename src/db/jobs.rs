@@ -1,0 +1,395 @@
+//! Rows of the queue of record: every claim and every end of a job is one fenced statement.
+
+use std::time::Duration;
+
+use sea_orm::{
+    ActiveValue::Set,
+    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Statement, Value,
+    sea_query::Expr,
+};
+
+use crate::{
+    clock::Timestamp,
+    code::ErrorCode,
+    db::{
+        Error,
+        entity::job::{ActiveModel, Column, Entity, Model},
+    },
+    domain::{ImageId, Job, JobId, JobPayload, JobState},
+};
+
+/// A job to be queued.
+#[derive(Clone, Debug)]
+pub struct NewJob<'a> {
+    /// The picture it is about.
+    pub image_id: ImageId,
+    /// The picture's run.
+    pub generation: i32,
+    /// What is asked for.
+    pub payload: &'a JobPayload,
+    /// The request that caused it.
+    pub request_id: Option<&'a str>,
+}
+
+/// How full the queue of record is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Jobs that wait.
+    pub queued: u64,
+    /// Jobs that a worker has.
+    pub running: u64,
+    /// Jobs that failed for good.
+    pub dead: u64,
+    /// When the oldest waiting job was queued.
+    pub oldest: Option<Timestamp>,
+}
+
+/// A job whose worker stopped giving signs of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expired {
+    /// The job.
+    pub id: JobId,
+    /// The picture it is about.
+    pub image_id: ImageId,
+    /// How many workers have died over it, this one included.
+    pub crashes: i32,
+}
+
+/// Queues jobs that are due now.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn insert_all(connection: &impl ConnectionTrait, jobs: &[NewJob<'_>], now: Timestamp) -> Result<(), Error> {
+    // Both databases bound the number of values in one statement.
+    const AT_ONCE: usize = 500;
+    for some in jobs.chunks(AT_ONCE) {
+        let rows = some.iter().map(|job| row_of(job, now)).collect::<Result<Vec<_>, _>>()?;
+        Entity::insert_many(rows).exec_without_returning(connection).await?;
+    }
+    Ok(())
+}
+
+/// Tells the listening processes at commit that jobs are due; only PostgreSQL can.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn notify(connection: &impl ConnectionTrait, channel: &str) -> Result<(), Error> {
+    if connection.get_database_backend() == DbBackend::Postgres {
+        execute(connection, "SELECT pg_notify($1, '')", vec![channel.into()]).await?;
+    }
+    Ok(())
+}
+
+/// Claims the job that has been due longest, if there is one; its lease lasts until `lease_until`.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn claim_next(
+    connection: &impl ConnectionTrait,
+    lease_token: &str,
+    lease_until: Timestamp,
+    now: Timestamp,
+) -> Result<Option<Job>, Error> {
+    let chosen = format!(
+        "(SELECT id FROM jobs WHERE state = 'queued' AND run_at <= $3 ORDER BY run_at, id LIMIT 1{})",
+        skip_locked(connection)
+    );
+    claim_where(connection, &format!("id = {chosen}"), vec![lease_token.into(), lease_until.0.into(), now.0.into()]).await
+}
+
+/// Claims this job if it is due and nobody has it.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn claim(
+    connection: &impl ConnectionTrait,
+    id: JobId,
+    lease_token: &str,
+    lease_until: Timestamp,
+    now: Timestamp,
+) -> Result<Option<Job>, Error> {
+    let values = vec![lease_token.into(), lease_until.0.into(), now.0.into(), id.0.into()];
+    claim_where(connection, "id = $4 AND state = 'queued' AND run_at <= $3", values).await
+}
+
+/// Lengthens a lease; `false` if it is no longer the caller's.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn extend_lease(connection: &impl ConnectionTrait, job: &Job, until: Timestamp) -> Result<bool, Error> {
+    let row = ActiveModel { lease_until: Set(Some(until.0)), ..ActiveModel::default() };
+    update_held(connection, job, row).await
+}
+
+/// Ends a job whose work is stored; `false` if the lease is no longer the caller's.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn finish(connection: &impl ConnectionTrait, job: &Job, now: Timestamp) -> Result<bool, Error> {
+    update_held(connection, job, ended(JobState::Done, None, now)).await
+}
+
+/// Ends a job that failed for good; `false` if the lease is no longer the caller's.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn bury(
+    connection: &impl ConnectionTrait,
+    job: &Job,
+    error: (ErrorCode, &str),
+    now: Timestamp,
+) -> Result<bool, Error> {
+    update_held(connection, job, ended(JobState::Dead, Some(error), now)).await
+}
+
+/// Queues a job again for `run_at` after a failed attempt; `false` if the lease is no longer the caller's.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn retry(
+    connection: &impl ConnectionTrait,
+    job: &Job,
+    error: (ErrorCode, &str),
+    run_at: Timestamp,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let row = ActiveModel {
+        run_at: Set(run_at.0),
+        dispatched_at: Set(None),
+        ..ended(JobState::Queued, Some(error), now)
+    };
+    update_held(connection, job, row).await
+}
+
+/// Gives a job back unfinished, as if it had never been claimed; `false` if the lease is no longer the caller's.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn release(connection: &impl ConnectionTrait, job: &Job, now: Timestamp) -> Result<bool, Error> {
+    let row = ActiveModel {
+        attempt: Set(job.attempt - 1),
+        dispatched_at: Set(None),
+        ..ended(JobState::Queued, None, now)
+    };
+    update_held(connection, job, row).await
+}
+
+/// Takes jobs from workers whose lease ran out before `now`; each is queued again at once.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn take_expired(connection: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Result<Vec<Expired>, Error> {
+    let sql = format!(
+        "UPDATE jobs SET state = 'queued', crashes = crashes + 1, run_at = $1, dispatched_at = NULL, lease_token = NULL,
+            lease_until = NULL, updated_at = $1
+         WHERE id IN (SELECT id FROM jobs WHERE state = 'running' AND lease_until < $1 ORDER BY lease_until LIMIT $2{})
+         RETURNING id, image_id, crashes",
+        skip_locked(connection)
+    );
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = query(connection, &sql, vec![now.0.into(), limit.into()]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Expired {
+                id: JobId(row.try_get("", "id")?),
+                image_id: ImageId(row.try_get("", "image_id")?),
+                crashes: row.try_get("", "crashes")?,
+            })
+        })
+        .collect()
+}
+
+/// Ends a job that workers died over too often; nobody holds it.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn bury_unheld(
+    connection: &impl ConnectionTrait,
+    id: JobId,
+    error: (ErrorCode, &str),
+    now: Timestamp,
+) -> Result<(), Error> {
+    Entity::update_many()
+        .set(ended(JobState::Dead, Some(error), now))
+        .filter(Column::Id.eq(id.0))
+        .filter(Column::State.eq(JobState::Queued.as_str()))
+        .exec(connection)
+        .await?;
+    Ok(())
+}
+
+/// Marks jobs that are due and were not handed to the broker yet as handed over, and answers them.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn take_undispatched(
+    connection: &impl ConnectionTrait,
+    now: Timestamp,
+    limit: u64,
+) -> Result<Vec<JobId>, Error> {
+    let sql = format!(
+        "UPDATE jobs SET dispatched_at = $1
+         WHERE id IN (SELECT id FROM jobs WHERE state = 'queued' AND dispatched_at IS NULL AND run_at <= $1
+                      ORDER BY run_at, id LIMIT $2{})
+         RETURNING id",
+        skip_locked(connection)
+    );
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = query(connection, &sql, vec![now.0.into(), limit.into()]).await?;
+    rows.iter().map(|row| Ok(JobId(row.try_get("", "id")?))).collect()
+}
+
+/// Makes jobs that the broker did not take be handed over again.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn undo_dispatch(connection: &impl ConnectionTrait, ids: &[JobId]) -> Result<(), Error> {
+    Entity::update_many()
+        .col_expr(Column::DispatchedAt, Expr::value(Option::<i64>::None))
+        .filter(Column::Id.is_in(ids.iter().map(|id| id.0)))
+        .filter(Column::State.eq(JobState::Queued.as_str()))
+        .exec(connection)
+        .await?;
+    Ok(())
+}
+
+/// How many jobs were handed to the broker before `before` and wait still.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn count_dispatched(connection: &impl ConnectionTrait, before: Timestamp) -> Result<u64, Error> {
+    use sea_orm::PaginatorTrait as _;
+    Ok(dispatched(before).count(connection).await?)
+}
+
+/// Makes every job that was handed to the broker before `before` and waits still be handed over again.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn dispatch_again(connection: &impl ConnectionTrait, before: Timestamp) -> Result<u64, Error> {
+    let changed = Entity::update_many()
+        .col_expr(Column::DispatchedAt, Expr::value(Option::<i64>::None))
+        .filter(Column::State.eq(JobState::Queued.as_str()))
+        .filter(Column::DispatchedAt.lt(before.0))
+        .exec(connection)
+        .await?;
+    Ok(changed.rows_affected)
+}
+
+/// How full the queue is; reads only the index of the living and the dead.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn depth(connection: &impl ConnectionTrait) -> Result<Depth, Error> {
+    const DEPTH: &str = "SELECT
+        (SELECT count(*) FROM jobs WHERE state = 'queued') AS queued,
+        (SELECT count(*) FROM jobs WHERE state = 'running') AS running,
+        (SELECT count(*) FROM jobs WHERE state = 'dead') AS dead,
+        (SELECT min(created_at) FROM jobs WHERE state = 'queued') AS oldest";
+    let rows = query(connection, DEPTH, Vec::new()).await?;
+    let Some(row) = rows.first() else {
+        return Ok(Depth::default());
+    };
+    let number = |name| row.try_get::<i64>("", name).map(|count| u64::try_from(count).unwrap_or(0));
+    Ok(Depth {
+        queued: number("queued")?,
+        running: number("running")?,
+        dead: number("dead")?,
+        oldest: row.try_get::<Option<i64>>("", "oldest")?.map(Timestamp),
+    })
+}
+
+fn dispatched(before: Timestamp) -> sea_orm::Select<Entity> {
+    Entity::find().filter(Column::State.eq(JobState::Queued.as_str())).filter(Column::DispatchedAt.lt(before.0))
+}
+
+fn row_of(job: &NewJob<'_>, now: Timestamp) -> Result<ActiveModel, Error> {
+    Ok(ActiveModel {
+        image_id: Set(job.image_id.0),
+        generation: Set(job.generation),
+        payload: Set(serde_json::to_string(job.payload).map_err(|error| Error::Corrupt(error.to_string()))?),
+        state: Set(JobState::Queued.as_str().into()),
+        attempt: Set(0),
+        crashes: Set(0),
+        run_at: Set(now.0),
+        request_id: Set(job.request_id.map(str::to_owned)),
+        created_at: Set(now.0),
+        updated_at: Set(now.0),
+        ..ActiveModel::default()
+    })
+}
+
+fn ended(state: JobState, error: Option<(ErrorCode, &str)>, now: Timestamp) -> ActiveModel {
+    let (code, message) = error.map(|(code, message)| (code.as_str().to_owned(), message.to_owned())).unzip();
+    ActiveModel {
+        state: Set(state.as_str().into()),
+        lease_token: Set(None),
+        lease_until: Set(None),
+        error_code: Set(code),
+        error_message: Set(message),
+        updated_at: Set(now.0),
+        ..ActiveModel::default()
+    }
+}
+
+/// The fence: only the holder of the lease changes a running job.
+async fn update_held(connection: &impl ConnectionTrait, job: &Job, row: ActiveModel) -> Result<bool, Error> {
+    let changed = Entity::update_many()
+        .set(row)
+        .filter(Column::Id.eq(job.id.0))
+        .filter(Column::State.eq(JobState::Running.as_str()))
+        .filter(Column::LeaseToken.eq(job.lease_token.as_str()))
+        .exec(connection)
+        .await?;
+    Ok(changed.rows_affected == 1)
+}
+
+async fn claim_where(
+    connection: &impl ConnectionTrait,
+    condition: &str,
+    values: Vec<Value>,
+) -> Result<Option<Job>, Error> {
+    let sql = format!(
+        "UPDATE jobs SET state = 'running', attempt = attempt + 1, lease_token = $1, lease_until = $2, updated_at = $3
+         WHERE {condition} RETURNING *"
+    );
+    let rows = query(connection, &sql, values).await?;
+    rows.first().map(|row| job_of(Model::from_query_result(row, "")?)).transpose()
+}
+
+fn job_of(row: Model) -> Result<Job, Error> {
+    let payload = serde_json::from_str(&row.payload)
+        .map_err(|error| Error::Corrupt(format!("job {} has a payload of another version: {error}", row.id)))?;
+    Ok(Job {
+        id: JobId(row.id),
+        image_id: ImageId(row.image_id),
+        payload,
+        attempt: row.attempt,
+        lease_token: row.lease_token.unwrap_or_default(),
+        request_id: row.request_id,
+        created_at: Timestamp(row.created_at),
+    })
+}
+
+/// Claimers of PostgreSQL pass by each other's rows; SQLite has one writer at a time.
+fn skip_locked(connection: &impl ConnectionTrait) -> &'static str {
+    if connection.get_database_backend() == DbBackend::Postgres { " FOR UPDATE SKIP LOCKED" } else { "" }
+}
+
+async fn query(
+    connection: &impl ConnectionTrait,
+    sql: &str,
+    values: Vec<Value>,
+) -> Result<Vec<sea_orm::QueryResult>, Error> {
+    let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, values);
+    Ok(connection.query_all_raw(statement).await?)
+}
+
+async fn execute(connection: &impl ConnectionTrait, sql: &str, values: Vec<Value>) -> Result<(), Error> {
+    let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, values);
+    connection.execute_raw(statement).await?;
+    Ok(())
+}
+
+/// How long a lease lasts, and how often its holder lengthens it.
+pub const LEASE: Duration = Duration::from_secs(15);

@@ -1,0 +1,59 @@
+//! Bringing the schema up and down.
+
+use migration::{Migrator, MigratorTrait};
+
+use crate::db::{Database, Error};
+
+/// A step of the schema's history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Its name.
+    pub name: String,
+    /// Whether the database has it.
+    pub applied: bool,
+}
+
+/// Every step with its state, oldest first.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn status(database: &Database) -> Result<Vec<Step>, Error> {
+    let connection = database.read();
+    // Only `install` makes the table that the state is read from; asking must not change an empty database.
+    let applied: Vec<String> = match Migrator::get_applied_migrations(connection).await {
+        Ok(steps) => steps.iter().map(|step| step.name().to_owned()).collect(),
+        Err(error) => {
+            database.check().await?;
+            tracing::debug!(%error, "no schema yet");
+            Vec::new()
+        }
+    };
+    Ok(Migrator::get_migration_files()
+        .iter()
+        .map(|step| Step { name: step.name().to_owned(), applied: applied.iter().any(|name| name == step.name()) })
+        .collect())
+}
+
+/// Whether the database has every step.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn is_current(database: &Database) -> Result<bool, Error> {
+    Ok(status(database).await?.iter().all(|step| step.applied))
+}
+
+/// Applies the next `steps`, or all that are missing.
+///
+/// # Errors
+/// If a step fails; the steps before it stay applied.
+pub async fn up(database: &Database, steps: Option<u32>) -> Result<(), Error> {
+    Migrator::up(database.read(), steps).await.map_err(Error::from)
+}
+
+/// Takes back the last `steps`, or all. The tables' content is lost.
+///
+/// # Errors
+/// If a step fails.
+pub async fn down(database: &Database, steps: Option<u32>) -> Result<(), Error> {
+    Migrator::down(database.read(), steps).await.map_err(Error::from)
+}

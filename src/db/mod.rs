@@ -1,0 +1,17 @@
+//! The database: PostgreSQL or SQLite behind one sea-orm connection. All SQL of the program stands in this room;
+//! transactions are begun by the catalogue alone.
+
+pub mod changes;
+mod connect;
+mod entity;
+mod error;
+pub mod images;
+pub mod invalidations;
+pub mod jobs;
+pub mod migrate;
+pub mod products;
+pub mod users;
+
+pub use changes::{ChangeLog, Changes};
+pub use connect::{Config, Database, Write};
+pub use error::Error;
