@@ -1,0 +1,229 @@
+//! Blobs in a directory of this machine.
+//!
+//! Files are written by `object_store`'s local store with its fsync on: the bytes go to `{name}#1` in the blob's own
+//! folder, that file is synced, renamed to `{name}`, and the folder is synced; folders that had to be made are synced
+//! upwards. A process that is killed leaves at most a `…#1` behind, which is no [`BlobKey`] and so is never served.
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::Duration,
+};
+
+use object_store::local::LocalFileSystem;
+
+use super::{Error, key::BlobKey};
+
+/// The folders of the store, and which of them are known to be on stable storage.
+#[derive(Debug)]
+pub(super) struct Folders {
+    root: PathBuf,
+    durable: Mutex<HashSet<(String, String)>>,
+}
+
+/// Opens the store in `directory`, which is made if it is missing.
+pub(super) async fn open(directory: PathBuf) -> Result<(LocalFileSystem, Folders), Error> {
+    let root = blocking(move || {
+        make_directory(&directory)?;
+        directory.canonicalize()
+    })
+    .await?;
+    let store = LocalFileSystem::new_with_prefix(&root).map_err(Error::of_store)?.with_fsync(true);
+    Ok((store, Folders { root, durable: Mutex::default() }))
+}
+
+impl Folders {
+    /// Makes sure that the folders above a blob that was just written outlast a power failure.
+    ///
+    /// The store syncs the folders that it makes itself. Whoever finds a folder that another writer has made and not
+    /// yet synced would otherwise report a blob as stored that cannot be found after the failure. Once a folder and a
+    /// process are enough.
+    pub(super) async fn make_durable(&self, key: &BlobKey) -> Result<(), Error> {
+        let (outer, inner) = key.folders();
+        let folders = (outer.to_owned(), inner.to_owned());
+        if self.lock().contains(&folders) {
+            return Ok(());
+        }
+        let root = self.root.clone();
+        let outer = root.join(outer);
+        blocking(move || {
+            sync(&outer)?;
+            sync(&root)
+        })
+        .await?;
+        self.lock().insert(folders);
+        Ok(())
+    }
+
+    /// Whether a file can be made in the directory.
+    pub(super) async fn check(&self) -> Result<(), Error> {
+        // One name a process: two checks at once may share the file, and a process that dies leaves one empty file.
+        let probe = self.root.join(format!(".check-{}", std::process::id()));
+        blocking(move || {
+            fs::File::create(&probe)?;
+            match fs::remove_file(&probe) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+
+    /// Removes files of writes that never ended, if nothing was written to them for `age`.
+    pub(super) async fn remove_unfinished(&self, age: Duration) -> Result<u64, Error> {
+        let root = self.root.clone();
+        blocking(move || {
+            let mut removed = 0;
+            for outer in folders_in(&root)? {
+                for inner in folders_in(&outer)? {
+                    removed += remove_unfinished_in(&inner, age)?;
+                }
+            }
+            Ok(removed)
+        })
+        .await
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<(String, String)>> {
+        self.durable.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Makes `directory` and what is missing above it, and syncs every folder that got a new entry.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    let mut missing = Vec::new();
+    let mut next = Some(directory);
+    while let Some(folder) = next.filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
+        missing.push(folder);
+        next = folder.parent();
+    }
+    fs::create_dir_all(directory)?;
+    for folder in missing {
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+        sync(parent.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
+}
+
+fn folders_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            folders.push(entry.path());
+        }
+    }
+    Ok(folders)
+}
+
+fn remove_unfinished_in(folder: &Path, age: Duration) -> io::Result<u64> {
+    let mut removed = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        // The part before the `#` must be a blob's name: nothing else in here was written by this store.
+        let name = entry.file_name();
+        let blob = name.to_str().and_then(|name| name.split_once('#')).and_then(|(blob, _)| BlobKey::of_file(blob));
+        if blob.is_none() {
+            continue;
+        }
+        let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        match entry.metadata().and_then(|file| file.modified()) {
+            Ok(modified) if modified.elapsed().unwrap_or_default() >= age => match fs::remove_file(entry.path()) {
+                Ok(()) => removed += 1,
+                Err(error) if gone(&error) => {}
+                Err(error) => return Err(error),
+            },
+            Ok(_) => {}
+            // Its writer has just finished it.
+            Err(error) if gone(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(removed)
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    // Only Unix lets a directory be opened and synced.
+    if cfg!(unix) { fs::File::open(directory)?.sync_all() } else { Ok(()) }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(Error::of_task)?.map_err(Error::of_io)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures_util::TryStreamExt;
+
+    use super::*;
+    use crate::blobs::{Blobs, Engine};
+
+    async fn store_in(directory: &Path) -> Blobs {
+        Blobs::connect(&Engine::Disk { directory: directory.to_owned() }).await.expect("a store")
+    }
+
+    #[tokio::test]
+    async fn missing_directories_are_made_and_an_existing_store_is_opened_again() {
+        let home = tempfile::tempdir().expect("a directory");
+        let directory = home.path().join("a/b/blobs");
+        let key = store_in(&directory).await.put(Bytes::from("x"), "png").await.expect("stored");
+        let reopened = store_in(&directory).await;
+        assert_eq!(reopened.read(&key).await.expect("read").expect("there"), "x");
+    }
+
+    #[tokio::test]
+    async fn the_unfinished_file_of_a_killed_process_is_neither_listed_nor_in_the_way() {
+        let home = tempfile::tempdir().expect("a directory");
+        let blobs = store_in(home.path()).await;
+        let key = BlobKey::for_bytes(b"whole", "jpg").expect("a known extension");
+        let staged = home.path().join(format!("{key}#1"));
+        fs::create_dir_all(staged.parent().expect("a folder")).expect("made");
+        fs::write(&staged, "who").expect("written");
+
+        assert!(!blobs.exists(&key).await.expect("an answer"));
+        assert_eq!(blobs.list().try_collect::<Vec<_>>().await.expect("a list"), []);
+        assert_eq!(blobs.put(Bytes::from("whole"), "jpg").await.expect("stored"), key);
+        assert_eq!(blobs.read(&key).await.expect("read").expect("there"), "whole");
+        assert_eq!(BlobKey::parse(&format!("{key}#1")), None);
+    }
+
+    #[tokio::test]
+    async fn old_unfinished_files_are_removed_and_nothing_else() {
+        let home = tempfile::tempdir().expect("a directory");
+        let blobs = store_in(home.path()).await;
+        let key = blobs.put(Bytes::from("whole"), "jpg").await.expect("stored");
+        let folder = home.path().join(key.as_str()).parent().expect("a folder").to_owned();
+        let staged = home.path().join(format!("{key}#2"));
+        fs::write(&staged, "who").expect("written");
+        fs::write(folder.join("notes#1"), "not ours").expect("written");
+
+        assert_eq!(blobs.remove_unfinished(Duration::from_secs(60)).await.expect("an answer"), 0);
+        assert!(staged.exists());
+        assert_eq!(blobs.remove_unfinished(Duration::ZERO).await.expect("an answer"), 1);
+        assert!(!staged.exists() && folder.join("notes#1").exists());
+        assert!(blobs.exists(&key).await.expect("an answer"));
+    }
+
+    #[tokio::test]
+    async fn a_check_leaves_nothing_behind_and_fails_without_the_directory() {
+        let home = tempfile::tempdir().expect("a directory");
+        let blobs = store_in(home.path()).await;
+        blobs.check().await.expect("it is there");
+        assert_eq!(fs::read_dir(home.path()).expect("a directory").count(), 0);
+        home.close().expect("removed");
+        let error = blobs.check().await.expect_err("it is gone");
+        assert!(error.is_transient(), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_cannot_be_made_is_an_error() {
+        let home = tempfile::tempdir().expect("a directory");
+        let file = home.path().join("file");
+        fs::write(&file, "").expect("written");
+        assert!(Blobs::connect(&Engine::Disk { directory: file.join("blobs") }).await.is_err());
+        assert!(Blobs::connect(&Engine::Disk { directory: file }).await.is_err());
+    }
+}

@@ -1,0 +1,243 @@
+//! The store of picture bytes, on disk or on S3, under keys that are made from the bytes themselves.
+//!
+//! A blob is written as a whole or not at all, never changed afterwards, and a key that is not well-formed never
+//! reaches the store. What refers to a blob, and when nothing does any more, is not known here.
+
+mod disk;
+mod engine;
+mod error;
+mod key;
+
+use std::{
+    fmt,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
+use object_store::{
+    Attribute, Attributes, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutOptions, path::Path,
+};
+
+pub use engine::{Engine, S3Options};
+pub use error::Error;
+pub use key::BlobKey;
+
+/// A blob that is stored longer than this is written again when it is put again, which renews its `modified` time.
+/// Whoever deletes blobs that nothing refers to must leave alone what is younger than twice this.
+pub const RENEWED_AFTER: Duration = Duration::from_secs(3_600);
+
+/// Hashing less than this on the async thread is quicker than moving it to another.
+const HASHED_INLINE_BYTES: usize = 64 * 1024;
+
+/// The store; clones share it.
+#[derive(Clone, Debug)]
+pub struct Blobs {
+    store: Arc<dyn ObjectStore>,
+    /// Present where the store is a directory.
+    folders: Option<Arc<disk::Folders>>,
+}
+
+/// A blob that is being read.
+pub struct Blob {
+    /// Bytes of the whole blob.
+    pub size: u64,
+    /// Which of them the stream yields.
+    pub range: Range<u64>,
+    /// When it was stored, or last put again.
+    pub modified: SystemTime,
+    /// The bytes, in pieces.
+    pub stream: BoxStream<'static, Result<Bytes, Error>>,
+}
+
+/// A blob as [`Blobs::list`] finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its key.
+    pub key: BlobKey,
+    /// Its bytes.
+    pub size: u64,
+    /// When it was stored, or last put again.
+    pub modified: SystemTime,
+}
+
+impl Blobs {
+    /// Opens the store. A directory that is missing is made; S3 is not contacted yet, see [`check`](Self::check).
+    ///
+    /// # Errors
+    /// [`Error::Misconfigured`] if the settings cannot work, the disk's error if the directory cannot be made.
+    pub async fn connect(engine: &Engine) -> Result<Self, Error> {
+        match engine {
+            Engine::Disk { directory } => {
+                let (store, folders) = disk::open(directory.clone()).await?;
+                Ok(Self { store: Arc::new(store), folders: Some(Arc::new(folders)) })
+            }
+            Engine::S3 { bucket, prefix, options } => {
+                Ok(Self { store: engine::open_s3(bucket, prefix, options)?, folders: None })
+            }
+        }
+    }
+
+    /// `disk` or `s3`.
+    pub const fn name(&self) -> &'static str {
+        if self.folders.is_some() { "disk" } else { "s3" }
+    }
+
+    /// Stores `bytes` under the key they give; `extension` is one of [`BlobKey`]'s list.
+    ///
+    /// When it returns the blob is on stable storage. Bytes that are stored already are not written again, unless they
+    /// have the wrong size or are older than [`RENEWED_AFTER`].
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::Unavailable`], or [`Error::UnknownExtension`].
+    pub async fn put(&self, bytes: Bytes, extension: &str) -> Result<BlobKey, Error> {
+        let key = key_for(bytes.clone(), extension).await?;
+        if !self.is_fresh(&key, bytes.len() as u64).await? {
+            self.store.put_opts(&path(&key), bytes.into(), self.put_options(&key)).await.map_err(Error::of_store)?;
+        }
+        if let Some(folders) = &self.folders {
+            folders.make_durable(&key).await?;
+        }
+        Ok(key)
+    }
+
+    /// The whole blob, or `None` if there is no such one.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn read(&self, key: &BlobKey) -> Result<Option<Bytes>, Error> {
+        let Some(found) = present(self.store.get(&path(key)).await)? else { return Ok(None) };
+        found.bytes().await.map(Some).map_err(Error::of_store)
+    }
+
+    /// Opens a blob for reading in pieces: all of it or the part of `range` that it has; `None` if there is no such
+    /// blob.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] if it has no byte of `range`; [`Error::Unavailable`].
+    pub async fn open(&self, key: &BlobKey, range: Option<Range<u64>>) -> Result<Option<Blob>, Error> {
+        let mut options = GetOptions::default();
+        if let Some(range) = range {
+            let Some(meta) = self.meta(key).await? else { return Ok(None) };
+            let end = range.end.min(meta.size);
+            if range.start >= end {
+                return Err(Error::OutOfRange { size: meta.size });
+            }
+            options.range = Some(GetRange::Bounded(range.start..end));
+        }
+        let Some(found) = present(self.store.get_opts(&path(key), options).await)? else { return Ok(None) };
+        Ok(Some(Blob {
+            size: found.meta.size,
+            range: found.range.clone(),
+            modified: found.meta.last_modified.into(),
+            stream: found.into_stream().map_err(Error::of_store).boxed(),
+        }))
+    }
+
+    /// Whether the blob is stored.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn exists(&self, key: &BlobKey) -> Result<bool, Error> {
+        Ok(self.meta(key).await?.is_some())
+    }
+
+    /// Deletes a blob; one that is not there is deleted already.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn delete(&self, key: &BlobKey) -> Result<(), Error> {
+        present(self.store.delete(&path(key)).await).map(|_| ())
+    }
+
+    /// Every blob, in no order. What is not a blob, such as the unfinished file of a process that was killed, is left
+    /// out.
+    pub fn list(&self) -> BoxStream<'static, Result<Listed, Error>> {
+        let found = self.store.list(None).map_err(Error::of_store);
+        found.try_filter_map(|meta| async move { Ok(listed(&meta)) }).boxed()
+    }
+
+    /// Removes the unfinished files that processes left behind when they were killed, if they are older than `age`, and
+    /// says how many there were. S3 keeps none. `age` must be longer than any write takes.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn remove_unfinished(&self, age: Duration) -> Result<u64, Error> {
+        match &self.folders {
+            Some(folders) => folders.remove_unfinished(age).await,
+            None => Ok(0),
+        }
+    }
+
+    /// Whether the store answers, and on a disk takes new files. Costs one empty file, or one listing of nothing.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn check(&self) -> Result<(), Error> {
+        if let Some(folders) = &self.folders {
+            return folders.check().await;
+        }
+        // No key sorts after this one, and unlike the look-up of one key a listing tells a missing bucket.
+        self.store.list_with_offset(None, &Path::from("~")).try_next().await.map(|_| ()).map_err(Error::of_store)
+    }
+
+    async fn is_fresh(&self, key: &BlobKey, size: u64) -> Result<bool, Error> {
+        let Some(meta) = self.meta(key).await? else { return Ok(false) };
+        let age = SystemTime::now().duration_since(meta.last_modified.into()).unwrap_or_default();
+        Ok(meta.size == size && age < RENEWED_AFTER)
+    }
+
+    async fn meta(&self, key: &BlobKey) -> Result<Option<ObjectMeta>, Error> {
+        present(self.store.head(&path(key)).await)
+    }
+
+    fn put_options(&self, key: &BlobKey) -> PutOptions {
+        // A file has no place for attributes, and the store refuses them there.
+        if self.folders.is_some() {
+            return PutOptions::default();
+        }
+        Attributes::from_iter([
+            (Attribute::ContentType, key.media_type()),
+            (Attribute::CacheControl, "public, max-age=31536000, immutable"),
+        ])
+        .into()
+    }
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { size, range, modified, stream: _ } = self;
+        f.debug_struct("Blob")
+            .field("size", size)
+            .field("range", range)
+            .field("modified", modified)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn key_for(bytes: Bytes, extension: &str) -> Result<BlobKey, Error> {
+    let small = bytes.len() <= HASHED_INLINE_BYTES;
+    let extension = extension.to_owned();
+    let make = move || BlobKey::for_bytes(&bytes, &extension).ok_or(Error::UnknownExtension(extension));
+    if small { make() } else { tokio::task::spawn_blocking(make).await.map_err(Error::of_task)? }
+}
+
+fn path(key: &BlobKey) -> Path {
+    Path::from(key.as_str())
+}
+
+fn listed(meta: &ObjectMeta) -> Option<Listed> {
+    let key = BlobKey::parse(meta.location.as_ref())?;
+    Some(Listed { key, size: meta.size, modified: meta.last_modified.into() })
+}
+
+/// Turns "not found" into `None`.
+fn present<T>(found: object_store::Result<T>) -> Result<Option<T>, Error> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(Error::of_store(error)),
+    }
+}
