@@ -1,0 +1,291 @@
+//! The only place where the parts are put together: engines from settings, the catalogue over them, servers and workers
+//! over that. `serve`, `worker` and every other command begin here.
+
+use std::{fmt, path::PathBuf, sync::Arc};
+
+use tokio::net::TcpListener;
+
+use crate::{
+    blobs::{self, Blobs},
+    cache::{self, Cache},
+    catalog::{self, Catalog, Engines},
+    clock::Clock,
+    code::ErrorCode,
+    config::{DatabaseUrl, Settings},
+    db::{self, Database, migrate},
+    fetch::{self, Fetcher},
+    health::Health,
+    http,
+    imaging::Limits,
+    jobs::{self, Handler},
+    queue::{self, Queue},
+    stop::{self, Stop},
+    telemetry::Metrics,
+    worker::{self, Worker},
+};
+
+/// Most connections of one process to PostgreSQL.
+const POSTGRES_CONNECTIONS: u32 = 16;
+/// Bytes of products that a process keeps in its own cache.
+const MEMORY_CACHE_BYTES: u64 = 64 << 20;
+
+/// Everything a command works with; cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    /// The use-cases.
+    pub catalog: Catalog,
+    /// Whether the engines answer.
+    pub health: Health,
+    /// Where pictures are.
+    pub blobs: Blobs,
+    /// How workers learn of jobs.
+    pub queue: Queue,
+    /// The truth.
+    pub database: Database,
+    /// What all of it was made from.
+    pub settings: Arc<Settings>,
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no app.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database cannot be opened or brought up to date.
+    #[error("the database cannot be used")]
+    Database(#[from] db::Error),
+    /// The schema is older than this version needs.
+    #[error("the database's schema lacks {missing} of {of} steps")]
+    OldSchema {
+        /// Steps that are missing.
+        missing: usize,
+        /// Steps there are.
+        of: usize,
+    },
+    /// The cache cannot be used.
+    #[error("the cache cannot be used")]
+    Cache(#[from] cache::Error),
+    /// The queue cannot be used.
+    #[error("the queue cannot be used")]
+    Queue(#[from] queue::Error),
+    /// The store for pictures cannot be used.
+    #[error("the store for pictures cannot be used")]
+    Storage(#[from] blobs::Error),
+    /// The downloader cannot be made.
+    #[error("the downloader cannot be made")]
+    Fetcher(#[from] fetch::Error),
+    /// A setting cannot work.
+    #[error("{0}")]
+    Setting(String),
+    /// The data directory cannot be made.
+    #[error("the directory {} cannot be made", .path.display())]
+    DataDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// The code that clients see.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Database(error) => error.code(),
+            Self::Cache(error) => error.code(),
+            Self::Queue(error) => error.code(),
+            Self::Storage(error) => error.code(),
+            Self::OldSchema { .. } | Self::Setting(_) => ErrorCode::Validation,
+            Self::Fetcher(_) | Self::DataDirectory { .. } => ErrorCode::Internal,
+        }
+    }
+
+    /// Whether a component is unreachable, so that the same command may go through later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Database(error) => error.is_transient(),
+            Self::Cache(error) => error.is_transient(),
+            Self::Queue(error) => error.is_transient(),
+            Self::Storage(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+}
+
+/// Opens the database alone, for commands that look after its schema.
+///
+/// # Errors
+/// If it cannot be reached, or its directory cannot be made.
+pub async fn open_database(settings: &Settings) -> Result<Database, Error> {
+    let config = match &settings.database {
+        DatabaseUrl::Sqlite { path } => {
+            if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+                let made = tokio::fs::create_dir_all(directory).await;
+                made.map_err(|source| Error::DataDirectory { path: directory.to_owned(), source })?;
+            }
+            db::Config::Sqlite { path: path.clone() }
+        }
+        DatabaseUrl::Postgres { url } => {
+            db::Config::Postgres { url: url.clone(), max_connections: POSTGRES_CONNECTIONS }
+        }
+    };
+    Ok(Database::connect(&config).await?)
+}
+
+impl App {
+    /// Connects every engine. The schema is brought up to date where the settings want that, else an old one is refused.
+    ///
+    /// # Errors
+    /// [`Error`] by the part that cannot be used; a broker or a Redis that is away is none, they are connected later.
+    pub async fn build(settings: Settings) -> Result<Self, Error> {
+        let database = open_database(&settings).await?;
+        ensure_schema(&database, settings.auto_migrate).await?;
+        let cache = Cache::connect(&cache_engine(&settings)).await?;
+        let queue = Queue::connect(&queue_engine(&settings), database.read()).await?;
+        let blobs = Blobs::connect(&storage_engine(&settings)?).await?;
+        let config = catalog::Config {
+            public_url: settings.public_url.clone(),
+            auto_users: settings.auto_users,
+            policy: settings.fetch_policy.clone(),
+            presets: settings.presets.clone(),
+        };
+        let engines = Engines {
+            database: database.clone(),
+            cache: cache.clone(),
+            queue: queue.clone(),
+            blobs: blobs.clone(),
+            clock: Clock::System,
+        };
+        let health = Health { database: database.clone(), cache, queue: queue.clone(), blobs: blobs.clone() };
+        let catalog = Catalog::new(config, engines);
+        Ok(Self { catalog, health, blobs, queue, database, settings: Arc::new(settings) })
+    }
+
+    /// Answers requests on `listener` until `stop`, with a worker for `workers` pictures at a time beside it.
+    ///
+    /// # Errors
+    /// If the worker cannot be made.
+    pub async fn serve(&self, listener: TcpListener, workers: usize, stop: Stop) -> Result<(), Error> {
+        let metrics = Metrics::install();
+        let render = metrics.clone();
+        let state = http::State {
+            catalog: self.catalog.clone(),
+            blobs: self.blobs.clone(),
+            health: self.health.clone(),
+            metrics: Arc::new(move || render.render()),
+        };
+        let config = http::Config { listen: self.settings.listen, ..http::Config::default() };
+        // The worker goes on until the last request has been answered.
+        let (stopper, after_requests) = stop::channel();
+        let worker = if workers == 0 { None } else { Some(self.worker(workers)?) };
+        let mut told = stop.clone();
+        let answer = async {
+            http::serve(listener, state, config, async move { told.wanted().await }).await;
+            stopper.stop();
+        };
+        let work = async {
+            match worker {
+                Some(worker) => worker.run(stop).await,
+                None => {}
+            }
+        };
+        tokio::join!(answer, work, self.look_after(after_requests));
+        Ok(())
+    }
+
+    /// Consumes jobs until `stop`, `concurrency` pictures at a time.
+    ///
+    /// # Errors
+    /// If the worker cannot be made.
+    pub async fn work(&self, concurrency: usize, stop: Stop) -> Result<(), Error> {
+        let (stopper, after_jobs) = stop::channel();
+        let worker = self.worker(concurrency)?;
+        let work = async {
+            worker.run(stop).await;
+            stopper.stop();
+        };
+        tokio::join!(work, self.look_after(after_jobs));
+        Ok(())
+    }
+
+    /// A worker that decodes `decoders` pictures at a time within the settings' limits.
+    ///
+    /// # Errors
+    /// If its downloader cannot be made.
+    pub fn worker(&self, decoders: usize) -> Result<Worker, Error> {
+        let settings = &self.settings;
+        let fetcher = Fetcher::new(&fetch::Config {
+            policy: settings.fetch_policy.clone(),
+            max_bytes: settings.fetch_max_bytes,
+            timeout: settings.fetch_timeout,
+            ..fetch::Config::default()
+        })?;
+        let limits = Limits {
+            max_pixels: settings.image_max_pixels,
+            max_memory: settings.image_memory,
+            ..Limits::default()
+        };
+        let config =
+            jobs::Config { presets: settings.presets.clone(), limits, memory: settings.image_memory, decoders };
+        let handler = Handler::new(config, fetcher, self.blobs.clone());
+        Ok(Worker::new(self.catalog.clone(), self.queue.clone(), handler, decoders))
+    }
+
+    /// What every long-running process does beside its own work.
+    async fn look_after(&self, stop: Stop) {
+        let mut told = stop.clone();
+        let figures = async {
+            tokio::select! {
+                () = told.wanted() => {}
+                () = Metrics::install().keep_up() => {}
+            }
+        };
+        let relay = worker::relay(self.catalog.clone(), self.queue.clone(), stop.clone());
+        tokio::join!(relay, worker::sweep(self.catalog.clone(), stop), figures);
+    }
+}
+
+async fn ensure_schema(database: &Database, auto_migrate: bool) -> Result<(), Error> {
+    if auto_migrate {
+        return Ok(migrate::up(database, None).await?);
+    }
+    let steps = migrate::status(database).await?;
+    let missing = steps.iter().filter(|step| !step.applied).count();
+    if missing == 0 { Ok(()) } else { Err(Error::OldSchema { missing, of: steps.len() }) }
+}
+
+/// Without Redis, SQLite has a cache in the process that follows the file; PostgreSQL has none, since a cache in one
+/// process would not hear of what another one commits.
+fn cache_engine(settings: &Settings) -> cache::Engine {
+    match (&settings.redis_url, &settings.database) {
+        (Some(url), _) => cache::Engine::Redis { url: url.clone(), prefix: settings.redis_prefix.clone() },
+        (None, DatabaseUrl::Sqlite { path }) => {
+            cache::Engine::Memory { max_bytes: MEMORY_CACHE_BYTES, database: path.clone() }
+        }
+        (None, DatabaseUrl::Postgres { .. }) => cache::Engine::Off,
+    }
+}
+
+fn queue_engine(settings: &Settings) -> queue::Engine {
+    match &settings.rabbitmq_url {
+        Some(url) => queue::Engine::RabbitMq { url: url.clone(), queue: settings.rabbitmq_queue.clone() },
+        None => queue::Engine::Database,
+    }
+}
+
+fn storage_engine(settings: &Settings) -> Result<blobs::Engine, Error> {
+    let engine = blobs::Engine::parse(&settings.storage_url).map_err(Error::Setting)?;
+    Ok(match engine {
+        blobs::Engine::S3 { bucket, prefix, options } => {
+            let options = settings.storage_environment.iter().fold(options, |options, (name, value)| {
+                options.with(name, value)
+            });
+            blobs::Engine::S3 { bucket, prefix, options }
+        }
+        disk => disk,
+    })
+}

@@ -1,0 +1,96 @@
+//! What can go wrong with a use-case, by what the caller does next.
+
+use std::sync::Arc;
+
+use crate::{blobs, code::ErrorCode, db, domain::Invalid};
+
+/// Any error behind an error; shared, since several readers may wait for one read.
+pub type BoxError = Arc<dyn std::error::Error + Send + Sync>;
+
+/// A use-case that did not come about.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The input is wrong; every wrong field is named.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// There is nothing of that name.
+    #[error("there is no {what}")]
+    NotFound {
+        /// What was asked for: `product 12`.
+        what: String,
+    },
+    /// The request contradicts what is stored.
+    #[error("{0}")]
+    Conflict(String),
+    /// The worker's lease is another's by now; its result must be dropped.
+    #[error("the job was given to another worker")]
+    LeaseLost,
+    /// A component does not answer; the same request may go through later.
+    #[error("the {component} does not answer")]
+    Unavailable {
+        /// `database`, `storage` …
+        component: &'static str,
+        /// What it said.
+        source: BoxError,
+    },
+    /// The disk is full; the same request may go through later.
+    #[error("the {component} has no room left")]
+    Full {
+        /// `database`, `storage` …
+        component: &'static str,
+        /// What it said.
+        source: BoxError,
+    },
+    /// Something that must not happen.
+    #[error("something is wrong inside pm")]
+    Internal(#[source] BoxError),
+}
+
+impl Error {
+    /// The code that clients see.
+    pub const fn code(&self) -> ErrorCode {
+        match self {
+            Self::Invalid(_) => ErrorCode::Validation,
+            Self::NotFound { .. } => ErrorCode::NotFound,
+            Self::Conflict(_) | Self::LeaseLost => ErrorCode::Conflict,
+            Self::Unavailable { .. } => ErrorCode::Unavailable,
+            Self::Full { .. } => ErrorCode::StorageFull,
+            Self::Internal(_) => ErrorCode::Internal,
+        }
+    }
+
+    /// Whether the same request may go through later.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Full { .. })
+    }
+
+    pub(super) fn not_found(what: impl std::fmt::Display) -> Self {
+        Self::NotFound { what: what.to_string() }
+    }
+
+    pub(super) fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Internal(Arc::new(error))
+    }
+}
+
+impl From<db::Error> for Error {
+    fn from(error: db::Error) -> Self {
+        let component = "database";
+        match error.code() {
+            ErrorCode::StorageFull => Self::Full { component, source: Arc::new(error) },
+            ErrorCode::Unavailable => Self::Unavailable { component, source: Arc::new(error) },
+            _ => Self::Internal(Arc::new(error)),
+        }
+    }
+}
+
+impl From<blobs::Error> for Error {
+    fn from(error: blobs::Error) -> Self {
+        let component = "storage";
+        match error.code() {
+            ErrorCode::StorageFull => Self::Full { component, source: Arc::new(error) },
+            ErrorCode::StorageUnavailable => Self::Unavailable { component, source: Arc::new(error) },
+            _ => Self::Internal(Arc::new(error)),
+        }
+    }
+}

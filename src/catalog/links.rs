@@ -1,0 +1,60 @@
+//! Links to what the API serves. They never depend on a request, since the bodies that hold them are cached.
+
+use std::fmt::Write as _;
+
+use crate::domain::{ProductId, UserId};
+
+/// Makes links: absolute ones with a public URL, else paths.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    base: String,
+}
+
+impl Links {
+    /// Links that begin with `public_url`, which has no slash at its end.
+    pub fn new(public_url: Option<String>) -> Self {
+        Self { base: public_url.unwrap_or_default() }
+    }
+
+    /// The stored picture with this key.
+    pub fn image(&self, key: &str) -> String {
+        format!("{}/images/{key}", self.base)
+    }
+
+    /// A product.
+    pub fn product(&self, id: ProductId) -> String {
+        format!("{}/products/{id}", self.base)
+    }
+
+    /// A user.
+    pub fn user(&self, id: &UserId) -> String {
+        let mut link = format!("{}/users/", self.base);
+        for byte in id.as_str().bytes() {
+            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+                link.push(char::from(byte));
+            } else {
+                // Writing to a string cannot fail.
+                let _ = write!(link, "%{byte:02X}");
+            }
+        }
+        link
+    }
+
+    /// A list with its query.
+    pub fn list(&self, path: &str, query: &str) -> String {
+        format!("{}{path}?{query}", self.base)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_id_is_escaped() {
+        let links = Links::new(Some("https://shop.example".into()));
+        let id = UserId::parse("a b/ü").expect("an id");
+        assert_eq!(links.user(&id), "https://shop.example/users/a%20b%2F%C3%BC");
+        assert_eq!(Links::default().product(ProductId(7)), "/products/7");
+    }
+}

@@ -1,0 +1,106 @@
+//! The use-cases: everything that HTTP, the command line and the worker do to products goes through here. The only owner
+//! of transactions, and the only one who tells the cache that something changed.
+
+mod body;
+mod create;
+mod error;
+mod links;
+mod process;
+mod read;
+mod reprocess;
+mod upkeep;
+mod users;
+mod write;
+
+use std::sync::Arc;
+
+pub use body::{PageBody, ProductBody, UserBody};
+pub use error::{BoxError, Error};
+pub use links::Links;
+pub use process::{Claimed, Outcome};
+pub use read::{Body, Freshness};
+pub use reprocess::{Batch, Progress, Selection, Which};
+
+use crate::{
+    blobs::Blobs, cache::Cache, clock::Clock, db::Database, domain::AddressPolicy, imaging::Preset, queue::Queue,
+};
+
+/// What the catalogue is to do.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Put before every link, without a slash at its end; links are paths without it.
+    pub public_url: Option<String>,
+    /// Whether a product's unknown user is made along with it.
+    pub auto_users: bool,
+    /// Where pictures may come from.
+    pub policy: AddressPolicy,
+    /// What is made of each picture.
+    pub presets: Vec<Preset>,
+}
+
+/// The engines that the catalogue stands on.
+#[derive(Clone, Debug)]
+pub struct Engines {
+    /// The truth.
+    pub database: Database,
+    /// What is read without asking the database.
+    pub cache: Cache,
+    /// How workers learn of jobs.
+    pub queue: Queue,
+    /// Where pictures are.
+    pub blobs: Blobs,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+/// The catalogue; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Catalog(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    engines: Engines,
+    links: Links,
+    reads: read::Reads,
+    told: write::Told,
+}
+
+impl Catalog {
+    /// A catalogue over these engines.
+    pub fn new(config: Config, engines: Engines) -> Self {
+        let links = Links::new(config.public_url.clone());
+        Self(Arc::new(Inner { config, engines, links, reads: read::Reads::default(), told: write::Told::default() }))
+    }
+
+    /// How links are made.
+    pub fn links(&self) -> &Links {
+        &self.0.links
+    }
+
+    /// Where pictures may come from.
+    pub fn policy(&self) -> &AddressPolicy {
+        &self.0.config.policy
+    }
+
+    /// What is made of each picture.
+    pub fn presets(&self) -> &[Preset] {
+        &self.0.config.presets
+    }
+
+    fn database(&self) -> &Database {
+        &self.0.engines.database
+    }
+
+    fn cache(&self) -> &Cache {
+        &self.0.engines.cache
+    }
+
+    fn queue(&self) -> &Queue {
+        &self.0.engines.queue
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.0.engines.clock
+    }
+}

@@ -1,0 +1,161 @@
+//! Reading products: from the cache without touching the body, else by one database read for everybody who asks.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    cache::{Entry, Lookup},
+    catalog::{Catalog, Error, ProductBody},
+    db::products,
+    domain::{Page, Product, ProductId, ProductQuery},
+};
+
+/// A product's JSON as it is cached and sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body {
+    /// The JSON.
+    pub json: Bytes,
+    /// A strong entity tag with its quotes, ASCII: a hash of the JSON.
+    pub etag: Bytes,
+}
+
+/// Where a body came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// From the cache.
+    Hit,
+    /// From the database.
+    Miss,
+}
+
+impl Body {
+    const HASH_BYTES: usize = 8;
+    const ETAG_BYTES: usize = 2 * Self::HASH_BYTES + 2;
+
+    fn of(product: &Product, catalog: &Catalog) -> Result<Bytes, Error> {
+        let json = serde_json::to_vec(&ProductBody::new(product, catalog.links())).map_err(Error::internal)?;
+        let hash = hex::encode(&Sha256::digest(&json)[..Self::HASH_BYTES]);
+        let mut stored = BytesMut::with_capacity(Self::ETAG_BYTES + json.len());
+        stored.extend_from_slice(format!("\"{hash}\"").as_bytes());
+        stored.extend_from_slice(&json);
+        Ok(stored.freeze())
+    }
+
+    /// Splits what is stored, the tag and then the JSON, without copying; `None` if it is too short to be ours.
+    fn stored(mut bytes: Bytes) -> Option<Self> {
+        (bytes.len() > Self::ETAG_BYTES).then(|| {
+            let etag = bytes.split_to(Self::ETAG_BYTES);
+            Self { json: bytes, etag }
+        })
+    }
+}
+
+type Read = Shared<BoxFuture<'static, Result<(Option<Body>, Freshness), Error>>>;
+
+/// Reads of cold products that are under way. At most one runs for a product at a time; whoever comes while it runs waits
+/// for the next one, which they all share: it begins after they came, so it sees every write that was answered before.
+#[derive(Debug, Default)]
+pub(super) struct Reads(Mutex<HashMap<ProductId, Slot>>);
+
+#[derive(Debug, Default)]
+struct Slot {
+    turn: Arc<tokio::sync::Mutex<()>>,
+    next: Option<Read>,
+}
+
+impl Catalog {
+    /// The body of a product if the cache has it at once; no other engine is asked.
+    pub async fn hot_body(&self, id: ProductId) -> Option<Body> {
+        match self.cache().get(id).await? {
+            Entry::Value(bytes) => Body::stored(bytes),
+            Entry::Absent => None,
+        }
+    }
+
+    /// The body of a product, from the cache or from the database.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none, [`Error::Unavailable`] by the database.
+    pub async fn product_body(&self, id: ProductId) -> Result<(Body, Freshness), Error> {
+        let (body, freshness) = self.shared_read(id).await?;
+        let body = body.ok_or_else(|| Error::not_found(format_args!("product {id}")))?;
+        Ok((body, freshness))
+    }
+
+    /// The product as the database has it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none, [`Error::Unavailable`] by the database.
+    pub async fn product(&self, id: ProductId) -> Result<Product, Error> {
+        let found = products::find(self.database().read(), id).await?;
+        found.ok_or_else(|| Error::not_found(format_args!("product {id}")))
+    }
+
+    /// A page of products.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] by the database.
+    pub async fn list(&self, query: &ProductQuery) -> Result<Page<Product>, Error> {
+        let (items, next) = products::list(self.database().read(), query).await?;
+        Ok(Page { items, next_cursor: next.map(|cursor| cursor.encode()) })
+    }
+
+    fn shared_read(&self, id: ProductId) -> Read {
+        let mut slots = self.0.reads.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = slots.entry(id).or_default();
+        slot.next.get_or_insert_with(|| self.start_read(id, slot.turn.clone())).clone()
+    }
+
+    /// The read is a task of its own: it ends even if everybody who waits for it goes away.
+    fn start_read(&self, id: ProductId, turn: Arc<tokio::sync::Mutex<()>>) -> Read {
+        let catalog = self.clone();
+        let read = tokio::spawn(async move {
+            let turn = turn.lock_owned().await;
+            catalog.close_to_newcomers(id);
+            let outcome = catalog.read_through(id).await;
+            drop(turn);
+            catalog.forget_if_idle(id);
+            outcome
+        });
+        async move { read.await.map_err(Error::internal)? }.boxed().shared()
+    }
+
+    fn close_to_newcomers(&self, id: ProductId) {
+        let mut slots = self.0.reads.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get_mut(&id) {
+            slot.next = None;
+        }
+    }
+
+    fn forget_if_idle(&self, id: ProductId) {
+        let mut slots = self.0.reads.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.get(&id).is_some_and(|slot| slot.next.is_none() && Arc::strong_count(&slot.turn) == 1) {
+            slots.remove(&id);
+        }
+    }
+
+    async fn read_through(&self, id: ProductId) -> Result<(Option<Body>, Freshness), Error> {
+        let fill = match self.cache().lookup(id).await {
+            Lookup::Hit(Entry::Absent) => return Ok((None, Freshness::Hit)),
+            Lookup::Hit(Entry::Value(bytes)) => return Ok((Body::stored(bytes), Freshness::Hit)),
+            Lookup::Miss(fill) => fill,
+        };
+        metrics::counter!("pm_product_reads_total").increment(1);
+        let Some(product) = products::find(self.database().read(), id).await? else {
+            self.cache().fill(fill, id, Entry::Absent).await;
+            return Ok((None, Freshness::Miss));
+        };
+        let stored = Body::of(&product, self)?;
+        self.cache().fill(fill, id, Entry::Value(stored.clone())).await;
+        Ok((Body::stored(stored), Freshness::Miss))
+    }
+}

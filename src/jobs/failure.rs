@@ -1,0 +1,56 @@
+//! Why a job's attempt failed, and whether another one makes sense.
+
+use std::time::Duration;
+
+use crate::{blobs, code::ErrorCode, fetch, imaging, retry};
+
+/// A failed attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// The code that clients see.
+    pub code: ErrorCode,
+    /// A sentence that clients see.
+    pub message: String,
+    /// How it is tried again; `None` if it never will be.
+    pub retry: Option<retry::Policy>,
+    /// When the origin wants to be asked again.
+    pub retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// A failure that no further attempt can mend.
+    pub fn permanent(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry: None, retry_after: None }
+    }
+
+    /// A failure that may go away.
+    pub fn transient(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { retry: Some(retry::TRANSIENT), ..Self::permanent(code, message) }
+    }
+}
+
+impl From<fetch::Error> for Failure {
+    fn from(error: fetch::Error) -> Self {
+        Self {
+            code: error.code(),
+            message: error.to_string(),
+            retry: error.retry(),
+            retry_after: error.retry_after(),
+        }
+    }
+}
+
+impl From<imaging::Error> for Failure {
+    fn from(error: imaging::Error) -> Self {
+        Self::permanent(error.code(), error.to_string())
+    }
+}
+
+impl From<blobs::Error> for Failure {
+    fn from(error: blobs::Error) -> Self {
+        // What the store says stands in the log; clients need no paths or bucket names.
+        tracing::warn!(error = &error as &dyn std::error::Error, "the store for pictures failed");
+        let code = error.code();
+        if error.is_transient() { Self::transient(code, code.meaning()) } else { Self::permanent(code, code.meaning()) }
+    }
+}

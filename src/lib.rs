@@ -1,0 +1,26 @@
+//! A product catalogue with asynchronous image processing: the library behind the `pm` binary.
+//!
+//! `docs/ARCHITECTURE.md` walks through a request and through an image. In short, each room imports only rooms below it:
+//! `cli` → `config`, `telemetry`, `app` → `http`, `worker` → `jobs` → `catalog`, `health` → `cache`, `queue`, `blobs`,
+//! `fetch` → `db` → `domain`, `imaging` → `code`, `clock`, `retry`, `stop`.
+
+pub mod app;
+pub mod blobs;
+pub mod cache;
+pub mod catalog;
+pub mod cli;
+pub mod clock;
+pub mod code;
+pub mod config;
+pub mod db;
+pub mod domain;
+pub mod fetch;
+pub mod health;
+pub mod http;
+pub mod imaging;
+pub mod jobs;
+pub mod queue;
+pub mod retry;
+pub mod stop;
+pub mod telemetry;
+pub mod worker;

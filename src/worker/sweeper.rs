@@ -1,0 +1,49 @@
+//! The sweeper: takes jobs from dead workers, sends lost messages again, tells the cache what dead processes did not, and
+//! sets the queue's gauges. Any number of processes may run one.
+
+use std::time::Duration;
+
+use crate::{
+    catalog::{Catalog, Error},
+    stop::Stop,
+};
+
+/// A dead worker's job is seen this long after its lease ran out, at most.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Sweeps until `stop`.
+pub async fn sweep(catalog: Catalog, mut stop: Stop) {
+    let mut pulse = tokio::time::interval(EVERY);
+    pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            () = stop.wanted() => return,
+            _ = pulse.tick() => {}
+        }
+        match round(&catalog).await {
+            Ok(()) => failing = false,
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "upkeep failed; it is tried again");
+                }
+                failing = true;
+            }
+        }
+    }
+}
+
+async fn round(catalog: &Catalog) -> Result<(), Error> {
+    let recovered = catalog.recover_expired().await?;
+    if recovered > 0 {
+        tracing::warn!(recovered, "took {recovered} jobs from workers that gave no sign of life");
+        metrics::counter!("pm_jobs_recovered_total").increment(recovered as u64);
+    }
+    catalog.keep_cache_told().await?;
+    catalog.measure_queue().await?;
+    let again = catalog.recover_messages().await?;
+    if again > 0 {
+        tracing::warn!(again, "the broker lost messages; {again} jobs are sent again");
+    }
+    Ok(())
+}
