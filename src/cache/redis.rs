@@ -1,0 +1,185 @@
+//! The cache in Redis: what is stored under which key, and the scripts that give and honour leases.
+//!
+//! Connecting, losing and distrusting the connection is `connection.rs`'s; nothing here retries.
+
+mod breaker;
+mod connection;
+mod pending;
+
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use redis::{Script, Value};
+use tokio::task::JoinHandle;
+
+use self::connection::Link;
+use super::{Entry, Error, Fill, Lease, Lifetimes, Lookup};
+use crate::domain::ProductId;
+
+/// The number of the stored shape. Raise it whenever the bytes of a body change their meaning: old and new processes
+/// then never read each other's entries.
+const SCHEMA: u32 = 1;
+
+/// The first byte of what is stored tells what it is.
+const VALUE: u8 = b'V';
+const ABSENT: u8 = b'A';
+const LEASE: u8 = b'L';
+
+/// An entry → itself; nothing → a new lease is stored, nil; a lease of somebody else → 0.
+static LOOKUP: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local stored = redis.call('GET', KEYS[1])
+         if stored then
+             if string.sub(stored, 1, 1) == 'L' then return 0 end
+             return stored
+         end
+         redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+         return false",
+    )
+});
+
+/// Puts the entry in the place of exactly this lease; 1 if it did.
+static FILL: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+         redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+         return 1",
+    )
+});
+
+/// A cache in Redis; clones share one connection.
+#[derive(Clone)]
+pub struct RedisCache {
+    link: Arc<Link>,
+    lifetimes: Lifetimes,
+    _supervisor: Arc<Supervisor>,
+}
+
+/// Ends the supervisor together with the last clone of the cache.
+struct Supervisor(JoinHandle<()>);
+
+impl RedisCache {
+    /// Tries once to connect to `url`; if that fails, goes on trying in the background. `prefix` begins every key.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `url` cannot be read.
+    pub async fn connect(url: &str, prefix: &str, lifetimes: Lifetimes) -> Result<Self, Error> {
+        let link = Arc::new(Link::new(url, format!("{prefix}:{SCHEMA}"))?);
+        link.reconnect().await;
+        let supervisor = Supervisor(tokio::spawn(link.clone().supervise()));
+        Ok(Self { link, lifetimes, _supervisor: Arc::new(supervisor) })
+    }
+
+    pub(super) async fn get(&self, id: ProductId) -> Result<Option<Entry>, Error> {
+        let live = self.link.trusted()?;
+        let mut connection = live.connection();
+        let mut command = redis::cmd("GET");
+        command.arg(live.key(id));
+        let stored: Option<Vec<u8>> = self.link.run(&live, command.query_async(&mut connection)).await?;
+        Ok(stored.and_then(entry))
+    }
+
+    pub(super) async fn lookup(&self, id: ProductId) -> Result<Lookup, Error> {
+        let live = self.link.trusted()?;
+        let mut connection = live.connection();
+        let lease = Lease::new();
+        let mut script = LOOKUP.key(live.key(id));
+        script.arg(&lease.stored()[..]).arg(milliseconds(self.lifetimes.lease));
+        Ok(match self.link.run(&live, script.invoke_async(&mut connection)).await? {
+            Value::Nil => Lookup::Miss(Fill(Some(lease))),
+            Value::BulkString(stored) => entry(stored).map_or(Lookup::Miss(Fill(None)), Lookup::Hit),
+            _ => Lookup::Miss(Fill(None)),
+        })
+    }
+
+    pub(super) async fn fill(&self, lease: Lease, id: ProductId, entry: Entry) -> Result<bool, Error> {
+        let live = self.link.trusted()?;
+        let mut connection = live.connection();
+        let (stored, lifetime) = match entry {
+            Entry::Value(body) => ([&[VALUE], &body[..]].concat(), self.lifetimes.value),
+            Entry::Absent => (vec![ABSENT], self.lifetimes.absent),
+        };
+        let mut script = FILL.key(live.key(id));
+        script.arg(&lease.stored()[..]).arg(stored).arg(milliseconds(lifetime));
+        self.link.run(&live, script.invoke_async(&mut connection)).await
+    }
+
+    pub(super) async fn invalidate(&self, ids: &[ProductId]) -> Result<(), Error> {
+        // In a task of its own: a client that hangs up drops the caller's future, but must not cut a deletion in half.
+        let (link, ids) = (self.link.clone(), ids.to_vec());
+        tokio::spawn(async move { link.delete(ids).await })
+            .await
+            .unwrap_or_else(|stopped| Err(Error::Unavailable(stopped.into())))
+    }
+
+    pub(super) async fn check(&self) -> Result<(), Error> {
+        let live = self.link.trusted()?;
+        let mut connection = live.connection();
+        self.link.run(&live, redis::cmd("PING").query_async(&mut connection)).await
+    }
+}
+
+impl Lease {
+    /// The lease as it stands in Redis.
+    fn stored(self) -> [u8; 17] {
+        let mut bytes = [LEASE; 17];
+        bytes[1..].copy_from_slice(self.0.as_bytes());
+        bytes
+    }
+}
+
+/// What the stored bytes mean; `None` for a lease. A body stays in the buffer that it was received in.
+fn entry(stored: Vec<u8>) -> Option<Entry> {
+    match *stored.first()? {
+        VALUE => {
+            let mut body = Bytes::from(stored);
+            body.advance(1);
+            Some(Entry::Value(body))
+        }
+        ABSENT => Some(Entry::Absent),
+        _ => None,
+    }
+}
+
+/// As Redis wants it; it refuses a life of zero.
+fn milliseconds(lifetime: Duration) -> u64 {
+    u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl fmt::Debug for RedisCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisCache").field("link", &self.link).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_byte_tells_what_is_stored() {
+        assert_eq!(entry(b"V{}".to_vec()), Some(Entry::Value(Bytes::from_static(b"{}"))));
+        assert_eq!(entry(b"V".to_vec()), Some(Entry::Value(Bytes::new())));
+        assert_eq!(entry(b"A".to_vec()), Some(Entry::Absent));
+        assert_eq!(entry(Lease::new().stored().to_vec()), None);
+        assert_eq!(entry(Vec::new()), None);
+    }
+
+    #[test]
+    fn a_body_is_not_copied_out_of_the_received_buffer() {
+        let received = b"Vbody".to_vec();
+        let address = received.as_ptr() as usize;
+        let Some(Entry::Value(body)) = entry(received) else { panic!("a value") };
+        assert_eq!(body.as_ptr() as usize, address + 1);
+    }
+}

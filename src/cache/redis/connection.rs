@@ -1,0 +1,315 @@
+//! The one connection to Redis: making it, trusting it, giving it up.
+//!
+//! Two rules keep old values from being read. A restarted Redis brings deleted keys back from its last snapshot, so the
+//! server's run id is part of every key and is asked for on every new connection before anything else. And a deletion
+//! that failed is remembered; nothing is read until a later one went through. Hence no connection ever repairs itself:
+//! whatever fails or takes too long costs the connection, and the supervisor makes a new one.
+
+use std::{
+    collections::HashSet,
+    future::Future,
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo, RedisResult,
+    aio::MultiplexedConnection, io::tcp::TcpSettings,
+};
+use tokio::sync::Notify;
+
+use super::{
+    super::Error,
+    breaker::Breaker,
+    pending::{Batch, Deletion, Pending},
+};
+use crate::domain::ProductId;
+
+const CONNECT_LIMIT: Duration = Duration::from_millis(100);
+/// Two more round trips and the arithmetic of a handshake.
+const TLS_CONNECT_LIMIT: Duration = Duration::from_millis(500);
+const OPERATION_LIMIT: Duration = Duration::from_millis(50);
+/// How long a writer waits for the supervisor to delete over a new connection what failed over the old one.
+const SECOND_CHANCE_LIMIT: Duration = Duration::from_millis(150);
+/// So many keys are deleted or scanned by one command, which keeps each far below the limit of an operation.
+const KEYS_A_COMMAND: usize = 500;
+
+/// The way to one Redis, whether there is a connection at the moment or not.
+pub(super) struct Link {
+    client: Client,
+    connect_limit: Duration,
+    /// What every key begins with, before the run id.
+    prefix: String,
+    live: RwLock<Option<Arc<Live>>>,
+    made: AtomicU64,
+    breaker: Breaker,
+    pending: Pending,
+    wake: Notify,
+    reported_away: AtomicBool,
+}
+
+/// One connection to one run of the server.
+pub(super) struct Live {
+    number: u64,
+    connection: MultiplexedConnection,
+    /// What every key begins with, the run id included.
+    key_prefix: String,
+}
+
+impl Link {
+    /// Reads the address; connects to nothing yet.
+    pub(super) fn new(url: &str, prefix: String) -> Result<Self, Error> {
+        let wrong = |error: redis::RedisError| Error::Config(error.into());
+        let settings = TcpSettings::default().set_nodelay(true);
+        let client = Client::open(url.into_connection_info().map_err(wrong)?.set_tcp_settings(settings));
+        let client = client.map_err(wrong)?;
+        let tls = matches!(client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. });
+        if tls {
+            // An error only says that the process has chosen a provider already.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        Ok(Self {
+            client,
+            connect_limit: if tls { TLS_CONNECT_LIMIT } else { CONNECT_LIMIT },
+            prefix,
+            live: RwLock::default(),
+            made: AtomicU64::new(0),
+            breaker: Breaker::default(),
+            pending: Pending::new(),
+            wake: Notify::new(),
+            reported_away: AtomicBool::new(false),
+        })
+    }
+
+    /// The connection, if there is one and everything that is read over it can be believed.
+    pub(super) fn trusted(&self) -> Result<Arc<Live>, Error> {
+        let live = self.live().ok_or_else(|| away("there is no connection"))?;
+        if self.pending.is_clear() { Ok(live) } else { Err(away("changes have not been told to Redis yet")) }
+    }
+
+    /// Waits for the answer within the limit of an operation; without one, the connection is given up.
+    pub(super) async fn run<T>(&self, live: &Live, answer: impl Future<Output = RedisResult<T>>) -> Result<T, Error> {
+        match tokio::time::timeout(OPERATION_LIMIT, answer).await {
+            Ok(Ok(value)) => {
+                self.breaker.success();
+                Ok(value)
+            }
+            // The server answered that it cannot do this now, so there is nothing wrong with the connection.
+            Ok(Err(refusal)) if refusal.code().is_some() => Err(Error::Unavailable(refusal.into())),
+            Ok(Err(broken)) => Err(self.lose(live, Error::Unavailable(broken.into()))),
+            Err(late) => Err(self.lose(live, Error::Unavailable(late.into()))),
+        }
+    }
+
+    /// Deletes these products' values and leases, or remembers to.
+    pub(super) async fn delete(&self, ids: Vec<ProductId>) -> Result<(), Error> {
+        let failure = match self.live() {
+            Some(live) => match live.delete_products(&ids).await {
+                Ok(()) => {
+                    self.breaker.success();
+                    return Ok(());
+                }
+                // Whatever the reason: the supervisor accepts a connection only after a deletion over it.
+                Err(error) => self.lose(&live, error),
+            },
+            None => away("there is no connection"),
+        };
+        let number = self.pending.note(ids);
+        self.wake.notify_one();
+        if !self.breaker.is_open() && self.pending.wait(number, SECOND_CHANCE_LIMIT).await {
+            return Ok(());
+        }
+        Err(failure)
+    }
+
+    /// Keeps a connection up and owes Redis nothing; never ends.
+    pub(super) async fn supervise(self: Arc<Self>) {
+        loop {
+            let Some(live) = self.live() else {
+                tokio::time::sleep(self.breaker.pause()).await;
+                self.reconnect().await;
+                continue;
+            };
+            self.wake.notified().await;
+            if !self.pending.is_clear()
+                && let Err(error) = self.settle(&live).await
+            {
+                self.lose(&live, error);
+            }
+        }
+    }
+
+    /// Makes one attempt to connect.
+    pub(super) async fn reconnect(&self) {
+        match self.establish().await {
+            Ok(live) => {
+                *self.live.write().expect("nothing panics under this lock") = Some(Arc::new(live));
+                self.reported_away.store(false, Ordering::Relaxed);
+                tracing::info!(address = %self.client.get_connection_info().addr(), "connected to the cache in Redis");
+            }
+            Err(error) => {
+                self.breaker.failure();
+                self.report_away(&error);
+            }
+        }
+    }
+
+    fn live(&self) -> Option<Arc<Live>> {
+        self.live.read().expect("nothing panics under this lock").clone()
+    }
+
+    /// Connects, asks which run of the server this is, and deletes what is owed.
+    async fn establish(&self) -> Result<Live, Error> {
+        // The limits of single answers are set by those who wait for them.
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(self.connect_limit)).set_response_timeout(None);
+        let mut connection = self
+            .client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .map_err(|error| Error::Unavailable(error.into()))?;
+        let info: String = answer(redis::cmd("INFO").arg("server"), &mut connection).await?;
+        let run_id = info
+            .lines()
+            .find_map(|line| line.strip_prefix("run_id:"))
+            .ok_or_else(|| away("the server does not tell its run id"))?;
+        let live = Live {
+            number: self.made.fetch_add(1, Ordering::Relaxed),
+            connection,
+            key_prefix: format!("{}:{}:p:", self.prefix, run_id.trim()),
+        };
+        self.settle(&live).await?;
+        Ok(live)
+    }
+
+    /// Deletes what is owed. If nothing is, a key that is not there: a server that lets nobody delete is of no use.
+    async fn settle(&self, live: &Live) -> Result<(), Error> {
+        let batch = self.pending.take();
+        match live.delete_batch(&batch).await {
+            Ok(()) => {
+                self.pending.settle(&batch);
+                Ok(())
+            }
+            Err(error) => {
+                self.pending.put_back(batch);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives this connection up, unless that has been done already, and hands the reason back.
+    fn lose(&self, live: &Live, reason: Error) -> Error {
+        let mut current = self.live.write().expect("nothing panics under this lock");
+        if current.take_if(|current| current.number == live.number).is_some() {
+            drop(current);
+            self.breaker.failure();
+            self.report_away(&reason);
+            self.wake.notify_one();
+        }
+        reason
+    }
+
+    fn report_away(&self, error: &Error) {
+        if !self.reported_away.swap(true, Ordering::Relaxed) {
+            let reason = std::error::Error::source(error).map(ToString::to_string);
+            tracing::warn!(
+                address = %self.client.get_connection_info().addr(),
+                reason = reason.as_deref().unwrap_or_default(),
+                "the cache in Redis is away; products are read from the database"
+            );
+        }
+    }
+}
+
+impl Live {
+    /// The connection, to send one command over; all clones share one socket.
+    pub(super) fn connection(&self) -> MultiplexedConnection {
+        self.connection.clone()
+    }
+
+    /// Where the product is kept by this run of the server.
+    pub(super) fn key(&self, id: ProductId) -> String {
+        format!("{}{id}", self.key_prefix)
+    }
+
+    async fn delete_batch(&self, batch: &Batch) -> Result<(), Error> {
+        match &batch.what {
+            Deletion::Everything => self.delete_everything().await,
+            Deletion::Products(ids) if ids.is_empty() => self.delete_keys(&[self.key_prefix.as_bytes()]).await,
+            Deletion::Products(ids) => self.delete_products(ids).await,
+        }
+    }
+
+    async fn delete_products<'a>(&self, ids: impl IntoIterator<Item = &'a ProductId>) -> Result<(), Error> {
+        let keys: Vec<String> = ids.into_iter().collect::<HashSet<_>>().into_iter().map(|id| self.key(*id)).collect();
+        for some in keys.chunks(KEYS_A_COMMAND) {
+            self.delete_keys(some).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes all keys of this run. A scan returns every key that is there from its beginning to its end; one that is
+    /// set meanwhile belongs to a lease given meanwhile, hence to a read that saw the changes.
+    async fn delete_everything(&self) -> Result<(), Error> {
+        let pattern = format!("{}*", literal_in_pattern(&self.key_prefix));
+        let mut cursor = 0_u64;
+        loop {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(KEYS_A_COMMAND);
+            let (next, keys): (u64, Vec<Vec<u8>>) = answer(&scan, &mut self.connection()).await?;
+            if !keys.is_empty() {
+                self.delete_keys(&keys).await?;
+            }
+            if next == 0 {
+                return Ok(());
+            }
+            cursor = next;
+        }
+    }
+
+    async fn delete_keys(&self, keys: &[impl redis::ToRedisArgs]) -> Result<(), Error> {
+        answer(redis::cmd("DEL").arg(keys), &mut self.connection()).await
+    }
+}
+
+/// The answer to the command, within the limit of an operation.
+async fn answer<T: FromRedisValue>(command: &Cmd, connection: &mut MultiplexedConnection) -> Result<T, Error> {
+    match tokio::time::timeout(OPERATION_LIMIT, command.query_async(connection)).await {
+        Ok(answered) => answered.map_err(|error| Error::Unavailable(error.into())),
+        Err(late) => Err(Error::Unavailable(late.into())),
+    }
+}
+
+fn literal_in_pattern(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '*' | '?' | '[' | ']' | '^' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
+}
+
+fn away(reason: &'static str) -> Error {
+    Error::Unavailable(reason.into())
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("connected", &self.live().is_some()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_with_signs_of_patterns_matches_only_itself() {
+        assert_eq!(literal_in_pattern("pm*[a]?\\"), "pm\\*\\[a\\]\\?\\\\");
+    }
+}

@@ -1,0 +1,68 @@
+//! What can go wrong on the way from a due job to a worker. Nothing here is final: the job itself is safe in the database.
+
+use crate::{code::ErrorCode, domain::JobId};
+
+/// Why the queue could not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The broker cannot be reached, refuses or is too slow; the same call may succeed later.
+    #[error("the message broker is not available: {reason}")]
+    Unavailable {
+        /// The step that failed, for people.
+        reason: &'static str,
+        /// What the client library said, if it said anything.
+        #[source]
+        source: Option<lapin::Error>,
+    },
+    /// The address or the name of the queue can never work; never holds the address itself, which has a password in it.
+    #[error("the message broker's settings cannot be used: {0}")]
+    Config(String),
+}
+
+impl Error {
+    /// The code that clients and job rows see.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Unavailable { .. } => ErrorCode::Unavailable,
+            Self::Config(_) => ErrorCode::Internal,
+        }
+    }
+
+    /// Whether the same call may succeed later without anybody's doing.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+
+    /// The broker did not do `reason` in time, or there is no connection to do it on.
+    pub(super) fn unavailable(reason: &'static str) -> Self {
+        Self::Unavailable { reason, source: None }
+    }
+
+    /// The client library failed with `source` while it was about `reason`.
+    pub(super) fn broker(reason: &'static str, source: lapin::Error) -> Self {
+        Self::Unavailable { reason, source: Some(source) }
+    }
+}
+
+/// Not every job of a batch is known to be in the queue.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{} jobs of the batch are published, the others are not or nobody knows", confirmed.len())]
+pub struct PublishError {
+    /// The jobs whose messages the broker has confirmed; all others must be published again.
+    pub confirmed: Vec<JobId>,
+    /// What stood in the way of the others.
+    #[source]
+    pub source: Error,
+}
+
+impl PublishError {
+    /// The code of the cause.
+    pub fn code(&self) -> ErrorCode {
+        self.source.code()
+    }
+
+    /// Whether publishing the others again may succeed.
+    pub fn is_transient(&self) -> bool {
+        self.source.is_transient()
+    }
+}

@@ -1,0 +1,156 @@
+//! One connection with one channel on which both queues are declared: it works, or it is thrown away as a whole.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{Stream, StreamExt};
+use lapin::{
+    Channel, Connection, Event,
+    options::QueueDeclareOptions,
+    types::{AMQPValue, FieldTable},
+};
+use tokio::sync::{Mutex, watch};
+
+use super::{
+    super::Backlog,
+    Error, Role, Target,
+    dial::{self, Lifeline},
+    step,
+};
+
+/// How often a connection that seems well is asked for a sign of life.
+const WATCHDOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Saying goodbye may take this long before the socket is shut.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// How often the broker may give a message out again. Attempts are counted in the database, so this is as good as no
+/// limit; leaving it out means 20 since RabbitMQ 4.0, and `-1` is refused by those before.
+const DELIVERY_LIMIT: i32 = 1_000_000;
+
+/// A connection that is set up.
+pub(super) struct Line {
+    pub(super) channel: Channel,
+    target: Arc<Target>,
+    connection: Connection,
+    events: Mutex<Box<dyn Stream<Item = Event> + Send + Unpin>>,
+    condemned: watch::Sender<Option<Error>>,
+    lifeline: Lifeline,
+}
+
+impl Line {
+    /// Connects, opens the channel and declares the queues.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] with the step that failed; nothing of the attempt is left.
+    pub(super) async fn open(target: Arc<Target>, role: Role) -> Result<Self, Error> {
+        let (connection, lifeline) = dial::connect(&target.uri, role).await?;
+        let events = Mutex::new(Box::new(connection.events_listener()) as Box<_>);
+        let channel = step("opening a channel", connection.create_channel()).await?;
+        declare(&channel, &target).await?;
+        Ok(Self { channel, target, connection, events, condemned: watch::Sender::new(None), lifeline })
+    }
+
+    /// The name of the queue that jobs go through.
+    pub(super) fn queue(&self) -> &str {
+        &self.target.queue
+    }
+
+    /// Waits until the line cannot be used any more, and says why. Asks the broker every 10 s whether it is.
+    pub(super) async fn broken(&self) -> Error {
+        let mut events = self.events.lock().await;
+        let mut condemned = self.condemned.subscribe();
+        let mut rounds = tokio::time::interval_at(tokio::time::Instant::now() + WATCHDOG_INTERVAL, WATCHDOG_INTERVAL);
+        loop {
+            if !self.connection.status().connected() || !self.channel.status().connected() {
+                return Error::unavailable("the connection is gone");
+            }
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Event::Error(source)) => return Error::broker("the connection broke", source),
+                    Some(_) => {}
+                    None => return Error::unavailable("the connection is gone"),
+                },
+                error = verdict(&mut condemned) => return error,
+                _ = rounds.tick() => {
+                    if let Err(error) = self.measure(&self.channel).await {
+                        return error;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives the line up for `reason`: its supervisor replaces it.
+    pub(super) fn condemn(&self, reason: &Error) {
+        self.condemned.send_replace(Some(reason.clone()));
+    }
+
+    /// Asks for the length of the queue on a channel of its own.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; a queue that is gone condemns the line, so that the next one declares it again.
+    pub(super) async fn backlog(&self) -> Result<Backlog, Error> {
+        let channel = step("opening a channel", self.connection.create_channel()).await?;
+        let backlog = self.measure(&channel).await;
+        if let Err(error) = &backlog {
+            self.condemn(error);
+        }
+        backlog
+    }
+
+    /// Parts from the broker in peace, within 2 s; what is not settled goes back to the queue.
+    pub(super) async fn close(&self) {
+        let _ = tokio::time::timeout(CLOSE_LIMIT, self.connection.close(200, "closing".into())).await;
+        self.sever();
+    }
+
+    /// Shuts the socket down whatever the other side does.
+    pub(super) fn sever(&self) {
+        self.lifeline.cut();
+    }
+
+    /// A passive declare: fails, and ends `channel`, if the queue is gone.
+    async fn measure(&self, channel: &Channel) -> Result<Backlog, Error> {
+        let asked = channel.queue_declare(
+            self.target.queue.as_str().into(),
+            QueueDeclareOptions::durable().passive(),
+            FieldTable::default(),
+        );
+        let queue = step("asking for the queue", asked).await?;
+        Ok(Backlog { ready: queue.message_count().into(), consumers: queue.consumer_count().into() })
+    }
+}
+
+/// Waits until the line is given up, and says why.
+async fn verdict(condemned: &mut watch::Receiver<Option<Error>>) -> Error {
+    match condemned.wait_for(Option::is_some).await.as_deref() {
+        Ok(Some(reason)) => reason.clone(),
+        Ok(None) | Err(_) => Error::unavailable("the connection was given up"),
+    }
+}
+
+/// Declares the queue of jobs, and the one for messages that nobody can read.
+async fn declare(channel: &Channel, target: &Target) -> Result<(), Error> {
+    let mut arguments = quorum();
+    step(
+        "declaring the queue for unreadable messages",
+        channel.queue_declare(target.unreadable.as_str().into(), QueueDeclareOptions::durable(), arguments.clone()),
+    )
+    .await?;
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
+    arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString("".into()));
+    arguments.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString(target.unreadable.as_str().into()));
+    step(
+        "declaring the queue",
+        channel.queue_declare(target.queue.as_str().into(), QueueDeclareOptions::durable(), arguments),
+    )
+    .await?;
+    Ok(())
+}
+
+/// A queue that survives the loss of a broker, where there are several.
+fn quorum() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    arguments
+}

@@ -1,0 +1,112 @@
+//! RabbitMQ as the queue: one supervised connection to publish on and one for each consumer.
+//!
+//! The client library's own recovery stays off: under mixed faults its consumers can die without a word. Here any
+//! error drops the whole connection, and a new one declares and consumes from the beginning.
+
+mod consumer;
+mod dial;
+mod line;
+mod publisher;
+mod supervisor;
+
+use std::{sync::Arc, time::Duration};
+
+use lapin::uri::AMQPUri;
+use tokio::sync::Notify;
+
+pub(super) use self::consumer::{Deliveries, Receipt};
+use self::publisher::Publisher;
+use super::{Backlog, Error, PublishError};
+use crate::domain::JobId;
+
+/// No single step of the protocol may take longer.
+const STEP_LIMIT: Duration = Duration::from_secs(5);
+
+/// The queue at a broker; clones share the publisher's connection.
+#[derive(Clone)]
+pub struct RabbitQueue {
+    target: Arc<Target>,
+    publisher: Publisher,
+    relay: Arc<Notify>,
+}
+
+/// The broker and the names of the two queues there.
+struct Target {
+    uri: AMQPUri,
+    queue: String,
+    unreadable: String,
+}
+
+/// What a connection is for; its name at the broker and in the figures follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Publisher,
+    Worker,
+}
+
+impl RabbitQueue {
+    /// Connects in the background to the broker at `url`, for the queue named `queue`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `url` is no AMQP address or `queue` no name for a queue.
+    pub(super) fn connect(url: &str, queue: &str) -> Result<Self, Error> {
+        let uri = dial::parse(url)?;
+        // The broker allows 255 bytes and keeps the prefix for itself; the second queue's name is longer.
+        if queue.is_empty() || queue.len() > 200 || queue.starts_with("amq.") {
+            return Err(Error::Config("a queue's name has 1 to 200 bytes and does not start with `amq.`".into()));
+        }
+        let target = Arc::new(Target { uri, queue: queue.into(), unreadable: format!("{queue}.unreadable") });
+        let publisher = Publisher::start(Arc::clone(&target));
+        Ok(Self { target, publisher, relay: Arc::new(Notify::new()) })
+    }
+
+    pub(super) fn wake(&self) {
+        self.relay.notify_one();
+    }
+
+    pub(super) async fn woken(&self) {
+        self.relay.notified().await;
+    }
+
+    pub(super) async fn publish(&self, jobs: &[JobId]) -> Result<(), PublishError> {
+        self.publisher.publish(jobs).await
+    }
+
+    pub(super) async fn backlog(&self) -> Result<Backlog, Error> {
+        self.publisher.backlog().await
+    }
+
+    /// What the last try to reach the broker said, if there is no connection now.
+    pub(super) fn outage(&self) -> Option<Error> {
+        self.publisher.outage()
+    }
+
+    pub(super) fn consume(&self, prefetch: u16) -> Deliveries {
+        // A prefetch of 0 means without limit in the protocol.
+        Deliveries::start(Arc::clone(&self.target), prefetch.max(1))
+    }
+}
+
+impl Role {
+    fn connection_name(self) -> &'static str {
+        match self {
+            Self::Publisher => "pm-publisher",
+            Self::Worker => "pm-worker",
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Publisher => "publisher",
+            Self::Worker => "worker",
+        }
+    }
+}
+
+/// Runs one step of the protocol under [`STEP_LIMIT`].
+async fn step<T>(what: &'static str, work: impl Future<Output = lapin::Result<T>>) -> Result<T, Error> {
+    match tokio::time::timeout(STEP_LIMIT, work).await {
+        Ok(outcome) => outcome.map_err(|source| Error::broker(what, source)),
+        Err(_) => Err(Error::unavailable(what)),
+    }
+}

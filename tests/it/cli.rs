@@ -1,0 +1,344 @@
+//! The binary as people and scripts run it: words in, stdout, stderr and exit code out. A data directory of its own each.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+use assert_cmd::cargo::cargo_bin;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A working directory with its own data, and no settings from outside.
+struct Shop {
+    directory: TempDir,
+}
+
+impl Shop {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().expect("a directory") }
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(cargo_bin("pm"));
+        command.env_clear().current_dir(self.path()).args(words).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().expect("pm starts")
+    }
+
+    /// What a command that succeeds writes to stdout.
+    fn read(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert!(output.status.success(), "pm {words:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    fn json(&self, words: &[&str]) -> Value {
+        let mut words = words.to_vec();
+        words.extend(["-o", "json"]);
+        serde_json::from_str(&self.read(&words)).expect("JSON")
+    }
+
+    /// The exit code and stderr of a command that fails and writes no data.
+    fn fail(&self, words: &[&str]) -> (i32, String) {
+        let output = self.run(words);
+        assert_eq!(text(&output.stdout), "", "pm {words:?}");
+        (output.status.code().expect("no signal"), text(&output.stderr))
+    }
+
+    /// Adds a product without pictures; its id.
+    fn add(&self, user: &str, name: &str, price: &str) -> String {
+        let words = ["product", "add", "--user-id", user, "--name", name, "--price", price, "-q"];
+        self.read(&words).trim().to_owned()
+    }
+
+    fn write_picture(&self, name: &str) {
+        let picture = image::RgbaImage::from_fn(40, 30, |x, y| image::Rgba([x as u8 * 6, y as u8 * 8, 99, 255]));
+        picture.save(self.path().join(name)).expect("a PNG");
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+#[test]
+fn help_names_every_command() {
+    insta::assert_snapshot!(Shop::new().read(&["--help"]));
+}
+
+#[test]
+fn users_are_added_listed_and_found() {
+    let shop = Shop::new();
+    let added = shop.json(&["user", "add", "--id", "1234", "--name", "Ada", "--email", "ada@example.com"]);
+    assert_eq!(shop.read(&["user", "add", "--id", "5678", "-q"]), "5678\n");
+    assert_eq!(shop.json(&["user", "get", "1234"]), added);
+    let list = shop.json(&["user", "list"]);
+    assert_eq!(list["items"][0], added);
+    assert_eq!(list["items"][1]["id"], "5678");
+    assert_eq!(list["next_cursor"], Value::Null);
+    assert_eq!(shop.read(&["user", "list", "--limit", "1", "--all", "-q"]), "1234\n5678\n");
+
+    let (code, told) = shop.fail(&["user", "add", "--id", "1234"]);
+    assert_eq!(code, 1, "{told}");
+    let (code, told) = shop.fail(&["user", "add", "--email", "nowhere"]);
+    assert_eq!(code, 2);
+    assert!(told.starts_with("error: --email is not an e-mail address"), "{told}");
+    let (code, told) = shop.fail(&["user", "get", "nobody"]);
+    assert_eq!(code, 3);
+    assert!(told.contains("nobody"), "{told}");
+}
+
+#[test]
+fn a_product_is_shown_in_every_format() {
+    let shop = Shop::new();
+    let id = shop.add("1234", "Sample, \"quoted\"", "19.990");
+    let product = shop.json(&["product", "get", &id]);
+    assert_eq!(product["product_name"], "Sample, \"quoted\"");
+    assert_eq!(product["status"], "ready");
+
+    let json = shop.read(&["product", "get", &id, "-o", "json"]);
+    assert!(json.contains("\"product_price\":19.99,"), "{json}");
+    assert_eq!(shop.read(&["product", "get", &id, "-o", "ndjson"]), json);
+    let csv = shop.read(&["product", "get", &id, "-o", "csv"]);
+    let start = format!(
+        "id,user_id,product_name,product_description,product_images,product_price,compressed_product_images,status,version,created_at,updated_at\n{id},1234,\"Sample, \"\"quoted\"\"\",,,19.99,,ready,1,"
+    );
+    assert!(csv.starts_with(&start), "{csv}");
+    let table = shop.read(&["product", "get", &id]);
+    assert!(table.contains("Sample, \"quoted\"") && !table.contains('\u{1b}'), "{table}");
+    assert!(shop.read(&["product", "get", &id, "--color", "always"]).contains('\u{1b}'));
+}
+
+#[test]
+fn a_list_is_filtered_sorted_and_followed_over_all_pages() {
+    let shop = Shop::new();
+    let ids: Vec<_> = ["10", "30", "20"].map(|price| shop.add("1234", &format!("Cup of {price}"), price)).into();
+    shop.add("other", "Plate", "15");
+    let of_user = ["product", "list", "--user-id", "1234", "--sort", "-product_price"];
+    let descending = format!("{}\n{}\n{}\n", ids[1], ids[2], ids[0]);
+    assert_eq!(shop.read(&[&of_user[..], &["-q"]].concat()), descending);
+    assert_eq!(shop.read(&[&of_user[..], &["-q", "--limit", "1", "--all"]].concat()), descending);
+    assert_eq!(
+        shop.read(&["product", "list", "--min-price", "15", "--max-price", "20", "--name", "cup", "-q"]),
+        format!("{}\n", ids[2])
+    );
+
+    let page = shop.json(&[&of_user[..], &["--limit", "2"]].concat());
+    let cursor = page["next_cursor"].as_str().expect("a second page");
+    let rest = shop.json(&[&of_user[..], &["--cursor", cursor]].concat());
+    assert_eq!(rest["items"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        shop.json(&[&of_user[..], &["--limit", "1", "--all"]].concat())["items"].as_array().map(Vec::len),
+        Some(3)
+    );
+    assert_eq!(shop.read(&["product", "list", "-o", "ndjson"]).lines().count(), 4);
+
+    let (code, told) = shop.fail(&["product", "list", "--min-price", "-1", "--sort", "colour", "--limit", "0"]);
+    assert_eq!(code, 2);
+    for flag in ["--min-price must not be negative", "--sort must be one of", "--limit must be"] {
+        assert!(told.contains(flag), "{told}");
+    }
+}
+
+#[test]
+fn a_picture_from_a_file_is_worked_on_without_a_server() {
+    let shop = Shop::new();
+    shop.write_picture("cup.png");
+    let words =
+        ["product", "add", "--user-id", "1234", "--name", "Cup", "--price", "3", "--image", "cup.png", "--wait"];
+    let product = shop.json(&words);
+    assert_eq!(product["status"], "ready");
+    assert_eq!(product["images"][0]["width"], 40);
+    assert_eq!(product["compressed_product_images"].as_array().map(Vec::len), Some(1));
+
+    let words = ["reprocess", "--status", "ready", "--wait", "-q"];
+    assert_eq!(shop.read(&words), format!("{}\n", product["images"][0]["id"]));
+    assert_eq!(shop.read(&["reprocess", "--dry-run"]), "0 pictures would be worked on again\n");
+    let (code, told) = shop.fail(&["reprocess", "--preset", "huge", "--status", "all"]);
+    assert_eq!(code, 2);
+    assert!(told.contains("--preset `huge` is not known; known are large"), "{told}");
+}
+
+#[test]
+fn a_file_that_is_no_picture_is_named_and_nothing_is_stored() {
+    let shop = Shop::new();
+    std::fs::write(shop.path().join("notes.txt"), "no picture").expect("a file");
+    for file in ["notes.txt", "missing.jpg", "."] {
+        let (code, told) =
+            shop.fail(&["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", file]);
+        assert_eq!(code, 2, "{told}");
+        assert!(told.starts_with(&format!("error: --image {file}: ")), "{told}");
+    }
+    assert_eq!(shop.read(&["product", "list", "-q"]), "");
+}
+
+#[test]
+fn a_picture_that_fails_makes_the_exit_code_4_and_can_be_tried_again() {
+    let shop = Shop::new();
+    std::fs::write(shop.path().join("pm.toml"), "fetch_allow = ['127.0.0.1']\nfetch_timeout = '2s'").expect("a file");
+    let origin = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("http://{}/none.jpg", origin.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for stream in origin.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = std::io::Write::write_all(
+                &mut stream,
+                b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+            );
+        }
+    });
+    let output = shop.run(&[
+        "product",
+        "add",
+        "--user-id",
+        "u",
+        "--name",
+        "n",
+        "--price",
+        "1",
+        "--image",
+        &address,
+        "--wait",
+        "-o",
+        "json",
+    ]);
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
+    let product: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(product["images"][0]["error"]["code"], "source_not_found");
+    assert_eq!(shop.json(&["reprocess", "--dry-run", "--since", "1h"])["images"], 1);
+    assert_eq!(shop.run(&["reprocess", "--wait"]).status.code(), Some(4));
+}
+
+#[test]
+fn wrong_words_and_wrong_settings_are_named() {
+    let shop = Shop::new();
+    assert_eq!(shop.fail(&["product", "add"]).0, 2);
+    assert_eq!(shop.fail(&["product", "get", "seven"]).0, 2);
+    let (code, told) = shop.fail(&["product", "get", "7"]);
+    assert_eq!(code, 3);
+    assert!(told.starts_with("error: there is no product 7"), "{told}");
+
+    std::fs::write(shop.path().join("pm.toml"), "lissten = '127.0.0.1:1'\nworkers = 'many'").expect("a file");
+    let output = shop.command(&["product", "list"]).env("PM_FETCH_TIMEOUT", "30").output().expect("pm starts");
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    for part in [
+        "lissten in pm.toml is not a setting",
+        "workers in pm.toml is `many`",
+        "PM_FETCH_TIMEOUT in the environment is `30`",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
+}
+
+#[test]
+fn a_component_that_does_not_answer_is_exit_code_5_and_its_password_is_not_shown() {
+    let port =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    let url = format!("postgres://pm:hunter2@127.0.0.1:{port}/pm");
+    let (code, told) = Shop::new().fail(&["product", "list", "--database-url", &url]);
+    assert_eq!(code, 5, "{told}");
+    assert!(told.contains("hint: ") && !told.contains("hunter2"), "{told}");
+}
+
+#[test]
+fn settings_are_shown_with_their_source_and_without_secrets() {
+    let shop = Shop::new();
+    std::fs::write(shop.path().join(".env"), "DB_HOST=db\nDB_USER=shop\nDB_PASSWORD=hunter2\nDB_NAME=shop\n")
+        .expect("a file");
+    let csv = shop.read(&["config", "-o", "csv", "--redis-url", "redis://:hunter2@cache"]);
+    assert!(csv.contains("database_url,postgres://shop:***@db:5432/shop,.env\n"), "{csv}");
+    assert!(csv.contains("redis_url,redis://:***@cache,the command line\n"), "{csv}");
+    assert!(csv.contains("listen,127.0.0.1:8080,the built-in defaults\n"), "{csv}");
+    assert!(!csv.contains("hunter2"));
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let shop = Shop::new();
+    for number in 0..3 {
+        shop.add("1234", &format!("Cup {number}"), "1");
+    }
+    let words = ["product", "list", "--all", "--limit", "1", "-o", "ndjson"];
+    let mut child = shop.command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("pm starts");
+    // Closed before the first page comes.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("pm ends");
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn the_schema_goes_down_and_up_and_nobody_is_asked_without_a_terminal() {
+    let shop = Shop::new();
+    let applied = |shop: &Shop| {
+        shop.json(&["migrate", "status"])["items"].as_array().expect("steps").iter().all(|step| step["applied"] == true)
+    };
+    assert!(!applied(&shop));
+    shop.read(&["migrate", "up"]);
+    assert!(applied(&shop));
+    shop.add("u", "n", "1");
+    let (code, told) = shop.fail(&["migrate", "fresh"]);
+    assert_eq!(code, 2);
+    assert!(told.contains("hint: --yes"), "{told}");
+    shop.read(&["migrate", "fresh", "--yes"]);
+    assert!(applied(&shop));
+    assert_eq!(shop.read(&["product", "list", "-q"]), "");
+    shop.read(&["migrate", "down", "--yes"]);
+    assert!(!applied(&shop));
+    let output = shop.command(&["product", "list"]).env("PM_AUTO_MIGRATE", "false").output().expect("pm starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("hint: `pm migrate up`"), "{}", text(&output.stderr));
+}
+
+/// A running server that is killed at the end.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn serve_says_where_it_listens_and_ends_in_order_on_sigterm() {
+    let shop = Shop::new();
+    let mut command = shop.command(&["serve", "--listen", "127.0.0.1:0", "--log-format", "pretty"]);
+    let mut server = Server(command.stderr(Stdio::piped()).spawn().expect("pm starts"));
+    let mut lines = BufReader::new(server.0.stderr.take().expect("a pipe")).lines();
+    let address = lines
+        .by_ref()
+        .map_while(Result::ok)
+        .find_map(|line| {
+            line.split_once("listening on http://").map(|(_, rest)| rest.split(' ').next().unwrap_or(rest).to_owned())
+        })
+        .expect("an address");
+    let mut stream = std::net::TcpStream::connect(&address).expect("a server");
+    std::io::Write::write_all(&mut stream, b"GET /healthz HTTP/1.1\r\nhost: pm\r\nconnection: close\r\n\r\n")
+        .expect("sent");
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).expect("a reply");
+    assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+
+    let killed = Command::new("kill").args(["-TERM", &server.0.id().to_string()]).status().expect("kill starts");
+    assert!(killed.success());
+    assert_eq!(server.0.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn serve_refuses_to_be_open_to_all_unless_that_is_said() {
+    let (code, told) = Shop::new().fail(&["serve", "--listen", "0.0.0.0:0"]);
+    assert_eq!(code, 2);
+    assert!(told.contains("hint: PM_AUTH=off"), "{told}");
+}

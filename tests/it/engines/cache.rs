@@ -1,0 +1,357 @@
+//! What every cache keeps, whichever engine it stands on; then what only one of them has to fear.
+
+mod model;
+mod outages;
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use pm::{
+    cache::{Cache, Engine, Entry, Error, Fill, Lifetimes, Lookup, MemoryCache, RedisCache},
+    code::ErrorCode,
+    domain::ProductId,
+};
+
+use self::model::no_reader_sees_less_than_was_acknowledged;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_keeps_the_contract() {
+    let Some(url) = crate::support::redis_url().await else { return };
+    let cache = redis_cache(&url, Lifetimes::default()).await;
+    let short_leases = redis_cache(&url, short_leases()).await;
+    let short_absences = redis_cache(&url, short_absences()).await;
+    keeps_the_contract(&cache, &short_leases, &short_absences).await;
+    let prefix = own_prefix();
+    let processes = [process(&url, &prefix).await, process(&url, &prefix).await];
+    no_reader_sees_less_than_was_acknowledged(&processes, None, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_keeps_the_contract() {
+    let database = Database::new();
+    let cache = database.cache(Lifetimes::default());
+    keeps_the_contract(&cache, &database.cache(short_leases()), &database.cache(short_absences())).await;
+    let processes = [cache, database.cache(Lifetimes::default())];
+    no_reader_sees_less_than_was_acknowledged(&processes, Some(database.connection), None).await;
+}
+
+async fn keeps_the_contract(cache: &Cache, short_leases: &Cache, short_absences: &Cache) {
+    cache.check().await.expect("a working engine");
+    a_value_that_was_filled_is_read(cache).await;
+    an_invalidation_between_lookup_and_fill_wins(cache).await;
+    a_second_lookup_gets_no_permit(cache).await;
+    a_permit_is_good_for_its_product_alone(cache).await;
+    an_absent_entry_is_dropped_by_an_invalidation(cache).await;
+    many_products_are_invalidated_at_once(cache).await;
+    a_lease_ends_by_itself_and_with_it_its_permit(short_leases).await;
+    the_value_outlives_its_lease(short_leases).await;
+    an_absence_is_soon_forgotten(short_absences).await;
+}
+
+async fn a_value_that_was_filled_is_read(cache: &Cache) {
+    for (id, body) in [(1, "{\"id\":1}".into()), (2, String::new()), (3, "x".repeat(1 << 20))] {
+        let entry = Entry::Value(Bytes::from(body));
+        put(cache, ProductId(id), entry.clone()).await;
+        assert_eq!(read(cache, ProductId(id)).await, entry);
+        let found = eventually(async || match cache.lookup(ProductId(id)).await {
+            Lookup::Hit(found) => Some(found),
+            Lookup::Miss(_) => None,
+        });
+        assert_eq!(found.await, entry);
+    }
+}
+
+async fn an_invalidation_between_lookup_and_fill_wins(cache: &Cache) {
+    let id = ProductId(10);
+    let outdated = permit(cache, id).await;
+    invalidate(cache, id).await;
+    cache.fill(outdated, id, value(1)).await;
+    assert_eq!(cache.get(id).await, None);
+
+    let outdated = permit(cache, id).await;
+    invalidate(cache, id).await;
+    let current = permit(cache, id).await;
+    cache.fill(outdated, id, value(1)).await;
+    cache.fill(current, id, value(2)).await;
+    assert_eq!(read(cache, id).await, value(2));
+}
+
+async fn a_second_lookup_gets_no_permit(cache: &Cache) {
+    let id = ProductId(20);
+    let first = permit(cache, id).await;
+    let Lookup::Miss(second) = cache.lookup(id).await else { panic!("nothing was stored") };
+    assert!(!second.is_permit());
+    cache.fill(second, id, value(2)).await;
+    assert_eq!(cache.get(id).await, None);
+    cache.fill(first, id, value(1)).await;
+    assert_eq!(read(cache, id).await, value(1));
+}
+
+async fn a_permit_is_good_for_its_product_alone(cache: &Cache) {
+    let fill = permit(cache, ProductId(25)).await;
+    permit(cache, ProductId(26)).await;
+    cache.fill(fill, ProductId(26), value(25)).await;
+    assert_eq!(cache.get(ProductId(26)).await, None);
+}
+
+async fn an_absent_entry_is_dropped_by_an_invalidation(cache: &Cache) {
+    let id = ProductId(30);
+    put(cache, id, Entry::Absent).await;
+    assert_eq!(read(cache, id).await, Entry::Absent);
+    invalidate(cache, id).await;
+    assert_eq!(cache.get(id).await, None);
+    assert!(permit(cache, id).await.is_permit());
+}
+
+async fn many_products_are_invalidated_at_once(cache: &Cache) {
+    let ids: Vec<_> = (1_000..2_200).map(ProductId).collect();
+    put(cache, ids[0], value(0)).await;
+    put(cache, ids[1_199], value(0)).await;
+    eventually(async || cache.invalidate(&ids).await.ok()).await;
+    assert_eq!((cache.get(ids[0]).await, cache.get(ids[1_199]).await), (None, None));
+}
+
+async fn a_lease_ends_by_itself_and_with_it_its_permit(cache: &Cache) {
+    let id = ProductId(40);
+    let late = permit(cache, id).await;
+    // Nobody gives the lease back, so a second permit is there only because the first has ended.
+    permit(cache, id).await;
+    cache.fill(late, id, value(1)).await;
+    assert_eq!(cache.get(id).await, None);
+}
+
+async fn the_value_outlives_its_lease(cache: &Cache) {
+    let (id, other) = (ProductId(50), ProductId(51));
+    permit(cache, other).await;
+    put(cache, id, value(1)).await;
+    // This lease was given first and ends first; the second one is given after it has ended.
+    permit(cache, other).await;
+    permit(cache, other).await;
+    assert_eq!(read(cache, id).await, value(1));
+}
+
+async fn an_absence_is_soon_forgotten(cache: &Cache) {
+    let id = ProductId(60);
+    let fill = permit(cache, id).await;
+    cache.fill(fill, id, Entry::Absent).await;
+    assert!(permit(cache, id).await.is_permit());
+}
+
+// Without an engine.
+
+#[tokio::test]
+async fn switched_off_it_knows_nothing_and_fails_nothing() {
+    let cache = Cache::connect(&Engine::Off).await.expect("nothing to set up");
+    let Lookup::Miss(fill) = cache.lookup(ProductId(1)).await else { panic!("nothing can be there") };
+    assert!(!fill.is_permit());
+    cache.fill(fill, ProductId(1), value(1)).await;
+    assert_eq!(cache.get(ProductId(1)).await, None);
+    cache.invalidate(&[ProductId(1)]).await.expect("nothing to forget");
+    cache.check().await.expect("nothing to be away");
+}
+
+// In memory, beside other processes.
+
+#[tokio::test]
+async fn what_another_process_commits_is_dropped() {
+    let database = Database::new();
+    let cache = database.cache(Lifetimes::default());
+    put(&cache, ProductId(1), value(1)).await;
+    put(&cache, ProductId(2), value(1)).await;
+    database.another_process_changes(&[ProductId(1)]);
+    assert_eq!(cache.get(ProductId(1)).await, None);
+    assert_eq!(cache.get(ProductId(2)).await, Some(value(1)));
+}
+
+#[tokio::test]
+async fn a_permit_does_not_outlive_another_process_s_commit() {
+    let database = Database::new();
+    let cache = database.cache(Lifetimes::default());
+    let outdated = permit(&cache, ProductId(1)).await;
+    let untouched = permit(&cache, ProductId(2)).await;
+    database.another_process_changes(&[ProductId(1)]);
+    cache.fill(outdated, ProductId(1), value(1)).await;
+    cache.fill(untouched, ProductId(2), value(2)).await;
+    assert_eq!(cache.get(ProductId(1)).await, None);
+    assert_eq!(cache.get(ProductId(2)).await, Some(value(2)));
+
+    // Nor does it when somebody looks in between.
+    let outdated = permit(&cache, ProductId(1)).await;
+    database.another_process_changes(&[ProductId(1)]);
+    let current = permit(&cache, ProductId(1)).await;
+    cache.fill(outdated, ProductId(1), value(1)).await;
+    cache.fill(current, ProductId(1), value(3)).await;
+    assert_eq!(cache.get(ProductId(1)).await, Some(value(3)));
+}
+
+#[tokio::test]
+async fn a_log_with_gaps_drops_everything_and_every_permit() {
+    let database = Database::new();
+    let cache = database.cache(Lifetimes::default());
+    put(&cache, ProductId(1), value(1)).await;
+    let outdated = permit(&cache, ProductId(2)).await;
+    database.another_process_changes(&[ProductId(7)]);
+    database.another_process_forgets_its_log();
+    cache.fill(outdated, ProductId(2), value(2)).await;
+    assert_eq!((cache.get(ProductId(1)).await, cache.get(ProductId(2)).await), (None, None));
+    put(&cache, ProductId(2), value(3)).await;
+    assert_eq!(cache.get(ProductId(2)).await, Some(value(3)));
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_read_drops_everything() {
+    let database = Database::new();
+    let cache = database.cache(Lifetimes::default());
+    put(&cache, ProductId(1), value(1)).await;
+    database.connection.execute_batch("ALTER TABLE cache_invalidation RENAME TO elsewhere").expect("a rename");
+    database.connection.execute_batch("DELETE FROM sqlite_sequence; DROP TABLE elsewhere").expect("a drop");
+    database.connection.execute_batch("CREATE TABLE cache_invalidation (other TEXT)").expect("a table");
+    database.connection.execute("INSERT INTO sqlite_sequence VALUES ('cache_invalidation', 9)", []).expect("a row");
+    assert_eq!(cache.get(ProductId(1)).await, None);
+    assert!(cache.check().await.is_err_and(|error| error.is_transient()));
+    let Lookup::Miss(fill) = cache.lookup(ProductId(1)).await else { panic!("everything was dropped") };
+    assert!(!fill.is_permit());
+}
+
+#[tokio::test]
+async fn memory_stays_within_its_bytes() {
+    let database = Database::new();
+    let cache = MemoryCache::open(1 << 20, &database.path(), Lifetimes::default()).expect("a database with a schema");
+    let cache = Cache::Memory(cache);
+    let body = Bytes::from(vec![b'x'; 100 << 10]);
+    for id in 0..200 {
+        if let Lookup::Miss(fill) = cache.lookup(ProductId(id)).await {
+            cache.fill(fill, ProductId(id), Entry::Value(body.clone())).await;
+        }
+    }
+    eventually(async || {
+        let mut kept = 0;
+        for id in 0..200 {
+            kept += usize::from(cache.get(ProductId(id)).await.is_some());
+        }
+        (1..=10).contains(&kept).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn memory_without_a_database_is_a_wrong_setting() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let engine = Engine::Memory { max_bytes: 1 << 20, database: directory.path().join("none.db") };
+    let error = Cache::connect(&engine).await.expect_err("no such file");
+    assert!(matches!(error, Error::Config(_)));
+    assert_eq!((error.code(), error.is_transient()), (ErrorCode::Internal, false));
+}
+
+// What the tests stand on.
+
+fn value(version: u64) -> Entry {
+    Entry::Value(Bytes::copy_from_slice(&version.to_be_bytes()))
+}
+
+/// Repeats until there is an answer: a busy machine may pass the time limit of any single operation.
+async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = attempt().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+async fn permit(cache: &Cache, id: ProductId) -> Fill {
+    eventually(async || match cache.lookup(id).await {
+        Lookup::Miss(fill) if fill.is_permit() => Some(fill),
+        _ => None,
+    })
+    .await
+}
+
+async fn read(cache: &Cache, id: ProductId) -> Entry {
+    eventually(async || cache.get(id).await).await
+}
+
+async fn put(cache: &Cache, id: ProductId, entry: Entry) {
+    eventually(async || {
+        if let Lookup::Miss(fill) = cache.lookup(id).await {
+            cache.fill(fill, id, entry.clone()).await;
+        }
+        (cache.get(id).await.as_ref() == Some(&entry)).then_some(())
+    })
+    .await;
+}
+
+async fn invalidate(cache: &Cache, id: ProductId) {
+    eventually(async || cache.invalidate(&[id]).await.ok()).await;
+}
+
+fn short_leases() -> Lifetimes {
+    Lifetimes { lease: Duration::from_millis(150), ..Lifetimes::default() }
+}
+
+fn short_absences() -> Lifetimes {
+    Lifetimes { absent: Duration::from_millis(100), ..Lifetimes::default() }
+}
+
+fn unique() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0
+}
+
+fn own_prefix() -> String {
+    format!("pm-test-{:016x}", unique())
+}
+
+/// The cache as one of several processes has it.
+async fn process(url: &str, prefix: &str) -> Cache {
+    Cache::Redis(RedisCache::connect(url, prefix, Lifetimes::default()).await.expect("an address of a Redis"))
+}
+
+async fn redis_cache(url: &str, lifetimes: Lifetimes) -> Cache {
+    Cache::Redis(RedisCache::connect(url, &own_prefix(), lifetimes).await.expect("an address of a Redis"))
+}
+
+/// A SQLite file with the log of changed products.
+struct Database {
+    directory: tempfile::TempDir,
+    connection: rusqlite::Connection,
+}
+
+impl Database {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let connection = rusqlite::Connection::open(directory.path().join("pm.db")).expect("a database");
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode = WAL;
+                 PRAGMA synchronous = OFF;
+                 CREATE TABLE cache_invalidation (
+                     id INTEGER PRIMARY KEY AUTOINCREMENT, product_id INTEGER NOT NULL, created_at INTEGER NOT NULL
+                 );",
+            )
+            .expect("a schema");
+        Self { directory, connection }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.directory.path().join("pm.db")
+    }
+
+    fn cache(&self, lifetimes: Lifetimes) -> Cache {
+        Cache::Memory(MemoryCache::open(64 << 20, &self.path(), lifetimes).expect("a database with a schema"))
+    }
+
+    fn another_process_changes(&self, ids: &[ProductId]) {
+        for id in ids {
+            let insert = "INSERT INTO cache_invalidation (product_id, created_at) VALUES (?1, 0)";
+            self.connection.execute(insert, [id.0]).expect("a row");
+        }
+    }
+
+    fn another_process_forgets_its_log(&self) {
+        self.connection.execute("DELETE FROM cache_invalidation", []).expect("no rows");
+    }
+}

@@ -1,0 +1,650 @@
+//! What a queue promises, asked of both engines: the database, with and without PostgreSQL's notifications, and RabbitMQ.
+
+use std::{
+    collections::BTreeSet,
+    panic::AssertUnwindSafe,
+    time::{Duration, Instant},
+};
+
+use futures_util::{FutureExt, StreamExt, stream};
+use lapin::{
+    BasicProperties, Channel, Connection, ConnectionProperties,
+    options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions},
+    types::FieldTable,
+};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use pm::{
+    code::ErrorCode,
+    domain::JobId,
+    queue::{Backlog, Consumer, DatabaseQueue, Delivery, Engine, Error, NOTIFY_CHANNEL, Next, Queue},
+};
+use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
+use tokio::time::timeout;
+
+use crate::support::proxy::Proxy;
+
+/// Far longer than anything here takes, so that only what hangs runs into it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A poll that never comes within a test.
+const NEVER: Duration = Duration::from_secs(3_600);
+
+// Both engines.
+
+#[tokio::test]
+async fn a_hint_reaches_a_worker_that_waits_at_the_database() {
+    let queue = Queue::connect(&Engine::Database, &sqlite().await).await.expect("a queue");
+    assert_eq!((queue.name(), queue.needs_relay()), ("database", false));
+    a_hint_reaches_a_waiting_worker(&queue).await;
+}
+
+#[tokio::test]
+async fn a_hint_reaches_a_worker_that_waits_at_rabbitmq() {
+    with_broker(async |broker| {
+        let queue = broker.queue().await;
+        assert_eq!((queue.name(), queue.needs_relay()), ("rabbitmq", true));
+        a_hint_reaches_a_waiting_worker(&queue).await;
+    })
+    .await;
+}
+
+async fn a_hint_reaches_a_waiting_worker(queue: &Queue) {
+    let mut consumer = queue.consume(4);
+    queue.publish(&[JobId(7)]).await.expect("published");
+    queue.wake();
+    match timeout(PATIENCE, consumer.next()).await.expect("a hint") {
+        Next::Due => assert!(!queue.needs_relay(), "with a broker the hint names the job"),
+        Next::Job(delivery) => {
+            assert_eq!(delivery.job_id, JobId(7));
+            delivery.ack().await;
+        }
+    }
+    timeout(PATIENCE, queue.woken(NEVER)).await.expect("the relay is woken, though it did not wait yet");
+    assert!(queue.woken(Duration::from_millis(20)).now_or_never().is_none(), "one wake ends one wait");
+    queue.check().await.expect("a queue that can be used");
+    queue.publish(&[]).await.expect("nothing to publish");
+    consumer.close().await;
+    eventually("nothing waits and nobody consumes", async || {
+        queue.backlog().await.expect("a backlog") == Backlog::default()
+    })
+    .await;
+}
+
+// The database.
+
+#[tokio::test]
+async fn the_first_wait_at_the_database_ends_at_once() {
+    let mut consumer = waiting_at(&sqlite().await, NEVER).consume(1);
+    assert!(matches!(consumer.next().now_or_never(), Some(Next::Due)));
+    assert!(consumer.next().now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn one_wake_reaches_every_consumer() {
+    let queue = waiting_at(&sqlite().await, NEVER);
+    let mut consumers: Vec<Consumer> = (0..10).map(|_| queue.consume(1)).collect();
+    for consumer in &mut consumers {
+        consumer.next().await;
+    }
+    let all = stream::iter(consumers.iter_mut()).for_each_concurrent(None, async |consumer| {
+        consumer.next().await;
+    });
+    let (woken, ()) = tokio::join!(timeout(PATIENCE, all), async { queue.wake() });
+    woken.expect("all consumers woken");
+}
+
+#[tokio::test]
+async fn a_wake_between_two_waits_is_not_lost() {
+    let queue = waiting_at(&sqlite().await, NEVER);
+    let mut consumer = queue.consume(1);
+    consumer.next().await;
+    queue.wake();
+    assert!(matches!(consumer.next().now_or_never(), Some(Next::Due)));
+    assert!(consumer.next().now_or_never().is_none(), "one wake ends one wait");
+}
+
+#[tokio::test]
+async fn without_a_wake_the_database_is_asked_when_the_interval_is_over() {
+    let interval = Duration::from_millis(50);
+    let queue = waiting_at(&sqlite().await, interval);
+    let mut consumer = queue.consume(1);
+    consumer.next().await;
+    let started = Instant::now();
+    timeout(PATIENCE, consumer.next()).await.expect("a poll");
+    assert!(started.elapsed() >= interval - Duration::from_millis(5), "after {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn waits_that_are_cancelled_do_not_put_the_poll_off() {
+    let queue = waiting_at(&sqlite().await, Duration::from_millis(100));
+    let mut consumer = queue.consume(1);
+    consumer.next().await;
+    eventually("a poll", async || timeout(Duration::from_millis(10), consumer.next()).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_consumer_outlives_the_handle_it_came_from() {
+    let mut consumer = waiting_at(&sqlite().await, NEVER).consume(1);
+    consumer.next().await;
+    assert!(consumer.next().now_or_never().is_none(), "no wake without a cause");
+}
+
+#[tokio::test]
+async fn a_notification_of_postgresql_wakes_consumers_of_other_processes() {
+    with_postgres(async |database| {
+        let queue = waiting_at(database, NEVER);
+        let mut consumer = queue.consume(1);
+        settle(&mut consumer).await;
+        notify(database).await;
+        timeout(PATIENCE, consumer.next()).await.expect("woken by the notification");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn notifications_come_back_after_the_connection_was_ended() {
+    with_postgres(async |database| {
+        let queue = waiting_at(database, NEVER);
+        let mut consumer = queue.consume(1);
+        settle(&mut consumer).await;
+        let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                     WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+        database.execute_unprepared(ended).await.expect("the listener's connection ended");
+        timeout(PATIENCE, consumer.next()).await.expect("woken for what was missed");
+        notify(database).await;
+        timeout(PATIENCE, consumer.next()).await.expect("woken by a notification");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_listener_ends_with_the_last_handle() {
+    with_postgres(async |database| {
+        let queue = waiting_at(database, NEVER);
+        let consumer = queue.clone().consume(1);
+        listening(database, 1).await;
+        drop(queue);
+        drop(consumer);
+        listening(database, 0).await;
+    })
+    .await;
+}
+
+// RabbitMQ: settling.
+
+#[tokio::test]
+async fn published_jobs_come_once_each_and_settled_ones_never_again() {
+    with_broker(async |broker| {
+        let queue = broker.queue().await;
+        let jobs: Vec<JobId> = (1..=1_000).map(JobId).collect();
+        queue.publish(&jobs).await.expect("all published");
+        let mut consumer = queue.consume(50);
+        let mut seen = Vec::new();
+        while seen.len() < jobs.len() {
+            let delivery = job(&mut consumer).await;
+            seen.push(delivery.job_id);
+            delivery.ack().await;
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, jobs);
+        consumer.close().await;
+
+        queue.publish(&[JobId(5_000)]).await.expect("published");
+        let mut consumer = queue.consume(50);
+        let delivery = job(&mut consumer).await;
+        assert_eq!(delivery.job_id, JobId(5_000), "a settled job came again");
+        delivery.ack().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn unsettled_jobs_come_again_when_their_consumer_is_gone() {
+    with_broker(async |broker| {
+        let queue = broker.queue().await;
+        queue.publish(&[JobId(1), JobId(2), JobId(3)]).await.expect("published");
+        let mut first = queue.consume(3);
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(job(&mut first).await);
+        }
+        drop(first);
+
+        let mut second = queue.consume(3);
+        let mut again = BTreeSet::new();
+        let mut kept = Vec::new();
+        for _ in 0..3 {
+            let delivery = job(&mut second).await;
+            again.insert(delivery.job_id);
+            kept.push(delivery);
+        }
+        assert_eq!(again, BTreeSet::from([JobId(1), JobId(2), JobId(3)]));
+
+        for late in held {
+            late.ack().await;
+        }
+        drop(second);
+        drop(kept);
+        eventually("the late settling changed nothing", async || broker.backlog().await.0 == 3).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_that_is_dropped_or_put_back_comes_again() {
+    with_broker(async |broker| {
+        let queue = broker.queue().await;
+        queue.publish(&[JobId(9)]).await.expect("published");
+        let mut consumer = queue.consume(1);
+        drop(job(&mut consumer).await);
+        job(&mut consumer).await.requeue().await;
+        let third = job(&mut consumer).await;
+        assert_eq!(third.job_id, JobId(9));
+        third.ack().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_consumer_holds_no_more_than_its_prefetch() {
+    with_broker(async |broker| {
+        let queue = broker.queue().await;
+        queue.publish(&(1..=5).map(JobId).collect::<Vec<_>>()).await.expect("published");
+        let mut consumer = queue.consume(2);
+        let first = job(&mut consumer).await;
+        let _second = job(&mut consumer).await;
+        assert_eq!(queue.backlog().await.expect("a backlog"), Backlog { ready: 3, consumers: 1 });
+        first.ack().await;
+        assert_eq!(job(&mut consumer).await.job_id, JobId(3));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn closing_a_consumer_gives_everything_back() {
+    with_broker(async |broker| {
+        let queue = broker.queue().await;
+        queue.publish(&(1..=10).map(JobId).collect::<Vec<_>>()).await.expect("published");
+        let mut consumer = queue.consume(10);
+        let in_hand = job(&mut consumer).await;
+        consumer.close().await;
+        eventually("all jobs are back", async || broker.backlog().await == (10, 0)).await;
+        in_hand.ack().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_unreadable_message_is_set_aside() {
+    with_broker(async |broker| {
+        let queue = broker.queue().await;
+        queue.check().await.expect("a connection");
+        let garbage: [&[u8]; 4] = [b"", b"{\"v\":1", b"{\"v\":2,\"job_id\":4}", b"\xff\x00"];
+        for payload in garbage {
+            broker.send(payload).await;
+        }
+        queue.publish(&[JobId(4)]).await.expect("published");
+        let mut consumer = queue.consume(1);
+        let delivery = job(&mut consumer).await;
+        assert_eq!(delivery.job_id, JobId(4));
+        delivery.ack().await;
+        for payload in garbage {
+            assert_eq!(broker.set_aside().await, payload);
+        }
+    })
+    .await;
+}
+
+// RabbitMQ: faults.
+
+#[tokio::test]
+async fn no_job_is_lost_when_connections_are_cut_under_traffic() {
+    with_broker(async |broker| {
+        let (proxy, queue) = broker.queue_through_proxy().await;
+        let mut consumer = queue.consume(16);
+        let (mut published, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        for round in 0..3_i64 {
+            let mut open: Vec<JobId> = (1..=300).map(|number| JobId(round * 1_000 + number)).collect();
+            published.extend(open.iter().copied());
+            // The cut comes when this round's first job arrives, with others still under way in both directions.
+            let consuming = async {
+                take(&mut consumer, &mut seen).await;
+                proxy.cut();
+                broker.deserted().await;
+                proxy.restore();
+            };
+            let publishing = async {
+                while !open.is_empty() {
+                    match queue.publish(&open).await {
+                        Ok(()) => open.clear(),
+                        Err(error) => {
+                            assert!(error.is_transient());
+                            open.retain(|job| !error.confirmed.contains(job));
+                        }
+                    }
+                }
+            };
+            timeout(PATIENCE, async { tokio::join!(consuming, publishing) }).await.expect("published in the end");
+        }
+        while seen != published {
+            take(&mut consumer, &mut seen).await;
+        }
+        assert_eq!(broker.backlog().await.1, 1, "one consumer, after three cuts");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn publishing_while_the_broker_is_away_fails_soon_and_works_after() {
+    with_broker(async |broker| {
+        let (proxy, queue) = broker.queue_through_proxy().await;
+        queue.publish(&[JobId(1)]).await.expect("published");
+        proxy.cut();
+        let started = Instant::now();
+        eventually("the loss is noticed", async || queue.check().await.is_err()).await;
+        let error = queue.publish(&[JobId(2), JobId(3)]).await.expect_err("no broker");
+        assert!(started.elapsed() < Duration::from_secs(3 + 2), "{:?}", started.elapsed());
+        assert_eq!((error.confirmed.as_slice(), error.code()), (&[][..], ErrorCode::Unavailable));
+
+        let started = Instant::now();
+        queue.publish(&[JobId(2)]).await.expect_err("no broker");
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+        let started = Instant::now();
+        assert!(queue.check().await.expect_err("not ready").is_transient());
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+
+        proxy.restore();
+        eventually("published again", async || queue.publish(&[JobId(2)]).await.is_ok()).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_broker_that_is_away_at_the_start_is_found_later() {
+    with_broker(async |broker| {
+        let proxy = Proxy::start(broker.address.as_str()).await;
+        proxy.cut();
+        let queue = broker.queue_at(&proxy).await;
+        let mut consumer = queue.consume(1);
+        queue.publish(&[JobId(1)]).await.expect_err("no broker yet");
+        proxy.restore();
+        eventually("published", async || queue.publish(&[JobId(1)]).await.is_ok()).await;
+        assert_eq!(job(&mut consumer).await.job_id, JobId(1));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_broker_that_falls_silent_is_left_and_found_again() {
+    // One thread runs the whole test, so its figures are only those of this queue.
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let figures = recorder.handle();
+    let _counting = metrics::set_default_local_recorder(&recorder);
+    with_broker(async |broker| {
+        let (proxy, queue) = broker.queue_through_proxy().await;
+        let (mut consumer, closing) = (queue.consume(1), queue.consume(1));
+        eventually("both consume", async || broker.backlog().await.1 == 2).await;
+        proxy.stall();
+        let started = Instant::now();
+        closing.close().await;
+        assert!(started.elapsed() < Duration::from_millis(5_500), "closed after {:?}", started.elapsed());
+        let error = timeout(PATIENCE, queue.publish(&[JobId(1)])).await.expect("an answer").expect_err("no broker");
+        assert!(error.is_transient() && error.confirmed.is_empty());
+        // The consumer sends nothing, so only its own question to the broker shows that nobody is there.
+        for role in ["publisher", "worker"] {
+            let away = format!("pm_queue_connected{{role=\"{role}\"}} 0");
+            eventually("the silent connection is given up", async || figures.render().contains(&away)).await;
+        }
+        assert!(started.elapsed() < Duration::from_secs(25), "given up after {:?}", started.elapsed());
+        proxy.restore();
+        eventually("published", async || queue.publish(&[JobId(2)]).await.is_ok()).await;
+        let mut seen = BTreeSet::new();
+        while !seen.contains(&JobId(2)) {
+            take(&mut consumer, &mut seen).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_deleted_queue_is_declared_again() {
+    with_broker(async |broker| {
+        let queue = broker.queue().await;
+        let mut consumer = queue.consume(1);
+        eventually("one consumes", async || broker.backlog().await.1 == 1).await;
+        broker.delete(&broker.name).await;
+        let error = queue.publish(&[JobId(1), JobId(2)]).await;
+        if let Err(error) = error {
+            assert!(error.is_transient());
+        }
+        eventually("published", async || queue.publish(&[JobId(3)]).await.is_ok()).await;
+        let mut seen = BTreeSet::new();
+        while !seen.contains(&JobId(3)) {
+            take(&mut consumer, &mut seen).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_that_no_queue_takes_is_not_published() {
+    with_broker(async |broker| {
+        let queue = broker.queue().await;
+        queue.check().await.expect("a connection");
+        broker.delete(&broker.name).await;
+        let error = queue.publish(&[JobId(1), JobId(2)]).await.expect_err("no queue");
+        assert_eq!((error.confirmed.as_slice(), error.code()), (&[][..], ErrorCode::Unavailable));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn everything_in_the_background_ends_with_the_last_handle() {
+    with_broker(async |broker| {
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        // With an answer on it, the direct connection has all of its own tasks.
+        broker.backlog().await;
+        let before = tasks();
+        let queue = broker.queue().await;
+        let consumer = queue.consume(1);
+        eventually("one consumes", async || broker.backlog().await.1 == 1).await;
+        assert!(tasks() > before);
+        drop(queue);
+        drop(consumer);
+        broker.deserted().await;
+        eventually("no task is left", async || tasks() <= before).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_broker_without_tls_is_unavailable_to_those_who_ask_for_it() {
+    with_broker(async |broker| {
+        let url = format!("amqps://guest:guest@{}", broker.address);
+        let queue = broker.queue_with(&url).await;
+        let error = queue.publish(&[JobId(1)]).await.expect_err("no TLS there");
+        assert_eq!(error.code(), ErrorCode::Unavailable);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn settings_that_can_never_work_are_refused_at_once() {
+    let database = sqlite().await;
+    let long = "q".repeat(300);
+    for (url, queue) in [("http://broker", "q"), ("broker", "q"), ("amqp://broker", ""), ("amqp://broker", &long)] {
+        let engine = Engine::RabbitMq { url: url.into(), queue: queue.into() };
+        let Err(error) = Queue::connect(&engine, &database).await else { panic!("{url} and {queue:?} are taken") };
+        assert!(matches!(error, Error::Config(_)) && !error.is_transient(), "{error}");
+        assert_eq!(error.code(), ErrorCode::Internal);
+    }
+}
+
+// What the tests stand on.
+
+/// A direct way to the broker, beside the queue that is tested.
+struct Broker {
+    url: String,
+    address: String,
+    name: String,
+    connection: Connection,
+}
+
+/// Runs `test` with a queue's name of its own and deletes what is under that name; skipped without a broker.
+async fn with_broker(test: impl AsyncFnOnce(&Broker)) {
+    let Some(url) = crate::support::rabbitmq_url().await else { return };
+    let parsed = url::Url::parse(&url).expect("a URL");
+    let address = format!("{}:{}", parsed.host_str().expect("a host"), parsed.port().unwrap_or(5672));
+    let plain = url.trim_end_matches('/');
+    let connection = Connection::connect(plain, ConnectionProperties::default()).await.expect("a direct connection");
+    let name = format!("pm.test.{}", uuid::Uuid::new_v4().simple());
+    let broker = Broker { url, address, name, connection };
+    let outcome = AssertUnwindSafe(test(&broker)).catch_unwind().await;
+    for name in [broker.name.clone(), format!("{}.unreadable", broker.name)] {
+        broker.delete(&name).await;
+    }
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+impl Broker {
+    async fn queue(&self) -> Queue {
+        self.queue_with(&self.url).await
+    }
+
+    async fn queue_through_proxy(&self) -> (Proxy, Queue) {
+        let proxy = Proxy::start(self.address.as_str()).await;
+        let queue = self.queue_at(&proxy).await;
+        (proxy, queue)
+    }
+
+    async fn queue_at(&self, proxy: &Proxy) -> Queue {
+        let mut url = url::Url::parse(&self.url).expect("a URL");
+        let address = proxy.address();
+        url.set_host(Some(&address.ip().to_string())).expect("a host");
+        url.set_port(Some(address.port())).expect("a port");
+        self.queue_with(url.as_str()).await
+    }
+
+    async fn queue_with(&self, url: &str) -> Queue {
+        let engine = Engine::RabbitMq { url: url.into(), queue: self.name.clone() };
+        Queue::connect(&engine, &sqlite().await).await.expect("a queue")
+    }
+
+    async fn channel(&self) -> Channel {
+        self.connection.create_channel().await.expect("a channel")
+    }
+
+    /// Messages that wait and consumers, as the broker counts them; zeros while there is no queue.
+    async fn backlog(&self) -> (u32, u32) {
+        let options = QueueDeclareOptions::durable().passive();
+        let channel = self.channel().await;
+        match channel.queue_declare(self.name.as_str().into(), options, FieldTable::default()).await {
+            Ok(queue) => (queue.message_count(), queue.consumer_count()),
+            Err(_) => (0, 0),
+        }
+    }
+
+    /// Waits until nobody consumes.
+    async fn deserted(&self) {
+        eventually("no consumer is left", async || self.backlog().await.1 == 0).await;
+    }
+
+    async fn send(&self, payload: &[u8]) {
+        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+        let channel = self.channel().await;
+        channel.basic_publish("".into(), self.name.as_str().into(), options, payload, properties).await.expect("sent");
+        // The channel is closed in order, so the message is in the queue after this.
+        channel.close(200, "done".into()).await.expect("closed");
+    }
+
+    /// The next message that was set aside.
+    async fn set_aside(&self) -> Vec<u8> {
+        let name = format!("{}.unreadable", self.name);
+        let channel = self.channel().await;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let options = BasicGetOptions { no_ack: true };
+            if let Some(message) = channel.basic_get(name.as_str().into(), options).await.expect("a queue") {
+                return message.delivery.data;
+            }
+            assert!(Instant::now() < deadline, "nothing was set aside");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn delete(&self, name: &str) {
+        let deleting = self.channel().await;
+        deleting.queue_delete(name.into(), QueueDeleteOptions::default()).await.expect("deleted");
+    }
+}
+
+/// Runs `test` with a PostgreSQL database of its own; skipped without PostgreSQL.
+async fn with_postgres(test: impl AsyncFnOnce(&DatabaseConnection)) {
+    let Some(url) = crate::support::postgres_url().await else { return };
+    let server = Database::connect(&url).await.expect("PostgreSQL");
+    let name = format!("pm_test_{}", uuid::Uuid::new_v4().simple());
+    server.execute_unprepared(&format!("CREATE DATABASE {name}")).await.expect("a database");
+    let mut own = url::Url::parse(&url).expect("a URL");
+    own.set_path(&name);
+    let database = Database::connect(own.as_str()).await.expect("the new database");
+    let outcome = AssertUnwindSafe(test(&database)).catch_unwind().await;
+    drop(database);
+    server.execute_unprepared(&format!("DROP DATABASE {name} WITH (FORCE)")).await.expect("dropped");
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+async fn sqlite() -> DatabaseConnection {
+    Database::connect("sqlite::memory:").await.expect("SQLite")
+}
+
+fn waiting_at(database: &DatabaseConnection, poll_interval: Duration) -> Queue {
+    Queue::Database(DatabaseQueue::connect(database, poll_interval))
+}
+
+/// Waits until `count` connections listen for notifications.
+async fn listening(database: &DatabaseConnection, count: usize) {
+    let listeners = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+    eventually("the expected number of listeners", async || {
+        let statement = sea_orm::Statement::from_string(database.get_database_backend(), listeners);
+        database.query_all_raw(statement).await.expect("the server's connections").len() == count
+    })
+    .await;
+}
+
+async fn notify(database: &DatabaseConnection) {
+    database.execute_unprepared(&format!("NOTIFY {NOTIFY_CHANNEL}")).await.expect("notified");
+}
+
+/// Takes the hints that come of themselves: the first wait, and the wake as listening begins.
+async fn settle(consumer: &mut Consumer) {
+    assert!(consumer.next().now_or_never().is_some(), "before anything else can run");
+    timeout(PATIENCE, consumer.next()).await.expect("woken as listening began");
+}
+
+/// The next job.
+async fn job(consumer: &mut Consumer) -> Delivery {
+    match timeout(PATIENCE, consumer.next()).await.expect("a job") {
+        Next::Job(delivery) => delivery,
+        Next::Due => panic!("RabbitMQ names the job"),
+    }
+}
+
+/// Takes the next job, settles it and remembers it.
+async fn take(consumer: &mut Consumer, seen: &mut BTreeSet<JobId>) {
+    let delivery = job(consumer).await;
+    seen.insert(delivery.job_id);
+    delivery.ack().await;
+}
+
+/// Asks again and again, for what no signal tells.
+async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,10 @@
+//! Everything through its real interface: the HTTP API, the workers, the engines, the command line, on SQLite alone and on
+//! PostgreSQL with Redis and RabbitMQ.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
+
+mod api;
+mod engines;
+mod migrate;
+mod support;
+mod worker;

@@ -1,0 +1,306 @@
+//! The whole program in the test's own process: server on a free port, own database, own prefix, own files.
+
+use std::{collections::BTreeMap, net::SocketAddr, panic::AssertUnwindSafe, path::Path, time::Duration};
+
+use futures_util::FutureExt as _;
+use pm::{
+    app::App,
+    config::{self, Flags},
+    db::{Config, Database, migrate},
+    stop::{self, Stopper},
+    worker::Worker,
+};
+use sea_orm::ConnectionTrait as _;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use super::{postgres_url, rabbitmq_url, redis_url};
+
+/// Which engines a test runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setup {
+    /// SQLite, a cache in the process, the queue in the database.
+    Embedded,
+    /// PostgreSQL, Redis and RabbitMQ.
+    Full,
+}
+
+/// The running program. Its server has no worker of its own: tests run jobs by [`TestApp::drain`] or start workers.
+pub struct TestApp {
+    pub app: App,
+    pub setup: Setup,
+    pub address: SocketAddr,
+    pub client: reqwest::Client,
+    pub environment: BTreeMap<String, String>,
+    worker: Worker,
+    server: Option<(Stopper, JoinHandle<()>)>,
+    resources: Resources,
+}
+
+/// What must be removed at the end.
+struct Resources {
+    directory: TempDir,
+    postgres: Option<(String, String)>,
+    redis: Option<(String, String)>,
+    rabbitmq: Option<(String, String)>,
+}
+
+/// Runs `test` on a fresh program and removes everything afterwards, also if the test fails. Without the set-up's
+/// services nothing runs.
+pub async fn run(setup: Setup, test: impl AsyncFnOnce(&TestApp)) {
+    run_with(setup, &[], test).await;
+}
+
+/// As [`run`], with settings of its own, by their environment variables.
+pub async fn run_with(setup: Setup, settings: &[(&str, &str)], test: impl AsyncFnOnce(&TestApp)) {
+    let Some(resources) = Resources::reserve(setup).await else { return };
+    let mut environment = resources.environment();
+    environment.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    let outcome = AssertUnwindSafe(async {
+        let mut app = TestApp::start(setup, environment, resources).await;
+        let outcome = AssertUnwindSafe(test(&app)).catch_unwind().await;
+        app.stop().await;
+        (app.resources, outcome)
+    })
+    .await;
+    let (resources, outcome) = outcome;
+    resources.remove().await;
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+impl TestApp {
+    async fn start(setup: Setup, environment: BTreeMap<String, String>, resources: Resources) -> Self {
+        let app = build(&environment, resources.directory.path()).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stopper, stop) = stop::channel();
+        let server = app.clone();
+        let running = tokio::spawn(async move { server.serve(listener, 0, stop).await.unwrap() });
+        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let worker = app.worker(2).unwrap();
+        Self { app, setup, address, client, environment, worker, server: Some((stopper, running)), resources }
+    }
+
+    /// Another process's view: the same settings, connections of its own.
+    pub async fn another(&self) -> App {
+        build(&self.environment, self.resources.directory.path()).await
+    }
+
+    /// Where the program keeps its files.
+    pub fn directory(&self) -> &Path {
+        self.resources.directory.path()
+    }
+
+    /// The address of `path` on the server.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub async fn get(&self, path: &str) -> reqwest::Response {
+        self.client.get(self.url(path)).send().await.unwrap()
+    }
+
+    pub async fn get_json(&self, path: &str) -> Value {
+        let response = self.get(path).await;
+        assert_eq!(response.status(), 200, "GET {path}");
+        response.json().await.unwrap()
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> reqwest::Response {
+        self.client.post(self.url(path)).json(body).send().await.unwrap()
+    }
+
+    /// Creates a product with these pictures and answers its JSON.
+    pub async fn create(&self, images: &[String]) -> Value {
+        let body = serde_json::json!({
+            "user_id": "seller", "product_name": "Sample Product", "product_description": "A test product.",
+            "product_images": images, "product_price": 100.0
+        });
+        let response = self.post("/products", &body).await;
+        assert_eq!(response.status(), 201);
+        response.json().await.unwrap()
+    }
+
+    /// The product as the API shows it now.
+    pub async fn product(&self, id: &Value) -> Value {
+        self.get_json(&format!("/products/{id}")).await
+    }
+
+    /// Runs every job that is due, here and now; answers how many attempts that were.
+    pub async fn drain(&self) -> usize {
+        let mut attempts = 0;
+        loop {
+            attempts += self.worker.drain().await.unwrap();
+            if self.due().await == 0 {
+                return attempts;
+            }
+            // The server's relay holds a row for the moment in which it hands it to the broker.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Claims a due job as a worker does, and keeps it; `None` if none is due.
+    pub async fn claim(&self) -> Option<pm::catalog::Claimed> {
+        loop {
+            let claimed = self.app.catalog.claim_next().await.unwrap();
+            if claimed.is_some() || self.due().await == 0 {
+                return claimed;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    async fn due(&self) -> i64 {
+        let connection = self.app.database.read();
+        let sql = format!(
+            "SELECT count(*) AS due FROM jobs WHERE state = 'queued' AND run_at <= {}",
+            pm::clock::Clock::System.now().0
+        );
+        let statement = sea_orm::Statement::from_string(connection.get_database_backend(), sql);
+        connection.query_one_raw(statement).await.unwrap().unwrap().try_get("", "due").unwrap()
+    }
+
+    /// Starts a consumer as `pm worker` has it; stop it by the stopper and await the handle.
+    pub async fn start_worker(&self) -> (Stopper, JoinHandle<()>) {
+        let app = self.another().await;
+        let (stopper, stop) = stop::channel();
+        (stopper, tokio::spawn(async move { app.work(2, stop).await.unwrap() }))
+    }
+
+    /// Waits until no picture of the product is on its way; looks every few milliseconds, gives up after a minute.
+    pub async fn settled(&self, id: &Value) -> Value {
+        for _ in 0..3_000 {
+            let product = self.product(id).await;
+            if product["status"] != "processing" {
+                return product;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("product {id} is on its way still: {}", self.product(id).await);
+    }
+
+    /// Runs a statement, for what the API does not offer: making time pass for a job, say.
+    pub async fn sql(&self, statement: &str) {
+        self.app.database.read().execute_unprepared(statement).await.unwrap();
+    }
+
+    /// Lets every waiting job be due now, whatever its backoff.
+    pub async fn let_time_pass(&self) {
+        self.sql("UPDATE jobs SET run_at = 0 WHERE state = 'queued'").await;
+    }
+
+    async fn stop(&mut self) {
+        if let Some((stopper, server)) = self.server.take() {
+            stopper.stop();
+            server.await.unwrap();
+        }
+    }
+}
+
+async fn build(environment: &BTreeMap<String, String>, directory: &Path) -> App {
+    let settings = config::load(&Flags::default(), directory, environment.clone()).unwrap();
+    App::build(settings).await.unwrap()
+}
+
+impl Resources {
+    async fn reserve(setup: Setup) -> Option<Self> {
+        let directory = TempDir::new().unwrap();
+        let mut resources = Self { directory, postgres: None, redis: None, rabbitmq: None };
+        if setup == Setup::Full {
+            let name = format!("pm_test_{}", uuid::Uuid::new_v4().simple());
+            let (postgres, redis, rabbitmq) = (postgres_url().await?, redis_url().await?, rabbitmq_url().await?);
+            create_database(&postgres, &name).await;
+            resources.postgres = Some((postgres, name.clone()));
+            resources.redis = Some((redis, name.clone()));
+            resources.rabbitmq = Some((rabbitmq, name));
+        }
+        Some(resources)
+    }
+
+    fn environment(&self) -> BTreeMap<String, String> {
+        let mut all = BTreeMap::from([
+            ("PM_DATA_DIR".to_owned(), self.directory.path().join("data").display().to_string()),
+            ("PM_FETCH_ALLOW".to_owned(), "127.0.0.0/8".to_owned()),
+            ("PM_AUTO_MIGRATE".to_owned(), "true".to_owned()),
+        ]);
+        if let Some((url, name)) = &self.postgres {
+            all.insert("DATABASE_URL".into(), database_url(url, name));
+        }
+        if let Some((url, prefix)) = &self.redis {
+            all.extend([("REDIS_URL".into(), url.clone()), ("PM_REDIS_PREFIX".into(), prefix.clone())]);
+        }
+        if let Some((url, queue)) = &self.rabbitmq {
+            all.extend([("RABBITMQ_URL".into(), url.clone()), ("PM_RABBITMQ_QUEUE".into(), queue.clone())]);
+        }
+        all
+    }
+
+    async fn remove(self) {
+        if let Some((url, name)) = &self.postgres {
+            let admin = admin(url).await;
+            admin.read().execute_unprepared(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await.unwrap();
+        }
+        if let Some((url, prefix)) = &self.redis {
+            remove_keys(url, prefix).await;
+        }
+        if let Some((url, queue)) = &self.rabbitmq {
+            remove_queues(url, queue).await;
+        }
+    }
+}
+
+/// A database of its own on the server behind `url`, for tests that need no whole program.
+pub async fn create_database(url: &str, name: &str) {
+    admin(url).await.read().execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
+}
+
+/// The address of database `name` on the server behind `url`.
+pub fn database_url(url: &str, name: &str) -> String {
+    let mut url = url::Url::parse(url).unwrap();
+    url.set_path(name);
+    url.into()
+}
+
+pub async fn admin(url: &str) -> Database {
+    Database::connect(&Config::Postgres { url: url.to_owned(), max_connections: 1 }).await.unwrap()
+}
+
+/// Whether the schema of `app` is complete.
+pub async fn schema_is_current(app: &App) -> bool {
+    migrate::is_current(&app.database).await.unwrap()
+}
+
+async fn remove_keys(url: &str, prefix: &str) {
+    let mut connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let pattern = format!("{prefix}:*");
+    let mut cursor = 0_u64;
+    loop {
+        let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
+            .arg(cursor)
+            .arg("MATCH")
+            .arg(&pattern)
+            .arg("COUNT")
+            .arg(1_000)
+            .query_async(&mut connection)
+            .await
+            .unwrap();
+        if !keys.is_empty() {
+            let _: u64 = redis::cmd("DEL").arg(keys).query_async(&mut connection).await.unwrap();
+        }
+        if next == 0 {
+            return;
+        }
+        cursor = next;
+    }
+}
+
+async fn remove_queues(url: &str, queue: &str) {
+    let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    for name in [queue.to_owned(), format!("{queue}.unreadable")] {
+        channel.queue_delete(name.into(), lapin::options::QueueDeleteOptions::default()).await.unwrap();
+    }
+}

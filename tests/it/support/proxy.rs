@@ -1,0 +1,103 @@
+//! A TCP proxy that stands between a client and a server and can cut, stall and restore their connections.
+
+use std::net::SocketAddr;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, ToSocketAddrs},
+    sync::watch,
+};
+
+/// A proxy on a port of its own; it ends with its value.
+pub struct Proxy {
+    address: SocketAddr,
+    mode: watch::Sender<Mode>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mode {
+    Pass,
+    Cut,
+    Stall,
+}
+
+impl Proxy {
+    /// Listens on a free port of 127.0.0.1 and passes everything to `target`.
+    pub async fn start(target: impl ToSocketAddrs) -> Self {
+        let target = tokio::net::lookup_host(target).await.expect("the target's address").next().expect("an address");
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
+        let (mode, changes) = watch::channel(Mode::Pass);
+        tokio::spawn(async move {
+            let mut ended = changes.clone();
+            loop {
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    // The proxy's value is gone.
+                    _ = ended.wait_for(|_| false) => return,
+                };
+                if let Ok((client, _)) = accepted {
+                    tokio::spawn(join(client, target, changes.clone()));
+                }
+            }
+        });
+        Self { address, mode }
+    }
+
+    /// Where to connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Drops all connections; every new one is closed as soon as it is accepted. Nothing passes from now on.
+    pub fn cut(&self) {
+        self.mode.send_replace(Mode::Cut);
+    }
+
+    /// Accepts connections and keeps all of them open, but passes nothing from now on.
+    pub fn stall(&self) {
+        self.mode.send_replace(Mode::Stall);
+    }
+
+    /// Passes everything again, also what was held back by a stall.
+    pub fn restore(&self) {
+        self.mode.send_replace(Mode::Pass);
+    }
+}
+
+async fn join(client: TcpStream, target: SocketAddr, mut mode: watch::Receiver<Mode>) {
+    if !passes(&mut mode).await {
+        return;
+    }
+    let Ok(server) = TcpStream::connect(target).await else { return };
+    // A proxy that gathers small packets would look like a slow server.
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let (client_reads, client_writes) = client.into_split();
+    let (server_reads, server_writes) = server.into_split();
+    tokio::select! {
+        () = pump(client_reads, server_writes, mode.clone()) => {}
+        () = pump(server_reads, client_writes, mode) => {}
+    }
+}
+
+async fn pump(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    mut mode: watch::Receiver<Mode>,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => read.unwrap_or(0),
+            _ = mode.wait_for(|mode| *mode == Mode::Cut) => return,
+        };
+        if read == 0 || !passes(&mut mode).await || to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits for the end of a stall; false if the connection has to go.
+async fn passes(mode: &mut watch::Receiver<Mode>) -> bool {
+    mode.wait_for(|mode| *mode != Mode::Stall).await.is_ok_and(|mode| *mode == Mode::Pass)
+}

@@ -1,0 +1,111 @@
+//! Workers that die, freeze or come back.
+
+use pm::{
+    catalog::{Error, Outcome},
+    domain::{Facts, Rendition},
+};
+use serde_json::json;
+
+use crate::support::{Origin, TestApp, on_both_setups, pictures};
+
+fn outcome() -> Outcome {
+    let facts = Facts {
+        width: 1,
+        height: 1,
+        format: "png".into(),
+        bytes: 1,
+        thumbhash: String::new(),
+        dominant_color: "#000000".into(),
+    };
+    let made = Rendition {
+        preset: "large".into(),
+        format: "png".into(),
+        width: 1,
+        height: 1,
+        bytes: 1,
+        key: "late".into(),
+    };
+    Outcome { facts, warnings: Vec::new(), renditions: vec![made], presets: None }
+}
+
+async fn let_leases_run_out(app: &TestApp) -> usize {
+    app.sql("UPDATE jobs SET lease_until = 0 WHERE state = 'running'").await;
+    app.app.catalog.recover_expired().await.unwrap()
+}
+
+on_both_setups! {
+    async fn a_job_whose_worker_dies_is_claimed_again(app: &TestApp) {
+        let origin = Origin::start().await;
+        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 64));
+        let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
+        let dead = app.claim().await.expect("a due job");
+        assert_eq!(app.product(&id).await["images"][0]["status"], "processing");
+        assert_eq!(app.drain().await, 0, "nobody else gets it while the lease lasts");
+        assert!(app.app.catalog.extend_lease(&dead.job).await.unwrap());
+
+        // The sweeper of the running server may be faster than the test.
+        let_leases_run_out(app).await;
+        assert_eq!(app.drain().await, 1);
+        let image = app.product(&id).await["images"][0].clone();
+        assert_eq!((&image["status"], &image["attempts"]), (&json!("ready"), &json!(2)));
+    }
+
+    async fn a_worker_that_was_thought_dead_changes_nothing(app: &TestApp) {
+        let origin = Origin::start().await;
+        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 64));
+        let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
+        let frozen = app.claim().await.expect("a due job");
+        let_leases_run_out(app).await;
+        app.drain().await;
+        let before = app.product(&id).await;
+
+        let catalog = &app.app.catalog;
+        assert!(!catalog.extend_lease(&frozen.job).await.unwrap());
+        assert!(matches!(catalog.finish_image(&frozen, outcome()).await, Err(Error::LeaseLost)));
+        let failed = catalog.fail_image(&frozen, pm::code::ErrorCode::Undecodable, "late").await;
+        assert!(matches!(failed, Err(Error::LeaseLost)));
+        assert!(matches!(catalog.release(&frozen).await, Err(Error::LeaseLost)));
+        assert_eq!(app.product(&id).await, before);
+    }
+
+    async fn a_picture_that_three_workers_died_over_is_given_up(app: &TestApp) {
+        let id = app.create(&["https://example.com/poison.jpg".into()]).await["id"].clone();
+        for _ in 0..3 {
+            app.claim().await.expect("a due job");
+            let_leases_run_out(app).await;
+        }
+        assert!(app.claim().await.is_none());
+        let product = app.product(&id).await;
+        assert_eq!(product["status"], "failed");
+        assert_eq!(product["images"][0]["error"]["code"], "poison");
+    }
+
+    async fn a_job_that_is_given_back_has_not_used_an_attempt(app: &TestApp) {
+        app.create(&["https://example.com/a.jpg".into()]).await;
+        let first = app.claim().await.expect("a due job");
+        app.app.catalog.release(&first).await.unwrap();
+        let second = app.claim().await.expect("the same job");
+        assert_eq!((first.job.id, second.job.attempt), (second.job.id, 1));
+    }
+
+    async fn many_claimers_never_get_the_same_job(app: &TestApp) {
+        for _ in 0..5 {
+            app.create(&vec!["https://example.com/a.jpg".to_owned(); 8]).await;
+        }
+        let claimers = (0..8).map(|_| {
+            let catalog = app.app.catalog.clone();
+            tokio::spawn(async move {
+                let mut claimed = Vec::new();
+                while let Some(job) = catalog.claim_next().await.unwrap() {
+                    claimed.push(job.job.id);
+                }
+                claimed
+            })
+        });
+        let mut all: Vec<_> = futures_util::future::join_all(claimers).await.into_iter().flat_map(Result::unwrap).collect();
+        all.sort_unstable();
+        let claims = all.len();
+        all.dedup();
+        assert_eq!((claims, all.len()), (40, 40));
+    }
+}

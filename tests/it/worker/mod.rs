@@ -1,0 +1,7 @@
+//! From an accepted picture to its end: ready with every rendition, or failed with a reason; nothing lost on the way.
+
+mod bad_pictures;
+mod crashes;
+mod pipeline;
+mod retries;
+mod running;

@@ -1,0 +1,71 @@
+//! Real consumers: what reaches them, what they leave behind when they stop.
+
+use std::time::Duration;
+
+use crate::support::{Origin, Setup, TestApp, app, on_both_setups, pictures};
+
+on_both_setups! {
+    async fn consumers_take_up_pictures_by_themselves(app: &TestApp) {
+        let origin = Origin::start().await;
+        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(300, 200));
+        let (first, first_running) = app.start_worker().await;
+        let (second, second_running) = app.start_worker().await;
+        let mut ids = Vec::new();
+        for _ in 0..10 {
+            ids.push(app.create(&[origin.url("/a.jpg"), origin.url("/status/404")]).await["id"].clone());
+        }
+        for id in &ids {
+            let product = app.settled(id).await;
+            assert_eq!(product["images"][0]["status"], "ready");
+            assert_eq!(product["images"][1]["status"], "failed");
+            assert_eq!(product["images"][0]["attempts"], 1, "each picture is worked on once");
+        }
+        first.stop();
+        second.stop();
+        first_running.await.unwrap();
+        second_running.await.unwrap();
+        let depth = app.app.catalog.depth().await.unwrap();
+        assert_eq!((depth.queued, depth.running, depth.dead), (0, 0, 10));
+    }
+
+    async fn a_worker_that_stops_ends_what_it_has(app: &TestApp) {
+        let origin = Origin::start().await;
+        origin.serve("/slow.jpg", "image/jpeg", pictures::jpeg(64, 64));
+        origin.hold("/slow.jpg");
+        let (stopper, running) = app.start_worker().await;
+        let id = app.create(&[origin.url("/slow.jpg")]).await["id"].clone();
+        origin.wait_for_hits("/slow.jpg", 1).await;
+        stopper.stop();
+        origin.release("/slow.jpg");
+        tokio::time::timeout(Duration::from_secs(20), running).await.expect("it stops by itself").unwrap();
+        assert_eq!(app.product(&id).await["status"], "ready");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_the_broker_lost_are_sent_again() {
+    app::run(Setup::Full, async |app: &TestApp| {
+        let origin = Origin::start().await;
+        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 64));
+        let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
+        let queue = app.environment["PM_RABBITMQ_QUEUE"].as_str();
+        let url = app.environment["RABBITMQ_URL"].as_str();
+        let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let mut purged = 0;
+        for _ in 0..500 {
+            purged += channel.queue_purge(queue.into(), lapin::options::QueuePurgeOptions::default()).await.unwrap_or(0);
+            if purged > 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(purged, 1, "the relay had handed the job over");
+        app.sql("UPDATE jobs SET dispatched_at = 1 WHERE state = 'queued'").await;
+        let (stopper, running) = app.start_worker().await;
+        assert_eq!(app.settled(&id).await["status"], "ready");
+        stopper.stop();
+        running.await.unwrap();
+    })
+    .await;
+}
