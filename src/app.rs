@@ -142,6 +142,8 @@ impl App {
     /// # Errors
     /// [`Error`] by the part that cannot be used; a broker or a Redis that is away is none, they are connected later.
     pub async fn build(settings: Settings) -> Result<Self, Error> {
+        // One provider for every TLS client of the process; an error means that there is one already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let database = open_database(&settings).await?;
         ensure_schema(&database, settings.auto_migrate).await?;
         let cache = Cache::connect(&cache_engine(&settings)).await?;
@@ -188,9 +190,8 @@ impl App {
             stopper.stop();
         };
         let work = async {
-            match worker {
-                Some(worker) => worker.run(stop).await,
-                None => {}
+            if let Some(worker) = worker {
+                worker.run(stop).await;
             }
         };
         tokio::join!(answer, work, self.look_after(after_requests));

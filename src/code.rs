@@ -82,6 +82,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_code_is_explained_in_the_documentation() {
+        let page = include_str!("../docs/ERRORS.md");
+        for code in ErrorCode::ALL {
+            assert!(page.contains(&format!("| `{code}` |")), "docs/ERRORS.md does not explain {code}");
+        }
+    }
+
+    #[test]
     fn every_code_reads_back_from_its_name() {
         for code in ErrorCode::ALL {
             assert_eq!(ErrorCode::parse(code.as_str()), Some(*code));

@@ -1,4 +1,4 @@
-//! The binary as people and scripts run it: words in, stdout, stderr and exit code out. A data directory of its own each.
+//! The binary as people and scripts run it: words in; stdout, stderr and exit code out. Each has its own directory.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
@@ -25,7 +25,7 @@ impl Shop {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(cargo_bin("pm"));
+        let mut command = Command::new(cargo_bin!("pm"));
         command.env_clear().current_dir(self.path()).args(words).stdin(Stdio::null());
         command
     }
@@ -109,9 +109,9 @@ fn a_product_is_shown_in_every_format() {
     assert!(json.contains("\"product_price\":19.99,"), "{json}");
     assert_eq!(shop.read(&["product", "get", &id, "-o", "ndjson"]), json);
     let csv = shop.read(&["product", "get", &id, "-o", "csv"]);
-    let start = format!(
-        "id,user_id,product_name,product_description,product_images,product_price,compressed_product_images,status,version,created_at,updated_at\n{id},1234,\"Sample, \"\"quoted\"\"\",,,19.99,,ready,1,"
-    );
+    let head = "id,user_id,product_name,product_description,product_images,product_price,compressed_product_images,\
+        status,version,created_at,updated_at\n";
+    let start = format!("{head}{id},1234,\"Sample, \"\"quoted\"\"\",,,19.99,,ready,1,");
     assert!(csv.starts_with(&start), "{csv}");
     let table = shop.read(&["product", "get", &id]);
     assert!(table.contains("Sample, \"quoted\"") && !table.contains('\u{1b}'), "{table}");
@@ -300,6 +300,31 @@ fn the_schema_goes_down_and_up_and_nobody_is_asked_without_a_terminal() {
     assert!(text(&output.stderr).contains("hint: `pm migrate up`"), "{}", text(&output.stderr));
 }
 
+#[cfg(unix)]
+#[test]
+fn waiting_can_be_interrupted_and_says_how_to_go_on() {
+    let shop = Shop::new();
+    std::fs::write(shop.path().join("pm.toml"), "fetch_allow = ['127.0.0.1']").expect("a file");
+    let origin = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("http://{}/slow.jpg", origin.local_addr().expect("an address"));
+    let words = ["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", &address, "--wait"];
+    let child = shop.command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("pm starts");
+    // The worker has the picture in hand now, and gets no answer.
+    let _connection = origin.accept().expect("the worker's connection");
+    signal("-INT", &child);
+    let output = child.wait_with_output().expect("pm ends");
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(130), ""));
+    let told = text(&output.stderr);
+    assert!(told.contains("hint: product 1 is stored"), "{told}");
+    assert_eq!(shop.json(&["product", "get", "1"])["status"], "processing");
+}
+
+#[cfg(unix)]
+fn signal(name: &str, child: &Child) {
+    let sent = Command::new("kill").args([name, &child.id().to_string()]).status().expect("kill starts");
+    assert!(sent.success());
+}
+
 /// A running server that is killed at the end.
 struct Server(Child);
 
@@ -331,8 +356,7 @@ fn serve_says_where_it_listens_and_ends_in_order_on_sigterm() {
     stream.read_to_string(&mut reply).expect("a reply");
     assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
 
-    let killed = Command::new("kill").args(["-TERM", &server.0.id().to_string()]).status().expect("kill starts");
-    assert!(killed.success());
+    signal("-TERM", &server.0);
     assert_eq!(server.0.wait().expect("it ends").code(), Some(0));
 }
 

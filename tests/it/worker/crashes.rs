@@ -92,17 +92,14 @@ on_both_setups! {
         for _ in 0..5 {
             app.create(&vec!["https://example.com/a.jpg".to_owned(); 8]).await;
         }
-        let claimers = (0..8).map(|_| {
-            let catalog = app.app.catalog.clone();
-            tokio::spawn(async move {
-                let mut claimed = Vec::new();
-                while let Some(job) = catalog.claim_next().await.unwrap() {
-                    claimed.push(job.job.id);
-                }
-                claimed
-            })
+        let claimers = (0..8).map(|_| async {
+            let mut claimed = Vec::new();
+            while let Some(job) = app.claim().await {
+                claimed.push(job.job.id);
+            }
+            claimed
         });
-        let mut all: Vec<_> = futures_util::future::join_all(claimers).await.into_iter().flat_map(Result::unwrap).collect();
+        let mut all = futures_util::future::join_all(claimers).await.concat();
         all.sort_unstable();
         let claims = all.len();
         all.dedup();
