@@ -1,0 +1,150 @@
+//! What a job costs in the queue of record: claim and finish, with everything that belongs to them (picture, product,
+//! renditions, invalidation), beside two bare durable commits of one row on the same database.
+//!
+//! SQLite always; PostgreSQL where `PM_TEST_POSTGRES_URL` names a server on which a database may be made.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark that cannot go on says so by a panic")]
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use pm::{
+    app::App,
+    catalog::Outcome,
+    config::{self, Flags},
+    db::{Config, Database},
+    domain::{Facts, ImageSource, NewProduct, ProductDraft, Rendition},
+};
+use sea_orm::ConnectionTrait as _;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// Jobs that wait before the measurement begins: the cost of one must not grow with them.
+const BACKLOG: usize = 3_200;
+
+struct Subject {
+    app: App,
+    waiting: usize,
+}
+
+impl Subject {
+    async fn start(environment: BTreeMap<String, String>, directory: &TempDir) -> Self {
+        let app = App::build(config::load(&Flags::default(), directory.path(), environment).unwrap()).await.unwrap();
+        app.database.read().execute_unprepared("CREATE TABLE bare (id INTEGER PRIMARY KEY, n BIGINT)").await.unwrap();
+        app.database.read().execute_unprepared("INSERT INTO bare VALUES (1, 0)").await.unwrap();
+        let mut subject = Self { app, waiting: 0 };
+        subject.fill(BACKLOG).await;
+        subject
+    }
+
+    async fn fill(&mut self, jobs: usize) {
+        while self.waiting < jobs {
+            let draft = ProductDraft {
+                user_id: Some("bench".into()),
+                product_name: Some("Benchmark".into()),
+                product_price: Some("1".into()),
+                product_images: vec![ImageSource::Url("https://example.com/a.jpg".into()); NewProduct::MAX_IMAGES],
+                ..ProductDraft::default()
+            };
+            let new = NewProduct::parse(draft, self.app.catalog.policy()).unwrap();
+            self.app.catalog.create(new, None).await.unwrap();
+            self.waiting += NewProduct::MAX_IMAGES;
+        }
+    }
+
+    async fn claim_and_finish(&mut self, jobs: u64) -> Duration {
+        self.fill(BACKLOG + usize::try_from(jobs).unwrap()).await;
+        let began = Instant::now();
+        for _ in 0..jobs {
+            let claimed = self.app.catalog.claim_next().await.unwrap().unwrap();
+            self.app.catalog.finish_image(&claimed, outcome()).await.unwrap();
+        }
+        self.waiting -= usize::try_from(jobs).unwrap();
+        began.elapsed()
+    }
+
+    async fn two_bare_commits(&mut self, times: u64) -> Duration {
+        let began = Instant::now();
+        for _ in 0..2 * times {
+            let write = self.app.database.begin().await.unwrap();
+            write.execute_unprepared("UPDATE bare SET n = n + 1 WHERE id = 1").await.unwrap();
+            write.commit().await.unwrap();
+        }
+        began.elapsed()
+    }
+}
+
+fn outcome() -> Outcome {
+    let made = |preset: &str, format: &str| Rendition {
+        preset: preset.into(),
+        format: format.into(),
+        width: 2048,
+        height: 1365,
+        bytes: 300_000,
+        key: format!("00/00/{preset}.{format}"),
+    };
+    let facts = Facts {
+        width: 4000,
+        height: 3000,
+        format: "jpeg".into(),
+        bytes: 3_000_000,
+        thumbhash: "AAAAAAAA".into(),
+        dominant_color: "#808080".into(),
+    };
+    let renditions = vec![made("large", "jpeg"), made("medium", "webp"), made("small", "webp"), made("thumb", "jpeg")];
+    Outcome { facts, warnings: Vec::new(), renditions, presets: None }
+}
+
+fn measure(criterion: &mut Criterion, name: &str, runtime: &Runtime, subject: &mut Subject) {
+    let mut group = criterion.benchmark_group(format!("queue/{name}"));
+    group.sample_size(10).measurement_time(Duration::from_secs(8));
+    let mut total = [(Duration::ZERO, 0_u64); 2];
+    group.bench_function("claim and finish", |bencher| {
+        bencher.iter_custom(|times| {
+            let took = runtime.block_on(subject.claim_and_finish(times));
+            total[0] = (total[0].0 + took, total[0].1 + times);
+            took
+        });
+    });
+    group.bench_function("two bare commits", |bencher| {
+        bencher.iter_custom(|times| {
+            let took = runtime.block_on(subject.two_bare_commits(times));
+            total[1] = (total[1].0 + took, total[1].1 + times);
+            took
+        });
+    });
+    group.finish();
+    let each = |(took, times): (Duration, u64)| took.as_secs_f64() / times.max(1) as f64;
+    println!("queue/{name}: claim and finish / two bare commits: {:.2}", each(total[0]) / each(total[1]));
+}
+
+fn queue(criterion: &mut Criterion) {
+    let runtime = Runtime::new().unwrap();
+    let directory = TempDir::new().unwrap();
+    let data = ("PM_DATA_DIR".to_owned(), directory.path().display().to_string());
+    let mut sqlite = runtime.block_on(Subject::start(BTreeMap::from([data.clone()]), &directory));
+    measure(criterion, "sqlite", &runtime, &mut sqlite);
+    let Ok(server) = std::env::var("PM_TEST_POSTGRES_URL") else {
+        println!("queue/postgres: PM_TEST_POSTGRES_URL is not set");
+        return;
+    };
+    let name = format!("pm_bench_{}", uuid::Uuid::new_v4().simple());
+    let admin = runtime.block_on(async {
+        let admin = Database::connect(&Config::Postgres { url: server.clone(), max_connections: 1 }).await.unwrap();
+        admin.read().execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
+        admin
+    });
+    let mut url = url::Url::parse(&server).unwrap();
+    url.set_path(&name);
+    let environment =
+        [data, ("DATABASE_URL".into(), url.into()), ("PM_AUTO_MIGRATE".into(), "true".into())].into_iter().collect();
+    let mut postgres = runtime.block_on(Subject::start(environment, &directory));
+    measure(criterion, "postgres", &runtime, &mut postgres);
+    runtime.block_on(admin.read().execute_unprepared(&format!("DROP DATABASE {name} WITH (FORCE)"))).unwrap();
+}
+
+criterion_group!(benches, queue);
+criterion_main!(benches);

@@ -1,0 +1,54 @@
+//! From the colours of a profile to sRGB.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use moxcms::{ColorProfile, DataColorSpace, Layout, TransformOptions};
+
+use super::pixels::Pixels;
+
+/// The profile does not fit the pixels, or is no profile; the pixels are as they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ProfileUnfit;
+
+/// Turns the pixels from the colours of an ICC `profile` into sRGB. Grey pixels, which come here as colours of three
+/// equal samples, may have a grey profile.
+pub(super) fn to_srgb(pixels: &mut Pixels, profile: &[u8], grey: bool) -> Result<(), ProfileUnfit> {
+    // A profile is a stranger's program for colours: one that upsets its reader is ignored like any that does not fit.
+    catch_unwind(AssertUnwindSafe(|| convert(pixels, profile, grey))).unwrap_or(Err(ProfileUnfit))
+}
+
+fn convert(pixels: &mut Pixels, profile: &[u8], grey: bool) -> Result<(), ProfileUnfit> {
+    let profile = ColorProfile::new_from_slice(profile).map_err(|_| ProfileUnfit)?;
+    match profile.color_space {
+        DataColorSpace::Rgb => convert_colours(pixels, &profile),
+        DataColorSpace::Gray if grey => convert_greys(pixels, &profile),
+        _ => Err(ProfileUnfit),
+    }
+}
+
+fn convert_colours(pixels: &mut Pixels, profile: &ColorProfile) -> Result<(), ProfileUnfit> {
+    let layout = if pixels.alpha { Layout::Rgba } else { Layout::Rgb };
+    let transform = profile
+        .create_transform_8bit(layout, &ColorProfile::new_srgb(), layout, TransformOptions::default())
+        .map_err(|_| ProfileUnfit)?;
+    let mut converted = vec![0; pixels.data.len()];
+    transform.transform(&pixels.data, &mut converted).map_err(|_| ProfileUnfit)?;
+    pixels.data = converted;
+    Ok(())
+}
+
+/// There are only 256 greys, so a table of them does.
+fn convert_greys(pixels: &mut Pixels, profile: &ColorProfile) -> Result<(), ProfileUnfit> {
+    let transform = profile
+        .create_transform_8bit(Layout::Gray, &ColorProfile::new_srgb(), Layout::Rgb, TransformOptions::default())
+        .map_err(|_| ProfileUnfit)?;
+    let greys: Vec<u8> = (0..=255).collect();
+    let mut table = vec![0; 3 * greys.len()];
+    transform.transform(&greys, &mut table).map_err(|_| ProfileUnfit)?;
+    let channels = pixels.channels();
+    for pixel in pixels.data.chunks_exact_mut(channels) {
+        let at = 3 * usize::from(pixel[0]);
+        pixel[..3].copy_from_slice(&table[at..at + 3]);
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! How large a rendition is, and how much of the picture it shows. Whole numbers only, nothing is ever enlarged.
+
+use super::preset::{Fit, OutputFormat, Preset, Size};
+
+/// The longest side that the WebP format can say.
+const WEBP_MAX_SIDE: u32 = 16_383;
+
+/// The shape of a rendition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Shape {
+    /// Pixels across.
+    pub width: u32,
+    /// Pixels down.
+    pub height: u32,
+    /// The least dimensions of the whole picture from which the rendition can be cut; its own where nothing is cut off.
+    pub whole: (u32, u32),
+    /// Whether the sides are cut off.
+    pub cut: bool,
+}
+
+/// The shape that `preset` gives to an upright picture of `width` × `height` pixels, both at least 1.
+pub(super) fn shape(width: u32, height: u32, preset: &Preset, format: OutputFormat) -> Shape {
+    let bound = |side: u32| {
+        let side = side.max(1);
+        if format == OutputFormat::Webp { side.min(WEBP_MAX_SIDE) } else { side }
+    };
+    match (preset.size, preset.fit) {
+        (Size::LongestEdge(edge), _) => contain(width, height, bound(edge), bound(edge)),
+        (Size::Box { width: across, height: down }, Fit::Contain) => contain(width, height, bound(across), bound(down)),
+        (Size::Box { width: across, height: down }, Fit::Cover) => cover(width, height, bound(across), bound(down)),
+    }
+}
+
+/// The largest shape of the picture's aspect inside the box and not larger than the picture.
+pub(super) fn contain(width: u32, height: u32, across: u32, down: u32) -> Shape {
+    let (out_width, out_height) = if width <= across && height <= down {
+        (width, height)
+    } else if is_wider(width, height, across, down) {
+        (across, scaled(height, across, width))
+    } else {
+        (scaled(width, down, height), down)
+    };
+    Shape { width: out_width, height: out_height, whole: (out_width, out_height), cut: false }
+}
+
+/// The box, made smaller if the picture does not fill it, and what of the picture it shows.
+fn cover(width: u32, height: u32, across: u32, down: u32) -> Shape {
+    let (out_width, out_height) = if width >= across && height >= down {
+        (across, down)
+    } else if is_wider(width, height, across, down) {
+        (scaled(across, height, down).min(width), height)
+    } else {
+        (width, scaled(down, width, across).min(height))
+    };
+    // The side that the cut leaves whole decides the scale; the other is rounded up, so that there is enough to cut.
+    let whole = if is_wider(width, height, out_width, out_height) {
+        (up(width, out_height, height), out_height)
+    } else {
+        (out_width, up(height, out_width, width))
+    };
+    Shape { width: out_width, height: out_height, whole, cut: whole != (out_width, out_height) }
+}
+
+fn is_wider(width: u32, height: u32, across: u32, down: u32) -> bool {
+    u64::from(width) * u64::from(down) >= u64::from(height) * u64::from(across)
+}
+
+/// `side * part / of`, rounded to the nearest, at least 1.
+fn scaled(side: u32, part: u32, of: u32) -> u32 {
+    let (side, part, of) = (u64::from(side), u64::from(part), u64::from(of));
+    ((2 * side * part + of) / (2 * of)).max(1) as u32
+}
+
+/// `side * part / of`, rounded up.
+fn up(side: u32, part: u32, of: u32) -> u32 {
+    (u64::from(side) * u64::from(part)).div_ceil(u64::from(of)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn preset(size: Size, fit: Fit) -> Preset {
+        Preset { name: "p".to_owned(), size, fit, formats: vec![OutputFormat::Jpeg], quality: 80 }
+    }
+
+    fn shaped(width: u32, height: u32, size: Size, fit: Fit) -> (u32, u32) {
+        let shape = shape(width, height, &preset(size, fit), OutputFormat::Jpeg);
+        (shape.width, shape.height)
+    }
+
+    #[test]
+    fn a_shape_keeps_to_its_bounds() {
+        let square = Size::Box { width: 200, height: 200 };
+        assert_eq!(shaped(4000, 3000, Size::LongestEdge(2048), Fit::Contain), (2048, 1536));
+        assert_eq!(shaped(3000, 4000, Size::LongestEdge(160), Fit::Contain), (120, 160));
+        assert_eq!(shaped(100, 50, Size::LongestEdge(160), Fit::Contain), (100, 50));
+        assert_eq!(shaped(10_000, 1, Size::LongestEdge(160), Fit::Contain), (160, 1));
+        assert_eq!(shaped(400, 300, square, Fit::Contain), (200, 150));
+        assert_eq!(shaped(400, 300, square, Fit::Cover), (200, 200));
+        assert_eq!(shaped(400, 100, square, Fit::Cover), (100, 100));
+        assert_eq!(shaped(50, 100, Size::Box { width: 200, height: 100 }, Fit::Cover), (50, 25));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_enlarged_and_the_aspect_is_kept_within_a_pixel(
+            width in 1_u32..=16_384, height in 1_u32..=16_384, across in 1_u32..=20_000, down in 1_u32..=20_000,
+        ) {
+            let shape = contain(width, height, across, down);
+            prop_assert!(shape.width <= width.min(across) && shape.height <= height.min(down));
+            prop_assert!(shape.width >= 1 && shape.height >= 1);
+            let scale = (f64::from(across) / f64::from(width)).min(f64::from(down) / f64::from(height)).min(1.0);
+            prop_assert!((f64::from(shape.width) - f64::from(width) * scale).abs() < 1.0);
+            prop_assert!((f64::from(shape.height) - f64::from(height) * scale).abs() < 1.0);
+        }
+
+        #[test]
+        fn a_cover_is_cut_from_a_picture_that_is_not_enlarged(
+            width in 1_u32..=16_384, height in 1_u32..=16_384, across in 1_u32..=20_000, down in 1_u32..=20_000,
+        ) {
+            let shape = cover(width, height, across, down);
+            prop_assert!(shape.width <= width.min(across) && shape.height <= height.min(down));
+            prop_assert!(shape.whole.0 >= shape.width && shape.whole.1 >= shape.height);
+            prop_assert!(shape.whole.0 <= width && shape.whole.1 <= height);
+        }
+    }
+}

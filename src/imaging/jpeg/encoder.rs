@@ -1,0 +1,36 @@
+//! Pixels to JPEG, by jpeg-encoder.
+
+use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
+
+use crate::imaging::error::Error;
+use crate::imaging::pixels::Pixels;
+
+/// Up to this longer side colours keep their full resolution: at 160 px it lifts SSIMULACRA2 from 61 to 70.
+const FULL_COLOUR_EDGE: u32 = 256;
+
+/// Encodes a baseline JPEG with optimised Huffman tables and no metadata; transparency is laid on white.
+///
+/// # Errors
+/// [`Error::Internal`] if a side is over 65,535 pixels.
+pub(in crate::imaging) fn encode(pixels: &Pixels, quality: u8) -> Result<Vec<u8>, Error> {
+    let flat;
+    let pixels = if pixels.alpha {
+        flat = pixels.on_white();
+        &flat
+    } else {
+        pixels
+    };
+    let side = |pixels: u32| {
+        u16::try_from(pixels).map_err(|_| Error::Internal("a JPEG of more than 65535 pixels a side".into()))
+    };
+    let (width, height) = (side(pixels.width)?, side(pixels.height)?);
+    let mut bytes = Vec::with_capacity(pixels.data.len() / 16);
+    let mut encoder = Encoder::new(&mut bytes, quality.clamp(1, 100));
+    encoder.set_optimized_huffman_tables(true);
+    encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
+    let small = pixels.width.max(pixels.height) <= FULL_COLOUR_EDGE;
+    encoder.set_sampling_factor(if small { SamplingFactor::F_1_1 } else { SamplingFactor::F_2_2 });
+    let outcome = encoder.encode(&pixels.data, width, height, ColorType::Rgb);
+    outcome.map_err(|error| Error::Internal(error.to_string().into()))?;
+    Ok(bytes)
+}

@@ -1,0 +1,11 @@
+//! JPEG: one function that decodes and one that encodes, so that another pair can take their place.
+
+pub(super) mod header;
+
+mod coverage;
+mod decoder;
+mod encoder;
+mod watched;
+
+pub(super) use decoder::decode;
+pub(super) use encoder::encode;

@@ -1,0 +1,36 @@
+//! From the bytes of a stranger's picture to renditions that any browser shows: upright, in sRGB, without metadata.
+//! Pure and synchronous: no network, no disk, no clock but for timing, no state between two pictures.
+
+mod bytes;
+mod color;
+mod decode;
+mod describe;
+mod encode;
+mod error;
+mod geometry;
+mod header;
+mod jpeg;
+mod limits;
+mod orient;
+mod pipeline;
+mod pixels;
+mod preset;
+mod probe;
+mod resize;
+mod smaller;
+mod sniff;
+mod strip;
+mod warning;
+mod webp;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{Error, Excess};
+pub use limits::Limits;
+pub use pipeline::{Processed, Rendered, Steps, process};
+pub use preset::{Fit, OutputFormat, Preset, Size, default_presets};
+pub use probe::{Probe, probe};
+pub use smaller::RenditionFormat;
+pub use sniff::SourceFormat;
+pub use warning::Warning;

@@ -1,0 +1,94 @@
+//! The one shape that pixels have between the steps: eight bits a sample, colour or colour and alpha, row by row.
+
+/// A picture in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pixels {
+    /// Pixels across.
+    pub width: u32,
+    /// Pixels down.
+    pub height: u32,
+    /// Whether a pixel has a fourth sample, its alpha, by which the colours are not multiplied.
+    pub alpha: bool,
+    /// Samples, row by row from the top, without padding.
+    pub data: Vec<u8>,
+}
+
+/// How samples stand in a decoder's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Samples {
+    Grey,
+    GreyAlpha,
+    Colour,
+    ColourAlpha,
+}
+
+impl Samples {
+    const fn count(self) -> usize {
+        match self {
+            Self::Grey => 1,
+            Self::GreyAlpha => 2,
+            Self::Colour => 3,
+            Self::ColourAlpha => 4,
+        }
+    }
+}
+
+impl Pixels {
+    /// Samples of a pixel: 3 or 4.
+    pub(super) const fn channels(&self) -> usize {
+        if self.alpha { 4 } else { 3 }
+    }
+
+    /// Takes eight-bit samples over, greys turned into colours.
+    pub(super) fn from_8_bit(width: u32, height: u32, samples: Samples, data: Vec<u8>) -> Self {
+        match samples {
+            Samples::Colour => Self { width, height, alpha: false, data },
+            Samples::ColourAlpha => Self { width, height, alpha: true, data },
+            Samples::Grey => {
+                let data = data.iter().flat_map(|grey| [*grey; 3]).collect();
+                Self { width, height, alpha: false, data }
+            }
+            Samples::GreyAlpha => {
+                let data = data.chunks_exact(2).flat_map(|two| [two[0], two[0], two[0], two[1]]).collect();
+                Self { width, height, alpha: true, data }
+            }
+        }
+    }
+
+    /// Takes samples of 16 bits over, each rounded to the nearest of eight.
+    pub(super) fn from_16_bit(width: u32, height: u32, samples: Samples, data: impl Iterator<Item = u16>) -> Self {
+        let mut narrow = Vec::with_capacity(width as usize * height as usize * samples.count());
+        narrow.extend(data.map(|sample| ((u32::from(sample) * 255 + 32_895) >> 16) as u8));
+        Self::from_8_bit(width, height, samples, narrow)
+    }
+
+    /// Drops an alpha channel in which every pixel is opaque: the later steps cost less without it.
+    pub(super) fn drop_opaque_alpha(&mut self) {
+        if !self.alpha || self.data.chunks_exact(4).any(|pixel| pixel[3] != 255) {
+            return;
+        }
+        self.drop_fourth();
+    }
+
+    /// Cuts the fourth sample of each pixel out, in place.
+    pub(super) fn drop_fourth(&mut self) {
+        let count = self.data.len() / 4;
+        for index in 0..count {
+            self.data.copy_within(4 * index..4 * index + 3, 3 * index);
+        }
+        self.data.truncate(3 * count);
+        self.alpha = false;
+    }
+
+    /// The colours laid on white, without alpha.
+    pub(super) fn on_white(&self) -> Self {
+        let mut data = Vec::with_capacity(self.data.len() / 4 * 3);
+        for pixel in self.data.chunks_exact(4) {
+            let alpha = u32::from(pixel[3]);
+            data.extend(
+                pixel[..3].iter().map(|sample| ((u32::from(*sample) * alpha + 255 * (255 - alpha) + 127) / 255) as u8),
+            );
+        }
+        Self { width: self.width, height: self.height, alpha: false, data }
+    }
+}
