@@ -14,7 +14,7 @@ use moka::{Expiry, sync::Cache};
 
 use super::{Entry, Error, Fill, Lease, Lifetimes, Lookup};
 use crate::{
-    db::changes::{ChangeLog, Changes},
+    db::{ChangeLog, Changes},
     domain::ProductId,
 };
 

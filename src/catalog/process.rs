@@ -10,7 +10,7 @@ use crate::{
     db::{
         Write, images,
         jobs::{self, LEASE},
-        products,
+        products, renditions,
     },
     domain::{Facts, ImageSource, Job, JobId, ProductId, Rendition},
 };
@@ -110,7 +110,7 @@ impl Catalog {
             products::lock(&*write, &[claimed.product_id]).await?;
             let image_id = claimed.job.image_id;
             images::set_ready(&*write, image_id, &outcome.facts, &outcome.warnings, now).await?;
-            images::replace_renditions(&*write, image_id, &outcome.renditions, outcome.presets.as_deref()).await?;
+            renditions::replace(&*write, image_id, &outcome.renditions, outcome.presets.as_deref()).await?;
             catalog.commit_change(write, &[claimed.product_id], now).await
         })
         .await

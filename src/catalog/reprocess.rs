@@ -3,7 +3,7 @@
 use crate::{
     catalog::{Catalog, Error},
     clock::Timestamp,
-    db::{images, jobs, jobs::NewJob, products},
+    db::{images, jobs, jobs::NewJob, products, reruns},
     domain::{ImageId, ImageStatus, Invalid, JobPayload, ProductId, UserId},
     queue::NOTIFY_CHANNEL,
 };
@@ -56,13 +56,13 @@ pub struct Progress {
 }
 
 impl Selection {
-    fn images(&self) -> images::Selection {
+    fn images(&self) -> reruns::Selection {
         let statuses = match self.status {
             Which::Failed => vec![ImageStatus::Failed],
             Which::Ready => vec![ImageStatus::Ready],
             Which::All => vec![ImageStatus::Failed, ImageStatus::Ready],
         };
-        images::Selection {
+        reruns::Selection {
             products: self.products.clone(),
             user_id: self.user_id.clone(),
             statuses,
@@ -77,7 +77,7 @@ impl Catalog {
     /// # Errors
     /// [`Error::Unavailable`] by the database.
     pub async fn count_reprocess(&self, selection: &Selection) -> Result<u64, Error> {
-        Ok(images::count(self.database().read(), &selection.images()).await?)
+        Ok(reruns::count(self.database().read(), &selection.images()).await?)
     }
 
     /// Queues up to `limit` selected pictures after `after` again.
@@ -106,7 +106,7 @@ impl Catalog {
     ) -> Result<Batch, Error> {
         let now = self.clock().now();
         let write = self.database().begin().await?;
-        let chosen = images::select(&*write, &selection.images(), after, limit).await?;
+        let chosen = reruns::select(&*write, &selection.images(), after, limit).await?;
         let Some(last) = chosen.last().map(|image| image.id) else {
             return Ok(Batch::default());
         };
@@ -115,8 +115,8 @@ impl Catalog {
         ids.dedup();
         products::lock(&*write, &ids).await?;
         // Somebody else may have queued some of them before the products were held.
-        let still = images::still_at_rest(&*write, &chosen).await?;
-        images::begin_run(&*write, &still, now).await?;
+        let still = reruns::still_at_rest(&*write, &chosen).await?;
+        reruns::begin_run(&*write, &still, now).await?;
         let payload = JobPayload::process_image(selection.presets.clone());
         let queued: Vec<_> = still
             .iter()

@@ -7,7 +7,7 @@ use crate::{
     cache::Cache,
     catalog::{Catalog, Error},
     db::{
-        invalidations,
+        dispatch, invalidations,
         jobs::{self, Depth},
     },
     domain::JobId,
@@ -71,7 +71,7 @@ impl Catalog {
             if let Err(error) = self.queue().publish(&taken).await {
                 let left: Vec<_> = taken.into_iter().filter(|id| !error.confirmed.contains(id)).collect();
                 let write = self.database().begin().await?;
-                jobs::undo_dispatch(&*write, &left).await?;
+                dispatch::undo_dispatch(&*write, &left).await?;
                 write.commit().await?;
                 return Err(Error::Unavailable { component: "queue", source: std::sync::Arc::new(error) });
             }
@@ -80,7 +80,7 @@ impl Catalog {
 
     async fn take_undispatched(&self, limit: u64) -> Result<Vec<JobId>, Error> {
         let write = self.database().begin().await?;
-        let taken = jobs::take_undispatched(&*write, self.clock().now(), limit).await?;
+        let taken = dispatch::take_undispatched(&*write, self.clock().now(), limit).await?;
         write.commit().await?;
         Ok(taken)
     }
@@ -98,7 +98,7 @@ impl Catalog {
             return Ok(0);
         }
         let before = self.clock().now().minus(HANDED_OVER);
-        let waiting = jobs::count_dispatched(self.database().read(), before).await?;
+        let waiting = dispatch::count_dispatched(self.database().read(), before).await?;
         if waiting == 0 {
             return Ok(0);
         }
@@ -109,7 +109,7 @@ impl Catalog {
             return Ok(0);
         }
         let write = self.database().begin().await?;
-        let again = jobs::dispatch_again(&*write, before).await?;
+        let again = dispatch::dispatch_again(&*write, before).await?;
         write.commit().await?;
         self.queue().wake();
         Ok(again)

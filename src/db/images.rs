@@ -1,11 +1,9 @@
-//! Rows of pictures and their renditions.
+//! Rows of pictures.
 
 use std::collections::HashMap;
 
 use sea_orm::{
-    ActiveValue::{NotSet, Set},
-    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    sea_query::{Expr, ExprTrait},
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
 };
 
 use crate::{
@@ -13,12 +11,10 @@ use crate::{
     code::ErrorCode,
     db::{
         Error,
-        entity::{
-            image::{ActiveModel, Column, Entity, Model},
-            product, rendition,
-        },
+        entity::image::{ActiveModel, Column, Entity, Model},
+        renditions,
     },
-    domain::{Facts, Image, ImageId, ImageSource, ImageStatus, ProductId, Rendition, UserId},
+    domain::{Facts, Image, ImageId, ImageSource, ImageStatus, ProductId, Rendition},
 };
 
 /// What a worker needs to know of a picture.
@@ -28,30 +24,6 @@ pub struct Work {
     pub product_id: ProductId,
     /// Where its bytes come from.
     pub source: ImageSource,
-}
-
-/// Which pictures are meant, for running them again: only those at rest, since the others have a live job.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Selection {
-    /// Only these products'; all if empty.
-    pub products: Vec<ProductId>,
-    /// Only this user's.
-    pub user_id: Option<UserId>,
-    /// With these statuses.
-    pub statuses: Vec<ImageStatus>,
-    /// Only pictures that were last changed at or after this.
-    pub since: Option<Timestamp>,
-}
-
-/// A picture at rest that was selected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Selected {
-    /// The picture.
-    pub id: ImageId,
-    /// Its product.
-    pub product_id: ProductId,
-    /// Its present run's number.
-    pub generation: i32,
 }
 
 /// Stores a product's pictures as pending, from position 0 on, and answers their numbers in order.
@@ -91,7 +63,7 @@ pub async fn of_products(
         .order_by_asc(Column::Position)
         .all(connection)
         .await?;
-    let mut renditions = renditions_of(connection, rows.iter().map(|row| row.id).collect()).await?;
+    let mut renditions = renditions::of_images(connection, rows.iter().map(|row| row.id).collect()).await?;
     for row in rows {
         let made = renditions.remove(&row.id).unwrap_or_default();
         images.entry(ProductId(row.product_id)).or_default().push(image_of(row, made)?);
@@ -185,114 +157,6 @@ pub async fn set_ready(
     update(connection, row).await
 }
 
-/// Puts `renditions` in the place of a picture's present ones, or only of those of `presets`.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn replace_renditions(
-    connection: &impl ConnectionTrait,
-    id: ImageId,
-    renditions: &[Rendition],
-    presets: Option<&[String]>,
-) -> Result<(), Error> {
-    let mut old = rendition::Entity::delete_many().filter(rendition::Column::ImageId.eq(id.0));
-    if let Some(presets) = presets {
-        old = old.filter(rendition::Column::Preset.is_in(presets.iter().map(String::as_str)));
-    }
-    old.exec(connection).await?;
-    if renditions.is_empty() {
-        return Ok(());
-    }
-    let rows = renditions.iter().map(|rendition| rendition::ActiveModel {
-        id: NotSet,
-        image_id: Set(id.0),
-        preset: Set(rendition.preset.clone()),
-        format: Set(rendition.format.clone()),
-        width: Set(i32::try_from(rendition.width).unwrap_or(i32::MAX)),
-        height: Set(i32::try_from(rendition.height).unwrap_or(i32::MAX)),
-        bytes: Set(i64::try_from(rendition.bytes).unwrap_or(i64::MAX)),
-        blob_key: Set(rendition.key.clone()),
-    });
-    rendition::Entity::insert_many(rows).exec_without_returning(connection).await?;
-    Ok(())
-}
-
-/// Starts a new run of pictures at rest: pending, no attempt yet.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn begin_run(connection: &impl ConnectionTrait, images: &[Selected], now: Timestamp) -> Result<(), Error> {
-    Entity::update_many()
-        .col_expr(Column::Status, Expr::value(ImageStatus::Pending.as_str()))
-        .col_expr(Column::Generation, Expr::col(Column::Generation).add(1))
-        .col_expr(Column::Attempts, Expr::value(0))
-        .col_expr(Column::UpdatedAt, Expr::value(now.0))
-        .filter(Column::Id.is_in(images.iter().map(|image| image.id.0)))
-        .exec(connection)
-        .await?;
-    Ok(())
-}
-
-/// Up to `limit` selected pictures by id, after `after`.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn select(
-    connection: &impl ConnectionTrait,
-    selection: &Selection,
-    after: Option<ImageId>,
-    limit: u64,
-) -> Result<Vec<Selected>, Error> {
-    let mut found = selected(selection)
-        .select_only()
-        .columns([Column::Id, Column::ProductId, Column::Generation])
-        .order_by_asc(Column::Id)
-        .limit(limit);
-    if let Some(after) = after {
-        found = found.filter(Column::Id.gt(after.0));
-    }
-    let rows: Vec<(i64, i64, i32)> = found.into_tuple().all(connection).await?;
-    Ok(rows
-        .into_iter()
-        .map(|(id, product_id, generation)| Selected {
-            id: ImageId(id),
-            product_id: ProductId(product_id),
-            generation,
-        })
-        .collect())
-}
-
-/// Those of `chosen` that are at rest in the same run still; asked once their products are held.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn still_at_rest(connection: &impl ConnectionTrait, chosen: &[Selected]) -> Result<Vec<Selected>, Error> {
-    let rows: Vec<(i64, i32, String)> = Entity::find()
-        .select_only()
-        .columns([Column::Id, Column::Generation, Column::Status])
-        .filter(Column::Id.is_in(chosen.iter().map(|image| image.id.0)))
-        .into_tuple()
-        .all(connection)
-        .await?;
-    let at_rest = |image: &&Selected| {
-        rows.iter().any(|(id, generation, status)| {
-            *id == image.id.0
-                && *generation == image.generation
-                && ImageStatus::parse(status).is_some_and(ImageStatus::is_final)
-        })
-    };
-    Ok(chosen.iter().filter(at_rest).copied().collect())
-}
-
-/// How many pictures are selected.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn count(connection: &impl ConnectionTrait, selection: &Selection) -> Result<u64, Error> {
-    use sea_orm::PaginatorTrait as _;
-    Ok(selected(selection).count(connection).await?)
-}
-
 /// The statuses of pictures; one that is gone is left out.
 ///
 /// # Errors
@@ -314,52 +178,6 @@ pub async fn statuses(connection: &impl ConnectionTrait, ids: &[ImageId]) -> Res
         }
     }
     Ok(statuses)
-}
-
-fn selected(selection: &Selection) -> sea_orm::Select<Entity> {
-    let mut select = Entity::find().filter(Column::Status.is_in(selection.statuses.iter().map(|status| status.as_str())));
-    if !selection.products.is_empty() {
-        select = select.filter(Column::ProductId.is_in(selection.products.iter().map(|id| id.0)));
-    }
-    if let Some(user_id) = &selection.user_id {
-        let products = sea_orm::sea_query::Query::select()
-            .column(product::Column::Id)
-            .from(product::Entity)
-            .and_where(Expr::col(product::Column::UserId).eq(user_id.as_str()))
-            .to_owned();
-        select = select.filter(Column::ProductId.in_subquery(products));
-    }
-    if let Some(since) = selection.since {
-        select = select.filter(Column::UpdatedAt.gte(since.0));
-    }
-    select
-}
-
-async fn renditions_of(
-    connection: &impl ConnectionTrait,
-    ids: Vec<i64>,
-) -> Result<HashMap<i64, Vec<Rendition>>, Error> {
-    let mut renditions: HashMap<i64, Vec<Rendition>> = HashMap::new();
-    if ids.is_empty() {
-        return Ok(renditions);
-    }
-    let rows = rendition::Entity::find()
-        .filter(rendition::Column::ImageId.is_in(ids))
-        .order_by_desc(Expr::col(rendition::Column::Width).mul(Expr::col(rendition::Column::Height)))
-        .order_by_asc(rendition::Column::Id)
-        .all(connection)
-        .await?;
-    for row in rows {
-        renditions.entry(row.image_id).or_default().push(Rendition {
-            preset: row.preset,
-            format: row.format,
-            width: u32::try_from(row.width).unwrap_or(0),
-            height: u32::try_from(row.height).unwrap_or(0),
-            bytes: u64::try_from(row.bytes).unwrap_or(0),
-            key: row.blob_key,
-        });
-    }
-    Ok(renditions)
 }
 
 fn pending_row(product_id: ProductId, position: i32, source: &ImageSource, now: Timestamp) -> ActiveModel {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use sea_orm::{
     ActiveValue::Set,
     ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Statement, Value,
-    sea_query::Expr,
 };
 
 use crate::{
@@ -17,6 +16,9 @@ use crate::{
     },
     domain::{ImageId, Job, JobId, JobPayload, JobState},
 };
+
+/// How long a lease lasts unless its holder lengthens it.
+pub const LEASE: Duration = Duration::from_secs(15);
 
 /// A job to be queued.
 #[derive(Clone, Debug)]
@@ -218,64 +220,6 @@ pub async fn bury_unheld(
     Ok(())
 }
 
-/// Marks jobs that are due and were not handed to the broker yet as handed over, and answers them.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn take_undispatched(
-    connection: &impl ConnectionTrait,
-    now: Timestamp,
-    limit: u64,
-) -> Result<Vec<JobId>, Error> {
-    let sql = format!(
-        "UPDATE jobs SET dispatched_at = $1
-         WHERE id IN (SELECT id FROM jobs WHERE state = 'queued' AND dispatched_at IS NULL AND run_at <= $1
-                      ORDER BY run_at, id LIMIT $2{})
-         RETURNING id",
-        skip_locked(connection)
-    );
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = query(connection, &sql, vec![now.0.into(), limit.into()]).await?;
-    rows.iter().map(|row| Ok(JobId(row.try_get("", "id")?))).collect()
-}
-
-/// Makes jobs that the broker did not take be handed over again.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn undo_dispatch(connection: &impl ConnectionTrait, ids: &[JobId]) -> Result<(), Error> {
-    Entity::update_many()
-        .col_expr(Column::DispatchedAt, Expr::value(Option::<i64>::None))
-        .filter(Column::Id.is_in(ids.iter().map(|id| id.0)))
-        .filter(Column::State.eq(JobState::Queued.as_str()))
-        .exec(connection)
-        .await?;
-    Ok(())
-}
-
-/// How many jobs were handed to the broker before `before` and wait still.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn count_dispatched(connection: &impl ConnectionTrait, before: Timestamp) -> Result<u64, Error> {
-    use sea_orm::PaginatorTrait as _;
-    Ok(dispatched(before).count(connection).await?)
-}
-
-/// Makes every job that was handed to the broker before `before` and waits still be handed over again.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn dispatch_again(connection: &impl ConnectionTrait, before: Timestamp) -> Result<u64, Error> {
-    let changed = Entity::update_many()
-        .col_expr(Column::DispatchedAt, Expr::value(Option::<i64>::None))
-        .filter(Column::State.eq(JobState::Queued.as_str()))
-        .filter(Column::DispatchedAt.lt(before.0))
-        .exec(connection)
-        .await?;
-    Ok(changed.rows_affected)
-}
-
 /// How full the queue is; reads only the index of the living and the dead.
 ///
 /// # Errors
@@ -297,10 +241,6 @@ pub async fn depth(connection: &impl ConnectionTrait) -> Result<Depth, Error> {
         dead: number("dead")?,
         oldest: row.try_get::<Option<i64>>("", "oldest")?.map(Timestamp),
     })
-}
-
-fn dispatched(before: Timestamp) -> sea_orm::Select<Entity> {
-    Entity::find().filter(Column::State.eq(JobState::Queued.as_str())).filter(Column::DispatchedAt.lt(before.0))
 }
 
 fn row_of(job: &NewJob<'_>, now: Timestamp) -> Result<ActiveModel, Error> {
@@ -372,11 +312,11 @@ fn job_of(row: Model) -> Result<Job, Error> {
 }
 
 /// Claimers of PostgreSQL pass by each other's rows; SQLite has one writer at a time.
-fn skip_locked(connection: &impl ConnectionTrait) -> &'static str {
+pub(super) fn skip_locked(connection: &impl ConnectionTrait) -> &'static str {
     if connection.get_database_backend() == DbBackend::Postgres { " FOR UPDATE SKIP LOCKED" } else { "" }
 }
 
-async fn query(
+pub(super) async fn query(
     connection: &impl ConnectionTrait,
     sql: &str,
     values: Vec<Value>,
@@ -390,6 +330,3 @@ async fn execute(connection: &impl ConnectionTrait, sql: &str, values: Vec<Value
     connection.execute_raw(statement).await?;
     Ok(())
 }
-
-/// How long a lease lasts, and how often its holder lengthens it.
-pub const LEASE: Duration = Duration::from_secs(15);

@@ -1,8 +1,9 @@
 //! The database: PostgreSQL or SQLite behind one sea-orm connection. All SQL of the program stands in this room;
 //! transactions are begun by the catalogue alone.
 
-pub mod changes;
+mod changes;
 mod connect;
+pub mod dispatch;
 mod entity;
 mod error;
 pub mod images;
@@ -10,6 +11,8 @@ pub mod invalidations;
 pub mod jobs;
 pub mod migrate;
 pub mod products;
+pub mod renditions;
+pub mod reruns;
 pub mod users;
 
 pub use changes::{ChangeLog, Changes};

@@ -1,0 +1,81 @@
+//! Rows of renditions.
+
+use std::collections::HashMap;
+
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder,
+    sea_query::{Expr, ExprTrait},
+};
+
+use crate::{
+    db::{
+        Error,
+        entity::rendition::{ActiveModel, Column, Entity},
+    },
+    domain::{ImageId, Rendition},
+};
+
+/// The renditions of pictures, largest first.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn of_images(
+    connection: &impl ConnectionTrait,
+    ids: Vec<i64>,
+) -> Result<HashMap<i64, Vec<Rendition>>, Error> {
+    let mut renditions: HashMap<i64, Vec<Rendition>> = HashMap::new();
+    if ids.is_empty() {
+        return Ok(renditions);
+    }
+    let rows = Entity::find()
+        .filter(Column::ImageId.is_in(ids))
+        .order_by_desc(Expr::col(Column::Width).mul(Expr::col(Column::Height)))
+        .order_by_asc(Column::Id)
+        .all(connection)
+        .await?;
+    for row in rows {
+        renditions.entry(row.image_id).or_default().push(Rendition {
+            preset: row.preset,
+            format: row.format,
+            width: u32::try_from(row.width).unwrap_or(0),
+            height: u32::try_from(row.height).unwrap_or(0),
+            bytes: u64::try_from(row.bytes).unwrap_or(0),
+            key: row.blob_key,
+        });
+    }
+    Ok(renditions)
+}
+
+/// Puts `renditions` in the place of a picture's present ones, or only of those of `presets`.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn replace(
+    connection: &impl ConnectionTrait,
+    id: ImageId,
+    renditions: &[Rendition],
+    presets: Option<&[String]>,
+) -> Result<(), Error> {
+    let mut old = Entity::delete_many().filter(Column::ImageId.eq(id.0));
+    if let Some(presets) = presets {
+        old = old.filter(Column::Preset.is_in(presets.iter().map(String::as_str)));
+    }
+    old.exec(connection).await?;
+    if renditions.is_empty() {
+        return Ok(());
+    }
+    let rows = renditions.iter().map(|rendition| ActiveModel {
+        id: NotSet,
+        image_id: Set(id.0),
+        preset: Set(rendition.preset.clone()),
+        format: Set(rendition.format.clone()),
+        width: Set(i32::try_from(rendition.width).unwrap_or(i32::MAX)),
+        height: Set(i32::try_from(rendition.height).unwrap_or(i32::MAX)),
+        bytes: Set(i64::try_from(rendition.bytes).unwrap_or(i64::MAX)),
+        blob_key: Set(rendition.key.clone()),
+    });
+    Entity::insert_many(rows).exec_without_returning(connection).await?;
+    Ok(())
+}
+
