@@ -172,21 +172,13 @@ impl App {
     /// # Errors
     /// If the worker cannot be made.
     pub async fn serve(&self, listener: TcpListener, workers: usize, stop: Stop) -> Result<(), Error> {
-        let metrics = Metrics::install();
-        let render = metrics.clone();
-        let state = http::State {
-            catalog: self.catalog.clone(),
-            blobs: self.blobs.clone(),
-            health: self.health.clone(),
-            metrics: Arc::new(move || render.render()),
-        };
         let config = http::Config { listen: self.settings.listen, ..http::Config::default() };
         // The worker goes on until the last request has been answered.
         let (stopper, after_requests) = stop::channel();
         let worker = if workers == 0 { None } else { Some(self.worker(workers)?) };
         let mut told = stop.clone();
         let answer = async {
-            http::serve(listener, state, config, async move { told.wanted().await }).await;
+            http::serve(listener, self.http_state(), config, async move { told.wanted().await }).await;
             stopper.stop();
         };
         let work = async {
@@ -198,19 +190,37 @@ impl App {
         Ok(())
     }
 
-    /// Consumes jobs until `stop`, `concurrency` pictures at a time.
+    /// Consumes jobs until `stop`, `concurrency` pictures at a time. On `status`, if there is one, health and figures are
+    /// answered meanwhile.
     ///
     /// # Errors
     /// If the worker cannot be made.
-    pub async fn work(&self, concurrency: usize, stop: Stop) -> Result<(), Error> {
+    pub async fn work(&self, concurrency: usize, status: Option<TcpListener>, stop: Stop) -> Result<(), Error> {
         let (stopper, after_jobs) = stop::channel();
         let worker = self.worker(concurrency)?;
         let work = async {
             worker.run(stop).await;
             stopper.stop();
         };
-        tokio::join!(work, self.look_after(after_jobs));
+        let mut told = after_jobs.clone();
+        let answer = async {
+            if let Some(listener) = status {
+                let config = http::Config { scope: http::Scope::Status, ..http::Config::default() };
+                http::serve(listener, self.http_state(), config, async move { told.wanted().await }).await;
+            }
+        };
+        tokio::join!(work, answer, self.look_after(after_jobs));
         Ok(())
+    }
+
+    fn http_state(&self) -> http::State {
+        let metrics = Metrics::install();
+        http::State {
+            catalog: self.catalog.clone(),
+            blobs: self.blobs.clone(),
+            health: self.health.clone(),
+            metrics: Arc::new(move || metrics.render()),
+        }
     }
 
     /// A worker that decodes `decoders` pictures at a time within the settings' limits.

@@ -167,7 +167,7 @@ impl TestApp {
     pub async fn start_worker(&self) -> (Stopper, JoinHandle<()>) {
         let app = self.another().await;
         let (stopper, stop) = stop::channel();
-        (stopper, tokio::spawn(async move { app.work(2, stop).await.unwrap() }))
+        (stopper, tokio::spawn(async move { app.work(2, None, stop).await.unwrap() }))
     }
 
     /// Waits until no picture of the product is on its way; looks every few milliseconds, gives up after a minute.

@@ -1,0 +1,89 @@
+//! Entity tags: does a client's `If-None-Match` or `If-Range` name what is here? Pure; reads headers, never answers.
+
+use http::{HeaderMap, header};
+
+/// Whether `If-None-Match` names `current`, a strong tag with its quotes: the client has what it asks for.
+///
+/// Lists, weak tags (compared weakly) and `*` count; several headers are one list.
+pub fn if_none_match(headers: &HeaderMap, current: &[u8]) -> bool {
+    headers.get_all(header::IF_NONE_MATCH).iter().any(|value| names(value.as_bytes(), current))
+}
+
+/// Whether a `Range` may be answered from the thing whose strong tag is `current`: there is no `If-Range`, or it is this
+/// very tag. A date never is: nothing here has a modification time that is told.
+pub fn if_range_holds(headers: &HeaderMap, current: &[u8]) -> bool {
+    headers.get(header::IF_RANGE).is_none_or(|value| value.as_bytes().trim_ascii() == current)
+}
+
+/// A tag may have commas inside its quotes, so the list is walked tag by tag and not split at commas.
+fn names(mut list: &[u8], current: &[u8]) -> bool {
+    if list.trim_ascii() == b"*" {
+        return true;
+    }
+    loop {
+        while let [b' ' | b'\t' | b',', rest @ ..] = list {
+            list = rest;
+        }
+        let tag = list.strip_prefix(b"W/").unwrap_or(list);
+        let Some(opened) = tag.strip_prefix(b"\"") else { return false };
+        let Some(length) = opened.iter().position(|byte| *byte == b'"') else { return false };
+        let (tag, rest) = tag.split_at(length + 2);
+        if tag == current {
+            return true;
+        }
+        list = rest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    fn matches(values: &[&str]) -> bool {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::IF_NONE_MATCH, HeaderValue::from_str(value).expect("a header's value"));
+        }
+        if_none_match(&headers, b"\"abc\"")
+    }
+
+    #[test]
+    fn the_tag_alone_in_a_list_weak_or_as_a_star_matches() {
+        for value in
+            ["\"abc\"", "W/\"abc\"", "*", " * ", "\"x\", \"abc\"", "\"x\",W/\"abc\"", "\"a,b\" , \"abc\"", ",, \"abc\""]
+        {
+            assert!(matches(&[value]), "{value}");
+        }
+        assert!(matches(&["\"x\"", "\"abc\""]), "in the second header");
+    }
+
+    #[test]
+    fn other_tags_and_what_is_no_tag_do_not_match() {
+        for value in ["", "abc", "\"abcd\"", "\"ab\"", "\"abc", "\"x,\"abc\"", "w/\"abc\"", "\"*\""] {
+            assert!(!matches(&[value]), "{value}");
+        }
+        assert!(!matches(&[]));
+    }
+
+    #[test]
+    fn only_the_same_strong_tag_lets_a_range_through() {
+        let holds = |value: &'static str| {
+            let headers = HeaderMap::from_iter([(header::IF_RANGE, HeaderValue::from_static(value))]);
+            if_range_holds(&headers, b"\"abc\"")
+        };
+        assert!(if_range_holds(&HeaderMap::new(), b"\"abc\""));
+        assert!(holds("\"abc\""));
+        assert!(!holds("W/\"abc\""));
+        assert!(!holds("\"x\""));
+        assert!(!holds("Sat, 31 Jan 2026 12:00:00 GMT"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_it_panic_or_loop(value in "[W/\", a*]{0,40}") {
+            let _ = matches(&[&value]);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! What filters take out of a request: its context, its query, a JSON body under a limit of bytes and time. Filters only
+//! extract; what a value means is decided by the domain.
+
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use warp::{Filter, Rejection};
+
+use super::{problem::Problem, request_id::RequestId, route::Verb, seats::Seat};
+use crate::code::ErrorCode;
+
+/// What a handler may want to know of its request besides path, query and body.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The request's id.
+    pub request_id: RequestId,
+    /// The method; `HEAD` reaches handlers as a `GET` whose context says so.
+    pub verb: Verb,
+    /// The place of the request's connection, which is told while a body is read.
+    pub seat: Arc<Seat>,
+}
+
+/// How much of a body is read, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    /// Largest body in bytes.
+    pub max_bytes: usize,
+    /// Time for the whole body.
+    pub timeout: Duration,
+}
+
+/// A query's parameters, decoded, in their order.
+pub type Pairs = Vec<(String, String)>;
+
+/// Hands `value` to the handler.
+pub fn with<T>(value: &T) -> impl Filter<Extract = (T,), Error = Infallible> + Clone + use<T>
+where
+    T: Clone + Send + Sync + 'static,
+{
+    let value = value.clone();
+    warp::any().map(move || value.clone())
+}
+
+/// The request's context, which stands in its extensions.
+pub fn context() -> impl Filter<Extract = (Context,), Error = Rejection> + Clone {
+    warp::ext::get::<Context>()
+}
+
+/// The query's parameters.
+///
+/// Rejects bad percent-encoding and what is not UTF-8 with 400.
+pub fn query() -> impl Filter<Extract = (Pairs,), Error = Rejection> + Clone {
+    let raw = warp::query::raw().or(warp::any().map(String::new)).unify();
+    raw.and_then(|raw: String| async move { decode_query(&raw).map_err(Problem::reject) })
+}
+
+/// The bytes of a JSON body.
+///
+/// Rejects another content type with 415, more bytes than the limit with 413, and a body that takes too long with 408.
+pub fn json_body(limits: BodyLimits) -> impl Filter<Extract = (Bytes,), Error = Rejection> + Clone {
+    let parts = warp::header::headers_cloned().and(context()).and(warp::body::stream());
+    parts.and_then(move |headers: HeaderMap, context: Context, body| async move {
+        context.seat.waits_for_body();
+        let read = read_json(&headers, body, limits).await;
+        context.seat.works();
+        read.map_err(Problem::reject)
+    })
+}
+
+/// One decoded segment of a path.
+///
+/// # Errors
+/// 400 for bad percent-encoding and what is not UTF-8.
+pub fn decode_segment(raw: &str) -> Result<String, Problem> {
+    decode(raw.as_bytes(), false).ok_or_else(|| Problem::bad_request("the path is not percent-encoded UTF-8"))
+}
+
+/// Reads and forgets what a client still sends, up to a bound. A connection that is closed over unread bytes is reset, and
+/// the reset can overtake the answer that says why.
+pub async fn discard<B: Buf, E>(body: impl Stream<Item = Result<B, E>>) {
+    const MOST_BYTES: usize = 16 << 20;
+    const LONGEST: Duration = Duration::from_secs(2);
+    let mut body = pin!(body);
+    let drained = async {
+        let mut read = 0;
+        while let Some(Ok(chunk)) = body.next().await {
+            read += chunk.remaining();
+            if read > MOST_BYTES {
+                break;
+            }
+        }
+    };
+    // Whether it was all of it makes no difference: the answer follows either way.
+    let _ = tokio::time::timeout(LONGEST, drained).await;
+}
+
+/// Whether the client waits for a `100 Continue` before it sends its body, which asking for the body would send.
+pub fn waits_for_continue(headers: &HeaderMap) -> bool {
+    headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+async fn read_json<B: Buf, E>(
+    headers: &HeaderMap,
+    body: impl Stream<Item = Result<B, E>>,
+    limits: BodyLimits,
+) -> Result<Bytes, Problem> {
+    let mut body = pin!(body);
+    if let Err(problem) = check_headers(headers, limits) {
+        if !waits_for_continue(headers) {
+            discard(body).await;
+        }
+        return Err(problem);
+    }
+    match tokio::time::timeout(limits.timeout, collect(body.as_mut(), limits)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(problem)) => {
+            discard(body).await;
+            Err(problem)
+        }
+        Err(_elapsed) => Err(too_slow(limits)),
+    }
+}
+
+fn check_headers(headers: &HeaderMap, limits: BodyLimits) -> Result<(), Problem> {
+    if !is_json(headers) {
+        let detail = "the body must be sent with `Content-Type: application/json`";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::UnsupportedMediaType, detail));
+    }
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        let detail = "the body must be sent as it is, without `Content-Encoding`";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::UnsupportedMediaType, detail));
+    }
+    let told = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if told.is_some_and(|told| told > limits.max_bytes as u64) {
+        return Err(too_large(limits));
+    }
+    Ok(())
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str) else { return false };
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+async fn collect<B: Buf, E>(
+    mut body: std::pin::Pin<&mut impl Stream<Item = Result<B, E>>>,
+    limits: BodyLimits,
+) -> Result<Bytes, Problem> {
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = body.next().await {
+        let mut chunk = chunk.map_err(|_| Problem::bad_request("the body broke off"))?;
+        if bytes.len() + chunk.remaining() > limits.max_bytes {
+            return Err(too_large(limits));
+        }
+        while chunk.has_remaining() {
+            let length = chunk.chunk().len();
+            bytes.extend_from_slice(chunk.chunk());
+            chunk.advance(length);
+        }
+    }
+    Ok(bytes.freeze())
+}
+
+fn too_large(limits: BodyLimits) -> Problem {
+    let detail = format!("the body is over the limit of {} bytes", limits.max_bytes);
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::BodyTooLarge, detail)
+}
+
+fn too_slow(limits: BodyLimits) -> Problem {
+    let detail = format!("the body did not arrive within {} seconds", limits.timeout.as_secs_f64());
+    Problem::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::DeadlineExceeded, detail)
+        .with_header(header::CONNECTION, HeaderValue::from_static("close"))
+}
+
+fn decode_query(raw: &str) -> Result<Pairs, Problem> {
+    let parts = raw.split('&').filter(|part| !part.is_empty());
+    let pairs = parts.map(|part| {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        Some((decode(name.as_bytes(), true)?, decode(value.as_bytes(), true)?))
+    });
+    let pairs: Option<Pairs> = pairs.collect();
+    pairs.ok_or_else(|| Problem::bad_request("the query is not percent-encoded UTF-8"))
+}
+
+/// Percent-decoding, with `+` as a space where forms have it so; `None` for a broken escape or what is not UTF-8.
+fn decode(raw: &[u8], plus_is_space: bool) -> Option<String> {
+    let mut bytes = Vec::with_capacity(raw.len());
+    let mut rest = raw.iter();
+    while let Some(&byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => hex_digit(*rest.next()?)? << 4 | hex_digit(*rest.next()?)?,
+            b'+' if plus_is_space => b' ',
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+
+    const LIMITS: BodyLimits = BodyLimits { max_bytes: 8, timeout: Duration::from_secs(5) };
+
+    fn headers(pairs: &[(http::HeaderName, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
+    }
+
+    fn json_headers() -> HeaderMap {
+        headers(&[(header::CONTENT_TYPE, "application/json")])
+    }
+
+    fn chunks(parts: &'static [&'static str]) -> impl Stream<Item = Result<&'static [u8], Infallible>> {
+        stream::iter(parts.iter().map(|part| Ok(part.as_bytes())))
+    }
+
+    async fn status_of(headers: HeaderMap, parts: &'static [&'static str]) -> u16 {
+        read_json(&headers, chunks(parts), LIMITS).await.expect_err("refused").head().status().as_u16()
+    }
+
+    #[tokio::test]
+    async fn a_body_in_pieces_is_put_together() {
+        let body = read_json(&json_headers(), chunks(&["{\"a\"", ":1}"]), LIMITS).await.expect("a body");
+        assert_eq!(body, "{\"a\":1}");
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_refused_whether_its_length_is_told_or_not() {
+        assert_eq!(status_of(json_headers(), &["12345", "6789"]).await, 413);
+        let mut told = json_headers();
+        told.insert(header::CONTENT_LENGTH, HeaderValue::from_static("9"));
+        assert_eq!(status_of(told, &["123456789"]).await, 413);
+    }
+
+    #[tokio::test]
+    async fn only_json_is_read() {
+        assert_eq!(status_of(HeaderMap::new(), &["{}"]).await, 415);
+        for other in ["text/plain", "application/jsonx", "application/x-www-form-urlencoded", ""] {
+            assert_eq!(status_of(headers(&[(header::CONTENT_TYPE, other)]), &["{}"]).await, 415, "{other}");
+        }
+        let packed = headers(&[(header::CONTENT_TYPE, "application/json"), (header::CONTENT_ENCODING, "gzip")]);
+        assert_eq!(status_of(packed, &["{}"]).await, 415);
+        for json in ["Application/JSON", "application/json; charset=utf-8", "application/json;charset=x"] {
+            let body = read_json(&headers(&[(header::CONTENT_TYPE, json)]), chunks(&["{}"]), LIMITS).await;
+            assert!(body.is_ok(), "{json}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_never_ends_runs_into_the_time_limit() {
+        let endless = chunks(&["{"]).chain(stream::pending());
+        let limits = BodyLimits { timeout: Duration::from_millis(1), ..LIMITS };
+        let problem = read_json(&json_headers(), endless, limits).await.expect_err("refused");
+        assert_eq!(problem.head().status(), 408);
+    }
+
+    #[test]
+    fn queries_are_decoded_as_forms_are() {
+        let pairs = decode_query("name=caf%C3%A9+au%20lait&&sort=-id&flag&x=1=2").expect("a query");
+        let pairs: Vec<_> = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(pairs, [("name", "café au lait"), ("sort", "-id"), ("flag", ""), ("x", "1=2")]);
+        assert!(decode_query("").expect("nothing").is_empty());
+    }
+
+    #[test]
+    fn broken_encoding_is_refused() {
+        for raw in ["a=%", "a=%4", "a=%zz", "a=%+1", "%FF=1", "a=%C3%28", "a=%ED%A0%80"] {
+            assert_eq!(decode_query(raw).expect_err("refused").head().status(), 400, "{raw}");
+        }
+        assert_eq!(decode_segment("a%2Fb+c").expect("a segment"), "a/b+c");
+        assert_eq!(decode_segment("%FF").expect_err("refused").head().status(), 400);
+    }
+}

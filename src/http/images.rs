@@ -1,0 +1,116 @@
+//! `/images/{key}`: stored pictures. Keys are made from the bytes, so an answer holds for ever; bytes are streamed from
+//! the store and never gathered here.
+
+use std::{
+    ops::Range,
+    pin::Pin,
+    sync::Mutex,
+    task::{Context as TaskContext, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, stream::BoxStream};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use warp::{Filter, Reply, filters::BoxedFilter, path::Tail, reply::Response};
+
+use super::{
+    State, etag,
+    extract::{self, Context},
+    problem::Problem,
+    range::{self, Wanted},
+    route::Verb,
+    service::boxed,
+};
+use crate::{
+    blobs::{self, Blob, BlobKey, Blobs},
+    code::ErrorCode,
+};
+
+/// The route of stored pictures.
+pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
+    let parts = warp::path("images").and(warp::path::tail()).and(warp::get()).and(warp::header::headers_cloned());
+    boxed(parts.and(extract::context()).and(extract::with(&state.blobs)).then(show))
+}
+
+async fn show(key: Tail, request: HeaderMap, context: Context, blobs: Blobs) -> Result<Response, Problem> {
+    let key = BlobKey::parse(key.as_str()).ok_or_else(no_picture)?;
+    let tag = format!("\"{}\"", key.sha256());
+    if etag::if_none_match(&request, tag.as_bytes()) {
+        return if blobs.exists(&key).await? { unchanged(&key, &tag) } else { Err(no_picture()) };
+    }
+    let whole = blobs.open(&key, None).await?.ok_or_else(no_picture)?;
+    let asked = request.get(header::RANGE).filter(|_| etag::if_range_holds(&request, tag.as_bytes()));
+    let part = match asked.map_or(Wanted::Whole, |value| range::wanted(value.as_bytes(), whole.size)) {
+        Wanted::Whole => None,
+        Wanted::Part(part) => Some(part),
+        Wanted::Unsatisfiable => return Err(outside(whole.size)),
+    };
+    let size = whole.size;
+    // The whole blob's bytes were not asked for yet: the stream begins to read when it is polled.
+    let blob = match &part {
+        Some(part) if context.verb != Verb::Head => {
+            blobs.open(&key, Some(part.clone())).await?.ok_or_else(no_picture)?
+        }
+        _ => whole,
+    };
+    let mut response = if context.verb == Verb::Head { StatusCode::OK.into_response() } else { streamed(blob) };
+    describe(response.headers_mut(), &key, &tag)?;
+    let length = part.as_ref().map_or(size, |part| part.end - part.start);
+    response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    if let Some(part) = part {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        response.headers_mut().insert(header::CONTENT_RANGE, content_range(&part, size)?);
+    }
+    Ok(response)
+}
+
+fn unchanged(key: &BlobKey, tag: &str) -> Result<Response, Problem> {
+    let mut response = StatusCode::NOT_MODIFIED.into_response();
+    describe(response.headers_mut(), key, tag)?;
+    response.headers_mut().remove(header::CONTENT_TYPE);
+    Ok(response)
+}
+
+/// The headers that say what a picture is, and that nothing else may be made of it.
+fn describe(headers: &mut HeaderMap, key: &BlobKey, tag: &str) -> Result<(), Problem> {
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(key.media_type()));
+    headers.insert(header::ETAG, HeaderValue::try_from(tag).map_err(Problem::internal)?);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
+    Ok(())
+}
+
+fn content_range(part: &Range<u64>, size: u64) -> Result<HeaderValue, Problem> {
+    HeaderValue::try_from(format!("bytes {}-{}/{size}", part.start, part.end - 1)).map_err(Problem::internal)
+}
+
+fn no_picture() -> Problem {
+    Problem::not_found("there is no such picture")
+}
+
+fn outside(size: u64) -> Problem {
+    let detail = format!("the picture has {size} bytes, none of them in this range");
+    let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::RangeNotSatisfiable, detail);
+    match HeaderValue::try_from(format!("bytes */{size}")) {
+        Ok(value) => problem.with_header(header::CONTENT_RANGE, value),
+        Err(_) => problem,
+    }
+}
+
+fn streamed(blob: Blob) -> Response {
+    warp::reply::stream(Shared(Mutex::new(blob.stream))).into_response()
+}
+
+/// warp asks that bodies can be shared between threads, which the store's streams cannot; nobody ever locks this.
+struct Shared(Mutex<BoxStream<'static, Result<Bytes, blobs::Error>>>);
+
+impl Stream for Shared {
+    type Item = Result<Bytes, blobs::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+        let stream = self.0.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        stream.as_mut().poll_next(context)
+    }
+}

@@ -1,0 +1,100 @@
+//! The HTTP room: routes and handlers over [`Catalog`], [`Blobs`] and [`Health`], served from an accept loop of its own.
+//!
+//! Handlers parse, call one service and shape the answer. There is no SQL here, no transaction and no cache logic.
+
+mod etag;
+mod extract;
+mod images;
+mod observe;
+mod problem;
+mod products;
+mod range;
+mod reply;
+mod request_id;
+mod route;
+mod seats;
+mod server;
+mod service;
+mod stall;
+mod status;
+#[cfg(test)]
+mod tests;
+mod users;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+pub use server::serve;
+
+use crate::{blobs::Blobs, catalog::Catalog, health::Health};
+
+/// Writes the process's figures as Prometheus text.
+pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What the handlers work on.
+#[derive(Clone)]
+pub struct State {
+    /// Products and users.
+    pub catalog: Catalog,
+    /// Stored pictures.
+    pub blobs: Blobs,
+    /// Whether the engines answer.
+    pub health: Health,
+    /// What `/metrics` answers.
+    pub metrics: RenderMetrics,
+}
+
+/// What clients get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The whole API.
+    Everything,
+    /// Only what tells about the process: a worker's health and figures.
+    Status,
+}
+
+/// What clients get, and the limits within which they are served.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The part of the API that is there.
+    pub scope: Scope,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Open connections, at most three quarters of the process's file descriptors; the slowest client makes room for one
+    /// more.
+    pub max_connections: usize,
+    /// Requests that are worked on at a time; one more is answered 503 with `Retry-After`.
+    pub max_in_flight: usize,
+    /// Open connections of one IPv4 address or one IPv6 network of 64 bits; the machine's own addresses have no limit.
+    pub max_connections_per_address: usize,
+    /// Time for a request's head, and for the wait between two requests.
+    pub header_timeout: Duration,
+    /// Time for a whole body; 408 when it is over.
+    pub body_timeout: Duration,
+    /// Time for a whole request up to its answer's head; 503 when it is over.
+    pub deadline: Duration,
+    /// Largest JSON body in bytes; 413 beyond it.
+    pub max_body: usize,
+    /// Time for what is in flight when the server is asked to stop.
+    pub grace: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            scope: Scope::Everything,
+            listen: (Ipv4Addr::LOCALHOST, 8080).into(),
+            max_connections: 1024,
+            max_in_flight: 512,
+            max_connections_per_address: 256,
+            header_timeout: Duration::from_secs(5),
+            body_timeout: Duration::from_secs(25),
+            deadline: Duration::from_secs(30),
+            max_body: 1 << 20,
+            grace: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! What every failure looks like to a client: `application/problem+json`. A problem of 500 and above keeps its cause for
+//! the log and tells nobody else.
+
+use std::{borrow::Cow, error::Error as StdError, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde::Serialize;
+use warp::{
+    Rejection, Reply,
+    reject::{self, Reject},
+    reply::Response,
+};
+
+use super::request_id::RequestId;
+use crate::{
+    blobs, catalog,
+    code::ErrorCode,
+    domain::{FieldError, Invalid, Malformed},
+};
+
+/// An error on its way to a client.
+///
+/// As a [`Reply`] it has no body yet: it travels in the answer's extensions until the one place that knows the request's id
+/// writes it down and logs its cause.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    code: ErrorCode,
+    detail: Cow<'static, str>,
+    errors: Vec<FieldError>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    source: Option<BoxError>,
+}
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// A problem that a filter found before any handler ran.
+#[derive(Debug)]
+struct Rejected(Arc<Problem>);
+
+impl Reject for Rejected {}
+
+/// How long clients wait before they try again what failed for a moment, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+impl Problem {
+    /// A problem of the client's making; `detail` says in a sentence what is wrong this time.
+    pub fn new(status: StatusCode, code: ErrorCode, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), source: None }
+    }
+
+    /// A request that cannot be read.
+    pub fn bad_request(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, detail)
+    }
+
+    /// A path that leads nowhere.
+    pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, detail)
+    }
+
+    /// Something wrong inside; `source` goes to the log only.
+    pub fn internal(source: impl Into<BoxError>) -> Self {
+        Self { source: Some(source.into()), ..Self::hidden(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal) }
+    }
+
+    /// Something that does not work for the moment; `source` goes to the log only.
+    pub fn unavailable(code: ErrorCode, source: impl Into<BoxError>) -> Self {
+        let problem = Self { source: Some(source.into()), ..Self::hidden(StatusCode::SERVICE_UNAVAILABLE, code) };
+        problem.with_header(header::RETRY_AFTER, RETRY_AFTER)
+    }
+
+    /// The same problem, with the fields that are wrong.
+    #[must_use]
+    pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
+        self.errors = errors;
+        self
+    }
+
+    /// The same problem, answered with one more header.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The cause and the causes of the cause, for the log; empty if there are none.
+    pub fn chain(&self) -> String {
+        let mut chain = String::new();
+        let mut next = self.source.as_deref().map(|error| error as &dyn StdError);
+        while let Some(error) = next {
+            if !chain.is_empty() {
+                chain.push_str(": ");
+            }
+            chain.push_str(&error.to_string());
+            next = error.source();
+        }
+        chain
+    }
+
+    /// The answer's body.
+    pub fn to_json(&self, request_id: &RequestId) -> Bytes {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            r#type: String,
+            title: &'a str,
+            status: u16,
+            detail: &'a str,
+            #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
+            errors: &'a [FieldError],
+            code: &'a str,
+            request_id: &'a str,
+        }
+        let body = Body {
+            r#type: format!("/problems/{}", self.code),
+            title: self.code.meaning(),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            errors: &self.errors,
+            code: self.code.as_str(),
+            request_id: request_id.as_str(),
+        };
+        serde_json::to_vec(&body).expect("text and numbers always become JSON").into()
+    }
+
+    /// Its status and headers, with an empty body.
+    pub fn head(&self) -> http::Response<()> {
+        let mut response = http::Response::new(());
+        *response.status_mut() = self.status;
+        let kind = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response.headers_mut().extend(self.headers.iter().cloned());
+        response
+    }
+
+    /// The same problem as a filter's rejection.
+    pub fn reject(self) -> Rejection {
+        reject::custom(Rejected(Arc::new(self)))
+    }
+
+    fn hidden(status: StatusCode, code: ErrorCode) -> Self {
+        Self::new(status, code, "The request was not carried out; the server's log tells more under this request id.")
+    }
+}
+
+impl Reply for Problem {
+    fn into_response(self) -> Response {
+        carry(Arc::new(self))
+    }
+}
+
+fn carry(problem: Arc<Problem>) -> Response {
+    let mut response = problem.status.into_response();
+    response.extensions_mut().insert(problem);
+    response
+}
+
+/// Turns whatever filters rejected into an answer. Handlers' errors never come this way.
+///
+/// The table of routes has looked at path and method before any filter did, so a rejection for those means that table and
+/// filters disagree.
+pub async fn from_rejection(rejection: Rejection) -> Result<Response, std::convert::Infallible> {
+    if let Some(Rejected(problem)) = rejection.find() {
+        return Ok(carry(Arc::clone(problem)));
+    }
+    Ok(Problem::internal(format!("no filter took the request: {rejection:?}")).into_response())
+}
+
+impl From<Invalid> for Problem {
+    fn from(invalid: Invalid) -> Self {
+        let detail = match invalid.errors.as_slice() {
+            [only] => format!("{} {}", only.field, only.message),
+            several => format!("{} fields have a value that is not allowed; see `errors`", several.len()),
+        };
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::Validation, detail).with_errors(invalid.errors)
+    }
+}
+
+impl From<Malformed> for Problem {
+    fn from(malformed: Malformed) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorCode::MalformedJson, malformed.to_string())
+    }
+}
+
+impl From<catalog::Error> for Problem {
+    fn from(error: catalog::Error) -> Self {
+        use catalog::Error;
+        let (code, transient) = (error.code(), error.is_transient());
+        match error {
+            Error::Invalid(invalid) => invalid.into(),
+            Error::NotFound { what } => Self::not_found(format!("there is no {what}")),
+            Error::Conflict(detail) => Self::new(StatusCode::CONFLICT, code, detail),
+            other if transient => Self::unavailable(code, other),
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<blobs::Error> for Problem {
+    fn from(error: blobs::Error) -> Self {
+        if error.is_transient() { Self::unavailable(error.code(), error) } else { Self::internal(error) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(problem: &Problem) -> serde_json::Value {
+        let headers = http::HeaderMap::from_iter([(super::super::request_id::HEADER, HeaderValue::from_static("r-1"))]);
+        serde_json::from_slice(&problem.to_json(&RequestId::of(&headers))).expect("JSON")
+    }
+
+    #[test]
+    fn a_problem_says_what_is_wrong_and_under_which_id() {
+        let problem = Problem::from(Invalid::field("product_price", "must not be negative"));
+        assert_eq!(
+            json(&problem),
+            serde_json::json!({
+                "type": "/problems/validation",
+                "title": ErrorCode::Validation.meaning(),
+                "status": 422,
+                "detail": "product_price must not be negative",
+                "errors": [{"field": "product_price", "message": "must not be negative"}],
+                "code": "validation",
+                "request_id": "r-1",
+            })
+        );
+    }
+
+    #[test]
+    fn a_server_problem_keeps_its_cause_for_the_log() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot read table secret_table")]
+        struct Outer(#[source] std::io::Error);
+
+        let problem = Problem::internal(Outer(std::io::Error::other("host db-1 is gone")));
+        assert_eq!(problem.chain(), "cannot read table secret_table: host db-1 is gone");
+        let shown = json(&problem).to_string();
+        assert!(!shown.contains("secret_table") && !shown.contains("db-1"), "{shown}");
+        assert!(json(&problem).get("errors").is_none());
+    }
+
+    #[test]
+    fn what_fails_for_the_moment_says_when_to_try_again() {
+        let head = Problem::unavailable(ErrorCode::StorageUnavailable, "S3 is away").head();
+        assert_eq!(head.status(), 503);
+        assert_eq!(head.headers()[header::RETRY_AFTER], "1");
+        assert_eq!(head.headers()[header::CONTENT_TYPE], "application/problem+json");
+    }
+
+    #[tokio::test]
+    async fn a_filters_problem_comes_through_the_rejection_unchanged() {
+        let rejection = Problem::bad_request("the query is not UTF-8").reject();
+        let Ok(response) = from_rejection(rejection).await;
+        assert_eq!(response.status(), 400);
+        let problem = response.extensions().get::<Arc<Problem>>().expect("a problem");
+        assert_eq!(problem.detail, "the query is not UTF-8");
+    }
+}

@@ -1,0 +1,110 @@
+//! Answers that several resources give.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
+
+use super::{etag, problem::Problem};
+use crate::catalog::{Body, Freshness, Links};
+
+/// What handlers answer with: bytes that are all there.
+pub type Ready = Response<Bytes>;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Whether a product came from the cache: `hit` or `miss`.
+const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+
+/// `value` as JSON.
+///
+/// # Errors
+/// An internal problem if it cannot be written as JSON.
+pub fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Ready, Problem> {
+    let mut response = Response::new(serde_json::to_vec(value).map_err(Problem::internal)?.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    Ok(response)
+}
+
+/// A new thing as JSON, with the place where it is found from now on.
+///
+/// # Errors
+/// An internal problem if it cannot be written as JSON, or the place not as a header.
+pub fn created<T: Serialize>(value: &T, location: String) -> Result<Ready, Problem> {
+    let mut response = json(StatusCode::CREATED, value)?;
+    let location = HeaderValue::try_from(location).map_err(Problem::internal)?;
+    response.headers_mut().insert(header::LOCATION, location);
+    Ok(response)
+}
+
+/// A product's body as the cache holds it, or 304 if the client has it already. Nothing is copied.
+pub fn product(body: &Body, freshness: Freshness, request: &HeaderMap) -> Ready {
+    let unchanged = etag::if_none_match(request, &body.etag);
+    let mut response = Response::new(if unchanged { Bytes::new() } else { body.json.clone() });
+    let headers = response.headers_mut();
+    // The fourth is the request's id.
+    headers.reserve(4);
+    if !unchanged {
+        headers.insert(header::CONTENT_TYPE, JSON);
+    }
+    // The tag is made of ASCII; one that is none would be left out rather than fail the answer.
+    if let Ok(etag) = HeaderValue::from_maybe_shared(body.etag.clone()) {
+        headers.insert(header::ETAG, etag);
+    }
+    let cache = match freshness {
+        Freshness::Hit => HeaderValue::from_static("hit"),
+        Freshness::Miss => HeaderValue::from_static("miss"),
+    };
+    headers.insert(X_CACHE, cache);
+    if unchanged {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    response
+}
+
+/// The `Link` to a list's next page: the same parameters, another cursor.
+///
+/// # Errors
+/// An internal problem if it cannot be written as a header.
+pub fn next_page(links: &Links, path: &str, pairs: &[(String, String)], cursor: &str) -> Result<HeaderValue, Problem> {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(pairs.iter().filter(|(name, _)| name != "cursor"));
+    query.append_pair("cursor", cursor);
+    HeaderValue::try_from(format!("<{}>; rel=\"next\"", links.list(path, &query.finish()))).map_err(Problem::internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body() -> Body {
+        Body { json: Bytes::from_static(b"{\"id\":1}"), etag: Bytes::from_static(b"\"1-3\"") }
+    }
+
+    #[test]
+    fn a_cached_body_is_answered_without_a_copy() {
+        let body = body();
+        let response = product(&body, Freshness::Hit, &HeaderMap::new());
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.body().as_ptr(), body.json.as_ptr());
+        assert_eq!(response.headers()["etag"], "\"1-3\"");
+        assert_eq!(response.headers()["x-cache"], "hit");
+    }
+
+    #[test]
+    fn a_client_that_has_the_product_gets_no_body() {
+        let request = HeaderMap::from_iter([(header::IF_NONE_MATCH, HeaderValue::from_static("W/\"1-3\""))]);
+        let response = product(&body(), Freshness::Miss, &request);
+        assert_eq!(response.status(), 304);
+        assert!(response.body().is_empty());
+        assert_eq!(response.headers()["etag"], "\"1-3\"");
+        assert!(!response.headers().contains_key(header::CONTENT_TYPE));
+    }
+
+    #[test]
+    fn the_next_page_keeps_the_parameters_and_replaces_the_cursor() {
+        let pairs = [("name", "café & co"), ("cursor", "old"), ("limit", "5")].map(|(n, v)| (n.into(), v.into()));
+        let link = next_page(&Links::default(), "/products", &pairs, "n-w_").expect("a link");
+        assert_eq!(link, "</products?name=caf%C3%A9+%26+co&limit=5&cursor=n-w_>; rel=\"next\"");
+    }
+}

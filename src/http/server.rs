@@ -1,0 +1,256 @@
+//! The accept loop: takes connections, serves each over HTTP/1.1 or HTTP/2, and ends them gently. It bounds what a client
+//! can cost before any request is read: places, time for a head, time for an answer to be taken.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use hyper::{
+    body::{Frame, SizeHint},
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    Config, State,
+    seats::{Busy, Seats, Taken},
+    service::{Body, Service},
+    stall::Stalling,
+};
+
+/// Longest line and headers of a request, in bytes; hyper answers 431 beyond.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// How long a client may take nothing of its answer.
+const STALL_LIMIT: Duration = Duration::from_secs(30);
+/// How long a connection without any request yet is waited for once the server stops.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// An answer's body that keeps its connection busy until its last byte was taken.
+struct Held {
+    body: Body,
+    _busy: Busy,
+}
+
+/// What all connections share.
+struct Shared {
+    service: Service,
+    protocol: auto::Builder<TokioExecutor>,
+    header_timeout: Duration,
+    stopping: watch::Receiver<bool>,
+}
+
+/// Serves until `stop` ends, then lets what is in flight end, at most for the grace of `config`.
+///
+/// From the moment `stop` ends `/readyz` answers 503, connections that were made already are still served, and no new ones
+/// are taken. Trouble with a connection or with accepting one is logged and never ends the server.
+pub async fn serve(listener: TcpListener, state: State, config: Config, stop: impl Future<Output = ()> + Send) {
+    let (stopping, stopped) = watch::channel(false);
+    let shared = Arc::new(Shared {
+        service: Service::new(state, &config),
+        protocol: protocol(&config),
+        header_timeout: config.header_timeout,
+        stopping: stopped,
+    });
+    let seats = Seats::new(places(config.max_connections), config.max_connections_per_address);
+    let mut connections = JoinSet::new();
+    let accept = accept_all(&listener, &shared, &seats, &mut connections);
+    tokio::select! {
+        biased;
+        () = stop => {}
+        never = accept => match never {},
+    }
+    shared.service.stop();
+    take_backlog(&listener, &shared, &seats, &mut connections).await;
+    drop(listener);
+    stopping.send_replace(true);
+    finish(connections, config.grace).await;
+}
+
+fn protocol(config: &Config) -> auto::Builder<TokioExecutor> {
+    let mut protocol = auto::Builder::new(TokioExecutor::new());
+    protocol.http1().timer(TokioTimer::new()).header_read_timeout(config.header_timeout).max_buf_size(MAX_HEAD_BYTES);
+    protocol
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .max_concurrent_streams(64)
+        .max_header_list_size(MAX_HEAD_BYTES as u32);
+    protocol
+}
+
+async fn accept_all(
+    listener: &TcpListener,
+    shared: &Arc<Shared>,
+    seats: &Arc<Seats>,
+    connections: &mut JoinSet<()>,
+) -> Infallible {
+    let mut in_trouble = false;
+    loop {
+        while connections.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((stream, client)) => {
+                in_trouble = false;
+                // The one that waits for its place here is all that is taken beyond the places.
+                admit(stream, client, seats.permit().await, shared, seats, connections);
+            }
+            Err(error) => back_off(&error, seats, &mut in_trouble).await,
+        }
+    }
+}
+
+/// Takes the connections that the system has made before the listener is closed over them.
+async fn take_backlog(listener: &TcpListener, shared: &Arc<Shared>, seats: &Arc<Seats>, connections: &mut JoinSet<()>) {
+    while let Some(Ok((stream, client))) = listener.accept().now_or_never() {
+        let Ok(permit) = timeout(LINGER, seats.permit()).await else { break };
+        admit(stream, client, permit, shared, seats, connections);
+    }
+}
+
+fn admit(
+    stream: TcpStream,
+    client: SocketAddr,
+    permit: OwnedSemaphorePermit,
+    shared: &Arc<Shared>,
+    seats: &Arc<Seats>,
+    connections: &mut JoinSet<()>,
+) {
+    match seats.take(permit, client.ip()) {
+        Some(taken) => {
+            connections.spawn(serve_connection(stream, taken, Arc::clone(shared)));
+        }
+        None => debug!(target: "pm::http", "{} has as many connections as it may; one more is closed", client.ip()),
+    }
+}
+
+/// Waits a moment after a failed accept, as it fails again at once while the process has no descriptor left.
+async fn back_off(error: &io::Error, seats: &Seats, in_trouble: &mut bool) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+        return;
+    }
+    // One line for each time it begins, not one for each try.
+    if !std::mem::replace(in_trouble, true) {
+        warn!(target: "pm::http", %error, "cannot take a connection; slow clients make room");
+    }
+    seats.evict_slowest();
+    sleep(Duration::from_millis(20)).await;
+}
+
+/// How many connections there may be: as many as are wanted, but never so many that none of the process's file
+/// descriptors are left for databases and pictures.
+fn places(wanted: usize) -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let most = soft_descriptor_limit(&limits).map_or(wanted, |limit| limit / 4 * 3);
+    if wanted > most {
+        warn!(target: "pm::http", wanted, most, "the limit of open files allows fewer connections than are set");
+    }
+    wanted.min(most)
+}
+
+/// The soft limit of open files in the words of `/proc/self/limits`; `None` if there is none.
+fn soft_descriptor_limit(limits: &str) -> Option<usize> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+async fn serve_connection(stream: TcpStream, taken: Taken, shared: Arc<Shared>) {
+    let _counted = shared.service.connection();
+    // An answer is written as a whole, so waiting for more bytes to send along only delays it.
+    let _ = stream.set_nodelay(true);
+    let seat = &taken.seat;
+    let service = service_fn(|request| {
+        let (busy, shared, seat) = (seat.begins(), Arc::clone(&shared), Arc::clone(seat));
+        async move {
+            let response = shared.service.answer(request, seat).await;
+            Ok::<_, Infallible>(response.map(|body| Held { body, _busy: busy }))
+        }
+    });
+    let mut stopping = shared.stopping.clone();
+    let io = TokioIo::new(Stalling::new(stream, STALL_LIMIT));
+    let mut connection = pin!(shared.protocol.serve_connection(io, service));
+    // The time limit for heads only begins with the first bytes, so the wait for those has one of its own.
+    tokio::select! {
+        ended = connection.as_mut() => return note(ended),
+        () = seat.opened() => {}
+        () = seat.evicted() => return,
+        () = sleep(shared.header_timeout) => return,
+        () = async { let _ = stopping.wait_for(|stop| *stop).await; sleep(LINGER).await } => {}
+    }
+    tokio::select! {
+        ended = connection.as_mut() => return note(ended),
+        () = seat.evicted() => return,
+        _ = stopping.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        ended = connection.as_mut() => note(ended),
+        () = seat.evicted() => {}
+    }
+}
+
+fn note(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+    if let Err(error) = ended {
+        debug!(target: "pm::http", error, "a connection broke off");
+    }
+}
+
+impl hyper::body::Body for Held {
+    type Data = <Body as hyper::body::Body>::Data;
+    type Error = <Body as hyper::body::Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+async fn finish(mut connections: JoinSet<()>, grace: Duration) {
+    while connections.try_join_next().is_some() {}
+    info!(target: "pm::http", connections = connections.len(), "taking no more requests");
+    let all_ended = async { while connections.join_next().await.is_some() {} };
+    if timeout(grace, all_ended).await.is_err() {
+        warn!(target: "pm::http", connections = connections.len(), "the grace is over; closing what is still open");
+        connections.shutdown().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_soft_limit_of_open_files_is_read() {
+        let limits = "Limit       Soft Limit  Hard Limit  Units\nMax open files    1024    524288    files\n";
+        assert_eq!(soft_descriptor_limit(limits), Some(1024));
+        assert_eq!(soft_descriptor_limit("Max open files    unlimited    unlimited    files\n"), None);
+        assert_eq!(soft_descriptor_limit(""), None);
+    }
+}

@@ -1,0 +1,138 @@
+//! What a client can cost at most.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{Answer, PRODUCT, Server};
+use crate::http::Config;
+
+/// A product's head whose body never comes.
+const HALF: &[u8] =
+    b"POST /products HTTP/1.1\r\nHost: pm\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_with_the_limit_in_the_text() {
+    let server = Server::with(Config { max_body: 1_000, ..Config::default() }).await;
+    let body = format!("{PRODUCT}{}", " ".repeat(3_000_000));
+    let told = server.post("/products", &body).await.problem(413, "body_too_large");
+    assert!(told["detail"].as_str().is_some_and(|text| text.contains("1000 bytes")), "{told}");
+    let chunk = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let head = "POST /products HTTP/1.1\nContent-Type: application/json\nTransfer-Encoding: chunked";
+    server.send(head, chunk.as_bytes()).await.problem(413, "body_too_large");
+}
+
+#[tokio::test]
+async fn a_client_that_asks_first_never_sends_what_is_refused() {
+    let server = Server::start().await;
+    let head =
+        "POST /products HTTP/1.1\nContent-Type: application/json\nExpect: 100-continue\nContent-Length: 9999999999";
+    server.send(head, b"").await.problem(413, "body_too_large");
+}
+
+#[tokio::test]
+async fn queries_of_very_many_parameters_are_answered_at_once() {
+    let server = Server::start().await;
+    let began = Instant::now();
+    let many = server.get(&format!("/products?{}", "a=1&".repeat(10_000))).await;
+    many.problem(422, "validation");
+    let same = server.get(&format!("/products?{}", "limit=1&".repeat(5_000))).await;
+    same.problem(422, "validation");
+    let million = server.get(&format!("/products?{}", "a&".repeat(1_000_000))).await;
+    assert!((400..500).contains(&million.status), "{million:?}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn heads_that_do_not_come_end_the_connection() {
+    let config = Config { header_timeout: Duration::from_millis(200), ..Config::default() };
+    let server = Server::with(config).await;
+    for begin in ["", "P", "PRI * HTTP/2.0\r\n", "GET /healthz HTTP/1.1\r\nHost: pm\r\nX-Slow: "] {
+        let mut stream = server.connect().await;
+        stream.write_all(begin.as_bytes()).await.expect("sent");
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "{begin:?} is still waited for");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_a_problem_of_time() {
+    let config = Config { body_timeout: Duration::from_millis(100), ..Config::default() };
+    let server = Server::with(config).await;
+    let mut stream = server.connect().await;
+    stream.write_all(HALF).await.expect("sent");
+    let answer = Answer::last_of(stream).await;
+    answer.problem(408, "deadline_exceeded");
+    assert_eq!(answer.header("connection"), "close");
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_given_up() {
+    let config = Config { deadline: Duration::from_millis(100), ..Config::default() };
+    let server = Server::with(config).await;
+    let mut stream = server.connect().await;
+    stream.write_all(HALF).await.expect("sent");
+    let answer = Answer::last_of(stream).await;
+    answer.problem(503, "deadline_exceeded");
+    assert_eq!(answer.header("retry-after"), "1");
+}
+
+#[tokio::test]
+async fn one_request_too_many_is_told_to_come_again() {
+    let server = Server::with(Config { max_in_flight: 1, ..Config::default() }).await;
+    let mut busy = server.connect().await;
+    busy.write_all(HALF).await.expect("sent");
+    // The half request counts once the server has read its head, which nothing outside can see.
+    let refused = loop {
+        let answer = server.get("/products").await;
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    let problem = refused.problem(503, "unavailable");
+    assert_eq!(refused.header("retry-after"), "1");
+    assert!(!problem["detail"].as_str().expect("text").contains("in flight"));
+    assert_eq!(server.get("/healthz").await.status, 200);
+    drop(busy);
+    while server.get("/products").await.status != 200 {}
+}
+
+#[tokio::test]
+async fn slow_clients_lock_nobody_out() {
+    let server = Server::with(Config { max_connections: 4, ..Config::default() }).await;
+    let mut slow = Vec::new();
+    for begin in [b"".as_slice(), b"GET / HT", HALF, HALF] {
+        let mut stream = server.connect().await;
+        stream.write_all(begin).await.expect("sent");
+        slow.push(stream);
+    }
+    for _ in 0..8 {
+        assert_eq!(server.get("/products").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_one_answer_and_not_the_end() {
+    let server = Server::over(Config::default(), Arc::new(|| panic!("the secret of the figures"))).await;
+    let answer = server.get("/metrics").await;
+    answer.problem(500, "internal");
+    assert!(!String::from_utf8_lossy(&answer.body).contains("secret"));
+    assert_eq!(server.get("/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_answered_or_closed() {
+    let server = Server::start().await;
+    for noise in [b"\x16\x03\x01\x02\x00\x01".as_slice(), b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", &[0; 100]] {
+        let mut stream = server.connect().await;
+        stream.write_all(noise).await.expect("sent");
+        let mut rest = Vec::new();
+        let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest)).await.expect("closed");
+        assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&rest));
+    }
+    assert_eq!(server.get("/healthz").await.status, 200);
+}

@@ -1,0 +1,52 @@
+//! `/users` and `/users/{id}`.
+
+use bytes::Bytes;
+use http::{StatusCode, header};
+use warp::{Filter, filters::BoxedFilter, reply::Response};
+
+use super::{
+    State,
+    extract::{self, BodyLimits, Pairs},
+    problem::Problem,
+    reply::{self, Ready},
+    service::boxed,
+};
+use crate::{
+    catalog::{Catalog, PageBody, UserBody},
+    domain::{FieldError, NewUser, UserId, UserQuery},
+};
+
+/// The routes of users.
+pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
+    let catalog = extract::with(&state.catalog);
+    let one = warp::path!("users" / String).and(warp::get()).and(catalog.clone()).then(show);
+    let list = warp::path!("users").and(warp::get()).and(extract::query()).and(catalog.clone()).then(list);
+    let create = warp::path!("users").and(warp::post()).and(extract::json_body(limits)).and(catalog).then(create);
+    boxed(one).or(boxed(list)).unify().or(boxed(create)).unify().boxed()
+}
+
+async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
+    let id = UserId::parse(&extract::decode_segment(&id)?).map_err(no_user)?;
+    reply::json(StatusCode::OK, &UserBody::new(&catalog.user(&id).await?))
+}
+
+async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
+    let query = UserQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+    let page = catalog.users(&query).await?;
+    let items = page.items.iter().map(UserBody::new).collect();
+    let mut response = reply::json(StatusCode::OK, &PageBody { items, next_cursor: page.next_cursor.clone() })?;
+    if let Some(cursor) = &page.next_cursor {
+        response.headers_mut().insert(header::LINK, reply::next_page(catalog.links(), "/users", &pairs, cursor)?);
+    }
+    Ok(response)
+}
+
+async fn create(body: Bytes, catalog: Catalog) -> Result<Ready, Problem> {
+    let user = catalog.create_user(NewUser::from_json(&body)??).await?;
+    reply::created(&UserBody::new(&user), catalog.links().user(&user.id))
+}
+
+fn no_user(message: String) -> Problem {
+    let error = FieldError { field: "id".into(), message };
+    Problem::not_found("there is no such user: its id is not one that a user can have").with_errors(vec![error])
+}
