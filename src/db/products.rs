@@ -149,13 +149,13 @@ fn name_contains(piece: &str, backend: DbBackend) -> Condition {
         let pattern = LikeExpr::new(format!("%{escaped}%")).escape('\\');
         return Condition::all().add(Expr::col((Entity, Column::ProductNameFolded)).like(pattern));
     }
-    let contains = Expr::cust_with_values("instr(product_name_folded, $1) > 0", [piece]);
+    let contains = Expr::cust_with_values("instr(product_name_folded, ?) > 0", [piece]);
     if piece.chars().count() < SHORTEST_INDEXED {
         return Condition::all().add(contains);
     }
     let phrase = format!("\"{}\"", piece.replace('"', "\"\""));
     let candidates = Expr::cust_with_values(
-        "id IN (SELECT rowid FROM product_name_pieces WHERE product_name_pieces MATCH $1)",
+        "id IN (SELECT rowid FROM product_name_pieces WHERE product_name_pieces MATCH ?)",
         [phrase],
     );
     Condition::all().add(candidates).add(contains)

@@ -47,7 +47,7 @@ pub(super) fn report(claimed: &Claimed, ending: &Ending, began: Instant) {
         image.id = job.image_id.0,
         product.id = claimed.product_id.0,
         attempt = job.attempt,
-        request_id = job.request_id.as_deref().unwrap_or_default(),
+        request_id = job.request_id.as_deref(),
     );
     let _entered = span.enter();
     match ending {

@@ -310,8 +310,9 @@ fn waiting_can_be_interrupted_and_says_how_to_go_on() {
     let words = ["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", &address, "--wait"];
     let child = shop.command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("pm starts");
     // The worker has the picture in hand now, and gets no answer.
-    let _connection = origin.accept().expect("the worker's connection");
+    let connection = origin.accept().expect("the worker's connection");
     signal("-INT", &child);
+    drop(connection);
     let output = child.wait_with_output().expect("pm ends");
     assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(130), ""));
     let told = text(&output.stderr);

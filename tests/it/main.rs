@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
 mod api;
+mod cli;
 mod engines;
 mod migrate;
+mod outage;
 mod support;
 mod worker;

@@ -1,0 +1,22 @@
+//! The `pm` binary: parse, logs, run, exit code. Everything else is in the library.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use pm::{
+    cli::{self, Arguments},
+    telemetry,
+};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // An error means that a provider is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let arguments = Arguments::parse();
+    let settings = match arguments.settings() {
+        Ok(settings) => settings,
+        Err(exit) => return exit,
+    };
+    let _guard = telemetry::init(&arguments.telemetry(&settings));
+    cli::run(arguments, settings).await
+}

@@ -1,0 +1,131 @@
+//! The command line: words in, a command run over the same catalogue as the API, an exit code out.
+//!
+//! Data goes to stdout, everything else to stderr. It knows no SQL and no HTTP.
+
+mod args;
+mod ask;
+mod failure;
+mod migrate;
+mod output;
+mod product;
+mod product_row;
+mod progress;
+mod reprocess;
+mod serve;
+mod settings;
+mod signals;
+mod user;
+mod wait;
+
+use std::{
+    io::{self, IsTerminal as _},
+    path::Path,
+    process::ExitCode,
+};
+
+pub use args::Arguments;
+
+use crate::{
+    app::{self, App},
+    config::{self, LogFormat, Settings, Source},
+    telemetry,
+};
+use args::Command;
+use failure::{Exit, Failure};
+use output::{Console, wants_colour};
+
+impl Arguments {
+    /// The settings of all layers for these words, read in the working directory.
+    ///
+    /// # Errors
+    /// The exit code, after people were told on stderr what is wrong.
+    pub fn settings(&self) -> Result<Settings, ExitCode> {
+        let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+        config::load(&self.flags(), Path::new("."), environment).map_err(|error| Failure::from(error).report().into())
+    }
+
+    /// How logs are written while these words are run.
+    pub fn telemetry(&self, settings: &Settings) -> telemetry::Config {
+        let terminal = io::stderr().is_terminal();
+        let json = match settings.log_format {
+            LogFormat::Auto => !terminal,
+            LogFormat::Pretty => false,
+            LogFormat::Json => true,
+        };
+        let pretty = telemetry::Format::Pretty { colour: wants_colour(self.global.color, terminal) };
+        // Who lists products wants to read products, not that a database was opened.
+        let unsaid = settings.source("log") == &Source::Default && !self.is_service();
+        telemetry::Config {
+            filter: if unsaid { "warn".into() } else { settings.log.clone() },
+            format: if json { telemetry::Format::Json } else { pretty },
+        }
+    }
+}
+
+/// Runs the command to its end and tells people on stderr if it failed.
+pub async fn run(arguments: Arguments, settings: Settings) -> ExitCode {
+    let mut console = Console::new(&arguments.global);
+    let outcome = Box::pin(dispatch(arguments.command, settings, &mut console)).await;
+    // What a failed command had found before is written all the same.
+    let flushed = console.flush().map_err(Failure::from);
+    match outcome.and_then(|exit| flushed.map(|()| exit)) {
+        Ok(exit) => exit.into(),
+        Err(failure) => failure.report().into(),
+    }
+}
+
+async fn dispatch(command: Command, settings: Settings, console: &mut Console) -> Result<Exit, Failure> {
+    const UNCHANGED: &str = "the same command begins anew";
+    let stop = signals::listen();
+    match command {
+        Command::Serve(_) => Box::pin(serve::serve(settings, stop)).await,
+        Command::Worker(_) => Box::pin(serve::work(settings, stop)).await,
+        Command::Config => settings::run(&settings, console),
+        Command::Migrate(command) => {
+            let hint = "`pm migrate status` shows how far it came; the same command goes on";
+            signals::unless_stopped(&stop, hint, migrate::run(command, &settings, console)).await
+        }
+        Command::User(command) => {
+            let work = async { user::run(command, &build(settings).await?.catalog, console).await };
+            signals::unless_stopped(&stop, UNCHANGED, work).await
+        }
+        Command::Product(command) => {
+            let app = signals::unless_stopped(&stop, UNCHANGED, build(settings)).await?;
+            Box::pin(product::run(command, &app, console, &stop)).await
+        }
+        Command::Reprocess(command) => {
+            let app = signals::unless_stopped(&stop, UNCHANGED, build(settings)).await?;
+            reprocess::run(command, &app, console, &stop).await
+        }
+    }
+}
+
+async fn build(settings: Settings) -> Result<App, Failure> {
+    Ok(Box::pin(App::build(settings)).await?)
+}
+
+impl From<app::Error> for Failure {
+    fn from(error: app::Error) -> Self {
+        let hint = match &error {
+            app::Error::OldSchema { .. } => {
+                Some("`pm migrate up` brings it up to date; PM_AUTO_MIGRATE=true does so at each start")
+            }
+            app::Error::Setting(_) | app::Error::DataDirectory { .. } => {
+                Some("`pm config` shows every setting and where it is set")
+            }
+            error if error.is_transient() => Some("`pm config` shows which address is used and where it is set"),
+            _ => None,
+        };
+        let exit = match &error {
+            app::Error::Setting(_) => Exit::Usage,
+            error if error.is_transient() => Exit::Unreachable,
+            _ => Exit::Failed,
+        };
+        let failure = Self::because(exit, error);
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}

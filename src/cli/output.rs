@@ -1,0 +1,303 @@
+//! Data to stdout in the form that was asked for: table, JSON, NDJSON, CSV or ids alone. Everything else: to stderr.
+
+use std::{
+    io::{self, BufWriter, IsTerminal as _, Stdout, Write},
+    iter,
+};
+
+use comfy_table::{Attribute, Cell, ColumnConstraint, ContentArrangement, Table, Width, presets};
+use serde::Serialize;
+
+use super::args::{Color, Format, Global};
+use crate::clock::Timestamp;
+
+/// On a terminal narrower than this, cells are left whole.
+const NARROWEST: u16 = 60;
+
+/// Something that is listed; `Serialize` gives the API's own JSON.
+pub(super) trait Row: Serialize {
+    /// The heads of the table's columns.
+    const COLUMNS: &'static [&'static str];
+    /// The heads of the CSV.
+    const FIELDS: &'static [&'static str];
+    /// What `--quiet` shows.
+    fn id(&self) -> String;
+    /// The table's cells.
+    fn cells(&self) -> Vec<String>;
+    /// The CSV's fields.
+    fn fields(&self) -> Vec<String>;
+    /// One row alone, as names and values.
+    fn details(&self) -> Vec<(&'static str, String)> {
+        Self::COLUMNS.iter().copied().zip(self.cells()).collect()
+    }
+}
+
+/// Where a command's data goes.
+pub(super) struct Console<W: Write = BufWriter<Stdout>> {
+    out: W,
+    format: Format,
+    quiet: bool,
+    /// Whether somebody looks at it.
+    terminal: bool,
+    colour: bool,
+}
+
+impl Console {
+    /// Stdout as the flags ask for it.
+    pub(super) fn new(global: &Global) -> Self {
+        let terminal = io::stdout().is_terminal();
+        Self {
+            out: BufWriter::new(io::stdout()),
+            format: global.output,
+            quiet: global.quiet,
+            terminal,
+            colour: wants_colour(global.color, terminal),
+        }
+    }
+}
+
+/// Whether colours go to a stream that is a terminal or not.
+pub(super) fn wants_colour(color: Color, terminal: bool) -> bool {
+    match color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+    }
+}
+
+impl<W: Write> Console<W> {
+    /// Whether nothing is said beside the ids.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// The form of the data.
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// A sentence to stderr, unless `--quiet`.
+    pub(super) fn say(&self, sentence: &str) {
+        if !self.quiet {
+            // Nobody is left to tell if stderr is closed.
+            let _ = writeln!(io::stderr(), "{sentence}");
+        }
+    }
+
+    /// A plain line of data.
+    pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.out, "{text}")
+    }
+
+    /// One thing, such as what `get` finds.
+    pub(super) fn single<R: Row>(&mut self, row: &R) -> io::Result<()> {
+        if self.quiet {
+            return self.line(&row.id());
+        }
+        match self.format {
+            Format::Table => self.details(&row.details()),
+            Format::Json if self.terminal => {
+                serde_json::to_writer_pretty(&mut self.out, row)?;
+                writeln!(self.out)
+            }
+            Format::Json | Format::Ndjson => self.json_line(row),
+            Format::Csv => self.csv([R::FIELDS.iter().map(ToString::to_string).collect(), row.fields()]),
+        }
+    }
+
+    /// Anything as one line of JSON.
+    pub(super) fn json_line(&mut self, value: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut self.out, value)?;
+        writeln!(self.out)
+    }
+
+    /// Names and values below each other.
+    pub(super) fn details(&mut self, details: &[(&str, String)]) -> io::Result<()> {
+        let mut table = self.new_table();
+        for (name, value) in details {
+            table.add_row([Cell::new(name), self.cell(value)]);
+        }
+        self.write_table(table)
+    }
+
+    /// A table of its own.
+    pub(super) fn table(&mut self, columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> io::Result<()> {
+        let mut table = self.new_table();
+        table.set_header(self.head(columns));
+        for row in rows {
+            table.add_row(row.iter().map(|text| self.cell(text)));
+        }
+        self.write_table(table)
+    }
+
+    /// Begins a list whose rows come page by page.
+    pub(super) fn list(&mut self) -> List<'_, W> {
+        List { console: self, begun: false, rows: 0, widths: Vec::new() }
+    }
+
+    /// Hands over what is still buffered.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    fn csv(&mut self, records: impl IntoIterator<Item = Vec<String>>) -> io::Result<()> {
+        let mut writer = csv::Writer::from_writer(&mut self.out);
+        for record in records {
+            writer.write_record(record)?;
+        }
+        writer.flush()
+    }
+
+    /// Without rules, so that pages under each other are one table and words are easily copied.
+    fn new_table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        if self.colour {
+            table.enforce_styling();
+        } else {
+            table.force_no_tty();
+        }
+        table
+    }
+
+    /// The same, with cells that are broken to fit the terminal.
+    fn new_list(&self) -> Table {
+        let mut table = self.new_table();
+        if self.terminal && table.width().is_some_and(|width| width >= NARROWEST) {
+            table.set_content_arrangement(ContentArrangement::Dynamic);
+        }
+        table
+    }
+
+    fn head(&self, columns: &[&str]) -> Vec<Cell> {
+        let cell = |column: &&str| Cell::new(column.to_uppercase());
+        columns
+            .iter()
+            .map(cell)
+            .map(|cell| if self.colour { cell.add_attribute(Attribute::Bold) } else { cell })
+            .collect()
+    }
+
+    /// A cell, coloured where it is a status.
+    fn cell(&self, text: &str) -> Cell {
+        let cell = Cell::new(printable(text));
+        if !self.colour {
+            return cell;
+        }
+        match text {
+            "ready" | "yes" => cell.fg(comfy_table::Color::Green),
+            "processing" | "pending" => cell.fg(comfy_table::Color::Yellow),
+            "failed" | "no" => cell.fg(comfy_table::Color::Red),
+            _ => cell,
+        }
+    }
+
+    fn write_table(&mut self, mut table: Table) -> io::Result<()> {
+        if let Some(first) = table.column_mut(0) {
+            first.set_padding((0, 1));
+        }
+        table.lines().try_for_each(|line| writeln!(self.out, "{}", line.trim_end()))
+    }
+}
+
+/// A list under way: the same output for one page as for all of them, in the memory of one.
+pub(super) struct List<'a, W: Write = BufWriter<Stdout>> {
+    console: &'a mut Console<W>,
+    begun: bool,
+    rows: u64,
+    /// Of the first page's columns, so that the pages after it stand under it.
+    widths: Vec<u16>,
+}
+
+impl<W: Write> List<'_, W> {
+    /// Writes the next rows; a list has at least one page, which may be empty.
+    pub(super) fn page<R: Row>(&mut self, rows: &[R]) -> io::Result<()> {
+        let first = !std::mem::replace(&mut self.begun, true);
+        match self.console.format {
+            _ if self.console.quiet => rows.iter().try_for_each(|row| self.console.line(&row.id()))?,
+            Format::Table => self.table_page(rows)?,
+            Format::Json => {
+                for (row, before) in rows.iter().zip(self.rows..) {
+                    self.console.out.write_all(if before == 0 { b"{\"items\":[\n" } else { b",\n" })?;
+                    serde_json::to_writer(&mut self.console.out, row)?;
+                }
+            }
+            Format::Ndjson => rows.iter().try_for_each(|row| self.console.json_line(row))?,
+            Format::Csv => {
+                let head = first.then(|| R::FIELDS.iter().map(ToString::to_string).collect());
+                self.console.csv(head.into_iter().chain(rows.iter().map(Row::fields)))?;
+            }
+        }
+        self.rows += rows.len() as u64;
+        // A reader at the other end of a pipe sees each page at once.
+        self.console.flush()
+    }
+
+    /// Ends the list; `next_cursor` is where it could go on.
+    pub(super) fn finish(self, next_cursor: Option<&str>) -> io::Result<()> {
+        let (empty, console) = (self.rows == 0, self.console);
+        if console.quiet {
+            return Ok(());
+        }
+        if console.format == Format::Json {
+            console.out.write_all(if empty { b"{\"items\":[" } else { b"\n" })?;
+            console.out.write_all(b"],\"next_cursor\":")?;
+            serde_json::to_writer(&mut console.out, &next_cursor)?;
+            return console.out.write_all(b"}\n");
+        }
+        if empty && console.format == Format::Table {
+            console.say("nothing found");
+        }
+        if let Some(cursor) = next_cursor {
+            console.say(&format!("there is more: --all, or --cursor {cursor}"));
+        }
+        Ok(())
+    }
+
+    fn table_page<R: Row>(&mut self, rows: &[R]) -> io::Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let first = self.rows == 0;
+        let mut table = self.console.new_list();
+        if first {
+            table.set_header(self.console.head(R::COLUMNS));
+        }
+        for row in rows {
+            table.add_row(row.cells().iter().map(|text| self.console.cell(text)));
+        }
+        if first {
+            self.widths = table.column_max_content_widths();
+        } else {
+            // The spaces around the content, of which the first column has only the one behind it.
+            let spaces = iter::once(1).chain(iter::repeat(2));
+            let widths = self.widths.iter().zip(spaces).map(|(content, spaces)| content + spaces);
+            table.set_constraints(widths.map(|width| ColumnConstraint::LowerBoundary(Width::Fixed(width))));
+        }
+        self.console.write_table(table)
+    }
+}
+
+/// A moment for people: the fraction of its second is left to the other formats.
+pub(super) fn seconds(moment: Timestamp) -> String {
+    let text = moment.to_string();
+    text.split_once('.').map_or(text.clone(), |(whole, _)| format!("{whole}Z"))
+}
+
+/// `1 picture`, `2 pictures`.
+pub(super) fn pictures(count: u64) -> String {
+    if count == 1 { "1 picture".into() } else { format!("{count} pictures") }
+}
+
+/// `text` on one line and without the characters by which a terminal can be steered.
+fn printable(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' | '\r' | '\t' => ' ',
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    text.chars().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests;

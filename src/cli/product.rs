@@ -1,0 +1,204 @@
+//! `pm product`: add, list, get.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use tokio::io::AsyncReadExt as _;
+
+use super::{
+    args::{self, Format, ProductAdd, ProductList},
+    failure::{Exit, Failure},
+    output::Console,
+    product_row::ProductRow,
+    signals::unless_stopped,
+    user::flag,
+    wait::{self, Wait},
+};
+use crate::{
+    app::App,
+    catalog::{self, Catalog},
+    domain::{ImageSource, NewProduct, Product, ProductDraft, ProductId, ProductQuery},
+    stop::Stop,
+};
+
+/// Runs one of the commands.
+pub(super) async fn run(
+    command: args::Product,
+    app: &App,
+    console: &mut Console,
+    stop: &Stop,
+) -> Result<Exit, Failure> {
+    const AGAIN: &str = "nothing was changed; the same command begins anew";
+    match command {
+        args::Product::Add(new) => return add(new, app, console, stop).await,
+        args::Product::List(wanted) => unless_stopped(stop, AGAIN, list(&wanted, &app.catalog, console)).await?,
+        args::Product::Get { id } => {
+            let product = app.catalog.product(ProductId(id)).await?;
+            show(&product, &app.catalog, console)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+async fn add(new: ProductAdd, app: &App, console: &mut Console, stop: &Stop) -> Result<Exit, Failure> {
+    const STORED: &str = "whether the product was added is not known; `pm product list --sort -id` shows";
+    let catalog = &app.catalog;
+    let waits = new.wait;
+    let limit = app.settings.fetch_max_bytes;
+    let product = unless_stopped(stop, STORED, create(new, catalog, limit)).await?;
+    if !waits {
+        show(&product, catalog, console)?;
+        let idle = product.images.iter().any(|image| !image.status.is_final());
+        if idle && console.format() == Format::Table {
+            console.say("a running `pm serve` or `pm worker` makes its pictures");
+        }
+        return Ok(Exit::Done);
+    }
+    let images: Vec<_> = product.images.iter().map(|image| image.id).collect();
+    let hint = format!(
+        "product {0} is stored; a running `pm serve` or `pm worker` goes on with its pictures, `pm product get {0}` \
+         shows how far they are",
+        product.id
+    );
+    let outcome = wait::until_final(app, &images, Wait { quiet: console.is_quiet(), hint: &hint }, stop).await?;
+    show(&catalog.product(product.id).await?, catalog, console)?;
+    Ok(outcome.exit())
+}
+
+async fn create(new: ProductAdd, catalog: &Catalog, limit: u64) -> Result<Product, Failure> {
+    let images = new.images;
+    let is_address = |image: &str| {
+        let scheme = image.split_once("://").map_or("", |(scheme, _)| scheme);
+        scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
+    };
+    let draft = ProductDraft {
+        user_id: Some(new.user_id),
+        product_name: Some(new.name),
+        product_description: new.description,
+        // A file has no key before it is stored, and it is stored only once everything else is right.
+        product_images: images
+            .iter()
+            .map(|image| match is_address(image) {
+                true => ImageSource::Url(image.clone()),
+                false => ImageSource::Stored(String::new()),
+            })
+            .collect(),
+        product_price: Some(new.price),
+    };
+    let spell = |field: &str| spell(field, &images);
+    let mut product =
+        NewProduct::parse(draft, catalog.policy()).map_err(|invalid| Failure::invalid(&invalid, spell))?;
+    for (place, image) in images.iter().enumerate().filter(|(_, image)| !is_address(image)) {
+        product.product_images[place] = store(image, catalog, limit).await?;
+    }
+    catalog.create(product, None).await.map_err(|error| match error {
+        catalog::Error::Invalid(invalid) => Failure::invalid(&invalid, spell),
+        error => error.into(),
+    })
+}
+
+/// `product_name` is `--name`, `product_images[1]` is `--image` with what was given there.
+fn spell(field: &str, images: &[String]) -> String {
+    let place = field.strip_prefix("product_images[").and_then(|rest| rest.strip_suffix(']')?.parse::<usize>().ok());
+    match (place.and_then(|place| images.get(place)), field) {
+        (Some(image), _) => format!("--image {image}:"),
+        (None, "product_images") => "--image".into(),
+        (None, field) => flag(field.strip_prefix("product_").unwrap_or(field)),
+    }
+}
+
+/// Stores a picture of this machine.
+async fn store(file: &str, catalog: &Catalog, limit: u64) -> Result<ImageSource, Failure> {
+    let about = |reason: String| Failure::new(Exit::Usage, format!("--image {file}: {reason}"));
+    let bytes = read(Path::new(file), limit).await.map_err(about)?;
+    catalog.store_source(bytes).await.map_err(|error| match error {
+        catalog::Error::Invalid(invalid) => {
+            let reasons: Vec<_> = invalid.errors.into_iter().map(|error| error.message).collect();
+            about(reasons.join("; "))
+        }
+        error => Failure::from(error).context(format!("{file} cannot be stored")),
+    })
+}
+
+async fn read(path: &Path, limit: u64) -> Result<Bytes, String> {
+    let unreadable = |error: std::io::Error| format!("it cannot be read: {error}");
+    let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
+    let metadata = file.metadata().await.map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err("it is a directory".into());
+    }
+    let mut bytes = Vec::with_capacity(metadata.len().min(limit) as usize);
+    // One byte more than is allowed tells whether there is too much, also of a pipe whose size nobody knows.
+    file.take(limit + 1).read_to_end(&mut bytes).await.map_err(unreadable)?;
+    if bytes.len() as u64 > limit {
+        return Err(format!("it has more than {limit} bytes, which is the most that is read (PM_FETCH_MAX_BYTES)"));
+    }
+    Ok(bytes.into())
+}
+
+async fn list(wanted: &ProductList, catalog: &Catalog, console: &mut Console) -> Result<(), Failure> {
+    let mut cursor = wanted.paging.cursor.clone();
+    let mut list = console.list();
+    loop {
+        let query = query(wanted, cursor.as_deref())?;
+        let page = catalog.list(&query).await?;
+        let rows: Vec<_> = page.items.iter().map(|product| ProductRow::new(product, catalog.links())).collect();
+        list.page(&rows)?;
+        cursor = page.next_cursor;
+        if cursor.is_none() || !wanted.paging.all {
+            return Ok(list.finish(cursor.as_deref())?);
+        }
+    }
+}
+
+fn query(wanted: &ProductList, cursor: Option<&str>) -> Result<ProductQuery, Failure> {
+    let pairs = [
+        ("user_id", wanted.user_id.as_deref()),
+        ("min_price", wanted.min_price.as_deref()),
+        ("max_price", wanted.max_price.as_deref()),
+        ("name", wanted.name.as_deref()),
+        ("status", wanted.status.as_deref()),
+        ("sort", wanted.sort.as_deref()),
+        ("limit", wanted.paging.page_size()),
+        ("cursor", cursor),
+    ];
+    let given = pairs.into_iter().filter_map(|(name, value)| value.map(|value| (name, value)));
+    ProductQuery::parse(given).map_err(|invalid| Failure::invalid(&invalid, flag))
+}
+
+fn show(product: &Product, catalog: &Catalog, console: &mut Console) -> Result<(), Failure> {
+    let row = ProductRow::new(product, catalog.links());
+    console.single(&row)?;
+    if console.format() == Format::Table && !console.is_quiet() && !product.images.is_empty() {
+        let (columns, rows) = row.images();
+        console.line("")?;
+        console.table(columns, rows)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_spelled_as_flags() {
+        let images = ["a.jpg".to_owned(), "http://10.0.0.1/b".to_owned()];
+        assert_eq!(spell("product_name", &images), "--name");
+        assert_eq!(spell("user_id", &images), "--user-id");
+        assert_eq!(spell("product_images", &images), "--image");
+        assert_eq!(spell("product_images[1]", &images), "--image http://10.0.0.1/b:");
+        assert_eq!(spell("product_images[7]", &images), "--images[7]");
+    }
+
+    #[tokio::test]
+    async fn a_file_over_the_limit_is_not_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("picture");
+        std::fs::write(&file, [0; 100]).expect("a file");
+        assert_eq!(read(&file, 100).await.map(|bytes| bytes.len()), Ok(100));
+        assert!(read(&file, 99).await.expect_err("too much").contains("99 bytes"));
+        assert!(read(directory.path(), 99).await.expect_err("no file").contains("directory"));
+        assert!(read(&directory.path().join("none"), 99).await.is_err());
+    }
+}

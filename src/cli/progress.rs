@@ -1,0 +1,81 @@
+//! How far a long command is, to stderr: a bar on a terminal, a line each ten seconds elsewhere, `--quiet` nothing.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// What takes less time than this shows nothing.
+const SHOWN_AFTER: Duration = Duration::from_secs(1);
+/// Without a terminal there is a line this often.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// How far a command is.
+pub(super) struct Progress {
+    label: &'static str,
+    total: u64,
+    began: Instant,
+    shape: Shape,
+}
+
+enum Shape {
+    Bar { bar: ProgressBar, hidden: bool },
+    Lines { last: Instant },
+    Silent,
+}
+
+impl Progress {
+    /// Progress of `total` pictures, called `label`: `queueing`, `processing`.
+    pub(super) fn new(label: &'static str, total: u64, quiet: bool) -> Self {
+        let began = Instant::now();
+        let shape = if quiet {
+            Shape::Silent
+        } else if io::stderr().is_terminal() {
+            Shape::Bar { bar: bar(label, total), hidden: true }
+        } else {
+            Shape::Lines { last: began }
+        };
+        Self { label, total, began, shape }
+    }
+
+    /// `done` of them are done, `failed` of these badly.
+    pub(super) fn set(&mut self, done: u64, failed: u64) {
+        let rate = || done as f64 / self.began.elapsed().as_secs_f64().max(0.001);
+        match &mut self.shape {
+            Shape::Bar { bar, hidden } => {
+                if *hidden && self.began.elapsed() >= SHOWN_AFTER {
+                    bar.set_draw_target(ProgressDrawTarget::stderr());
+                    *hidden = false;
+                }
+                bar.set_position(done);
+                if failed > 0 {
+                    bar.set_message(format!("{failed} failed"));
+                }
+            }
+            Shape::Lines { last } if last.elapsed() >= LINE_EVERY => {
+                *last = Instant::now();
+                let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+                let line = format!("{} {done} of {}, {:.1} a second{failures}", self.label, self.total, rate());
+                // Nobody is left to tell if stderr is closed.
+                let _ = writeln!(io::stderr(), "{line}");
+            }
+            Shape::Lines { .. } | Shape::Silent => {}
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Shape::Bar { bar, .. } = &self.shape {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn bar(label: &'static str, total: u64) -> ProgressBar {
+    const TEMPLATE: &str = "{prefix} {wide_bar} {human_pos}/{human_len} {per_sec}, {eta} left {msg}";
+    let style = ProgressStyle::with_template(TEMPLATE).expect("the template is well-formed");
+    ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden()).with_style(style).with_prefix(label)
+}

@@ -1,0 +1,90 @@
+//! `pm serve` and `pm worker`: what runs until it is stopped.
+
+use std::{io, net::SocketAddr, num::NonZeroUsize, thread};
+
+use tokio::net::TcpListener;
+
+use super::failure::{Exit, Failure};
+use crate::{app::App, config::Settings, stop::Stop};
+
+/// Serves the API until `stop`, with a worker beside it unless the settings have none.
+pub(super) async fn serve(settings: Settings, stop: Stop) -> Result<Exit, Failure> {
+    refuse_the_open(&settings)?;
+    let workers = settings.workers;
+    let asked = settings.listen;
+    let app = App::build(settings).await?;
+    let listener = bind(asked).await?;
+    tracing::info!(workers, "serving");
+    app.serve(listener, workers, stop).await?;
+    tracing::info!("stopped");
+    Ok(Exit::Done)
+}
+
+/// Works on pictures until `stop`.
+pub(super) async fn work(settings: Settings, stop: Stop) -> Result<Exit, Failure> {
+    // No workers is a wish about `serve`; whoever starts a worker wants one.
+    let concurrency = match settings.workers {
+        0 => thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        workers => workers,
+    };
+    let asked = settings.worker_listen;
+    let app = App::build(settings).await?;
+    let status = match asked {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    tracing::info!(concurrency, "working on pictures");
+    app.work(concurrency, status, stop).await?;
+    tracing::info!("stopped");
+    Ok(Exit::Done)
+}
+
+/// Nobody has to prove who they are, so whoever reaches the address may do everything.
+fn refuse_the_open(settings: &Settings) -> Result<(), Failure> {
+    if settings.auth_off || settings.listen.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    let sentence =
+        format!("{} can be reached from other machines, and nobody has to prove who they are", settings.listen);
+    Err(Failure::new(Exit::Usage, sentence)
+        .hint("PM_AUTH=off says that this is meant; --listen 127.0.0.1:8080 serves this machine only"))
+}
+
+async fn bind(asked: SocketAddr) -> Result<TcpListener, Failure> {
+    let listener = TcpListener::bind(asked).await.map_err(|error| taken(asked, error))?;
+    let address = listener.local_addr().map_err(|error| taken(asked, error))?;
+    tracing::info!("listening on http://{address}");
+    Ok(listener)
+}
+
+fn taken(address: SocketAddr, error: io::Error) -> Failure {
+    let in_use = error.kind() == io::ErrorKind::AddrInUse;
+    let failure = Failure::because(Exit::Failed, error).context(format!("cannot listen on {address}"));
+    if in_use { failure.hint("--listen takes another address; port 0 takes a free one") } else { failure }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn only_this_machine_is_served_unless_the_opposite_is_said() {
+        let nowhere = tempfile::tempdir().expect("a directory");
+        let refused = |variables: &[(&str, &str)]| {
+            let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+            let directory: &Path = nowhere.path();
+            let settings = config::load(&config::Flags::default(), directory, variables).expect("right settings");
+            refuse_the_open(&settings).err().map(|failure| failure.to_string())
+        };
+        assert_eq!(refused(&[]), None);
+        assert_eq!(refused(&[("PM_LISTEN", "[::1]:80")]), None);
+        assert_eq!(refused(&[("PM_LISTEN", "0.0.0.0:80"), ("PM_AUTH", "off")]), None);
+        for address in ["0.0.0.0:80", "[::]:80", "192.168.1.2:80"] {
+            let told = refused(&[("PM_LISTEN", address)]).expect("refused");
+            assert!(told.contains(address) && told.contains("hint: PM_AUTH=off"), "{told}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends the process at once.
+
+use std::process;
+
+use super::failure::{Exit, Failure};
+use crate::stop::{self, Stop};
+
+/// Listens from now on; what is returned hears the first signal.
+pub(super) fn listen() -> Stop {
+    let (stopper, stop) = stop::channel();
+    tokio::spawn(async move {
+        let mut signals = Signals::new();
+        signals.next().await;
+        stopper.stop();
+        signals.next().await;
+        process::exit(Exit::Interrupted as i32);
+    });
+    stop
+}
+
+/// Runs `work` unless a signal comes first; `hint` says how to go on then.
+pub(super) async fn unless_stopped<T>(
+    stop: &Stop,
+    hint: &str,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut stop = stop.clone();
+    tokio::select! {
+        outcome = work => outcome,
+        () = stop.wanted() => Err(Failure::interrupted(hint)),
+    }
+}
+
+#[cfg(unix)]
+struct Signals {
+    terminate: Option<tokio::signal::unix::Signal>,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> Self {
+        // Without a handler SIGTERM ends the process at once, which is no reason not to run.
+        Self { terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok() }
+    }
+
+    async fn next(&mut self) {
+        match &mut self.terminate {
+            Some(terminate) => tokio::select! {
+                () = interrupt() => (),
+                _ = terminate.recv() => (),
+            },
+            None => interrupt().await,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) {
+        interrupt().await;
+    }
+}
+
+async fn interrupt() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

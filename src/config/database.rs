@@ -1,0 +1,165 @@
+//! Which database: from `DATABASE_URL`, or put together from `DB_HOST` and its siblings. It opens nothing.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use url::Url;
+
+use super::{resolve::Resolver, secret::redact};
+
+/// The database that holds the truth.
+#[derive(Clone, PartialEq, Eq)]
+pub enum DatabaseUrl {
+    /// A file on this machine, made if it is not there.
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A PostgreSQL server.
+    Postgres {
+        /// Its address with user, password and database, percent-encoded.
+        url: String,
+    },
+}
+
+impl DatabaseUrl {
+    /// Reads `sqlite://relative.db`, `sqlite:///absolute.db` or `postgres://…`; `{data_dir}` stands for `data_dir`.
+    ///
+    /// # Errors
+    /// A sentence without the address itself, which may hold a password.
+    pub fn parse(text: &str, data_dir: &Path) -> Result<Self, String> {
+        if let Some(file) = text.strip_prefix("sqlite:") {
+            return parse_sqlite(file, data_dir);
+        }
+        let url = Url::parse(text).map_err(|error| format!("is no address: {error}"))?;
+        match url.scheme() {
+            "postgres" | "postgresql" => Ok(Self::Postgres { url: text.to_owned() }),
+            _ => Err("has another scheme".into()),
+        }
+    }
+}
+
+fn parse_sqlite(file: &str, data_dir: &Path) -> Result<DatabaseUrl, String> {
+    let file = file.strip_prefix("//").unwrap_or(file);
+    // Other tools want this said; pm makes a missing file anyway.
+    let file = file.strip_suffix("?mode=rwc").unwrap_or(file);
+    if file.is_empty() {
+        return Err("names no file".into());
+    }
+    if file.contains(":memory:") {
+        return Err("must be a file: what is kept in memory is lost with each connection".into());
+    }
+    if file.contains('?') {
+        return Err("has parameters that are not known".into());
+    }
+    let path = match file.strip_prefix("{data_dir}/") {
+        Some(inside) => data_dir.join(inside),
+        None => PathBuf::from(file),
+    };
+    Ok(DatabaseUrl::Sqlite { path })
+}
+
+/// Without the password.
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite { path } => write!(f, "sqlite://{}", path.display()),
+            Self::Postgres { url } => f.write_str(&redact(url)),
+        }
+    }
+}
+
+/// Without the password.
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DatabaseUrl({self})")
+    }
+}
+
+/// The database of the highest layer that names one.
+///
+/// In one layer `DATABASE_URL` wins over `DB_*`. A layer names a database by parts if it has `DB_HOST` or `DB_NAME`;
+/// the other parts alone do not, so that a `DB_PASSWORD` or a `DB_PORT` that happens to be in the environment cannot turn
+/// a `DATABASE_URL` of a file off. Once parts count, each is taken from the highest layer that has it.
+pub(super) fn resolve(resolver: &mut Resolver<'_>, data_dir: Option<&Path>) -> Option<DatabaseUrl> {
+    let whole = resolver.rank("database_url");
+    let parts = resolver.rank("db_host").max(resolver.rank("db_name"));
+    if parts > whole {
+        return from_parts(resolver).map(|url| DatabaseUrl::Postgres { url });
+    }
+    let data_dir = data_dir?;
+    resolver.take("database_url", |text| DatabaseUrl::parse(text, data_dir))
+}
+
+fn from_parts(resolver: &mut Resolver<'_>) -> Option<String> {
+    let host = resolver.optional("db_host", |text| Ok(text.to_owned()));
+    let port = resolver.optional("db_port", |text| text.parse::<u16>().map_err(|_| "is no port".into()));
+    let user = resolver.optional("db_user", |text| Ok(text.to_owned()));
+    let password = resolver.optional("db_password", |text| Ok(text.to_owned()));
+    let name = resolver.optional("db_name", |text| Ok(text.to_owned()));
+    Some(assemble(
+        host?.as_deref().unwrap_or("localhost"),
+        port?.unwrap_or(5432),
+        user?.as_deref().unwrap_or("postgres"),
+        password?.as_deref(),
+        name?.as_deref(),
+    ))
+}
+
+fn assemble(host: &str, port: u16, user: &str, password: Option<&str>, name: Option<&str>) -> String {
+    let is_ipv6 = host.contains(':') && !host.starts_with('[');
+    let host = if is_ipv6 { format!("[{host}]") } else { encode(host, b"[]:") };
+    let password = password.map(|password| format!(":{}", encode(password, b""))).unwrap_or_default();
+    let name = name.map(|name| encode(name, b"")).unwrap_or_default();
+    format!("postgres://{}{password}@{host}:{port}/{name}", encode(user, b""))
+}
+
+/// Percent-encodes every byte that is neither unreserved in an address nor in `kept`.
+fn encode(text: &str, kept: &[u8]) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sqlite(path: &str) -> Result<DatabaseUrl, String> {
+        Ok(DatabaseUrl::Sqlite { path: path.into() })
+    }
+
+    #[test]
+    fn files_are_relative_absolute_or_in_the_data_directory() {
+        let parse = |text| DatabaseUrl::parse(text, Path::new("/var/lib/pm"));
+        assert_eq!(parse("sqlite://shop.db"), sqlite("shop.db"));
+        assert_eq!(parse("sqlite:///srv/shop.db?mode=rwc"), sqlite("/srv/shop.db"));
+        assert_eq!(parse("sqlite://{data_dir}/pm.db"), sqlite("/var/lib/pm/pm.db"));
+        for text in ["sqlite://", "sqlite::memory:", "sqlite://a.db?cache=shared", "mysql://db/pm", "pm.db"] {
+            assert!(parse(text).is_err(), "{text} was taken");
+        }
+    }
+
+    #[test]
+    fn parts_are_encoded_into_an_address() {
+        let url = assemble("db.internal", 5433, "shop", Some("p@ss/w%rd:1"), Some("product db"));
+        assert_eq!(url, "postgres://shop:p%40ss%2Fw%25rd%3A1@db.internal:5433/product%20db");
+        let url = assemble("::1", 5432, "shop", None, None);
+        assert_eq!(url, "postgres://shop@[::1]:5432/");
+        assert!(Url::parse(&url).is_ok());
+    }
+
+    #[test]
+    fn passwords_are_never_shown() {
+        let database = DatabaseUrl::parse("postgres://shop:s3cret@db/pm", Path::new(".")).expect("an address");
+        assert!(!format!("{database} {database:?}").contains("s3cret"));
+    }
+}

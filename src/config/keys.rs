@@ -1,0 +1,87 @@
+//! The names of all settings: in a file, in the environment, as a flag, and what may stand in each.
+
+/// One setting's names and what it takes.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// Its name in a file and in messages.
+    pub name: &'static str,
+    /// Its names in the environment; the first that is set wins.
+    pub environment: &'static [&'static str],
+    /// Its flag, if it has one.
+    pub flag: Option<&'static str>,
+    /// Whether a file may set it.
+    pub in_files: bool,
+    /// Whether its value may hold a password, so that no message repeats it.
+    pub secret: bool,
+    /// What may stand in it, as the end of the sentence "allowed is …".
+    pub allowed: &'static str,
+}
+
+const fn key(name: &'static str, environment: &'static [&'static str], allowed: &'static str) -> Key {
+    Key { name, environment, flag: None, in_files: true, secret: false, allowed }
+}
+
+impl Key {
+    const fn flag(self, flag: &'static str) -> Self {
+        Self { flag: Some(flag), ..self }
+    }
+
+    const fn secret(self) -> Self {
+        Self { secret: true, ..self }
+    }
+
+    const fn environment_only(self) -> Self {
+        Self { in_files: false, ..self }
+    }
+
+    /// The key called `name`.
+    pub(super) fn find(name: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+}
+
+const BOOLEAN: &str = "true or false";
+
+/// Every setting, in the order of `config.default.toml`.
+pub(super) const KEYS: &[Key] = &[
+    key("data_dir", &["PM_DATA_DIR"], "a directory").flag("--data-dir"),
+    key("database_url", &["DATABASE_URL"], "sqlite://FILE or postgres://USER:PASSWORD@HOST:PORT/NAME")
+        .flag("--database-url")
+        .secret(),
+    key("db_host", &["DB_HOST"], "a host's name or address").environment_only(),
+    key("db_port", &["DB_PORT"], "a port from 1 to 65535").environment_only(),
+    key("db_user", &["DB_USER"], "a user of the database").environment_only(),
+    key("db_password", &["DB_PASSWORD"], "that user's password").environment_only().secret(),
+    key("db_name", &["DB_NAME"], "a database's name").environment_only(),
+    key("auto_migrate", &["PM_AUTO_MIGRATE"], "true, false or auto"),
+    key("redis_url", &["REDIS_URL"], "redis://HOST:PORT or rediss://HOST:PORT").flag("--redis-url").secret(),
+    key("redis_addr", &["REDIS_ADDR"], "HOST:PORT").environment_only(),
+    key("redis_prefix", &["PM_REDIS_PREFIX"], "1 to 64 letters, digits and any of `-_.:`"),
+    key("rabbitmq_url", &["RABBITMQ_URL"], "amqp://USER:PASSWORD@HOST:PORT/ or amqps://…")
+        .flag("--rabbitmq-url")
+        .secret(),
+    key("rabbitmq_queue", &["PM_RABBITMQ_QUEUE"], "1 to 64 letters, digits and any of `-_.:`"),
+    key("storage_url", &["PM_STORAGE_URL"], "file://DIRECTORY or s3://BUCKET/PREFIX").flag("--storage-url").secret(),
+    key("listen", &["PM_LISTEN"], "an address and a port, such as 127.0.0.1:8080").flag("--listen"),
+    key("public_url", &["PM_PUBLIC_URL"], "an http or https address without query, such as https://shop.example"),
+    key("auth", &["PM_AUTH"], "off, or nothing"),
+    key("auto_users", &["PM_AUTO_USERS"], BOOLEAN),
+    key("workers", &["PM_WORKERS"], "a number from 0 to 1024, or auto").flag("--workers"),
+    key("worker_listen", &["PM_WORKER_LISTEN"], "an address and a port, such as 127.0.0.1:8081").flag("--listen"),
+    key("fetch_allow", &["PM_FETCH_ALLOW"], "networks and addresses, such as 10.1.0.0/16, separated by commas"),
+    key("fetch_max_bytes", &["PM_FETCH_MAX_BYTES"], "a size from 1 KiB to 1 GiB, such as 32 MiB"),
+    key("fetch_timeout", &["PM_FETCH_TIMEOUT"], "a time from 100ms to 1h, such as 30s"),
+    key("image_max_pixels", &["PM_IMAGE_MAX_PIXELS"], "a number of pixels from 1 to 1000000000"),
+    key("image_memory", &["PM_IMAGE_MEMORY"], "a size of at least 16 MiB, such as 512 MiB"),
+    key(
+        "log",
+        &["PM_LOG", "RUST_LOG"],
+        "error, warn, info, debug, trace or off, also by module: info,pm::worker=debug",
+    ),
+    key("log_format", &["PM_LOG_FORMAT"], "auto, pretty or json").flag("--log-format"),
+    key(
+        "presets",
+        &["PM_PRESETS"],
+        "a table of presets, each with edge, or width and height, and fit, formats, quality",
+    ),
+];

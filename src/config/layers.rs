@@ -1,0 +1,252 @@
+//! Reads each layer into names and texts; what they mean is not looked at here. It changes nothing in the environment.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
+
+use figment::{
+    Profile, Provider,
+    providers::{Format, Toml},
+    value::{Dict, Value},
+};
+
+use super::{
+    Error, Flags,
+    keys::{KEYS, Key},
+    resolve::Problem,
+    secret::redact,
+};
+
+const DEFAULTS: &str = include_str!("../../config.default.toml");
+
+/// Where a setting comes from, lowest layer first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Built in.
+    Default,
+    /// A file of settings.
+    File(PathBuf),
+    /// The `.env` file of the working directory.
+    DotEnv,
+    /// The process's environment.
+    Environment,
+    /// The command line.
+    Flag,
+}
+
+impl Source {
+    /// The name that `key` has in this layer.
+    pub(super) fn spells(&self, key: &Key) -> String {
+        match self {
+            Self::Default | Self::File(_) => key.name.to_owned(),
+            Self::DotEnv | Self::Environment => key.environment.first().copied().unwrap_or(key.name).to_owned(),
+            Self::Flag => key.flag.unwrap_or(key.name).to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("the built-in defaults"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::DotEnv => f.write_str(".env"),
+            Self::Environment => f.write_str("the environment"),
+            Self::Flag => f.write_str("the command line"),
+        }
+    }
+}
+
+/// A value as a layer has it.
+#[derive(Clone, Debug)]
+pub(super) enum Raw {
+    Text(String),
+    Table(Dict),
+}
+
+impl Raw {
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::Text(text) if text.is_empty())
+    }
+}
+
+/// Everything that one layer sets, by the settings' own names.
+#[derive(Debug)]
+pub(super) struct Layer {
+    pub source: Source,
+    pub values: BTreeMap<&'static str, Raw>,
+    /// The variables that the store for pictures reads itself.
+    pub aws: BTreeMap<String, String>,
+}
+
+impl Layer {
+    fn new(source: Source) -> Self {
+        Self { source, values: BTreeMap::new(), aws: BTreeMap::new() }
+    }
+}
+
+/// Every layer, lowest first; what is unknown in one of them goes to `problems`.
+pub(super) fn read(
+    flags: &Flags,
+    directory: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+    problems: &mut Vec<Problem>,
+) -> Result<Vec<Layer>, Error> {
+    let mut layers = vec![from_toml(DEFAULTS, Source::Default, problems)?];
+    layers.extend(read_file(flags.config.as_deref(), directory, problems)?);
+    layers.extend(read_dotenv(directory, problems)?);
+    layers.push(from_variables(Source::Environment, environment, problems));
+    let mut layer = Layer::new(Source::Flag);
+    for (name, value) in flags.settings() {
+        layer.values.insert(name, Raw::Text(value.trim().to_owned()));
+    }
+    layers.push(layer);
+    Ok(layers)
+}
+
+fn read_file(named: Option<&Path>, directory: &Path, problems: &mut Vec<Problem>) -> Result<Option<Layer>, Error> {
+    let shown = named.unwrap_or(Path::new("pm.toml"));
+    match fs::read_to_string(directory.join(shown)) {
+        Ok(text) => from_toml(&text, Source::File(shown.to_owned()), problems).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => Ok(None),
+        Err(source) => Err(Error::Unreadable { path: shown.to_owned(), source }),
+    }
+}
+
+fn from_toml(text: &str, source: Source, problems: &mut Vec<Problem>) -> Result<Layer, Error> {
+    let table = parse_toml(text).map_err(|message| Error::Malformed { source_name: source.clone(), message })?;
+    let mut layer = Layer::new(source);
+    for (name, value) in table {
+        let Some(key) = Key::find(&name).filter(|key| key.in_files) else {
+            let known: Vec<_> = KEYS.iter().filter(|key| key.in_files).map(|key| key.name).collect();
+            problems.push(unknown(&layer.source, &name, &known));
+            continue;
+        };
+        match raw(value) {
+            Some(raw) => {
+                layer.values.insert(key.name, raw);
+            }
+            None => problems.push(Problem {
+                source: layer.source.clone(),
+                name,
+                message: format!("has a value of a kind that is not read; allowed is {}", key.allowed),
+            }),
+        }
+    }
+    Ok(layer)
+}
+
+/// The table that `text` holds, or why it holds none.
+pub(super) fn parse_toml(text: &str) -> Result<Dict, String> {
+    let mut profiles = Toml::string(text).data().map_err(|error| redact(error.to_string().trim_end()))?;
+    Ok(profiles.remove(&Profile::Default).unwrap_or_default())
+}
+
+/// A value of a file as text; a list becomes one text with commas.
+fn raw(value: Value) -> Option<Raw> {
+    if let Value::Dict(_, table) = value {
+        return Some(Raw::Table(table));
+    }
+    if let Value::Array(_, items) = value {
+        let texts: Option<Vec<_>> = items.iter().map(scalar).collect();
+        return texts.map(|texts| Raw::Text(texts.join(",")));
+    }
+    scalar(&value).map(Raw::Text)
+}
+
+/// A text, a number or a truth value as the text that the environment would have.
+pub(super) fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(_, text) => Some(text.trim().to_owned()),
+        Value::Bool(_, truth) => Some(truth.to_string()),
+        Value::Num(_, number) => {
+            number.to_i128().or_else(|| number.to_u128().and_then(|n| n.try_into().ok())).map(|n| n.to_string())
+        }
+        _ => None,
+    }
+}
+
+fn read_dotenv(directory: &Path, problems: &mut Vec<Problem>) -> Result<Option<Layer>, Error> {
+    let path = directory.join(".env");
+    let file = match fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(Error::Unreadable { path: ".env".into(), source }),
+    };
+    let variables: Result<Vec<_>, _> = dotenvy::from_read_iter(file).collect();
+    // The parser's own message repeats the whole line, and that line may hold a password.
+    let variables = variables.map_err(|error| Error::Malformed {
+        source_name: Source::DotEnv,
+        message: match error {
+            dotenvy::Error::LineParse(line, at) => {
+                let name = line.split_once('=').map_or("", |(name, _)| name.trim());
+                format!("the line of `{name}` cannot be read from its character {at} on; quote its value")
+            }
+            dotenvy::Error::Io(error) => error.to_string(),
+            _ => "it cannot be read".into(),
+        },
+    })?;
+    Ok(Some(from_variables(Source::DotEnv, variables, problems)))
+}
+
+fn from_variables(
+    source: Source,
+    variables: impl IntoIterator<Item = (String, String)>,
+    problems: &mut Vec<Problem>,
+) -> Layer {
+    let mut layer = Layer::new(source);
+    let variables: BTreeMap<String, String> = variables.into_iter().collect();
+    for key in KEYS {
+        let set = |name: &&&str| variables.contains_key(**name);
+        if let Some(name) = key.environment.iter().find(set) {
+            layer.values.insert(key.name, Raw::Text(variables[*name].trim().to_owned()));
+        }
+    }
+    spell_out_redis(&mut layer);
+    for (name, value) in variables {
+        if name.starts_with("AWS_") {
+            layer.aws.insert(name, value);
+        } else if is_unknown(&name, &value) {
+            let known: Vec<_> =
+                KEYS.iter().flat_map(|key| key.environment).copied().filter(|name| name.starts_with("PM_")).collect();
+            problems.push(unknown(&layer.source, &name, &known));
+        }
+    }
+    layer
+}
+
+/// `REDIS_ADDR` is another spelling of `REDIS_URL` and yields to it in the same layer.
+fn spell_out_redis(layer: &mut Layer) {
+    let Some(Raw::Text(address)) = layer.values.remove("redis_addr") else { return };
+    let has_url = layer.values.get("redis_url").is_some_and(|raw| !raw.is_empty());
+    if !has_url && !address.is_empty() {
+        layer.values.insert("redis_url", Raw::Text(format!("redis://{address}")));
+    }
+}
+
+fn is_unknown(name: &str, value: &str) -> bool {
+    name.starts_with("PM_")
+        && !KEYS.iter().any(|key| key.environment.contains(&name))
+        && !name.starts_with("PM_TEST_")
+        && name != "PM_CORPUS"
+        && !is_service_link(name, value)
+}
+
+/// Kubernetes puts variables such as `PM_SERVICE_HOST` into every container beside a service called `pm`.
+fn is_service_link(name: &str, value: &str) -> bool {
+    name.contains("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || (name.contains("_PORT") && (value.starts_with("tcp://") || value.starts_with("udp://")))
+        || name.contains("_TCP_")
+        || name.contains("_UDP_")
+}
+
+fn unknown(source: &Source, name: &str, known: &[&str]) -> Problem {
+    Problem {
+        source: source.clone(),
+        name: name.to_owned(),
+        message: format!("is not a setting; known are {}", known.join(", ")),
+    }
+}

@@ -1,0 +1,325 @@
+//! Settings: defaults < file < `.env` < environment < flags, each value checked once and remembered with its source.
+//!
+//! It reads and checks; it connects to nothing and never changes the process's environment. No password leaves it in a
+//! message or in `Debug`.
+
+mod database;
+mod keys;
+mod layers;
+mod presets;
+mod resolve;
+mod secret;
+mod values;
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tracing_subscriber::EnvFilter;
+
+pub use database::DatabaseUrl;
+pub use layers::Source;
+pub use resolve::Problem;
+pub use secret::redact;
+pub use values::{parse_duration, parse_size};
+
+use crate::{code::ErrorCode, domain::AddressPolicy, imaging::Preset};
+use layers::Layer;
+use resolve::Resolver;
+
+/// Every setting, parsed. `config.default.toml` says what each means.
+#[derive(Clone)]
+pub struct Settings {
+    /// Where pm keeps what it keeps on disk; may be relative to the working directory.
+    pub data_dir: PathBuf,
+    /// The database.
+    pub database: DatabaseUrl,
+    /// Whether the schema is brought up to date at start.
+    pub auto_migrate: bool,
+    /// The shared cache, if there is one.
+    pub redis_url: Option<String>,
+    /// What every key in Redis begins with.
+    pub redis_prefix: String,
+    /// The message broker, if there is one.
+    pub rabbitmq_url: Option<String>,
+    /// The queue's name at the broker.
+    pub rabbitmq_queue: String,
+    /// `file://DIRECTORY` or `s3://BUCKET/PREFIX`.
+    pub storage_url: String,
+    /// Every `AWS_*` variable of `.env` and the environment, for the store of pictures.
+    pub storage_environment: BTreeMap<String, String>,
+    /// Where the server listens.
+    pub listen: SocketAddr,
+    /// What stands before every link, without a slash at its end.
+    pub public_url: Option<String>,
+    /// Whether it was said outright that nobody has to prove who they are.
+    pub auth_off: bool,
+    /// Whether a product's unknown user is made.
+    pub auto_users: bool,
+    /// Pictures worked on at a time in this process; 0 is none.
+    pub workers: usize,
+    /// Where a worker answers about its health and figures, if anywhere.
+    pub worker_listen: Option<SocketAddr>,
+    /// Where pictures may come from.
+    pub fetch_policy: AddressPolicy,
+    /// The largest picture that is read, in bytes.
+    pub fetch_max_bytes: u64,
+    /// The longest that one download may take.
+    pub fetch_timeout: Duration,
+    /// Width times height of the largest picture that is decoded.
+    pub image_max_pixels: u64,
+    /// Memory for all pictures that are worked on at a time, in bytes.
+    pub image_memory: u64,
+    /// What is made of every picture, largest first.
+    pub presets: Vec<Preset>,
+    /// What is logged, as `tracing_subscriber::EnvFilter` reads it.
+    pub log: String,
+    /// How it is logged.
+    pub log_format: LogFormat,
+    sources: BTreeMap<&'static str, Source>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What the command line sets; `None` leaves a setting to the layers below.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// A file in place of `pm.toml`.
+    pub config: Option<PathBuf>,
+    /// `--data-dir`
+    pub data_dir: Option<String>,
+    /// `--database-url`
+    pub database_url: Option<String>,
+    /// `--redis-url`
+    pub redis_url: Option<String>,
+    /// `--rabbitmq-url`
+    pub rabbitmq_url: Option<String>,
+    /// `--storage-url`
+    pub storage_url: Option<String>,
+    /// `--listen`
+    pub listen: Option<String>,
+    /// `--workers`
+    pub workers: Option<String>,
+    /// `worker --listen`
+    pub worker_listen: Option<String>,
+    /// `-v`
+    pub log: Option<String>,
+    /// `--log-format`
+    pub log_format: Option<String>,
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("the settings in {} cannot be read", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file does not have the form of its kind.
+    #[error("{source_name} cannot be read as settings: {message}")]
+    Malformed {
+        /// The layer.
+        source_name: Source,
+        /// What is wrong where, without the values.
+        message: String,
+    },
+    /// Names or values that are not allowed, all of them at once.
+    #[error("{}", describe(.0))]
+    Wrong(Vec<Problem>),
+}
+
+fn describe(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+impl Error {
+    /// Always [`ErrorCode::Validation`].
+    pub const fn code(&self) -> ErrorCode {
+        ErrorCode::Validation
+    }
+
+    /// Never: settings do not become right by themselves.
+    pub const fn is_transient(&self) -> bool {
+        false
+    }
+}
+
+/// Reads all layers. `directory` is where `pm.toml` and `.env` are looked for, and what `--config` is relative to.
+///
+/// # Errors
+/// [`Error::Wrong`] names every unknown name and every wrong value with its layer and what is allowed.
+pub fn load(
+    flags: &Flags,
+    directory: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Settings, Error> {
+    let mut problems = Vec::new();
+    let layers = layers::read(flags, directory, environment, &mut problems)?;
+    let mut resolver = Resolver::new(&layers);
+    let settings = resolve_all(&mut resolver, &layers);
+    problems.append(&mut resolver.problems);
+    match settings {
+        Some(settings) if problems.is_empty() => Ok(settings),
+        _ => Err(Error::Wrong(problems)),
+    }
+}
+
+/// Reads every setting before the first missing one ends it, so that all wrong values are named.
+fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings> {
+    let data_dir = resolver.take("data_dir", |text| Ok(PathBuf::from(text)));
+    let database = database::resolve(resolver, data_dir.as_deref());
+    let auto_migrate = resolver.take("auto_migrate", values::automatic);
+    let redis_url = resolver.optional("redis_url", |text| values::service_url(text, &["redis", "rediss"]));
+    let redis_prefix = resolver.take("redis_prefix", values::plain_name);
+    let rabbitmq_url = resolver.optional("rabbitmq_url", |text| values::service_url(text, &["amqp", "amqps"]));
+    let rabbitmq_queue = resolver.take("rabbitmq_queue", values::plain_name);
+    let storage_url = resolver.take("storage_url", values::storage_url);
+    let listen = resolver.take("listen", values::listen);
+    let public_url = resolver.optional("public_url", values::public_url);
+    let auth = resolver.optional("auth", |text| if text == "off" { Ok(()) } else { Err("is not known".into()) });
+    let auto_users = resolver.take("auto_users", values::boolean);
+    let workers = resolver.take("workers", values::workers);
+    let worker_listen = resolver.optional("worker_listen", values::listen);
+    let fetch_policy = resolver.optional("fetch_allow", AddressPolicy::parse);
+    let fetch_max_bytes = resolver.take("fetch_max_bytes", |text| values::size_within(text, 1 << 10, 1 << 30));
+    let fetch_timeout = resolver.take("fetch_timeout", |text| {
+        values::duration_within(text, Duration::from_millis(100), Duration::from_secs(3_600))
+    });
+    let image_max_pixels = resolver.take("image_max_pixels", values::pixels);
+    let image_memory = resolver.take("image_memory", |text| values::size_within(text, 16 << 20, u64::MAX));
+    let presets = resolver.take_raw("presets", presets::parse);
+    let log = resolver.take("log", log_filter);
+    let log_format = resolver.take("log_format", log_format);
+
+    let data_dir = data_dir?;
+    let database = database?;
+    Some(Settings {
+        auto_migrate: auto_migrate?.unwrap_or(matches!(database, DatabaseUrl::Sqlite { .. })),
+        storage_url: values::storage_in(&storage_url?, &data_dir)?,
+        data_dir,
+        database,
+        redis_url: redis_url?,
+        redis_prefix: redis_prefix?,
+        rabbitmq_url: rabbitmq_url?,
+        rabbitmq_queue: rabbitmq_queue?,
+        storage_environment: layers.iter().flat_map(|layer| layer.aws.clone()).collect(),
+        listen: listen?,
+        public_url: public_url?,
+        auth_off: auth?.is_some(),
+        auto_users: auto_users?,
+        workers: workers?,
+        worker_listen: worker_listen?,
+        fetch_policy: fetch_policy?.unwrap_or_default(),
+        fetch_max_bytes: fetch_max_bytes?,
+        fetch_timeout: fetch_timeout?,
+        image_max_pixels: image_max_pixels?,
+        image_memory: image_memory?,
+        presets: presets?,
+        log: log?,
+        log_format: log_format?,
+        sources: std::mem::take(&mut resolver.sources),
+    })
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    EnvFilter::builder().parse(text).map_err(|error| format!("is no filter: {error}"))?;
+    Ok(text.to_owned())
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "auto" => Ok(LogFormat::Auto),
+        "pretty" => Ok(LogFormat::Pretty),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("is not known".into()),
+    }
+}
+
+impl Flags {
+    /// The settings among the flags, by their names.
+    fn settings(&self) -> impl Iterator<Item = (&'static str, &String)> {
+        let all = [
+            ("data_dir", &self.data_dir),
+            ("database_url", &self.database_url),
+            ("redis_url", &self.redis_url),
+            ("rabbitmq_url", &self.rabbitmq_url),
+            ("storage_url", &self.storage_url),
+            ("listen", &self.listen),
+            ("workers", &self.workers),
+            ("worker_listen", &self.worker_listen),
+            ("log", &self.log),
+            ("log_format", &self.log_format),
+        ];
+        all.into_iter().filter_map(|(name, value)| value.as_ref().map(|value| (name, value)))
+    }
+}
+
+impl Settings {
+    /// Where the setting called `name` in a file comes from; the defaults if there is no such setting.
+    pub fn source(&self, name: &str) -> &Source {
+        // A database that was put together has no source of its own; its parts have.
+        let parts = ["db_host", "db_name"].into_iter().filter(|_| name == "database_url");
+        let found =
+            parts.chain([name]).find_map(|name| self.sources.get(name).filter(|source| **source != Source::Default));
+        found.unwrap_or(&Source::Default)
+    }
+
+    /// Every setting by its name in a file, as text with passwords masked, and where it comes from.
+    pub fn entries(&self) -> Vec<(&'static str, String, &Source)> {
+        let none = |value: &Option<String>| value.as_deref().map(redact).unwrap_or_default();
+        let presets: Vec<_> = self.presets.iter().map(|preset| preset.name.as_str()).collect();
+        let values = [
+            ("data_dir", self.data_dir.display().to_string()),
+            ("database_url", self.database.to_string()),
+            ("auto_migrate", self.auto_migrate.to_string()),
+            ("redis_url", none(&self.redis_url)),
+            ("redis_prefix", self.redis_prefix.clone()),
+            ("rabbitmq_url", none(&self.rabbitmq_url)),
+            ("rabbitmq_queue", self.rabbitmq_queue.clone()),
+            ("storage_url", redact(&self.storage_url)),
+            ("listen", self.listen.to_string()),
+            ("public_url", none(&self.public_url)),
+            ("auth", if self.auth_off { "off".into() } else { String::new() }),
+            ("auto_users", self.auto_users.to_string()),
+            ("workers", self.workers.to_string()),
+            ("worker_listen", self.worker_listen.map(|address| address.to_string()).unwrap_or_default()),
+            ("fetch_allow", self.fetch_policy.to_string()),
+            ("fetch_max_bytes", self.fetch_max_bytes.to_string()),
+            ("fetch_timeout", format!("{}ms", self.fetch_timeout.as_millis())),
+            ("image_max_pixels", self.image_max_pixels.to_string()),
+            ("image_memory", self.image_memory.to_string()),
+            ("log", self.log.clone()),
+            ("log_format", format!("{:?}", self.log_format).to_lowercase()),
+            ("presets", presets.join(", ")),
+        ];
+        values.into_iter().map(|(name, value)| (name, value, self.source(name))).collect()
+    }
+}
+
+/// Every setting with passwords masked; the keys of the store for pictures are left out.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.entries().into_iter().map(|(name, value, _)| (name, value))).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! Finds each setting in the highest layer that has it and gathers everything that is wrong on the way.
+
+use std::{collections::BTreeMap, fmt};
+
+use super::{
+    keys::Key,
+    layers::{Layer, Raw, Source},
+    secret::redact,
+};
+
+/// One setting that cannot be used as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The layer it stands in.
+    pub source: Source,
+    /// Its name as that layer spells it: `listen`, `PM_LISTEN`, `--listen`.
+    pub name: String,
+    /// What is wrong and what is allowed, as the rest of a sentence.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {} {}", self.name, self.source, self.message)
+    }
+}
+
+/// All layers, lowest first.
+pub(super) struct Resolver<'a> {
+    layers: &'a [Layer],
+    /// What was wrong so far.
+    pub problems: Vec<Problem>,
+    /// Where each setting was taken from.
+    pub sources: BTreeMap<&'static str, Source>,
+}
+
+impl<'a> Resolver<'a> {
+    /// `layers` begins with the defaults.
+    pub(super) fn new(layers: &'a [Layer]) -> Self {
+        Self { layers, problems: Vec::new(), sources: BTreeMap::new() }
+    }
+
+    /// The place of the highest layer that sets `name` to something, counted from the defaults at 0.
+    pub(super) fn rank(&self, name: &str) -> Option<usize> {
+        self.layers.iter().rposition(|layer| layer.values.get(name).is_some_and(|raw| !raw.is_empty()))
+    }
+
+    /// The setting `name`, which has a default; an empty text in the highest layer means that default.
+    pub(super) fn take<T>(&mut self, name: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        self.take_raw(name, |raw| match raw {
+            Raw::Text(text) => parse(text),
+            Raw::Table(_) => Err("is a table".into()),
+        })
+    }
+
+    /// The setting `name`, or `Some(None)` if it is not set.
+    pub(super) fn optional<T>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<Option<T>> {
+        match self.found(name) {
+            Some((_, raw)) if !raw.is_empty() => self.take(name, parse).map(Some),
+            _ => {
+                self.sources.insert(name, self.layers.first().map_or(Source::Default, |layer| layer.source.clone()));
+                Some(None)
+            }
+        }
+    }
+
+    /// The setting `name`, text or table.
+    pub(super) fn take_raw<T>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(&Raw) -> Result<T, String>,
+    ) -> Option<T> {
+        let (source, raw) = self.found(name)?;
+        self.sources.insert(name, source.clone());
+        match parse(raw) {
+            Ok(value) => Some(value),
+            Err(reason) => {
+                self.problems.push(problem(name, source, raw, &reason));
+                None
+            }
+        }
+    }
+
+    fn found(&self, name: &str) -> Option<(&'a Source, &'a Raw)> {
+        let highest = self.layers.iter().rev().find(|layer| layer.values.contains_key(name))?;
+        let chosen = if highest.values[name].is_empty() { self.layers.first()? } else { highest };
+        chosen.values.get(name).map(|raw| (&chosen.source, raw))
+    }
+}
+
+fn problem(name: &str, source: &Source, raw: &Raw, reason: &str) -> Problem {
+    let key = Key::find(name).expect("every setting that is resolved has its names");
+    let value = match raw {
+        // A value that may hold a password is not repeated, not even masked: it may be too odd to mask.
+        Raw::Text(text) if !key.secret => format!("is `{}`, which {reason}", redact(text)),
+        _ => reason.to_owned(),
+    };
+    Problem {
+        source: source.clone(),
+        name: source.spells(key),
+        message: format!("{value}; allowed is {}", key.allowed),
+    }
+}

@@ -1,0 +1,204 @@
+//! The layers over each other, without the process's own environment.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::*;
+
+/// A directory with these files.
+fn directory(files: &[(&str, &str)]) -> TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (name, text) in files {
+        fs::write(directory.path().join(name), text).expect("a file");
+    }
+    directory
+}
+
+fn load_from(files: &[(&str, &str)], environment: &[(&str, &str)], flags: &Flags) -> Result<Settings, Error> {
+    let directory = directory(files);
+    let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    load(flags, directory.path(), environment)
+}
+
+fn loaded(files: &[(&str, &str)], environment: &[(&str, &str)]) -> Settings {
+    load_from(files, environment, &Flags::default()).expect("right settings")
+}
+
+fn refused(files: &[(&str, &str)], environment: &[(&str, &str)]) -> String {
+    load_from(files, environment, &Flags::default()).expect_err("wrong settings").to_string()
+}
+
+fn postgres(url: &str) -> DatabaseUrl {
+    DatabaseUrl::Postgres { url: url.into() }
+}
+
+#[test]
+fn without_any_layer_the_defaults_hold() {
+    let settings = loaded(&[], &[]);
+    assert_eq!(settings.database, DatabaseUrl::Sqlite { path: "./pm-data/pm.db".into() });
+    assert_eq!(settings.storage_url, "file://./pm-data/blobs");
+    assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!((settings.redis_url.as_deref(), settings.rabbitmq_url.as_deref()), (None, None));
+    assert_eq!((settings.fetch_max_bytes, settings.image_memory), (32 << 20, 512 << 20));
+    assert_eq!(settings.fetch_timeout, Duration::from_secs(30));
+    assert_eq!(settings.presets, crate::imaging::default_presets());
+    assert!(settings.auto_migrate && settings.auto_users && !settings.auth_off && settings.workers >= 1);
+}
+
+#[test]
+fn each_layer_wins_over_the_one_below() {
+    let file = ("pm.toml", "redis_prefix = 'file'\nrabbitmq_queue = 'file'\nlisten = '127.0.0.1:1'\nlog = 'warn'");
+    let dotenv = (".env", "PM_RABBITMQ_QUEUE=dotenv\nPM_LISTEN=127.0.0.1:2\nPM_LOG=error\n");
+    let environment = [("PM_LISTEN", "127.0.0.1:3"), ("PM_LOG", "debug")];
+    let flags = Flags { log: Some("trace".into()), ..Flags::default() };
+    let settings = load_from(&[file, dotenv], &environment, &flags).expect("right settings");
+    assert_eq!(settings.redis_prefix, "file");
+    assert_eq!(settings.rabbitmq_queue, "dotenv");
+    assert_eq!(settings.listen.port(), 3);
+    assert_eq!(settings.log, "trace");
+    assert_eq!(settings.source("data_dir"), &Source::Default);
+    assert_eq!(settings.source("redis_prefix"), &Source::File("pm.toml".into()));
+    assert_eq!(settings.source("rabbitmq_queue"), &Source::DotEnv);
+    assert_eq!(settings.source("listen"), &Source::Environment);
+    assert_eq!(settings.source("log"), &Source::Flag);
+}
+
+#[test]
+fn the_five_database_variables_and_redis_addr_of_a_dotenv_file_are_read() {
+    let dotenv = "#Database\nDB_HOST=localhost\nDB_PORT=5432\nDB_USER=productuser\nDB_PASSWORD=secret\n\
+        DB_NAME=productdb\n\n#Redis\nREDIS_ADDR=localhost:6379\n\n#RabbitMQ\nRABBITMQ_URL=amqp://guest:guest@localhost:5672/\n";
+    let settings = loaded(&[(".env", dotenv)], &[]);
+    assert_eq!(settings.database, postgres("postgres://productuser:secret@localhost:5432/productdb"));
+    assert_eq!(settings.redis_url.as_deref(), Some("redis://localhost:6379"));
+    assert_eq!(settings.rabbitmq_url.as_deref(), Some("amqp://guest:guest@localhost:5672/"));
+    assert!(!settings.auto_migrate);
+    assert_eq!(settings.source("database_url"), &Source::DotEnv);
+}
+
+#[test]
+fn a_whole_address_wins_over_parts_in_one_layer_and_parts_win_from_a_higher_layer() {
+    let parts = ".env";
+    let both = "DATABASE_URL=postgres://whole/pm\nDB_HOST=parts\nREDIS_URL=redis://whole\nREDIS_ADDR=parts:1\n";
+    let settings = loaded(&[(parts, both)], &[]);
+    assert_eq!(settings.database, postgres("postgres://whole/pm"));
+    assert_eq!(settings.redis_url.as_deref(), Some("redis://whole"));
+
+    let file = ("pm.toml", "database_url = 'postgres://file/pm'");
+    assert_eq!(
+        loaded(&[file], &[("DB_HOST", "higher"), ("DB_NAME", "pm")]).database,
+        postgres("postgres://postgres@higher:5432/pm")
+    );
+    assert_eq!(
+        loaded(&[file], &[("DB_PASSWORD", "stray"), ("DB_PORT", "tcp://10.0.0.1:1")]).database,
+        postgres("postgres://file/pm")
+    );
+    let higher = [("DATABASE_URL", "postgres://higher/pm")];
+    assert_eq!(loaded(&[(".env", "DB_HOST=lower")], &higher).database, postgres("postgres://higher/pm"));
+    let password = [("DB_PASSWORD", "from outside")];
+    assert_eq!(
+        loaded(&[(".env", "DB_HOST=db\nDB_PASSWORD=lower")], &password).database,
+        postgres("postgres://postgres:from%20outside@db:5432/")
+    );
+}
+
+#[test]
+fn an_empty_value_takes_a_setting_back_to_its_default() {
+    let settings = loaded(
+        &[(".env", "REDIS_URL=redis://lower\nPM_LISTEN=127.0.0.1:1\n")],
+        &[("REDIS_URL", ""), ("PM_LISTEN", "")],
+    );
+    assert_eq!(settings.redis_url, None);
+    assert_eq!(settings.listen.port(), 8080);
+}
+
+#[test]
+fn unknown_names_are_refused_with_their_layer() {
+    let message = refused(&[("pm.toml", "lissten = '127.0.0.1:1'\ndb_host = 'db'")], &[("PM_LISSTEN", "1")]);
+    assert!(message.contains("lissten in pm.toml is not a setting; known are data_dir, database_url"), "{message}");
+    assert!(message.contains("db_host in pm.toml"), "{message}");
+    assert!(message.contains("PM_LISSTEN in the environment is not a setting; known are PM_DATA_DIR"), "{message}");
+    assert!(refused(&[(".env", "PM_LISSTEN=1")], &[]).contains("PM_LISSTEN in .env"));
+}
+
+#[test]
+fn variables_of_others_are_left_alone() {
+    let others = [
+        ("PM_TEST_REQUIRE", "all"),
+        ("PM_CORPUS", "/corpus"),
+        ("PM_SERVICE_HOST", "10.0.0.1"),
+        ("PM_PORT", "tcp://10.0.0.1:8080"),
+        ("PM_API_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ("HOME", "/root"),
+    ];
+    assert_eq!(loaded(&[], &others).listen.port(), 8080);
+    assert!(refused(&[], &[("PM_PORT", "8080")]).contains("PM_PORT"));
+}
+
+#[test]
+fn every_wrong_value_is_named_with_what_is_allowed() {
+    let message = refused(
+        &[("pm.toml", "listen = 'here'\nworkers = 1.5\n[presets.a]\nedge = 0")],
+        &[("PM_FETCH_TIMEOUT", "30"), ("PM_AUTH", "on"), ("DB_HOST", "db"), ("DB_PORT", "x"), ("PM_LOG_FORMAT", "xml")],
+    );
+    for part in [
+        "listen in pm.toml is `here`, which is no address with a port; allowed is an address and a port",
+        "workers in pm.toml has a value of a kind that is not read; allowed is a number from 0 to 1024, or auto",
+        "presets in pm.toml has a preset `a` whose `edge`",
+        "PM_FETCH_TIMEOUT in the environment is `30`, which needs a unit",
+        "PM_AUTH in the environment is `on`",
+        "DB_PORT in the environment is `x`",
+        "PM_LOG_FORMAT in the environment is `xml`",
+    ] {
+        assert!(message.contains(part), "`{part}` is not in:\n{message}");
+    }
+    assert_eq!(message.lines().count(), 7, "{message}");
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let message = refused(&[("pm.toml", "listen = ")], &[]);
+    assert!(message.contains("pm.toml cannot be read as settings"), "{message}");
+    let flags = Flags { config: Some("other.toml".into()), ..Flags::default() };
+    let message = load_from(&[], &[], &flags).expect_err("no such file").to_string();
+    assert!(message.contains("other.toml"), "{message}");
+    assert!(load_from(&[("other.toml", "redis_prefix = 'x'"), ("pm.toml", "nonsense")], &[], &flags).is_ok());
+}
+
+#[test]
+fn no_password_is_shown_anywhere() {
+    const PASSWORD: &str = "hunter2";
+    let right = [
+        ("DATABASE_URL", "postgres://pm:hunter2@db/pm"),
+        ("REDIS_URL", "redis://:hunter2@cache"),
+        ("RABBITMQ_URL", "amqp://pm:hunter2@broker"),
+        ("AWS_SECRET_ACCESS_KEY", PASSWORD),
+    ];
+    let settings = loaded(&[], &right);
+    assert!(!format!("{settings:?} {:?}", settings.entries()).contains(PASSWORD));
+    assert_eq!(settings.storage_environment["AWS_SECRET_ACCESS_KEY"], PASSWORD);
+
+    let wrong = [
+        ("DATABASE_URL", "mysql://pm:hunter2@db/pm"),
+        ("REDIS_URL", "http://:hunter2@cache"),
+        ("RABBITMQ_URL", "amqp:pm:hunter2"),
+        ("PM_STORAGE_URL", "gs://hunter2"),
+    ];
+    let error = load_from(&[], &wrong, &Flags::default()).expect_err("wrong settings");
+    assert!(!format!("{error} {error:?}").contains(PASSWORD));
+    for file in [("pm.toml", "database_url = \"postgres://pm:hunter2@db/pm"), (".env", "DB_PASSWORD='hunter2")] {
+        let error = load_from(&[file], &[], &Flags::default()).expect_err("half a file");
+        assert!(!format!("{error} {error:?}").contains(PASSWORD), "{error}");
+    }
+}
+
+#[test]
+fn lists_and_numbers_of_a_file_are_read() {
+    let file = "fetch_allow = ['127.0.0.0/8', '10.1.2.3']\nworkers = 3\nauto_users = false\n\
+        fetch_max_bytes = 1_048_576\nauto_migrate = false\n[presets.only]\nwidth = 300\nheight = 200\nfit = 'cover'";
+    let settings = loaded(&[("pm.toml", file)], &[]);
+    assert_eq!(settings.fetch_policy, AddressPolicy::parse("127.0.0.0/8,10.1.2.3").expect("networks"));
+    assert_eq!((settings.workers, settings.fetch_max_bytes), (3, 1 << 20));
+    assert!(!settings.auto_users && !settings.auto_migrate);
+    assert_eq!(settings.presets.len(), 1);
+}

@@ -1,0 +1,228 @@
+//! Reads single values: sizes, times, addresses. Pure; messages say what is wrong with a value but never repeat it.
+
+use std::{
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use url::Url;
+
+/// Reads a size in bytes: `32MiB`, `512 MiB`, `2 GB`, `33554432`. Letters may be of any case.
+///
+/// # Errors
+/// A sentence: no number, an unknown unit, or more than fits 64 bits.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let (number, unit) = split_number(text)?;
+    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return Err("has an unknown unit; known are B, KB, MB, GB, KiB, MiB, GiB".into()),
+    };
+    number.checked_mul(factor).ok_or_else(|| "is too large".into())
+}
+
+/// Reads a span of time: `500ms`, `30s`, `5m`, `2h`, `3d`. The unit is required.
+///
+/// # Errors
+/// A sentence: no number, no unit or an unknown one, or too long.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split_number(text)?;
+    let factor_ms: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        "" => return Err("needs a unit; known are ms, s, m, h, d".into()),
+        _ => return Err("has an unknown unit; known are ms, s, m, h, d".into()),
+    };
+    number.checked_mul(factor_ms).map(Duration::from_millis).ok_or_else(|| "is too long".into())
+}
+
+fn split_number(text: &str) -> Result<(u64, &str), String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number = number.replace('_', "").parse().map_err(|_| "does not begin with a whole number".to_owned())?;
+    Ok((number, unit.trim()))
+}
+
+/// A size that lies within `least` and `most` bytes.
+pub(super) fn size_within(text: &str, least: u64, most: u64) -> Result<u64, String> {
+    let size = parse_size(text)?;
+    if (least..=most).contains(&size) { Ok(size) } else { Err("is out of range".into()) }
+}
+
+/// A time that lies within `least` and `most`.
+pub(super) fn duration_within(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+    let span = parse_duration(text)?;
+    if (least..=most).contains(&span) { Ok(span) } else { Err("is out of range".into()) }
+}
+
+pub(super) fn pixels(text: &str) -> Result<u64, String> {
+    let (number, unit) = split_number(text)?;
+    let factor = match unit.to_ascii_lowercase().as_str() {
+        "" | "px" => 1,
+        "mpx" => 1_000_000,
+        _ => return Err("has an unknown unit; known are px, Mpx".into()),
+    };
+    let pixels = number.saturating_mul(factor);
+    if (1..=1_000_000_000).contains(&pixels) { Ok(pixels) } else { Err("is out of range".into()) }
+}
+
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("is neither true nor false".into()),
+    }
+}
+
+/// `None` is `auto`.
+pub(super) fn automatic(text: &str) -> Result<Option<bool>, String> {
+    if text.eq_ignore_ascii_case("auto") { Ok(None) } else { boolean(text).map(Some) }
+}
+
+pub(super) fn workers(text: &str) -> Result<usize, String> {
+    if text.eq_ignore_ascii_case("auto") {
+        // One worker is right on a machine that does not tell how many cores it has.
+        return Ok(thread::available_parallelism().map_or(1, NonZeroUsize::get));
+    }
+    text.parse().ok().filter(|workers| *workers <= 1_024).ok_or_else(|| "is not such a number".into())
+}
+
+pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    numeric.as_deref().unwrap_or(text).parse().map_err(|_| "is no address with a port".into())
+}
+
+/// An address without the slash at its end.
+pub(super) fn public_url(text: &str) -> Result<String, String> {
+    let url = Url::parse(text).map_err(|error| format!("is no address: {error}"))?;
+    let plain =
+        matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none() && url.fragment().is_none();
+    if !plain {
+        return Err("is no plain http or https address".into());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not hold a user or a password".into());
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// One address with one of `schemes`.
+pub(super) fn service_url(text: &str, schemes: &[&str]) -> Result<String, String> {
+    if text.contains(',') {
+        return Err("is more than one address".into());
+    }
+    let url = Url::parse(text.trim()).map_err(|error| format!("is no address: {error}"))?;
+    if !schemes.contains(&url.scheme()) {
+        return Err("has another scheme".into());
+    }
+    if !url.has_host() {
+        return Err("names no host".into());
+    }
+    Ok(text.trim().to_owned())
+}
+
+pub(super) fn storage_url(text: &str) -> Result<String, String> {
+    match text.split_once("://") {
+        Some(("file", path)) if !path.is_empty() => Ok(text.to_owned()),
+        Some(("s3", _)) => service_url(text, &["s3"]),
+        Some(("file", _)) => Err("names no directory".into()),
+        _ => Err("has another scheme".into()),
+    }
+}
+
+/// `url` with `{data_dir}` filled in: `file:///absolute/path` or `file://./relative/path`; all else is left alone.
+pub(super) fn storage_in(url: &str, data_dir: &Path) -> Option<String> {
+    let Some(path) = url.strip_prefix("file://") else { return Some(url.to_owned()) };
+    let path = match path.strip_prefix("{data_dir}") {
+        Some(inside) => data_dir.join(inside.trim_start_matches('/')),
+        None if path.starts_with('/') => return Some(url.to_owned()),
+        None => PathBuf::from(path),
+    };
+    if path.is_absolute() {
+        // An absolute one is decoded by whoever reads it, so odd characters of the directory must be encoded.
+        return Url::from_file_path(&path).ok().map(String::from);
+    }
+    let relative = path.strip_prefix(".").unwrap_or(&path);
+    Some(format!("file://./{}", relative.display()))
+}
+
+/// A name that is safe in a key, a queue's name and a log line.
+pub(super) fn plain_name(text: &str) -> Result<String, String> {
+    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':'));
+    if plain && (1..=64).contains(&text.len()) { Ok(text.to_owned()) } else { Err("is no such name".into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_in_every_spelling() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("33554432", 32 << 20),
+            ("33_554_432 B", 32 << 20),
+            ("32MiB", 32 << 20),
+            ("512 MiB", 512 << 20),
+            ("2 gib", 2 << 30),
+            ("1KB", 1_000),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "MiB", "-1", "1.5 GiB", "3 bananas", "99999999999 GiB", "99999999999999999999"] {
+            assert!(parse_size(text).is_err(), "{text} was taken");
+        }
+    }
+
+    #[test]
+    fn times_need_a_unit() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(parse_duration("5 m"), Ok(Duration::from_secs(300)));
+        assert_eq!(parse_duration("3d"), Ok(Duration::from_secs(3 * 86_400)));
+        for text in ["30", "s", "1y", "99999999999999999d"] {
+            assert!(parse_duration(text).is_err(), "{text} was taken");
+        }
+    }
+
+    #[test]
+    fn a_public_address_loses_its_slash_and_must_be_plain() {
+        assert_eq!(public_url("https://shop.example/"), Ok("https://shop.example".into()));
+        assert_eq!(public_url("https://shop.example/pm/"), Ok("https://shop.example/pm".into()));
+        for text in ["shop.example", "ftp://shop.example", "https://shop.example/?a=b", "https://u:p@shop.example"] {
+            assert!(public_url(text).is_err(), "{text} was taken");
+        }
+    }
+
+    #[test]
+    fn pictures_are_stored_in_the_data_directory_whatever_it_is_called() {
+        let stored = |url, data_dir| storage_in(url, Path::new(data_dir)).expect("an address");
+        assert_eq!(stored("file://{data_dir}/blobs", "./pm-data"), "file://./pm-data/blobs");
+        assert_eq!(stored("file://{data_dir}/blobs", "data"), "file://./data/blobs");
+        assert_eq!(stored("file://{data_dir}/blobs", "/srv/a b#1"), "file:///srv/a%20b%231/blobs");
+        assert_eq!(stored("file://blobs", "/srv"), "file://./blobs");
+        assert_eq!(stored("file:///blobs", "/srv"), "file:///blobs");
+        assert_eq!(stored("s3://bucket/a", "/srv"), "s3://bucket/a");
+    }
+
+    #[test]
+    fn only_known_schemes_are_taken() {
+        assert!(service_url("rediss://b:6379", &["redis", "rediss"]).is_ok());
+        assert!(service_url("redis://a:6379,redis://b:6379", &["redis", "rediss"]).is_err());
+        assert!(service_url("http://a:6379", &["redis", "rediss"]).is_err());
+        assert!(storage_url("file://./blobs").is_ok());
+        assert!(storage_url("s3://bucket/prefix").is_ok());
+        assert!(storage_url("gs://bucket").is_err());
+    }
+}
