@@ -8,8 +8,7 @@ use pm::{
     telemetry,
 };
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     // An error means that a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments = Arguments::parse();
@@ -18,5 +17,5 @@ async fn main() -> ExitCode {
         Err(exit) => return exit,
     };
     let _guard = telemetry::init(&arguments.telemetry(&settings));
-    cli::run(arguments, settings).await
+    cli::run(arguments, settings)
 }

@@ -235,11 +235,8 @@ impl App {
             timeout: settings.fetch_timeout,
             ..fetch::Config::default()
         })?;
-        let limits = Limits {
-            max_pixels: settings.image_max_pixels,
-            max_memory: settings.image_memory,
-            ..Limits::default()
-        };
+        let limits =
+            Limits { max_pixels: settings.image_max_pixels, max_memory: settings.image_memory, ..Limits::default() };
         let config =
             jobs::Config { presets: settings.presets.clone(), limits, memory: settings.image_memory, decoders };
         let handler = Handler::new(config, fetcher, self.blobs.clone());
@@ -292,9 +289,8 @@ fn storage_engine(settings: &Settings) -> Result<blobs::Engine, Error> {
     let engine = blobs::Engine::parse(&settings.storage_url).map_err(Error::Setting)?;
     Ok(match engine {
         blobs::Engine::S3 { bucket, prefix, options } => {
-            let options = settings.storage_environment.iter().fold(options, |options, (name, value)| {
-                options.with(name, value)
-            });
+            let options =
+                settings.storage_environment.iter().fold(options, |options, (name, value)| options.with(name, value));
             blobs::Engine::S3 { bucket, prefix, options }
         }
         disk => disk,

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     io::{self, Write as _},
+    panic::PanicHookInfo,
     sync::OnceLock,
     time::Duration,
 };
@@ -99,10 +100,18 @@ pub fn init(config: &Config) -> Guard {
             registry.with(SpanFields).with(lines).try_init()
         }
     };
-    if installed.is_err() {
-        tracing::debug!("logs have a place already");
+    match installed {
+        Ok(()) => std::panic::set_hook(Box::new(log_panic)),
+        Err(_) => tracing::debug!("logs have a place already"),
     }
     Guard { dropped, _writer: guard }
+}
+
+/// A panic is a line of the log like any other: one in a decoder is caught and costs its picture alone.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let message = panic.payload_as_str().unwrap_or("no message");
+    tracing::error!(place, "panicked: {message}");
 }
 
 /// The process's figures.

@@ -1,2 +1,428 @@
-//! stub
-fn main(){}
+//! How the house is built: who may import whom, where SQL and transactions may be, how long files and functions may get.
+//! Reads `src/` as text and never runs the program; each rule is shown to fail on a made-up house, too.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+#[path = "architecture/source.rs"]
+mod source;
+
+use source::{House, Kind, Source};
+
+/// The rooms of `src/` from the ground up. A room imports rooms of lower rows alone, never one beside or above it.
+const LAYERS: &[&[&str]] = &[
+    &["code", "clock", "retry", "stop"],
+    &["domain", "imaging"],
+    &["db"],
+    &["cache", "queue", "blobs", "fetch"],
+    &["catalog", "health"],
+    &["jobs"],
+    &["http", "worker"],
+    &["config", "telemetry"],
+    &["app"],
+    &["cli"],
+];
+
+/// Rooms that not everyone above may import, and who may: all others ask `catalog`, which owns the transactions. The
+/// cache in the process asks `db` whether another process has written.
+const RESERVED: &[(&str, &[&str])] =
+    &[("db", &["cache", "catalog", "health", "config", "app", "cli"]), ("jobs", &["worker", "config", "app"])];
+
+/// Rooms that compute and nothing else, and the words by which they would reach for the outside.
+const PURE: &[&str] = &["domain", "imaging"];
+const OUTSIDE: &[&[&str]] = &[
+    &["tokio", "::"],
+    &["reqwest", "::"],
+    &["sea_orm", "::"],
+    &["redis", "::"],
+    &["lapin", "::"],
+    &["object_store", "::"],
+    &["std", "::", "fs"],
+    &["std", "::", "env"],
+    &["std", "::", "process"],
+    &["TcpStream"],
+];
+
+const MAX_FILE_LINES: usize = 400;
+const MAX_FUNCTION_LINES: usize = 70;
+
+/// Where SQL and the database's driver may be named besides `db`: the queue listens for PostgreSQL's notifications.
+const SQL_PLACES: &[&str] = &["src/queue/database.rs", "src/queue/mod.rs"];
+
+/// How statements begin.
+const STATEMENTS: &[&str] = &[
+    "SELECT ",
+    "INSERT INTO ",
+    "UPDATE ",
+    "DELETE FROM ",
+    "CREATE TABLE",
+    "ALTER TABLE",
+    "DROP ",
+    "PRAGMA ",
+    "LISTEN ",
+    "NOTIFY ",
+    "BEGIN",
+];
+
+fn layer(room: &str) -> Option<usize> {
+    LAYERS.iter().position(|rooms| rooms.contains(&room))
+}
+
+fn imports_only_from_below(house: &House) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for source in &house.sources {
+        let Some(room) = source.room() else { continue };
+        let Some(own) = layer(room) else {
+            complaints.push(format!("{}:1: `{room}` has no place in the table of layers", source.path));
+            continue;
+        };
+        for import in source.imports() {
+            let Some(target) = import.target.first().filter(|target| *target != room) else { continue };
+            let at = format!("{}:{}", source.path, import.line);
+            match layer(target) {
+                Some(other) if other < own => {}
+                Some(other) => {
+                    let place = if other == own { "beside" } else { "above" };
+                    complaints.push(format!("{at}: `{room}` imports `{target}`, which is {place} it"));
+                }
+                None => complaints.push(format!("{at}: `{room}` imports `crate::{target}`, which is no room")),
+            }
+        }
+    }
+    complaints
+}
+
+fn reserved_rooms_are_left_to_their_owners(house: &House) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for source in &house.sources {
+        let Some(room) = source.room() else { continue };
+        for import in source.imports() {
+            let Some(target) = import.target.first().filter(|target| *target != room) else { continue };
+            let owners = RESERVED.iter().find(|(reserved, _)| reserved == target).map(|(_, owners)| *owners);
+            if owners.is_some_and(|owners| !owners.contains(&room)) {
+                let at = format!("{}:{}", source.path, import.line);
+                complaints.push(format!("{at}: `{room}` imports `{target}`, which it may reach only through others"));
+            }
+        }
+    }
+    complaints
+}
+
+fn rooms_need_each_other_one_way_only(house: &House) -> Vec<String> {
+    cycles(house, |parent| parent.is_empty())
+}
+
+fn parts_of_a_room_need_each_other_one_way_only(house: &House) -> Vec<String> {
+    cycles(house, |parent| !parent.is_empty())
+}
+
+/// Imports through which a child of a module needs, perhaps through its siblings, itself. A child and its parent may
+/// name each other: the parent shows what its children make.
+fn cycles(house: &House, counts: impl Fn(&[String]) -> bool) -> Vec<String> {
+    // For each module: which of its children imports which of its children, and where.
+    let mut graphs: BTreeMap<&[String], BTreeMap<&str, BTreeMap<&str, String>>> = BTreeMap::new();
+    let imports: Vec<_> = house.sources.iter().map(|source| (source, source.imports())).collect();
+    for (source, imports) in &imports {
+        for import in imports {
+            let target = house.module_of(&import.target);
+            let shared = source.module.iter().zip(target).take_while(|(one, other)| one == other).count();
+            if let (Some(from), Some(to)) = (source.module.get(shared), target.get(shared)) {
+                let at = format!("{}:{}", source.path, import.line);
+                let graph = graphs.entry(&target[..shared]).or_default();
+                graph.entry(from).or_default().entry(to).or_insert(at);
+            }
+        }
+    }
+    let mut complaints = Vec::new();
+    for (parent, graph) in graphs.iter().filter(|(parent, _)| counts(parent)) {
+        for (from, edges) in graph {
+            for (to, at) in edges.iter().filter(|(to, _)| reaches(graph, to, from)) {
+                complaints.push(format!("{at}: `{from}` imports `{to}`, which needs `{from}` ({})", parent.join("::")));
+            }
+        }
+    }
+    complaints
+}
+
+fn reaches(graph: &BTreeMap<&str, BTreeMap<&str, String>>, from: &str, to: &str) -> bool {
+    let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
+    while let Some(next) = open.pop() {
+        if next == to {
+            return true;
+        }
+        if seen.insert(next) {
+            open.extend(graph.get(next).into_iter().flat_map(|edges| edges.keys().copied()));
+        }
+    }
+    false
+}
+
+fn pure_rooms_reach_for_nothing_outside(house: &House) -> Vec<String> {
+    complaints(house, |source| {
+        if !source.room().is_some_and(|room| PURE.contains(&room)) {
+            return Vec::new();
+        }
+        let found = OUTSIDE.iter().flat_map(|words| source.lines_with(words).map(|line| (line, words.concat())));
+        found.map(|(line, words)| (line, format!("`{words}` in a room that only computes"))).collect()
+    })
+}
+
+fn sql_is_in_db_alone(house: &House) -> Vec<String> {
+    complaints(house, |source| {
+        if source.room() == Some("db") || SQL_PLACES.contains(&source.path.as_str()) {
+            return Vec::new();
+        }
+        let drivers = ["sea_orm", "sqlx", "rusqlite"];
+        let named = source.tokens.iter().filter(|token| token.kind == Kind::Word && drivers.contains(&&*token.text));
+        let named = named.map(|token| (token.line, format!("`{}` outside `db`", token.text)));
+        let texts = source.tokens.iter().filter(|token| token.kind == Kind::Text);
+        let statements = texts.filter(|token| {
+            let content = token.text.trim_start_matches(|sign: char| sign != '"').trim_start_matches('"').trim_start();
+            STATEMENTS.iter().any(|start| content.starts_with(start))
+        });
+        named.chain(statements.map(|token| (token.line, "SQL outside `db`".to_owned()))).collect()
+    })
+}
+
+fn transactions_begin_in_the_catalog_alone(house: &House) -> Vec<String> {
+    complaints(house, |source| {
+        if ["db", "catalog"].map(Some).contains(&source.room()) {
+            return Vec::new();
+        }
+        let calls: [&[&str]; 4] = [
+            &[".", "begin", "(", ")"],
+            &[".", "begin_with_config", "("],
+            &[".", "transaction", ":"],
+            &[".", "transaction", "("],
+        ];
+        let found = calls.iter().flat_map(|call| source.lines_with(call));
+        found.map(|line| (line, "a transaction begins outside `catalog`".to_owned())).collect()
+    })
+}
+
+fn anyhow_stays_at_the_edge(house: &House) -> Vec<String> {
+    complaints(house, |source| {
+        if source.room() == Some("cli") {
+            return Vec::new();
+        }
+        source.lines_with(&["anyhow"]).map(|line| (line, "`anyhow` outside `cli`".to_owned())).collect()
+    })
+}
+
+fn nothing_is_unwrapped_without_a_reason(house: &House) -> Vec<String> {
+    complaints(house, |source| {
+        let found = source.lines_with(&[".", "unwrap", "(", ")"]);
+        found.map(|line| (line, "`.unwrap()` outside tests; `expect` says why it cannot fail".to_owned())).collect()
+    })
+}
+
+fn files_say_what_they_are_for(house: &House) -> Vec<String> {
+    complaints(house, |source| {
+        let says = source.first_line.strip_prefix("//!").is_some_and(|words| !words.trim().is_empty());
+        if says { Vec::new() } else { vec![(1, "the file does not open with `//!`".to_owned())] }
+    })
+}
+
+fn files_are_short(house: &House) -> Vec<String> {
+    complaints(house, |source| {
+        let lines = source.lines;
+        if lines <= MAX_FILE_LINES {
+            return Vec::new();
+        }
+        vec![(1, format!("{lines} lines without tests; at most {MAX_FILE_LINES}"))]
+    })
+}
+
+fn functions_are_short(house: &House) -> Vec<String> {
+    complaints(house, |source| {
+        let mut found = Vec::new();
+        for at in (0..source.tokens.len()).filter(|at| source.is(*at, "fn")) {
+            let Some(open) = body_of_function(source, at) else { continue };
+            let line = source.tokens[at].line;
+            let lines = source.tokens[source.closing(open)].line - line + 1;
+            if lines > MAX_FUNCTION_LINES {
+                let name = &source.tokens[at + 1].text;
+                found.push((line, format!("`{name}` has {lines} lines; at most {MAX_FUNCTION_LINES}")));
+            }
+        }
+        found
+    })
+}
+
+/// The brace that opens the body; none for a declaration and for a function's type.
+fn body_of_function(source: &Source, at: usize) -> Option<usize> {
+    let is_named = source.tokens.get(at + 1).is_some_and(|token| token.kind == Kind::Word);
+    let mut nested = 0_i32;
+    for next in (at + 1..source.tokens.len()).filter(|_| is_named) {
+        if source.is(next, "(") || source.is(next, "[") {
+            nested += 1;
+        } else if source.is(next, ")") || source.is(next, "]") {
+            nested -= 1;
+        } else if nested == 0 && source.is(next, ";") {
+            return None;
+        } else if nested == 0 && source.is(next, "{") {
+            return Some(next);
+        }
+    }
+    None
+}
+
+/// What a rule has to say of each file, by line, with the place in front.
+fn complaints(house: &House, rule: impl Fn(&Source) -> Vec<(usize, String)>) -> Vec<String> {
+    let of_one = |source: &Source| -> Vec<String> {
+        rule(source).into_iter().map(|(line, words)| format!("{}:{line}: {words}", source.path)).collect()
+    };
+    house.sources.iter().flat_map(of_one).collect()
+}
+
+/// What breaks a rule, each place and reason once.
+fn broken(rule: impl Fn(&House) -> Vec<String>, house: &House) -> Vec<String> {
+    let mut found = rule(house);
+    found.dedup();
+    found
+}
+
+/// Declares three tests a rule: that the house keeps it, and that it finds what it should in two made-up houses.
+macro_rules! rules {
+    ($($rule:ident { keeps: $keeps:expr, breaks: $breaks:expr, at: $places:expr $(,)? })+) => {$(
+        mod $rule {
+            #[test]
+            fn is_kept() {
+                let root = std::env::var("CARGO_MANIFEST_DIR").expect("cargo says where the package is");
+                let found = super::broken(super::$rule, &super::House::read(super::Path::new(&root)));
+                assert!(found.is_empty(), "{} against {}:\n{}", found.len(), stringify!($rule), found.join("\n"));
+            }
+
+            #[test]
+            fn finds_what_breaks_it() {
+                let found = super::broken(super::$rule, &super::House::of($breaks));
+                let places: Vec<_> = found.iter().map(|words| words.split(": ").next().unwrap_or_default()).collect();
+                assert_eq!(places, $places, "{found:#?}");
+            }
+
+            #[test]
+            fn lets_pass_what_keeps_it() {
+                let found = super::broken(super::$rule, &super::House::of($keeps));
+                assert!(found.is_empty(), "{found:#?}");
+            }
+        }
+    )+};
+}
+
+rules! {
+    imports_only_from_below {
+        keeps: [
+            ("lib.rs", "pub mod cli;"),
+            ("catalog/mod.rs", "use crate::{cache::{self, Cache}, db::jobs, domain::*};\nuse self::body::Body;\nmod body;"),
+            ("catalog/body.rs", "// crate::http\n/* /* crate::http */ crate::cli */ const A: &str = \"crate::http\";
+                const B: &str = r#\"\"crate::http\"#; const C: char = '\"'; pub(in crate::catalog) fn f<'a>() {}
+                use super::super::db;\n#[cfg(test)]\nmod tests { use crate::http; }"),
+            ("catalog/read.rs", "#[cfg(test)]\nmod tests;"),
+            ("catalog/read/tests.rs", "use crate::http;"),
+        ],
+        breaks: [
+            ("cache/mod.rs", "use crate::{\n    code,\n    queue::{self, Queue},\n};"),
+            ("db.rs", "fn f() { let _ = crate::catalog::Catalog; }"),
+            ("fetch/mod.rs", "mod inner {\n    use super::super::cli;\n    use super::error;\n}"),
+            ("queue/rabbit/line.rs", "use super::super::super::app::App;"),
+            ("nowhere.rs", ""),
+            ("worker.rs", "use crate::{jobs, elsewhere};\nuse crate::*;\nmacro_rules! m { () => { $crate::http::f() } }"),
+        ],
+        at: [
+            "src/cache/mod.rs:3", "src/db.rs:1", "src/fetch/mod.rs:2", "src/queue/rabbit/line.rs:1", "src/nowhere.rs:1",
+            "src/worker.rs:1", "src/worker.rs:2", "src/worker.rs:3",
+        ],
+    }
+    reserved_rooms_are_left_to_their_owners {
+        keeps: [("catalog/mod.rs", "use crate::db;"), ("worker.rs", "use crate::jobs;"), ("db/mod.rs", "use crate::db;")],
+        breaks: [("http/mod.rs", "use crate::db::Database;"), ("cli/mod.rs", "use crate::{app, jobs::Handler};")],
+        at: ["src/http/mod.rs:1", "src/cli/mod.rs:1"],
+    }
+    rooms_need_each_other_one_way_only {
+        keeps: [("a/mod.rs", "use crate::b;"), ("b.rs", "use crate::c;"), ("c.rs", ""), ("d.rs", "use crate::{a, c};")],
+        breaks: [
+            ("a/mod.rs", "use crate::b;"),
+            ("b.rs", "\nuse crate::c::{self, C};"),
+            ("c.rs", "use super::a::A;"),
+            ("d.rs", "use crate::a;"),
+        ],
+        at: ["src/a/mod.rs:1", "src/b.rs:2", "src/c.rs:1"],
+    }
+    parts_of_a_room_need_each_other_one_way_only {
+        keeps: [
+            ("a/mod.rs", "mod one;\nmod two;\npub use self::one::One;"),
+            ("a/one.rs", "use super::{Error, two::Two};"),
+            ("a/two.rs", "use super::Error;\n#[cfg(test)]\nuse super::one::One;"),
+        ],
+        breaks: [
+            ("a/one.rs", "use super::{two::Two, three};"),
+            ("a/two/mod.rs", "mod deep;"),
+            ("a/two/deep.rs", "use crate::a::one;"),
+            ("a/three.rs", ""),
+        ],
+        at: ["src/a/one.rs:1", "src/a/two/deep.rs:1"],
+    }
+    pure_rooms_reach_for_nothing_outside {
+        keeps: [("imaging/mod.rs", "use std::io::Read; // tokio::spawn"), ("fetch.rs", "use tokio::net;")],
+        breaks: [("imaging/mod.rs", "use tokio::task;"), ("domain/job.rs", "\nfn f() { std::fs::read(\"\"); }")],
+        at: ["src/imaging/mod.rs:1", "src/domain/job.rs:2"],
+    }
+    sql_is_in_db_alone {
+        keeps: [
+            ("db/mod.rs", "use sea_orm::Value; const A: &str = \"SELECT 1\";"),
+            ("queue/database.rs", "const A: &str = \"LISTEN jobs\";"),
+            ("http/route.rs", "const A: &str = \"DELETE\"; // SELECT 1"),
+            ("cli/mod.rs", "#[cfg(test)]\nmod tests { const A: &str = \"SELECT 1\"; }"),
+        ],
+        breaks: [
+            ("catalog/mod.rs", "use sea_orm::Value;"),
+            ("jobs.rs", "\nconst A: &str = r#\"\n  SELECT 1\"#;"),
+            ("app.rs", "fn f() { g(&format!(\"DROP TABLE {}\", 1)) }"),
+        ],
+        at: ["src/catalog/mod.rs:1", "src/jobs.rs:2", "src/app.rs:1"],
+    }
+    transactions_begin_in_the_catalog_alone {
+        keeps: [
+            ("catalog/mod.rs", "fn f() { self.database().begin().await }"),
+            ("http/mod.rs", "fn f() { observer.begin(verb) }"),
+        ],
+        breaks: [("worker.rs", "fn f() {\n    database.begin().await;\n    database.transaction(f);\n}")],
+        at: ["src/worker.rs:2", "src/worker.rs:3"],
+    }
+    anyhow_stays_at_the_edge {
+        keeps: [("cli/failure.rs", "use anyhow::Error;"), ("app.rs", "// anyhow")],
+        breaks: [("app.rs", "fn f() -> anyhow::Result<()> {}")],
+        at: ["src/app.rs:1"],
+    }
+    nothing_is_unwrapped_without_a_reason {
+        keeps: [
+            ("a.rs", "fn f() { x.unwrap_or(1); x.expect(\".unwrap()\"); }\n#[cfg(test)]\nmod tests { fn g() { x.unwrap() } }"),
+        ],
+        breaks: [("a.rs", "fn f() {\n    let _ = '\"';\n    x\n        .unwrap();\n}")],
+        at: ["src/a.rs:4"],
+    }
+    files_say_what_they_are_for {
+        keeps: [("a.rs", "//! What it is for.\n")],
+        breaks: [("a.rs", "// What it is for.\n"), ("b.rs", "//!\nuse x;"), ("c.rs", "")],
+        at: ["src/a.rs:1", "src/b.rs:1", "src/c.rs:1"],
+    }
+    files_are_short {
+        keeps: [
+            ("a.rs", &*"\n".repeat(400)),
+            ("b.rs", &format!("const A: u8 = 1;\n#[cfg(test)]\nmod tests {{{}}}\n", "\n".repeat(400))),
+        ],
+        breaks: [("a.rs", &*"\n".repeat(401)), ("b.rs", "const A: u8 = 1;")],
+        at: ["src/a.rs:1"],
+    }
+    functions_are_short {
+        keeps: [
+            ("a.rs", &*format!("fn f() {{{}}}\nfn g() {{{0}}}", "\n".repeat(69))),
+            ("b.rs", "trait A { fn f(g: fn(u8) -> u8) -> [u8; 3]; }"),
+            ("c.rs", &format!("struct A {{ f: fn(), {} }}", "\n".repeat(99))),
+        ],
+        breaks: [("a.rs", &*format!("struct A;\nfn f(x: [u8; 3]) -> u8 {{{}if x {{}} }}", "\n".repeat(70)))],
+        at: ["src/a.rs:2"],
+    }
+}

@@ -138,12 +138,7 @@ impl<'a> ImageBody<'a> {
 impl<'a> UserBody<'a> {
     /// The form of `user`.
     pub fn new(user: &'a User) -> Self {
-        Self {
-            id: &user.id,
-            name: user.name.as_deref(),
-            email: user.email.as_deref(),
-            created_at: user.created_at,
-        }
+        Self { id: &user.id, name: user.name.as_deref(), email: user.email.as_deref(), created_at: user.created_at }
     }
 }
 

@@ -94,7 +94,8 @@ impl Catalog {
         self.check_presets(selection.presets.as_deref())?;
         let (catalog, selection) = (self.clone(), selection.clone());
         let request_id = request_id.map(str::to_owned);
-        self.to_the_end(async move { catalog.reprocess_now(&selection, after, limit, request_id.as_deref()).await }).await
+        self.to_the_end(async move { catalog.reprocess_now(&selection, after, limit, request_id.as_deref()).await })
+            .await
     }
 
     async fn reprocess_now(
@@ -120,12 +121,7 @@ impl Catalog {
         let payload = JobPayload::process_image(selection.presets.clone());
         let queued: Vec<_> = still
             .iter()
-            .map(|image| NewJob {
-                image_id: image.id,
-                generation: image.generation + 1,
-                payload: &payload,
-                request_id,
-            })
+            .map(|image| NewJob { image_id: image.id, generation: image.generation + 1, payload: &payload, request_id })
             .collect();
         jobs::insert_all(&*write, &queued, now).await?;
         jobs::notify(&*write, NOTIFY_CHANNEL).await?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::{
     cache::Cache,
     catalog::{Catalog, Error},
+    clock::Timestamp,
     db::{
         dispatch, invalidations,
         jobs::{self, Depth},
@@ -19,6 +20,10 @@ const TELLING: Duration = Duration::from_secs(5);
 const LOG_KEPT: Duration = Duration::from_secs(600);
 /// A message is out of the broker's hands for at most this before its job is claimed.
 const HANDED_OVER: Duration = Duration::from_secs(15);
+/// A consumer claims the job of a message that it got within this.
+const CLAIMING: Duration = Duration::from_millis(250);
+/// More messages than a consumer ever holds.
+const HELD_BY_CONSUMER: u64 = 256;
 const AT_ONCE: u64 = 1_000;
 
 impl Catalog {
@@ -87,25 +92,27 @@ impl Catalog {
 
     /// Makes jobs due again whose messages the broker has lost; answers how many.
     ///
-    /// The broker says how many messages wait. If more jobs than that were handed over a while ago and nobody has claimed
-    /// them, some messages are gone; which ones cannot be known, so all of them are sent again, and a second message of
-    /// a job that was claimed meanwhile is simply taken off the queue.
+    /// The broker says how many messages wait. If clearly more jobs than that were handed over a while ago and nobody has
+    /// claimed them, some messages are gone; which ones cannot be known, so all of them are sent again, and a second
+    /// message of a job that was claimed meanwhile is simply taken off the queue. What consumers hold at the moment is
+    /// allowed for; a loss too small to tell from that shows once no message waits.
     ///
     /// # Errors
     /// If the database or the broker does not answer.
     pub async fn recover_messages(&self) -> Result<u64, Error> {
-        if !self.queue().needs_relay() {
-            return Ok(0);
-        }
         let before = self.clock().now().minus(HANDED_OVER);
-        let waiting = dispatch::count_dispatched(self.database().read(), before).await?;
-        if waiting == 0 {
+        if !self.queue().needs_relay() || self.unclaimed(before).await? == 0 {
             return Ok(0);
         }
+        // Messages first, jobs after them: what is claimed in between must not look like a loss.
         let backlog = self.queue().backlog().await;
         let backlog =
             backlog.map_err(|error| Error::Unavailable { component: "queue", source: std::sync::Arc::new(error) })?;
-        if backlog.ready >= waiting {
+        if backlog.ready == 0 {
+            tokio::time::sleep(CLAIMING).await;
+        }
+        let allowed = if backlog.ready == 0 { 0 } else { backlog.ready + HELD_BY_CONSUMER * backlog.consumers };
+        if self.unclaimed(before).await? <= allowed {
             return Ok(0);
         }
         let write = self.database().begin().await?;
@@ -113,6 +120,10 @@ impl Catalog {
         write.commit().await?;
         self.queue().wake();
         Ok(again)
+    }
+
+    async fn unclaimed(&self, before: Timestamp) -> Result<u64, Error> {
+        Ok(dispatch::count_dispatched(self.database().read(), before).await?)
     }
 
     /// How full the queue is.

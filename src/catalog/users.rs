@@ -16,7 +16,9 @@ impl Catalog {
         let user = User { id, name: new.name, email: new.email, created_at: self.clock().now() };
         let write = self.database().begin().await?;
         match users::insert(&*write, &user).await {
-            Err(db::Error::Duplicate(_)) => return Err(Error::Conflict(format!("there is a user {} already", user.id))),
+            Err(db::Error::Duplicate(_)) => {
+                return Err(Error::Conflict(format!("there is a user {} already", user.id)));
+            }
             outcome => outcome?,
         }
         write.commit().await?;

@@ -63,10 +63,14 @@ impl Arguments {
     }
 }
 
-/// Runs the command to its end and tells people on stderr if it failed.
-pub async fn run(arguments: Arguments, settings: Settings) -> ExitCode {
+/// Runs the command to its end and tells people on stderr if it failed. The runtime is made here and not in the binary,
+/// which would otherwise compile every async function a second time.
+pub fn run(arguments: Arguments, settings: Settings) -> ExitCode {
     let mut console = Console::new(&arguments.global);
-    let outcome = Box::pin(dispatch(arguments.command, settings, &mut console)).await;
+    let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(Box::pin(dispatch(arguments.command, settings, &mut console))),
+        Err(error) => Err(Failure::because(Exit::Failed, error).context("the threads cannot be started")),
+    };
     // What a failed command had found before is written all the same.
     let flushed = console.flush().map_err(Failure::from);
     match outcome.and_then(|exit| flushed.map(|()| exit)) {

@@ -15,7 +15,6 @@ use figment::{
 use super::{
     Error, Flags,
     keys::{KEYS, Key},
-    resolve::Problem,
     secret::redact,
 };
 
@@ -56,6 +55,23 @@ impl fmt::Display for Source {
             Self::Environment => f.write_str("the environment"),
             Self::Flag => f.write_str("the command line"),
         }
+    }
+}
+
+/// One setting that cannot be used as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The layer it stands in.
+    pub source: Source,
+    /// Its name as that layer spells it: `listen`, `PM_LISTEN`, `--listen`.
+    pub name: String,
+    /// What is wrong and what is allowed, as the rest of a sentence.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {} {}", self.name, self.source, self.message)
     }
 }
 

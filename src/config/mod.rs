@@ -22,8 +22,7 @@ use std::{
 use tracing_subscriber::EnvFilter;
 
 pub use database::DatabaseUrl;
-pub use layers::Source;
-pub use resolve::Problem;
+pub use layers::{Problem, Source};
 pub use secret::redact;
 pub use values::{parse_duration, parse_size};
 

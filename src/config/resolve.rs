@@ -1,29 +1,12 @@
 //! Finds each setting in the highest layer that has it and gathers everything that is wrong on the way.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use super::{
     keys::Key,
-    layers::{Layer, Raw, Source},
+    layers::{Layer, Problem, Raw, Source},
     secret::redact,
 };
-
-/// One setting that cannot be used as it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The layer it stands in.
-    pub source: Source,
-    /// Its name as that layer spells it: `listen`, `PM_LISTEN`, `--listen`.
-    pub name: String,
-    /// What is wrong and what is allowed, as the rest of a sentence.
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in {} {}", self.name, self.source, self.message)
-    }
-}
 
 /// All layers, lowest first.
 pub(super) struct Resolver<'a> {

@@ -74,9 +74,12 @@ enum Trouble {
 fn trouble(error: &sea_orm::sqlx::Error) -> Trouble {
     use sea_orm::sqlx::Error as Sqlx;
     match error {
-        Sqlx::Io(_) | Sqlx::Tls(_) | Sqlx::PoolTimedOut | Sqlx::PoolClosed | Sqlx::WorkerCrashed | Sqlx::Protocol(_) => {
-            Trouble::Connection
-        }
+        Sqlx::Io(_)
+        | Sqlx::Tls(_)
+        | Sqlx::PoolTimedOut
+        | Sqlx::PoolClosed
+        | Sqlx::WorkerCrashed
+        | Sqlx::Protocol(_) => Trouble::Connection,
         Sqlx::Database(database) => match database.code().as_deref() {
             // SQLITE_FULL, and PostgreSQL's disk_full.
             Some("13" | "53100") => Trouble::Full,

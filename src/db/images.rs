@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-};
+use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::{
     clock::Timestamp,
@@ -102,8 +100,8 @@ pub async fn set_processing(
     attempts: i32,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let row = ActiveModel { attempts: Set(attempts), ..changed(id, ImageStatus::Processing, now) };
-    update(connection, row).await
+    let row = ActiveModel { attempts: Set(attempts), ..changed(ImageStatus::Processing, now) };
+    update(connection, id, row).await
 }
 
 /// Marks a picture as waiting for another attempt, with the error of the last one if it failed.
@@ -116,7 +114,7 @@ pub async fn set_pending(
     error: Option<(ErrorCode, &str)>,
     now: Timestamp,
 ) -> Result<(), Error> {
-    update(connection, with_error(changed(id, ImageStatus::Pending, now), error)).await
+    update(connection, id, with_error(changed(ImageStatus::Pending, now), error)).await
 }
 
 /// Marks a picture as failed for good.
@@ -129,7 +127,7 @@ pub async fn set_failed(
     error: (ErrorCode, &str),
     now: Timestamp,
 ) -> Result<(), Error> {
-    update(connection, with_error(changed(id, ImageStatus::Failed, now), Some(error))).await
+    update(connection, id, with_error(changed(ImageStatus::Failed, now), Some(error))).await
 }
 
 /// Marks a picture as ready with what is known of it now.
@@ -152,9 +150,9 @@ pub async fn set_ready(
         thumbhash: Set(Some(facts.thumbhash.clone())),
         dominant_color: Set(Some(facts.dominant_color.clone())),
         warnings: Set(warnings),
-        ..with_error(changed(id, ImageStatus::Ready, now), None)
+        ..with_error(changed(ImageStatus::Ready, now), None)
     };
-    update(connection, row).await
+    update(connection, id, row).await
 }
 
 /// The statuses of pictures; one that is gone is left out.
@@ -200,13 +198,8 @@ fn pending_row(product_id: ProductId, position: i32, source: &ImageSource, now: 
     }
 }
 
-fn changed(id: ImageId, status: ImageStatus, now: Timestamp) -> ActiveModel {
-    ActiveModel {
-        id: Set(id.0),
-        status: Set(status.as_str().into()),
-        updated_at: Set(now.0),
-        ..ActiveModel::default()
-    }
+fn changed(status: ImageStatus, now: Timestamp) -> ActiveModel {
+    ActiveModel { status: Set(status.as_str().into()), updated_at: Set(now.0), ..ActiveModel::default() }
 }
 
 fn with_error(row: ActiveModel, error: Option<(ErrorCode, &str)>) -> ActiveModel {
@@ -214,8 +207,8 @@ fn with_error(row: ActiveModel, error: Option<(ErrorCode, &str)>) -> ActiveModel
     ActiveModel { error_code: Set(code), error_message: Set(message), ..row }
 }
 
-async fn update(connection: &impl ConnectionTrait, row: ActiveModel) -> Result<(), Error> {
-    Entity::update_many().set(row.clone()).filter(Column::Id.eq(row.id.unwrap())).exec(connection).await?;
+async fn update(connection: &impl ConnectionTrait, id: ImageId, row: ActiveModel) -> Result<(), Error> {
+    Entity::update_many().set(row).filter(Column::Id.eq(id.0)).exec(connection).await?;
     Ok(())
 }
 

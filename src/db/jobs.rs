@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use sea_orm::{
-    ActiveValue::Set,
-    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Statement, Value,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Statement,
+    Value,
 };
 
 use crate::{
@@ -96,7 +96,8 @@ pub async fn claim_next(
         "(SELECT id FROM jobs WHERE state = 'queued' AND run_at <= $3 ORDER BY run_at, id LIMIT 1{})",
         skip_locked(connection)
     );
-    claim_where(connection, &format!("id = {chosen}"), vec![lease_token.into(), lease_until.0.into(), now.0.into()]).await
+    claim_where(connection, &format!("id = {chosen}"), vec![lease_token.into(), lease_until.0.into(), now.0.into()])
+        .await
 }
 
 /// Claims this job if it is due and nobody has it.
@@ -155,11 +156,8 @@ pub async fn retry(
     run_at: Timestamp,
     now: Timestamp,
 ) -> Result<bool, Error> {
-    let row = ActiveModel {
-        run_at: Set(run_at.0),
-        dispatched_at: Set(None),
-        ..ended(JobState::Queued, Some(error), now)
-    };
+    let row =
+        ActiveModel { run_at: Set(run_at.0), dispatched_at: Set(None), ..ended(JobState::Queued, Some(error), now) };
     update_held(connection, job, row).await
 }
 
@@ -168,11 +166,8 @@ pub async fn retry(
 /// # Errors
 /// If the database does not answer.
 pub async fn release(connection: &impl ConnectionTrait, job: &Job, now: Timestamp) -> Result<bool, Error> {
-    let row = ActiveModel {
-        attempt: Set(job.attempt - 1),
-        dispatched_at: Set(None),
-        ..ended(JobState::Queued, None, now)
-    };
+    let row =
+        ActiveModel { attempt: Set(job.attempt - 1), dispatched_at: Set(None), ..ended(JobState::Queued, None, now) };
     update_held(connection, job, row).await
 }
 
@@ -180,7 +175,11 @@ pub async fn release(connection: &impl ConnectionTrait, job: &Job, now: Timestam
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn take_expired(connection: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Result<Vec<Expired>, Error> {
+pub async fn take_expired(
+    connection: &impl ConnectionTrait,
+    now: Timestamp,
+    limit: u64,
+) -> Result<Vec<Expired>, Error> {
     let sql = format!(
         "UPDATE jobs SET state = 'queued', crashes = crashes + 1, run_at = $1, dispatched_at = NULL, lease_token = NULL,
             lease_until = NULL, updated_at = $1

@@ -3,8 +3,8 @@
 
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect, Select,
-    Statement,
+    ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect,
+    Select, Statement,
     sea_query::{Expr, ExprTrait, LikeExpr},
 };
 
@@ -16,8 +16,8 @@ use crate::{
         images,
     },
     domain::{
-        Cursor, CursorKey, NewProduct, Price, Product, ProductFilter, ProductId, ProductQuery, ProductStatus, Sort, SortKey,
-        UserId,
+        Cursor, CursorKey, NewProduct, Price, Product, ProductFilter, ProductId, ProductQuery, ProductStatus, Sort,
+        SortKey, UserId,
     },
 };
 

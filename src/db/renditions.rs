@@ -78,4 +78,3 @@ pub async fn replace(
     Entity::insert_many(rows).exec_without_returning(connection).await?;
     Ok(())
 }
-

@@ -62,11 +62,7 @@ pub async fn select(
     let rows: Vec<(i64, i64, i32)> = found.into_tuple().all(connection).await?;
     Ok(rows
         .into_iter()
-        .map(|(id, product_id, generation)| Selected {
-            id: ImageId(id),
-            product_id: ProductId(product_id),
-            generation,
-        })
+        .map(|(id, product_id, generation)| Selected { id: ImageId(id), product_id: ProductId(product_id), generation })
         .collect())
 }
 
@@ -118,7 +114,8 @@ pub async fn begin_run(connection: &impl ConnectionTrait, images: &[Selected], n
 }
 
 fn selected(selection: &Selection) -> Select<Entity> {
-    let mut select = Entity::find().filter(Column::Status.is_in(selection.statuses.iter().map(|status| status.as_str())));
+    let mut select =
+        Entity::find().filter(Column::Status.is_in(selection.statuses.iter().map(|status| status.as_str())));
     if !selection.products.is_empty() {
         select = select.filter(Column::ProductId.is_in(selection.products.iter().map(|id| id.0)));
     }
@@ -135,4 +132,3 @@ fn selected(selection: &Selection) -> Select<Entity> {
     }
     select
 }
-

@@ -37,12 +37,8 @@ pub async fn ensure(connection: &impl ConnectionTrait, id: &UserId, now: Timesta
 /// # Errors
 /// If the database does not answer.
 pub async fn exists(connection: &impl ConnectionTrait, id: &UserId) -> Result<bool, Error> {
-    let found: Option<i32> = Entity::find_by_id(id.as_str())
-        .select_only()
-        .expr(Expr::value(1))
-        .into_tuple()
-        .one(connection)
-        .await?;
+    let found: Option<i32> =
+        Entity::find_by_id(id.as_str()).select_only().expr(Expr::value(1)).into_tuple().one(connection).await?;
     Ok(found.is_some())
 }
 
@@ -77,11 +73,6 @@ fn row(user: &User) -> ActiveModel {
 
 impl From<Model> for User {
     fn from(row: Model) -> Self {
-        Self {
-            id: UserId::stored(row.id),
-            name: row.name,
-            email: row.email,
-            created_at: Timestamp(row.created_at),
-        }
+        Self { id: UserId::stored(row.id), name: row.name, email: row.email, created_at: Timestamp(row.created_at) }
     }
 }

@@ -32,7 +32,11 @@ impl Price {
         };
         let Some(value) = parsed.map(|value| value.normalize()) else {
             let kind = if plain && digits.len() > 20 { "has too many digits" } else { "is not a decimal number" };
-            return Err(format!("{kind}; from 0 to {} with at most {} decimal places are allowed", Self::MAX, Self::SCALE));
+            return Err(format!(
+                "{kind}; from 0 to {} with at most {} decimal places are allowed",
+                Self::MAX,
+                Self::SCALE
+            ));
         };
         if value.is_sign_negative() && !value.is_zero() {
             return Err("must not be negative".into());
@@ -97,7 +101,9 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_price() {
-        for digits in ["", "-1", "NaN", "inf", "1.00001", "1000000000000", "1e30", "1e-30", "0x10", "1_000", " 1", "1,5"] {
+        for digits in
+            ["", "-1", "NaN", "inf", "1.00001", "1000000000000", "1e30", "1e-30", "0x10", "1_000", " 1", "1,5"]
+        {
             assert!(Price::parse(digits).is_err(), "{digits} was taken");
         }
     }

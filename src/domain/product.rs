@@ -3,7 +3,8 @@
 use crate::{
     clock::Timestamp,
     domain::{
-        AddressPolicy, FieldError, Fields, Image, ImageSource, ImageStatus, Invalid, Malformed, Price, ProductId, UserId,
+        AddressPolicy, FieldError, Fields, Image, ImageSource, ImageStatus, Invalid, Malformed, Price, ProductId,
+        UserId,
     },
 };
 
@@ -202,7 +203,8 @@ pub(super) fn checked_text(text: &str, least: usize, most: usize) -> Result<Stri
     let trimmed = text.trim();
     let chars = trimmed.chars().count();
     if chars < least {
-        let message = if chars == 0 { "must not be empty".into() } else { format!("needs at least {least} characters") };
+        let message =
+            if chars == 0 { "must not be empty".into() } else { format!("needs at least {least} characters") };
         return Err(message);
     }
     if chars > most {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::domain::{Cursor, Invalid, FieldError, Price, ProductStatus, UserId};
+use crate::domain::{Cursor, FieldError, Invalid, Price, ProductStatus, UserId};
 
 /// One page of a list.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,8 +111,7 @@ impl ProductQuery {
     /// Most products per page.
     pub const MAX_LIMIT: u64 = 100;
 
-    const PARAMETERS: [&str; 8] =
-        ["user_id", "min_price", "max_price", "name", "status", "sort", "limit", "cursor"];
+    const PARAMETERS: [&str; 8] = ["user_id", "min_price", "max_price", "name", "status", "sort", "limit", "cursor"];
 
     /// Reads a query from its parameters, decoded.
     ///
@@ -136,8 +135,7 @@ impl ProductQuery {
         let limit = parameters.take("limit", |text| parse_limit(text, Self::MAX_LIMIT));
         let sort_is_known = sort.is_some() || !parameters.is_wrong("sort");
         let sort = sort.unwrap_or_default();
-        let cursor =
-            if sort_is_known { parameters.take("cursor", |text| Cursor::decode(text, sort)) } else { None };
+        let cursor = if sort_is_known { parameters.take("cursor", |text| Cursor::decode(text, sort)) } else { None };
         Invalid::unless_empty(parameters.errors, || Self {
             filter,
             sort,
@@ -222,9 +220,8 @@ fn parse_name(text: &str) -> Result<String, String> {
 }
 
 fn parse_status(text: &str) -> Result<ProductStatus, String> {
-    ProductStatus::parse(text).ok_or_else(|| {
-        format!("must be one of {}", ProductStatus::ALL.map(ProductStatus::as_str).join(", "))
-    })
+    ProductStatus::parse(text)
+        .ok_or_else(|| format!("must be one of {}", ProductStatus::ALL.map(ProductStatus::as_str).join(", ")))
 }
 
 fn parse_sort(text: &str) -> Result<Sort, String> {
@@ -232,7 +229,10 @@ fn parse_sort(text: &str) -> Result<Sort, String> {
 }
 
 fn parse_limit(text: &str, most: u64) -> Result<u64, String> {
-    text.parse().ok().filter(|limit| (1..=most).contains(limit)).ok_or_else(|| format!("must be a number from 1 to {most}"))
+    text.parse()
+        .ok()
+        .filter(|limit| (1..=most).contains(limit))
+        .ok_or_else(|| format!("must be a number from 1 to {most}"))
 }
 
 #[cfg(test)]
@@ -250,8 +250,9 @@ mod tests {
 
     #[test]
     fn reads_filters_order_and_page() {
-        let query = ProductQuery::parse([("user_id", "1234"), ("min_price", "50"), ("sort", "-product_price"), ("limit", "5")])
-            .expect("right");
+        let query =
+            ProductQuery::parse([("user_id", "1234"), ("min_price", "50"), ("sort", "-product_price"), ("limit", "5")])
+                .expect("right");
         assert_eq!(query.sort, Sort { key: SortKey::Price, descending: true });
         assert_eq!(query.limit, 5);
         assert_eq!(query.filter.min_price.map(Price::units), Some(500_000));

@@ -62,7 +62,8 @@ impl NewUser {
     fn checked(draft: UserDraft, mut errors: Vec<FieldError>) -> Result<Self, Invalid> {
         let mut note = |field: &str, message: String| errors.push(FieldError { field: field.into(), message });
         let id = draft.id.and_then(|id| UserId::parse(&id).map_err(|message| note("id", message)).ok());
-        let name = draft.name.and_then(|name| checked_text(&name, 1, 200).map_err(|message| note("name", message)).ok());
+        let name =
+            draft.name.and_then(|name| checked_text(&name, 1, 200).map_err(|message| note("name", message)).ok());
         let email = draft.email.and_then(|email| checked_email(&email).map_err(|message| note("email", message)).ok());
         Invalid::unless_empty(errors, || Self { id, name, email })
     }
@@ -70,10 +71,9 @@ impl NewUser {
 
 fn checked_email(text: &str) -> Result<String, String> {
     let email = checked_text(text, 3, 254)?;
-    let well_formed = email
-        .split_once('@')
-        .is_some_and(|(local, host)| !local.is_empty() && !host.is_empty() && !host.contains('@'))
-        && !email.contains(char::is_whitespace);
+    let well_formed =
+        email.split_once('@').is_some_and(|(local, host)| !local.is_empty() && !host.is_empty() && !host.contains('@'))
+            && !email.contains(char::is_whitespace);
     if well_formed { Ok(email) } else { Err("is not an e-mail address".into()) }
 }
 

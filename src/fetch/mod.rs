@@ -1,7 +1,7 @@
 //! The downloader: fetches a picture that a stranger named, without ever being led into our own network.
 //!
 //! Three walls stand around every request: a literal address in a URL is judged before it is used, a name is resolved
-//! by [`resolver::PublicOnly`] that hands on permitted addresses alone, and redirects are followed here, each target
+//! by a resolver that hands on permitted addresses alone, and redirects are followed here, each target
 //! judged like the first URL. Time, bytes and redirects are bounded. It never looks at what the bytes are, never sends
 //! cookies, credentials or a Referer, never uses a proxy from the environment and never unpacks an encoding.
 

@@ -90,10 +90,12 @@ mod tests {
 
     #[tokio::test]
     async fn localhost_is_judged_by_its_addresses_like_any_name() {
-        for name in ["localhost", "LOCALHOST", "localhost."] {
+        for name in ["localhost", "LOCALHOST"] {
             let refused = guard("").lookup(name).await.expect_err("loopback is not public");
             assert!(!matches!(refused, Unresolved::Failed(_)), "{name}: {refused:?}");
         }
+        // With a dot at its end the name is asked of a server, which may be away.
+        guard("").lookup("localhost.").await.expect_err("loopback is not public");
         let found = guard("127.0.0.0/8,::1").lookup("localhost").await.expect("the hosts file knows localhost");
         assert!(found.iter().all(|address| address.ip().is_loopback()), "{found:?}");
     }

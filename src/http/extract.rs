@@ -6,7 +6,7 @@ use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use warp::{Filter, Rejection};
+use warp::{Filter, Rejection, Reply, filters::BoxedFilter};
 
 use super::{problem::Problem, request_id::RequestId, route::Verb, seats::Seat};
 use crate::code::ErrorCode;
@@ -201,6 +201,13 @@ fn decode(raw: &[u8], plus_is_space: bool) -> Option<String> {
 
 fn hex_digit(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+/// Boxes a resource's filter: what it answers is one type for all of them.
+pub(super) fn boxed<R: Reply + 'static>(
+    filter: impl Filter<Extract = (R,), Error = Rejection> + Clone + Send + Sync + 'static,
+) -> BoxedFilter<(warp::reply::Response,)> {
+    filter.map(Reply::into_response).boxed()
 }
 
 #[cfg(test)]

@@ -19,7 +19,6 @@ use super::{
     problem::Problem,
     range::{self, Wanted},
     route::Verb,
-    service::boxed,
 };
 use crate::{
     blobs::{self, Blob, BlobKey, Blobs},
@@ -29,7 +28,7 @@ use crate::{
 /// The route of stored pictures.
 pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
     let parts = warp::path("images").and(warp::path::tail()).and(warp::get()).and(warp::header::headers_cloned());
-    boxed(parts.and(extract::context()).and(extract::with(&state.blobs)).then(show))
+    extract::boxed(parts.and(extract::context()).and(extract::with(&state.blobs)).then(show))
 }
 
 async fn show(key: Tail, request: HeaderMap, context: Context, blobs: Blobs) -> Result<Response, Problem> {

@@ -9,7 +9,6 @@ use super::{
     extract::{self, BodyLimits, Context, Pairs},
     problem::Problem,
     reply::{self, Ready},
-    service::boxed,
 };
 use crate::{
     catalog::{Catalog, PageBody, ProductBody},
@@ -31,7 +30,7 @@ pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
         .and(extract::context())
         .and(catalog)
         .then(create);
-    boxed(one).or(boxed(list)).unify().or(boxed(create)).unify().boxed()
+    extract::boxed(one).or(extract::boxed(list)).unify().or(extract::boxed(create)).unify().boxed()
 }
 
 /// The id of a product as it stands in a path: digits and nothing else.

@@ -19,7 +19,7 @@ use http_body_util::{BodyDataStream, BodyExt, Either, Full, combinators::UnsyncB
 use hyper::body::{Body as _, Incoming};
 use tower::ServiceExt;
 use tracing::Instrument;
-use warp::{Filter, Reply, filters::BoxedFilter};
+use warp::{Filter, filters::BoxedFilter};
 
 use super::{
     Config, Scope, State,
@@ -248,11 +248,4 @@ fn drop_body(response: &mut Response<Body>) {
 fn message_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
-}
-
-/// Boxes a resource's filter: what it answers is one type for all of them.
-pub(super) fn boxed<R: Reply + 'static>(
-    filter: impl Filter<Extract = (R,), Error = warp::Rejection> + Clone + Send + Sync + 'static,
-) -> BoxedFilter<(warp::reply::Response,)> {
-    filter.map(Reply::into_response).boxed()
 }

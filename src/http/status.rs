@@ -15,7 +15,6 @@ use super::{
     problem::Problem,
     reply::{self, Ready},
     route::Route,
-    service::boxed,
 };
 use crate::health::{Component, Health};
 
@@ -29,7 +28,14 @@ pub fn routes(state: &State, stopping: &Arc<AtomicBool>) -> BoxedFilter<(warp::r
         .then(ready);
     let metrics = warp::path!("metrics").and(warp::get()).and(extract::with(&state.metrics)).then(metrics);
     let index = warp::path::end().and(warp::get()).then(index);
-    boxed(alive).or(boxed(ready)).unify().or(boxed(metrics)).unify().or(boxed(index)).unify().boxed()
+    extract::boxed(alive)
+        .or(extract::boxed(ready))
+        .unify()
+        .or(extract::boxed(metrics))
+        .unify()
+        .or(extract::boxed(index))
+        .unify()
+        .boxed()
 }
 
 #[derive(Serialize)]

@@ -9,7 +9,6 @@ use super::{
     extract::{self, BodyLimits, Pairs},
     problem::Problem,
     reply::{self, Ready},
-    service::boxed,
 };
 use crate::{
     catalog::{Catalog, PageBody, UserBody},
@@ -22,7 +21,7 @@ pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
     let one = warp::path!("users" / String).and(warp::get()).and(catalog.clone()).then(show);
     let list = warp::path!("users").and(warp::get()).and(extract::query()).and(catalog.clone()).then(list);
     let create = warp::path!("users").and(warp::post()).and(extract::json_body(limits)).and(catalog).then(create);
-    boxed(one).or(boxed(list)).unify().or(boxed(create)).unify().boxed()
+    extract::boxed(one).or(extract::boxed(list)).unify().or(extract::boxed(create)).unify().boxed()
 }
 
 async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {

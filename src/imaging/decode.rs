@@ -7,6 +7,7 @@ use image::{ColorType, ImageDecoder, ImageError};
 use tiff::ColorType as TiffColour;
 use tiff::decoder::DecodingResult;
 
+use super::decoded::{Decoded, Inks, inks_to_light};
 use super::error::Error;
 use super::header::{Header, png, tiff as tiff_header};
 use super::jpeg;
@@ -17,13 +18,6 @@ use super::warning::Warning;
 
 /// What the buffers hold before decoding, and so the grey of whatever a cut-off file no longer has.
 const MISSING: u8 = 0x80;
-
-/// Pixels in the orientation and the colours of the file, and what is wrong with them, if anything.
-pub(super) struct Decoded {
-    pub pixels: Pixels,
-    /// [`Warning::Truncated`] or [`Warning::Damaged`].
-    pub flaw: Option<Warning>,
-}
 
 /// Decodes the (first) picture of `source`, which ends where its header says.
 ///
@@ -161,26 +155,4 @@ fn from_palette(width: u32, height: u32, indices: &[u8], palette: &[u16]) -> Res
     let sample = |index: &u8, part: usize| (palette[part * colours + usize::from(*index)] >> 8) as u8;
     let data = indices.iter().flat_map(|index| [sample(index, 0), sample(index, 1), sample(index, 2)]).collect();
     Ok(Pixels { width, height, alpha: false, data })
-}
-
-/// How the four inks of a pixel are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Inks {
-    /// 255 is full ink.
-    Plain,
-    /// 0 is full ink, as Adobe's programs write JPEG.
-    Inverted,
-}
-
-/// Turns cyan, magenta, yellow and black into red, green and blue, in place: light is what no ink takes away. Without
-/// the printer's profile this is what browsers show.
-pub(super) fn inks_to_light(pixels: &mut Pixels, inks: Inks) {
-    for pixel in pixels.data.chunks_exact_mut(4) {
-        let light = |ink: u8| u32::from(if inks == Inks::Plain { 255 - ink } else { ink });
-        let black = light(pixel[3]);
-        for sample in &mut pixel[..3] {
-            *sample = ((light(*sample) * black + 127) / 255) as u8;
-        }
-    }
-    pixels.drop_fourth();
 }

@@ -4,6 +4,7 @@
 mod bytes;
 mod color;
 mod decode;
+mod decoded;
 mod describe;
 mod encode;
 mod error;

@@ -1,7 +1,6 @@
 //! The source without its metadata: the same pixels, byte for byte, and nothing that was not needed to show them.
 
-use super::header::{Header, gif, png, webp};
-use super::jpeg::header::Segments;
+use super::header::{Header, gif, jpeg::Segments, png, webp};
 use super::sniff::SourceFormat;
 
 /// The bytes of `source` that make its pixels, or `None` where they alone would look different from the picture:

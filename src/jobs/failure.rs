@@ -31,12 +31,7 @@ impl Failure {
 
 impl From<fetch::Error> for Failure {
     fn from(error: fetch::Error) -> Self {
-        Self {
-            code: error.code(),
-            message: error.to_string(),
-            retry: error.retry(),
-            retry_after: error.retry_after(),
-        }
+        Self { code: error.code(), message: error.to_string(), retry: error.retry(), retry_after: error.retry_after() }
     }
 }
 

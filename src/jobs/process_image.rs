@@ -143,7 +143,8 @@ impl Handler {
             let _held = (charge, decoder);
             imaging::process(&source, &presets, &limits)
         });
-        let processed = thread.await.map_err(|_| Failure::permanent(ErrorCode::Undecodable, "the decoder broke down"))??;
+        let processed =
+            thread.await.map_err(|_| Failure::permanent(ErrorCode::Undecodable, "the decoder broke down"))??;
         steps.decode = processed.steps.decode;
         steps.resize = processed.steps.resize;
         steps.encode = processed.steps.encode + processed.steps.describe;

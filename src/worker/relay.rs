@@ -24,7 +24,10 @@ pub async fn relay(catalog: Catalog, queue: Queue, mut stop: Stop) {
             Ok(_) => pause = Duration::ZERO,
             Err(error) => {
                 if pause.is_zero() {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "jobs cannot be handed to the broker for now");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "jobs cannot be handed to the broker for now"
+                    );
                 }
                 pause = (pause * 2).clamp(Duration::from_millis(200), LONGEST_PAUSE);
                 tokio::select! {

@@ -176,7 +176,9 @@ impl Worker {
             match write().await {
                 Ok(()) => return true,
                 Err(Error::LeaseLost) => return false,
-                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a result cannot be stored for now"),
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "a result cannot be stored for now")
+                }
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

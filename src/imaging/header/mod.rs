@@ -2,14 +2,15 @@
 //! what a header claims, and every reader looks at each byte of the file at most once.
 
 pub(in crate::imaging) mod bmp;
+mod coverage;
 pub(in crate::imaging) mod exif;
 pub(in crate::imaging) mod gif;
+pub(in crate::imaging) mod jpeg;
 pub(in crate::imaging) mod png;
 pub(in crate::imaging) mod tiff;
 pub(in crate::imaging) mod webp;
 
 use super::error::Error;
-use super::jpeg;
 use super::limits::Limits;
 use super::sniff::{SourceFormat, sniff};
 
@@ -78,7 +79,7 @@ impl Header {
 /// Reads the headers of `source` and checks its size, scans and profile against the limits.
 pub(super) fn read(source: &[u8], limits: &Limits) -> Result<Header, Error> {
     let header = match sniff(source)? {
-        SourceFormat::Jpeg => jpeg::header::read(source, limits)?,
+        SourceFormat::Jpeg => jpeg::read(source, limits)?,
         SourceFormat::Png => png::read(source, limits)?,
         SourceFormat::Webp => webp::read(source, limits)?,
         SourceFormat::Gif => gif::read(source, limits)?,

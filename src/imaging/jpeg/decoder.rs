@@ -4,11 +4,10 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
-use super::header::is_adobe;
 use super::watched::{Watch, Watched};
-use crate::imaging::decode::{Decoded, Inks, inks_to_light};
+use crate::imaging::decoded::{Decoded, Inks, inks_to_light};
 use crate::imaging::error::Error;
-use crate::imaging::header::Header;
+use crate::imaging::header::{Header, jpeg::is_adobe};
 use crate::imaging::limits::Limits;
 use crate::imaging::pixels::Pixels;
 use crate::imaging::warning::Warning;

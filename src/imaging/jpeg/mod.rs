@@ -1,8 +1,5 @@
 //! JPEG: one function that decodes and one that encodes, so that another pair can take their place.
 
-pub(super) mod header;
-
-mod coverage;
 mod decoder;
 mod encoder;
 mod watched;

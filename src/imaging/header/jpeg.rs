@@ -1,9 +1,10 @@
 //! The markers of a JPEG: its frame, its scans, its profile, its orientation, and whether its end is there.
 
 use super::coverage::Coverage;
+use super::{Header, exif};
 use crate::imaging::bytes::{be16, slice};
 use crate::imaging::error::Error;
-use crate::imaging::header::{Header, exif};
+
 use crate::imaging::limits::Limits;
 use crate::imaging::sniff::SourceFormat;
 
@@ -86,7 +87,7 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
 }
 
 /// How the samples of a CMYK picture are to be read: Adobe's programs write them inverted and say so by their marker.
-pub(super) fn is_adobe(source: &[u8]) -> bool {
+pub(in crate::imaging) fn is_adobe(source: &[u8]) -> bool {
     Segments::new(source)
         .take_while(|segment| segment.marker != SOS)
         .any(|segment| segment.marker == APP14 && segment.body.starts_with(b"Adobe"))

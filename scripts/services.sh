@@ -1,0 +1,224 @@
+# shellcheck shell=bash
+# What the tests need of a machine: finds it, or installs and starts it. Sourced by `scripts/test`; never stops or
+# changes what it did not start.
+
+containers=()
+own_policy=
+missing=()
+
+say() { printf 'scripts/test: %s\n' "$*" >&2; }
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+is_root() { [ "$(id -u)" = 0 ]; }
+
+can_install() { is_root && has apt-get; }
+
+has_docker() { has docker && timeout 20 docker info >/dev/null 2>&1; }
+
+clean_up() {
+  [ -z "$own_policy" ] || rm -f "$own_policy"
+  if [ "${#containers[@]}" -gt 0 ]; then docker rm --force --volumes "${containers[@]}" >/dev/null 2>&1 || true; fi
+}
+
+# Says hello in a protocol's own words, and whether the answer begins as it must: an open port alone is not a service.
+greets() { # port, words, pattern of the answer in hexadecimal
+  local answer
+  # shellcheck disable=SC2016 # The inner shell reads its own arguments.
+  answer=$(timeout 3 bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$1" && printf "$2" >&3 && head -c 1 <&3' _ "$1" "$2" \
+    2>/dev/null | od -An -tx1 | tr -d ' \n') || return 1
+  [[ $answer =~ ^($3)$ ]]
+}
+
+# A request for TLS, which PostgreSQL answers by S or N.
+postgres_answers() { greets 5432 '\x00\x00\x00\x08\x04\xd2\x16\x2f' '53|4e'; }
+
+# PING: `+PONG`, or an error where a password is asked for.
+redis_answers() { greets 6379 'PING\r\n' '2b|2d'; }
+redis_lets_in() { greets 6379 'PING\r\n' '2b'; }
+
+# The protocol's header: a method's frame.
+rabbitmq_answers() { greets 5672 'AMQP\x00\x00\x09\x01' '01'; }
+
+wait_until() { # seconds, what, command…
+  local left=$1 what=$2
+  shift 2
+  until "$@"; do
+    left=$((left - 1))
+    [ "$left" -gt 0 ] || { say "$what does not answer"; return 1; }
+    sleep 1
+  done
+}
+
+package_lists_updated=
+install() { # packages…
+  say "installing $*"
+  if [ -z "$package_lists_updated" ]; then
+    apt-get update -qq >&2
+    package_lists_updated=yes
+  fi
+  # Packages start their services at once, perhaps on a port that is taken; here each is started by its own command.
+  if [ ! -e /usr/sbin/policy-rc.d ]; then
+    own_policy=/usr/sbin/policy-rc.d
+    printf '#!/bin/sh\nexit 101\n' >"$own_policy"
+    chmod +x "$own_policy"
+  fi
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+  if [ -n "$own_policy" ]; then
+    rm -f "$own_policy"
+    own_policy=
+  fi
+}
+
+container() { # published port, image's name, arguments of docker run with the image among them…
+  local port=$1 id
+  shift
+  say "starting a container of $1"
+  id=$(docker run --detach --publish "127.0.0.1:$port:$port" "${@:2}")
+  containers+=("$id")
+}
+
+need_compiler() {
+  if has cc; then return; fi
+  if can_install; then
+    install gcc libc6-dev
+  else
+    missing+=("a C compiler: cc (Debian: apt-get install gcc libc6-dev)")
+  fi
+}
+
+# The newest cluster that is meant for the usual port: version and name.
+cluster() {
+  has pg_lsclusters || return 0
+  pg_lsclusters --no-header | awk '$3 == 5432 { found = $1 " " $2 } END { print found }'
+}
+
+start_postgres() {
+  if can_install; then
+    [ -n "$(cluster)" ] || install postgresql postgresql-client
+    local version name
+    read -r version name <<<"$(cluster)"
+    [ -n "$version" ] || { say "PostgreSQL is installed, but no cluster of it has port 5432"; return 1; }
+    say "starting PostgreSQL $version"
+    pg_ctlcluster --skip-systemctl-redirect "$version" "$name" start
+  elif has_docker; then
+    container 5432 postgres:15 --env POSTGRES_PASSWORD=postgres postgres:15 -c max_connections=200
+    # The image's first server, which only prepares the files, does not listen on addresses.
+    wait_until 120 PostgreSQL docker exec "${containers[-1]}" pg_isready --quiet --host 127.0.0.1
+  else
+    missing+=("PostgreSQL at 127.0.0.1:5432, or PM_TEST_POSTGRES_URL")
+    return
+  fi
+  wait_until 60 PostgreSQL postgres_answers
+}
+
+start_redis() {
+  if has redis-server || can_install; then
+    has redis-server || install redis-server
+    say "starting Redis"
+    local as=()
+    if is_root && id redis >/dev/null 2>&1; then as=(runuser -u redis --); fi
+    ${as[@]+"${as[@]}"} redis-server --port 6379 --bind 127.0.0.1 --save '' --appendonly no --dir /tmp \
+      --daemonize yes >/dev/null
+  elif has_docker; then
+    container 6379 redis:7 redis:7
+  else
+    missing+=("Redis at 127.0.0.1:6379, or PM_TEST_REDIS_URL")
+    return
+  fi
+  wait_until 60 Redis redis_answers
+}
+
+start_rabbitmq() {
+  if can_install; then
+    has rabbitmq-server || install rabbitmq-server
+    say "starting RabbitMQ"
+    # Its ports between nodes stay on the loopback, too; the node's name does not ask that the machine's can be resolved.
+    RABBITMQ_NODENAME=rabbit@localhost RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 ERL_EPMD_ADDRESS=127.0.0.1 \
+      RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}" rabbitmq-server -detached >&2
+  elif has_docker; then
+    container 5672 rabbitmq:3 rabbitmq:3
+  else
+    missing+=("RabbitMQ at 127.0.0.1:5672, or PM_TEST_RABBITMQ_URL")
+    return
+  fi
+  wait_until 180 RabbitMQ rabbitmq_answers
+}
+
+# A test starts, kills and restarts a Redis of its own, on another port.
+need_redis_program() {
+  if has redis-server; then return; fi
+  if can_install; then
+    install redis-server
+  else
+    missing+=("the program redis-server (Debian: apt-get install redis-server)")
+  fi
+}
+
+# Whether the tests can come in there and create databases.
+may_create_databases() {
+  local answer
+  answer=$(PGCONNECT_TIMEOUT=5 psql "$1" --no-psqlrc --no-password --tuples-only --no-align --quiet --command \
+    "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user" 2>/dev/null) && [ "$answer" = t ]
+}
+
+# Makes the role `pm_test` with a new password, through the server's own user; prints its address.
+create_role() {
+  local password
+  password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+  (cd / && runuser -u postgres -- psql --no-psqlrc --quiet --port 5432 --set ON_ERROR_STOP=1 postgres) \
+    >&2 <<SQL || return 1
+SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'pm_test') AS absent \gset
+\if :absent
+  CREATE ROLE pm_test;
+\endif
+ALTER ROLE pm_test LOGIN CREATEDB PASSWORD '$password';
+SQL
+  printf 'postgres://pm_test:%s@127.0.0.1:5432/postgres' "$password"
+}
+
+check_redis_password() {
+  if [ -z "${PM_TEST_REDIS_URL-}" ] && ! redis_lets_in; then
+    missing+=("the password of Redis at 127.0.0.1:6379: give its address in PM_TEST_REDIS_URL")
+  fi
+}
+
+find_postgres_role() {
+  has psql || ! can_install || install postgresql-client
+  if ! has psql; then
+    say "without psql nobody can tell whether PostgreSQL lets the tests in; trying"
+    export PM_TEST_POSTGRES_URL=${PM_TEST_POSTGRES_URL:-postgres://postgres:postgres@127.0.0.1:5432/postgres}
+    return
+  fi
+  if [ -n "${PM_TEST_POSTGRES_URL-}" ]; then
+    may_create_databases "$PM_TEST_POSTGRES_URL" ||
+      missing+=("a role that may create databases at PM_TEST_POSTGRES_URL")
+    return
+  fi
+  local url
+  for url in postgres://postgres@127.0.0.1:5432/postgres postgres://postgres:postgres@127.0.0.1:5432/postgres; do
+    if may_create_databases "$url"; then
+      export PM_TEST_POSTGRES_URL=$url
+      return
+    fi
+  done
+  if is_root && has runuser && id postgres >/dev/null 2>&1 && url=$(create_role) && may_create_databases "$url"; then
+    export PM_TEST_POSTGRES_URL=$url
+    return
+  fi
+  missing+=("a role that may create databases at 127.0.0.1:5432: give its address in PM_TEST_POSTGRES_URL")
+}
+
+# Unit tests run without a network where that is possible; they hand only addresses of this machine to the downloader, so
+# that elsewhere they may run as they are.
+need_loopback_only() {
+  has ip || ! can_install || install iproute2
+  scripts/on-loopback-only --probe
+}
+
+fail_if_missing() {
+  [ "${#missing[@]}" -gt 0 ] || return 0
+  say "cannot go on without this (as root on Debian it installs programs and services itself, with Docker services):"
+  printf '  - %s\n' "${missing[@]}" >&2
+  exit 1
+}
