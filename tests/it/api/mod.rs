@@ -1,1 +1,106 @@
-//! The HTTP contract.
+//! The HTTP contract, asked of the running program over real sockets.
+
+mod bad_input;
+mod cache;
+mod images;
+mod lists;
+mod products;
+pub mod set_ups;
+mod status;
+mod users;
+mod wire;
+
+use serde_json::{Value, json};
+
+use crate::support::TestApp;
+use wire::Answer;
+
+/// Checks what every problem has in common and answers its JSON. `when` says which request it was.
+fn problem(answer: &Answer, status: u16, code: &str, when: &str) -> Value {
+    let shown = answer.text();
+    assert_eq!(answer.status, status, "{when}: {shown}");
+    assert_eq!(answer.header("content-type"), "application/problem+json", "{when}");
+    let told = answer.json();
+    assert_eq!(told["code"], code, "{when}: {shown}");
+    assert_eq!(told["status"], status, "{when}: {shown}");
+    assert_eq!(told["type"], format!("/problems/{code}"), "{when}: {shown}");
+    assert_eq!(told["request_id"], answer.header("x-request-id"), "{when}");
+    for member in ["title", "detail", "request_id"] {
+        assert!(told[member].as_str().is_some_and(|text| !text.is_empty()), "{when} has no {member}: {shown}");
+    }
+    for secret in ["SELECT", "INSERT", "sqlx", "panicked", "src/", "postgres://", "pm_test_"] {
+        assert!(!shown.contains(secret), "{when} tells of {secret}: {shown}");
+    }
+    told
+}
+
+/// The names of the wrong fields, in alphabetical order.
+fn wrong_fields(problem: &Value) -> Vec<&str> {
+    let errors = problem["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut fields: Vec<_> = errors.iter().map(|error| error["field"].as_str().unwrap()).collect();
+    fields.sort_unstable();
+    fields
+}
+
+/// Status, body and the headers called `names`, for a snapshot; what differs from run to run is blotted out.
+fn shape(answer: &Answer, names: &[&str]) -> Value {
+    let headers: serde_json::Map<_, _> =
+        names.iter().map(|name| ((*name).to_owned(), answer.header(name).into())).collect();
+    let mut body = answer.json();
+    blot(&mut body);
+    json!({"status": answer.status, "headers": headers, "body": body})
+}
+
+/// Replaces times, ids of requests, keys of pictures and what depends on the encoders' versions.
+fn blot(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(blot),
+        Value::Object(members) => {
+            for (name, member) in members {
+                match (name.as_str(), &member) {
+                    ("created_at" | "updated_at", Value::String(time)) => {
+                        assert!(time.ends_with('Z') && time.as_bytes()[10] == b'T', "{time} is not RFC 3339 in UTC");
+                        *member = "[time]".into();
+                    }
+                    ("request_id" | "thumbhash" | "dominant_color", Value::String(_)) => {
+                        *member = format!("[{name}]").into();
+                    }
+                    ("latency_ms" | "bytes", Value::Number(_)) => *member = format!("[{name}]").into(),
+                    ("url", Value::String(url)) => *member = without_key(url).into(),
+                    ("compressed_product_images", Value::Array(urls)) => {
+                        *member = urls.iter().map(|url| without_key(url.as_str().unwrap())).collect();
+                    }
+                    _ => blot(member),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn without_key(url: &str) -> String {
+    let (path, extension) = url.rsplit_once('.').expect("a picture has an extension");
+    let (start, _) = path.split_once("/images/").expect("the path of pictures");
+    format!("{start}/images/[key].{extension}")
+}
+
+/// Compares with the snapshot of this name: the same one for every set-up.
+fn matches_snapshot(name: &str, value: &Value) {
+    insta::with_settings!({omit_expression => true, prepend_module_to_snapshot => false}, {
+        insta::assert_json_snapshot!(name, value);
+    });
+}
+
+/// Creates a product without pictures and answers its number.
+async fn create(app: &TestApp, user_id: &str, name: &str, price: &str) -> i64 {
+    let names = json!({"user_id": user_id, "product_name": name}).to_string();
+    let body = format!("{},\"product_price\":{price}}}", names.trim_end_matches('}'));
+    let answer = wire::post(app, "/products", &body).await;
+    assert_eq!(answer.status, 201, "{body}: {}", answer.text());
+    answer.json()["id"].as_i64().unwrap()
+}
+
+/// A query's value as it stands in a URL.
+fn escaped(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}

@@ -17,14 +17,8 @@ fn outcome() -> Outcome {
         thumbhash: String::new(),
         dominant_color: "#000000".into(),
     };
-    let made = Rendition {
-        preset: "large".into(),
-        format: "png".into(),
-        width: 1,
-        height: 1,
-        bytes: 1,
-        key: "late".into(),
-    };
+    let made =
+        Rendition { preset: "large".into(), format: "png".into(), width: 1, height: 1, bytes: 1, key: "late".into() };
     Outcome { facts, warnings: Vec::new(), renditions: vec![made], presets: None }
 }
 

@@ -54,7 +54,8 @@ async fn messages_that_the_broker_lost_are_sent_again() {
         let channel = connection.create_channel().await.unwrap();
         let mut purged = 0;
         for _ in 0..500 {
-            purged += channel.queue_purge(queue.into(), lapin::options::QueuePurgeOptions::default()).await.unwrap_or(0);
+            purged +=
+                channel.queue_purge(queue.into(), lapin::options::QueuePurgeOptions::default()).await.unwrap_or(0);
             if purged > 0 {
                 break;
             }

@@ -1,0 +1,347 @@
+//! Input that cannot be taken is answered with a problem that says why, and never stored; strange input that can be
+//! taken comes back as it came.
+
+use serde_json::{Value, json};
+
+use super::{create, escaped, matches_snapshot, problem, shape, wire, wrong_fields};
+use crate::support::{Setup, TestApp, app, on_both_setups};
+
+/// Texts that a part of the way might take for something else than text.
+const STRANGE: &[&str] = &[
+    "\u{202e}desrever",
+    "\u{2066}isolated\u{2069}",
+    "مرحبا بالعالم",
+    "שלום עולם",
+    "\u{200b}zero\u{200b}width\u{200b}",
+    "\u{feff}BOM",
+    "👩‍👩‍👧‍👦",
+    "🏴\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}",
+    "🇩🇪🇫🇷",
+    "☃\u{fe0f}☃\u{fe0e}",
+    "'; DROP TABLE products; --",
+    "\" OR 1=1 --",
+    "$1 ? :name @p1",
+    "<script>alert('x')</script>",
+    "&lt;b&gt;&amp;",
+    "]]><!--",
+    "${jndi:ldap://x}",
+    "{{7*7}}",
+    "%s%n%x",
+    "../../etc/passwd",
+    r"C:\new\table\0",
+    "\\u0000",
+    "null",
+    "NaN",
+    "1e309",
+    "true",
+    "e\u{301} and \u{e9}",
+    "ﬁ Ǆ ß İ ı",
+    "Z\u{335}\u{341}a\u{322}\u{356}l\u{338}g\u{35b}o",
+    "\u{10ffff}\u{fffd}\u{fffe}",
+    "a\u{85}b\u{2028}c\u{2029}d",
+    "\u{7f}\u{1}\u{1b}[31mred",
+    "row\r\nheader: injected\ttab",
+    "\u{1d518}\u{1d52b}",
+    "'\"`´‘“",
+];
+
+/// A good product with one field replaced.
+fn with(field: &str, value: Value) -> String {
+    let mut product = json!({"user_id": "u", "product_name": "n", "product_price": 1});
+    product[field] = value;
+    product.to_string()
+}
+
+async fn nothing_was_stored(app: &TestApp) {
+    for path in ["/products", "/users"] {
+        assert_eq!(app.get_json(path).await["items"], json!([]), "{path}");
+    }
+}
+
+on_both_setups! {
+    async fn a_field_with_a_wrong_value_is_named(app: &TestApp) {
+        for (field, value) in [
+            ("user_id", json!("")),
+            ("user_id", json!("  ")),
+            ("user_id", json!("x".repeat(65))),
+            ("user_id", json!("a\nb")),
+            ("user_id", json!("a\u{0}b")),
+            ("user_id", json!(1234)),
+            ("user_id", Value::Null),
+            ("product_name", json!("")),
+            ("product_name", json!(" \t\n\u{3000}")),
+            ("product_name", json!("x".repeat(201))),
+            ("product_name", json!("a\u{0}b")),
+            ("product_name", json!(["n"])),
+            ("product_name", Value::Null),
+            ("product_description", json!("x".repeat(10_001))),
+            ("product_description", json!("a\u{0}b")),
+            ("product_description", json!({})),
+            ("product_price", json!(-1)),
+            ("product_price", json!(-0.0001)),
+            ("product_price", json!("12")),
+            ("product_price", json!("NaN")),
+            ("product_price", json!(true)),
+            ("product_price", json!([1])),
+            ("product_price", Value::Null),
+            ("product_images", json!("https://example.com/a.jpg")),
+            ("product_images", json!({"0": "https://example.com/a.jpg"})),
+            ("product_images", json!(vec!["https://example.com/a.jpg"; 33])),
+            ("colour", json!("red")),
+            ("id", json!(7)),
+            ("", json!(1)),
+        ] {
+            let body = with(field, value);
+            let when = &body[..body.floor_char_boundary(150)];
+            let told = problem(&wire::post(app, "/products", &body).await, 422, "validation", when);
+            assert_eq!(wrong_fields(&told), [field], "{when}");
+        }
+        nothing_was_stored(app).await;
+    }
+
+    async fn a_price_that_is_not_one_is_refused(app: &TestApp) {
+        for digits in
+            ["1.00001", "1e-5", "1000000000000", "1e12", "1e30", "1e400", "1e-400", "-1e2", "9999999999999999999999999"]
+        {
+            let body = format!(r#"{{"user_id": "u", "product_name": "n", "product_price": {digits}}}"#);
+            let told = problem(&wire::post(app, "/products", &body).await, 422, "validation", digits);
+            assert_eq!(wrong_fields(&told), ["product_price"], "{digits}");
+        }
+        for digits in ["NaN", "Infinity", "-", "01", "1.", ".5", "0x10", "1_000", "1,5", "+1"] {
+            let body = format!(r#"{{"user_id": "u", "product_name": "n", "product_price": {digits}}}"#);
+            problem(&wire::post(app, "/products", &body).await, 400, "malformed_json", digits);
+        }
+        nothing_was_stored(app).await;
+    }
+
+    async fn an_address_that_is_not_fetched_from_is_named_by_its_place(app: &TestApp) {
+        for url in [
+            "",
+            "image1.jpg",
+            "//example.com/a.jpg",
+            "ftp://example.com/a.jpg",
+            "file:///etc/passwd",
+            "data:image/png;base64,AAAA",
+            "javascript:alert(1)",
+            "http://",
+            "https://user:secret@example.com/a.jpg",
+            "http://example.com:22/a.jpg",
+            "http://10.0.0.1/a.jpg",
+            "http://169.254.169.254/latest/meta-data",
+            "http://192.168.1.1/",
+            "http://[fd00::1]/a.jpg",
+            "http://[::ffff:10.0.0.1]/a.jpg",
+            "http://0x0a000001/a.jpg",
+            "http://167772161/a.jpg",
+            "http://0/",
+        ] {
+            let body = with("product_images", json!(["https://example.com/good.jpg", url]));
+            let told = problem(&wire::post(app, "/products", &body).await, 422, "validation", url);
+            assert_eq!(wrong_fields(&told), ["product_images[1]"], "{url}");
+            assert!(!told.to_string().contains("secret"), "{told}");
+        }
+        let long = format!("https://example.com/{}", "x".repeat(2_100));
+        let told = wire::post(app, "/products", with("product_images", json!([long, 7, null]))).await;
+        let told = problem(&told, 422, "validation", "a list of wrong addresses");
+        assert!(wrong_fields(&told).len() == 3, "{told}");
+        nothing_was_stored(app).await;
+    }
+
+    async fn everything_that_is_wrong_stands_in_one_answer(app: &TestApp) {
+        let body = json!({
+            "user_id": "x".repeat(65), "product_name": "  ", "product_description": "x".repeat(10_001),
+            "product_images": ["https://example.com/a.jpg", "ftp://example.com/b.jpg", "http://10.0.0.1/c.jpg"],
+            "product_price": -0.00001, "colour": "red", "product_nmae": "a typing error",
+        });
+        let answer = wire::post(app, "/products", body.to_string()).await;
+        matches_snapshot("a_wrong_product", &shape(&answer, &["content-type"]));
+        let nothing = wire::post(app, "/products", "{}").await;
+        matches_snapshot("an_empty_product", &shape(&nothing, &["content-type"]));
+        nothing_was_stored(app).await;
+    }
+
+    async fn a_body_that_is_no_object_is_malformed(app: &TestApp) {
+        let deep = "{\"a\":".repeat(100_000);
+        let bodies: [&[u8]; 17] = [
+            b"",
+            b" ",
+            b"[]",
+            b"\"text\"",
+            b"1",
+            b"null",
+            b"true",
+            b"{",
+            b"{}{}",
+            b"{\"user_id\"}",
+            b"{'user_id': 'u'}",
+            b"{\"a\": 1,}",
+            b"\xef\xbb\xbf{}",
+            b"{\"user_id\": \"\xff\xfe\"}",
+            b"{\"user_id\": \"\xed\xa0\x80\"}",
+            b"user_id=u",
+            deep.as_bytes(),
+        ];
+        for body in bodies {
+            let when = String::from_utf8_lossy(&body[..body.len().min(40)]).into_owned();
+            problem(&wire::post(app, "/products", body).await, 400, "malformed_json", &when);
+        }
+        nothing_was_stored(app).await;
+    }
+
+    async fn a_value_of_very_many_levels_is_only_a_wrong_value(app: &TestApp) {
+        for (open, close) in [("[", "]"), ("{\"a\":[", "]}")] {
+            let deep = format!("{}{}", open.repeat(50_000), close.repeat(50_000));
+            for field in ["product_name", "product_price", "colour"] {
+                let body = format!(r#"{{"user_id": "u", "{field}": {deep}}}"#);
+                let told = problem(&wire::post(app, "/products", &body).await, 422, "validation", field);
+                assert!(wrong_fields(&told).contains(&field), "{field}");
+            }
+        }
+        nothing_was_stored(app).await;
+    }
+
+    async fn a_field_that_stands_twice_is_refused(app: &TestApp) {
+        let body = r#"{"user_id": "u", "product_name": "n", "product_price": 1, "product_price": 2}"#;
+        let told = problem(&wire::post(app, "/products", body).await, 422, "validation", "a price twice");
+        assert_eq!(wrong_fields(&told), ["product_price"]);
+        // Half of a character that needs two escapes; no text can hold it.
+        let half = r#"{"user_id": "u", "product_name": "\ud800", "product_price": 1}"#;
+        let answer = wire::post(app, "/products", half).await;
+        assert!(answer.status == 400 || answer.status == 422, "{}", answer.text());
+        problem(&answer, answer.status, answer.json()["code"].as_str().unwrap(), "half a character");
+        nothing_was_stored(app).await;
+    }
+
+    async fn a_body_over_the_limit_is_refused_with_the_limit(app: &TestApp) {
+        let large = with("product_description", json!("x".repeat(2 << 20)));
+        let told = problem(&wire::post(app, "/products", &large).await, 413, "body_too_large", "two megabytes");
+        assert!(told["detail"].as_str().unwrap().contains("1048576"), "{told}");
+        let mut chunked = Vec::new();
+        for piece in large.as_bytes().chunks(60_000) {
+            chunked.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+            chunked.extend_from_slice(piece);
+            chunked.extend_from_slice(b"\r\n");
+        }
+        chunked.extend_from_slice(b"0\r\n\r\n");
+        let headers = [("Content-Type", "application/json"), ("Transfer-Encoding", "chunked")];
+        let answer = wire::send(app.address, "POST", "/products", &headers, &chunked).await;
+        problem(&answer, 413, "body_too_large", "two megabytes in pieces");
+        nothing_was_stored(app).await;
+    }
+
+    async fn only_json_is_taken(app: &TestApp) {
+        let good = with("product_name", json!("n"));
+        for kind in ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/xml"] {
+            let headers: &[_] = if kind.is_empty() { &[] } else { &[("Content-Type", kind)] };
+            let answer = wire::send(app.address, "POST", "/products", headers, good.as_bytes()).await;
+            problem(&answer, 415, "unsupported_media_type", kind);
+        }
+        nothing_was_stored(app).await;
+        let headers = [("Content-Type", "Application/JSON; charset=utf-8")];
+        assert_eq!(wire::send(app.address, "POST", "/products", &headers, good.as_bytes()).await.status, 201);
+    }
+
+    async fn a_path_that_leads_nowhere_is_a_problem_too(app: &TestApp) {
+        create(app, "u", "n", "1").await;
+        for path in [
+            "/nothing",
+            "/products/",
+            "/products/1/",
+            "/products/1/images",
+            "//products",
+            "/Products",
+            "/images",
+            "/%00",
+            "/é",
+        ] {
+            problem(&wire::get(app, path).await, 404, "not_found", path);
+        }
+        for id in ["abc", "-1", "+1", "1.0", "1e0", "0x1", "%31", "99999999999999999999", "1%00", "%20"] {
+            let path = format!("/products/{id}");
+            problem(&wire::get(app, &path).await, 404, "not_found", &path);
+        }
+    }
+
+    async fn a_method_that_a_resource_does_not_know_is_told_which_ones_it_knows(app: &TestApp) {
+        for (method, path, allow) in [
+            ("PUT", "/products", "GET, HEAD, POST, OPTIONS"),
+            ("DELETE", "/users", "GET, HEAD, POST, OPTIONS"),
+            ("POST", "/products/1", "GET, HEAD, OPTIONS"),
+            ("POST", "/images/a.jpg", "GET, HEAD, OPTIONS"),
+            ("POST", "/healthz", "GET, HEAD, OPTIONS"),
+            ("BREW", "/metrics", "GET, HEAD, OPTIONS"),
+        ] {
+            let answer = wire::send(app.address, method, path, &[], b"").await;
+            problem(&answer, 405, "method_not_allowed", &format!("{method} {path}"));
+            assert_eq!(answer.header("allow"), allow, "{method} {path}");
+            let options = wire::send(app.address, "OPTIONS", path, &[], b"").await;
+            assert_eq!((options.status, options.header("allow")), (204, allow), "{path}");
+        }
+    }
+
+    async fn strange_text_comes_back_byte_for_byte(app: &TestApp) {
+        let many_accents = format!("e{}", "\u{301}".repeat(60));
+        for text in STRANGE.iter().copied().chain([many_accents.as_str()]) {
+            let as_user = !text.chars().any(char::is_control);
+            let user_id = if as_user { text } else { "plain" };
+            let sent = json!({
+                "user_id": user_id, "product_name": text, "product_price": 1,
+                "product_description": format!(" {text}\n"),
+            });
+            let made = wire::post(app, "/products", sent.to_string()).await;
+            assert_eq!(made.status, 201, "{text:?}: {}", made.text());
+            let made = made.json();
+            let listed = app.get_json(&format!("/products?limit=1&sort=-id&user_id={}", escaped(user_id))).await;
+            let found = app.get_json(&format!("/products?limit=1&sort=-id&name={}", escaped(text))).await;
+            let cold = app.product(&made["id"]).await;
+            let hot = app.product(&made["id"]).await;
+            for (place, product) in [
+                ("made", &made),
+                ("cold", &cold),
+                ("hot", &hot),
+                ("listed", &listed["items"][0]),
+                ("found", &found["items"][0]),
+            ] {
+                for field in ["user_id", "product_name", "product_description"] {
+                    assert_eq!(product[field], sent[field], "{field} of {text:?} when it is {place}");
+                }
+            }
+            let user = app.get_json(&format!("/users/{}", escaped(user_id).replace('+', "%20"))).await;
+            assert_eq!(user["id"], user_id);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_user_is_refused_where_users_are_not_made_along_the_way() {
+    for setup in [Setup::Embedded, Setup::Full] {
+        app::run_with(setup, &[("PM_AUTO_USERS", "false")], async |app: &TestApp| {
+            let body = with("user_id", json!("stranger"));
+            let told = problem(&wire::post(app, "/products", &body).await, 422, "validation", "an unknown user");
+            assert_eq!(wrong_fields(&told), ["user_id"]);
+            nothing_was_stored(app).await;
+            assert_eq!(wire::post(app, "/users", r#"{"id": "stranger"}"#).await.status, 201);
+            assert_eq!(wire::post(app, "/products", &body).await.status, 201);
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_machine_itself_is_no_place_for_pictures_unless_it_is_allowed() {
+    app::run_with(Setup::Embedded, &[("PM_FETCH_ALLOW", "")], async |app: &TestApp| {
+        for url in [
+            "http://127.0.0.1:9000/a.jpg",
+            "http://localhost/a.jpg",
+            "http://[::1]/a.jpg",
+            "http://127.1/",
+            "http://0.0.0.0/",
+        ] {
+            let body = with("product_images", json!([url]));
+            let told = problem(&wire::post(app, "/products", &body).await, 422, "validation", url);
+            assert_eq!(wrong_fields(&told), ["product_images[0]"], "{url}");
+        }
+        nothing_was_stored(app).await;
+    })
+    .await;
+}

@@ -1,0 +1,107 @@
+//! Without the database nothing can be promised, so requests that need it are asked to come again.
+
+use std::time::{Duration, Instant};
+
+use pm::http;
+use serde_json::json;
+
+use super::{Proxies, Server, behind_proxies, eventually, readiness, try_again};
+use crate::support::{Origin, TestApp, pictures};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+async fn works(app: &TestApp) -> bool {
+    let body = json!({"user_id": "u", "product_name": "after", "product_price": 1});
+    let response = app.post("/products", &body).await;
+    assert!(response.status() == 201 || response.status() == 503, "{response:?}");
+    response.status() == 201
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_may_break_off() {
+    behind_proxies(async |app: &TestApp, proxies: &Proxies| {
+        let hot = app.create(&[]).await["id"].clone();
+        let cold = app.create(&[]).await["id"].clone();
+        app.product(&hot).await;
+        app.product(&hot).await;
+
+        proxies.database.cut();
+        let body = json!({"user_id": "u", "product_name": "during", "product_price": 1});
+        let user = json!({"id": "late"});
+        let began = Instant::now();
+        let cold_path = format!("/products/{cold}");
+        let answers = tokio::join!(
+            app.get(&cold_path),
+            app.get("/products"),
+            app.get("/products/999999"),
+            app.get("/users/seller"),
+            app.post("/products", &body),
+            app.post("/users", &user),
+        );
+        assert!(began.elapsed() < DEADLINE, "the answers came after {:?}", began.elapsed());
+        let (a, b, c, d, e, f) = answers;
+        for response in [a, b, c, d, e, f] {
+            let asked = response.url().clone();
+            assert_eq!(try_again(response).await, "unavailable", "{asked}");
+        }
+        assert_eq!(app.product(&hot).await["id"], hot, "what is cached is still answered");
+        assert_eq!(readiness(app).await, (503, vec!["database".to_owned()]));
+        assert_eq!(app.get("/healthz").await.status(), 200, "the process itself is well");
+
+        proxies.database.restore();
+        eventually("a product that is taken in again", async || works(app).await.then_some(())).await;
+        assert_eq!(app.product(&cold).await["id"], cold);
+        assert_eq!(readiness(app).await, (200, vec![]));
+        let names = app.get_json("/products?name=during").await;
+        assert_eq!(names["items"], json!([]), "what was refused was not stored");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_may_fall_silent() {
+    behind_proxies(async |app: &TestApp, proxies: &Proxies| {
+        let config = http::Config { deadline: Duration::from_millis(1_500), ..http::Config::default() };
+        let server = Server::start(app, config).await;
+        let id = app.create(&[]).await["id"].clone();
+        let path = format!("http://{}/products/{id}", server.address);
+
+        proxies.database.stall();
+        let began = Instant::now();
+        let response = app.client.get(&path).send().await.unwrap();
+        assert_eq!(try_again(response).await, "deadline_exceeded");
+        assert!(began.elapsed() < Duration::from_secs(3), "the answer came after {:?}", began.elapsed());
+        let (status, down) = readiness(app).await;
+        assert_eq!((status, down), (503, vec!["database".to_owned()]));
+
+        proxies.database.restore();
+        eventually("an answer", async || (app.client.get(&path).send().await.unwrap().status() == 200).then_some(()))
+            .await;
+        assert_eq!(readiness(app).await, (200, vec![]));
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_outlives_its_database() {
+    behind_proxies(async |app: &TestApp, proxies: &Proxies| {
+        let origin = Origin::start().await;
+        origin.serve("/a.png", "image/png", pictures::png(64, 48));
+        origin.hold("/a.png");
+        let (stopper, worker) = app.start_worker().await;
+        let id = app.create(&[origin.url("/a.png")]).await["id"].clone();
+        origin.wait_for_hits("/a.png", 1).await;
+
+        // The picture is made while there is no place to say so.
+        proxies.database.cut();
+        origin.release("/a.png");
+        assert_eq!(readiness(app).await.0, 503);
+        proxies.database.restore();
+        eventually("a database that answers", async || (readiness(app).await.0 == 200).then_some(())).await;
+        assert_eq!(app.settled(&id).await["status"], "ready");
+        stopper.stop();
+        worker.await.unwrap();
+    })
+    .await;
+}

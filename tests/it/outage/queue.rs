@@ -1,0 +1,57 @@
+//! RabbitMQ may be away: requests are taken in, and their jobs are done once it is back.
+
+use std::time::{Duration, Instant};
+
+use super::{Proxies, behind_proxies, eventually, readiness};
+use crate::support::{Origin, TestApp, pictures};
+
+async fn takes_products_in_and_does_the_work_later(app: &TestApp, proxies: &Proxies, leave: impl Fn()) {
+    let origin = Origin::start().await;
+    origin.serve("/a.png", "image/png", pictures::png(64, 48));
+    let (stopper, worker) = app.start_worker().await;
+    let before = app.create(&[origin.url("/a.png")]).await["id"].clone();
+    assert_eq!(app.settled(&before).await["status"], "ready");
+    assert_eq!(readiness(app).await, (200, vec![]));
+
+    leave();
+    eventually("a queue that is down", async || (readiness(app).await.1 == ["queue"]).then_some(())).await;
+    assert_eq!(readiness(app).await.0, 200, "the server takes requests without its broker");
+    let mut ids = Vec::new();
+    let began = Instant::now();
+    for _ in 0..10 {
+        ids.push(app.create(&[origin.url("/a.png"), origin.url("/status/404")]).await["id"].clone());
+    }
+    assert!(began.elapsed() < Duration::from_secs(3), "10 products took {:?}", began.elapsed());
+    for id in &ids {
+        assert_eq!(app.product(id).await["images"].as_array().map(Vec::len), Some(2));
+    }
+
+    proxies.rabbitmq.restore();
+    let restored = Instant::now();
+    for id in &ids {
+        let product = app.settled(id).await;
+        let shown = (&product["images"][0]["status"], &product["images"][1]["status"]);
+        assert_eq!(shown, (&"ready".into(), &"failed".into()), "{product}");
+        assert_eq!(product["images"][0]["attempts"], 1, "the outage used no attempt up");
+    }
+    assert!(restored.elapsed() < Duration::from_secs(20), "the work was done after {:?}", restored.elapsed());
+    eventually("a queue that is up", async || readiness(app).await.1.is_empty().then_some(())).await;
+    stopper.stop();
+    worker.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rabbitmq_may_break_off() {
+    behind_proxies(async |app: &TestApp, proxies: &Proxies| {
+        takes_products_in_and_does_the_work_later(app, proxies, || proxies.rabbitmq.cut()).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rabbitmq_may_fall_silent() {
+    behind_proxies(async |app: &TestApp, proxies: &Proxies| {
+        takes_products_in_and_does_the_work_later(app, proxies, || proxies.rabbitmq.stall()).await;
+    })
+    .await;
+}

@@ -1,0 +1,96 @@
+//! Redis is optional: without it everything is a little slower, nothing fails and nothing is stale.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{Proxies, behind_proxies, eventually, readiness};
+use crate::support::{Origin, TestApp, pictures};
+
+/// A read that is not allowed to fail: its body and whether it came from the cache.
+async fn read(app: &TestApp, id: &Value) -> (Value, bool) {
+    let response = app.get(&format!("/products/{id}")).await;
+    assert_eq!(response.status(), 200);
+    let hit = response.headers()["x-cache"] == "hit";
+    (response.json().await.unwrap(), hit)
+}
+
+/// Products are read and written while Redis is away, and all is as it was once it is back.
+async fn goes_on_without(app: &TestApp, proxies: &Proxies, leave: impl Fn()) {
+    let origin = Origin::start().await;
+    origin.serve("/a.png", "image/png", pictures::png(64, 48));
+    let id = app.create(&[origin.url("/a.png")]).await["id"].clone();
+    read(app, &id).await;
+    assert!(read(app, &id).await.1, "it is cached before");
+    assert_eq!(readiness(app).await, (200, vec![]));
+
+    leave();
+    let began = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(read(app, &id).await.0["status"], "processing");
+    }
+    // Three operations of 50 ms at most until the breaker opens, half open once a second; the rest is the database's.
+    assert!(began.elapsed() < Duration::from_secs(3), "20 reads took {:?}", began.elapsed());
+    let created = app.create(&[]).await["id"].clone();
+    assert_eq!(read(app, &created).await.0["status"], "ready");
+    // Redis has the old body still; whoever writes now cannot tell it.
+    app.drain().await;
+    for _ in 0..20 {
+        let (product, hit) = read(app, &id).await;
+        assert_eq!((product["status"].as_str(), hit), (Some("ready"), false));
+    }
+    assert_eq!(readiness(app).await, (200, vec!["cache".to_owned()]), "the server takes requests without its cache");
+
+    proxies.redis.restore();
+    let back = eventually("an answer from the cache", async || {
+        let (product, hit) = read(app, &id).await;
+        assert_eq!(product["status"], "ready", "what Redis kept from before is never shown");
+        hit.then_some(product)
+    });
+    assert_eq!(back.await["status"], "ready");
+    assert_eq!(read(app, &created).await.0["status"], "ready");
+    eventually("a cache that is up", async || readiness(app).await.1.is_empty().then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_may_break_off() {
+    behind_proxies(async |app: &TestApp, proxies: &Proxies| {
+        goes_on_without(app, proxies, || proxies.redis.cut()).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_may_fall_silent() {
+    behind_proxies(async |app: &TestApp, proxies: &Proxies| {
+        goes_on_without(app, proxies, || proxies.redis.stall()).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_process_wrote_meanwhile_is_not_hidden_by_what_redis_kept() {
+    behind_proxies(async |app: &TestApp, proxies: &Proxies| {
+        let origin = Origin::start().await;
+        origin.serve("/a.png", "image/png", pictures::png(64, 48));
+        let other = app.another().await;
+        let id = app.create(&[origin.url("/a.png")]).await["id"].clone();
+        read(app, &id).await;
+        assert!(read(app, &id).await.1, "it is cached before");
+
+        proxies.redis.cut();
+        assert_eq!(read(app, &id).await.0["status"], "processing");
+        let worker = other.worker(1).unwrap();
+        eventually("the other process's job", async || (worker.drain().await.unwrap() > 0).then_some(())).await;
+        assert_eq!(read(app, &id).await.0["status"], "ready");
+
+        proxies.redis.restore();
+        eventually("an answer from the cache", async || {
+            let (product, hit) = read(app, &id).await;
+            assert_eq!(product["status"], "ready", "from the cache: {hit}");
+            hit.then_some(())
+        })
+        .await;
+    })
+    .await;
+}

@@ -1,0 +1,57 @@
+//! The store for pictures may be away: products are read and taken in, what needs the store is asked to come again.
+
+use std::time::{Duration, Instant};
+
+use super::{eventually, readiness, try_again};
+use crate::{
+    api::set_ups::{a_product_goes_its_way, on_s3},
+    support::{Origin, Setup, TestApp, pictures, proxy::Proxy, s3::S3Server},
+};
+
+async fn pictures_come_back_with_their_store(setup: Setup) {
+    on_s3(setup, async |app: &TestApp, _: &S3Server, proxy: &Proxy| {
+        let product = a_product_goes_its_way(app).await;
+        let path = product["compressed_product_images"][0].as_str().unwrap();
+        let etag = app.get(path).await.headers()["etag"].to_str().unwrap().to_owned();
+        assert_eq!(readiness(app).await, (200, vec![]));
+
+        proxy.cut();
+        let began = Instant::now();
+        assert_eq!(try_again(app.get(path).await).await, "storage_unavailable");
+        let asked = app.client.get(app.url(path)).header("If-None-Match", etag).send().await.unwrap();
+        assert_eq!(try_again(asked).await, "storage_unavailable");
+        assert!(began.elapsed() < Duration::from_secs(30), "the answers came after {:?}", began.elapsed());
+        assert_eq!(app.product(&product["id"]).await, product, "products are read without their pictures");
+        let down = eventually("a store that is down", async || {
+            let (status, down) = readiness(app).await;
+            (status == 503).then_some(down)
+        });
+        assert_eq!(down.await, ["storage"]);
+
+        let origin = Origin::start().await;
+        origin.serve("/b.png", "image/png", pictures::png(30, 20));
+        let late = app.create(&[origin.url("/b.png")]).await["id"].clone();
+        app.drain().await;
+        let image = app.product(&late).await["images"][0].clone();
+        assert_eq!(image["status"], "pending", "it is tried again later: {image}");
+        assert_eq!(image["error"]["code"], "storage_unavailable");
+
+        proxy.restore();
+        assert_eq!(app.get(path).await.status(), 200);
+        eventually("a store that is up", async || (readiness(app).await.0 == 200).then_some(())).await;
+        app.let_time_pass().await;
+        app.drain().await;
+        assert_eq!(app.product(&late).await["status"], "ready");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s3_may_break_off_embedded() {
+    pictures_come_back_with_their_store(Setup::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s3_may_break_off_full() {
+    pictures_come_back_with_their_store(Setup::Full).await;
+}
