@@ -146,7 +146,7 @@ impl App {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let database = open_database(&settings).await?;
         ensure_schema(&database, settings.auto_migrate).await?;
-        let cache = Cache::connect(&cache_engine(&settings)).await?;
+        let cache = Cache::connect(&cache_engine(&settings, &database)).await?;
         let queue = Queue::connect(&queue_engine(&settings), database.read()).await?;
         let blobs = Blobs::connect(&storage_engine(&settings)?).await?;
         let config = catalog::Config {
@@ -268,9 +268,13 @@ async fn ensure_schema(database: &Database, auto_migrate: bool) -> Result<(), Er
 
 /// Without Redis, SQLite has a cache in the process that follows the file; PostgreSQL has none, since a cache in one
 /// process would not hear of what another one commits.
-fn cache_engine(settings: &Settings) -> cache::Engine {
+fn cache_engine(settings: &Settings, database: &Database) -> cache::Engine {
     match (&settings.redis_url, &settings.database) {
-        (Some(url), _) => cache::Engine::Redis { url: url.clone(), prefix: settings.redis_prefix.clone() },
+        (Some(url), _) => cache::Engine::Redis {
+            url: url.clone(),
+            prefix: settings.redis_prefix.clone(),
+            notes: Some(database.clone()),
+        },
         (None, DatabaseUrl::Sqlite { path }) => {
             cache::Engine::Memory { max_bytes: MEMORY_CACHE_BYTES, database: path.clone() }
         }

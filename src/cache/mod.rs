@@ -15,7 +15,7 @@ use metrics::counter;
 use uuid::Uuid;
 
 pub use self::{memory::MemoryCache, redis::RedisCache};
-use crate::{code::ErrorCode, domain::ProductId};
+use crate::{code::ErrorCode, db::Database, domain::ProductId};
 
 /// Which cache to use, with all that it needs.
 #[derive(Clone)]
@@ -26,6 +26,9 @@ pub enum Engine {
         url: String,
         /// What every key begins with; installations that share a Redis differ here.
         prefix: String,
+        /// The database in which every process notes what it changes; without it a process that was cut off from Redis
+        /// may read what another one, cut off as well, has changed and not deleted yet.
+        notes: Option<Database>,
     },
     /// In this process; other processes' commits are seen through the SQLite file.
     Memory {
@@ -108,7 +111,9 @@ impl Cache {
     /// [`Error::Config`] if the address cannot be read or the SQLite file cannot be followed.
     pub async fn connect(engine: &Engine) -> Result<Self, Error> {
         Ok(match engine {
-            Engine::Redis { url, prefix } => Self::Redis(RedisCache::connect(url, prefix, Lifetimes::default()).await?),
+            Engine::Redis { url, prefix, notes } => {
+                Self::Redis(RedisCache::connect(url, prefix, notes.clone(), Lifetimes::default()).await?)
+            }
             Engine::Memory { max_bytes, database } => {
                 Self::Memory(MemoryCache::open(*max_bytes, database, Lifetimes::default())?)
             }

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use self::connection::Link;
 use super::{Entry, Error, Fill, Lease, Lifetimes, Lookup};
-use crate::domain::ProductId;
+use crate::{db::Database, domain::ProductId};
 
 /// The number of the stored shape. Raise it whenever the bytes of a body change their meaning: old and new processes
 /// then never read each other's entries.
@@ -63,12 +63,18 @@ pub struct RedisCache {
 struct Supervisor(JoinHandle<()>);
 
 impl RedisCache {
-    /// Tries once to connect to `url`; if that fails, goes on trying in the background. `prefix` begins every key.
+    /// Tries once to connect to `url`; if that fails, goes on trying in the background. `prefix` begins every key. What
+    /// `notes` has as changed is deleted over each new connection before anything is read.
     ///
     /// # Errors
     /// [`Error::Config`] if `url` cannot be read.
-    pub async fn connect(url: &str, prefix: &str, lifetimes: Lifetimes) -> Result<Self, Error> {
-        let link = Arc::new(Link::new(url, format!("{prefix}:{SCHEMA}"))?);
+    pub async fn connect(
+        url: &str,
+        prefix: &str,
+        notes: Option<Database>,
+        lifetimes: Lifetimes,
+    ) -> Result<Self, Error> {
+        let link = Arc::new(Link::new(url, format!("{prefix}:{SCHEMA}"), notes)?);
         link.reconnect().await;
         let supervisor = Supervisor(tokio::spawn(link.clone().supervise()));
         Ok(Self { link, lifetimes, _supervisor: Arc::new(supervisor) })

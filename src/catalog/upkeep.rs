@@ -14,8 +14,8 @@ use crate::{
     domain::JobId,
 };
 
-/// Whoever made a change tells the cache within this, or is dead.
-const TELLING: Duration = Duration::from_secs(5);
+/// Whoever made a change tells the cache within this, or cannot reach it.
+const TELLING: Duration = Duration::from_secs(2);
 /// How long the log of changes is kept for other processes' in-process caches; one that looked away for longer drops all.
 const LOG_KEPT: Duration = Duration::from_secs(600);
 /// A message is out of the broker's hands for at most this before its job is claimed.

@@ -59,6 +59,16 @@ pub async fn left_over(
     Ok(rows.into_iter().map(|row| Invalidation { id: row.id, product_id: ProductId(row.product_id) }).collect())
 }
 
+/// The products of up to `limit` changes, whenever they were made.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn products(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<ProductId>, Error> {
+    let ids: Vec<i64> =
+        Entity::find().select_only().column(Column::ProductId).limit(limit).into_tuple().all(connection).await?;
+    Ok(ids.into_iter().map(ProductId).collect())
+}
+
 /// Forgets changes that the cache knows of.
 ///
 /// # Errors

@@ -57,6 +57,9 @@ impl UserId {
         if chars > Self::MAX_CHARS {
             return Err(format!("has {chars} characters; at most {} are allowed", Self::MAX_CHARS));
         }
+        if matches!(text, "." | "..") {
+            return Err("must not be `.` or `..`, which no address can end with".into());
+        }
         if text.chars().any(char::is_control) {
             return Err("must not contain control characters".into());
         }

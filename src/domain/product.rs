@@ -198,7 +198,7 @@ fn check_images(images: &[ImageSource], policy: &AddressPolicy, errors: &mut Vec
     }
 }
 
-/// `text` trimmed, if it has `least` to `most` characters then and no control character.
+/// `text` trimmed, if it has `least` to `most` characters then and no NUL, which PostgreSQL cannot store.
 pub(super) fn checked_text(text: &str, least: usize, most: usize) -> Result<String, String> {
     let trimmed = text.trim();
     let chars = trimmed.chars().count();

@@ -152,7 +152,8 @@ impl Service {
             );
         }
         let context = Context { request_id: request_id.clone(), verb, seat };
-        let span = tracing::info_span!(target: "pm::http", "request", %request_id);
+        // At the highest level, so that errors bear the request's id whatever else is logged.
+        let span = tracing::error_span!(target: "pm::http", "request", %request_id);
         // On the heap, so that answering from the cache does not carry the room for everything else along.
         Box::pin(self.dispatch(request, route, context).instrument(span)).await
     }

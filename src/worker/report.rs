@@ -41,7 +41,8 @@ pub(super) fn report(claimed: &Claimed, ending: &Ending, began: Instant) {
     let duration_ms = millis(duration);
     metrics::counter!("pm_jobs_total", "outcome" => outcome).increment(1);
     metrics::histogram!("pm_job_duration_seconds", "outcome" => outcome).record(duration.as_secs_f64());
-    let span = tracing::info_span!(
+    // At the highest level, so that warnings still say which job they are about where only warnings are logged.
+    let span = tracing::error_span!(
         "job",
         job.id = job.id.0,
         image.id = job.image_id.0,

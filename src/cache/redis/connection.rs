@@ -26,14 +26,21 @@ use super::{
     breaker::Breaker,
     pending::{Batch, Deletion, Pending},
 };
-use crate::domain::ProductId;
+use crate::{
+    db::{Database, invalidations},
+    domain::ProductId,
+};
 
 const CONNECT_LIMIT: Duration = Duration::from_millis(100);
 /// Two more round trips and the arithmetic of a handshake.
 const TLS_CONNECT_LIMIT: Duration = Duration::from_millis(500);
 const OPERATION_LIMIT: Duration = Duration::from_millis(50);
-/// How long a writer waits for the supervisor to delete over a new connection what failed over the old one.
+/// How long a writer waits for the supervisor to delete over a new connection what it could not delete over the old one.
 const SECOND_CHANCE_LIMIT: Duration = Duration::from_millis(150);
+/// The database answers what was noted within this, or the cache stays away.
+const NOTES_LIMIT: Duration = Duration::from_secs(1);
+/// More noted changes than this are not looked up one by one: everything is deleted.
+const MOST_NOTED: u64 = 10_000;
 /// So many keys are deleted or scanned by one command, which keeps each far below the limit of an operation.
 const KEYS_A_COMMAND: usize = 500;
 
@@ -43,6 +50,8 @@ pub(super) struct Link {
     connect_limit: Duration,
     /// What every key begins with, before the run id.
     prefix: String,
+    /// Where every process notes what it changes.
+    notes: Option<Database>,
     live: RwLock<Option<Arc<Live>>>,
     made: AtomicU64,
     breaker: Breaker,
@@ -61,7 +70,7 @@ pub(super) struct Live {
 
 impl Link {
     /// Reads the address; connects to nothing yet.
-    pub(super) fn new(url: &str, prefix: String) -> Result<Self, Error> {
+    pub(super) fn new(url: &str, prefix: String, notes: Option<Database>) -> Result<Self, Error> {
         let wrong = |error: redis::RedisError| Error::Config(error.into());
         let settings = TcpSettings::default().set_nodelay(true);
         let client = Client::open(url.into_connection_info().map_err(wrong)?.set_tcp_settings(settings));
@@ -75,6 +84,7 @@ impl Link {
             client,
             connect_limit: if tls { TLS_CONNECT_LIMIT } else { CONNECT_LIMIT },
             prefix,
+            notes,
             live: RwLock::default(),
             made: AtomicU64::new(0),
             breaker: Breaker::default(),
@@ -119,17 +129,20 @@ impl Link {
         };
         let number = self.pending.note(ids);
         self.wake.notify_one();
-        if !self.breaker.is_open() && self.pending.wait(number, SECOND_CHANCE_LIMIT).await {
-            return Ok(());
-        }
-        Err(failure)
+        // Even while the breaker is open: another process may have found its way back to Redis already and read there
+        // what this one has just changed.
+        if self.pending.wait(number, SECOND_CHANCE_LIMIT).await { Ok(()) } else { Err(failure) }
     }
 
     /// Keeps a connection up and owes Redis nothing; never ends.
     pub(super) async fn supervise(self: Arc<Self>) {
         loop {
             let Some(live) = self.live() else {
-                tokio::time::sleep(self.breaker.pause()).await;
+                // A change that Redis has to be told of does not wait for the breaker.
+                tokio::select! {
+                    () = tokio::time::sleep(self.breaker.pause()) => {}
+                    () = self.wake.notified() => {}
+                }
                 self.reconnect().await;
                 continue;
             };
@@ -144,6 +157,7 @@ impl Link {
 
     /// Makes one attempt to connect.
     pub(super) async fn reconnect(&self) {
+        let newest = self.pending.newest();
         match self.establish().await {
             Ok(live) => {
                 *self.live.write().expect("nothing panics under this lock") = Some(Arc::new(live));
@@ -152,6 +166,7 @@ impl Link {
             }
             Err(error) => {
                 self.breaker.failure();
+                self.pending.fail(newest);
                 self.report_away(&error);
             }
         }
@@ -181,8 +196,22 @@ impl Link {
             connection,
             key_prefix: format!("{}:{}:p:", self.prefix, run_id.trim()),
         };
+        self.settle_for_all(&live).await?;
         self.settle(&live).await?;
         Ok(live)
+    }
+
+    /// Deletes what any process has noted as changed: one that was cut off from Redis as well may not have told it yet.
+    async fn settle_for_all(&self, live: &Live) -> Result<(), Error> {
+        let Some(notes) = &self.notes else { return Ok(()) };
+        let noted = tokio::time::timeout(NOTES_LIMIT, invalidations::products(notes.read(), MOST_NOTED + 1)).await;
+        let noted = noted.map_err(|late| Error::Unavailable(late.into()))?;
+        let noted = noted.map_err(|error| Error::Unavailable(error.into()))?;
+        if noted.len() as u64 > MOST_NOTED {
+            live.delete_everything().await
+        } else {
+            live.delete_products(&noted).await
+        }
     }
 
     /// Deletes what is owed. If nothing is, a key that is not there: a server that lets nobody delete is of no use.

@@ -47,6 +47,8 @@ struct Owed {
 struct Numbers {
     noted: u64,
     done: u64,
+    /// Up to which number the last attempt failed.
+    failed: u64,
 }
 
 impl Pending {
@@ -95,11 +97,21 @@ impl Pending {
         }
     }
 
-    /// Waits until the note of this number has been settled; false if that takes longer than `limit`.
+    /// The number of the newest note.
+    pub(super) fn newest(&self) -> u64 {
+        self.numbers.borrow().noted
+    }
+
+    /// An attempt that began when `number` was the newest came to nothing.
+    pub(super) fn fail(&self, number: u64) {
+        self.numbers.send_modify(|numbers| numbers.failed = numbers.failed.max(number));
+    }
+
+    /// Waits until the note of this number has been settled; false once an attempt at it has failed, or after `limit`.
     pub(super) async fn wait(&self, number: u64, limit: Duration) -> bool {
         let mut numbers = self.numbers.subscribe();
-        let settled = numbers.wait_for(|numbers| numbers.done >= number);
-        matches!(tokio::time::timeout(limit, settled).await, Ok(Ok(_)))
+        let ended = numbers.wait_for(|numbers| numbers.done >= number || numbers.failed >= number);
+        matches!(tokio::time::timeout(limit, ended).await, Ok(Ok(numbers)) if numbers.done >= number)
     }
 
     fn lock(&self) -> MutexGuard<'_, Owed> {

@@ -307,11 +307,11 @@ fn own_prefix() -> String {
 
 /// The cache as one of several processes has it.
 async fn process(url: &str, prefix: &str) -> Cache {
-    Cache::Redis(RedisCache::connect(url, prefix, Lifetimes::default()).await.expect("an address of a Redis"))
+    Cache::Redis(RedisCache::connect(url, prefix, None, Lifetimes::default()).await.expect("an address of a Redis"))
 }
 
 async fn redis_cache(url: &str, lifetimes: Lifetimes) -> Cache {
-    Cache::Redis(RedisCache::connect(url, &own_prefix(), lifetimes).await.expect("an address of a Redis"))
+    Cache::Redis(RedisCache::connect(url, &own_prefix(), None, lifetimes).await.expect("an address of a Redis"))
 }
 
 /// A SQLite file with the log of changed products.

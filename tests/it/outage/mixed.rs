@@ -81,7 +81,7 @@ async fn survives(seed: u64) {
         };
         tokio::join!(sellers, faults);
         let acknowledged = acknowledged.into_inner().unwrap();
-        assert!(acknowledged.len() > 10, "only {} products were made", acknowledged.len());
+        assert!(acknowledged.len() > 3, "with only {} products nothing is shown", acknowledged.len());
         eventually("everything up", async || readiness(app).await.1.is_empty().then_some(())).await;
         // Whoever was to try again later would wait for seconds otherwise.
         app.let_time_pass().await;

@@ -34,7 +34,7 @@ fn rgb(width: u16, height: u16) -> Vec<u8> {
     let mut pixels = Vec::with_capacity(usize::from(width) * usize::from(height) * 3);
     for y in 0..u32::from(height) {
         for x in 0..u32::from(width) {
-            let detail = (x * 7 ^ y * 13) % 23;
+            let detail = ((x * 7) ^ (y * 13)) % 23;
             let red = x * 200 / u32::from(width) + detail;
             let green = y * 200 / u32::from(height) + detail;
             let blue = 120 + detail;
