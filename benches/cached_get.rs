@@ -27,7 +27,6 @@ use pm::{
     blobs::{self, Blobs},
     cache::{self, Cache},
     catalog::{self, Catalog, Engines},
-    clock::Clock,
     db::{self, Database},
     domain::{AddressPolicy, NewProduct},
     health::Health,
@@ -212,7 +211,7 @@ async fn state(directory: &Path) -> State {
     db::migrate::up(&database, None).await.expect("a schema");
     let cache = cache::Engine::Memory { max_bytes: 1 << 20, database: path };
     let cache = Cache::connect(&cache).await.expect("a cache");
-    let queue = Queue::connect(&queue::Engine::Database, database.read()).await.expect("a queue");
+    let queue = Queue::connect(&queue::Engine::Database, &database.read()).await.expect("a queue");
     let blobs = blobs::Engine::Disk { directory: directory.join("blobs") };
     let blobs = Blobs::connect(&blobs).await.expect("a store");
     let engines = Engines {
@@ -220,7 +219,6 @@ async fn state(directory: &Path) -> State {
         cache: cache.clone(),
         queue: queue.clone(),
         blobs: blobs.clone(),
-        clock: Clock::System,
     };
     let config = catalog::Config { auto_users: true, ..catalog::Config::default() };
     let metrics = Metrics::install();

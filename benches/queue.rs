@@ -13,7 +13,7 @@ use std::{
 use criterion::{Criterion, criterion_group, criterion_main};
 use pm::{
     app::App,
-    catalog::Outcome,
+    catalog::{Outcome, Settlement},
     config::{self, Flags},
     db::{Config, Database},
     domain::{Facts, ImageSource, NewProduct, ProductDraft, Rendition},
@@ -60,7 +60,7 @@ impl Subject {
         let began = Instant::now();
         for _ in 0..jobs {
             let claimed = self.app.catalog.claim_next().await.unwrap().unwrap();
-            self.app.catalog.finish_image(&claimed, outcome()).await.unwrap();
+            self.app.catalog.settle(&claimed, Settlement::Ready(outcome())).await.unwrap();
         }
         self.waiting -= usize::try_from(jobs).unwrap();
         began.elapsed()

@@ -9,7 +9,6 @@ use crate::{
     blobs::{self, Blobs},
     cache::{self, Cache},
     catalog::{self, Catalog, Engines},
-    clock::Clock,
     code::ErrorCode,
     config::{DatabaseUrl, Settings},
     db::{self, Database, migrate},
@@ -147,7 +146,7 @@ impl App {
         let database = open_database(&settings).await?;
         ensure_schema(&database, settings.auto_migrate).await?;
         let cache = Cache::connect(&cache_engine(&settings, &database)).await?;
-        let queue = Queue::connect(&queue_engine(&settings), database.read()).await?;
+        let queue = Queue::connect(&queue_engine(&settings), &database.read()).await?;
         let blobs = Blobs::connect(&storage_engine(&settings)?).await?;
         let config = catalog::Config {
             public_url: settings.public_url.clone(),
@@ -160,7 +159,6 @@ impl App {
             cache: cache.clone(),
             queue: queue.clone(),
             blobs: blobs.clone(),
-            clock: Clock::System,
         };
         let health = Health { database: database.clone(), cache, queue: queue.clone(), blobs: blobs.clone() };
         let catalog = Catalog::new(config, engines);

@@ -1,13 +1,6 @@
-//! The clock: microseconds since 1970 in UTC, real or set by hand in tests.
+//! Moments: microseconds since 1970 in UTC, stored as integers and shown as RFC 3339.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -16,6 +9,11 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
+    /// The machine's time.
+    pub fn now() -> Self {
+        Self(i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX))
+    }
+
     /// The moment `span` later; saturates at the end of time.
     #[must_use]
     pub fn plus(self, span: Duration) -> Self {
@@ -50,40 +48,6 @@ impl fmt::Display for Timestamp {
 impl serde::Serialize for Timestamp {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
-    }
-}
-
-/// Where the time comes from.
-#[derive(Clone, Debug, Default)]
-pub enum Clock {
-    /// The machine's own clock.
-    #[default]
-    System,
-    /// A clock that stands still until a test moves it.
-    Manual(Arc<AtomicI64>),
-}
-
-impl Clock {
-    /// A clock that stands at `start`.
-    pub fn manual(start: Timestamp) -> Self {
-        Self::Manual(Arc::new(AtomicI64::new(start.0)))
-    }
-
-    /// The time now.
-    pub fn now(&self) -> Timestamp {
-        match self {
-            Self::System => {
-                Timestamp(i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX))
-            }
-            Self::Manual(micros) => Timestamp(micros.load(Ordering::SeqCst)),
-        }
-    }
-
-    /// Moves a manual clock on by `span`; the system's clock goes by itself.
-    pub fn advance(&self, span: Duration) {
-        if let Self::Manual(micros) = self {
-            micros.store(self.now().plus(span).0, Ordering::SeqCst);
-        }
     }
 }
 

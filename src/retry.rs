@@ -22,18 +22,23 @@ pub const TRANSIENT: Policy =
 /// As [`TRANSIENT`] with two attempts: for what is almost certainly permanent, such as a host name that does not exist.
 pub const DOUBTFUL: Policy = Policy { attempts: 2, ..TRANSIENT };
 
+/// For our own store, which is full or away for a while: the picture is not to blame, so it is tried until it works.
+pub const OWN_STORE: Policy =
+    Policy { attempts: u32::MAX, first: Duration::from_secs(5), longest: Duration::from_secs(60), jitter: 0.2 };
+
 /// What an origin asks for in `Retry-After` is honoured up to this.
 pub const LONGEST_ASKED_FOR: Duration = Duration::from_secs(3_600);
 
 impl Policy {
     /// The delay after attempt number `attempt` (1 is the first) failed, or `None` when no attempt is left.
     ///
-    /// `asked_for` is the origin's own wish and wins over the computed delay; `chance` is uniform in 0.0..1.0.
+    /// `asked_for` is the origin's own wish and wins over the computed delay, unless it is zero: all attempts at once help
+    /// nobody; `chance` is uniform in 0.0..1.0.
     pub fn delay(&self, attempt: u32, asked_for: Option<Duration>, chance: f64) -> Option<Duration> {
         if attempt >= self.attempts {
             return None;
         }
-        if let Some(wish) = asked_for {
+        if let Some(wish) = asked_for.filter(|wish| !wish.is_zero()) {
             return Some(wish.min(LONGEST_ASKED_FOR));
         }
         let doubled = self.first.saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1)));

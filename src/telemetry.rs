@@ -25,7 +25,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use crate::clock::Clock;
+use crate::clock::Timestamp;
 
 /// Lines that wait for stderr; what comes on top is dropped and counted rather than waited for.
 const BUFFERED_LINES: usize = 16_384;
@@ -188,6 +188,12 @@ impl Visit for Fields {
         self.set(field, format!("{value:?}").into());
     }
 
+    /// With its causes, each after a colon.
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        let causes = std::iter::successors(Some(value), |error| error.source());
+        self.set(field, causes.map(ToString::to_string).collect::<Vec<_>>().join(": ").into());
+    }
+
     fn record_str(&mut self, field: &Field, value: &str) {
         self.set(field, value.into());
     }
@@ -259,7 +265,7 @@ fn line(event: &Event<'_>, fields: &Fields) -> serde_json::Result<String> {
     let mut bytes = Vec::with_capacity(256);
     let mut serializer = serde_json::Serializer::new(&mut bytes);
     let mut map = serializer.serialize_map(None)?;
-    map.serialize_entry("timestamp", &Clock::System.now())?;
+    map.serialize_entry("timestamp", &Timestamp::now())?;
     map.serialize_entry("level", event.metadata().level().as_str())?;
     map.serialize_entry("target", event.metadata().target())?;
     if let Some((_, message)) = fields.0.iter().find(|(name, _)| *name == "message") {
@@ -308,7 +314,7 @@ mod tests {
         assert!(text.ends_with('\n') && text.lines().count() == 1, "{text}");
         let mut line: serde_json::Map<String, Value> = serde_json::from_str(&text).expect("one object");
         let timestamp = line.remove("timestamp").expect("a time");
-        assert!(crate::clock::Timestamp::parse(timestamp.as_str().expect("a text")).is_some(), "{timestamp}");
+        assert!(Timestamp::parse(timestamp.as_str().expect("a text")).is_some(), "{timestamp}");
         let expected = serde_json::json!({
             "level": "INFO", "target": "pm::telemetry::tests", "message": "made \"it\"",
             "product.id": 7, "depth": 3, "request_id": "r-1", "status": 200,

@@ -64,6 +64,11 @@ macro_rules! step {
 
         #[async_trait::async_trait]
         impl MigrationTrait for Step {
+            // Whole or not at all, on SQLite as well: a process that is killed leaves no half step behind.
+            fn use_transaction(&self) -> Option<bool> {
+                Some(true)
+            }
+
             async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
                 crate::run(manager, &[$($up),+]).await
             }

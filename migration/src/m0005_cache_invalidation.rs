@@ -9,6 +9,7 @@ crate::step! {
             product_id {int} NOT NULL,
             created_at {int} NOT NULL
         )",
+        "CREATE INDEX cache_invalidation_by_age ON cache_invalidation (created_at, id)",
     ],
     down: ["DROP TABLE cache_invalidation"]
 }

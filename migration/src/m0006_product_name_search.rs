@@ -47,6 +47,10 @@ const SQLITE_DOWN: &[&str] = &[
 
 #[async_trait::async_trait]
 impl MigrationTrait for Step {
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let postgres = manager.get_database_backend() == DbBackend::Postgres;
         crate::run(manager, if postgres { POSTGRES_UP } else { SQLITE_UP }).await

@@ -5,10 +5,10 @@ use bytes::Bytes;
 use crate::{
     blobs::BlobKey,
     catalog::{Catalog, Error},
+    clock::Timestamp,
     db::{images, jobs, jobs::NewJob, products, users},
     domain::{Image, ImageId, ImageSource, ImageStatus, Invalid, JobPayload, NewProduct, Product, ProductStatus},
     imaging,
-    queue::NOTIFY_CHANNEL,
 };
 
 impl Catalog {
@@ -23,7 +23,7 @@ impl Catalog {
     }
 
     async fn create_now(&self, new: NewProduct, request_id: Option<&str>) -> Result<Product, Error> {
-        let now = self.clock().now();
+        let now = Timestamp::now();
         let status = ProductStatus::of(new.product_images.iter().map(|_| ImageStatus::Pending));
         let write = self.database().begin().await?;
         if self.0.config.auto_users {
@@ -40,7 +40,7 @@ impl Catalog {
             .collect();
         jobs::insert_all(&*write, &queued, now).await?;
         if !queued.is_empty() {
-            jobs::notify(&*write, NOTIFY_CHANNEL).await?;
+            self.announce(&write).await?;
         }
         // Somebody may have asked for this number before and been told that it does not exist.
         self.commit(write, &[id], now).await?;

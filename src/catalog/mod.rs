@@ -17,12 +17,12 @@ use std::sync::Arc;
 pub use body::{PageBody, ProductBody, UserBody};
 pub use error::{BoxError, Error};
 pub use links::Links;
-pub use process::{Claimed, Outcome};
+pub use process::{Claimed, Outcome, Settlement};
 pub use read::{Body, Freshness};
 pub use reprocess::{Batch, Progress, Selection, Which};
 
 use crate::{
-    blobs::Blobs, cache::Cache, clock::Clock, db::Database, domain::AddressPolicy, imaging::Preset, queue::Queue,
+    blobs::Blobs, cache::Cache, db::Database, domain::AddressPolicy, imaging::Preset, queue::Queue,
 };
 
 /// What the catalogue is to do.
@@ -49,8 +49,6 @@ pub struct Engines {
     pub queue: Queue,
     /// Where pictures are.
     pub blobs: Blobs,
-    /// What time it is.
-    pub clock: Clock,
 }
 
 /// The catalogue; cheap to clone.
@@ -100,7 +98,4 @@ impl Catalog {
         &self.0.engines.queue
     }
 
-    fn clock(&self) -> &Clock {
-        &self.0.engines.clock
-    }
 }

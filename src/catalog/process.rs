@@ -8,7 +8,7 @@ use crate::{
     clock::Timestamp,
     code::ErrorCode,
     db::{
-        Write, images,
+        self, Write, images,
         jobs::{self, LEASE},
         products, renditions,
     },
@@ -39,6 +39,46 @@ pub struct Outcome {
     pub presets: Option<Vec<String>>,
 }
 
+/// How a claim ends.
+#[derive(Clone, Debug)]
+pub enum Settlement {
+    /// The picture is ready.
+    Ready(Outcome),
+    /// The picture cannot be had.
+    Fail(ErrorCode, String),
+    /// The attempt failed; another one follows after the delay.
+    Retry(ErrorCode, String, Duration),
+    /// The job goes back unfinished; the attempt does not count.
+    Release,
+}
+
+impl Settlement {
+    /// `false` if the lease is no longer the caller's.
+    async fn end_job(&self, write: &Write, job: &Job, now: Timestamp) -> Result<bool, db::Error> {
+        match self {
+            Self::Ready(_) => jobs::finish(&**write, job, now).await,
+            Self::Fail(code, message) => jobs::bury(&**write, job, (*code, message), now).await,
+            Self::Retry(code, message, delay) => {
+                jobs::retry(&**write, job, (*code, message), now.plus(*delay), now).await
+            }
+            Self::Release => jobs::release(&**write, job, now).await,
+        }
+    }
+
+    async fn change_image(&self, write: &Write, job: &Job, now: Timestamp) -> Result<(), db::Error> {
+        let id = job.image_id;
+        match self {
+            Self::Ready(outcome) => {
+                images::set_ready(&**write, id, &outcome.facts, &outcome.warnings, now).await?;
+                renditions::replace(&**write, id, &outcome.renditions, outcome.presets.as_deref()).await
+            }
+            Self::Fail(code, message) => images::set_failed(&**write, id, (*code, message), now).await,
+            Self::Retry(code, message, _) => images::set_pending(&**write, id, Some((*code, message)), now).await,
+            Self::Release => images::set_untried(&**write, id, job.attempt - 1, now).await,
+        }
+    }
+}
+
 /// After this many dead workers a picture is given up.
 const MOST_CRASHES: i32 = 3;
 
@@ -50,9 +90,24 @@ impl Catalog {
     pub async fn claim_next(&self) -> Result<Option<Claimed>, Error> {
         let catalog = self.clone();
         self.to_the_end(async move {
-            let (token, now) = (new_token(), catalog.clock().now());
+            let (token, now) = (new_token(), Timestamp::now());
             let write = catalog.database().begin().await?;
             let job = jobs::claim_next(&*write, &token, now.plus(LEASE), now).await?;
+            catalog.take_up(write, job, now).await
+        })
+        .await
+    }
+
+    /// Claims a due job whose worker died.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] by the database.
+    pub async fn claim_orphan(&self) -> Result<Option<Claimed>, Error> {
+        let catalog = self.clone();
+        self.to_the_end(async move {
+            let (token, now) = (new_token(), Timestamp::now());
+            let write = catalog.database().begin().await?;
+            let job = jobs::claim_orphan(&*write, &token, now.plus(LEASE), now).await?;
             catalog.take_up(write, job, now).await
         })
         .await
@@ -65,7 +120,7 @@ impl Catalog {
     pub async fn claim(&self, id: JobId) -> Result<Option<Claimed>, Error> {
         let catalog = self.clone();
         self.to_the_end(async move {
-            let (token, now) = (new_token(), catalog.clock().now());
+            let (token, now) = (new_token(), Timestamp::now());
             let write = catalog.database().begin().await?;
             let job = jobs::claim(&*write, id, &token, now.plus(LEASE), now).await?;
             catalog.take_up(write, job, now).await
@@ -91,85 +146,51 @@ impl Catalog {
     /// # Errors
     /// [`Error::Unavailable`] by the database.
     pub async fn extend_lease(&self, job: &Job) -> Result<bool, Error> {
-        let write = self.database().begin().await?;
-        let held = jobs::extend_lease(&*write, job, self.clock().now().plus(LEASE)).await?;
-        write.commit().await?;
-        Ok(held)
+        let (catalog, job) = (self.clone(), job.clone());
+        self.to_the_end(async move {
+            let write = catalog.database().begin().await?;
+            let held = jobs::extend_lease(&*write, &job, Timestamp::now().plus(LEASE)).await?;
+            write.commit().await?;
+            Ok(held)
+        })
+        .await
     }
 
-    /// Stores what was made of a picture: renditions, status, the job's end and the product's new version at once.
+    /// Says that the picture is being decoded from now on: should the worker die, it may be the picture's fault. `false`
+    /// if the job is another's by now.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] by the database.
+    pub async fn begin_decoding(&self, job: &Job) -> Result<bool, Error> {
+        let (catalog, job) = (self.clone(), job.clone());
+        self.to_the_end(async move {
+            let write = catalog.database().begin().await?;
+            let held = jobs::begin_decoding(&*write, &job, Timestamp::now().plus(LEASE)).await?;
+            write.commit().await?;
+            Ok(held)
+        })
+        .await
+    }
+
+    /// Ends a claim: the job, its picture and the product's new version at once.
     ///
     /// # Errors
     /// [`Error::LeaseLost`] if the job is another's by now: then nothing was stored.
-    pub async fn finish_image(&self, claimed: &Claimed, outcome: Outcome) -> Result<(), Error> {
+    pub async fn settle(&self, claimed: &Claimed, settlement: Settlement) -> Result<(), Error> {
         let (catalog, claimed) = (self.clone(), claimed.clone());
         self.to_the_end(async move {
-            let now = catalog.clock().now();
+            let now = Timestamp::now();
             let write = catalog.database().begin().await?;
-            held(jobs::finish(&*write, &claimed.job, now).await?)?;
+            // The job's row comes first: it is the fence.
+            if !settlement.end_job(&write, &claimed.job, now).await? {
+                return Err(Error::LeaseLost);
+            }
             products::lock(&*write, &[claimed.product_id]).await?;
-            let image_id = claimed.job.image_id;
-            images::set_ready(&*write, image_id, &outcome.facts, &outcome.warnings, now).await?;
-            renditions::replace(&*write, image_id, &outcome.renditions, outcome.presets.as_deref()).await?;
-            catalog.commit_change(write, &[claimed.product_id], now).await
-        })
-        .await
-    }
-
-    /// Reports that a picture cannot be had.
-    ///
-    /// # Errors
-    /// [`Error::LeaseLost`] if the job is another's by now.
-    pub async fn fail_image(&self, claimed: &Claimed, code: ErrorCode, message: &str) -> Result<(), Error> {
-        let (catalog, claimed, message) = (self.clone(), claimed.clone(), message.to_owned());
-        self.to_the_end(async move {
-            let now = catalog.clock().now();
-            let write = catalog.database().begin().await?;
-            held(jobs::bury(&*write, &claimed.job, (code, &message), now).await?)?;
-            products::lock(&*write, &[claimed.product_id]).await?;
-            images::set_failed(&*write, claimed.job.image_id, (code, &message), now).await?;
-            catalog.commit_change(write, &[claimed.product_id], now).await
-        })
-        .await
-    }
-
-    /// Puts a job back for another attempt after `delay`.
-    ///
-    /// # Errors
-    /// [`Error::LeaseLost`] if the job is another's by now.
-    pub async fn retry_image(
-        &self,
-        claimed: &Claimed,
-        code: ErrorCode,
-        message: &str,
-        delay: Duration,
-    ) -> Result<(), Error> {
-        let (catalog, claimed, message) = (self.clone(), claimed.clone(), message.to_owned());
-        self.to_the_end(async move {
-            let now = catalog.clock().now();
-            let write = catalog.database().begin().await?;
-            held(jobs::retry(&*write, &claimed.job, (code, &message), now.plus(delay), now).await?)?;
-            products::lock(&*write, &[claimed.product_id]).await?;
-            images::set_pending(&*write, claimed.job.image_id, Some((code, &message)), now).await?;
-            catalog.commit_change(write, &[claimed.product_id], now).await
-        })
-        .await
-    }
-
-    /// Gives a job back unfinished; the attempt does not count.
-    ///
-    /// # Errors
-    /// [`Error::LeaseLost`] if the job is another's by now.
-    pub async fn release(&self, claimed: &Claimed) -> Result<(), Error> {
-        let (catalog, claimed) = (self.clone(), claimed.clone());
-        self.to_the_end(async move {
-            let now = catalog.clock().now();
-            let write = catalog.database().begin().await?;
-            held(jobs::release(&*write, &claimed.job, now).await?)?;
-            products::lock(&*write, &[claimed.product_id]).await?;
-            images::set_pending(&*write, claimed.job.image_id, None, now).await?;
+            settlement.change_image(&write, &claimed.job, now).await?;
             catalog.commit_change(write, &[claimed.product_id], now).await?;
-            catalog.queue().wake();
+            if matches!(settlement, Settlement::Release) {
+                catalog.queue().wake();
+            }
             Ok(())
         })
         .await
@@ -182,7 +203,7 @@ impl Catalog {
     /// [`Error::Unavailable`] by the database.
     pub async fn recover_expired(&self) -> Result<usize, Error> {
         const AT_ONCE: u64 = 100;
-        let now = self.clock().now();
+        let now = Timestamp::now();
         let write = self.database().begin().await?;
         let expired = jobs::take_expired(&*write, now, AT_ONCE).await?;
         if expired.is_empty() {
@@ -213,8 +234,4 @@ impl Catalog {
 
 fn new_token() -> String {
     uuid::Uuid::new_v4().simple().to_string()
-}
-
-fn held(held: bool) -> Result<(), Error> {
-    if held { Ok(()) } else { Err(Error::LeaseLost) }
 }

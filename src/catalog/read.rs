@@ -96,7 +96,9 @@ impl Catalog {
     /// # Errors
     /// [`Error::NotFound`] if there is none, [`Error::Unavailable`] by the database.
     pub async fn product(&self, id: ProductId) -> Result<Product, Error> {
-        let found = products::find(self.database().read(), id).await?;
+        let catalog = self.clone();
+        let find = async move { Ok(products::find(&catalog.database().snapshot().await?, id).await?) };
+        let found = self.to_the_end(find).await?;
         found.ok_or_else(|| Error::not_found(format_args!("product {id}")))
     }
 
@@ -105,7 +107,9 @@ impl Catalog {
     /// # Errors
     /// [`Error::Unavailable`] by the database.
     pub async fn list(&self, query: &ProductQuery) -> Result<Page<Product>, Error> {
-        let (items, next) = products::list(self.database().read(), query).await?;
+        let (catalog, query) = (self.clone(), query.clone());
+        let list = async move { Ok(products::list(&catalog.database().snapshot().await?, &query).await?) };
+        let (items, next) = self.to_the_end(list).await?;
         Ok(Page { items, next_cursor: next.map(|cursor| cursor.encode()) })
     }
 
@@ -121,7 +125,8 @@ impl Catalog {
         let read = tokio::spawn(async move {
             let turn = turn.lock_owned().await;
             catalog.close_to_newcomers(id);
-            let outcome = catalog.read_through(id).await;
+            let reader = catalog.clone();
+            let outcome = catalog.to_the_end(async move { reader.read_through(id).await }).await;
             drop(turn);
             catalog.forget_if_idle(id);
             outcome
@@ -150,7 +155,7 @@ impl Catalog {
             Lookup::Miss(fill) => fill,
         };
         metrics::counter!("pm_product_reads_total").increment(1);
-        let Some(product) = products::find(self.database().read(), id).await? else {
+        let Some(product) = products::find(&self.database().snapshot().await?, id).await? else {
             self.cache().fill(fill, id, Entry::Absent).await;
             return Ok((None, Freshness::Miss));
         };

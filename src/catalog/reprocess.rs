@@ -5,7 +5,6 @@ use crate::{
     clock::Timestamp,
     db::{images, jobs, jobs::NewJob, products, reruns},
     domain::{ImageId, ImageStatus, Invalid, JobPayload, ProductId, UserId},
-    queue::NOTIFY_CHANNEL,
 };
 
 /// Which pictures at rest are meant.
@@ -77,7 +76,7 @@ impl Catalog {
     /// # Errors
     /// [`Error::Unavailable`] by the database.
     pub async fn count_reprocess(&self, selection: &Selection) -> Result<u64, Error> {
-        Ok(reruns::count(self.database().read(), &selection.images()).await?)
+        Ok(reruns::count(&self.database().read(), &selection.images()).await?)
     }
 
     /// Queues up to `limit` selected pictures after `after` again.
@@ -105,7 +104,7 @@ impl Catalog {
         limit: u64,
         request_id: Option<&str>,
     ) -> Result<Batch, Error> {
-        let now = self.clock().now();
+        let now = Timestamp::now();
         let write = self.database().begin().await?;
         let chosen = reruns::select(&*write, &selection.images(), after, limit).await?;
         let Some(last) = chosen.last().map(|image| image.id) else {
@@ -124,7 +123,7 @@ impl Catalog {
             .map(|image| NewJob { image_id: image.id, generation: image.generation + 1, payload: &payload, request_id })
             .collect();
         jobs::insert_all(&*write, &queued, now).await?;
-        jobs::notify(&*write, NOTIFY_CHANNEL).await?;
+        self.announce(&write).await?;
         self.commit_change(write, &ids, now).await?;
         self.queue().wake();
         Ok(Batch { images: still.iter().map(|image| image.id).collect(), last: Some(last) })
@@ -136,7 +135,7 @@ impl Catalog {
     /// [`Error::Unavailable`] by the database.
     pub async fn progress(&self, images: &[ImageId]) -> Result<Progress, Error> {
         let mut progress = Progress::default();
-        for status in images::statuses(self.database().read(), images).await? {
+        for status in images::statuses(&self.database().read(), images).await? {
             match status {
                 ImageStatus::Pending | ImageStatus::Processing => progress.pending += 1,
                 ImageStatus::Ready => progress.ready += 1,

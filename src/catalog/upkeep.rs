@@ -1,7 +1,7 @@
 //! What some process has to look after now and then: changes that the cache was not told of, messages that got lost, and
 //! the figures of the queue.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     cache::Cache,
@@ -22,8 +22,8 @@ const LOG_KEPT: Duration = Duration::from_secs(600);
 const HANDED_OVER: Duration = Duration::from_secs(15);
 /// A consumer claims the job of a message that it got within this.
 const CLAIMING: Duration = Duration::from_millis(250);
-/// More messages than a consumer ever holds.
-const HELD_BY_CONSUMER: u64 = 256;
+/// A job that waits while one that was handed over this much later runs has lost its message.
+const PASSED_BY: Duration = Duration::from_secs(60);
 const AT_ONCE: u64 = 1_000;
 
 impl Catalog {
@@ -39,8 +39,8 @@ impl Catalog {
         }
         let age = if shared { TELLING } else { LOG_KEPT };
         loop {
-            let now = self.clock().now();
-            let rows = invalidations::left_over(self.database().read(), now.minus(age), AT_ONCE).await?;
+            let now = Timestamp::now();
+            let rows = invalidations::left_over(&self.database().read(), now.minus(age), AT_ONCE).await?;
             if rows.is_empty() {
                 return Ok(());
             }
@@ -60,70 +60,62 @@ impl Catalog {
         Ok(write.commit().await?)
     }
 
-    /// Hands due jobs to the broker until none is left; answers how many. A job that it does not take stays due.
+    /// Hands some due jobs to the broker; answers how many, none if none is due. A job that it does not take stays due.
     ///
     /// # Errors
     /// If the database or the broker does not answer.
     pub async fn dispatch_due(&self) -> Result<usize, Error> {
         const BATCH: u64 = 256;
-        let mut dispatched = 0;
-        loop {
-            let taken = self.take_undispatched(BATCH).await?;
-            if taken.is_empty() {
-                return Ok(dispatched);
-            }
-            dispatched += taken.len();
-            if let Err(error) = self.queue().publish(&taken).await {
-                let left: Vec<_> = taken.into_iter().filter(|id| !error.confirmed.contains(id)).collect();
-                let write = self.database().begin().await?;
-                dispatch::undo_dispatch(&*write, &left).await?;
-                write.commit().await?;
-                return Err(Error::Unavailable { component: "queue", source: std::sync::Arc::new(error) });
-            }
+        let taken = self.take_undispatched(BATCH).await?;
+        if let Err(error) = self.queue().publish(&taken).await {
+            let left: Vec<_> = taken.into_iter().filter(|id| !error.confirmed.contains(id)).collect();
+            let write = self.database().begin().await?;
+            dispatch::undo_dispatch(&*write, &left).await?;
+            write.commit().await?;
+            return Err(Error::Unavailable { component: "queue", source: Arc::new(error) });
         }
+        Ok(taken.len())
     }
 
     async fn take_undispatched(&self, limit: u64) -> Result<Vec<JobId>, Error> {
         let write = self.database().begin().await?;
-        let taken = dispatch::take_undispatched(&*write, self.clock().now(), limit).await?;
+        let taken = dispatch::take_undispatched(&*write, Timestamp::now(), limit).await?;
         write.commit().await?;
         Ok(taken)
     }
 
     /// Makes jobs due again whose messages the broker has lost; answers how many.
     ///
-    /// The broker says how many messages wait. If clearly more jobs than that were handed over a while ago and nobody has
-    /// claimed them, some messages are gone; which ones cannot be known, so all of them are sent again, and a second
-    /// message of a job that was claimed meanwhile is simply taken off the queue. What consumers hold at the moment is
-    /// allowed for; a loss too small to tell from that shows once no message waits.
+    /// The broker's queue is first in, first out. So a message is lost if none waits any more, or if jobs that were handed
+    /// over much later have been taken already. A message that is sent twice does no harm: the second finds nothing to
+    /// claim.
     ///
     /// # Errors
     /// If the database or the broker does not answer.
     pub async fn recover_messages(&self) -> Result<u64, Error> {
-        let before = self.clock().now().minus(HANDED_OVER);
-        if !self.queue().needs_relay() || self.unclaimed(before).await? == 0 {
+        let before = Timestamp::now().minus(HANDED_OVER);
+        if !self.queue().needs_relay() || !dispatch::any_dispatched(&self.database().read(), before).await? {
             return Ok(0);
         }
-        // Messages first, jobs after them: what is claimed in between must not look like a loss.
         let backlog = self.queue().backlog().await;
-        let backlog =
-            backlog.map_err(|error| Error::Unavailable { component: "queue", source: std::sync::Arc::new(error) })?;
-        if backlog.ready == 0 {
+        let backlog = backlog.map_err(|error| Error::Unavailable { component: "queue", source: Arc::new(error) })?;
+        let lost_before = if backlog.ready == 0 {
+            // What consumers have just been handed is claimed by then.
             tokio::time::sleep(CLAIMING).await;
-        }
-        let allowed = if backlog.ready == 0 { 0 } else { backlog.ready + HELD_BY_CONSUMER * backlog.consumers };
-        if self.unclaimed(before).await? <= allowed {
-            return Ok(0);
-        }
+            before
+        } else {
+            match dispatch::latest_taken(&self.database().read()).await? {
+                Some(taken) => before.min(taken.minus(PASSED_BY)),
+                None => return Ok(0),
+            }
+        };
         let write = self.database().begin().await?;
-        let again = dispatch::dispatch_again(&*write, before).await?;
+        let again = dispatch::dispatch_again(&*write, lost_before, AT_ONCE).await?;
         write.commit().await?;
-        self.queue().wake();
+        if again > 0 {
+            self.queue().wake();
+        }
         Ok(again)
-    }
-
-    async fn unclaimed(&self, before: Timestamp) -> Result<u64, Error> {
-        Ok(dispatch::count_dispatched(self.database().read(), before).await?)
     }
 
     /// How full the queue is.
@@ -131,7 +123,7 @@ impl Catalog {
     /// # Errors
     /// If the database does not answer.
     pub async fn depth(&self) -> Result<Depth, Error> {
-        Ok(jobs::depth(self.database().read()).await?)
+        Ok(jobs::depth(&self.database().read()).await?)
     }
 
     /// Sets the gauges of the queue: depth by state, and the age of the oldest waiting job in seconds.
@@ -143,7 +135,7 @@ impl Catalog {
         for (state, count) in [("queued", depth.queued), ("running", depth.running), ("dead", depth.dead)] {
             metrics::gauge!("pm_queue_jobs", "state" => state).set(count as f64);
         }
-        let age = depth.oldest.map_or(Duration::ZERO, |oldest| self.clock().now().since(oldest));
+        let age = depth.oldest.map_or(Duration::ZERO, |oldest| Timestamp::now().since(oldest));
         metrics::gauge!("pm_queue_oldest_job_age_seconds").set(age.as_secs_f64());
         Ok(())
     }

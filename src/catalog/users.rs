@@ -2,6 +2,7 @@
 
 use crate::{
     catalog::{Catalog, Error},
+    clock::Timestamp,
     db::{self, users},
     domain::{NewUser, Page, User, UserId, UserQuery},
 };
@@ -13,7 +14,7 @@ impl Catalog {
     /// [`Error::Conflict`] if the id is taken.
     pub async fn create_user(&self, new: NewUser) -> Result<User, Error> {
         let id = new.id.unwrap_or_else(|| UserId::stored(uuid::Uuid::new_v4().to_string()));
-        let user = User { id, name: new.name, email: new.email, created_at: self.clock().now() };
+        let user = User { id, name: new.name, email: new.email, created_at: Timestamp::now() };
         let write = self.database().begin().await?;
         match users::insert(&*write, &user).await {
             Err(db::Error::Duplicate(_)) => {
@@ -30,7 +31,7 @@ impl Catalog {
     /// # Errors
     /// [`Error::NotFound`] if there is none.
     pub async fn user(&self, id: &UserId) -> Result<User, Error> {
-        users::find(self.database().read(), id).await?.ok_or_else(|| Error::not_found(format_args!("user {id}")))
+        users::find(&self.database().read(), id).await?.ok_or_else(|| Error::not_found(format_args!("user {id}")))
     }
 
     /// A page of users by id.
@@ -38,7 +39,7 @@ impl Catalog {
     /// # Errors
     /// If the database does not answer.
     pub async fn users(&self, query: &UserQuery) -> Result<Page<User>, Error> {
-        let mut items = users::list(self.database().read(), query).await?;
+        let mut items = users::list(&self.database().read(), query).await?;
         let more = items.len() as u64 > query.limit;
         if more {
             items.pop();

@@ -1,6 +1,9 @@
 //! How every change of products ends: noted in its own transaction, committed, the cache told, only then answered.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use crate::{
     cache::Cache,
@@ -9,10 +12,14 @@ use crate::{
     db::{
         Write,
         invalidations::{self, Invalidation},
-        products,
+        jobs, products,
     },
     domain::ProductId,
+    queue::NOTIFY_CHANNEL,
 };
+
+/// A transaction that takes longer hangs on a connection that will never answer.
+const LONGEST_TRANSACTION: Duration = Duration::from_secs(20);
 
 /// Changes that a shared cache was told of and whose rows may go; they go together, a moment later.
 #[derive(Debug, Default)]
@@ -38,9 +45,14 @@ impl Catalog {
     /// Commits a transaction that changes what readers see of `ids`, and tells the cache before anybody is answered.
     pub(super) async fn commit(&self, write: Write, ids: &[ProductId], now: Timestamp) -> Result<(), Error> {
         let rows = invalidations::record(&*write, ids, now).await?;
-        write.commit().await?;
-        self.tell_cache(&rows).await;
-        Ok(())
+        let committed = write.commit().await;
+        if committed.is_ok() {
+            self.tell_cache(&rows).await;
+        } else {
+            // The connection may have broken off after the commit went through. Deleting too much does no harm.
+            let _ = self.cache().invalidate(ids).await;
+        }
+        Ok(committed?)
     }
 
     /// If the cache cannot be told, it is trusted by nobody in this process until it was, and the rows stay for
@@ -55,12 +67,23 @@ impl Catalog {
         }
     }
 
-    /// Runs a write to its end even if whoever waits for it goes away: between commit and invalidation there must be
-    /// no place where a closed connection cuts it off.
+    /// Lets waiting workers of other processes know of new jobs at the commit, where the database tells them.
+    pub(super) async fn announce(&self, write: &Write) -> Result<(), Error> {
+        if self.queue().needs_relay() {
+            return Ok(());
+        }
+        Ok(jobs::notify(&**write, NOTIFY_CHANNEL).await?)
+    }
+
+    /// Runs a transaction to its end even if whoever waits for it goes away: between commit and invalidation there must be
+    /// no place where a closed connection cuts it off, and the driver loses track of one that is cut off while it begins.
+    /// It does not outlive the patience of its client by much.
     pub(super) async fn to_the_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        tokio::spawn(work).await.map_err(Error::internal)?
+        let bounded = tokio::time::timeout(LONGEST_TRANSACTION, work);
+        let outcome = tokio::spawn(bounded).await.map_err(Error::internal)?;
+        outcome.map_err(|late| Error::Unavailable { component: "database", source: Arc::new(late) })?
     }
 }

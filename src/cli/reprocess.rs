@@ -14,7 +14,7 @@ use super::{
 use crate::{
     app::App,
     catalog::{self, Selection, Which},
-    clock::{Clock, Timestamp},
+    clock::Timestamp,
     config,
     domain::{ImageId, ProductId, UserId},
     stop::Stop,
@@ -32,7 +32,7 @@ pub(super) async fn run(
     console: &mut Console,
     stop: &Stop,
 ) -> Result<Exit, Failure> {
-    let selection = selection(&command, Clock::System.now())?;
+    let selection = selection(&command, Timestamp::now())?;
     let total = app.catalog.count_reprocess(&selection).await?;
     if command.dry_run {
         count(total, console)?;

@@ -15,7 +15,7 @@ pub(super) async fn serve(settings: Settings, stop: Stop) -> Result<Exit, Failur
     let app = App::build(settings).await?;
     let listener = bind(asked).await?;
     tracing::info!(workers, "serving");
-    app.serve(listener, workers, stop).await?;
+    Box::pin(app.serve(listener, workers, stop)).await?;
     tracing::info!("stopped");
     Ok(Exit::Done)
 }

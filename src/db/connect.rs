@@ -1,10 +1,16 @@
 //! Connecting, and the one way to write.
 
-use std::{ops::Deref, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    ops::Deref,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock, Weak},
+    time::Duration,
+};
 
 use sea_orm::{
-    ConnectOptions, DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait,
+    AccessMode, ConnectOptions, DatabaseConnection, DatabaseTransaction, DbErr, IsolationLevel, SqliteTransactionMode,
+    TransactionOptions, TransactionTrait,
+    sqlx::{Connection as _, SqliteConnection},
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -42,7 +48,7 @@ impl std::fmt::Debug for Config {
 /// An open database; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Database {
-    connection: DatabaseConnection,
+    pool: Arc<RwLock<DatabaseConnection>>,
     /// SQLite has one writer at a time: waiting here is fair and cannot time out in the middle of a transaction.
     turn: Option<Arc<Mutex<()>>>,
 }
@@ -54,36 +60,43 @@ pub struct Write {
     _turn: Option<OwnedMutexGuard<()>>,
 }
 
+/// A writer waits this long for its turn or for a connection.
+const WAIT_LIMIT: Duration = Duration::from_secs(5);
+
 impl Database {
     /// Opens the database; a connection is made at once, so that a wrong address is seen here.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if it cannot be reached.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
-        let mut options = match config {
-            Config::Sqlite { path } => sqlite_options(path),
-            Config::Postgres { url, max_connections } => {
-                let mut options = ConnectOptions::new(url.clone());
-                options.max_connections(*max_connections);
-                options
+        let pool = Arc::new(RwLock::new(open(config).await?));
+        let turn = match config {
+            Config::Sqlite { .. } => Some(Arc::new(Mutex::new(()))),
+            Config::Postgres { .. } => {
+                tokio::spawn(watch(config.clone(), Arc::downgrade(&pool)));
+                None
             }
         };
-        options
-            .min_connections(1)
-            .connect_timeout(Duration::from_secs(5))
-            .acquire_timeout(Duration::from_secs(5))
-            .idle_timeout(Duration::from_secs(600))
-            // A round trip for each checkout; a dead connection shows itself with the first statement anyway.
-            .test_before_acquire(false)
-            .sqlx_logging(false);
-        let connection = sea_orm::Database::connect(options).await.map_err(Error::Unavailable)?;
-        let turn = matches!(config, Config::Sqlite { .. }).then(|| Arc::new(Mutex::new(())));
-        Ok(Self { connection, turn })
+        Ok(Self { pool, turn })
     }
 
-    /// For statements that only read.
-    pub const fn read(&self) -> &DatabaseConnection {
-        &self.connection
+    /// For single statements that only read.
+    pub fn read(&self) -> DatabaseConnection {
+        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// For several statements that must see the same moment; nothing is written.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if no connection is free within 5 s.
+    pub async fn snapshot(&self) -> Result<DatabaseTransaction, Error> {
+        let postgres = !self.is_sqlite();
+        let options = TransactionOptions {
+            isolation_level: postgres.then_some(IsolationLevel::RepeatableRead),
+            access_mode: postgres.then_some(AccessMode::ReadOnly),
+            sqlite_transaction_mode: None,
+        };
+        Ok(self.read().begin_with_options(options).await?)
     }
 
     /// Whether this is SQLite.
@@ -100,15 +113,18 @@ impl Database {
     /// and writes later fails whenever another one wrote in between.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if no connection is free within 5 s.
+    /// [`Error::Unavailable`] if its turn does not come or no connection is free within 5 s.
     pub async fn begin(&self) -> Result<Write, Error> {
         let turn = match &self.turn {
-            Some(turn) => Some(turn.clone().lock_owned().await),
+            Some(turn) => {
+                let waited = tokio::time::timeout(WAIT_LIMIT, turn.clone().lock_owned()).await;
+                Some(waited.map_err(|_| Error::Unavailable(DbErr::Custom("too many writers wait".into())))?)
+            }
             None => None,
         };
         let mode = self.is_sqlite().then_some(SqliteTransactionMode::Immediate);
         let options = TransactionOptions { sqlite_transaction_mode: mode, ..TransactionOptions::default() };
-        let transaction = self.connection.begin_with_options(options).await?;
+        let transaction = self.read().begin_with_options(options).await?;
         Ok(Write { transaction, _turn: turn })
     }
 
@@ -117,7 +133,7 @@ impl Database {
     /// # Errors
     /// [`Error::Unavailable`] if it does not.
     pub async fn check(&self) -> Result<(), Error> {
-        self.connection.ping().await.map_err(Error::Unavailable)
+        self.read().ping().await.map_err(Error::Unavailable)
     }
 }
 
@@ -125,7 +141,7 @@ impl Write {
     /// Makes everything that was written durable and visible.
     ///
     /// # Errors
-    /// If the database cannot; then nothing was written.
+    /// If the database refuses, nothing was written; if the connection breaks off, that is not known.
     pub async fn commit(self) -> Result<(), Error> {
         self.transaction.commit().await.map_err(Error::from)
     }
@@ -136,6 +152,52 @@ impl Deref for Write {
 
     fn deref(&self) -> &DatabaseTransaction {
         &self.transaction
+    }
+}
+
+async fn open(config: &Config) -> Result<DatabaseConnection, Error> {
+    let mut options = match config {
+        Config::Sqlite { path } => sqlite_options(path),
+        Config::Postgres { url, max_connections } => {
+            let mut options = ConnectOptions::new(url.clone());
+            options.max_connections(*max_connections);
+            options
+        }
+    };
+    options
+        .min_connections(1)
+        .connect_timeout(Duration::from_secs(5))
+        .acquire_timeout(WAIT_LIMIT)
+        .idle_timeout(Duration::from_secs(600))
+        // A round trip for each checkout; a dead connection shows itself with the first statement anyway.
+        .test_before_acquire(false)
+        .sqlx_logging(false);
+    sea_orm::Database::connect(options).await.map_err(Error::Unavailable)
+}
+
+/// Replaces a pool whose connections have all fallen silent, as after a failover by address or in a firewall that forgot
+/// them: such a connection never ends by itself, and whoever waits for it never gives it back.
+async fn watch(config: Config, pool: Weak<RwLock<DatabaseConnection>>) {
+    const EVERY: Duration = Duration::from_secs(2);
+    const LIMIT: Duration = Duration::from_secs(2);
+    const SILENT_AFTER: u32 = 3;
+    let mut silences = 0;
+    loop {
+        tokio::time::sleep(EVERY).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let connection = pool.read().unwrap_or_else(PoisonError::into_inner).clone();
+        match tokio::time::timeout(LIMIT, connection.ping()).await {
+            // A refusal is an answer: the pool makes new connections by itself.
+            Ok(_) => silences = 0,
+            Err(_) => silences += 1,
+        }
+        if silences >= SILENT_AFTER
+            && let Ok(Ok(fresh)) = tokio::time::timeout(WAIT_LIMIT, open(&config)).await
+        {
+            tracing::warn!("the connections to the database fell silent and are replaced");
+            *pool.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+            silences = 0;
+        }
     }
 }
 
@@ -154,5 +216,17 @@ fn sqlite_options(path: &std::path::Path) -> ConnectOptions {
             .pragma("mmap_size", "268435456")
             .statement_cache_capacity(256)
     });
+    options.map_sqlx_sqlite_pool_opts(|pool| {
+        pool.after_release(|connection, _| Box::pin(async move { is_at_rest(connection).await }))
+    });
     options
+}
+
+/// Whether no transaction is open on a connection that comes back. When the disk is full SQLite rolls back by itself; the
+/// driver's own rollback then fails and it goes on counting a transaction, so that whatever came next on this connection
+/// would be committed only in appearance.
+async fn is_at_rest(connection: &mut SqliteConnection) -> Result<bool, sea_orm::sqlx::Error> {
+    // The answer comes after whatever is still under way on the connection.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }

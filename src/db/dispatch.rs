@@ -1,6 +1,6 @@
 //! Handing jobs over to a broker: which rows it has, which it still must get, which it has lost.
 
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait as _, QueryFilter, Select, sea_query::Expr};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect, Select, sea_query::Expr};
 
 use crate::{
     clock::Timestamp,
@@ -47,26 +47,43 @@ pub async fn undo_dispatch(connection: &impl ConnectionTrait, ids: &[JobId]) -> 
     Ok(())
 }
 
-/// How many jobs were handed to the broker before `before` and wait still.
+/// Whether a job that was handed to the broker before `before` waits still.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn count_dispatched(connection: &impl ConnectionTrait, before: Timestamp) -> Result<u64, Error> {
-    Ok(dispatched(before).count(connection).await?)
+pub async fn any_dispatched(connection: &impl ConnectionTrait, before: Timestamp) -> Result<bool, Error> {
+    let found: Option<i64> = dispatched(before).select_only().column(Column::Id).into_tuple().one(connection).await?;
+    Ok(found.is_some())
 }
 
-/// Makes every job that was handed to the broker before `before` and waits still be handed over again.
+/// When the latest of the jobs that workers have now was handed to the broker.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn dispatch_again(connection: &impl ConnectionTrait, before: Timestamp) -> Result<u64, Error> {
-    let changed = Entity::update_many()
-        .col_expr(Column::DispatchedAt, Expr::value(Option::<i64>::None))
-        .filter(Column::State.eq(JobState::Queued.as_str()))
-        .filter(Column::DispatchedAt.lt(before.0))
-        .exec(connection)
+pub async fn latest_taken(connection: &impl ConnectionTrait) -> Result<Option<Timestamp>, Error> {
+    let latest: Option<Option<i64>> = Entity::find()
+        .select_only()
+        .column_as(Column::DispatchedAt.max(), "latest")
+        .filter(Column::State.eq(JobState::Running.as_str()))
+        .into_tuple()
+        .one(connection)
         .await?;
-    Ok(changed.rows_affected)
+    Ok(latest.flatten().map(Timestamp))
+}
+
+/// Makes up to `limit` jobs that were handed to the broker before `before` and wait still be handed over again.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn dispatch_again(connection: &impl ConnectionTrait, before: Timestamp, limit: u64) -> Result<u64, Error> {
+    let sql = format!(
+        "UPDATE jobs SET dispatched_at = NULL
+         WHERE id IN (SELECT id FROM jobs WHERE state = 'queued' AND dispatched_at < $1 ORDER BY id LIMIT $2{})
+         RETURNING id",
+        skip_locked(connection)
+    );
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    Ok(query(connection, &sql, vec![before.0.into(), limit.into()]).await?.len() as u64)
 }
 
 fn dispatched(before: Timestamp) -> Select<Entity> {

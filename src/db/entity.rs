@@ -117,6 +117,7 @@ pub mod job {
         pub state: String,
         pub attempt: i32,
         pub crashes: i32,
+        pub decoding: i32,
         pub run_at: i64,
         pub dispatched_at: Option<i64>,
         pub lease_token: Option<String>,

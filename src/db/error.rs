@@ -79,18 +79,35 @@ fn trouble(error: &sea_orm::sqlx::Error) -> Trouble {
         | Sqlx::PoolTimedOut
         | Sqlx::PoolClosed
         | Sqlx::WorkerCrashed
+        | Sqlx::BeginFailed
         | Sqlx::Protocol(_) => Trouble::Connection,
-        Sqlx::Database(database) => match database.code().as_deref() {
-            // SQLITE_FULL, and PostgreSQL's disk_full.
-            Some("13" | "53100") => Trouble::Full,
-            // SQLITE_BUSY and SQLITE_LOCKED with their extended forms.
-            Some("5" | "6" | "261" | "262" | "517") => Trouble::Connection,
-            // PostgreSQL: connection exceptions, too many connections, operator intervention, serialization and deadlock.
-            Some(code) if code.len() == 5 && ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class)) => {
-                Trouble::Connection
-            }
-            _ => Trouble::Other,
-        },
+        Sqlx::Database(database) => database.code().map_or(Trouble::Other, |code| trouble_of_code(&code)),
+        _ => Trouble::Other,
+    }
+}
+
+/// PostgreSQL's codes have five characters, SQLite's are numbers whose lowest byte is the kind.
+fn trouble_of_code(code: &str) -> Trouble {
+    /// Busy, locked, read-only, I/O error, cannot open.
+    const SQLITE_PASSING: [u32; 5] = [5, 6, 8, 10, 14];
+    const SQLITE_FULL: u32 = 13;
+    /// No room to enlarge the shared memory beside the file.
+    const SQLITE_NO_SHARED_MEMORY: u32 = 4_874;
+    /// Connection exceptions, no resources, operator intervention, system errors, serialization and deadlock.
+    const POSTGRES_PASSING: [&str; 5] = ["08", "53", "57", "58", "40"];
+    /// A standby that does not write, a lock that was not to be had.
+    const POSTGRES_PASSING_CODES: [&str; 2] = ["25006", "55P03"];
+    if code == "53100" {
+        return Trouble::Full;
+    }
+    if code.len() == 5 {
+        let passing = POSTGRES_PASSING.contains(&&code[..2]) || POSTGRES_PASSING_CODES.contains(&code);
+        return if passing { Trouble::Connection } else { Trouble::Other };
+    }
+    match code.parse::<u32>() {
+        Ok(SQLITE_NO_SHARED_MEMORY) => Trouble::Full,
+        Ok(number) if number & 0xff == SQLITE_FULL => Trouble::Full,
+        Ok(number) if SQLITE_PASSING.contains(&(number & 0xff)) => Trouble::Connection,
         _ => Trouble::Other,
     }
 }

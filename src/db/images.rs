@@ -117,6 +117,20 @@ pub async fn set_pending(
     update(connection, id, with_error(changed(ImageStatus::Pending, now), error)).await
 }
 
+/// Marks a picture as waiting again, as if the attempt that has just ended had never begun.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn set_untried(
+    connection: &impl ConnectionTrait,
+    id: ImageId,
+    attempts: i32,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let row = ActiveModel { attempts: Set(attempts), ..changed(ImageStatus::Pending, now) };
+    update(connection, id, row).await
+}
+
 /// Marks a picture as failed for good.
 ///
 /// # Errors

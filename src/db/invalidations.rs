@@ -52,6 +52,7 @@ pub async fn left_over(
 ) -> Result<Vec<Invalidation>, Error> {
     let rows = Entity::find()
         .filter(Column::CreatedAt.lt(before.0))
+        .order_by_asc(Column::CreatedAt)
         .order_by_asc(Column::Id)
         .limit(limit)
         .all(connection)

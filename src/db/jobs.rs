@@ -33,7 +33,7 @@ pub struct NewJob<'a> {
     pub request_id: Option<&'a str>,
 }
 
-/// How full the queue of record is.
+/// How full the queue of record is. No state is counted beyond 100,001: that many stands for "or more".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Depth {
     /// Jobs that wait.
@@ -42,7 +42,7 @@ pub struct Depth {
     pub running: u64,
     /// Jobs that failed for good.
     pub dead: u64,
-    /// When the oldest waiting job was queued.
+    /// When the waiting job that has been due longest was first queued.
     pub oldest: Option<Timestamp>,
 }
 
@@ -53,7 +53,7 @@ pub struct Expired {
     pub id: JobId,
     /// The picture it is about.
     pub image_id: ImageId,
-    /// How many workers have died over it, this one included.
+    /// How many workers have died while they decoded it.
     pub crashes: i32,
 }
 
@@ -100,7 +100,26 @@ pub async fn claim_next(
         .await
 }
 
-/// Claims this job if it is due and nobody has it.
+/// Claims a due job whose worker died, if there is one: with a broker its new message waits behind all others.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn claim_orphan(
+    connection: &impl ConnectionTrait,
+    lease_token: &str,
+    lease_until: Timestamp,
+    now: Timestamp,
+) -> Result<Option<Job>, Error> {
+    let chosen = format!(
+        "(SELECT id FROM jobs WHERE state = 'queued' AND attempt > 0 AND error_code IS NULL AND run_at <= $3
+          ORDER BY run_at, id LIMIT 1{})",
+        skip_locked(connection)
+    );
+    claim_where(connection, &format!("id = {chosen}"), vec![lease_token.into(), lease_until.0.into(), now.0.into()]).await
+}
+
+/// Claims this job if it is due and nobody has it. One that was handed to a broker is due: whoever handed it over has
+/// looked at the clock, and another machine's may be a little behind.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -112,7 +131,7 @@ pub async fn claim(
     now: Timestamp,
 ) -> Result<Option<Job>, Error> {
     let values = vec![lease_token.into(), lease_until.0.into(), now.0.into(), id.0.into()];
-    claim_where(connection, "id = $4 AND state = 'queued' AND run_at <= $3", values).await
+    claim_where(connection, "id = $4 AND state = 'queued' AND (dispatched_at IS NOT NULL OR run_at <= $3)", values).await
 }
 
 /// Lengthens a lease; `false` if it is no longer the caller's.
@@ -121,6 +140,15 @@ pub async fn claim(
 /// If the database does not answer.
 pub async fn extend_lease(connection: &impl ConnectionTrait, job: &Job, until: Timestamp) -> Result<bool, Error> {
     let row = ActiveModel { lease_until: Set(Some(until.0)), ..ActiveModel::default() };
+    update_held(connection, job, row).await
+}
+
+/// Notes that the picture is being decoded from now on, and lengthens the lease; `false` if it is no longer the caller's.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn begin_decoding(connection: &impl ConnectionTrait, job: &Job, until: Timestamp) -> Result<bool, Error> {
+    let row = ActiveModel { lease_until: Set(Some(until.0)), decoding: Set(1), ..ActiveModel::default() };
     update_held(connection, job, row).await
 }
 
@@ -171,18 +199,17 @@ pub async fn release(connection: &impl ConnectionTrait, job: &Job, now: Timestam
     update_held(connection, job, row).await
 }
 
-/// Takes jobs from workers whose lease ran out before `now`; each is queued again at once.
+/// Takes jobs from workers whose lease ran out before `now`, to be queued again. A crash counts only against pictures
+/// that were being decoded. The first time such a picture is due at once; from the second on they are due at different
+/// times, so that a harmless one is not decoded beside the culprit again.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn take_expired(
-    connection: &impl ConnectionTrait,
-    now: Timestamp,
-    limit: u64,
-) -> Result<Vec<Expired>, Error> {
+pub async fn take_expired(connection: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Result<Vec<Expired>, Error> {
     let sql = format!(
-        "UPDATE jobs SET state = 'queued', crashes = crashes + 1, run_at = $1, dispatched_at = NULL, lease_token = NULL,
-            lease_until = NULL, updated_at = $1
+        "UPDATE jobs SET state = 'queued', crashes = crashes + decoding,
+            run_at = CASE WHEN crashes + decoding < 2 THEN run_at ELSE $1 + (1 + id % 10) * 3000000 END,
+            decoding = 0, dispatched_at = NULL, lease_token = NULL, lease_until = NULL, updated_at = $1
          WHERE id IN (SELECT id FROM jobs WHERE state = 'running' AND lease_until < $1 ORDER BY lease_until LIMIT $2{})
          RETURNING id, image_id, crashes",
         skip_locked(connection)
@@ -219,16 +246,16 @@ pub async fn bury_unheld(
     Ok(())
 }
 
-/// How full the queue is; reads only the index of the living and the dead.
+/// How full the queue is; reads only the index of the living and the dead, and of that no more than 100,001 a state.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn depth(connection: &impl ConnectionTrait) -> Result<Depth, Error> {
     const DEPTH: &str = "SELECT
-        (SELECT count(*) FROM jobs WHERE state = 'queued') AS queued,
-        (SELECT count(*) FROM jobs WHERE state = 'running') AS running,
-        (SELECT count(*) FROM jobs WHERE state = 'dead') AS dead,
-        (SELECT min(created_at) FROM jobs WHERE state = 'queued') AS oldest";
+        (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 100001) AS few) AS queued,
+        (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'running' LIMIT 100001) AS few) AS running,
+        (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'dead' LIMIT 100001) AS few) AS dead,
+        (SELECT created_at FROM jobs WHERE state = 'queued' ORDER BY run_at, id LIMIT 1) AS oldest";
     let rows = query(connection, DEPTH, Vec::new()).await?;
     let Some(row) = rows.first() else {
         return Ok(Depth::default());
@@ -250,6 +277,7 @@ fn row_of(job: &NewJob<'_>, now: Timestamp) -> Result<ActiveModel, Error> {
         state: Set(JobState::Queued.as_str().into()),
         attempt: Set(0),
         crashes: Set(0),
+        decoding: Set(0),
         run_at: Set(now.0),
         request_id: Set(job.request_id.map(str::to_owned)),
         created_at: Set(now.0),
@@ -289,7 +317,7 @@ async fn claim_where(
     values: Vec<Value>,
 ) -> Result<Option<Job>, Error> {
     let sql = format!(
-        "UPDATE jobs SET state = 'running', attempt = attempt + 1, lease_token = $1, lease_until = $2, updated_at = $3
+        "UPDATE jobs SET state = 'running', attempt = attempt + 1, decoding = 0, lease_token = $1, lease_until = $2, updated_at = $3
          WHERE {condition} RETURNING *"
     );
     let rows = query(connection, &sql, values).await?;
@@ -297,8 +325,8 @@ async fn claim_where(
 }
 
 fn job_of(row: Model) -> Result<Job, Error> {
-    let payload = serde_json::from_str(&row.payload)
-        .map_err(|error| Error::Corrupt(format!("job {} has a payload of another version: {error}", row.id)))?;
+    // What a newer version queued must not stand in the way of everything behind it.
+    let payload = serde_json::from_str(&row.payload).unwrap_or(JobPayload::Unknown);
     Ok(Job {
         id: JobId(row.id),
         image_id: ImageId(row.image_id),

@@ -1,5 +1,7 @@
 //! Bringing the schema up and down.
 
+use std::time::Duration;
+
 use migration::{Migrator, MigratorTrait};
 
 use crate::db::{Database, Error};
@@ -20,7 +22,7 @@ pub struct Step {
 pub async fn status(database: &Database) -> Result<Vec<Step>, Error> {
     let connection = database.read();
     // Only `install` makes the table that the state is read from; asking must not change an empty database.
-    let applied: Vec<String> = match Migrator::get_applied_migrations(connection).await {
+    let applied: Vec<String> = match Migrator::get_applied_migrations(&connection).await {
         Ok(steps) => steps.iter().map(|step| step.name().to_owned()).collect(),
         Err(error) => {
             database.check().await?;
@@ -42,12 +44,23 @@ pub async fn is_current(database: &Database) -> Result<bool, Error> {
     Ok(status(database).await?.iter().all(|step| step.applied))
 }
 
-/// Applies the next `steps`, or all that are missing.
+/// Applies the next `steps`, or all that are missing. Several processes may do so at the same time: each step is one
+/// transaction, so whoever comes second fails, looks again, and finds it applied.
 ///
 /// # Errors
 /// If a step fails; the steps before it stay applied.
 pub async fn up(database: &Database, steps: Option<u32>) -> Result<(), Error> {
-    Migrator::up(database.read(), steps).await.map_err(Error::from)
+    const TRIES: u32 = 10;
+    const PAUSE: Duration = Duration::from_millis(100);
+    let mut tries = 1;
+    loop {
+        match Migrator::up(&database.read(), steps).await {
+            Ok(()) => return Ok(()),
+            Err(_) if tries < TRIES => tries += 1,
+            Err(error) => return Err(error.into()),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Takes back the last `steps`, or all. The tables' content is lost.
@@ -55,5 +68,5 @@ pub async fn up(database: &Database, steps: Option<u32>) -> Result<(), Error> {
 /// # Errors
 /// If a step fails.
 pub async fn down(database: &Database, steps: Option<u32>) -> Result<(), Error> {
-    Migrator::down(database.read(), steps).await.map_err(Error::from)
+    Migrator::down(&database.read(), steps).await.map_err(Error::from)
 }

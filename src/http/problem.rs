@@ -67,7 +67,11 @@ impl Problem {
 
     /// Something that does not work for the moment; `source` goes to the log only.
     pub fn unavailable(code: ErrorCode, source: impl Into<BoxError>) -> Self {
-        let problem = Self { source: Some(source.into()), ..Self::hidden(StatusCode::SERVICE_UNAVAILABLE, code) };
+        let status = match code {
+            ErrorCode::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let problem = Self { source: Some(source.into()), ..Self::hidden(status, code) };
         problem.with_header(header::RETRY_AFTER, RETRY_AFTER)
     }
 

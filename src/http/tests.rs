@@ -21,7 +21,6 @@ use crate::{
     blobs::{self, Blobs},
     cache::{self, Cache},
     catalog::{self, Catalog, Engines},
-    clock::Clock,
     db::{self, Database},
     health::Health,
     queue::{self, Queue},
@@ -60,7 +59,7 @@ impl Server {
         db::migrate::up(&database, None).await.expect("a schema");
         let cache =
             Cache::connect(&cache::Engine::Memory { max_bytes: 1 << 20, database: path }).await.expect("a cache");
-        let queue = Queue::connect(&queue::Engine::Database, database.read()).await.expect("a queue");
+        let queue = Queue::connect(&queue::Engine::Database, &database.read()).await.expect("a queue");
         let engine = blobs::Engine::Disk { directory: directory.path().join("blobs") };
         let blobs = Blobs::connect(&engine).await.expect("a store");
         let engines = Engines {
@@ -68,7 +67,6 @@ impl Server {
             cache: cache.clone(),
             queue: queue.clone(),
             blobs: blobs.clone(),
-            clock: Clock::System,
         };
         let catalog = Catalog::new(catalog::Config { auto_users: true, ..catalog::Config::default() }, engines);
         let health = Health { database, cache, queue, blobs: blobs.clone() };

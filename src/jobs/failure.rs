@@ -46,6 +46,7 @@ impl From<blobs::Error> for Failure {
         // What the store says stands in the log; clients need no paths or bucket names.
         tracing::warn!(error = &error as &dyn std::error::Error, "the store for pictures failed");
         let code = error.code();
-        if error.is_transient() { Self::transient(code, code.meaning()) } else { Self::permanent(code, code.meaning()) }
+        let retry = error.is_transient().then_some(retry::OWN_STORE);
+        Self { retry, ..Self::permanent(code, code.meaning()) }
     }
 }

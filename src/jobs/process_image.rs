@@ -76,11 +76,16 @@ impl Handler {
         Self { fetcher, blobs, config: Arc::new(config), budget, decoders }
     }
 
-    /// Works on a claimed picture; touches nothing but blobs, so it may run twice.
+    /// Works on a claimed picture; touches nothing but blobs, so it may run twice. `may_decode` is awaited right before the
+    /// only step that could take the process down.
     ///
     /// # Errors
     /// [`Failure`] with its code, and whether another attempt makes sense.
-    pub async fn run(&self, claimed: &Claimed) -> Result<Report, Failure> {
+    pub async fn run(
+        &self,
+        claimed: &Claimed,
+        may_decode: impl Future<Output = Result<(), Failure>>,
+    ) -> Result<Report, Failure> {
         let presets = self.wanted_presets(&claimed.job.payload)?;
         let mut steps = Steps::default();
 
@@ -90,7 +95,7 @@ impl Handler {
         let source_bytes = source.len() as u64;
         metrics::counter!("pm_image_bytes_in_total").increment(source_bytes);
 
-        let processed = self.process(source, presets.made.clone(), &mut steps).await?;
+        let processed = self.process(source, presets.made.clone(), may_decode, &mut steps).await?;
 
         let began = Instant::now();
         let facts = facts_of(&processed, source_bytes);
@@ -108,8 +113,10 @@ impl Handler {
                 Ok(Wanted { made: self.config.presets.clone(), only: None })
             }
             JobPayload::ProcessImage { v: 1, presets: Some(names) } => {
-                let made = self.config.presets.iter().filter(|preset| names.contains(&preset.name)).cloned().collect();
-                Ok(Wanted { made, only: Some(names.clone()) })
+                let known = |name: &String| self.config.presets.iter().find(|preset| preset.name == *name).cloned();
+                let made: Option<Vec<_>> = names.iter().map(known).collect();
+                let unknown = || Failure::transient(ErrorCode::Internal, "this worker has other presets than the job");
+                Ok(Wanted { made: made.ok_or_else(unknown)?, only: Some(names.clone()) })
             }
             _ => Err(Failure::transient(ErrorCode::Internal, "the job was queued by a newer version of pm")),
         }
@@ -126,7 +133,13 @@ impl Handler {
     }
 
     /// Decoders and memory are taken before the thread is, and given back by the thread itself: it cannot be stopped.
-    async fn process(&self, source: Bytes, presets: Vec<Preset>, steps: &mut Steps) -> Result<Processed, Failure> {
+    async fn process(
+        &self,
+        source: Bytes,
+        presets: Vec<Preset>,
+        may_decode: impl Future<Output = Result<(), Failure>>,
+        steps: &mut Steps,
+    ) -> Result<Processed, Failure> {
         let began = Instant::now();
         let probe = imaging::probe(&source, &self.config.limits)?;
         let charge = self.budget.charge(probe.cost_bytes).await.ok_or_else(|| {
@@ -136,6 +149,7 @@ impl Handler {
         })?;
         // The semaphore is never closed.
         let decoder = self.decoders.clone().acquire_owned().await.ok();
+        may_decode.await?;
         steps.wait = began.elapsed();
 
         let limits = self.config.limits.clone();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    catalog::Claimed,
+    catalog::{Claimed, Error},
     jobs::{Failure, Steps},
 };
 
@@ -20,6 +20,8 @@ pub(super) enum Ending {
     Released,
     /// Another worker has the job by now.
     Lost,
+    /// What became of it could not be stored; the lease will run out.
+    Unsettled(Error),
 }
 
 impl Ending {
@@ -30,6 +32,7 @@ impl Ending {
             Self::Retry(..) => "retry",
             Self::Released => "released",
             Self::Lost => "lost",
+            Self::Unsettled(_) => "unsettled",
         }
     }
 }
@@ -76,6 +79,10 @@ pub(super) fn report(claimed: &Claimed, ending: &Ending, began: Instant) {
             tracing::warn!(outcome, code, duration_ms, delay_ms, "image {} is tried again: {message}", job.image_id);
         }
         Ending::Released => tracing::info!(outcome, duration_ms, "gave image {} back", job.image_id),
+        Ending::Unsettled(error) => {
+            let error = error as &dyn std::error::Error;
+            tracing::warn!(outcome, duration_ms, error, "what became of image {} could not be stored", job.image_id);
+        }
         Ending::Lost => tracing::warn!(outcome, duration_ms, "image {} is another worker's by now", job.image_id),
     }
 }

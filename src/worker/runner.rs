@@ -5,10 +5,12 @@ use std::{sync::Arc, time::Duration, time::Instant};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
+    time::MissedTickBehavior,
 };
 
 use crate::{
-    catalog::{Catalog, Claimed, Error},
+    catalog::{Catalog, Claimed, Error, Settlement},
+    code::ErrorCode,
     jobs::{Failure, Handler, Report},
     queue::{Delivery, Next, Queue},
     stop::{self, Stop},
@@ -27,10 +29,23 @@ pub struct Worker {
     slots: usize,
 }
 
+/// Which jobs are claimed from the database.
+#[derive(Clone, Copy, Debug)]
+enum Which {
+    /// Every one that is due.
+    All,
+    /// Those of dead workers.
+    Orphans,
+}
+
 /// While one picture is decoded others are downloaded, so that no core waits for an origin.
 const SLOTS_PER_DECODER: usize = 4;
+/// With a broker, jobs of dead workers are looked for this often: their new messages wait behind all others.
+const LOOK_FOR_ORPHANS: Duration = Duration::from_secs(1);
 /// Jobs that are running may end within this after the stop; then they are given back.
 const GRACE: Duration = Duration::from_secs(10);
+/// Giving back takes at most this.
+const RELEASE_LIMIT: Duration = Duration::from_secs(3);
 /// A claim or a result is tried again for as long as the database is away, with pauses up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
@@ -48,26 +63,31 @@ impl Worker {
         let slots = Arc::new(Semaphore::new(self.slots));
         let (release, released) = stop::channel();
         let mut running = JoinSet::new();
+        let mut orphans = tokio::time::interval(LOOK_FOR_ORPHANS);
+        orphans.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            while running.try_join_next().is_some() {}
-            let next = tokio::select! {
+            reap(&mut running);
+            tokio::select! {
                 () = stop.wanted() => break,
-                next = consumer.next() => next,
-            };
-            match next {
-                Next::Job(delivery) => {
-                    let Some(slot) = free_slot(&slots, &mut stop).await else {
-                        delivery.requeue().await;
-                        break;
-                    };
-                    let (worker, released, stop) = (self.clone(), released.clone(), stop.clone());
-                    running.spawn(async move { worker.deliver(delivery, slot, released, stop).await });
+                _ = orphans.tick(), if self.queue.needs_relay() => {
+                    self.claim_due(Which::Orphans, &slots, &mut stop, &released, &mut running).await;
                 }
-                Next::Due => self.claim_due(&slots, &mut stop, &released, &mut running).await,
+                next = consumer.next() => match next {
+                    Next::Due => {
+                        self.claim_due(Which::All, &slots, &mut stop, &released, &mut running).await;
+                    }
+                    Next::Job(delivery) => {
+                        let Some(slot) = free_slot(&slots, &mut stop).await else {
+                            delivery.requeue().await;
+                            break;
+                        };
+                        let (worker, released, stop) = (self.clone(), released.clone(), stop.clone());
+                        running.spawn(async move { worker.deliver(delivery, slot, released, stop).await });
+                    }
+                },
             }
         }
-        consumer.close().await;
-        self.wind_down(running, &release).await;
+        tokio::join!(consumer.close(), self.wind_down(running, &release));
     }
 
     /// Runs every job that is due, and those that become due by it, one after the other; answers how many attempts.
@@ -84,9 +104,22 @@ impl Worker {
         Ok(attempts)
     }
 
-    async fn claim_due(&self, slots: &Arc<Semaphore>, stop: &mut Stop, released: &Stop, running: &mut JoinSet<()>) {
+    /// Claims due jobs until there is none left.
+    async fn claim_due(
+        &self,
+        which: Which,
+        slots: &Arc<Semaphore>,
+        stop: &mut Stop,
+        released: &Stop,
+        running: &mut JoinSet<()>,
+    ) {
         while let Some(slot) = free_slot(slots, stop).await {
-            match self.catalog.claim_next().await {
+            reap(running);
+            let claimed = match which {
+                Which::All => self.catalog.claim_next().await,
+                Which::Orphans => self.catalog.claim_orphan().await,
+            };
+            match claimed {
                 Ok(Some(claimed)) => {
                     let (worker, released) = (self.clone(), released.clone());
                     running.spawn(async move {
@@ -127,73 +160,92 @@ impl Worker {
         drop(slot);
     }
 
+    /// The lease is kept until the result is stored.
     async fn attempt(&self, claimed: Claimed, mut released: Stop) {
         let began = Instant::now();
+        let work = async {
+            let outcome = self.handler.run(&claimed, self.may_decode(&claimed)).await;
+            self.settle(&claimed, outcome).await
+        };
         let ending = tokio::select! {
-            outcome = self.handler.run(&claimed) => self.settle(&claimed, outcome).await,
+            ending = work => ending,
             () = lease::keep(&self.catalog, &claimed.job) => Ending::Lost,
-            () = released.wanted() => match self.catalog.release(&claimed).await {
+            () = released.wanted() => match self.catalog.settle(&claimed, Settlement::Release).await {
                 Ok(()) => Ending::Released,
-                Err(error) => {
-                    tracing::warn!(%error, "a job could not be given back; its lease will run out");
-                    Ending::Lost
-                }
+                Err(Error::LeaseLost) => Ending::Lost,
+                Err(error) => Ending::Unsettled(error),
             },
         };
         report(&claimed, &ending, began);
     }
 
-    async fn settle(&self, claimed: &Claimed, outcome: Result<Report, Failure>) -> Ending {
-        match outcome {
-            Ok(done) => {
-                let stored = self.insist(|| self.catalog.finish_image(claimed, done.outcome.clone())).await;
-                if stored { Ending::Ready(done.steps) } else { Ending::Lost }
-            }
-            Err(failure) => {
-                let attempt = u32::try_from(claimed.job.attempt).unwrap_or(u32::MAX);
-                let delay =
-                    failure.retry.and_then(|policy| policy.delay(attempt, failure.retry_after, fastrand::f64()));
-                let (code, message) = (failure.code, failure.message.as_str());
-                let stored = match delay {
-                    Some(delay) => self.insist(|| self.catalog.retry_image(claimed, code, message, delay)).await,
-                    None => self.insist(|| self.catalog.fail_image(claimed, code, message)).await,
-                };
-                match (stored, delay) {
-                    (false, _) => Ending::Lost,
-                    (true, Some(delay)) => Ending::Retry(failure, delay),
-                    (true, None) => Ending::Failed(failure),
-                }
-            }
+    async fn may_decode(&self, claimed: &Claimed) -> Result<(), Failure> {
+        match self.catalog.begin_decoding(&claimed.job).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Failure::transient(ErrorCode::Internal, "the job was given to another worker")),
+            Err(error) => Err(Failure::transient(error.code(), "the database did not answer before decoding")),
         }
     }
 
-    /// Writes a result, again and again while the database is away; `false` if it is not wanted any more. Should this
-    /// process die meanwhile, the lease runs out and the work is done again.
-    async fn insist<F: Future<Output = Result<(), Error>>>(&self, write: impl Fn() -> F) -> bool {
-        const TRIES: u32 = 12;
-        let mut pause = Duration::from_millis(100);
-        for _ in 0..TRIES {
-            match write().await {
-                Ok(()) => return true,
-                Err(Error::LeaseLost) => return false,
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "a result cannot be stored for now")
+    async fn settle(&self, claimed: &Claimed, outcome: Result<Report, Failure>) -> Ending {
+        let (settlement, ending) = match outcome {
+            Ok(done) => (Settlement::Ready(done.outcome), Ending::Ready(done.steps)),
+            Err(failure) => {
+                let attempt = u32::try_from(claimed.job.attempt).unwrap_or(u32::MAX);
+                let policy = failure.retry;
+                let delay = policy.and_then(|policy| policy.delay(attempt, failure.retry_after, fastrand::f64()));
+                let (code, message) = (failure.code, failure.message.clone());
+                match delay {
+                    Some(delay) => (Settlement::Retry(code, message, delay), Ending::Retry(failure, delay)),
+                    None => (Settlement::Fail(code, message), Ending::Failed(failure)),
                 }
             }
+        };
+        match self.insist(claimed, settlement).await {
+            Ok(()) => ending,
+            Err(Error::LeaseLost) => Ending::Lost,
+            Err(error) => Ending::Unsettled(error),
+        }
+    }
+
+    /// Writes a result, again and again while the database is away. Should this process die meanwhile, the lease runs out
+    /// and the work is done again.
+    async fn insist(&self, claimed: &Claimed, settlement: Settlement) -> Result<(), Error> {
+        const TRIES: u32 = 12;
+        let mut pause = Duration::from_millis(100);
+        let mut tries = 1;
+        loop {
+            match self.catalog.settle(claimed, settlement.clone()).await {
+                Err(error) if error.is_transient() && tries < TRIES => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "a result cannot be stored for now");
+                }
+                outcome => return outcome,
+            }
+            tries += 1;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        false
     }
 
     async fn wind_down(&self, mut running: JoinSet<()>, release: &stop::Stopper) {
-        let ended = tokio::time::timeout(GRACE, async { while running.join_next().await.is_some() {} }).await;
-        if ended.is_err() {
-            tracing::info!(jobs = running.len(), "giving back what is still running");
-            release.stop();
-            while running.join_next().await.is_some() {}
+        if ended_within(GRACE, &mut running).await {
+            return;
+        }
+        tracing::info!(jobs = running.len(), "giving back what is still running");
+        release.stop();
+        if !ended_within(RELEASE_LIMIT, &mut running).await {
+            tracing::warn!(jobs = running.len(), "some jobs could not be given back; their leases will run out");
         }
     }
+}
+
+async fn ended_within(limit: Duration, running: &mut JoinSet<()>) -> bool {
+    tokio::time::timeout(limit, async { while running.join_next().await.is_some() {} }).await.is_ok()
+}
+
+/// Lets go of what has ended; whatever broke down is known from the log of panics, and its lease runs out.
+fn reap(running: &mut JoinSet<()>) {
+    while running.try_join_next().is_some() {}
 }
 
 async fn free_slot(slots: &Arc<Semaphore>, stop: &mut Stop) -> Option<OwnedSemaphorePermit> {

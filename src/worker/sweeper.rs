@@ -11,6 +11,9 @@ use crate::{
 /// A dead worker's job is seen this long after its lease ran out, at most.
 const EVERY: Duration = Duration::from_secs(2);
 
+/// A round that takes longer hangs on a connection that will never answer.
+const LONGEST_ROUND: Duration = Duration::from_secs(30);
+
 /// Sweeps until `stop`.
 pub async fn sweep(catalog: Catalog, mut stop: Stop) {
     let mut pulse = tokio::time::interval(EVERY);
@@ -21,29 +24,37 @@ pub async fn sweep(catalog: Catalog, mut stop: Stop) {
             () = stop.wanted() => return,
             _ = pulse.tick() => {}
         }
-        match round(&catalog).await {
-            Ok(()) => failing = false,
-            Err(error) => {
+        let outcome = tokio::select! {
+            () = stop.wanted() => return,
+            outcome = tokio::time::timeout(LONGEST_ROUND, round(&catalog)) => outcome,
+        };
+        match outcome {
+            Ok(Ok(())) => failing = false,
+            Ok(Err(error)) => {
                 if !failing {
                     tracing::warn!(error = &error as &dyn std::error::Error, "upkeep failed; it is tried again");
                 }
                 failing = true;
             }
+            Err(_) => tracing::warn!("upkeep took too long; it is tried again"),
         }
     }
 }
 
+/// One thing that fails does not keep the others from being done; the first error is answered.
 async fn round(catalog: &Catalog) -> Result<(), Error> {
-    let recovered = catalog.recover_expired().await?;
-    if recovered > 0 {
-        tracing::warn!(recovered, "took {recovered} jobs from workers that gave no sign of life");
-        metrics::counter!("pm_jobs_recovered_total").increment(recovered as u64);
-    }
-    catalog.keep_cache_told().await?;
-    catalog.measure_queue().await?;
-    let again = catalog.recover_messages().await?;
-    if again > 0 {
-        tracing::warn!(again, "the broker lost messages; {again} jobs are sent again");
-    }
-    Ok(())
+    let recovered = catalog.recover_expired().await.inspect(|recovered| {
+        if *recovered > 0 {
+            tracing::warn!(recovered, "took {recovered} jobs from workers that gave no sign of life");
+            metrics::counter!("pm_jobs_recovered_total").increment(*recovered as u64);
+        }
+    });
+    let told = catalog.keep_cache_told().await;
+    let measured = catalog.measure_queue().await;
+    let again = catalog.recover_messages().await.inspect(|again| {
+        if *again > 0 {
+            tracing::warn!(again, "the broker lost messages; {again} jobs are sent again");
+        }
+    });
+    recovered.and(told).and(measured).and(again).map(|_| ())
 }

@@ -41,3 +41,15 @@ async fn postgres_goes_up_down_and_up_again() {
     let drop = format!("DROP DATABASE {name} WITH (FORCE)");
     app::admin(&server).await.read().execute_unprepared(&drop).await.unwrap();
 }
+
+#[tokio::test]
+async fn several_processes_may_migrate_at_once() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("pm.db");
+    let all = (0..4).map(|_| async {
+        let database = Database::connect(&Config::Sqlite { path: path.clone() }).await.unwrap();
+        migrate::up(&database, None).await.unwrap();
+        assert!(migrate::is_current(&database).await.unwrap());
+    });
+    futures_util::future::join_all(all).await;
+}

@@ -204,7 +204,7 @@ impl Link {
     /// Deletes what any process has noted as changed: one that was cut off from Redis as well may not have told it yet.
     async fn settle_for_all(&self, live: &Live) -> Result<(), Error> {
         let Some(notes) = &self.notes else { return Ok(()) };
-        let noted = tokio::time::timeout(NOTES_LIMIT, invalidations::products(notes.read(), MOST_NOTED + 1)).await;
+        let noted = tokio::time::timeout(NOTES_LIMIT, invalidations::products(&notes.read(), MOST_NOTED + 1)).await;
         let noted = noted.map_err(|late| Error::Unavailable(late.into()))?;
         let noted = noted.map_err(|error| Error::Unavailable(error.into()))?;
         if noted.len() as u64 > MOST_NOTED {

@@ -157,7 +157,7 @@ impl TestApp {
         let connection = self.app.database.read();
         let sql = format!(
             "SELECT count(*) AS due FROM jobs WHERE state = 'queued' AND run_at <= {}",
-            pm::clock::Clock::System.now().0
+            pm::clock::Timestamp::now().0
         );
         let statement = sea_orm::Statement::from_string(connection.get_database_backend(), sql);
         connection.query_one_raw(statement).await.unwrap().unwrap().try_get("", "due").unwrap()

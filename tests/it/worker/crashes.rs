@@ -1,7 +1,8 @@
 //! Workers that die, freeze or come back.
 
 use pm::{
-    catalog::{Error, Outcome},
+    catalog::{Error, Outcome, Settlement},
+    code::ErrorCode,
     domain::{Facts, Rendition},
 };
 use serde_json::json;
@@ -55,29 +56,64 @@ on_both_setups! {
 
         let catalog = &app.app.catalog;
         assert!(!catalog.extend_lease(&frozen.job).await.unwrap());
-        assert!(matches!(catalog.finish_image(&frozen, outcome()).await, Err(Error::LeaseLost)));
-        let failed = catalog.fail_image(&frozen, pm::code::ErrorCode::Undecodable, "late").await;
-        assert!(matches!(failed, Err(Error::LeaseLost)));
-        assert!(matches!(catalog.release(&frozen).await, Err(Error::LeaseLost)));
+        let failed = Settlement::Fail(ErrorCode::Undecodable, "late".into());
+        for settlement in [Settlement::Ready(outcome()), failed, Settlement::Release] {
+            assert!(matches!(catalog.settle(&frozen, settlement).await, Err(Error::LeaseLost)));
+        }
         assert_eq!(app.product(&id).await, before);
     }
 
-    async fn a_picture_that_three_workers_died_over_is_given_up(app: &TestApp) {
-        let id = app.create(&["https://example.com/poison.jpg".into()]).await["id"].clone();
+    async fn a_picture_that_three_workers_died_over_is_given_up_alone(app: &TestApp) {
+        let poison = app.create(&["https://example.com/poison.jpg".into()]).await["id"].clone();
+        let waiting = app.create(&["https://example.com/slow.jpg".into()]).await["id"].clone();
         for _ in 0..3 {
-            app.claim().await.expect("a due job");
+            let decoded = app.claim().await.expect("the poison is due first");
+            let downloaded = app.claim().await.expect("the other picture");
+            assert!(app.app.catalog.begin_decoding(&decoded.job).await.unwrap());
+            assert_eq!(downloaded.product_id.0, waiting);
             let_leases_run_out(app).await;
+            app.let_time_pass().await;
         }
-        assert!(app.claim().await.is_none());
-        let product = app.product(&id).await;
+        let product = app.product(&poison).await;
         assert_eq!(product["status"], "failed");
         assert_eq!(product["images"][0]["error"]["code"], "poison");
+        assert_eq!(app.product(&waiting).await["status"], "processing", "it only waited beside the poison");
+    }
+
+    async fn a_job_of_a_newer_version_does_not_stand_in_the_way(app: &TestApp) {
+        let origin = Origin::start().await;
+        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 64));
+        let newer = app.create(&["https://example.com/a.jpg".into()]).await["id"].clone();
+        app.sql(r#"UPDATE jobs SET payload = '{"kind":"process_image","v":2,"presets":[{"name":"a"}]}'"#).await;
+        let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
+        app.drain().await;
+        assert_eq!(app.product(&id).await["status"], "ready");
+        assert_eq!(app.product(&newer).await["images"][0]["status"], "pending", "a newer worker may do it");
+    }
+
+    async fn a_dead_workers_job_is_found_without_its_message(app: &TestApp) {
+        let first = app.create(&["https://example.com/a.jpg".into()]).await["images"][0]["id"].clone();
+        app.claim().await.expect("a due job");
+        assert!(app.app.catalog.claim_orphan().await.unwrap().is_none(), "its worker lives");
+        for _ in 0..3 {
+            app.create(&["https://example.com/b.jpg".into()]).await;
+        }
+        let_leases_run_out(app).await;
+        let orphan = loop {
+            // The relay holds the row for the moment in which it hands it to the broker.
+            if let Some(orphan) = app.app.catalog.claim_orphan().await.unwrap() {
+                break orphan;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        };
+        assert_eq!((orphan.job.image_id.0.into(), orphan.job.attempt), (first, 2));
+        assert!(app.app.catalog.claim_orphan().await.unwrap().is_none(), "the others were never claimed");
     }
 
     async fn a_job_that_is_given_back_has_not_used_an_attempt(app: &TestApp) {
         app.create(&["https://example.com/a.jpg".into()]).await;
         let first = app.claim().await.expect("a due job");
-        app.app.catalog.release(&first).await.unwrap();
+        app.app.catalog.settle(&first, Settlement::Release).await.unwrap();
         let second = app.claim().await.expect("the same job");
         assert_eq!((first.job.id, second.job.attempt), (second.job.id, 1));
     }

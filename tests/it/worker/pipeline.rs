@@ -103,6 +103,26 @@ on_both_setups! {
         assert_ne!(urls(&before, "thumb"), urls(&after, "thumb"), "the wanted preset is new");
     }
 
+    async fn a_worker_that_does_not_know_a_preset_leaves_what_is_stored(app: &TestApp) {
+        let origin = Origin::start().await;
+        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(400, 300));
+        let product = app.create(&[origin.url("/a.jpg")]).await;
+        app.drain().await;
+        let before = app.product(&product["id"]).await;
+        let selection = pm::catalog::Selection {
+            status: pm::catalog::Which::Ready,
+            presets: Some(vec!["thumb".into()]),
+            ..pm::catalog::Selection::default()
+        };
+        app.app.catalog.reprocess(&selection, None, 100, None).await.unwrap();
+        app.sql(r#"UPDATE jobs SET payload = '{"kind":"process_image","v":1,"presets":["huge"]}' WHERE state = 'queued'"#)
+            .await;
+        app.drain().await;
+        let after = app.product(&product["id"]).await;
+        assert_eq!(after["images"][0]["renditions"], before["images"][0]["renditions"]);
+        assert_eq!(after["images"][0]["status"], "pending", "another worker may know it");
+    }
+
     async fn an_unknown_preset_is_refused_by_name(app: &TestApp) {
         let selection = pm::catalog::Selection { presets: Some(vec!["giant".into()]), ..pm::catalog::Selection::default() };
         let error = app.app.catalog.reprocess(&selection, None, 100, None).await.unwrap_err();
