@@ -214,12 +214,8 @@ async fn state(directory: &Path) -> State {
     let queue = Queue::connect(&queue::Engine::Database, &database.read()).await.expect("a queue");
     let blobs = blobs::Engine::Disk { directory: directory.join("blobs") };
     let blobs = Blobs::connect(&blobs).await.expect("a store");
-    let engines = Engines {
-        database: database.clone(),
-        cache: cache.clone(),
-        queue: queue.clone(),
-        blobs: blobs.clone(),
-    };
+    let engines =
+        Engines { database: database.clone(), cache: cache.clone(), queue: queue.clone(), blobs: blobs.clone() };
     let config = catalog::Config { auto_users: true, ..catalog::Config::default() };
     let metrics = Metrics::install();
     State {

@@ -13,7 +13,7 @@ use std::{
 use criterion::{Criterion, criterion_group, criterion_main};
 use pm::{
     app::App,
-    catalog::{Outcome, Settlement},
+    catalog::{Due, Outcome, Settlement},
     config::{self, Flags},
     db::{Config, Database},
     domain::{Facts, ImageSource, NewProduct, ProductDraft, Rendition},
@@ -59,7 +59,7 @@ impl Subject {
         self.fill(BACKLOG + usize::try_from(jobs).unwrap()).await;
         let began = Instant::now();
         for _ in 0..jobs {
-            let claimed = self.app.catalog.claim_next().await.unwrap().unwrap();
+            let claimed = self.app.catalog.claim(Due::First).await.unwrap().unwrap();
             self.app.catalog.settle(&claimed, Settlement::Ready(outcome())).await.unwrap();
         }
         self.waiting -= usize::try_from(jobs).unwrap();

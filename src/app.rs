@@ -154,12 +154,8 @@ impl App {
             policy: settings.fetch_policy.clone(),
             presets: settings.presets.clone(),
         };
-        let engines = Engines {
-            database: database.clone(),
-            cache: cache.clone(),
-            queue: queue.clone(),
-            blobs: blobs.clone(),
-        };
+        let engines =
+            Engines { database: database.clone(), cache: cache.clone(), queue: queue.clone(), blobs: blobs.clone() };
         let health = Health { database: database.clone(), cache, queue: queue.clone(), blobs: blobs.clone() };
         let catalog = Catalog::new(config, engines);
         Ok(Self { catalog, health, blobs, queue, database, settings: Arc::new(settings) })
@@ -170,7 +166,7 @@ impl App {
     /// # Errors
     /// If the worker cannot be made.
     pub async fn serve(&self, listener: TcpListener, workers: usize, stop: Stop) -> Result<(), Error> {
-        let config = http::Config { listen: self.settings.listen, ..http::Config::default() };
+        let config = http::Config::default();
         // The worker goes on until the last request has been answered.
         let (stopper, after_requests) = stop::channel();
         let worker = if workers == 0 { None } else { Some(self.worker(workers)?) };

@@ -17,13 +17,11 @@ use std::sync::Arc;
 pub use body::{PageBody, ProductBody, UserBody};
 pub use error::{BoxError, Error};
 pub use links::Links;
-pub use process::{Claimed, Outcome, Settlement};
+pub use process::{Claimed, Due, Outcome, Settlement};
 pub use read::{Body, Freshness};
 pub use reprocess::{Batch, Progress, Selection, Which};
 
-use crate::{
-    blobs::Blobs, cache::Cache, db::Database, domain::AddressPolicy, imaging::Preset, queue::Queue,
-};
+use crate::{blobs::Blobs, cache::Cache, db::Database, domain::AddressPolicy, imaging::Preset, queue::Queue};
 
 /// What the catalogue is to do.
 #[derive(Clone, Debug, Default)]
@@ -97,5 +95,4 @@ impl Catalog {
     fn queue(&self) -> &Queue {
         &self.0.engines.queue
     }
-
 }

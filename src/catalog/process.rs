@@ -15,6 +15,17 @@ use crate::{
     domain::{Facts, ImageSource, Job, JobId, ProductId, Rendition},
 };
 
+/// Which job is to be claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// The one that has been due longest.
+    First,
+    /// One whose worker died: with a broker its new message waits behind all others.
+    Orphan,
+    /// This one.
+    This(JobId),
+}
+
 /// A job in a worker's hands.
 #[derive(Clone, Debug)]
 pub struct Claimed {
@@ -83,46 +94,20 @@ impl Settlement {
 const MOST_CRASHES: i32 = 3;
 
 impl Catalog {
-    /// Claims the job that has been due longest.
+    /// Claims a job, if there is such a one and nobody has it.
     ///
     /// # Errors
     /// [`Error::Unavailable`] by the database.
-    pub async fn claim_next(&self) -> Result<Option<Claimed>, Error> {
+    pub async fn claim(&self, due: Due) -> Result<Option<Claimed>, Error> {
         let catalog = self.clone();
         self.to_the_end(async move {
-            let (token, now) = (new_token(), Timestamp::now());
-            let write = catalog.database().begin().await?;
-            let job = jobs::claim_next(&*write, &token, now.plus(LEASE), now).await?;
-            catalog.take_up(write, job, now).await
-        })
-        .await
-    }
-
-    /// Claims a due job whose worker died.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] by the database.
-    pub async fn claim_orphan(&self) -> Result<Option<Claimed>, Error> {
-        let catalog = self.clone();
-        self.to_the_end(async move {
-            let (token, now) = (new_token(), Timestamp::now());
-            let write = catalog.database().begin().await?;
-            let job = jobs::claim_orphan(&*write, &token, now.plus(LEASE), now).await?;
-            catalog.take_up(write, job, now).await
-        })
-        .await
-    }
-
-    /// Claims this job, if it is due and nobody has it.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] by the database.
-    pub async fn claim(&self, id: JobId) -> Result<Option<Claimed>, Error> {
-        let catalog = self.clone();
-        self.to_the_end(async move {
-            let (token, now) = (new_token(), Timestamp::now());
-            let write = catalog.database().begin().await?;
-            let job = jobs::claim(&*write, id, &token, now.plus(LEASE), now).await?;
+            let (token, now) = (uuid::Uuid::new_v4().simple().to_string(), Timestamp::now());
+            let (write, until) = (catalog.database().begin().await?, now.plus(LEASE));
+            let job = match due {
+                Due::First => jobs::claim_next(&*write, &token, until, now).await?,
+                Due::Orphan => jobs::claim_orphan(&*write, &token, until, now).await?,
+                Due::This(id) => jobs::claim(&*write, id, &token, until, now).await?,
+            };
             catalog.take_up(write, job, now).await
         })
         .await
@@ -230,8 +215,4 @@ impl Catalog {
         self.queue().wake();
         Ok(expired.len())
     }
-}
-
-fn new_token() -> String {
-    uuid::Uuid::new_v4().simple().to_string()
 }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use sea_orm::{
-    AccessMode, ConnectOptions, DatabaseConnection, DatabaseTransaction, DbErr, IsolationLevel, SqliteTransactionMode,
-    TransactionOptions, TransactionTrait,
+    AccessMode, ConnectOptions, DatabaseConnection, DatabaseTransaction, DbErr, IsolationLevel, RuntimeErr,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
     sqlx::{Connection as _, SqliteConnection},
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -172,7 +172,25 @@ async fn open(config: &Config) -> Result<DatabaseConnection, Error> {
         // A round trip for each checkout; a dead connection shows itself with the first statement anyway.
         .test_before_acquire(false)
         .sqlx_logging(false);
-    sea_orm::Database::connect(options).await.map_err(Error::Unavailable)
+    const TRIES: u32 = 20;
+    let mut tries = 1;
+    loop {
+        match sea_orm::Database::connect(options.clone()).await {
+            Ok(connection) => return Ok(connection),
+            // Whoever opens a new file first sets its journal, and nobody else is made to wait for that.
+            Err(error) if is_locked(&error) && tries < TRIES => tries += 1,
+            Err(error) => return Err(Error::Unavailable(error)),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn is_locked(error: &DbErr) -> bool {
+    const SQLITE_BUSY: &str = "5";
+    let (DbErr::Conn(RuntimeErr::SqlxError(inner)) | DbErr::Exec(RuntimeErr::SqlxError(inner))) = error else {
+        return false;
+    };
+    inner.as_database_error().and_then(|refusal| refusal.code()).as_deref() == Some(SQLITE_BUSY)
 }
 
 /// Replaces a pool whose connections have all fallen silent, as after a failover by address or in a firewall that forgot

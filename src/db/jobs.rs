@@ -115,7 +115,8 @@ pub async fn claim_orphan(
           ORDER BY run_at, id LIMIT 1{})",
         skip_locked(connection)
     );
-    claim_where(connection, &format!("id = {chosen}"), vec![lease_token.into(), lease_until.0.into(), now.0.into()]).await
+    claim_where(connection, &format!("id = {chosen}"), vec![lease_token.into(), lease_until.0.into(), now.0.into()])
+        .await
 }
 
 /// Claims this job if it is due and nobody has it. One that was handed to a broker is due: whoever handed it over has
@@ -131,7 +132,8 @@ pub async fn claim(
     now: Timestamp,
 ) -> Result<Option<Job>, Error> {
     let values = vec![lease_token.into(), lease_until.0.into(), now.0.into(), id.0.into()];
-    claim_where(connection, "id = $4 AND state = 'queued' AND (dispatched_at IS NOT NULL OR run_at <= $3)", values).await
+    claim_where(connection, "id = $4 AND state = 'queued' AND (dispatched_at IS NOT NULL OR run_at <= $3)", values)
+        .await
 }
 
 /// Lengthens a lease; `false` if it is no longer the caller's.
@@ -205,7 +207,11 @@ pub async fn release(connection: &impl ConnectionTrait, job: &Job, now: Timestam
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn take_expired(connection: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Result<Vec<Expired>, Error> {
+pub async fn take_expired(
+    connection: &impl ConnectionTrait,
+    now: Timestamp,
+    limit: u64,
+) -> Result<Vec<Expired>, Error> {
     let sql = format!(
         "UPDATE jobs SET state = 'queued', crashes = crashes + decoding,
             run_at = CASE WHEN crashes + decoding < 2 THEN run_at ELSE $1 + (1 + id % 10) * 3000000 END,

@@ -1,5 +1,5 @@
-//! Rows of products and the list's pages. No page is found by counting rows: each begins right after the last row of the
-//! page before it.
+//! Rows of products and the list's pages. No page is found by counting rows: each begins right after the last row of
+//! the page before it.
 
 use sea_orm::{
     ActiveValue::{NotSet, Set},
@@ -149,14 +149,14 @@ pub async fn touch(connection: &impl ConnectionTrait, ids: &[ProductId], now: Ti
     Ok(())
 }
 
-/// How names are compared when their case does not matter. Letter by letter: were the sigma at the end of a word another
-/// one, `ΑΣΑ` would not contain `ΑΣ`.
+/// How names are compared when their case does not matter. Letter by letter: were the sigma at the end of a word
+/// another one, `ΑΣΑ` would not contain `ΑΣ`.
 fn fold(name: &str) -> String {
     name.chars().flat_map(char::to_lowercase).collect()
 }
 
-/// The way to a page: by a condition that few rows fit, else along the order. Where the order has the rows that fit at its
-/// far end, such as the new ones last, more of them are sorted.
+/// The way to a page: by a condition that few rows fit, else along the order. Where the order has the rows that fit at
+/// its far end, such as the new ones last, more of them are sorted.
 async fn way(connection: &impl ConnectionTrait, query: &ProductQuery) -> Result<Way, Error> {
     if connection.get_database_backend() == DbBackend::Postgres {
         return Ok(Way::Planned);
@@ -196,7 +196,7 @@ async fn first_within(connection: &impl ConnectionTrait, looks: &[Look], most: u
     Ok(None)
 }
 
-/// Whether a walk along the order past so many rows finds the whole page.
+/// Whether a walk along the order past so many rows finds the whole page or comes to the end.
 async fn fills_within(connection: &impl ConnectionTrait, query: &ProductQuery, most: u64) -> Result<bool, Error> {
     let led = |column| leads(Way::Order, column, &query.filter, query.sort);
     let mut walked = ProductQuery { limit: most, ..query.clone() };
@@ -209,10 +209,15 @@ async fn fills_within(connection: &impl ConnectionTrait, query: &ProductQuery, m
     }
     let fitting = Entity::find().select_only().expr(Expr::val(1)).limit(query.limit + 1);
     let mut fitting = filtered(fitting, &query.filter, query.sort, Way::Order).into_query();
-    fitting.from_clear().from_subquery(select(&walked, Way::Order).into_query(), Entity);
-    let seen =
-        sea_query::Query::select().expr_as(Expr::cust("count(*)"), "seen").from_subquery(fitting, "fitting").to_owned();
-    Ok(count(connection, DbBackend::Sqlite.build(&seen)).await? > query.limit)
+    let walked = select(&walked, Way::Order).into_query();
+    fitting.from_clear().from_subquery(walked.clone(), Entity);
+    Ok(count_of(connection, fitting).await? > query.limit || count_of(connection, walked).await? <= most)
+}
+
+async fn count_of(connection: &impl ConnectionTrait, rows: sea_query::SelectStatement) -> Result<u64, Error> {
+    let mut seen = sea_query::Query::select();
+    seen.expr_as(Expr::cust("count(*)"), "seen").from_subquery(rows, "rows");
+    count(connection, DbBackend::Sqlite.build(&seen)).await
 }
 
 async fn count(connection: &impl ConnectionTrait, statement: Statement) -> Result<u64, Error> {
@@ -423,7 +428,7 @@ mod tests {
         for key in KEYS {
             for (descending, deep) in [(false, false), (false, true), (true, false), (true, true)] {
                 let plan = plan(&database, &query(parameters, key, descending, deep), way).await;
-                println!("{parameters} {key:?} {descending} {deep}\n{plan}");
+
                 check(key, &plan);
             }
         }
@@ -475,20 +480,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_scan_reads_the_rows_as_they_lie() {
+    async fn a_scan_reads_the_table_or_the_rows_of_the_user() {
         of_every_order("min_price=1&name=qq", Way::Scan, |_, plan| assert!(plan.contains("SCAN products\n"), "{plan}"))
             .await;
         of_every_order("user_id=u&min_price=1&name=qq&status=ready", Way::Scan, |_, plan| {
-            assert!(plan.contains("INDEX products_of_user (user_id=?)"), "{plan}");
+            assert!(plan.contains("INDEX products_of_user") && plan.contains("(user_id=?)\n"), "{plan}");
         })
         .await;
     }
 
     #[tokio::test]
     async fn the_first_condition_that_few_rows_fit_is_chosen() {
-        const MANY: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000)
-            INSERT INTO products (user_id, product_name, product_name_folded, product_description, product_price, status,
-                version, created_at, updated_at)
+        const ROWS: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000)
+            INSERT INTO products (user_id, product_name, product_name_folded, product_description, product_price,
+                status, version, created_at, updated_at)
             SELECT iif(i % 10, 'big', 'small'), 'Lamp', iif(i = 7, 'rare lamp', 'lamp'), '', i * 10000,
                 CASE WHEN i = 9 THEN 'failed' WHEN i > 3500 THEN 'processing' ELSE 'ready' END, 1, i, i FROM n";
         let directory = tempfile::tempdir().unwrap();
@@ -498,7 +503,7 @@ mod tests {
             .execute_unprepared("INSERT INTO users (id, created_at) VALUES ('big', 1), ('small', 1)")
             .await
             .unwrap();
-        connection.execute_unprepared(MANY).await.unwrap();
+        connection.execute_unprepared(ROWS).await.unwrap();
         for (parameters, key, expected) in [
             ("", SortKey::Name, Way::Order),
             ("user_id=big", SortKey::Name, Way::Order),
@@ -520,7 +525,7 @@ mod tests {
             ("name=la", SortKey::Id, Way::Order),
             ("name=la", SortKey::Name, Way::Order),
             ("name=qq", SortKey::Id, Way::Order),
-            ("name=qq", SortKey::Name, Way::Scan),
+            ("name=qq", SortKey::Name, Way::Order),
             ("name=%22 OR %22", SortKey::Id, Way::Name),
             ("min_price=5&name=rare&status=ready", SortKey::Price, Way::Name),
             ("user_id=small&name=rare", SortKey::Id, Way::Order),

@@ -21,11 +21,7 @@ mod status;
 mod tests;
 mod users;
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 pub use server::serve;
 
@@ -61,8 +57,6 @@ pub enum Scope {
 pub struct Config {
     /// The part of the API that is there.
     pub scope: Scope,
-    /// Where to listen.
-    pub listen: SocketAddr,
     /// Open connections, at most three quarters of the process's file descriptors; the slowest client makes room for one
     /// more.
     pub max_connections: usize,
@@ -86,7 +80,6 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             scope: Scope::Everything,
-            listen: (Ipv4Addr::LOCALHOST, 8080).into(),
             max_connections: 1024,
             max_in_flight: 512,
             max_connections_per_address: 256,

@@ -62,12 +62,8 @@ impl Server {
         let queue = Queue::connect(&queue::Engine::Database, &database.read()).await.expect("a queue");
         let engine = blobs::Engine::Disk { directory: directory.path().join("blobs") };
         let blobs = Blobs::connect(&engine).await.expect("a store");
-        let engines = Engines {
-            database: database.clone(),
-            cache: cache.clone(),
-            queue: queue.clone(),
-            blobs: blobs.clone(),
-        };
+        let engines =
+            Engines { database: database.clone(), cache: cache.clone(), queue: queue.clone(), blobs: blobs.clone() };
         let catalog = Catalog::new(catalog::Config { auto_users: true, ..catalog::Config::default() }, engines);
         let health = Health { database, cache, queue, blobs: blobs.clone() };
         let state = State { catalog, blobs: blobs.clone(), health, metrics };

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    catalog::{Catalog, Claimed, Error, Settlement},
+    catalog::{Catalog, Claimed, Due, Error, Settlement},
     code::ErrorCode,
     jobs::{Failure, Handler, Report},
     queue::{Delivery, Next, Queue},
@@ -27,15 +27,6 @@ pub struct Worker {
     queue: Queue,
     handler: Handler,
     slots: usize,
-}
-
-/// Which jobs are claimed from the database.
-#[derive(Clone, Copy, Debug)]
-enum Which {
-    /// Every one that is due.
-    All,
-    /// Those of dead workers.
-    Orphans,
 }
 
 /// While one picture is decoded others are downloaded, so that no core waits for an origin.
@@ -70,11 +61,11 @@ impl Worker {
             tokio::select! {
                 () = stop.wanted() => break,
                 _ = orphans.tick(), if self.queue.needs_relay() => {
-                    self.claim_due(Which::Orphans, &slots, &mut stop, &released, &mut running).await;
+                    self.claim_due(Due::Orphan, &slots, &mut stop, &released, &mut running).await;
                 }
                 next = consumer.next() => match next {
                     Next::Due => {
-                        self.claim_due(Which::All, &slots, &mut stop, &released, &mut running).await;
+                        self.claim_due(Due::First, &slots, &mut stop, &released, &mut running).await;
                     }
                     Next::Job(delivery) => {
                         let Some(slot) = free_slot(&slots, &mut stop).await else {
@@ -97,7 +88,7 @@ impl Worker {
     pub async fn drain(&self) -> Result<usize, Error> {
         let (_stopper, released) = stop::channel();
         let mut attempts = 0;
-        while let Some(claimed) = self.catalog.claim_next().await? {
+        while let Some(claimed) = self.catalog.claim(Due::First).await? {
             self.attempt(claimed, released.clone()).await;
             attempts += 1;
         }
@@ -107,7 +98,7 @@ impl Worker {
     /// Claims due jobs until there is none left.
     async fn claim_due(
         &self,
-        which: Which,
+        due: Due,
         slots: &Arc<Semaphore>,
         stop: &mut Stop,
         released: &Stop,
@@ -115,11 +106,7 @@ impl Worker {
     ) {
         while let Some(slot) = free_slot(slots, stop).await {
             reap(running);
-            let claimed = match which {
-                Which::All => self.catalog.claim_next().await,
-                Which::Orphans => self.catalog.claim_orphan().await,
-            };
-            match claimed {
+            match self.catalog.claim(due).await {
                 Ok(Some(claimed)) => {
                     let (worker, released) = (self.clone(), released.clone());
                     running.spawn(async move {
@@ -140,7 +127,7 @@ impl Worker {
     async fn deliver(&self, delivery: Delivery, slot: OwnedSemaphorePermit, released: Stop, stop: Stop) {
         let mut pause = Duration::from_millis(100);
         let claimed = loop {
-            match self.catalog.claim(delivery.job_id).await {
+            match self.catalog.claim(Due::This(delivery.job_id)).await {
                 Ok(claimed) => break claimed,
                 Err(error) if stop.is_wanted() => {
                     tracing::debug!(%error, "a message goes back unread");

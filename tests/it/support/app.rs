@@ -145,7 +145,7 @@ impl TestApp {
     /// Claims a due job as a worker does, and keeps it; `None` if none is due.
     pub async fn claim(&self) -> Option<pm::catalog::Claimed> {
         loop {
-            let claimed = self.app.catalog.claim_next().await.unwrap();
+            let claimed = self.app.catalog.claim(pm::catalog::Due::First).await.unwrap();
             if claimed.is_some() || self.due().await == 0 {
                 return claimed;
             }

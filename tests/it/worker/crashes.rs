@@ -1,7 +1,7 @@
 //! Workers that die, freeze or come back.
 
 use pm::{
-    catalog::{Error, Outcome, Settlement},
+    catalog::{Due, Error, Outcome, Settlement},
     code::ErrorCode,
     domain::{Facts, Rendition},
 };
@@ -94,20 +94,20 @@ on_both_setups! {
     async fn a_dead_workers_job_is_found_without_its_message(app: &TestApp) {
         let first = app.create(&["https://example.com/a.jpg".into()]).await["images"][0]["id"].clone();
         app.claim().await.expect("a due job");
-        assert!(app.app.catalog.claim_orphan().await.unwrap().is_none(), "its worker lives");
+        assert!(app.app.catalog.claim(Due::Orphan).await.unwrap().is_none(), "its worker lives");
         for _ in 0..3 {
             app.create(&["https://example.com/b.jpg".into()]).await;
         }
         let_leases_run_out(app).await;
         let orphan = loop {
             // The relay holds the row for the moment in which it hands it to the broker.
-            if let Some(orphan) = app.app.catalog.claim_orphan().await.unwrap() {
+            if let Some(orphan) = app.app.catalog.claim(Due::Orphan).await.unwrap() {
                 break orphan;
             }
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         };
         assert_eq!((orphan.job.image_id.0.into(), orphan.job.attempt), (first, 2));
-        assert!(app.app.catalog.claim_orphan().await.unwrap().is_none(), "the others were never claimed");
+        assert!(app.app.catalog.claim(Due::Orphan).await.unwrap().is_none(), "the others were never claimed");
     }
 
     async fn a_job_that_is_given_back_has_not_used_an_attempt(app: &TestApp) {
