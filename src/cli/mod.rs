@@ -57,7 +57,7 @@ impl Arguments {
         // Who lists products wants to read products, not that a database was opened.
         let unsaid = settings.source("log") == &Source::Default && !self.is_service();
         telemetry::Config {
-            filter: if unsaid { "warn".into() } else { settings.log.clone() },
+            filter: if unsaid { "warn,sqlx=error,lapin=off".into() } else { settings.log.clone() },
             format: if json { telemetry::Format::Json } else { pretty },
         }
     }
