@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
-use pm::imaging::{Fit, Limits, OutputFormat, Preset, Size, default_presets, process};
+use pm::imaging::{Effort, Fit, Limits, OutputFormat, Preset, Size, default_presets, process};
 
 const WIDTH: u16 = 4_000;
 const HEIGHT: u16 = 3_000;
@@ -46,6 +46,7 @@ fn presets(criterion: &mut Criterion) {
         fit: Fit::Contain,
         formats: vec![OutputFormat::Jpeg],
         quality: 80,
+        effort: Effort::Balanced,
     }];
     let mut group = criterion.benchmark_group("12 megapixels");
     group.throughput(Throughput::Elements(1)).sample_size(20).measurement_time(Duration::from_secs(10));

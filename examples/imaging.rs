@@ -1,30 +1,191 @@
-//! Makes the default renditions of one picture: `cargo run --release --example imaging -- photo.jpg [folder]`.
+//! How fast a folder of pictures goes through the imaging pipeline, as one line of JSON:
+//! `cargo run --release --example imaging -- FOLDER [--works A|B] [--threads N] [--repeat R] [--out FOLDER]`.
 
+use std::collections::BTreeMap;
 use std::error::Error;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
-use pm::imaging::{Limits, default_presets, probe, process};
+use clap::{Parser, ValueEnum};
+use pm::imaging::{Effort, Fit, Limits, OutputFormat, Preset, Processed, Size, default_presets, process};
+use serde_json::json;
+
+/// Runs every picture of a folder through the imaging pipeline and prints one line of JSON.
+#[derive(Parser)]
+struct Arguments {
+    /// The folder; files that are no pictures are named on stderr and left out.
+    folder: PathBuf,
+    /// What is made of each picture.
+    #[arg(long, value_enum, ignore_case = true, default_value = "A")]
+    works: Works,
+    /// Pictures at the same time; as many as cores unless given.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// How often the folder is gone through.
+    #[arg(long, default_value_t = 1)]
+    repeat: usize,
+    /// Where the renditions are written; nowhere unless given.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Works {
+    /// The default presets: JPEG 2048, WebP 1024, WebP 512, JPEG 160.
+    #[value(name = "A")]
+    A,
+    /// One JPEG of 512 px.
+    #[value(name = "B")]
+    B,
+}
+
+impl Works {
+    fn presets(self) -> Vec<Preset> {
+        match self {
+            Self::A => default_presets(),
+            Self::B => vec![Preset {
+                name: "small".to_owned(),
+                size: Size::LongestEdge(512),
+                fit: Fit::Contain,
+                formats: vec![OutputFormat::Jpeg],
+                quality: 80,
+                effort: Effort::Balanced,
+            }],
+        }
+    }
+}
+
+struct Picture {
+    name: String,
+    bytes: Vec<u8>,
+}
+
+/// Sums over all pictures that were processed.
+#[derive(Default)]
+struct Sums {
+    pixels: u64,
+    steps: BTreeMap<&'static str, Duration>,
+    bytes: BTreeMap<String, u64>,
+}
+
+impl Sums {
+    fn add(&mut self, processed: &Processed, first_time: bool) {
+        self.pixels += u64::from(processed.width) * u64::from(processed.height);
+        let steps = processed.steps;
+        let named = [
+            ("decode", steps.decode),
+            ("resize", steps.resize),
+            ("encode", steps.encode),
+            ("describe", steps.describe),
+        ];
+        for (name, spent) in named {
+            *self.steps.entry(name).or_default() += spent;
+        }
+        for rendered in processed.renditions.iter().filter(|_| first_time) {
+            *self.bytes.entry(rendered.preset.clone()).or_default() += rendered.bytes.len() as u64;
+        }
+    }
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let Some(source) = arguments.next() else { return Err("usage: imaging PICTURE [FOLDER]".into()) };
-    let folder = arguments.next().unwrap_or_else(|| ".".to_owned());
-    let bytes = std::fs::read(&source)?;
-    let limits = Limits::default();
+    let arguments = Arguments::parse();
+    let presets = arguments.works.presets();
+    let pictures = read_pictures(&arguments.folder)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = arguments.threads.unwrap_or(cores).max(1);
+    let runs = pictures.len() * arguments.repeat.max(1);
 
-    let probed = probe(&bytes, &limits)?;
-    println!("{} {} × {}, costs {} KiB", probed.format.as_str(), probed.width, probed.height, probed.cost_bytes >> 10);
+    let (next, sums) = (AtomicUsize::new(0), Mutex::new(Sums::default()));
+    let (began, cpu_before) = (Instant::now(), cpu_ms());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let run = next.fetch_add(1, Relaxed);
+                    if run >= runs {
+                        break;
+                    }
+                    let picture = &pictures[run % pictures.len()];
+                    match process(&picture.bytes, &presets, &Limits::default()) {
+                        Ok(processed) => {
+                            let first_time = run < pictures.len();
+                            sums.lock().expect("no thread panics with it").add(&processed, first_time);
+                            if let Some(folder) = arguments.out.as_deref().filter(|_| first_time) {
+                                write(folder, &picture.name, &processed);
+                            }
+                        }
+                        Err(error) => eprintln!("{}: {error}", picture.name),
+                    }
+                }
+            });
+        }
+    });
+    let (seconds, cpu) = (began.elapsed().as_secs_f64(), cpu_ms() - cpu_before);
 
-    let processed = process(&bytes, &default_presets(), &limits)?;
-    for rendered in &processed.renditions {
-        let path = Path::new(&folder).join(format!("{}.{}", rendered.preset, rendered.extension()));
-        std::fs::write(&path, &rendered.bytes)?;
-        println!("{} {} × {}, {} bytes", path.display(), rendered.width, rendered.height, rendered.bytes.len());
-    }
-    println!("thumbhash {}, dominant colour {}", processed.thumbhash, processed.dominant_color);
-    for warning in &processed.warnings {
-        println!("warning: {}", warning.as_str());
-    }
-    println!("{:?}", processed.steps);
+    let sums = sums.into_inner().expect("no thread panicked with it");
+    let per_image = |milliseconds: f64| round(milliseconds / runs as f64);
+    let steps: BTreeMap<_, _> =
+        sums.steps.iter().map(|(name, spent)| (name, per_image(spent.as_secs_f64() * 1e3))).collect();
+    let line = json!({
+        "works": if matches!(arguments.works, Works::A) { "A" } else { "B" },
+        "backend": pm::imaging::JPEG_BACKEND,
+        "threads": threads,
+        "images": runs,
+        "images_per_s": round(runs as f64 / seconds),
+        "mpx_per_s": round(sums.pixels as f64 / 1e6 / seconds),
+        "cpu_ms_per_image": per_image(cpu),
+        "step_ms": steps,
+        "peak_rss_mb": round(peak_resident_kib() / 1024.0),
+        "bytes_by_rendition": sums.bytes,
+    });
+    println!("{line}");
     Ok(())
+}
+
+fn round(figure: f64) -> f64 {
+    (figure * 100.0).round() / 100.0
+}
+
+/// All files of the folder that the pipeline takes for pictures, in the order of their names.
+fn read_pictures(folder: &Path) -> Result<Vec<Picture>, Box<dyn Error>> {
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+    paths.sort();
+    let mut pictures = Vec::new();
+    for path in paths.into_iter().filter(|path| path.is_file()) {
+        let bytes = fs::read(&path)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match pm::imaging::probe(&bytes, &Limits::default()) {
+            Ok(_) => pictures.push(Picture { name, bytes }),
+            Err(error) => eprintln!("{name}: {error}"),
+        }
+    }
+    if pictures.is_empty() { Err("there is no picture in the folder".into()) } else { Ok(pictures) }
+}
+
+fn write(folder: &Path, name: &str, processed: &Processed) {
+    for rendered in &processed.renditions {
+        let path = folder.join(format!("{name}.{}.{}", rendered.preset, rendered.extension()));
+        if let Err(error) = fs::write(&path, &rendered.bytes) {
+            eprintln!("{}: {error}", path.display());
+        }
+    }
+}
+
+/// CPU time of all threads so far, in milliseconds; 0 where there is no `/proc`.
+fn cpu_ms() -> f64 {
+    // The fields after the name, which may hold anything: the 12th and 13th are ticks of 10 ms in user and kernel mode.
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() * 10.0
+}
+
+/// The most memory that was resident, in KiB; 0 where there is no `/proc`.
+fn peak_resident_kib() -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    line.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(0.0)
 }

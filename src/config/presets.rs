@@ -3,7 +3,7 @@
 use figment::value::{Dict, Value};
 
 use super::layers::{Raw, parse_toml, scalar};
-use crate::imaging::{Fit, OutputFormat, Preset, Size};
+use crate::imaging::{Effort, Fit, OutputFormat, Preset, Size};
 
 /// The longest side of a rendition in pixels, which WebP sets.
 const MAX_SIDE: u32 = 16_383;
@@ -65,7 +65,7 @@ fn fields(name: &str, table: &Dict) -> Result<Preset, String> {
             .filter(|quality| (1..=100).contains(quality))
             .ok_or("`quality` is no number from 1 to 100")?,
     };
-    Ok(Preset { name: name.to_owned(), size, fit, formats: formats(table)?, quality })
+    Ok(Preset { name: name.to_owned(), size, fit, formats: formats(table)?, quality, effort: Effort::Balanced })
 }
 
 fn formats(table: &Dict) -> Result<Vec<OutputFormat>, String> {

@@ -19,13 +19,14 @@ use super::warning::Warning;
 /// What the buffers hold before decoding, and so the grey of whatever a cut-off file no longer has.
 const MISSING: u8 = 0x80;
 
-/// Decodes the (first) picture of `source`, which ends where its header says.
+/// Decodes the (first) picture of `source`, which ends where its header says. No more than `largest` pixels across and
+/// down, as stored, are needed of it: formats that can be decoded smaller at less cost may come out smaller than stored.
 ///
 /// # Errors
 /// [`Error::Undecodable`] if no pixel can be had; [`Error::UnsupportedFormat`] for a rare kind of a known format.
-pub(super) fn decode(source: &[u8], header: &Header, limits: &Limits) -> Result<Decoded, Error> {
+pub(super) fn decode(source: &[u8], header: &Header, limits: &Limits, largest: (u32, u32)) -> Result<Decoded, Error> {
     match header.format {
-        SourceFormat::Jpeg => jpeg::decode(source, header, limits),
+        SourceFormat::Jpeg => jpeg::decode(source, header, limits, largest),
         SourceFormat::Png => {
             let source = png::only_pixels(source);
             let bounds = allocation_bound(limits);

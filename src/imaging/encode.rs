@@ -5,17 +5,26 @@ use image::{ExtendedColorType, ImageEncoder};
 
 use super::error::Error;
 use super::pixels::Pixels;
-use super::preset::OutputFormat;
+use super::preset::{Effort, OutputFormat};
 use super::{jpeg, webp};
 
-/// Encodes `pixels`; `quality`, 1 to 100, counts for the lossy formats.
+/// How the encoders weigh what a rendition looks like, its bytes and their own time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tuning {
+    /// 1 to 100, for the lossy formats.
+    pub quality: u8,
+    /// Time against bytes.
+    pub effort: Effort,
+}
+
+/// Encodes `pixels`.
 ///
 /// # Errors
 /// [`Error::Internal`] if the encoder refuses.
-pub(super) fn encode(pixels: &Pixels, format: OutputFormat, quality: u8) -> Result<Vec<u8>, Error> {
+pub(super) fn encode(pixels: &Pixels, format: OutputFormat, tuning: Tuning) -> Result<Vec<u8>, Error> {
     match format {
-        OutputFormat::Jpeg => jpeg::encode(pixels, quality),
-        OutputFormat::Webp => webp::encode(pixels, quality),
+        OutputFormat::Jpeg => jpeg::encode(pixels, tuning),
+        OutputFormat::Webp => webp::encode(pixels, tuning),
         OutputFormat::Png => png(pixels, CompressionType::Default),
     }
 }

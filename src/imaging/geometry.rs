@@ -81,9 +81,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::imaging::preset::Effort;
 
     fn preset(size: Size, fit: Fit) -> Preset {
-        Preset { name: "p".to_owned(), size, fit, formats: vec![OutputFormat::Jpeg], quality: 80 }
+        Preset {
+            name: "p".to_owned(),
+            size,
+            fit,
+            formats: vec![OutputFormat::Jpeg],
+            quality: 80,
+            effort: Effort::Balanced,
+        }
     }
 
     fn shaped(width: u32, height: u32, size: Size, fit: Fit) -> (u32, u32) {

@@ -29,8 +29,12 @@ mod tests;
 
 pub use error::{Error, Excess};
 pub use limits::Limits;
+
+/// Which pair of JPEG decoder and encoder is built in: `pure` (Rust alone) or `turbo` (libjpeg).
+pub const JPEG_BACKEND: &str = jpeg::BACKEND;
+
 pub use pipeline::{Processed, Rendered, Steps, process};
-pub use preset::{Fit, OutputFormat, Preset, Size, default_presets};
+pub use preset::{Effort, Fit, OutputFormat, Preset, Size, default_presets};
 pub use probe::{Probe, probe};
 pub use smaller::RenditionFormat;
 pub use sniff::SourceFormat;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::color::to_srgb;
 use super::decode::decode;
 use super::describe::{PREVIEW_EDGE, dominant_color, thumbhash};
+use super::encode::Tuning;
 use super::error::Error;
 use super::geometry::{Shape, contain, shape};
 use super::header::{self, Header};
@@ -123,7 +124,7 @@ fn run(source: &[u8], presets: &[Preset], limits: &Limits) -> Result<Processed, 
     let mut scaler = Scaler::new();
     let mut warnings = Vec::new();
     let picture = &source[..header.end];
-    let decoded = timed(&mut steps.decode, || decode(picture, &header, limits))?;
+    let decoded = timed(&mut steps.decode, || decode(picture, &header, limits, largest))?;
     let pixels = timed(&mut steps.resize, || {
         let mut pixels = decoded.pixels;
         scaler.reduce(&mut pixels, largest.0, largest.1)?;
@@ -183,7 +184,7 @@ impl Rendering<'_> {
     fn render(&mut self, tasks: Vec<Task<'_>>, full: (u32, u32)) -> Result<Vec<Rendered>, Error> {
         let mut done: Vec<(usize, Rendered)> = Vec::with_capacity(tasks.len());
         // What was encoded last for one shape: presets often ask for the same of a small picture.
-        let mut known: Vec<(OutputFormat, u8, usize)> = Vec::new();
+        let mut known: Vec<(OutputFormat, Tuning, usize)> = Vec::new();
         let mut cut: Option<(Shape, Pixels)> = None;
         let mut last_shape = None;
         for task in tasks {
@@ -194,18 +195,18 @@ impl Rendering<'_> {
                 cut = self.reach(shape)?;
             }
             let pixels = cut.as_ref().map_or(&self.pixels, |(_, pixels)| pixels);
-            let quality = task.preset.quality;
-            let same = known.iter().find(|known| (known.0, known.1) == (task.format, quality)).map(|known| known.2);
+            let tuning = Tuning { quality: task.preset.quality, effort: task.preset.effort };
+            let same = known.iter().find(|known| (known.0, known.1) == (task.format, tuning)).map(|known| known.2);
             let (format, bytes) = match same {
                 Some(index) => (done[index].1.format, done[index].1.bytes.clone()),
                 None => {
                     let own_pixels = !shape.cut && shape.whole == full;
                     let stripped = self.stripped.as_deref().filter(|_| own_pixels);
                     let bound = Bound { bytes: self.source.len(), format: self.header.format, stripped };
-                    timed(&mut self.steps.encode, || encode_within(pixels, task.format, quality, &bound))?
+                    timed(&mut self.steps.encode, || encode_within(pixels, task.format, tuning, &bound))?
                 }
             };
-            known.push((task.format, quality, done.len()));
+            known.push((task.format, tuning, done.len()));
             let preset = task.preset.name.clone();
             done.push((task.place, Rendered { preset, format, width: shape.width, height: shape.height, bytes }));
         }

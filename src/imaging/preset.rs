@@ -13,6 +13,20 @@ pub struct Preset {
     pub formats: Vec<OutputFormat>,
     /// Quality of the lossy formats, 1 to 100; others are taken as the nearest of these.
     pub quality: u8,
+    /// Time against bytes.
+    pub effort: Effort,
+}
+
+/// How much time the encoders take to make a rendition small at the same quality.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Effort {
+    /// The least time that still gives a good picture.
+    Fast,
+    /// The best use of time.
+    #[default]
+    Balanced,
+    /// As few bytes as possible, whatever the time.
+    Small,
 }
 
 /// The bounds of a rendition, in pixels. A picture is never enlarged to reach them.
@@ -105,6 +119,7 @@ pub fn default_presets() -> Vec<Preset> {
         fit: Fit::Contain,
         formats: vec![format],
         quality: 80,
+        effort: Effort::Balanced,
     })
     .collect()
 }

@@ -1,6 +1,6 @@
 //! Sees to it that no rendition has more bytes than the file it was made from.
 
-use super::encode::{encode, encode_lossless};
+use super::encode::{Tuning, encode, encode_lossless};
 use super::error::Error;
 use super::pixels::Pixels;
 use super::preset::OutputFormat;
@@ -69,16 +69,16 @@ pub(super) const LOSSLESS_BYTES: u64 = 32;
 
 type Encoded = (RenditionFormat, Vec<u8>);
 
-/// Encodes `pixels`, no larger than the source: at `quality` if that is small enough, else as the smallest of a lower
+/// Encodes `pixels`, no larger than the source: as `tuning` says if that is small enough, else as the smallest of a lower
 /// quality, a lossless form and the stripped source. If not one of them is small enough, as the smallest of all.
 pub(super) fn encode_within(
     pixels: &Pixels,
     format: OutputFormat,
-    quality: u8,
+    tuning: Tuning,
     bound: &Bound<'_>,
 ) -> Result<Encoded, Error> {
     let output = RenditionFormat::Output(format);
-    let first = encode(pixels, format, quality)?;
+    let first = encode(pixels, format, tuning)?;
     if first.len() <= bound.bytes {
         return Ok((output, first));
     }
@@ -92,10 +92,10 @@ pub(super) fn encode_within(
     }
     let lossy = format != OutputFormat::Png;
     if lossy {
-        try_qualities(pixels, format, &LOWER, quality, bound.bytes, &mut found)?;
+        try_qualities(pixels, format, &LOWER, tuning, bound.bytes, &mut found)?;
     }
     if lossy && found.iter().all(|(_, bytes)| bytes.len() > bound.bytes) {
-        try_qualities(pixels, format, &LOWEST, quality, bound.bytes, &mut found)?;
+        try_qualities(pixels, format, &LOWEST, tuning, bound.bytes, &mut found)?;
     }
     // Below some 600 bytes a JPEG is all header, and a PNG of few colours is larger than one with a palette.
     for other in [OutputFormat::Png, OutputFormat::Webp] {
@@ -111,12 +111,12 @@ fn try_qualities(
     pixels: &Pixels,
     format: OutputFormat,
     qualities: &[u8],
-    asked_for: u8,
+    asked_for: Tuning,
     most: usize,
     found: &mut Vec<Encoded>,
 ) -> Result<(), Error> {
-    for quality in qualities.iter().filter(|quality| **quality < asked_for) {
-        let bytes = encode(pixels, format, *quality)?;
+    for quality in qualities.iter().filter(|quality| **quality < asked_for.quality) {
+        let bytes = encode(pixels, format, Tuning { quality: *quality, ..asked_for })?;
         let small_enough = bytes.len() <= most;
         found.push((RenditionFormat::Output(format), bytes));
         if small_enough {

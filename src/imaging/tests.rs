@@ -19,7 +19,7 @@ fn run(source: &[u8], presets: &[Preset]) -> Processed {
 fn pixels_of(rendered: &Rendered) -> RgbaImage {
     let limits = Limits::default();
     let header = header::read(&rendered.bytes, &limits).expect("a picture");
-    let decoded = decode::decode(&rendered.bytes, &header, &limits).expect("decodes");
+    let decoded = decode::decode(&rendered.bytes, &header, &limits, (header.width, header.height)).expect("decodes");
     assert_eq!(decoded.flaw, None);
     let Pixels { width, height, alpha, data } = decoded.pixels;
     if alpha {

@@ -5,6 +5,7 @@ use std::mem::zeroed;
 
 use libwebp_sys as lib;
 
+use super::encode::Tuning;
 use super::error::Error;
 use super::pixels::Pixels;
 
@@ -15,8 +16,8 @@ const METHOD: i32 = 4;
 ///
 /// # Errors
 /// [`Error::Internal`] if a side is over 16,383 pixels or memory is short.
-pub(super) fn encode(pixels: &Pixels, quality: u8) -> Result<Vec<u8>, Error> {
-    run(pixels, f32::from(quality.clamp(1, 100)), false)
+pub(super) fn encode(pixels: &Pixels, tuning: Tuning) -> Result<Vec<u8>, Error> {
+    run(pixels, f32::from(tuning.quality.clamp(1, 100)), false)
 }
 
 /// Encodes lossless WebP; colours under fully transparent pixels are not kept.

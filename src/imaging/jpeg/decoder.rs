@@ -20,7 +20,12 @@ const END_OF_IMAGE: [u8; 2] = [0xff, 0xd9];
 ///
 /// # Errors
 /// [`Error::Undecodable`] with the decoder's words.
-pub(in crate::imaging) fn decode(source: &[u8], header: &Header, limits: &Limits) -> Result<Decoded, Error> {
+pub(in crate::imaging) fn decode(
+    source: &[u8],
+    header: &Header,
+    limits: &Limits,
+    _largest: (u32, u32),
+) -> Result<Decoded, Error> {
     let space = if header.cmyk { ColorSpace::CMYK } else { ColorSpace::RGB };
     let lenient = lenient(space, limits);
     let (outcome, flaw) = if header.truncated {

@@ -2,6 +2,7 @@
 
 use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
 
+use crate::imaging::encode::Tuning;
 use crate::imaging::error::Error;
 use crate::imaging::pixels::Pixels;
 
@@ -12,7 +13,7 @@ const FULL_COLOUR_EDGE: u32 = 256;
 ///
 /// # Errors
 /// [`Error::Internal`] if a side is over 65,535 pixels.
-pub(in crate::imaging) fn encode(pixels: &Pixels, quality: u8) -> Result<Vec<u8>, Error> {
+pub(in crate::imaging) fn encode(pixels: &Pixels, tuning: Tuning) -> Result<Vec<u8>, Error> {
     let flat;
     let pixels = if pixels.alpha {
         flat = pixels.on_white();
@@ -25,7 +26,7 @@ pub(in crate::imaging) fn encode(pixels: &Pixels, quality: u8) -> Result<Vec<u8>
     };
     let (width, height) = (side(pixels.width)?, side(pixels.height)?);
     let mut bytes = Vec::with_capacity(pixels.data.len() / 16);
-    let mut encoder = Encoder::new(&mut bytes, quality.clamp(1, 100));
+    let mut encoder = Encoder::new(&mut bytes, tuning.quality.clamp(1, 100));
     encoder.set_optimized_huffman_tables(true);
     encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
     let small = pixels.width.max(pixels.height) <= FULL_COLOUR_EDGE;

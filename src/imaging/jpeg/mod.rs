@@ -2,7 +2,11 @@
 
 mod decoder;
 mod encoder;
+mod scale;
 mod watched;
 
 pub(super) use decoder::decode;
 pub(super) use encoder::encode;
+
+/// The name of the pair that is built in.
+pub(super) const BACKEND: &str = "pure";

@@ -6,7 +6,7 @@ use image::codecs::gif::GifEncoder;
 use image::{DynamicImage, ExtendedColorType, Frame, ImageEncoder, ImageFormat, RgbImage, RgbaImage};
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 
-use crate::imaging::{Fit, OutputFormat, Preset, Size};
+use crate::imaging::{Effort, Fit, OutputFormat, Preset, Size};
 
 /// A gradient with a different colour in each corner: red rises to the right, green downwards, blue to the left.
 pub(in crate::imaging) fn gradient(width: u32, height: u32) -> RgbImage {
@@ -166,7 +166,7 @@ pub(in crate::imaging) fn png_16(samples: &[u16], width: u32, height: u32, colou
 }
 
 pub(in crate::imaging) fn preset(size: Size, fit: Fit, format: OutputFormat) -> Preset {
-    Preset { name: "it".to_owned(), size, fit, formats: vec![format], quality: 90 }
+    Preset { name: "it".to_owned(), size, fit, formats: vec![format], quality: 90, effort: Effort::Balanced }
 }
 
 /// One rendition without loss, at the picture's own size up to 4,000 pixels.
