@@ -16,7 +16,7 @@ use pm::{
     catalog::{Due, Outcome, Settlement},
     config::{self, Flags},
     db::{Config, Database},
-    domain::{Facts, ImageSource, NewProduct, ProductDraft, Rendition},
+    domain::{Content, Facts, ImageSource, NewProduct, ProductDraft, Rendition},
 };
 use sea_orm::ConnectionTrait as _;
 use tempfile::TempDir;
@@ -93,9 +93,11 @@ fn outcome() -> Outcome {
         bytes: 3_000_000,
         thumbhash: "AAAAAAAA".into(),
         dominant_color: "#808080".into(),
+        perceptual_hash: None,
     };
     let renditions = vec![made("large", "jpeg"), made("medium", "webp"), made("small", "webp"), made("thumb", "jpeg")];
-    Outcome { facts, warnings: Vec::new(), renditions, presets: None }
+    let content = Content { sha256: "00".repeat(32), recipe: "00".repeat(16) };
+    Outcome { facts, warnings: Vec::new(), renditions, presets: None, content }
 }
 
 fn measure(criterion: &mut Criterion, name: &str, runtime: &Runtime, subject: &mut Subject) {

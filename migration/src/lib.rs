@@ -12,6 +12,7 @@ mod m0003_images;
 mod m0004_jobs;
 mod m0005_cache_invalidation;
 mod m0006_product_name_search;
+mod m0007_image_content;
 
 pub use sea_orm_migration::{MigratorTrait, sea_orm};
 
@@ -29,6 +30,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0004_jobs::Step),
             Box::new(m0005_cache_invalidation::Step),
             Box::new(m0006_product_name_search::Step),
+            Box::new(m0007_image_content::Step),
         ]
     }
 }

@@ -144,6 +144,23 @@ impl Blobs {
         Ok(self.meta(key).await?.is_some())
     }
 
+    /// Sees to it that a blob which is about to be referred to again stays, as [`put`](Self::put) would; `false` if it is
+    /// not there or not what its key says, so that it has to be made anew.
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::Unavailable`].
+    pub async fn renew(&self, key: &BlobKey) -> Result<bool, Error> {
+        let Some(meta) = self.meta(key).await? else { return Ok(false) };
+        if self.is_fresh(key, meta.size).await? {
+            return Ok(true);
+        }
+        let Some(bytes) = self.read(key).await? else { return Ok(false) };
+        if key_for(bytes.clone(), key.extension()).await? != *key {
+            return Ok(false);
+        }
+        self.put(bytes, key.extension()).await.map(|_| true)
+    }
+
     /// Deletes a blob; one that is not there is deleted already.
     ///
     /// # Errors

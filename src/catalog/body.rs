@@ -40,6 +40,7 @@ struct ImageBody<'a> {
     bytes: Option<u64>,
     thumbhash: Option<&'a str>,
     dominant_color: Option<&'a str>,
+    perceptual_hash: Option<&'a str>,
     renditions: Vec<RenditionBody<'a>>,
     warnings: &'a [String],
 }
@@ -118,6 +119,7 @@ impl<'a> ImageBody<'a> {
             bytes: facts.map(|facts| facts.bytes),
             thumbhash: facts.map(|facts| facts.thumbhash.as_str()),
             dominant_color: facts.map(|facts| facts.dominant_color.as_str()),
+            perceptual_hash: facts.and_then(|facts| facts.perceptual_hash.as_deref()),
             renditions: image
                 .renditions
                 .iter()

@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub use body::{PageBody, ProductBody, UserBody};
 pub use error::{BoxError, Error};
 pub use links::Links;
-pub use process::{Claimed, Due, Outcome, Settlement};
+pub use process::{Claimed, Due, Outcome, Settlement, Turn};
 pub use read::{Body, Freshness};
 pub use reprocess::{Batch, Progress, Selection, Which};
 

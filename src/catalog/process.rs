@@ -12,7 +12,7 @@ use crate::{
         jobs::{self, LEASE},
         products, renditions,
     },
-    domain::{Facts, ImageSource, Job, JobId, ProductId, Rendition},
+    domain::{Content, Facts, Image, ImageSource, Job, JobId, JobPayload, ProductId, Rendition},
 };
 
 /// Which job is to be claimed.
@@ -48,6 +48,19 @@ pub struct Outcome {
     pub renditions: Vec<Rendition>,
     /// The presets that were made; all if absent.
     pub presets: Option<Vec<String>>,
+    /// What it was made of.
+    pub content: Content,
+}
+
+/// What a worker is to do with the bytes it has.
+#[derive(Clone, Debug)]
+pub enum Turn {
+    /// Decode them.
+    Decode,
+    /// Ask again in a moment: another worker is at the same bytes.
+    Wait,
+    /// Take what was made of them for another picture.
+    Reuse(Image),
 }
 
 /// How a claim ends.
@@ -80,13 +93,24 @@ impl Settlement {
         let id = job.image_id;
         match self {
             Self::Ready(outcome) => {
-                images::set_ready(&**write, id, &outcome.facts, &outcome.warnings, now).await?;
+                let content = &outcome.content;
+                let whole = outcome.presets.is_none() || images::is_made_of(&**write, id, content).await?;
+                images::set_ready(&**write, id, (content, whole), &outcome.facts, &outcome.warnings, now).await?;
                 renditions::replace(&**write, id, &outcome.renditions, outcome.presets.as_deref()).await
             }
             Self::Fail(code, message) => images::set_failed(&**write, id, (*code, message), now).await,
             Self::Retry(code, message, _) => images::set_pending(&**write, id, Some((*code, message)), now).await,
             Self::Release => images::set_untried(&**write, id, job.attempt - 1, now).await,
         }
+    }
+}
+
+/// What two jobs cannot be at together: the same bytes for the same presets.
+fn working_on(job: &Job, content: &Content) -> String {
+    let Content { sha256, recipe } = content;
+    match &job.payload {
+        JobPayload::ProcessImage { presets: Some(presets), .. } => format!("{sha256}:{recipe}:{}", presets.join(",")),
+        _ => format!("{sha256}:{recipe}"),
     }
 }
 
@@ -141,18 +165,39 @@ impl Catalog {
         .await
     }
 
-    /// Says that the picture is being decoded from now on: should the worker die, it may be the picture's fault. `false`
-    /// if the job is another's by now.
+    /// Whose turn it is to decode `content` for `job`: the same bytes are processed once, whoever asks for them. With
+    /// `anew` nothing that was made before is taken.
     ///
     /// # Errors
     /// [`Error::Unavailable`] by the database.
-    pub async fn begin_decoding(&self, job: &Job) -> Result<bool, Error> {
-        let (catalog, job) = (self.clone(), job.clone());
+    pub async fn turn(&self, job: &Job, content: &Content, anew: bool) -> Result<Turn, Error> {
+        let (catalog, job, content) = (self.clone(), job.clone(), content.clone());
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
-            let held = jobs::begin_decoding(&*write, &job, Timestamp::now().plus(LEASE)).await?;
-            write.commit().await?;
-            Ok(held)
+            if !anew && let Some(twin) = images::twin(&*write, &content, job.image_id).await? {
+                return Ok(Turn::Reuse(twin));
+            }
+            let taken = jobs::is_worked_on(&*write, &working_on(&job, &content), &job).await?;
+            Ok(if taken { Turn::Wait } else { Turn::Decode })
+        })
+        .await
+    }
+
+    /// Says that `content` is being decoded from now on: should the worker die, it may be the picture's fault. `false` if
+    /// another worker has begun with the same bytes meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`] if the job is another's by now; [`Error::Unavailable`] by the database.
+    pub async fn begin_decoding(&self, job: &Job, content: &Content) -> Result<bool, Error> {
+        let (catalog, job, working_on) = (self.clone(), job.clone(), working_on(job, content));
+        self.to_the_end(async move {
+            let write = catalog.database().begin().await?;
+            match jobs::begin_decoding(&*write, &job, &working_on, Timestamp::now().plus(LEASE)).await {
+                Ok(true) => write.commit().await.map(|()| true).map_err(Error::from),
+                Ok(false) => Err(Error::LeaseLost),
+                Err(db::Error::Duplicate(_)) => Ok(false),
+                Err(error) => Err(error.into()),
+            }
         })
         .await
     }

@@ -103,6 +103,12 @@ pub(super) enum Command {
     Reprocess(Reprocess),
     /// Show the effective settings, each with where it comes from
     Config,
+    /// Say whether every part of the set-up is there and answers
+    Doctor {
+        /// As JSON, whatever --output says
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]

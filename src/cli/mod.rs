@@ -4,6 +4,7 @@
 
 mod args;
 mod ask;
+mod doctor;
 mod failure;
 mod migrate;
 mod output;
@@ -86,6 +87,9 @@ async fn dispatch(command: Command, settings: Settings, console: &mut Console) -
         Command::Serve(_) => Box::pin(serve::serve(settings, stop)).await,
         Command::Worker(_) => Box::pin(serve::work(settings, stop)).await,
         Command::Config => settings::run(&settings, console),
+        Command::Doctor { json } => {
+            signals::unless_stopped(&stop, UNCHANGED, doctor::run(settings, json, console)).await
+        }
         Command::Migrate(command) => {
             let hint = "`pm migrate status` shows how far it came; the same command goes on";
             signals::unless_stopped(&stop, hint, migrate::run(command, &settings, console)).await

@@ -185,7 +185,7 @@ impl<W: Write> Console<W> {
             return cell;
         }
         match text {
-            "ready" | "yes" => cell.fg(comfy_table::Color::Green),
+            "ready" | "yes" | "ok" => cell.fg(comfy_table::Color::Green),
             "processing" | "pending" => cell.fg(comfy_table::Color::Yellow),
             "failed" | "no" => cell.fg(comfy_table::Color::Red),
             _ => cell,

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, num::NonZeroUsize, thread};
 use tokio::net::TcpListener;
 
 use super::failure::{Exit, Failure};
-use crate::{app::App, config::Settings, stop::Stop};
+use crate::{app::App, config::Settings, imaging::JPEG_BACKEND, stop::Stop};
 
 /// Serves the API until `stop`, with a worker beside it unless the settings have none.
 pub(super) async fn serve(settings: Settings, stop: Stop) -> Result<Exit, Failure> {
@@ -14,7 +14,7 @@ pub(super) async fn serve(settings: Settings, stop: Stop) -> Result<Exit, Failur
     let asked = settings.listen;
     let app = App::build(settings).await?;
     let listener = bind(asked).await?;
-    tracing::info!(workers, "serving");
+    tracing::info!(workers, jpeg = JPEG_BACKEND, "serving");
     Box::pin(app.serve(listener, workers, stop)).await?;
     tracing::info!("stopped");
     Ok(Exit::Done)
@@ -33,7 +33,7 @@ pub(super) async fn work(settings: Settings, stop: Stop) -> Result<Exit, Failure
         Some(address) => Some(bind(address).await?),
         None => None,
     };
-    tracing::info!(concurrency, "working on pictures");
+    tracing::info!(concurrency, jpeg = JPEG_BACKEND, "working on pictures");
     app.work(concurrency, status, stop).await?;
     tracing::info!("stopped");
     Ok(Exit::Done)

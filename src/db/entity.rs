@@ -72,6 +72,9 @@ pub mod image {
         pub warnings: String,
         pub created_at: i64,
         pub updated_at: i64,
+        pub source_sha256: Option<String>,
+        pub recipe: Option<String>,
+        pub perceptual_hash: Option<String>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -127,6 +130,7 @@ pub mod job {
         pub request_id: Option<String>,
         pub created_at: i64,
         pub updated_at: i64,
+        pub working_on: Option<String>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -12,7 +12,7 @@ use crate::{
         entity::image::{ActiveModel, Column, Entity, Model},
         renditions,
     },
-    domain::{Facts, Image, ImageId, ImageSource, ImageStatus, ProductId, Rendition},
+    domain::{Content, Facts, Image, ImageId, ImageSource, ImageStatus, ProductId, Rendition},
 };
 
 /// What a worker needs to know of a picture.
@@ -144,13 +144,42 @@ pub async fn set_failed(
     update(connection, id, with_error(changed(ImageStatus::Failed, now), Some(error))).await
 }
 
-/// Marks a picture as ready with what is known of it now.
+/// A ready picture with the same content, other than `id`; it stays as it is until the transaction ends.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn twin(connection: &impl ConnectionTrait, content: &Content, id: ImageId) -> Result<Option<Image>, Error> {
+    let found = Entity::find()
+        .filter(Column::SourceSha256.eq(content.sha256.as_str()))
+        .filter(Column::Recipe.eq(content.recipe.as_str()))
+        .filter(Column::Status.eq(ImageStatus::Ready.as_str()))
+        .filter(Column::Id.ne(id.0))
+        .limit(1)
+        .lock_shared();
+    let Some(row) = found.one(connection).await? else { return Ok(None) };
+    let made = renditions::of_images(connection, vec![row.id]).await?.remove(&row.id).unwrap_or_default();
+    image_of(row, made).map(Some)
+}
+
+/// Whether all that is stored of a picture was made of this content.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn is_made_of(connection: &impl ConnectionTrait, id: ImageId, content: &Content) -> Result<bool, Error> {
+    let row = Entity::find_by_id(id.0).one(connection).await?;
+    Ok(row.is_some_and(|row| {
+        row.source_sha256.as_ref() == Some(&content.sha256) && row.recipe.as_ref() == Some(&content.recipe)
+    }))
+}
+
+/// Marks a picture as ready with what is known of it now. `whole`: all that is stored of it was made of `content`.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn set_ready(
     connection: &impl ConnectionTrait,
     id: ImageId,
+    (content, whole): (&Content, bool),
     facts: &Facts,
     warnings: &[String],
     now: Timestamp,
@@ -163,6 +192,9 @@ pub async fn set_ready(
         bytes: Set(i64::try_from(facts.bytes).ok()),
         thumbhash: Set(Some(facts.thumbhash.clone())),
         dominant_color: Set(Some(facts.dominant_color.clone())),
+        perceptual_hash: Set(facts.perceptual_hash.clone()),
+        source_sha256: Set(Some(content.sha256.clone())),
+        recipe: Set(whole.then(|| content.recipe.clone())),
         warnings: Set(warnings),
         ..with_error(changed(ImageStatus::Ready, now), None)
     };
@@ -252,6 +284,7 @@ fn image_of(row: Model, renditions: Vec<Rendition>) -> Result<Image, Error> {
             bytes: u64::try_from(bytes).unwrap_or(0),
             thumbhash: row.thumbhash.unwrap_or_default(),
             dominant_color: row.dominant_color.unwrap_or_default(),
+            perceptual_hash: row.perceptual_hash,
         }),
         _ => None,
     };

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Statement,
-    Value,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QuerySelect,
+    Statement, Value,
 };
 
 use crate::{
@@ -145,13 +145,38 @@ pub async fn extend_lease(connection: &impl ConnectionTrait, job: &Job, until: T
     update_held(connection, job, row).await
 }
 
-/// Notes that the picture is being decoded from now on, and lengthens the lease; `false` if it is no longer the caller's.
+/// Notes that the picture is being decoded from now on, and what of, and lengthens the lease; `false` if it is no longer
+/// the caller's.
+///
+/// # Errors
+/// [`Error::Duplicate`] if another job is at the same content; if the database does not answer.
+pub async fn begin_decoding(
+    connection: &impl ConnectionTrait,
+    job: &Job,
+    working_on: &str,
+    until: Timestamp,
+) -> Result<bool, Error> {
+    let row = ActiveModel {
+        lease_until: Set(Some(until.0)),
+        decoding: Set(1),
+        working_on: Set(Some(working_on.to_owned())),
+        ..ActiveModel::default()
+    };
+    update_held(connection, job, row).await
+}
+
+/// Whether a job other than `job` is at this content.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn begin_decoding(connection: &impl ConnectionTrait, job: &Job, until: Timestamp) -> Result<bool, Error> {
-    let row = ActiveModel { lease_until: Set(Some(until.0)), decoding: Set(1), ..ActiveModel::default() };
-    update_held(connection, job, row).await
+pub async fn is_worked_on(connection: &impl ConnectionTrait, working_on: &str, job: &Job) -> Result<bool, Error> {
+    let at_it = Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(Column::WorkingOn.eq(working_on))
+        .filter(Column::Id.ne(job.id.0))
+        .into_tuple::<i64>();
+    Ok(at_it.one(connection).await?.is_some())
 }
 
 /// Ends a job whose work is stored; `false` if the lease is no longer the caller's.
@@ -215,7 +240,7 @@ pub async fn take_expired(
     let sql = format!(
         "UPDATE jobs SET state = 'queued', crashes = crashes + decoding,
             run_at = CASE WHEN crashes + decoding < 2 THEN run_at ELSE $1 + (1 + id % 10) * 3000000 END,
-            decoding = 0, dispatched_at = NULL, lease_token = NULL, lease_until = NULL, updated_at = $1
+            decoding = 0, working_on = NULL, dispatched_at = NULL, lease_token = NULL, lease_until = NULL, updated_at = $1
          WHERE id IN (SELECT id FROM jobs WHERE state = 'running' AND lease_until < $1 ORDER BY lease_until LIMIT $2{})
          RETURNING id, image_id, crashes",
         skip_locked(connection)
@@ -298,6 +323,7 @@ fn ended(state: JobState, error: Option<(ErrorCode, &str)>, now: Timestamp) -> A
         state: Set(state.as_str().into()),
         lease_token: Set(None),
         lease_until: Set(None),
+        working_on: Set(None),
         error_code: Set(code),
         error_message: Set(message),
         updated_at: Set(now.0),
@@ -323,7 +349,7 @@ async fn claim_where(
     values: Vec<Value>,
 ) -> Result<Option<Job>, Error> {
     let sql = format!(
-        "UPDATE jobs SET state = 'running', attempt = attempt + 1, decoding = 0, lease_token = $1, lease_until = $2, updated_at = $3
+        "UPDATE jobs SET state = 'running', attempt = attempt + 1, decoding = 0, working_on = NULL, lease_token = $1, lease_until = $2, updated_at = $3
          WHERE {condition} RETURNING *"
     );
     let rows = query(connection, &sql, values).await?;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder,
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
     sea_query::{Expr, ExprTrait},
 };
 
@@ -45,6 +45,26 @@ pub async fn of_images(
         });
     }
     Ok(renditions)
+}
+
+/// How many renditions there are, and how many blobs they share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sharing {
+    /// Renditions of all pictures.
+    pub renditions: i64,
+    /// Blobs that they refer to.
+    pub blobs: i64,
+}
+
+/// Counts all references to blobs; reads the whole index of them.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn sharing(connection: &impl ConnectionTrait) -> Result<Sharing, Error> {
+    let key = Expr::col(Column::BlobKey);
+    let counts = Entity::find().select_only().expr(key.clone().count()).expr(key.count_distinct()).into_tuple();
+    let (renditions, blobs) = counts.one(connection).await?.unwrap_or_default();
+    Ok(Sharing { renditions, blobs })
 }
 
 /// Puts `renditions` in the place of a picture's present ones, or only of those of `presets`.

@@ -86,6 +86,9 @@ pub struct Facts {
     pub thumbhash: String,
     /// `#rrggbb`.
     pub dominant_color: String,
+    /// 64 bits as 16 digits of hex, few of which differ between two forms of the same picture; `None` if the picture was
+    /// processed before there was such a hash.
+    pub perceptual_hash: Option<String>,
 }
 
 /// A stored form of a picture.

@@ -1,6 +1,7 @@
 //! What the catalogue is about: products, pictures, users, prices, jobs. Pure: no I/O, no database, no clock of its own.
 
 pub mod address;
+mod content;
 mod cursor;
 mod fields;
 mod ids;
@@ -12,6 +13,7 @@ mod query;
 mod user;
 
 pub use address::AddressPolicy;
+pub use content::Content;
 pub use cursor::{Cursor, CursorKey};
 pub use fields::{FieldError, Fields, Invalid, Malformed};
 pub use ids::{ImageId, JobId, ProductId, UserId};

@@ -30,6 +30,9 @@ mod tests;
 pub use error::{Error, Excess};
 pub use limits::Limits;
 
+/// Grows with every change after which the same bytes and presets give other bytes than before.
+pub const REVISION: u32 = 1;
+
 /// Which pair of JPEG decoder and encoder is built in: `pure` (Rust alone) or `turbo` (libjpeg).
 pub const JPEG_BACKEND: &str = jpeg::BACKEND;
 

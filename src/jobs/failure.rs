@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{blobs, code::ErrorCode, fetch, imaging, retry};
+use crate::{blobs, catalog, code::ErrorCode, fetch, imaging, retry};
 
 /// A failed attempt.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,15 @@ impl Failure {
 impl From<fetch::Error> for Failure {
     fn from(error: fetch::Error) -> Self {
         Self { code: error.code(), message: error.to_string(), retry: error.retry(), retry_after: error.retry_after() }
+    }
+}
+
+impl From<catalog::Error> for Failure {
+    fn from(error: catalog::Error) -> Self {
+        match error {
+            catalog::Error::LeaseLost => Self::transient(ErrorCode::Internal, "the job was given to another worker"),
+            error => Self::transient(error.code(), "the database did not answer before decoding"),
+        }
     }
 }
 

@@ -1,9 +1,10 @@
-//! What jobs do, one handler a payload. A handler works on what it was handed and answers what became of it; it neither
-//! claims jobs nor writes to the database.
+//! What jobs do, one handler a payload. A handler works on what it was handed and answers what became of it; it claims no
+//! jobs, and all it tells the catalogue is that it is about to decode.
 
 mod budget;
 mod failure;
 mod process_image;
+mod recipe;
 
 pub use budget::Budget;
 pub use failure::Failure;

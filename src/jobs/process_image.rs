@@ -1,4 +1,5 @@
-//! A picture's way: fetch → probe → charge the budget → decode, resize, encode on a thread of its own → blobs.
+//! A picture's way: fetch → hash and probe → take what was made of the same bytes before, or else: charge the budget →
+//! decode, resize, encode on a thread of its own → blobs.
 
 use std::{
     sync::Arc,
@@ -7,16 +8,21 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use tokio::sync::Semaphore;
+use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     blobs::{BlobKey, Blobs},
-    catalog::{Claimed, Outcome},
+    catalog::{Catalog, Claimed, Outcome, Turn},
     code::ErrorCode,
-    domain::{Facts, ImageSource, JobPayload, Rendition},
+    domain::{Content, Facts, Image, ImageSource, JobPayload, Rendition},
     fetch::Fetcher,
-    imaging::{self, Limits, Preset, Processed, Rendered},
-    jobs::{Budget, Failure},
+    imaging::{self, Limits, Preset, Probe, Processed, Rendered},
+    jobs::{
+        Failure,
+        budget::{Budget, Charge},
+        recipe,
+    },
 };
 
 /// What a handler works with.
@@ -38,6 +44,7 @@ pub struct Handler {
     fetcher: Fetcher,
     blobs: Blobs,
     config: Arc<Config>,
+    recipe: Arc<str>,
     budget: Budget,
     decoders: Arc<Semaphore>,
 }
@@ -66,26 +73,29 @@ pub struct Report {
     pub outcome: Outcome,
     /// How long each step took.
     pub steps: Steps,
+    /// Whether it was made for another picture before.
+    pub reused: bool,
 }
+
+/// Another worker that is at the same bytes is asked again after this, twice as long each time up to the second.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 impl Handler {
     /// A handler with a budget of its own.
     pub fn new(config: Config, fetcher: Fetcher, blobs: Blobs) -> Self {
         let budget = Budget::new(config.memory);
         let decoders = Arc::new(Semaphore::new(config.decoders.max(1)));
-        Self { fetcher, blobs, config: Arc::new(config), budget, decoders }
+        let recipe = recipe::of(&config.presets).into();
+        Self { fetcher, blobs, config: Arc::new(config), recipe, budget, decoders }
     }
 
-    /// Works on a claimed picture; touches nothing but blobs, so it may run twice. `may_decode` is awaited right before the
-    /// only step that could take the process down.
+    /// Works on a claimed picture; changes nothing but blobs, so it may run twice. `catalog` is asked for the turn to decode,
+    /// the only step that could take the process down.
     ///
     /// # Errors
     /// [`Failure`] with its code, and whether another attempt makes sense.
-    pub async fn run(
-        &self,
-        claimed: &Claimed,
-        may_decode: impl Future<Output = Result<(), Failure>>,
-    ) -> Result<Report, Failure> {
+    pub async fn run(&self, claimed: &Claimed, catalog: &Catalog) -> Result<Report, Failure> {
         let presets = self.wanted_presets(&claimed.job.payload)?;
         let mut steps = Steps::default();
 
@@ -95,7 +105,21 @@ impl Handler {
         let source_bytes = source.len() as u64;
         metrics::counter!("pm_image_bytes_in_total").increment(source_bytes);
 
-        let processed = self.process(source, presets.made.clone(), may_decode, &mut steps).await?;
+        let began = Instant::now();
+        let (probe, sha256) = self.examine(source.clone()).await?;
+        let content = Content { sha256, recipe: self.recipe.to_string() };
+        let turn = self.turn(claimed, catalog, &content, &probe).await?;
+        steps.wait = began.elapsed();
+        let held = match turn {
+            Granted::Decode(held) => held,
+            Granted::Reuse(twin) => {
+                metrics::counter!("pm_images_reused_total").increment(1);
+                let outcome = reused(*twin, content, presets.only)?;
+                return Ok(Report { outcome, steps, reused: true });
+            }
+        };
+
+        let processed = self.process(source, presets.made, held, &mut steps).await?;
 
         let began = Instant::now();
         let facts = facts_of(&processed, source_bytes);
@@ -104,7 +128,57 @@ impl Handler {
         steps.store = began.elapsed();
         count_bytes(source_bytes, &renditions);
 
-        Ok(Report { outcome: Outcome { facts, warnings, renditions, presets: presets.only }, steps })
+        let outcome = Outcome { facts, warnings, renditions, presets: presets.only, content };
+        Ok(Report { outcome, steps, reused: false })
+    }
+
+    /// Reads the headers and hashes the bytes, which for a large file takes too long for an async thread.
+    async fn examine(&self, source: Bytes) -> Result<(Probe, String), Failure> {
+        let limits = self.config.limits.clone();
+        let work = move || Ok((imaging::probe(&source, &limits)?, hex::encode(Sha256::digest(&source))));
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|_| Failure::permanent(ErrorCode::Undecodable, "the headers could not be read"))?
+    }
+
+    /// Waits for the turn to decode, or for what was made of the same bytes meanwhile or before, if its blobs are still
+    /// what they were. Nothing of the budget is held while another worker is at the same bytes.
+    async fn turn(
+        &self,
+        claimed: &Claimed,
+        catalog: &Catalog,
+        content: &Content,
+        probe: &Probe,
+    ) -> Result<Granted, Failure> {
+        let (mut anew, mut pause) = (false, FIRST_PAUSE);
+        loop {
+            match catalog.turn(&claimed.job, content, anew).await? {
+                Turn::Decode => {
+                    let held = self.hold(probe).await?;
+                    if catalog.begin_decoding(&claimed.job, content).await? {
+                        return Ok(Granted::Decode(held));
+                    }
+                }
+                Turn::Reuse(twin) if self.are_stored(&twin.renditions).await? => {
+                    return Ok(Granted::Reuse(Box::new(twin)));
+                }
+                Turn::Reuse(_) => anew = true,
+                Turn::Wait => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    async fn are_stored(&self, renditions: &[Rendition]) -> Result<bool, Failure> {
+        for rendition in renditions {
+            let Some(key) = BlobKey::parse(&rendition.key) else { return Ok(false) };
+            if !self.blobs.renew(&key).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn wanted_presets(&self, payload: &JobPayload) -> Result<Wanted, Failure> {
@@ -132,16 +206,8 @@ impl Handler {
         self.blobs.read(&key).await?.ok_or_else(gone)
     }
 
-    /// Decoders and memory are taken before the thread is, and given back by the thread itself: it cannot be stopped.
-    async fn process(
-        &self,
-        source: Bytes,
-        presets: Vec<Preset>,
-        may_decode: impl Future<Output = Result<(), Failure>>,
-        steps: &mut Steps,
-    ) -> Result<Processed, Failure> {
-        let began = Instant::now();
-        let probe = imaging::probe(&source, &self.config.limits)?;
+    /// Waits until there is memory and a core for the picture.
+    async fn hold(&self, probe: &Probe) -> Result<Held, Failure> {
         let charge = self.budget.charge(probe.cost_bytes).await.ok_or_else(|| {
             let (needed, total) = (probe.cost_bytes >> 20, self.budget.total() >> 20);
             let message = format!("decoding the picture needs {needed} MiB; at most {total} MiB are spent");
@@ -149,12 +215,20 @@ impl Handler {
         })?;
         // The semaphore is never closed.
         let decoder = self.decoders.clone().acquire_owned().await.ok();
-        may_decode.await?;
-        steps.wait = began.elapsed();
+        Ok(Held { _charge: charge, _decoder: decoder })
+    }
 
+    /// What is held is given back by the thread itself, which cannot be stopped.
+    async fn process(
+        &self,
+        source: Bytes,
+        presets: Vec<Preset>,
+        held: Held,
+        steps: &mut Steps,
+    ) -> Result<Processed, Failure> {
         let limits = self.config.limits.clone();
         let thread = tokio::task::spawn_blocking(move || {
-            let _held = (charge, decoder);
+            let _held = held;
             imaging::process(&source, &presets, &limits)
         });
         let processed =
@@ -174,6 +248,18 @@ impl Handler {
     }
 }
 
+/// A share of the memory and a core, until they are dropped.
+struct Held {
+    _charge: Charge,
+    _decoder: Option<OwnedSemaphorePermit>,
+}
+
+/// How a picture's turn ended.
+enum Granted {
+    Decode(Held),
+    Reuse(Box<Image>),
+}
+
 struct Wanted {
     made: Vec<Preset>,
     only: Option<Vec<String>>,
@@ -187,7 +273,18 @@ fn facts_of(processed: &Processed, source_bytes: u64) -> Facts {
         bytes: source_bytes,
         thumbhash: processed.thumbhash.clone(),
         dominant_color: processed.dominant_color.clone(),
+        perceptual_hash: None,
     }
+}
+
+/// What was made for `twin` as the outcome for another picture, of which perhaps `only` some presets are asked for.
+fn reused(twin: Image, content: Content, only: Option<Vec<String>>) -> Result<Outcome, Failure> {
+    let mut renditions = twin.renditions;
+    if let Some(only) = &only {
+        renditions.retain(|rendition| only.contains(&rendition.preset));
+    }
+    let unknown = || Failure::transient(ErrorCode::Internal, "nothing is known of a picture that is ready");
+    Ok(Outcome { facts: twin.facts.ok_or_else(unknown)?, warnings: twin.warnings, renditions, presets: only, content })
 }
 
 /// Saved is what a page saves that shows the largest rendition in the source's place.

@@ -10,8 +10,8 @@ use crate::{
 /// What became of an attempt.
 #[derive(Clone, Debug)]
 pub(super) enum Ending {
-    /// The picture is ready.
-    Ready(Steps),
+    /// The picture is ready; perhaps the same was made for another one before.
+    Ready { steps: Steps, reused: bool },
     /// The picture cannot be had.
     Failed(Failure),
     /// Another attempt follows after this.
@@ -27,7 +27,7 @@ pub(super) enum Ending {
 impl Ending {
     const fn name(&self) -> &'static str {
         match self {
-            Self::Ready(_) => "ready",
+            Self::Ready { .. } => "ready",
             Self::Failed(_) => "failed",
             Self::Retry(..) => "retry",
             Self::Released => "released",
@@ -55,7 +55,7 @@ pub(super) fn report(claimed: &Claimed, ending: &Ending, began: Instant) {
     );
     let _entered = span.enter();
     match ending {
-        Ending::Ready(steps) => {
+        Ending::Ready { steps, reused } => {
             count_steps(steps);
             tracing::info!(
                 outcome,
@@ -66,6 +66,7 @@ pub(super) fn report(claimed: &Claimed, ending: &Ending, began: Instant) {
                 resize_ms = millis(steps.resize),
                 encode_ms = millis(steps.encode),
                 store_ms = millis(steps.store),
+                reused,
                 "processed image {}",
                 job.image_id
             );

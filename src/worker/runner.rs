@@ -10,7 +10,6 @@ use tokio::{
 
 use crate::{
     catalog::{Catalog, Claimed, Due, Error, Settlement},
-    code::ErrorCode,
     jobs::{Failure, Handler, Report},
     queue::{Delivery, Next, Queue},
     stop::{self, Stop},
@@ -151,7 +150,7 @@ impl Worker {
     async fn attempt(&self, claimed: Claimed, mut released: Stop) {
         let began = Instant::now();
         let work = async {
-            let outcome = self.handler.run(&claimed, self.may_decode(&claimed)).await;
+            let outcome = self.handler.run(&claimed, &self.catalog).await;
             self.settle(&claimed, outcome).await
         };
         let ending = tokio::select! {
@@ -166,17 +165,9 @@ impl Worker {
         report(&claimed, &ending, began);
     }
 
-    async fn may_decode(&self, claimed: &Claimed) -> Result<(), Failure> {
-        match self.catalog.begin_decoding(&claimed.job).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Failure::transient(ErrorCode::Internal, "the job was given to another worker")),
-            Err(error) => Err(Failure::transient(error.code(), "the database did not answer before decoding")),
-        }
-    }
-
     async fn settle(&self, claimed: &Claimed, outcome: Result<Report, Failure>) -> Ending {
         let (settlement, ending) = match outcome {
-            Ok(done) => (Settlement::Ready(done.outcome), Ending::Ready(done.steps)),
+            Ok(done) => (Settlement::Ready(done.outcome), Ending::Ready { steps: done.steps, reused: done.reused }),
             Err(failure) => {
                 let attempt = u32::try_from(claimed.job.attempt).unwrap_or(u32::MAX);
                 let policy = failure.retry;

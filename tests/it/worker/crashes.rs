@@ -3,7 +3,7 @@
 use pm::{
     catalog::{Due, Error, Outcome, Settlement},
     code::ErrorCode,
-    domain::{Facts, Rendition},
+    domain::{Content, Facts, Rendition},
 };
 use serde_json::json;
 
@@ -17,10 +17,15 @@ fn outcome() -> Outcome {
         bytes: 1,
         thumbhash: String::new(),
         dominant_color: "#000000".into(),
+        perceptual_hash: None,
     };
     let made =
         Rendition { preset: "large".into(), format: "png".into(), width: 1, height: 1, bytes: 1, key: "late".into() };
-    Outcome { facts, warnings: Vec::new(), renditions: vec![made], presets: None }
+    Outcome { facts, warnings: Vec::new(), renditions: vec![made], presets: None, content: content("outcome") }
+}
+
+fn content(bytes: &str) -> Content {
+    Content { sha256: bytes.into(), recipe: "any".into() }
 }
 
 async fn let_leases_run_out(app: &TestApp) -> usize {
@@ -69,7 +74,7 @@ on_both_setups! {
         for _ in 0..3 {
             let decoded = app.claim().await.expect("the poison is due first");
             let downloaded = app.claim().await.expect("the other picture");
-            assert!(app.app.catalog.begin_decoding(&decoded.job).await.unwrap());
+            assert!(app.app.catalog.begin_decoding(&decoded.job, &content("poison")).await.unwrap());
             assert_eq!(downloaded.product_id.0, waiting);
             let_leases_run_out(app).await;
             app.let_time_pass().await;

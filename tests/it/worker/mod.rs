@@ -5,3 +5,4 @@ mod crashes;
 mod pipeline;
 mod retries;
 mod running;
+mod same_bytes;
