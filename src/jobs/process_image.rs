@@ -141,9 +141,9 @@ impl Handler {
         steps: &mut Steps,
     ) -> Result<Processed, Failure> {
         let began = Instant::now();
-        let probe = imaging::probe(&source, &self.config.limits)?;
-        let charge = self.budget.charge(probe.cost_bytes).await.ok_or_else(|| {
-            let (needed, total) = (probe.cost_bytes >> 20, self.budget.total() >> 20);
+        let needed = imaging::memory_needed(&source, &presets, &self.config.limits)?;
+        let charge = self.budget.charge(needed).await.ok_or_else(|| {
+            let (needed, total) = (needed >> 20, self.budget.total() >> 20);
             let message = format!("decoding the picture needs {needed} MiB; at most {total} MiB are spent");
             Failure::permanent(ErrorCode::TooComplex, message)
         })?;
