@@ -73,6 +73,7 @@ pub(super) const KEYS: &[Key] = &[
     key("fetch_timeout", &["PM_FETCH_TIMEOUT"], "a time from 100ms to 1h, such as 30s"),
     key("image_max_pixels", &["PM_IMAGE_MAX_PIXELS"], "a number of pixels from 1 to 1000000000"),
     key("image_memory", &["PM_IMAGE_MEMORY"], "a size of at least 16 MiB, such as 512 MiB"),
+    key("image_effort", &["PM_IMAGE_EFFORT"], "fast, balanced or small"),
     key(
         "log",
         &["PM_LOG", "RUST_LOG"],
@@ -82,6 +83,6 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "presets",
         &["PM_PRESETS"],
-        "a table of presets, each with edge, or width and height, and fit, formats, quality",
+        "a table of presets, each with edge, or width and height, and fit, focus, formats, quality, effort",
     ),
 ];

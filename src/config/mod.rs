@@ -26,7 +26,11 @@ pub use layers::{Problem, Source};
 pub use secret::redact;
 pub use values::{parse_duration, parse_size};
 
-use crate::{code::ErrorCode, domain::AddressPolicy, imaging::Preset};
+use crate::{
+    code::ErrorCode,
+    domain::AddressPolicy,
+    imaging::{Effort, Preset},
+};
 use layers::Layer;
 use resolve::Resolver;
 
@@ -73,6 +77,8 @@ pub struct Settings {
     pub image_max_pixels: u64,
     /// Memory for all pictures that are worked on at a time, in bytes.
     pub image_memory: u64,
+    /// Time against bytes, for presets that do not say it themselves.
+    pub image_effort: Effort,
     /// What is made of every picture, largest first.
     pub presets: Vec<Preset>,
     /// What is logged, as `tracing_subscriber::EnvFilter` reads it.
@@ -204,7 +210,8 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
     });
     let image_max_pixels = resolver.take("image_max_pixels", values::pixels);
     let image_memory = resolver.take("image_memory", |text| values::size_within(text, 16 << 20, u64::MAX));
-    let presets = resolver.take_raw("presets", presets::parse);
+    let image_effort = resolver.take("image_effort", values::effort);
+    let presets = resolver.take_raw("presets", |raw| presets::parse(raw, image_effort.unwrap_or_default()));
     let log = resolver.take("log", log_filter);
     let log_format = resolver.take("log_format", log_format);
 
@@ -231,6 +238,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
         fetch_timeout: fetch_timeout?,
         image_max_pixels: image_max_pixels?,
         image_memory: image_memory?,
+        image_effort: image_effort?,
         presets: presets?,
         log: log?,
         log_format: log_format?,
@@ -305,6 +313,7 @@ impl Settings {
             ("fetch_timeout", format!("{}ms", self.fetch_timeout.as_millis())),
             ("image_max_pixels", self.image_max_pixels.to_string()),
             ("image_memory", self.image_memory.to_string()),
+            ("image_effort", self.image_effort.as_str().to_owned()),
             ("log", self.log.clone()),
             ("log_format", format!("{:?}", self.log_format).to_lowercase()),
             ("presets", presets.join(", ")),

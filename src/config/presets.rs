@@ -1,19 +1,20 @@
 //! Reads the table of presets: what is made of every picture.
 
-use figment::value::{Dict, Value};
+use figment::value::{Dict, Num, Value};
 
 use super::layers::{Raw, parse_toml, scalar};
-use crate::imaging::{Effort, Fit, OutputFormat, Preset, Size};
+use crate::imaging::{Effort, Fit, Focus, OutputFormat, Preset, Size};
 
 /// The longest side of a rendition in pixels, which WebP sets.
 const MAX_SIDE: u32 = 16_383;
 /// More presets than this are more likely a mistake than a wish.
 const MAX_PRESETS: usize = 32;
 const DEFAULT_QUALITY: u8 = 80;
-const KNOWN: [&str; 6] = ["edge", "width", "height", "fit", "formats", "quality"];
+const KNOWN: [&str; 8] = ["edge", "width", "height", "fit", "focus", "formats", "quality", "effort"];
 
-/// The presets of a table, or of a text that holds one (`large = { edge = 2048 }`), largest first.
-pub(super) fn parse(raw: &Raw) -> Result<Vec<Preset>, String> {
+/// The presets of a table, or of a text that holds one (`large = { edge = 2048 }`), largest first. `effort` is that of
+/// presets which do not say theirs.
+pub(super) fn parse(raw: &Raw, effort: Effort) -> Result<Vec<Preset>, String> {
     let table = match raw {
         Raw::Table(table) => table.clone(),
         Raw::Text(text) => parse_toml(text)?,
@@ -21,7 +22,8 @@ pub(super) fn parse(raw: &Raw) -> Result<Vec<Preset>, String> {
     if table.is_empty() || table.len() > MAX_PRESETS {
         return Err(format!("has {} presets; from 1 to {MAX_PRESETS} are possible", table.len()));
     }
-    let mut presets: Vec<_> = table.iter().map(|(name, value)| preset(name, value)).collect::<Result<_, _>>()?;
+    let presets: Result<Vec<_>, _> = table.iter().map(|(name, value)| preset(name, value, effort)).collect();
+    let mut presets = presets?;
     presets.sort_by_key(|preset| std::cmp::Reverse(longest_side(preset.size)));
     Ok(presets)
 }
@@ -33,16 +35,16 @@ fn longest_side(size: Size) -> u32 {
     }
 }
 
-fn preset(name: &str, value: &Value) -> Result<Preset, String> {
+fn preset(name: &str, value: &Value, effort: Effort) -> Result<Preset, String> {
     let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'));
     if !plain || !(1..=32).contains(&name.len()) {
         return Err(format!("has a preset `{name}`; a name has 1 to 32 of a-z, 0-9, `-` and `_`"));
     }
     let Value::Dict(_, table) = value else { return Err(format!("has a preset `{name}` that is no table")) };
-    fields(name, table).map_err(|reason| format!("has a preset `{name}` whose {reason}"))
+    fields(name, table, effort).map_err(|reason| format!("has a preset `{name}` whose {reason}"))
 }
 
-fn fields(name: &str, table: &Dict) -> Result<Preset, String> {
+fn fields(name: &str, table: &Dict, effort: Effort) -> Result<Preset, String> {
     if let Some(field) = table.keys().find(|field| !KNOWN.contains(&field.as_str())) {
         return Err(format!("`{field}` is unknown; known are {}", KNOWN.join(", ")));
     }
@@ -51,12 +53,7 @@ fn fields(name: &str, table: &Dict) -> Result<Preset, String> {
         (None, Some(width), Some(height)) => Size::Box { width, height },
         _ => return Err("size is not given by `edge` alone or by `width` and `height`".into()),
     };
-    let fit = match text(table, "fit")?.as_deref() {
-        None | Some("contain") => Fit::Contain,
-        Some("cover") if matches!(size, Size::Box { .. }) => Fit::Cover,
-        Some("cover") => return Err("`fit` is `cover`, which needs `width` and `height`".into()),
-        Some(_) => return Err("`fit` is neither `contain` nor `cover`".into()),
-    };
+    let fit = fit(table, size)?;
     let quality = match text(table, "quality")? {
         None => DEFAULT_QUALITY,
         Some(text) => text
@@ -65,26 +62,84 @@ fn fields(name: &str, table: &Dict) -> Result<Preset, String> {
             .filter(|quality| (1..=100).contains(quality))
             .ok_or("`quality` is no number from 1 to 100")?,
     };
-    Ok(Preset { name: name.to_owned(), size, fit, formats: formats(table)?, quality, effort: Effort::Balanced })
+    let effort = match text(table, "effort")? {
+        None => effort,
+        Some(text) => Effort::parse(&text).ok_or("`effort` is none of fast, balanced, small")?,
+    };
+    Ok(Preset { name: name.to_owned(), size, fit, formats: formats(table)?, quality, effort })
+}
+
+fn fit(table: &Dict, size: Size) -> Result<Fit, String> {
+    let boxed = matches!(size, Size::Box { .. });
+    let fit = match text(table, "fit")?.as_deref() {
+        None | Some("contain") => Fit::Contain,
+        Some("cover") if boxed => Fit::Cover(focus(table)?),
+        Some("fill") if boxed => Fit::Fill,
+        Some(fit @ ("cover" | "fill")) => return Err(format!("`fit` is `{fit}`, which needs `width` and `height`")),
+        Some(_) => return Err("`fit` is none of contain, cover, fill".into()),
+    };
+    if table.contains_key("focus") && !matches!(fit, Fit::Cover(_)) {
+        return Err("`focus` is set, which means something only where `fit` is `cover`".into());
+    }
+    Ok(fit)
+}
+
+/// The point that a cut keeps in sight: a name, or shares of the width and of the height.
+fn focus(table: &Dict) -> Result<Focus, String> {
+    const WRONG: &str = "`focus` is neither two numbers from 0 to 1, across and down, nor one of center, top, bottom, \
+        left, right, top-left, top-right, bottom-left, bottom-right";
+    let found = match table.get("focus") {
+        None => Some(Focus::CENTER),
+        Some(Value::String(_, name)) => Focus::named(name),
+        Some(Value::Array(_, shares)) => match &shares[..] {
+            [across, down] => thousandths(across)
+                .zip(thousandths(down))
+                .and_then(|(across, down)| Focus::from_thousandths(across, down)),
+            _ => None,
+        },
+        Some(_) => None,
+    };
+    found.ok_or_else(|| WRONG.to_owned())
+}
+
+/// A share from 0 to 1 in thousandths.
+fn thousandths(share: &Value) -> Option<u16> {
+    let Value::Num(_, number) = share else { return None };
+    let share = match number {
+        Num::F32(share) => f64::from(*share),
+        Num::F64(share) => *share,
+        whole => u8::try_from(whole.to_i128().or_else(|| whole.to_u128()?.try_into().ok())?).ok()?.into(),
+    };
+    (0.0..=1.0).contains(&share).then(|| (share * 1000.0).round() as u16)
 }
 
 fn formats(table: &Dict) -> Result<Vec<OutputFormat>, String> {
-    const WRONG: &str = "`formats` is no list of jpeg, webp, png";
-    let mut formats = Vec::new();
-    match table.get("formats") {
-        None => formats.push(OutputFormat::Jpeg),
-        Some(Value::Array(_, items)) => {
-            for item in items {
-                let format = item.as_str().and_then(OutputFormat::parse).ok_or(WRONG)?;
-                if formats.contains(&format) {
-                    return Err(format!("`formats` has {} twice", format.as_str()));
-                }
-                formats.push(format);
-            }
+    let mut formats: Vec<OutputFormat> = Vec::new();
+    let items = match table.get("formats") {
+        None => return Ok(vec![OutputFormat::Jpeg]),
+        Some(Value::Array(_, items)) => &items[..],
+        Some(single) => std::slice::from_ref(single),
+    };
+    for item in items {
+        let format = format(item)?;
+        if let Some(other) = formats.iter().find(|other| other.media_type() == format.media_type()) {
+            let (format, other, both) = (format.setting(), other.setting(), format.media_type());
+            return Err(format!("`formats` has {other} and {format}, which are both {both}: a page could not choose"));
         }
-        Some(single) => formats.push(single.as_str().and_then(OutputFormat::parse).ok_or(WRONG)?),
+        formats.push(format);
     }
-    if formats.is_empty() { Err(WRONG.into()) } else { Ok(formats) }
+    if formats.is_empty() { Err("`formats` is empty".into()) } else { Ok(formats) }
+}
+
+fn format(item: &Value) -> Result<OutputFormat, String> {
+    let Some(format) = item.as_str().and_then(OutputFormat::parse) else {
+        let all = OutputFormat::ALL.map(OutputFormat::setting).join(", ");
+        return Err(format!("`formats` is no list of {all}"));
+    };
+    if !format.is_built_in() {
+        return Err(format!("`formats` has {0}, which this build leaves out (cargo feature `{0}`)", format.setting()));
+    }
+    Ok(format)
 }
 
 fn side(table: &Dict, field: &str) -> Result<Option<u32>, String> {
@@ -103,7 +158,40 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<Vec<Preset>, String> {
-        parse(&Raw::Text(text.into()))
+        parse(&Raw::Text(text.into()), Effort::Balanced)
+    }
+
+    fn fit_of(rest: &str) -> Fit {
+        parsed(&format!("a = {{ width = 4, height = 3, {rest} }}")).expect(rest)[0].fit
+    }
+
+    #[test]
+    fn a_fit_is_read_with_its_focus() {
+        assert_eq!(fit_of("fit = 'contain'"), Fit::Contain);
+        assert_eq!(fit_of("fit = 'fill'"), Fit::Fill);
+        assert_eq!(fit_of("fit = 'cover'"), Fit::Cover(Focus::CENTER));
+        let named = |name: &str| fit_of(&format!("fit = 'cover', focus = '{name}'"));
+        let point = |across, down| Fit::Cover(Focus::from_thousandths(across, down).expect("a point of the picture"));
+        assert_eq!(named("top"), point(500, 0));
+        assert_eq!(named("right"), point(1000, 500));
+        assert_eq!(named("bottom-left"), point(0, 1000));
+        assert_eq!(fit_of("fit = 'cover', focus = [0.5, 0.333]"), point(500, 333));
+        assert_eq!(fit_of("fit = 'cover', focus = [1, 0]"), point(1000, 0));
+    }
+
+    #[test]
+    fn an_effort_is_the_presets_own_or_that_of_all() {
+        let text = "a = { edge = 10, effort = 'small' }\nb = { edge = 9 }";
+        let presets = parse(&Raw::Text(text.into()), Effort::Fast).expect("two presets");
+        assert_eq!((presets[0].effort, presets[1].effort), (Effort::Small, Effort::Fast));
+    }
+
+    #[test]
+    fn every_format_has_its_name() {
+        for format in OutputFormat::ALL.into_iter().filter(|format| format.is_built_in()) {
+            let presets = parsed(&format!("a = {{ edge = 10, formats = '{}' }}", format.setting()));
+            assert_eq!(presets.expect("a preset")[0].formats, [format]);
+        }
     }
 
     #[test]
@@ -114,7 +202,7 @@ mod tests {
         assert_eq!(presets[0].name, "b");
         assert_eq!(presets[0].size, Size::Box { width: 800, height: 600 });
         assert_eq!(presets[0].formats, [OutputFormat::Webp, OutputFormat::Jpeg]);
-        assert_eq!((presets[0].fit, presets[0].quality), (Fit::Cover, 70));
+        assert_eq!((presets[0].fit, presets[0].quality), (Fit::Cover(Focus::CENTER), 70));
         assert_eq!((presets[1].fit, presets[1].quality), (Fit::Contain, 80));
     }
 
@@ -125,6 +213,19 @@ mod tests {
             ("a = { edge = 10, width = 10 }", "size"),
             ("a = { width = 10 }", "size"),
             ("a = { edge = 10, fit = 'cover' }", "cover"),
+            ("a = { edge = 10, fit = 'fill' }", "fill"),
+            ("a = { edge = 10, fit = 'crop' }", "`fit`"),
+            ("a = { edge = 10, focus = 'top' }", "`focus`"),
+            ("a = { width = 9, height = 9, fit = 'fill', focus = 'top' }", "`focus`"),
+            ("a = { width = 9, height = 9, fit = 'cover', focus = 'upper' }", "`focus`"),
+            ("a = { width = 9, height = 9, fit = 'cover', focus = [0.5] }", "`focus`"),
+            ("a = { width = 9, height = 9, fit = 'cover', focus = [0.5, 1.01] }", "`focus`"),
+            ("a = { width = 9, height = 9, fit = 'cover', focus = [0.5, 'top'] }", "`focus`"),
+            ("a = { width = 9, height = 9, fit = 'cover', focus = [0.5, nan] }", "`focus`"),
+            ("a = { width = 9, height = 9, fit = 'cover', focus = 0.5 }", "`focus`"),
+            ("a = { edge = 10, effort = 'most' }", "`effort`"),
+            ("a = { edge = 10, formats = ['webp', 'webp-lossless'] }", "image/webp"),
+            ("a = { edge = 10, formats = ['jpg', 'jpeg'] }", "image/jpeg"),
             ("a = { edge = 10, quality = 101 }", "`quality`"),
             ("a = { edge = 10, formats = ['gif'] }", "`formats`"),
             ("a = { edge = 10, formats = [] }", "`formats`"),
@@ -143,6 +244,6 @@ mod tests {
     fn the_built_in_table_is_what_imaging_makes_without_settings() {
         let defaults = parse_toml(include_str!("../../config.default.toml")).expect("valid TOML");
         let Some(Value::Dict(_, table)) = defaults.get("presets") else { panic!("no presets") };
-        assert_eq!(parse(&Raw::Table(table.clone())), Ok(crate::imaging::default_presets()));
+        assert_eq!(parse(&Raw::Table(table.clone()), Effort::Balanced), Ok(crate::imaging::default_presets()));
     }
 }

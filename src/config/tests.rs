@@ -47,6 +47,18 @@ fn without_any_layer_the_defaults_hold() {
 }
 
 #[test]
+fn the_effort_of_all_presets_gives_way_to_a_presets_own() {
+    let file = ("pm.toml", "image_effort = 'small'\n[presets.a]\nedge = 9\n[presets.b]\nedge = 8\neffort = 'balanced'");
+    let efforts = |settings: &Settings| settings.presets.iter().map(|preset| preset.effort).collect::<Vec<_>>();
+    assert_eq!(efforts(&loaded(&[file], &[])), [Effort::Small, Effort::Balanced]);
+    let settings = loaded(&[file], &[("PM_IMAGE_EFFORT", "fast")]);
+    assert_eq!(efforts(&settings), [Effort::Fast, Effort::Balanced]);
+    assert_eq!((settings.image_effort, settings.source("image_effort")), (Effort::Fast, &Source::Environment));
+    let message = refused(&[], &[("PM_IMAGE_EFFORT", "most")]);
+    assert!(message.contains("`most`") && message.contains("fast, balanced or small"), "{message}");
+}
+
+#[test]
 fn each_layer_wins_over_the_one_below() {
     let file = ("pm.toml", "redis_prefix = 'file'\nrabbitmq_queue = 'file'\nlisten = '127.0.0.1:1'\nlog = 'warn'");
     let dotenv = (".env", "PM_RABBITMQ_QUEUE=dotenv\nPM_LISTEN=127.0.0.1:2\nPM_LOG=error\n");

@@ -10,6 +10,8 @@ use std::{
 
 use url::Url;
 
+use crate::imaging::Effort;
+
 /// Reads a size in bytes: `32MiB`, `512 MiB`, `2 GB`, `33554432`. Letters may be of any case.
 ///
 /// # Errors
@@ -75,6 +77,10 @@ pub(super) fn pixels(text: &str) -> Result<u64, String> {
     };
     let pixels = number.saturating_mul(factor);
     if (1..=1_000_000_000).contains(&pixels) { Ok(pixels) } else { Err("is out of range".into()) }
+}
+
+pub(super) fn effort(text: &str) -> Result<Effort, String> {
+    Effort::parse(text).ok_or_else(|| "is not known".into())
 }
 
 pub(super) fn boolean(text: &str) -> Result<bool, String> {

@@ -17,6 +17,20 @@ pub(super) struct Tuning {
     pub effort: Effort,
 }
 
+/// Peak memory of encoding beyond the pixels, in bytes a pixel: planes or coefficients, a copy on white, the output.
+pub(super) const fn encoder_bytes(format: OutputFormat) -> u64 {
+    match format {
+        OutputFormat::Jpeg | OutputFormat::Webp | OutputFormat::Png => 7,
+        OutputFormat::WebpLossless => LOSSLESS_BYTES,
+        OutputFormat::Avif => AVIF_BYTES,
+    }
+}
+
+/// What lossless WebP takes, which is more than PNG (measured: 25).
+pub(super) const LOSSLESS_BYTES: u64 = 32;
+
+const AVIF_BYTES: u64 = 40;
+
 /// Encodes `pixels`.
 ///
 /// # Errors
@@ -25,22 +39,27 @@ pub(super) fn encode(pixels: &Pixels, format: OutputFormat, tuning: Tuning) -> R
     match format {
         OutputFormat::Jpeg => jpeg::encode(pixels, tuning),
         OutputFormat::Webp => webp::encode(pixels, tuning),
-        OutputFormat::Png => png(pixels, CompressionType::Default),
+        OutputFormat::WebpLossless => webp::encode_lossless(pixels, tuning.effort),
+        OutputFormat::Png => png(pixels, tuning.effort),
+        OutputFormat::Avif => avif(pixels, tuning),
     }
 }
 
-/// Encodes without loss, taking the time to be small.
-///
-/// # Errors
-/// [`Error::Internal`] if the encoder refuses.
-pub(super) fn encode_lossless(pixels: &Pixels, format: OutputFormat) -> Result<Vec<u8>, Error> {
-    match format {
-        OutputFormat::Webp => webp::encode_lossless(pixels),
-        OutputFormat::Jpeg | OutputFormat::Png => png(pixels, CompressionType::Best),
-    }
+#[cfg(feature = "avif")]
+use super::avif::encode as avif;
+
+/// No preset asks for AVIF where it is not built in: the settings refuse it.
+#[cfg(not(feature = "avif"))]
+fn avif(_: &Pixels, _: Tuning) -> Result<Vec<u8>, Error> {
+    Err(Error::Internal("AVIF is not built in".into()))
 }
 
-fn png(pixels: &Pixels, compression: CompressionType) -> Result<Vec<u8>, Error> {
+fn png(pixels: &Pixels, effort: Effort) -> Result<Vec<u8>, Error> {
+    let compression = match effort {
+        Effort::Fast => CompressionType::Fast,
+        Effort::Balanced => CompressionType::Default,
+        Effort::Small => CompressionType::Best,
+    };
     let grey: Vec<u8>;
     let (data, colour) = if pixels.alpha {
         (&pixels.data, ExtendedColorType::Rgba8)

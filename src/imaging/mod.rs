@@ -1,6 +1,8 @@
 //! From the bytes of a stranger's picture to renditions that any browser shows: upright, in sRGB, without metadata.
 //! Pure and synchronous: no network, no disk, no clock but for timing, no state between two pictures.
 
+#[cfg(feature = "avif")]
+mod avif;
 mod bytes;
 mod color;
 mod decode;
@@ -13,6 +15,7 @@ mod header;
 mod jpeg;
 mod limits;
 mod orient;
+mod phash;
 mod pipeline;
 mod pixels;
 mod preset;
@@ -36,8 +39,8 @@ pub const REVISION: u32 = 1;
 /// Which pair of JPEG decoder and encoder is built in: `pure` (Rust alone) or `turbo` (libjpeg).
 pub const JPEG_BACKEND: &str = jpeg::BACKEND;
 
-pub use pipeline::{Processed, Rendered, Steps, process};
-pub use preset::{Effort, Fit, OutputFormat, Preset, Size, default_presets};
+pub use pipeline::{Processed, Rendered, Steps, memory_needed, process};
+pub use preset::{Effort, Fit, Focus, OutputFormat, Preset, Size, default_presets};
 pub use probe::{Probe, probe};
 pub use smaller::RenditionFormat;
 pub use sniff::SourceFormat;

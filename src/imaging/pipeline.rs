@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use super::color::to_srgb;
 use super::decode::decode;
 use super::describe::{PREVIEW_EDGE, dominant_color, thumbhash};
-use super::encode::Tuning;
+use super::encode::{Tuning, encoder_bytes};
 use super::error::Error;
-use super::geometry::{Shape, contain, shape};
+use super::geometry::{Shape, View, contain, shape};
 use super::header::{self, Header};
 use super::limits::Limits;
 use super::orient::{orient, upright};
+use super::phash::perceptual_hash;
 use super::pixels::Pixels;
 use super::preset::{OutputFormat, Preset};
 use super::probe::cost;
@@ -36,6 +37,10 @@ pub struct Processed {
     pub thumbhash: String,
     /// The most frequent colour as `#rrggbb`.
     pub dominant_color: String,
+    /// What the picture looks like in 64 bits. Two pictures are alike as far as their hashes are: at most 10 bits apart
+    /// they show the same, saved anew, scaled or a little brighter; different pictures are some 32 bits apart. Pictures
+    /// without any detail are all alike to it.
+    pub perceptual_hash: u64,
     /// What was not as it should be, each at most once.
     pub warnings: Vec<Warning>,
     /// One a preset and format, in the order of the presets.
@@ -61,7 +66,7 @@ pub struct Rendered {
 }
 
 impl Rendered {
-    /// The format's name: `jpeg`, `webp`, `png`, `gif`.
+    /// The format's name: `jpeg`, `webp`, `png`, `avif`, `gif`.
     pub const fn format_name(&self) -> &'static str {
         self.format.as_str()
     }
@@ -86,7 +91,7 @@ pub struct Steps {
     pub resize: Duration,
     /// Pixels to files.
     pub encode: Duration,
-    /// ThumbHash and dominant colour.
+    /// ThumbHash, dominant colour and perceptual hash.
     pub describe: Duration,
 }
 
@@ -102,6 +107,21 @@ pub fn process(source: &[u8], presets: &[Preset], limits: &Limits) -> Result<Pro
         .unwrap_or_else(|_| Err(Error::damaged("its decoder gave up in disorder")))
 }
 
+/// Peak memory of [`process`] with the same arguments, in bytes, the source's own included. To be charged to a budget
+/// before the picture is decoded. Reads the headers alone.
+///
+/// # Errors
+/// As [`probe`](super::probe()), judged by these presets.
+pub fn memory_needed(source: &[u8], presets: &[Preset], limits: &Limits) -> Result<u64, Error> {
+    let header = header::read(source, limits)?;
+    let (width, height) = upright(header.width, header.height, header.orientation);
+    let tasks = tasks(width, height, presets);
+    let largest = largest(&tasks, &header, contain(width, height, PREVIEW_EDGE, PREVIEW_EDGE));
+    let needed = tasks_cost(source, &header, &tasks, largest);
+    limits.check_cost(needed)?;
+    Ok(needed)
+}
+
 /// A rendition that is to be made: the place of its preset, its format, its shape.
 struct Task<'a> {
     place: usize,
@@ -115,10 +135,8 @@ fn run(source: &[u8], presets: &[Preset], limits: &Limits) -> Result<Processed, 
     let (width, height) = upright(header.width, header.height, header.orientation);
     let preview = contain(width, height, PREVIEW_EDGE, PREVIEW_EDGE);
     let tasks = tasks(width, height, presets);
-    // The preview is the smallest of all unless there are no other tasks, or only smaller ones.
-    let largest = tasks.iter().map(|task| task.shape.whole).chain([preview.whole]).max().unwrap_or(preview.whole);
-    let largest = upright(largest.0, largest.1, header.orientation);
-    limits.check_cost(cost(source.len(), &header, largest))?;
+    let largest = largest(&tasks, &header, preview);
+    limits.check_cost(tasks_cost(source, &header, &tasks, largest))?;
 
     let mut steps = Steps::default();
     let mut scaler = Scaler::new();
@@ -137,11 +155,28 @@ fn run(source: &[u8], presets: &[Preset], limits: &Limits) -> Result<Processed, 
     let stripped = if decoded.flaw.is_none() { stripped(picture, &header) } else { None };
     let mut rendering = Rendering { source, header: &header, stripped, scaler, steps, pixels };
     let renditions = rendering.render(tasks, (width, height))?;
-    let (thumbhash, dominant_color) = rendering.describe(preview)?;
+    let (thumbhash, dominant_color, perceptual_hash) = rendering.describe(preview)?;
     warnings.extend(decoded.flaw);
     warnings.extend(header.animated.then_some(Warning::AnimationDropped));
     let steps = rendering.steps;
-    Ok(Processed { format: header.format, width, height, thumbhash, dominant_color, warnings, renditions, steps })
+    let format = header.format;
+    Ok(Processed { format, width, height, thumbhash, dominant_color, perceptual_hash, warnings, renditions, steps })
+}
+
+/// The pixels of the whole picture, across and down as stored, from which everything can be made.
+fn largest(tasks: &[Task<'_>], header: &Header, preview: Shape) -> (u32, u32) {
+    // The preview is the smallest of all unless there are no other tasks, or only smaller ones.
+    let largest = tasks.iter().map(|task| task.shape.whole).chain([preview.whole]).max().unwrap_or(preview.whole);
+    upright(largest.0, largest.1, header.orientation)
+}
+
+fn tasks_cost(source: &[u8], header: &Header, tasks: &[Task<'_>], largest: (u32, u32)) -> u64 {
+    let channels = u64::from(header.channels);
+    let encoding = tasks.iter().map(|task| {
+        let piece = if task.shape.view == View::Whole { 0 } else { channels };
+        u64::from(task.shape.width) * u64::from(task.shape.height) * (encoder_bytes(task.format) + piece)
+    });
+    cost(source.len(), header, largest, encoding.max().unwrap_or_default())
 }
 
 /// What there is to make, the largest first, so that each can be made from the one before it.
@@ -152,10 +187,10 @@ fn tasks(width: u32, height: u32, presets: &[Preset]) -> Vec<Task<'_>> {
         .enumerate()
         .map(|(place, (preset, format))| Task { place, preset, format, shape: shape(width, height, preset, format) })
         .collect();
-    // Those of one shape stand together, those that are cut after the whole one of their scale.
+    // Those of one shape stand together, those that are cut or squeezed after the whole one of their scale.
     tasks.sort_by_key(|task| {
-        let Shape { width, height, whole, cut } = task.shape;
-        (std::cmp::Reverse((whole.0, whole.1)), cut, width, height, task.place)
+        let Shape { width, height, whole, view } = task.shape;
+        (std::cmp::Reverse((whole.0, whole.1)), view, width, height, task.place)
     });
     tasks
 }
@@ -185,22 +220,22 @@ impl Rendering<'_> {
         let mut done: Vec<(usize, Rendered)> = Vec::with_capacity(tasks.len());
         // What was encoded last for one shape: presets often ask for the same of a small picture.
         let mut known: Vec<(OutputFormat, Tuning, usize)> = Vec::new();
-        let mut cut: Option<(Shape, Pixels)> = None;
+        let mut piece: Option<Pixels> = None;
         let mut last_shape = None;
         for task in tasks {
             let shape = task.shape;
             if last_shape != Some(shape) {
                 known.clear();
                 last_shape = Some(shape);
-                cut = self.reach(shape)?;
+                piece = self.reach(shape)?;
             }
-            let pixels = cut.as_ref().map_or(&self.pixels, |(_, pixels)| pixels);
+            let pixels = piece.as_ref().unwrap_or(&self.pixels);
             let tuning = Tuning { quality: task.preset.quality, effort: task.preset.effort };
             let same = known.iter().find(|known| (known.0, known.1) == (task.format, tuning)).map(|known| known.2);
             let (format, bytes) = match same {
                 Some(index) => (done[index].1.format, done[index].1.bytes.clone()),
                 None => {
-                    let own_pixels = !shape.cut && shape.whole == full;
+                    let own_pixels = shape.view == View::Whole && shape.whole == full;
                     let stripped = self.stripped.as_deref().filter(|_| own_pixels);
                     let bound = Bound { bytes: self.source.len(), format: self.header.format, stripped };
                     timed(&mut self.steps.encode, || encode_within(pixels, task.format, tuning, &bound))?
@@ -214,21 +249,21 @@ impl Rendering<'_> {
         Ok(done.into_iter().map(|(_, rendered)| rendered).collect())
     }
 
-    /// Makes the picture as small as `shape` allows, and gives the cut piece if it is a piece.
-    fn reach(&mut self, shape: Shape) -> Result<Option<(Shape, Pixels)>, Error> {
+    /// Makes the picture as small as `shape` allows; gives the piece if it does not show the whole of it as it is.
+    fn reach(&mut self, shape: Shape) -> Result<Option<Pixels>, Error> {
         timed(&mut self.steps.resize, || {
-            if shape.cut {
-                return Ok(Some((shape, self.scaler.cut(&self.pixels, shape)?)));
+            if shape.view != View::Whole {
+                return Ok(Some(self.scaler.view(&self.pixels, shape)?));
             }
             self.scaler.reduce(&mut self.pixels, shape.width, shape.height)?;
             Ok(None)
         })
     }
 
-    fn describe(&mut self, preview: Shape) -> Result<(String, String), Error> {
+    fn describe(&mut self, preview: Shape) -> Result<(String, String, u64), Error> {
         timed(&mut self.steps.describe, || {
             self.scaler.reduce(&mut self.pixels, preview.width, preview.height)?;
-            Ok((thumbhash(&self.pixels), dominant_color(&self.pixels)))
+            Ok((thumbhash(&self.pixels), dominant_color(&self.pixels), perceptual_hash(&self.pixels)))
         })
     }
 }

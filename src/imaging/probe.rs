@@ -1,11 +1,13 @@
 //! What a picture is and what it will cost, without decoding it.
 
+use super::encode::{LOSSLESS_BYTES, encoder_bytes};
 use super::error::Error;
 use super::geometry::contain;
 use super::header::{self, Header};
 use super::limits::Limits;
 use super::orient::upright;
-use super::smaller::{LOSSLESS_BYTES, most_lossless_pixels};
+use super::preset::OutputFormat;
+use super::smaller::most_lossless_pixels;
 use super::sniff::SourceFormat;
 
 /// What the headers of a picture say.
@@ -19,8 +21,8 @@ pub struct Probe {
     pub height: u32,
     /// EXIF orientation as stored, 1 to 8; 1 is upright.
     pub orientation: u8,
-    /// Peak memory of [`process`](super::process) with renditions up to 2,048 pixels a side, the source's own bytes
-    /// included. To be charged to a budget before the picture is decoded.
+    /// Peak memory of [`process`](super::process) with JPEG and lossy WebP renditions up to 2,048 pixels a side, the
+    /// source's own bytes included. [`memory_needed`](super::memory_needed()) says it for any presets.
     pub cost_bytes: u64,
     /// Whether there are more frames than the first, which alone is read.
     pub animated: bool,
@@ -30,9 +32,6 @@ pub struct Probe {
 
 /// The side of the renditions that [`Probe::cost_bytes`] allows for.
 const USUAL_SIDE: u32 = 2_048;
-
-/// Bytes a pixel that encoding takes beyond the pixels: planes or coefficients of 4:2:0, a copy on white, the output.
-const ENCODER_BYTES: u64 = 7;
 
 /// What is taken whatever the size: tables, buffers, the small renditions.
 const BASE_BYTES: u64 = 8 << 20;
@@ -44,7 +43,8 @@ const BASE_BYTES: u64 = 8 << 20;
 pub fn probe(source: &[u8], limits: &Limits) -> Result<Probe, Error> {
     let header = header::read(source, limits)?;
     let usual = contain(header.width, header.height, USUAL_SIDE, USUAL_SIDE);
-    let cost_bytes = cost(source.len(), &header, (usual.width, usual.height));
+    let encoding = u64::from(usual.width) * u64::from(usual.height) * encoder_bytes(OutputFormat::Webp);
+    let cost_bytes = cost(source.len(), &header, (usual.width, usual.height), encoding);
     limits.check_cost(cost_bytes)?;
     let (width, height) = upright(header.width, header.height, header.orientation);
     Ok(Probe {
@@ -58,8 +58,9 @@ pub fn probe(source: &[u8], limits: &Limits) -> Result<Probe, Error> {
     })
 }
 
-/// Peak memory of a picture whose largest rendition is cut from `largest` pixels, across and down as stored.
-pub(super) fn cost(source_bytes: usize, header: &Header, largest: (u32, u32)) -> u64 {
+/// Peak memory of a picture whose largest rendition is made from `largest` pixels, across and down as stored, and where
+/// no encoder takes more than `encoding` bytes beyond those.
+pub(super) fn cost(source_bytes: usize, header: &Header, largest: (u32, u32), encoding: u64) -> u64 {
     let channels = u64::from(header.channels);
     let decoded = header.pixels() * channels;
     let largest_pixels = u64::from(largest.0) * u64::from(largest.1);
@@ -73,7 +74,7 @@ pub(super) fn cost(source_bytes: usize, header: &Header, largest: (u32, u32)) ->
     };
     // Colours and orientation each make one copy, then the encoders run; the decoded picture is gone by then unless
     // it is the largest rendition itself.
-    let finishing = largest_pixels * (2 * channels).max(channels + ENCODER_BYTES);
+    let finishing = largest_pixels * channels + encoding.max(largest_pixels * channels);
     let lossless = largest_pixels.min(most_lossless_pixels(header.format)) * LOSSLESS_BYTES;
     source_bytes as u64 + BASE_BYTES + header.decode_bytes.max(decoded + scaling).max(finishing).max(lossless)
 }

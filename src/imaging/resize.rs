@@ -5,8 +5,9 @@ use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::error::Error;
-use super::geometry::Shape;
+use super::geometry::{Shape, View};
 use super::pixels::Pixels;
+use super::preset::Focus;
 
 /// Scales pictures, keeping its working memory from one to the next.
 pub(super) struct Scaler {
@@ -28,13 +29,17 @@ impl Scaler {
         Ok(())
     }
 
-    /// The middle of `pixels` in the shape of a rendition that is cut.
-    pub(super) fn cut(&mut self, pixels: &Pixels, shape: Shape) -> Result<Pixels, Error> {
-        let (width, height) = (f64::from(pixels.width), f64::from(pixels.height));
-        let scale = (f64::from(shape.width) / width).max(f64::from(shape.height) / height);
-        let (across, down) =
-            ((f64::from(shape.width) / scale).min(width), (f64::from(shape.height) / scale).min(height));
-        let options = ResizeOptions::new().crop((width - across) / 2.0, (height - down) / 2.0, across, down);
+    /// A rendition of this shape from the whole upright picture, which it leaves as it is.
+    ///
+    /// Memory: as [`Scaler::reduce`].
+    pub(super) fn view(&mut self, pixels: &Pixels, shape: Shape) -> Result<Pixels, Error> {
+        let options = match shape.view {
+            View::Whole | View::Squeezed => ResizeOptions::new(),
+            View::Cut(focus) => {
+                let (left, top, across, down) = window((pixels.width, pixels.height), shape, focus);
+                ResizeOptions::new().crop(left, top, across, down)
+            }
+        };
         self.resize(pixels, shape.width, shape.height, options)
     }
 
@@ -49,9 +54,58 @@ impl Scaler {
     }
 }
 
+/// The piece of a picture of `size` that a cut rendition shows: left, top, width and height in the picture's pixels.
+/// Where the picture is as small as it may be, it is whole pixels, which are copied.
+fn window(size: (u32, u32), shape: Shape, focus: Focus) -> (f64, f64, f64, f64) {
+    let (width, height) = (f64::from(size.0), f64::from(size.1));
+    let scale = (f64::from(shape.width) / width).max(f64::from(shape.height) / height);
+    let (across, down) = ((f64::from(shape.width) / scale).min(width), (f64::from(shape.height) / scale).min(height));
+    let (focus_across, focus_down) = focus.shares();
+    let start = |whole: f64, piece: f64, share: f64| (share * whole - piece / 2.0).clamp(0.0, whole - piece);
+    if size == shape.whole {
+        let (across, down) = (f64::from(shape.width), f64::from(shape.height));
+        return (start(width, across, focus_across).round(), start(height, down, focus_down).round(), across, down);
+    }
+    (start(width, across, focus_across), start(height, down, focus_down), across, down)
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::imaging::geometry::shape;
+    use crate::imaging::preset::{Effort, Fit, OutputFormat, Preset, Size};
+
+    proptest! {
+        #[test]
+        fn a_cut_lies_inside_the_picture_and_holds_its_focus(
+            width in 1_u32..=5_000, height in 1_u32..=5_000, across in 1_u32..=5_000, down in 1_u32..=5_000,
+            focus in (0_u16..=1000, 0_u16..=1000), larger in 1_u32..=3,
+        ) {
+            let focus = Focus::from_thousandths(focus.0, focus.1).expect("at most 1000");
+            let preset = Preset {
+                name: "cut".to_owned(),
+                size: Size::Box { width: across, height: down },
+                fit: Fit::Cover(focus),
+                formats: vec![OutputFormat::Png],
+                quality: 80,
+                effort: Effort::Balanced,
+            };
+            let shape = shape(width, height, &preset, OutputFormat::Png);
+            let (whole_width, whole_height) = (shape.whole.0 * larger, shape.whole.1 * larger);
+            let (left, top, piece_width, piece_height) = window((whole_width, whole_height), shape, focus);
+            let (right, bottom) = (left + piece_width, top + piece_height);
+            let slack = 1e-6;
+            prop_assert!(left >= 0.0 && top >= 0.0);
+            prop_assert!(right <= f64::from(whole_width) + slack && bottom <= f64::from(whole_height) + slack);
+            let (share_across, share_down) = focus.shares();
+            let (x, y) = (share_across * f64::from(whole_width), share_down * f64::from(whole_height));
+            // Half a pixel for the rounding to whole pixels.
+            prop_assert!(left - 0.5 - slack <= x && x <= right + 0.5 + slack);
+            prop_assert!(top - 0.5 - slack <= y && y <= bottom + 0.5 + slack);
+        }
+    }
 
     #[test]
     fn what_is_hidden_under_transparent_pixels_does_not_darken_the_edge() {

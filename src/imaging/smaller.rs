@@ -1,9 +1,9 @@
 //! Sees to it that no rendition has more bytes than the file it was made from.
 
-use super::encode::{Tuning, encode, encode_lossless};
+use super::encode::{Tuning, encode};
 use super::error::Error;
 use super::pixels::Pixels;
-use super::preset::OutputFormat;
+use super::preset::{Effort, OutputFormat};
 use super::sniff::SourceFormat;
 
 /// The format of a rendition: the one that was asked for, or the source's own where nothing else was small enough.
@@ -16,7 +16,7 @@ pub enum RenditionFormat {
 }
 
 impl RenditionFormat {
-    /// The name in answers: `jpeg`, `webp`, `png`, `gif`.
+    /// The name in answers: `jpeg`, `webp`, `png`, `avif`, `gif`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Output(format) => format.as_str(),
@@ -51,12 +51,22 @@ pub(super) struct Bound<'a> {
     pub stripped: Option<&'a [u8]>,
 }
 
-/// Qualities that are tried in turn until the outcome is small enough; the last four only where nothing else is.
-const LOWER: [u8; 4] = [70, 60, 50, 40];
-const LOWEST: [u8; 4] = [30, 20, 10, 5];
+/// Qualities that a rendition may fall to, each with the bytes that a lossy format has there, in hundredths of those at
+/// 80 (means of JPEG and WebP over photographs; a first guess, for every outcome is measured).
+const QUALITIES: [(u8, u64); 11] =
+    [(95, 230), (90, 155), (80, 100), (70, 78), (60, 66), (50, 58), (40, 50), (30, 42), (20, 32), (10, 20), (5, 13)];
 
-/// Without loss only so many pixels of a `source` of this format are encoded, for it takes about a second and
-/// [`LOSSLESS_BYTES`] a pixel. A photograph that came with losses never gets smaller without, save for a very small one.
+/// Where the stripped source can stand in, no more pixels than these are encoded a second time: it shows the very
+/// picture, within the bytes, at no cost.
+const fn most_retried_pixels(format: OutputFormat) -> u64 {
+    match format {
+        OutputFormat::Avif => 1 << 20,
+        _ => 4 << 20,
+    }
+}
+
+/// Without being asked for, only so many pixels of a `source` of this format are encoded without loss, for it takes about
+/// a second and [`LOSSLESS_BYTES`](super::encode::LOSSLESS_BYTES) a pixel. A photograph that came with losses never gets smaller without, save for a very small one.
 pub(super) const fn most_lossless_pixels(source: SourceFormat) -> u64 {
     match source {
         SourceFormat::Jpeg => 1 << 16,
@@ -64,64 +74,110 @@ pub(super) const fn most_lossless_pixels(source: SourceFormat) -> u64 {
     }
 }
 
-/// Peak memory of lossless encoding, in bytes a pixel (libwebp's, which takes more than PNG's; measured 25).
-pub(super) const LOSSLESS_BYTES: u64 = 32;
-
 type Encoded = (RenditionFormat, Vec<u8>);
 
 /// Encodes `pixels`, no larger than the source: as `tuning` says if that is small enough, else as the smallest of a lower
-/// quality, a lossless form and the stripped source. If not one of them is small enough, as the smallest of all.
+/// quality, a lossless form and the stripped source. A format without loss keeps its losses off as long as anything does.
+/// If not one form is small enough, it is the smallest of all.
 pub(super) fn encode_within(
     pixels: &Pixels,
     format: OutputFormat,
     tuning: Tuning,
     bound: &Bound<'_>,
 ) -> Result<Encoded, Error> {
-    let output = RenditionFormat::Output(format);
     let first = encode(pixels, format, tuning)?;
-    if first.len() <= bound.bytes {
-        return Ok((output, first));
+    let first_bytes = first.len();
+    let mut search = Search { pixels, tuning, most: bound.bytes, found: Vec::new() };
+    search.add(RenditionFormat::Output(format), first);
+    if search.is_over() {
+        return search.smallest();
     }
-    let mut found: Vec<Encoded> = vec![(output, first)];
+    let count = u64::from(pixels.width) * u64::from(pixels.height);
     if let Some(stripped) = bound.stripped {
-        found.push((RenditionFormat::Source(bound.format), stripped.to_vec()));
+        search.add(RenditionFormat::Source(bound.format), stripped.to_vec());
+        if search.is_over() && count > most_retried_pixels(format) {
+            return search.smallest();
+        }
     }
-    let lossless = u64::from(pixels.width) * u64::from(pixels.height) <= most_lossless_pixels(bound.format);
-    if lossless && format != OutputFormat::Jpeg {
-        found.push((output, encode_lossless(pixels, format)?));
+    let lossless = count <= most_lossless_pixels(bound.format);
+    match format {
+        OutputFormat::Webp if lossless => search.try_lossless(OutputFormat::WebpLossless, Effort::Balanced)?,
+        OutputFormat::Png if lossless => search.try_lossless(OutputFormat::Png, Effort::Small)?,
+        _ => {}
     }
-    let lossy = format != OutputFormat::Png;
-    if lossy {
-        try_qualities(pixels, format, &LOWER, tuning, bound.bytes, &mut found)?;
-    }
-    if lossy && found.iter().all(|(_, bytes)| bytes.len() > bound.bytes) {
-        try_qualities(pixels, format, &LOWEST, tuning, bound.bytes, &mut found)?;
+    if !format.is_lossless() {
+        search.try_lower(format, first_bytes)?;
     }
     // Below some 600 bytes a JPEG is all header, and a PNG of few colours is larger than one with a palette.
-    for other in [OutputFormat::Png, OutputFormat::Webp] {
-        if lossless && found.iter().all(|(_, bytes)| bytes.len() > bound.bytes) {
-            found.push((RenditionFormat::Output(other), encode_lossless(pixels, other)?));
+    for other in [OutputFormat::Png, OutputFormat::WebpLossless] {
+        if lossless && !search.is_over() {
+            search.try_lossless(other, Effort::Small)?;
         }
     }
-    found.into_iter().min_by_key(|(_, bytes)| bytes.len()).ok_or_else(|| Error::Internal("nothing was encoded".into()))
+    if format.is_lossless() && !search.is_over() {
+        let best = encode(pixels, OutputFormat::Webp, Tuning { quality: QUALITIES[0].0, ..tuning })?;
+        let bytes = best.len();
+        search.add(RenditionFormat::Output(OutputFormat::Webp), best);
+        if !search.is_over() {
+            search.tuning.quality = QUALITIES[0].0;
+            search.try_lower(OutputFormat::Webp, bytes)?;
+        }
+    }
+    search.smallest()
 }
 
-/// Adds the outcome of the first of `qualities` that is small enough, or of the last.
-fn try_qualities(
-    pixels: &Pixels,
-    format: OutputFormat,
-    qualities: &[u8],
-    asked_for: Tuning,
+/// The forms of a rendition that were tried so far.
+struct Search<'a> {
+    pixels: &'a Pixels,
+    tuning: Tuning,
+    /// Bytes that are small enough.
     most: usize,
-    found: &mut Vec<Encoded>,
-) -> Result<(), Error> {
-    for quality in qualities.iter().filter(|quality| **quality < asked_for.quality) {
-        let bytes = encode(pixels, format, Tuning { quality: *quality, ..asked_for })?;
-        let small_enough = bytes.len() <= most;
-        found.push((RenditionFormat::Output(format), bytes));
-        if small_enough {
-            break;
-        }
+    found: Vec<Encoded>,
+}
+
+impl Search<'_> {
+    /// Whether one of them is small enough.
+    fn is_over(&self) -> bool {
+        self.found.iter().any(|(_, bytes)| bytes.len() <= self.most)
     }
-    Ok(())
+
+    fn add(&mut self, format: RenditionFormat, bytes: Vec<u8>) {
+        self.found.push((format, bytes));
+    }
+
+    fn smallest(self) -> Result<Encoded, Error> {
+        let smallest = self.found.into_iter().min_by_key(|(_, bytes)| bytes.len());
+        smallest.ok_or_else(|| Error::Internal("nothing was encoded".into()))
+    }
+
+    fn try_lossless(&mut self, format: OutputFormat, effort: Effort) -> Result<(), Error> {
+        let bytes = encode(self.pixels, format, Tuning { effort, ..self.tuning })?;
+        self.add(RenditionFormat::Output(format), bytes);
+        Ok(())
+    }
+
+    /// Adds the outcome of the first lower quality that is small enough, or of the last. `known` is the outcome's bytes
+    /// at the quality that was asked for; it tells from which quality on a try is worth its time.
+    fn try_lower(&mut self, format: OutputFormat, known: usize) -> Result<(), Error> {
+        let asked_for = self.tuning.quality;
+        let share_of = |quality: u8| {
+            QUALITIES
+                .iter()
+                .find(|(step, _)| *step <= quality)
+                .map_or(QUALITIES[QUALITIES.len() - 1].1, |(_, share)| *share)
+        };
+        let now = share_of(asked_for);
+        let expected = |share: u64| known as u64 * share / now;
+        let lower: Vec<_> = QUALITIES.iter().filter(|(quality, _)| *quality < asked_for).collect();
+        let hopeless = lower.iter().take_while(|(_, share)| expected(*share) > self.most as u64).count();
+        for (quality, _) in lower.iter().skip(hopeless.min(lower.len().saturating_sub(1))) {
+            let bytes = encode(self.pixels, format, Tuning { quality: *quality, ..self.tuning })?;
+            let small_enough = bytes.len() <= self.most;
+            self.add(RenditionFormat::Output(format), bytes);
+            if small_enough {
+                break;
+            }
+        }
+        Ok(())
+    }
 }

@@ -2,6 +2,7 @@
 
 pub(super) mod fixtures;
 mod hostile;
+mod renditions;
 
 use image::{DynamicImage, ExtendedColorType, ImageFormat, RgbImage, Rgba, RgbaImage};
 use jpeg_encoder::ColorType;
@@ -246,7 +247,7 @@ fn a_rendition_never_has_more_bytes_than_the_source() {
 fn renditions_stand_in_the_order_of_the_presets_and_formats() {
     let mut presets = vec![
         preset(Size::LongestEdge(50), Fit::Contain, OutputFormat::Png),
-        preset(Size::Box { width: 60, height: 60 }, Fit::Cover, OutputFormat::Jpeg),
+        preset(Size::Box { width: 60, height: 60 }, Fit::Cover(Focus::CENTER), OutputFormat::Jpeg),
         preset(Size::LongestEdge(200), Fit::Contain, OutputFormat::Webp),
     ];
     presets[2].formats.push(OutputFormat::Png);
@@ -268,7 +269,7 @@ fn a_cover_shows_the_middle() {
             _ => [0, 0, 255],
         })
     });
-    let square = preset(Size::Box { width: 50, height: 50 }, Fit::Cover, OutputFormat::Png);
+    let square = preset(Size::Box { width: 50, height: 50 }, Fit::Cover(Focus::CENTER), OutputFormat::Png);
     let pixels = pixels_of(&run(&jpeg(&picture), &[square]).renditions[0]);
     assert_eq!(pixels.dimensions(), (50, 50));
     assert!([(4, 4), (25, 25), (45, 45)].iter().all(|at| is_near(pixels.get_pixel(at.0, at.1), [0, 200, 0], 12)));
@@ -280,6 +281,7 @@ fn the_same_bytes_give_the_same_bytes() {
     let (first, second) = (run(&source, &default_presets()), run(&source, &default_presets()));
     assert_eq!(first.renditions, second.renditions);
     assert_eq!((first.thumbhash, first.dominant_color), (second.thumbhash, second.dominant_color));
+    assert_eq!(first.perceptual_hash, second.perceptual_hash);
 }
 
 #[test]

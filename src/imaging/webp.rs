@@ -8,6 +8,7 @@ use libwebp_sys as lib;
 use super::encode::Tuning;
 use super::error::Error;
 use super::pixels::Pixels;
+use super::preset::Effort;
 
 /// Effort, 0 to 6: 4 is libwebp's own default, 2 takes about half the time at the same size and 0.6 less SSIMULACRA2.
 const METHOD: i32 = 4;
@@ -17,15 +18,21 @@ const METHOD: i32 = 4;
 /// # Errors
 /// [`Error::Internal`] if a side is over 16,383 pixels or memory is short.
 pub(super) fn encode(pixels: &Pixels, tuning: Tuning) -> Result<Vec<u8>, Error> {
-    run(pixels, f32::from(tuning.quality.clamp(1, 100)), false)
+    run(pixels, f32::from(tuning.quality.clamp(1, 100)), METHOD, false)
 }
 
 /// Encodes lossless WebP; colours under fully transparent pixels are not kept.
 ///
 /// # Errors
 /// As [`encode`].
-pub(super) fn encode_lossless(pixels: &Pixels) -> Result<Vec<u8>, Error> {
-    run(pixels, 75.0, true)
+pub(super) fn encode_lossless(pixels: &Pixels, effort: Effort) -> Result<Vec<u8>, Error> {
+    // Without loss, the "quality" too is only how hard the encoder tries.
+    let (tries, method) = match effort {
+        Effort::Fast => (30.0, 1),
+        Effort::Balanced => (75.0, METHOD),
+        Effort::Small => (100.0, 5),
+    };
+    run(pixels, tries, method, true)
 }
 
 /// Frees what libwebp took, whichever way `run` is left.
@@ -44,7 +51,7 @@ impl Drop for Session {
     }
 }
 
-fn run(pixels: &Pixels, quality: f32, lossless: bool) -> Result<Vec<u8>, Error> {
+fn run(pixels: &Pixels, quality: f32, method: i32, lossless: bool) -> Result<Vec<u8>, Error> {
     let fault = |what: &str| Error::Internal(format!("libwebp: {what}").into());
     let stride = pixels.width as usize * pixels.channels();
     if pixels.data.len() != stride * pixels.height as usize {
@@ -61,7 +68,7 @@ fn run(pixels: &Pixels, quality: f32, lossless: bool) -> Result<Vec<u8>, Error> 
         if lib::WebPConfigInitInternal(&mut config, lib::WebPPreset::WEBP_PRESET_DEFAULT, quality, abi) == 0 {
             return Err(fault("another version of it is linked"));
         }
-        config.method = METHOD;
+        config.method = method;
         config.lossless = i32::from(lossless);
         let mut session = Session { picture: zeroed(), writer: zeroed() };
         lib::WebPMemoryWriterInit(&mut session.writer);

@@ -17,7 +17,7 @@ use crate::{
     code::ErrorCode,
     domain::{Content, Facts, Image, ImageSource, JobPayload, Rendition},
     fetch::Fetcher,
-    imaging::{self, Limits, Preset, Probe, Processed, Rendered},
+    imaging::{self, Limits, Preset, Processed, Rendered},
     jobs::{
         Failure,
         budget::{Budget, Charge},
@@ -106,9 +106,9 @@ impl Handler {
         metrics::counter!("pm_image_bytes_in_total").increment(source_bytes);
 
         let began = Instant::now();
-        let (probe, sha256) = self.examine(source.clone()).await?;
+        let (needed, sha256) = self.examine(source.clone(), presets.made.clone()).await?;
         let content = Content { sha256, recipe: self.recipe.to_string() };
-        let turn = self.turn(claimed, catalog, &content, &probe).await?;
+        let turn = self.turn(claimed, catalog, &content, needed).await?;
         steps.wait = began.elapsed();
         let held = match turn {
             Granted::Decode(held) => held,
@@ -132,10 +132,10 @@ impl Handler {
         Ok(Report { outcome, steps, reused: false })
     }
 
-    /// Reads the headers and hashes the bytes, which for a large file takes too long for an async thread.
-    async fn examine(&self, source: Bytes) -> Result<(Probe, String), Failure> {
+    /// The memory that the picture needs, by its headers, and the hash of its bytes, which for a large file takes too long for an async thread.
+    async fn examine(&self, source: Bytes, presets: Vec<Preset>) -> Result<(u64, String), Failure> {
         let limits = self.config.limits.clone();
-        let work = move || Ok((imaging::probe(&source, &limits)?, hex::encode(Sha256::digest(&source))));
+        let work = move || Ok((imaging::memory_needed(&source, &presets, &limits)?, hex::encode(Sha256::digest(&source))));
         tokio::task::spawn_blocking(work)
             .await
             .map_err(|_| Failure::permanent(ErrorCode::Undecodable, "the headers could not be read"))?
@@ -148,13 +148,13 @@ impl Handler {
         claimed: &Claimed,
         catalog: &Catalog,
         content: &Content,
-        probe: &Probe,
+        needed: u64,
     ) -> Result<Granted, Failure> {
         let (mut anew, mut pause) = (false, FIRST_PAUSE);
         loop {
             match catalog.turn(&claimed.job, content, anew).await? {
                 Turn::Decode => {
-                    let held = self.hold(probe).await?;
+                    let held = self.hold(needed).await?;
                     if catalog.begin_decoding(&claimed.job, content).await? {
                         return Ok(Granted::Decode(held));
                     }
@@ -206,10 +206,10 @@ impl Handler {
         self.blobs.read(&key).await?.ok_or_else(gone)
     }
 
-    /// Waits until there is memory and a core for the picture.
-    async fn hold(&self, probe: &Probe) -> Result<Held, Failure> {
-        let charge = self.budget.charge(probe.cost_bytes).await.ok_or_else(|| {
-            let (needed, total) = (probe.cost_bytes >> 20, self.budget.total() >> 20);
+    /// Waits until there are `needed` bytes of memory and a core.
+    async fn hold(&self, needed: u64) -> Result<Held, Failure> {
+        let charge = self.budget.charge(needed).await.ok_or_else(|| {
+            let (needed, total) = (needed >> 20, self.budget.total() >> 20);
             let message = format!("decoding the picture needs {needed} MiB; at most {total} MiB are spent");
             Failure::permanent(ErrorCode::TooComplex, message)
         })?;
@@ -273,7 +273,7 @@ fn facts_of(processed: &Processed, source_bytes: u64) -> Facts {
         bytes: source_bytes,
         thumbhash: processed.thumbhash.clone(),
         dominant_color: processed.dominant_color.clone(),
-        perceptual_hash: None,
+        perceptual_hash: Some(format!("{:016x}", processed.perceptual_hash)),
     }
 }
 
