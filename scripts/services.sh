@@ -87,6 +87,16 @@ need_compiler() {
   fi
 }
 
+# libjpeg's fast code, which the imaging tests are run with as well, is written for this assembler.
+need_assembler() {
+  if has nasm; then return; fi
+  if can_install; then
+    install nasm
+  else
+    missing+=("the assembler nasm (Debian: apt-get install nasm)")
+  fi
+}
+
 # The newest cluster that is meant for the usual port: version and name.
 cluster() {
   has pg_lsclusters || return 0

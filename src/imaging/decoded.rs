@@ -3,6 +3,17 @@
 use super::pixels::Pixels;
 use super::warning::Warning;
 
+/// What stands, as grey, for whatever a cut-off file no longer has.
+pub(super) const MISSING: u8 = 0x80;
+
+/// Of a cut-off file at least one sample in so many must be there for the rest to be worth showing.
+const LEAST_SHARE: usize = 32;
+
+/// Whether enough of `data` is not [`MISSING`].
+pub(super) fn is_worth_showing(data: &[u8]) -> bool {
+    data.iter().filter(|byte| **byte != MISSING).count() >= data.len() / LEAST_SHARE
+}
+
 /// Pixels in the orientation and the colours of the file, and what is wrong with them, if anything.
 pub(super) struct Decoded {
     pub pixels: Pixels,

@@ -51,13 +51,18 @@ impl Limits {
 
     /// Refuses more scans than the picture's size allows: work is scans times pixels.
     pub(super) fn check_scans(&self, found: u32, width: u32, height: u32) -> Result<(), Error> {
-        let pixels = (u64::from(width) * u64::from(height)).max(1);
-        let by_work = (self.max_pixels * SCANS_AT_FULL_SIZE / pixels).max(1);
-        let limit = u64::from(self.max_scans).min(by_work) as u32;
+        let limit = self.most_scans(width, height);
         if found > limit {
             return Err(Error::TooComplex(Excess::Scans { found, limit }));
         }
         Ok(())
+    }
+
+    /// Scans that a picture of so many pixels may have.
+    pub(super) fn most_scans(&self, width: u32, height: u32) -> u32 {
+        let pixels = (u64::from(width) * u64::from(height)).max(1);
+        let by_work = (self.max_pixels * SCANS_AT_FULL_SIZE / pixels).max(1);
+        u64::from(self.max_scans).min(by_work) as u32
     }
 
     /// Refuses a colour profile of more than `max_metadata` bytes.

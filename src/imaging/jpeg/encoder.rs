@@ -2,14 +2,13 @@
 
 use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
 
+use super::FULL_COLOUR_EDGE;
 use crate::imaging::encode::Tuning;
 use crate::imaging::error::Error;
 use crate::imaging::pixels::Pixels;
+use crate::imaging::preset::Effort;
 
-/// Up to this longer side colours keep their full resolution: at 160 px it lifts SSIMULACRA2 from 61 to 70.
-const FULL_COLOUR_EDGE: u32 = 256;
-
-/// Encodes a baseline JPEG with optimised Huffman tables and no metadata; transparency is laid on white.
+/// Encodes a JPEG without metadata, progressive if it is to be small and baseline else; transparency is laid on white.
 ///
 /// # Errors
 /// [`Error::Internal`] if a side is over 65,535 pixels.
@@ -27,7 +26,8 @@ pub(in crate::imaging) fn encode(pixels: &Pixels, tuning: Tuning) -> Result<Vec<
     let (width, height) = (side(pixels.width)?, side(pixels.height)?);
     let mut bytes = Vec::with_capacity(pixels.data.len() / 16);
     let mut encoder = Encoder::new(&mut bytes, tuning.quality.clamp(1, 100));
-    encoder.set_optimized_huffman_tables(true);
+    encoder.set_optimized_huffman_tables(tuning.effort != Effort::Fast);
+    encoder.set_progressive(tuning.effort == Effort::Small);
     encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
     let small = pixels.width.max(pixels.height) <= FULL_COLOUR_EDGE;
     encoder.set_sampling_factor(if small { SamplingFactor::F_1_1 } else { SamplingFactor::F_2_2 });

@@ -1,35 +1,44 @@
-//! Pixels to WebP, by libwebp: the one file that calls C, and it hands it nothing but our own pixels.
+//! Pixels to WebP, by libwebp.
 #![allow(unsafe_code)]
 
 use std::mem::zeroed;
 
 use libwebp_sys as lib;
 
-use super::encode::Tuning;
-use super::error::Error;
-use super::pixels::Pixels;
-use super::preset::Effort;
+use crate::imaging::encode::Tuning;
+use crate::imaging::error::Error;
+use crate::imaging::pixels::Pixels;
+use crate::imaging::preset::Effort;
 
-/// Effort, 0 to 6: 4 is libwebp's own default, 2 takes about half the time at the same size and 0.6 less SSIMULACRA2.
-const METHOD: i32 = 4;
+/// libwebp's own default of 0 to 6.
+const USUAL_METHOD: i32 = 4;
+
+/// libwebp's method: 2 takes about half the time of 4 at the same size and 0.6 less SSIMULACRA2.
+const fn method(effort: Effort) -> i32 {
+    match effort {
+        Effort::Fast => 2,
+        Effort::Balanced => USUAL_METHOD,
+        Effort::Small => 6,
+    }
+}
 
 /// Encodes lossy WebP at `quality` 1 to 100, alpha included, without metadata.
 ///
 /// # Errors
 /// [`Error::Internal`] if a side is over 16,383 pixels or memory is short.
-pub(super) fn encode(pixels: &Pixels, tuning: Tuning) -> Result<Vec<u8>, Error> {
-    run(pixels, f32::from(tuning.quality.clamp(1, 100)), METHOD, false)
+pub(in crate::imaging) fn encode(pixels: &Pixels, tuning: Tuning) -> Result<Vec<u8>, Error> {
+    run(pixels, f32::from(tuning.quality.clamp(1, 100)), method(tuning.effort), false)
 }
 
 /// Encodes lossless WebP; colours under fully transparent pixels are not kept.
 ///
 /// # Errors
 /// As [`encode`].
-pub(super) fn encode_lossless(pixels: &Pixels, effort: Effort) -> Result<Vec<u8>, Error> {
+pub(in crate::imaging) fn encode_lossless(pixels: &Pixels, effort: Effort) -> Result<Vec<u8>, Error> {
     // Without loss, the "quality" too is only how hard the encoder tries.
     let (tries, method) = match effort {
         Effort::Fast => (30.0, 1),
-        Effort::Balanced => (75.0, METHOD),
+        Effort::Balanced => (75.0, USUAL_METHOD),
         Effort::Small => (100.0, 5),
     };
     run(pixels, tries, method, true)

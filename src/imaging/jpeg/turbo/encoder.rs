@@ -1,0 +1,30 @@
+//! Pixels to JPEG, by libjpeg.
+
+use super::libjpeg::{Coding, Writing, compress};
+use crate::imaging::encode::Tuning;
+use crate::imaging::error::Error;
+use crate::imaging::jpeg::FULL_COLOUR_EDGE;
+use crate::imaging::pixels::Pixels;
+use crate::imaging::preset::Effort;
+
+/// Encodes a JPEG without metadata, progressive if it is to be small and baseline else; transparency is laid on white.
+///
+/// # Errors
+/// [`Error::Internal`] if a side is over 65,500 pixels.
+pub(in crate::imaging) fn encode(pixels: &Pixels, tuning: Tuning) -> Result<Vec<u8>, Error> {
+    let flat;
+    let pixels = if pixels.alpha {
+        flat = pixels.on_white();
+        &flat
+    } else {
+        pixels
+    };
+    let coding = match tuning.effort {
+        Effort::Fast => Coding::Plain,
+        Effort::Balanced => Coding::Optimised,
+        Effort::Small => Coding::Smallest,
+    };
+    let half_colour = pixels.width.max(pixels.height) > FULL_COLOUR_EDGE;
+    let writing = Writing { quality: tuning.quality.clamp(1, 100), half_colour, coding };
+    compress(&pixels.data, (pixels.width, pixels.height), &writing)
+}
