@@ -1,90 +1,97 @@
-//! JPEG to pixels, by zune-jpeg: no C code reads a stranger's bytes.
+//! JPEG to pixels: no C code reads a stranger's bytes, and what is to be shown small is decoded small.
 
-use zune_core::colorspace::ColorSpace;
-use zune_core::options::DecoderOptions;
-use zune_jpeg::JpegDecoder;
+use fearless_simd::{Level, Simd, dispatch};
 
-use super::watched::{Watch, Watched};
-use crate::imaging::decoded::{Decoded, Inks, inks_to_light};
+use super::baseline;
+use super::canvas::Canvas;
+use super::entropy::Pass;
+use super::frame::{Frame, Scan};
+use super::planes::Plane;
+use super::progressive::{self, Store};
+use super::scale::block_side;
+use crate::imaging::decoded::Decoded;
 use crate::imaging::error::Error;
-use crate::imaging::header::{Header, jpeg::is_adobe};
+use crate::imaging::header::Header;
 use crate::imaging::limits::Limits;
 use crate::imaging::pixels::Pixels;
 use crate::imaging::warning::Warning;
 
-const END_OF_IMAGE: [u8; 2] = [0xff, 0xd9];
+/// Of a frame at least one block in so many must be there for the rest to be worth showing.
+const LEAST_SHARE: u64 = 32;
 
-/// Decodes `source`; greys come out as colours, inks are turned into light.
-///
-/// A whole file is first read strictly. If that fails it is read leniently, and the outcome is called damaged.
+/// Decodes `source`; greys come out as colours, inks are turned into light. The outcome is the smaller the less of it is
+/// needed: `largest` pixels across and down.
 ///
 /// # Errors
-/// [`Error::Undecodable`] with the decoder's words.
+/// [`Error::Undecodable`] if the file contradicts itself, or if next to no data are there.
 pub(in crate::imaging) fn decode(
     source: &[u8],
     header: &Header,
     limits: &Limits,
-    _largest: (u32, u32),
+    largest: (u32, u32),
 ) -> Result<Decoded, Error> {
-    let space = if header.cmyk { ColorSpace::CMYK } else { ColorSpace::RGB };
-    let lenient = lenient(space, limits);
-    let (outcome, flaw) = if header.truncated {
-        // The decoder gives more of a picture that has an end, so it gets one.
-        let ended = [source, &END_OF_IMAGE].concat();
-        (decode_with(&ended, lenient), Some(Warning::Truncated))
-    } else {
-        match decode_with(source, lenient.set_strict_mode(true)) {
-            Ok(decoded) => (Ok(decoded), None),
-            Err(strictly) if strictly.contains(HARMLESS) => (decode_with(source, lenient), None),
-            Err(_) => (decode_with(source, lenient), Some(Warning::Damaged)),
-        }
+    decode_to(source, header, limits, block_side((header.width, header.height), largest))
+}
+
+/// As [`decode`], with blocks of `block` samples a side: 8, 4, 2 or 1.
+pub(in crate::imaging) fn decode_to(source: &[u8], header: &Header, limits: &Limits, block: u32) -> Result<Decoded, Error> {
+    let frame = Frame::read(source, block)?;
+    limits.check_scans(frame.scans.len() as u32, header.width, header.height)?;
+    let mut passes: Vec<Pass<'_>> = frame.scans.iter().filter(|scan| scan.needed).map(Pass::new).collect();
+    let pixels = dispatch!(Level::new(), simd => read(simd, &frame, &mut passes));
+    if share_of_data(&frame, &passes) < 1.0 / LEAST_SHARE as f64 {
+        return Err(Error::damaged("next to nothing of its pixels is there"));
+    }
+    let nonsense = frame.damaged || passes.iter().any(|pass| pass.flawed || pass.bits.nonsense);
+    // Whether a scan that need not be decoded is whole is not known; if the file has no end, the last one hardly is.
+    let cut_unseen = frame.scans.last().is_some_and(|scan| !scan.needed);
+    let flaw = match header.truncated {
+        true => (nonsense || header.gaps || cut_unseen).then_some(Warning::Truncated),
+        false => (nonsense || header.gaps).then_some(Warning::Damaged),
     };
-    let (mut pixels, rows_made_up) = outcome.map_err(Error::damaged)?;
-    let flaw = flaw.or_else(|| (header.gaps || ends_early(header, rows_made_up)).then_some(Warning::Damaged));
-    if (pixels.width, pixels.height) != (header.width, header.height) {
-        return Err(Error::damaged("its dimensions contradict each other"));
-    }
-    if header.cmyk {
-        inks_to_light(&mut pixels, if is_adobe(source) { Inks::Inverted } else { Inks::Plain });
-    }
     Ok(Decoded { pixels, flaw })
 }
 
-/// The words with which the strict decoder complains about stray bytes that change no pixel.
-const HARMLESS: &str = "Extra bytes between headers";
-
-fn lenient(space: ColorSpace, limits: &Limits) -> DecoderOptions {
-    let side = limits.max_side as usize;
-    DecoderOptions::new_fast()
-        .jpeg_set_out_colorspace(space)
-        .jpeg_set_max_scans(limits.max_scans as usize)
-        .set_max_width(side)
-        .set_max_height(side)
-        .set_strict_mode(false)
-}
-
-/// Whether more rows of blocks were begun after the last byte than its reader can have held back: 128 bits are at most
-/// 64 blocks of two bits each, and no block row of a scan with all components is wider than 32 pixels a block.
-fn ends_early(header: &Header, rows_made_up: u32) -> bool {
-    header.one_scan && rows_made_up > 2 + 64 / header.width.div_ceil(32)
-}
-
-/// The pixels, and how many rows of blocks were begun when there was nothing left to read.
-fn decode_with(source: &[u8], options: DecoderOptions) -> Result<(Pixels, u32), String> {
-    let watch = Watch::default();
-    let polled = watch.clone();
-    let mut decoder = JpegDecoder::new_with_options(Watched::new(source, watch.clone()), options);
-    decoder.set_cancel_interval(1);
-    decoder.set_cancel(move || {
-        polled.row_begins();
-        false
-    });
-    let data = decoder.decode().map_err(|error| error.to_string())?;
-    let info = decoder.info().ok_or("it has no frame")?;
-    let (width, height) = (u32::from(info.width), u32::from(info.height));
-    let alpha = options.jpeg_get_out_colorspace() == ColorSpace::CMYK;
-    if data.len() != width as usize * height as usize * if alpha { 4 } else { 3 } {
-        return Err("its pixels do not fill its frame".to_owned());
+/// Decodes row of units by row of units.
+#[inline(always)]
+fn read<S: Simd>(simd: S, frame: &Frame<'_>, passes: &mut [Pass<'_>]) -> Pixels {
+    let mut planes = Plane::all_of(frame);
+    let mut canvas = Canvas::new(frame, &planes);
+    let mut stores: Vec<Store> = if frame.progressive {
+        frame.components.iter().map(|component| Store::new(component, frame)).collect()
+    } else {
+        Vec::new()
+    };
+    for row in 0..frame.units.1 {
+        for pass in passes.iter_mut() {
+            if frame.progressive {
+                simd.vectorize(#[inline(always)] || progressive::read_row(pass, frame, row, &mut stores));
+            } else {
+                simd.vectorize(#[inline(always)] || baseline::read_row(simd, pass, frame, row, &mut planes));
+            }
+        }
+        for ((store, component), plane) in stores.iter_mut().zip(&frame.components).zip(&mut planes) {
+            simd.vectorize(#[inline(always)] || store.transform(simd, component, plane));
+        }
+        simd.vectorize(#[inline(always)] || canvas.paint(frame, &planes, row));
+        planes.iter_mut().for_each(Plane::carry);
     }
-    Ok((Pixels { width, height, alpha, data }, watch.rows_after_end()))
+    canvas.into_pixels()
+}
+
+/// How much of the frame there are data for, the mean of each block at least: 0 to 1.
+fn share_of_data(frame: &Frame<'_>, passes: &[Pass<'_>]) -> f64 {
+    let of_scan = |pass: &Pass<'_>, scan: &Scan<'_>| match &scan.parts[..] {
+        [only] => {
+            let (across, down) = frame.components[only.component].blocks;
+            pass.units_read as f64 / (across * down) as f64
+        }
+        _ => pass.units_read as f64 / (frame.units.0 * frame.units.1) as f64,
+    };
+    let of_component = |index: usize| {
+        let has = |scan: &Scan<'_>| scan.first == 0 && scan.parts.iter().any(|part| part.component == index);
+        let shares = passes.iter().filter(|pass| has(pass.scan)).map(|pass| of_scan(pass, pass.scan));
+        shares.fold(0.0, f64::max)
+    };
+    (0..frame.components.len()).map(of_component).sum::<f64>() / frame.components.len() as f64
 }

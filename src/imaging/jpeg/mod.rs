@@ -1,9 +1,20 @@
 //! JPEG: one function that decodes and one that encodes, so that another pair can take their place.
 
-mod decoder;
+mod baseline;
+mod bits;
+mod canvas;
+mod colour;
+pub(super) mod decoder;
 mod encoder;
+mod entropy;
+mod frame;
+mod huffman;
+mod idct;
+mod planes;
+mod progressive;
 mod scale;
-mod watched;
+mod tables;
+mod upsample;
 
 pub(super) use decoder::decode;
 pub(super) use encoder::encode;
