@@ -116,7 +116,7 @@ impl Reader<'_> {
         let difference = self.direct.read(bits).value;
         // More than 16 bits make no sense; so many keep the products in their range.
         self.mean = i32::from(self.mean.wrapping_add(difference) as i16);
-        block[0] = self.mean * self.factors[0];
+        block[0] = (self.mean * self.factors[0]) as i16;
         let (mut present, mut number) = (1, 1);
         while number < 64 {
             let coded = self.alternating.read(bits);
@@ -126,7 +126,7 @@ impl Reader<'_> {
                     bits.nonsense = true;
                     break;
                 }
-                block[usize::from(PLACES[number]) & 63] = coded.value * self.factors[number];
+                block[usize::from(PLACES[number]) & 63] = (coded.value * self.factors[number]) as i16;
                 present |= 1 << number;
                 number += 1;
             } else if coded.symbol == 0xf0 {

@@ -1,6 +1,6 @@
 //! JPEG to pixels: no C code reads a stranger's bytes, and what is to be shown small is decoded small.
 
-use fearless_simd::{Level, Simd, dispatch};
+use fearless_simd::{Level, Simd};
 
 use super::baseline;
 use super::canvas::Canvas;
@@ -38,7 +38,7 @@ pub(in crate::imaging) fn decode_to(source: &[u8], header: &Header, limits: &Lim
     let frame = Frame::read(source, block)?;
     limits.check_scans(frame.scans.len() as u32, header.width, header.height)?;
     let mut passes: Vec<Pass<'_>> = frame.scans.iter().filter(|scan| scan.needed).map(Pass::new).collect();
-    let pixels = dispatch!(Level::new(), simd => read(simd, &frame, &mut passes));
+    let pixels = fastest(&frame, &mut passes);
     if share_of_data(&frame, &passes) < 1.0 / LEAST_SHARE as f64 {
         return Err(Error::damaged("next to nothing of its pixels is there"));
     }
@@ -50,6 +50,23 @@ pub(in crate::imaging) fn decode_to(source: &[u8], header: &Header, limits: &Lim
         false => (nonsense || header.gaps).then_some(Warning::Damaged),
     };
     Ok(Decoded { pixels, flaw })
+}
+
+/// Decodes with the widest vectors of the processor; more kinds of them would cost more code than they save time.
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+fn fastest(frame: &Frame<'_>, passes: &mut [Pass<'_>]) -> Pixels {
+    let level = Level::new();
+    match (level.as_avx2(), level.as_sse2()) {
+        (Some(wide), _) => read(wide, frame, passes),
+        (None, Some(narrow)) => read(narrow, frame, passes),
+        (None, None) => unreachable!("x"),
+    }
+}
+
+/// Decodes with the vectors of the processor.
+#[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
+fn fastest(frame: &Frame<'_>, passes: &mut [Pass<'_>]) -> Pixels {
+    fearless_simd::dispatch!(Level::new(), simd => read(simd, frame, passes))
 }
 
 /// Decodes row of units by row of units.

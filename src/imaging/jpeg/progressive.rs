@@ -54,7 +54,7 @@ impl Store {
                 let number = rest.trailing_zeros() as usize;
                 rest &= rest - 1;
                 let coefficient = i32::from(std::mem::take(&mut coefficients[number]));
-                block[usize::from(PLACES[number])] = coefficient * self.factors[number];
+                block[usize::from(PLACES[number])] = (coefficient * self.factors[number]) as i16;
             }
             let target = plane.target(index % self.stride, index / self.stride);
             idct::transform(simd, &block, all, component.side, target);
