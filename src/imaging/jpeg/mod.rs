@@ -1,22 +1,16 @@
 //! JPEG: one function that decodes and one that encodes, by one of two pairs: pure Rust, or libjpeg with the feature
 //! `turbo`.
 
+#[cfg(not(feature = "turbo"))]
+pub(super) mod pure;
 mod scale;
-
-#[cfg(not(feature = "turbo"))]
-mod decoder;
-#[cfg(not(feature = "turbo"))]
-mod encoder;
-#[cfg(not(feature = "turbo"))]
-mod watched;
-
 #[cfg(feature = "turbo")]
 mod turbo;
 
 #[cfg(not(feature = "turbo"))]
-pub(super) use self::{decoder::decode, encoder::encode};
+pub(super) use pure::{decode, encode};
 #[cfg(feature = "turbo")]
-pub(super) use self::turbo::{decode, encode};
+pub(super) use turbo::{decode, encode};
 
 /// The name of the pair that is built in.
 pub(super) const BACKEND: &str = if cfg!(feature = "turbo") { "turbo" } else { "pure" };

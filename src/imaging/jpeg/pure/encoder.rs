@@ -2,7 +2,7 @@
 
 use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
 
-use super::FULL_COLOUR_EDGE;
+use crate::imaging::jpeg::FULL_COLOUR_EDGE;
 use crate::imaging::encode::Tuning;
 use crate::imaging::error::Error;
 use crate::imaging::pixels::Pixels;

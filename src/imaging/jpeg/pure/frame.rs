@@ -1,0 +1,306 @@
+//! What a JPEG consists of: its components with their sizes, and its scans with their tables and data. Nothing is
+//! decoded here.
+
+use std::rc::Rc;
+
+use super::huffman::Table;
+use crate::imaging::jpeg::scale::scaled;
+use super::tables::{Kind, Quantisation, Tables, ZIGZAG};
+use crate::imaging::bytes::{be16, slice};
+use crate::imaging::error::Error;
+use crate::imaging::header::jpeg::{Segments, is_adobe};
+
+/// How the samples of a pixel are to be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Colours {
+    Grey,
+    YCbCr,
+    Rgb,
+    Cmyk,
+    Ycck,
+}
+
+/// A frame with all its scans.
+pub(super) struct Frame<'a> {
+    pub progressive: bool,
+    pub colours: Colours,
+    /// Whether an Adobe marker says that inks are written inverted.
+    pub adobe: bool,
+    /// Pixels of the outcome.
+    pub width: usize,
+    pub height: usize,
+    /// Minimum coded units across and down, when all components are in a scan.
+    pub units: (usize, usize),
+    /// Rows of the outcome in a row of units.
+    pub unit_rows: usize,
+    /// Pixels of a row of the outcome in a unit.
+    unit_across: usize,
+    pub components: Vec<Component>,
+    pub scans: Vec<Scan<'a>>,
+    /// Whether some segment or scan makes no sense.
+    pub damaged: bool,
+}
+
+/// One component of a frame.
+pub(super) struct Component {
+    id: u8,
+    quantisation_slot: u8,
+    /// Blocks across and down in a minimum coded unit.
+    pub across: usize,
+    pub down: usize,
+    /// Blocks across and down that hold pixels; a scan of this component alone has no others.
+    pub blocks: (usize, usize),
+    /// Samples a side into which a block is decoded: 1, 2, 4 or 8.
+    pub side: usize,
+    /// Samples across and down in the outcome, before they are brought to the size of the picture.
+    pub samples: (usize, usize),
+    /// The table in force at the first scan of the component.
+    pub quantisation: Option<Rc<Quantisation>>,
+}
+
+/// One scan: a pass over the blocks of some components.
+pub(super) struct Scan<'a> {
+    pub parts: Vec<Part>,
+    /// The first and the last coefficient in the order of the file.
+    pub first: u32,
+    pub last: u32,
+    /// Whether earlier scans gave the upper bits of the coefficients.
+    pub refines: bool,
+    /// The lowest bit that this scan gives.
+    pub bit: u32,
+    /// Units between two restart markers, or 0.
+    pub interval: u32,
+    pub data: &'a [u8],
+    /// Whether the scan has to be decoded at all for an outcome of the size that is wanted.
+    pub needed: bool,
+}
+
+/// A component of a scan.
+pub(super) struct Part {
+    pub component: usize,
+    pub direct: Option<Rc<Table>>,
+    pub alternating: Option<Rc<Table>>,
+}
+
+/// What is in force between the segments.
+struct Reading<'a> {
+    source: &'a [u8],
+    tables: Tables<'a>,
+    interval: u32,
+    transform: Option<u8>,
+    damaged: bool,
+}
+
+impl<'a> Frame<'a> {
+    /// Reads all segments of `source`. Blocks will be decoded to `block` samples a side.
+    ///
+    /// # Errors
+    /// [`Error::Undecodable`] if there is no frame with a scan.
+    pub(super) fn read(source: &'a [u8], block: u32) -> Result<Self, Error> {
+        let mut reading =
+            Reading { source, tables: Tables::default(), interval: 0, transform: None, damaged: false };
+        let mut frame: Option<Frame<'a>> = None;
+        let mut segments = Segments::new(source).peekable();
+        while let Some(segment) = segments.next() {
+            let body = segment.body;
+            match segment.marker {
+                0xdb => reading.damaged |= !reading.tables.quantise(body),
+                0xc4 => reading.damaged |= !reading.tables.describe(body),
+                0xdd => reading.interval = be16(body, 0).map_or(0, u32::from),
+                0xee if body.starts_with(b"Adobe") => reading.transform = Some(body.get(11).copied().unwrap_or(0)),
+                0xc0..=0xc2 if frame.is_none() => frame = Some(Frame::of_header(segment.marker, body, block)?),
+                0xda => {
+                    let end = segments.peek().map_or(source.len(), |next| next.start);
+                    let frame = frame.as_mut().ok_or_else(|| Error::damaged("its pixels come before its frame"))?;
+                    reading.add_scan(frame, body, segment.end..end);
+                }
+                _ => {}
+            }
+        }
+        let mut frame = frame.ok_or_else(|| Error::damaged("it has no frame"))?;
+        frame.damaged = reading.damaged;
+        frame.colours = frame.colours(reading.transform);
+        frame.adobe = is_adobe(source);
+        frame.find_needed();
+        Ok(frame)
+    }
+
+    /// Reads a frame header (ITU-T T.81, B.2.2), whose figures the header's reader has checked.
+    fn of_header(marker: u8, body: &[u8], block: u32) -> Result<Self, Error> {
+        let short = || Error::damaged("its frame header is too short");
+        let height = u32::from(be16(body, 1).ok_or_else(short)?);
+        let width = u32::from(be16(body, 3).ok_or_else(short)?);
+        let count = usize::from(*body.get(5).ok_or_else(short)?);
+        let specified = slice(body, 6, 3 * count).ok_or_else(short)?;
+        // The sampling factors of a single component have no meaning (T.81, A.2.2).
+        let factors = |part: &[u8]| {
+            if count == 1 { (1, 1) } else { (u32::from(part[1] >> 4), u32::from(part[1] & 15)) }
+        };
+        let all = || specified.chunks_exact(3).map(factors);
+        let most = all().fold((0, 0), |most, factor| (most.0.max(factor.0), most.1.max(factor.1)));
+        if width == 0 || height == 0 || !matches!(count, 1..=4) || all().any(|factor| factor.0.min(factor.1) == 0) {
+            return Err(Error::damaged("its frame makes no sense"));
+        }
+        let units = (width.div_ceil(8 * most.0) as usize, height.div_ceil(8 * most.1) as usize);
+        let component = |part: &[u8]| {
+            let factor = factors(part);
+            let side = larger_side(block, factor, most);
+            let samples =
+                ((width * factor.0).div_ceil(most.0) as usize, (height * factor.1).div_ceil(most.1) as usize);
+            let decoded = |pixels: u32, factor: u32, most: u32| {
+                (u64::from(pixels) * u64::from(factor) * u64::from(side)).div_ceil(8 * u64::from(most)) as usize
+            };
+            Component {
+                id: part[0],
+                quantisation_slot: part[2],
+                across: factor.0 as usize,
+                down: factor.1 as usize,
+                blocks: (samples.0.div_ceil(8), samples.1.div_ceil(8)),
+                side: side as usize,
+                samples: (decoded(width, factor.0, most.0), decoded(height, factor.1, most.1)),
+                quantisation: None,
+            }
+        };
+        Ok(Self {
+            progressive: marker == 0xc2,
+            colours: Colours::Grey,
+            adobe: false,
+            width: scaled(width, block) as usize,
+            height: scaled(height, block) as usize,
+            units,
+            unit_rows: (most.1 * block) as usize,
+            unit_across: (most.0 * block) as usize,
+            components: specified.chunks_exact(3).map(component).collect(),
+            scans: Vec::new(),
+            damaged: false,
+        })
+    }
+
+    /// Pixels across in the outcome of whole units.
+    pub(super) fn unit_width(&self) -> usize {
+        self.units.0 * self.unit_across
+    }
+
+    /// Without a word by Adobe the components' names tell colours that are not transformed.
+    fn colours(&self, transform: Option<u8>) -> Colours {
+        match (&self.components[..], transform) {
+            ([_, _, _], Some(0)) => Colours::Rgb,
+            ([r, g, b], None) if [r.id, g.id, b.id] == *b"RGB" => Colours::Rgb,
+            ([_, _, _], _) => Colours::YCbCr,
+            ([_, _, _, _], Some(2)) => Colours::Ycck,
+            ([_, _, _, _], _) => Colours::Cmyk,
+            _ => Colours::Grey,
+        }
+    }
+
+    /// Marks the scans that matter. Of a progressive frame that is decoded smaller than stored, a scan does not if it has
+    /// no coefficient that is used and no later scan, for which one must know what was zero, stands on it.
+    fn find_needed(&mut self) {
+        if !self.progressive {
+            return;
+        }
+        let mut used: Vec<u64> = self.components.iter().map(|component| corner(component.side)).collect();
+        for scan in self.scans.iter_mut().rev() {
+            let band = band(scan.first, scan.last);
+            scan.needed = scan.parts.iter().any(|part| used[part.component] & band != 0);
+            if scan.needed && scan.refines {
+                scan.parts.iter().for_each(|part| used[part.component] |= band);
+            }
+        }
+    }
+}
+
+impl Component {
+    /// The factors by which coefficients are multiplied, in the order of the file; ones if the file has none.
+    pub(super) fn factors(&self) -> [i32; 64] {
+        self.quantisation.as_deref().map_or([1; 64], |factors| factors.map(i32::from))
+    }
+
+    /// How many coefficients have to be kept, in the order of the file.
+    pub(super) fn kept(&self) -> usize {
+        64 - corner(self.side).leading_zeros() as usize
+    }
+}
+
+impl<'a> Reading<'a> {
+    /// Reads a scan header (T.81, B.2.3); one that makes no sense is left out.
+    fn add_scan(&mut self, frame: &mut Frame<'a>, body: &[u8], data: std::ops::Range<usize>) {
+        let parts = self.parts(frame, body);
+        let count = usize::from(body.first().copied().unwrap_or(0));
+        let (Some(parts), Some(&[first, last, bits])) = (parts, slice(body, 1 + 2 * count, 3)) else {
+            self.damaged = true;
+            return;
+        };
+        let mut scan = Scan {
+            first: 0,
+            last: 63,
+            refines: bits >> 4 != 0,
+            bit: u32::from(bits & 15),
+            parts,
+            interval: self.interval,
+            data: self.source.get(data).unwrap_or_default(),
+            needed: true,
+        };
+        if frame.progressive {
+            (scan.first, scan.last) = (u32::from(first), u32::from(last));
+            let band_is_right = if first == 0 { last == 0 } else { first <= last && last < 64 && scan.parts.len() == 1 };
+            if !band_is_right || scan.bit > 13 {
+                self.damaged = true;
+                return;
+            }
+        }
+        let needs_direct = scan.first == 0 && !(frame.progressive && scan.refines);
+        let lacks = |part: &Part| {
+            (needs_direct && part.direct.is_none()) || (scan.last > 0 && part.alternating.is_none())
+        };
+        if scan.parts.iter().any(lacks) {
+            self.damaged = true;
+            return;
+        }
+        for part in &scan.parts {
+            let component = &mut frame.components[part.component];
+            if component.quantisation.is_none() {
+                component.quantisation = self.tables.quantisation(component.quantisation_slot);
+            }
+        }
+        frame.scans.push(scan);
+    }
+
+    fn parts(&mut self, frame: &Frame<'_>, body: &[u8]) -> Option<Vec<Part>> {
+        let count = usize::from(*body.first()?);
+        let mut parts = Vec::with_capacity(count.min(4));
+        for named in slice(body, 1, 2 * count)?.chunks_exact(2) {
+            let taken = |index: &usize| parts.iter().any(|part: &Part| part.component == *index);
+            let mut numbers = 0..frame.components.len();
+            let component = numbers.find(|index| frame.components[*index].id == named[0] && !taken(index))?;
+            parts.push(Part {
+                component,
+                direct: self.tables.huffman(Kind::Direct, named[1] >> 4),
+                alternating: self.tables.huffman(Kind::Alternating, named[1] & 15),
+            });
+        }
+        (!parts.is_empty()).then_some(parts)
+    }
+}
+
+/// A component with fewer samples than the picture is decoded to larger blocks instead of being enlarged, as far as
+/// these go.
+fn larger_side(block: u32, factor: (u32, u32), most: (u32, u32)) -> u32 {
+    let fits = |side: u32| (most.0 * block).is_multiple_of(factor.0 * side) && (most.1 * block).is_multiple_of(factor.1 * side);
+    let mut side = block;
+    while side < 8 && fits(side * 2) {
+        side *= 2;
+    }
+    side
+}
+
+/// The coefficients, by their number in the file, that make up a block of `side` samples a side.
+fn corner(side: usize) -> u64 {
+    let inside = |place: u8| usize::from(place / 8) < side && usize::from(place % 8) < side;
+    ZIGZAG.iter().enumerate().filter(|(_, place)| inside(**place)).fold(0, |set, (number, _)| set | 1 << number)
+}
+
+/// The coefficients from `first` to `last`, both at most 63.
+pub(super) fn band(first: u32, last: u32) -> u64 {
+    u64::MAX << first & u64::MAX >> (63 - last)
+}
