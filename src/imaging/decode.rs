@@ -2,12 +2,13 @@
 
 use std::io::Cursor;
 
-use image::codecs::{bmp::BmpDecoder, gif::GifDecoder, png::PngDecoder, webp::WebPDecoder};
+use image::codecs::{gif::GifDecoder, png::PngDecoder, webp::WebPDecoder};
 use image::{ColorType, ImageDecoder, ImageError};
 use tiff::ColorType as TiffColour;
 use tiff::decoder::DecodingResult;
 
-use super::decoded::{Decoded, Inks, inks_to_light};
+use super::bmp;
+use super::decoded::{Decoded, Inks, LEAST_SHARE, MISSING, inks_to_light};
 use super::error::Error;
 use super::header::{Header, png, tiff as tiff_header};
 use super::jpeg;
@@ -15,9 +16,6 @@ use super::limits::Limits;
 use super::pixels::{Pixels, Samples};
 use super::sniff::SourceFormat;
 use super::warning::Warning;
-
-/// What the buffers hold before decoding, and so the grey of whatever a cut-off file no longer has.
-const MISSING: u8 = 0x80;
 
 /// Decodes the (first) picture of `source`, which ends where its header says. No more than `largest` pixels across and
 /// down, as stored, are needed of it: formats that can be decoded smaller at less cost may come out smaller than stored.
@@ -34,7 +32,7 @@ pub(super) fn decode(source: &[u8], header: &Header, limits: &Limits, largest: (
         }
         SourceFormat::Webp => read(WebPDecoder::new(Cursor::new(source)), header),
         SourceFormat::Gif => read(bounded(GifDecoder::new(Cursor::new(source)), limits), header),
-        SourceFormat::Bmp => read(BmpDecoder::new(Cursor::new(source)), header),
+        SourceFormat::Bmp => bmp::decode(source, limits),
         SourceFormat::Tiff => read_tiff(source, header, limits),
     }
 }
@@ -87,9 +85,6 @@ fn read<D: ImageDecoder>(decoder: Result<D, ImageError>, header: &Header) -> Res
     };
     Ok(Decoded { pixels, flaw })
 }
-
-/// Of a cut-off file at least one pixel in so many must be there for the rest to be worth showing.
-const LEAST_SHARE: usize = 32;
 
 /// What is wrong with `data`; the decoder's error if it is next to nothing, or if the file is damaged and not cut off.
 fn accept(outcome: Result<(), Error>, header: &Header, data: &[u8]) -> Result<Option<Warning>, Error> {

@@ -3,6 +3,12 @@
 use super::pixels::Pixels;
 use super::warning::Warning;
 
+/// What the buffers hold before decoding, and so the grey of whatever a cut-off file no longer has.
+pub(super) const MISSING: u8 = 0x80;
+
+/// Of a cut-off file at least one pixel in so many must be there for the rest to be worth showing.
+pub(super) const LEAST_SHARE: usize = 32;
+
 /// Pixels in the orientation and the colours of the file, and what is wrong with them, if anything.
 pub(super) struct Decoded {
     pub pixels: Pixels,

@@ -1,6 +1,7 @@
 //! From the bytes of a stranger's picture to renditions that any browser shows: upright, in sRGB, without metadata.
 //! Pure and synchronous: no network, no disk, no clock but for timing, no state between two pictures.
 
+mod bmp;
 mod bytes;
 mod color;
 mod decode;
