@@ -22,6 +22,7 @@ mod resize;
 mod smaller;
 mod sniff;
 mod strip;
+mod tiff;
 mod warning;
 mod webp;
 
