@@ -2,18 +2,18 @@
 
 use std::io::Cursor;
 
-use image::codecs::{bmp::BmpDecoder, gif::GifDecoder, png::PngDecoder};
+use image::codecs::{gif::GifDecoder, png::PngDecoder};
 use image::{ColorType, ImageDecoder, ImageError};
-use tiff::ColorType as TiffColour;
-use tiff::decoder::DecodingResult;
 
-use super::decoded::{Decoded, Inks, MISSING, inks_to_light, is_worth_showing};
+use super::bmp;
+use super::decoded::{Decoded, MISSING, is_worth_showing};
 use super::error::Error;
-use super::header::{Header, png, tiff as tiff_header};
+use super::header::{Header, png};
 use super::jpeg;
 use super::limits::Limits;
 use super::pixels::{Pixels, Samples};
 use super::sniff::SourceFormat;
+use super::tiff;
 use super::warning::Warning;
 use super::webp;
 
@@ -32,8 +32,8 @@ pub(super) fn decode(source: &[u8], header: &Header, limits: &Limits, largest: (
         }
         SourceFormat::Webp => webp::decode(source, header),
         SourceFormat::Gif => read(bounded(GifDecoder::new(Cursor::new(source)), limits), header),
-        SourceFormat::Bmp => read(BmpDecoder::new(Cursor::new(source)), header),
-        SourceFormat::Tiff => read_tiff(source, header, limits),
+        SourceFormat::Bmp => bmp::decode(source, limits),
+        SourceFormat::Tiff => tiff::decode(source, limits),
     }
 }
 
@@ -93,61 +93,4 @@ fn accept(outcome: Result<(), Error>, header: &Header, data: &[u8]) -> Result<Op
         Err(_) if header.truncated && is_worth_showing(data) => Ok(Some(Warning::Truncated)),
         Err(error) => Err(error),
     }
-}
-
-fn read_tiff(source: &[u8], header: &Header, limits: &Limits) -> Result<Decoded, Error> {
-    let mut decoder = tiff_header::open(source, limits)?;
-    let colour = decoder.colortype().map_err(tiff_header::refusal)?;
-    let palette = decoder.get_tag_u16_vec(tiff::tags::Tag::ColorMap);
-    let image = decoder.read_image().map_err(tiff_header::refusal)?;
-    let (width, height) = (header.width, header.height);
-    let samples = match colour {
-        TiffColour::Gray(_) => Samples::Grey,
-        TiffColour::GrayA(_) => Samples::GreyAlpha,
-        TiffColour::RGB(_) => Samples::Colour,
-        _ => Samples::ColourAlpha,
-    };
-    let pixels = match (colour, image) {
-        (TiffColour::Gray(1), DecodingResult::U8(bits)) => unpack_bits(width, height, &bits),
-        (TiffColour::Palette(8), DecodingResult::U8(indices)) => {
-            let palette = palette.map_err(tiff_header::refusal)?;
-            from_palette(width, height, &indices, &palette)
-        }
-        (TiffColour::CMYK(8), DecodingResult::U8(inks)) => {
-            let mut pixels = Pixels { width, height, alpha: true, data: inks };
-            inks_to_light(&mut pixels, Inks::Plain);
-            Ok(pixels)
-        }
-        (_, DecodingResult::U8(data)) => Ok(Pixels::from_8_bit(width, height, samples, data)),
-        (_, DecodingResult::U16(data)) => Ok(Pixels::from_16_bit(width, height, samples, data.into_iter())),
-        _ => Err(Error::unsupported("a TIFF whose samples are not read")),
-    }?;
-    let expected = u64::from(width) * u64::from(height) * pixels.channels() as u64;
-    if pixels.data.len() as u64 != expected {
-        return Err(Error::damaged("it has too few pixels"));
-    }
-    Ok(Decoded { pixels, flaw: None })
-}
-
-fn unpack_bits(width: u32, height: u32, bits: &[u8]) -> Result<Pixels, Error> {
-    let row_bytes = (width as usize).div_ceil(8);
-    if bits.len() < row_bytes * height as usize {
-        return Err(Error::damaged("it has too few pixels"));
-    }
-    let row = |row: &[u8]| {
-        (0..width as usize).map(|x| if row[x / 8] << (x % 8) & 0x80 == 0 { 0 } else { 255 }).collect::<Vec<u8>>()
-    };
-    let greys = bits.chunks_exact(row_bytes).take(height as usize).flat_map(row).collect();
-    Ok(Pixels::from_8_bit(width, height, Samples::Grey, greys))
-}
-
-/// All reds stand first in the palette, then all greens, then all blues, 16 bits each.
-fn from_palette(width: u32, height: u32, indices: &[u8], palette: &[u16]) -> Result<Pixels, Error> {
-    let colours = palette.len() / 3;
-    if colours < 256 {
-        return Err(Error::damaged("its palette is too short"));
-    }
-    let sample = |index: &u8, part: usize| (palette[part * colours + usize::from(*index)] >> 8) as u8;
-    let data = indices.iter().flat_map(|index| [sample(index, 0), sample(index, 1), sample(index, 2)]).collect();
-    Ok(Pixels { width, height, alpha: false, data })
 }

@@ -7,7 +7,7 @@ use super::warning::Warning;
 pub(super) const MISSING: u8 = 0x80;
 
 /// Of a cut-off file at least one sample in so many must be there for the rest to be worth showing.
-const LEAST_SHARE: usize = 32;
+pub(super) const LEAST_SHARE: usize = 32;
 
 /// Whether enough of `data` is not [`MISSING`].
 pub(super) fn is_worth_showing(data: &[u8]) -> bool {

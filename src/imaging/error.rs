@@ -73,6 +73,17 @@ pub enum Excess {
         /// Scans that a picture of this size may have.
         limit: u32,
     },
+    /// Pixels of all tiles of a TIFF, those outside the picture included.
+    #[error("its tiles have {padded} pixels in all, and {limit} is the limit")]
+    Tiles {
+        /// Pixels of all tiles.
+        padded: u64,
+        /// Pixels that all tiles may have.
+        limit: u64,
+    },
+    /// Parts of a TIFF that stand for the same bytes again and again.
+    #[error("its parts repeat the same bytes too often")]
+    Sharing,
     /// The colour profile, unpacked.
     #[error("its colour profile unpacks to more than {} KiB", limit >> 10)]
     Profile {

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "avif")]
 mod avif;
+mod bmp;
 mod bytes;
 mod color;
 mod decode;
@@ -24,6 +25,7 @@ mod resize;
 mod smaller;
 mod sniff;
 mod strip;
+mod tiff;
 mod warning;
 mod webp;
 

@@ -1,35 +1,223 @@
-//! The header of a Windows bitmap: its dimensions, and whether the pixels are all there.
+//! The headers of a Windows or OS/2 bitmap: its dimensions, how its pixels are written, and where its parts stand.
 
 use super::Header;
-use crate::imaging::bytes::{le16, le32};
+use crate::imaging::bytes::{le16, le32, slice};
 use crate::imaging::error::Error;
 use crate::imaging::limits::Limits;
 use crate::imaging::sniff::SourceFormat;
 
-const CORE_HEADER: u32 = 12;
+/// Where the second header begins; its first field is its length, which tells the versions apart.
+const AT: usize = 14;
+const CORE: usize = 12;
+const INFO: usize = 40;
+const WITH_ALPHA_MASK: usize = 56;
+const OS2: usize = 64;
+const V4: usize = 108;
+const V5: usize = 124;
+
+/// How the pixels are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::imaging) enum Coding {
+    /// Indices into the palette, this many bits each: 1, 2, 4 or 8.
+    Indices(u8),
+    /// Blue, green, red, a byte each.
+    Bytes,
+    /// Two or four bytes a pixel, in which masks tell where red, green, blue and alpha are.
+    Masked { bytes: usize, masks: [u32; 4] },
+    /// Runs of indices of 4 or 8 bits.
+    IndexRuns(u8),
+    /// Runs of colours (OS/2).
+    ColourRuns,
+}
+
+/// Everything that decoding needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::imaging) struct Layout {
+    pub width: u32,
+    pub height: u32,
+    /// The first row stored is the highest.
+    pub top_down: bool,
+    pub coding: Coding,
+    /// Where the palette begins, how many colours it has, and how many bytes one takes.
+    pub palette: (usize, usize, usize),
+    /// Where the pixels begin.
+    pub pixels_at: usize,
+    /// Something had to be guessed that changes colours.
+    pub guessed: bool,
+}
 
 /// Reads the headers of a bitmap.
 pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header, Error> {
-    let short = Error::damaged("it ends within its header");
-    let Some((width, height, bits, compression)) = fields(source) else { return Err(short) };
-    limits.check_size(width, height)?;
-    let mut header = Header::new(SourceFormat::Bmp, width, height, source.len());
-    if compression == 0 {
-        // Rows without compression are padded to four bytes, so their length is known.
-        let row = (u64::from(width) * u64::from(bits)).div_ceil(32) * 4;
-        let pixels_at = le32(source, 10).unwrap_or(0);
-        header.truncated = u64::from(pixels_at) + row * u64::from(height) > source.len() as u64;
+    let layout = layout(source, limits)?;
+    let mut header = Header::new(SourceFormat::Bmp, layout.width, layout.height, source.len());
+    let has_alpha = match layout.coding {
+        Coding::Masked { masks, .. } => masks[3] != 0,
+        Coding::IndexRuns(_) | Coding::ColourRuns => true,
+        Coding::Indices(_) | Coding::Bytes => false,
+    };
+    if let Some(row) = layout.row_bytes() {
+        header.truncated = layout.pixels_at as u64 + row as u64 * u64::from(layout.height) > source.len() as u64;
     }
-    header.channels = 4;
-    header.decode_bytes = header.pixels() * 8;
+    header.channels = if has_alpha { 4 } else { 3 };
+    header.decode_bytes = header.pixels() * u64::from(header.channels);
+    read_profile(source, limits, &mut header)?;
     Ok(header)
 }
 
-fn fields(source: &[u8]) -> Option<(u32, u32, u16, u32)> {
-    if le32(source, 14)? == CORE_HEADER {
-        return Some((u32::from(le16(source, 18)?), u32::from(le16(source, 20)?), le16(source, 24)?, 0));
+/// The layout of the bitmap in `source`.
+///
+/// # Errors
+/// Those of the limits; [`Error::UnsupportedFormat`] for pixels that are a file of another format or Huffman codes;
+/// [`Error::Undecodable`] for a header that is cut off or makes no sense.
+pub(in crate::imaging) fn layout(source: &[u8], limits: &Limits) -> Result<Layout, Error> {
+    let short = || Error::damaged("it ends within its header");
+    let fields = Fields::of(source).ok_or_else(short)?;
+    let height = fields.height.unsigned_abs();
+    limits.check_size(fields.width, height)?;
+    let (coding, guessed) = coding(source, &fields)?;
+    // After a header without room for them, masks stand between it and the palette.
+    let masks = match fields.compression {
+        3 if fields.header == INFO => 12,
+        6 if fields.header == INFO => 16,
+        _ => 0,
+    };
+    let palette_at = AT + fields.header + masks;
+    let entry = if fields.header == CORE { 3 } else { 4 };
+    let colours = match coding {
+        Coding::Indices(bits) | Coding::IndexRuns(bits) => colours(&fields, bits, palette_at, entry),
+        _ => 0,
+    };
+    let after_palette = palette_at + colours * entry;
+    // An offset into the headers is nonsense; the pixels then follow what comes before them.
+    let pixels_at = if fields.pixels_at < palette_at { after_palette } else { fields.pixels_at };
+    Ok(Layout {
+        width: fields.width,
+        height,
+        top_down: fields.height < 0,
+        coding,
+        palette: (palette_at, colours, entry),
+        pixels_at,
+        guessed,
+    })
+}
+
+impl Layout {
+    /// Bytes of a row, each padded to four; `None` where rows have no length of their own.
+    pub(in crate::imaging) fn row_bytes(&self) -> Option<usize> {
+        let bits = match self.coding {
+            Coding::Indices(bits) => usize::from(bits),
+            Coding::Bytes => 24,
+            Coding::Masked { bytes, .. } => 8 * bytes,
+            Coding::IndexRuns(_) | Coding::ColourRuns => return None,
+        };
+        Some((self.width as usize * bits).div_ceil(32) * 4)
     }
-    // Negative heights mean rows from the top; negative widths mean nothing and fail as far too large.
-    let height = (le32(source, 22)? as i32).unsigned_abs();
-    Some((le32(source, 18)?, height, le16(source, 28)?, le32(source, 30)?))
+}
+
+/// The fields as they are written; those that a shorter header lacks are zero.
+struct Fields {
+    header: usize,
+    pixels_at: usize,
+    width: u32,
+    height: i32,
+    bits: u16,
+    compression: u32,
+    colours: u32,
+}
+
+impl Fields {
+    fn of(source: &[u8]) -> Option<Self> {
+        let header = le32(source, AT)? as usize;
+        let pixels_at = le32(source, 10)? as usize;
+        if header < 16 {
+            let (width, height) = (u32::from(le16(source, 18)?), i32::from(le16(source, 20)?));
+            return Some(Self {
+                header: CORE,
+                pixels_at,
+                width,
+                height: height & 0xffff,
+                bits: le16(source, 24)?,
+                compression: 0,
+                colours: 0,
+            });
+        }
+        let within = |at: usize| if at + 4 <= header { le32(source, AT + at) } else { Some(0) };
+        Some(Self {
+            header,
+            pixels_at,
+            width: le32(source, 18)?,
+            // Negative heights mean rows from the top; negative widths mean nothing and fail as far too large.
+            height: le32(source, 22)? as i32,
+            bits: le16(source, 28)?,
+            compression: within(16)?,
+            colours: within(32)?,
+        })
+    }
+}
+
+/// How the pixels are written, and whether that had to be guessed.
+fn coding(source: &[u8], fields: &Fields) -> Result<(Coding, bool), Error> {
+    let coding = match (fields.compression, fields.bits) {
+        // The number 3 means Huffman codes and 4 means runs of colours where the header is OS/2's.
+        (3, _) if fields.header == OS2 => return Err(Error::unsupported("a bitmap with Huffman compression")),
+        (4, 24) if fields.header == OS2 => Coding::ColourRuns,
+        (4, _) => return Err(Error::unsupported("a bitmap that wraps a JPEG")),
+        (5, _) => return Err(Error::unsupported("a bitmap that wraps a PNG")),
+        (_, 64) => return Err(Error::unsupported("a bitmap of 64 bits a pixel")),
+        (0, bits @ (1 | 2 | 4 | 8)) => Coding::Indices(bits as u8),
+        (1, 8) => Coding::IndexRuns(8),
+        (2, 4) => Coding::IndexRuns(4),
+        (0 | 3 | 6, 24) => Coding::Bytes,
+        (0 | 3 | 6, 16 | 32) => return masked(source, fields),
+        (compression, bits) => {
+            return Err(Error::damaged(format!("it has {bits} bits a pixel in compression {compression}")));
+        }
+    };
+    Ok((coding, false))
+}
+
+fn masked(source: &[u8], fields: &Fields) -> Result<(Coding, bool), Error> {
+    let short = || Error::damaged("it ends within its header");
+    let mask = |index: usize| le32(source, AT + INFO + 4 * index).ok_or_else(short);
+    let usual = if fields.bits == 16 { [0x7c00, 0x03e0, 0x001f] } else { [0x00ff_0000, 0xff00, 0xff] };
+    let bytes = usize::from(fields.bits / 8);
+    let mut colours = usual;
+    if fields.compression != 0 {
+        colours = [mask(0)?, mask(1)?, mask(2)?];
+    }
+    let has_alpha = fields.header >= WITH_ALPHA_MASK && fields.header != OS2 || fields.compression == 6;
+    let alpha = if has_alpha { mask(3)? } else { 0 };
+    let guessed = colours == [0; 3];
+    let [red, green, blue] = if guessed { usual } else { colours };
+    Ok((Coding::Masked { bytes, masks: [red, green, blue, alpha] }, guessed))
+}
+
+/// How many colours the palette has: as many as are said and as the bits can name, but never into the pixels.
+fn colours(fields: &Fields, bits: u8, at: usize, entry: usize) -> usize {
+    let nameable = 1 << bits;
+    let said = if fields.colours == 0 { nameable } else { (fields.colours as usize).min(nameable) };
+    if fields.pixels_at > at { said.min((fields.pixels_at - at) / entry) } else { said }
+}
+
+/// `MBED` and `LINK` as numbers: what kind of profile version 5 has, where any other kind is no profile.
+const EMBEDDED: u32 = 0x4d42_4544;
+const LINKED: u32 = 0x4c49_4e4b;
+
+fn read_profile(source: &[u8], limits: &Limits, header: &mut Header) -> Result<(), Error> {
+    if le32(source, AT).is_none_or(|size| (size as usize) < V5) {
+        return Ok(());
+    }
+    match le32(source, AT + 56) {
+        Some(EMBEDDED) => {
+            let at = le32(source, AT + V4 + 4).map_or(usize::MAX, |at| AT + at as usize);
+            let bytes = le32(source, AT + V4 + 8).unwrap_or(0);
+            limits.check_profile(u64::from(bytes))?;
+            header.profile = slice(source, at, bytes as usize).filter(|profile| !profile.is_empty()).map(<[u8]>::to_vec);
+            header.profile_broken = header.profile.is_none();
+        }
+        // A file on someone else's disk.
+        Some(LINKED) => header.profile_broken = true,
+        _ => {}
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 
 pub(in crate::imaging) mod bmp;
 mod coverage;
+mod directory;
 pub(in crate::imaging) mod exif;
 pub(in crate::imaging) mod gif;
 pub(in crate::imaging) mod jpeg;

@@ -1,0 +1,162 @@
+//! Run-length codes: 4 and 8 bits an index, and OS/2's runs of colours.
+//!
+//! Pixels that the codes jump over are transparent, which is what browsers show; without alpha, on white.
+
+use super::outcome::Outcome;
+use crate::imaging::decoded::MISSING;
+use crate::imaging::header::bmp::{Coding, Layout};
+use crate::imaging::pixels::Pixels;
+
+/// Decodes runs until their end, or that of the rows or the data.
+pub(super) fn decode(data: &[u8], layout: &Layout, palette: &[[u8; 3]]) -> (Pixels, Outcome) {
+    let mut colours = [[0; 3]; 256];
+    colours[..palette.len()].copy_from_slice(palette);
+    let (width, height) = (layout.width as usize, layout.height as usize);
+    let canvas = Canvas { width, height, top_down: layout.top_down, x: 0, y: 0, data: vec![0; width * height * 4] };
+    let mut reader = Reader { data, at: 0, coding: layout.coding, colours, known: palette.len(), canvas, damaged: false };
+    let is_whole = reader.run().is_some() || reader.canvas.y >= height;
+    let Reader { mut canvas, damaged, .. } = reader;
+    let pixels = if is_whole { width * height } else { canvas.grey_from_here() };
+    let data = canvas.data;
+    (Pixels { width: layout.width, height: layout.height, alpha: true, data }, Outcome { pixels, damaged })
+}
+
+/// The picture and the place where the next pixel goes; the rows are counted as they are stored.
+struct Canvas {
+    width: usize,
+    height: usize,
+    top_down: bool,
+    x: usize,
+    y: usize,
+    data: Vec<u8>,
+}
+
+impl Canvas {
+    fn row(&self, y: usize) -> usize {
+        if self.top_down { y } else { self.height - 1 - y }
+    }
+
+    /// Sets one pixel; `false` if it lies outside.
+    fn put(&mut self, colour: [u8; 3]) -> bool {
+        if self.x >= self.width || self.y >= self.height {
+            return false;
+        }
+        let at = (self.row(self.y) * self.width + self.x) * 4;
+        self.data[at..at + 3].copy_from_slice(&colour);
+        self.data[at + 3] = 255;
+        self.x += 1;
+        true
+    }
+
+    /// Makes everything that was still to come grey, and gives how many pixels came before.
+    fn grey_from_here(&mut self) -> usize {
+        let before = self.y * self.width + self.x.min(self.width);
+        for place in before..self.width * self.height {
+            let at = (self.row(place / self.width) * self.width + place % self.width) * 4;
+            self.data[at..at + 4].copy_from_slice(&[MISSING, MISSING, MISSING, 255]);
+        }
+        before
+    }
+}
+
+struct Reader<'a> {
+    data: &'a [u8],
+    at: usize,
+    coding: Coding,
+    colours: [[u8; 3]; 256],
+    /// Colours that the palette really has.
+    known: usize,
+    canvas: Canvas,
+    damaged: bool,
+}
+
+impl Reader<'_> {
+    /// Reads codes up to their end; `None` if the data end before.
+    fn run(&mut self) -> Option<()> {
+        while self.canvas.y < self.canvas.height {
+            let count = usize::from(self.byte()?);
+            if count > 0 {
+                self.repeated(count)?;
+                continue;
+            }
+            match self.byte()? {
+                0 => (self.canvas.x, self.canvas.y) = (0, self.canvas.y + 1),
+                1 => return Some(()),
+                2 => {
+                    self.canvas.x += usize::from(self.byte()?);
+                    self.canvas.y += usize::from(self.byte()?);
+                }
+                count => self.literal(usize::from(count))?,
+            }
+        }
+        Some(())
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        let byte = *self.data.get(self.at)?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn colour(&mut self) -> Option<[u8; 3]> {
+        let [blue, green, red] = [self.byte()?, self.byte()?, self.byte()?];
+        Some([red, green, blue])
+    }
+
+    fn put_index(&mut self, index: u8) {
+        self.damaged |= usize::from(index) >= self.known;
+        let colour = self.colours[usize::from(index)];
+        self.put(colour);
+    }
+
+    fn put(&mut self, colour: [u8; 3]) {
+        self.damaged |= !self.canvas.put(colour);
+    }
+
+    /// One colour again and again; of four bits, two colours in turn.
+    fn repeated(&mut self, count: usize) -> Option<()> {
+        match self.coding {
+            Coding::ColourRuns => {
+                let colour = self.colour()?;
+                (0..count).for_each(|_| self.put(colour));
+            }
+            Coding::IndexRuns(4) => {
+                let both = self.byte()?;
+                (0..count).for_each(|place| self.put_index(if place % 2 == 0 { both >> 4 } else { both & 15 }));
+            }
+            _ => {
+                let index = self.byte()?;
+                (0..count).for_each(|_| self.put_index(index));
+            }
+        }
+        Some(())
+    }
+
+    /// Colours one after the other, filled up to an even number of bytes.
+    fn literal(&mut self, count: usize) -> Option<()> {
+        let start = self.at;
+        match self.coding {
+            Coding::ColourRuns => {
+                for _ in 0..count {
+                    let colour = self.colour()?;
+                    self.put(colour);
+                }
+            }
+            Coding::IndexRuns(4) => {
+                let mut both = 0;
+                for place in 0..count {
+                    both = if place % 2 == 0 { self.byte()? } else { both << 4 };
+                    self.put_index(both >> 4);
+                }
+            }
+            _ => {
+                for _ in 0..count {
+                    let index = self.byte()?;
+                    self.put_index(index);
+                }
+            }
+        }
+        self.at += (self.at - start) % 2;
+        Some(())
+    }
+}
