@@ -192,7 +192,7 @@ impl<'a> Iterator for Segments<'a> {
     fn next(&mut self) -> Option<Segment<'a>> {
         loop {
             // Between segments there should be nothing; after a scan's header there is its data. Either is passed over.
-            let skipped = self.source.get(self.at..)?.iter().position(|byte| *byte == 0xff)?;
+            let skipped = first_marker_byte(self.source.get(self.at..)?)?;
             let start = self.at + skipped;
             let marker = *self.source.get(start + 1)?;
             match marker {
@@ -212,4 +212,11 @@ impl<'a> Iterator for Segments<'a> {
             }
         }
     }
+}
+
+/// Where the first byte of 0xff is. Whole chunks without one are passed over: most of a file is data of scans.
+fn first_marker_byte(bytes: &[u8]) -> Option<usize> {
+    let has_none = |chunk: &&[u8; 32]| !chunk.iter().fold(false, |found, byte| found | (*byte == 0xff));
+    let passed = 32 * bytes.as_chunks::<32>().0.iter().take_while(has_none).count();
+    Some(passed + bytes[passed..].iter().position(|byte| *byte == 0xff)?)
 }

@@ -90,7 +90,7 @@ fn read<S: Simd>(simd: S, frame: &Frame<'_>, passes: &mut [Pass<'_>]) -> Pixels 
         for ((store, component), plane) in stores.iter_mut().zip(&frame.components).zip(&mut planes) {
             simd.vectorize(#[inline(always)] || store.transform(simd, component, plane));
         }
-        simd.vectorize(#[inline(always)] || canvas.paint(frame, &planes, row));
+        simd.vectorize(#[inline(always)] || canvas.paint(simd, frame, &planes, row));
         planes.iter_mut().for_each(Plane::carry);
     }
     canvas.into_pixels()

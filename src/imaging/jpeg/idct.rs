@@ -57,10 +57,14 @@ impl Target<'_> {
         self.rows[from..from + N].copy_from_slice(&samples);
     }
 
+    #[inline(always)]
     fn fill(&mut self, side: usize, sample: u8) {
-        for row in 0..side {
-            let from = row * self.stride + self.left;
-            self.rows[from..from + side].fill(sample);
+        // Rows of a known length are written without a call.
+        match side {
+            8 => (0..8).for_each(|row| self.put(row, [sample; 8])),
+            4 => (0..4).for_each(|row| self.put(row, [sample; 4])),
+            2 => (0..2).for_each(|row| self.put(row, [sample; 2])),
+            _ => self.put(0, [sample]),
         }
     }
 }
