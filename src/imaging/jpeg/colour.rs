@@ -48,13 +48,7 @@ pub(super) fn from_ycbcr<S: Simd>(simd: S, [y, blue, red]: [&[u8]; 3], out: &mut
 
 /// Writes as many pixels as there are or is room for.
 #[inline(always)]
-fn write_rgb<S: Simd>(
-    simd: S,
-    y: &[u8; AT_ONCE],
-    blue: &[u8; AT_ONCE],
-    red: &[u8; AT_ONCE],
-    out: &mut [u8],
-) {
+fn write_rgb<S: Simd>(simd: S, y: &[u8; AT_ONCE], blue: &[u8; AT_ONCE], red: &[u8; AT_ONCE], out: &mut [u8]) {
     let order = u8x16::from_slice(simd, &THREE_OF_FOUR);
     let mut packed = [0; AT_ONCE];
     for index in 0..AT_ONCE {

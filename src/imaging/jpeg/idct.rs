@@ -99,8 +99,7 @@ fn sample(level: i32) -> u8 {
 #[inline(always)]
 fn eight_points<S: Simd, const LOW: bool>(simd: S, x: [i32x8<S>; 8]) -> [i32x8<S>; 8] {
     let zero = i32x8::splat(simd, 0);
-    let [x0, x1, x2, x3, x4, x5, x6, x7] =
-        if LOW { [x[0], x[1], x[2], x[3], zero, zero, zero, zero] } else { x };
+    let [x0, x1, x2, x3, x4, x5, x6, x7] = if LOW { [x[0], x[1], x[2], x[3], zero, zero, zero, zero] } else { x };
     let half = (x2 + x6) * fixed(0.541_196_100);
     let (low, high) = (half - x6 * fixed(1.847_759_065), half + x2 * fixed(0.765_366_865));
     let (sum, difference) = ((x0 + x4) << FRACTION, (x0 - x4) << FRACTION);

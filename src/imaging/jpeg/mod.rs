@@ -4,7 +4,7 @@ mod baseline;
 mod bits;
 mod canvas;
 mod colour;
-pub(super) mod decoder;
+mod decoder;
 mod encoder;
 mod entropy;
 mod frame;
@@ -15,6 +15,9 @@ mod progressive;
 mod scale;
 mod tables;
 mod upsample;
+
+#[cfg(test)]
+mod tests;
 
 pub(super) use decoder::decode;
 pub(super) use encoder::encode;
