@@ -23,8 +23,13 @@ struct Frame {
     components: u8,
     /// Samples of all components, for eight pixels of the one with the most.
     samples_of_eight: u64,
+    /// Rows of pixels in a row of minimum coded units.
+    unit_rows: u64,
     progressive: bool,
 }
+
+/// What the tables of one scan take at most, in bytes.
+const SCAN_BYTES: u64 = 48 << 10;
 
 /// Reads all markers of a JPEG, those between its scans included.
 pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header, Error> {
@@ -54,7 +59,7 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
                     return Err(Error::damaged("it has two frames"));
                 }
                 frame = Some(read_frame(segment.marker, segment.body)?);
-                coverage = Some(Coverage::of_frame(segment.body));
+                coverage = Some(Coverage::of_frame(segment.marker, segment.body));
             }
             APP1 if segment.body.starts_with(b"Exif\0\0") => {
                 header.orientation = exif::orientation(segment.body).unwrap_or(header.orientation);
@@ -64,7 +69,7 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
         }
     }
     let Some(frame) = frame.filter(|_| scans > 0) else { return Err(Error::damaged("it ends before its pixels")) };
-    header.gaps = !header.truncated && coverage.is_some_and(|coverage| !coverage.is_complete());
+    header.gaps = coverage.is_some_and(|coverage| !coverage.is_complete());
     (header.width, header.height) = (frame.width, frame.height);
     limits.check_size(header.width, header.height)?;
     limits.check_scans(scans, header.width, header.height)?;
@@ -73,16 +78,13 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
     header.cmyk = frame.components == 4;
     header.channels = if header.cmyk { 4 } else { 3 };
     header.one_scan = !frame.progressive && in_first_scan == frame.components;
-    let mut cost = header.pixels() * u64::from(header.channels);
-    if !header.one_scan {
-        // The coefficients of all samples are held until the last scan, 16 bits each.
-        cost += header.pixels() * frame.samples_of_eight / 8 * 2;
+    // The outcome, one row of units with its coefficients and with rows for enlarging it, and lists of the scans.
+    let row_bytes = u64::from(frame.width + 32) * (frame.unit_rows + 2) * frame.samples_of_eight / 8 * 4;
+    header.decode_bytes = header.pixels() * 3 + row_bytes + u64::from(scans) * SCAN_BYTES;
+    if cfg!(feature = "turbo") && !header.one_scan {
+        // The other decoder holds the coefficients of all samples until the last scan, 16 bits each.
+        header.decode_bytes += header.pixels() * frame.samples_of_eight / 8 * 2;
     }
-    if header.truncated {
-        // The decoder gets a copy that has an end.
-        cost += source.len() as u64;
-    }
-    header.decode_bytes = cost;
     Ok(header)
 }
 
@@ -124,6 +126,7 @@ fn read_frame(marker: u8, body: &[u8]) -> Result<Frame, Error> {
         height: u32::from(height),
         components,
         samples_of_eight: (samples * 8).div_ceil(across * down),
+        unit_rows: 8 * down,
         progressive: marker == 0xc2,
     })
 }
@@ -192,7 +195,7 @@ impl<'a> Iterator for Segments<'a> {
     fn next(&mut self) -> Option<Segment<'a>> {
         loop {
             // Between segments there should be nothing; after a scan's header there is its data. Either is passed over.
-            let skipped = self.source.get(self.at..)?.iter().position(|byte| *byte == 0xff)?;
+            let skipped = first_marker_byte(self.source.get(self.at..)?)?;
             let start = self.at + skipped;
             let marker = *self.source.get(start + 1)?;
             match marker {
@@ -212,4 +215,11 @@ impl<'a> Iterator for Segments<'a> {
             }
         }
     }
+}
+
+/// Where the first byte of 0xff is. Whole chunks without one are passed over: most of a file is data of scans.
+fn first_marker_byte(bytes: &[u8]) -> Option<usize> {
+    let has_none = |chunk: &&[u8; 32]| !chunk.iter().fold(false, |found, byte| found | (*byte == 0xff));
+    let passed = 32 * bytes.as_chunks::<32>().0.iter().take_while(has_none).count();
+    Some(passed + bytes[passed..].iter().position(|byte| *byte == 0xff)?)
 }

@@ -2,7 +2,7 @@
 //! `turbo`.
 
 #[cfg(not(feature = "turbo"))]
-pub(super) mod pure;
+mod pure;
 mod scale;
 #[cfg(feature = "turbo")]
 mod turbo;

@@ -1,5 +1,7 @@
 //! The picture, filled from the top by rows of units.
 
+use fearless_simd::Simd;
+
 use super::colour;
 use super::frame::{Colours, Frame};
 use super::planes::{CARRIED, Plane};
@@ -54,7 +56,7 @@ impl Canvas {
 
     /// Paints what `planes` hold after the row of units `row` was read; the last row of units is followed by none.
     #[inline(always)]
-    pub(super) fn paint(&mut self, frame: &Frame<'_>, planes: &[Plane], row: usize) {
+    pub(super) fn paint<S: Simd>(&mut self, simd: S, frame: &Frame<'_>, planes: &[Plane], row: usize) {
         let is_last = row + 1 == frame.units.1;
         // Enlarging needs the row below, which is not there yet for the last ones.
         let waits = if self.channels.iter().any(|channel| channel.down == Ratio::Half) { CARRIED } else { 0 };
@@ -63,18 +65,18 @@ impl Canvas {
             for (channel, plane) in self.channels.iter_mut().zip(planes) {
                 channel.enlarge(plane, y, row);
             }
-            self.colour(y, row, planes);
+            self.colour(simd, y, row, planes);
         }
         self.done = end.max(self.done).min(self.height);
     }
 
     #[inline(always)]
-    fn colour(&mut self, y: usize, row: usize, planes: &[Plane]) {
+    fn colour<S: Simd>(&mut self, simd: S, y: usize, row: usize, planes: &[Plane]) {
         let part = |index: usize| self.channels[index].result(&planes[index], y, row, self.width);
         let out = &mut self.pixels[y * self.width * 3..(y + 1) * self.width * 3];
         match self.colours {
             Colours::Grey => colour::from_grey(part(0), out),
-            Colours::YCbCr => colour::from_ycbcr([part(0), part(1), part(2)], out),
+            Colours::YCbCr => colour::from_ycbcr(simd, [part(0), part(1), part(2)], out),
             Colours::Rgb => colour::from_rgb([part(0), part(1), part(2)], out),
             inks => {
                 self.inked.resize(self.width * 4, 0);

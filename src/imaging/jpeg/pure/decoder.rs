@@ -34,7 +34,7 @@ pub(in crate::imaging) fn decode(
 }
 
 /// As [`decode`], with blocks of `block` samples a side: 8, 4, 2 or 1.
-pub(in crate::imaging) fn decode_to(source: &[u8], header: &Header, limits: &Limits, block: u32) -> Result<Decoded, Error> {
+pub(super) fn decode_to(source: &[u8], header: &Header, limits: &Limits, block: u32) -> Result<Decoded, Error> {
     let frame = Frame::read(source, block)?;
     limits.check_scans(frame.scans.len() as u32, header.width, header.height)?;
     let mut passes: Vec<Pass<'_>> = frame.scans.iter().filter(|scan| scan.needed).map(Pass::new).collect();
@@ -53,18 +53,17 @@ pub(in crate::imaging) fn decode_to(source: &[u8], header: &Header, limits: &Lim
 }
 
 /// Decodes with the widest vectors of the processor; more kinds of them would cost more code than they save time.
-#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[cfg(target_arch = "x86_64")]
 fn fastest(frame: &Frame<'_>, passes: &mut [Pass<'_>]) -> Pixels {
     let level = Level::new();
-    match (level.as_avx2(), level.as_sse2()) {
-        (Some(wide), _) => read(wide, frame, passes),
-        (None, Some(narrow)) => read(narrow, frame, passes),
-        (None, None) => unreachable!("x"),
+    match level.as_avx2() {
+        Some(wide) => read(wide, frame, passes),
+        None => read(level.as_sse2().expect("every processor of this kind has it"), frame, passes),
     }
 }
 
 /// Decodes with the vectors of the processor.
-#[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
+#[cfg(not(target_arch = "x86_64"))]
 fn fastest(frame: &Frame<'_>, passes: &mut [Pass<'_>]) -> Pixels {
     fearless_simd::dispatch!(Level::new(), simd => read(simd, frame, passes))
 }
@@ -82,15 +81,27 @@ fn read<S: Simd>(simd: S, frame: &Frame<'_>, passes: &mut [Pass<'_>]) -> Pixels 
     for row in 0..frame.units.1 {
         for pass in passes.iter_mut() {
             if frame.progressive {
-                simd.vectorize(#[inline(always)] || progressive::read_row(pass, frame, row, &mut stores));
+                simd.vectorize(
+                    #[inline(always)]
+                    || progressive::read_row(pass, frame, row, &mut stores),
+                );
             } else {
-                simd.vectorize(#[inline(always)] || baseline::read_row(simd, pass, frame, row, &mut planes));
+                simd.vectorize(
+                    #[inline(always)]
+                    || baseline::read_row(simd, pass, frame, row, &mut planes),
+                );
             }
         }
         for ((store, component), plane) in stores.iter_mut().zip(&frame.components).zip(&mut planes) {
-            simd.vectorize(#[inline(always)] || store.transform(simd, component, plane));
+            simd.vectorize(
+                #[inline(always)]
+                || store.transform(simd, component, plane),
+            );
         }
-        simd.vectorize(#[inline(always)] || canvas.paint(frame, &planes, row));
+        simd.vectorize(
+            #[inline(always)]
+            || canvas.paint(simd, frame, &planes, row),
+        );
         planes.iter_mut().for_each(Plane::carry);
     }
     canvas.into_pixels()

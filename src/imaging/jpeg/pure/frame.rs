@@ -97,8 +97,7 @@ impl<'a> Frame<'a> {
     /// # Errors
     /// [`Error::Undecodable`] if there is no frame with a scan.
     pub(super) fn read(source: &'a [u8], block: u32) -> Result<Self, Error> {
-        let mut reading =
-            Reading { source, tables: Tables::default(), interval: 0, transform: None, damaged: false };
+        let mut reading = Reading { source, tables: Tables::default(), interval: 0, transform: None, damaged: false };
         let mut frame: Option<Frame<'a>> = None;
         let mut segments = Segments::new(source).peekable();
         while let Some(segment) = segments.next() {
@@ -145,8 +144,7 @@ impl<'a> Frame<'a> {
         let component = |part: &[u8]| {
             let factor = factors(part);
             let side = larger_side(block, factor, most);
-            let samples =
-                ((width * factor.0).div_ceil(most.0) as usize, (height * factor.1).div_ceil(most.1) as usize);
+            let samples = ((width * factor.0).div_ceil(most.0) as usize, (height * factor.1).div_ceil(most.1) as usize);
             let decoded = |pixels: u32, factor: u32, most: u32| {
                 (u64::from(pixels) * u64::from(factor) * u64::from(side)).div_ceil(8 * u64::from(most)) as usize
             };
@@ -243,16 +241,16 @@ impl<'a> Reading<'a> {
         };
         if frame.progressive {
             (scan.first, scan.last) = (u32::from(first), u32::from(last));
-            let band_is_right = if first == 0 { last == 0 } else { first <= last && last < 64 && scan.parts.len() == 1 };
+            let band_is_right =
+                if first == 0 { last == 0 } else { first <= last && last < 64 && scan.parts.len() == 1 };
             if !band_is_right || scan.bit > 13 {
                 self.damaged = true;
                 return;
             }
         }
         let needs_direct = scan.first == 0 && !(frame.progressive && scan.refines);
-        let lacks = |part: &Part| {
-            (needs_direct && part.direct.is_none()) || (scan.last > 0 && part.alternating.is_none())
-        };
+        let lacks =
+            |part: &Part| (needs_direct && part.direct.is_none()) || (scan.last > 0 && part.alternating.is_none());
         if scan.parts.iter().any(lacks) {
             self.damaged = true;
             return;
@@ -286,7 +284,9 @@ impl<'a> Reading<'a> {
 /// A component with fewer samples than the picture is decoded to larger blocks instead of being enlarged, as far as
 /// these go.
 fn larger_side(block: u32, factor: (u32, u32), most: (u32, u32)) -> u32 {
-    let fits = |side: u32| (most.0 * block).is_multiple_of(factor.0 * side) && (most.1 * block).is_multiple_of(factor.1 * side);
+    let fits = |side: u32| {
+        (most.0 * block).is_multiple_of(factor.0 * side) && (most.1 * block).is_multiple_of(factor.1 * side)
+    };
     let mut side = block;
     while side < 8 && fits(side * 2) {
         side *= 2;

@@ -57,10 +57,14 @@ impl Target<'_> {
         self.rows[from..from + N].copy_from_slice(&samples);
     }
 
+    #[inline(always)]
     fn fill(&mut self, side: usize, sample: u8) {
-        for row in 0..side {
-            let from = row * self.stride + self.left;
-            self.rows[from..from + side].fill(sample);
+        // Rows of a known length are written without a call.
+        match side {
+            8 => (0..8).for_each(|row| self.put(row, [sample; 8])),
+            4 => (0..4).for_each(|row| self.put(row, [sample; 4])),
+            2 => (0..2).for_each(|row| self.put(row, [sample; 2])),
+            _ => self.put(0, [sample]),
         }
     }
 }
@@ -95,8 +99,7 @@ fn sample(level: i32) -> u8 {
 #[inline(always)]
 fn eight_points<S: Simd, const LOW: bool>(simd: S, x: [i32x8<S>; 8]) -> [i32x8<S>; 8] {
     let zero = i32x8::splat(simd, 0);
-    let [x0, x1, x2, x3, x4, x5, x6, x7] =
-        if LOW { [x[0], x[1], x[2], x[3], zero, zero, zero, zero] } else { x };
+    let [x0, x1, x2, x3, x4, x5, x6, x7] = if LOW { [x[0], x[1], x[2], x[3], zero, zero, zero, zero] } else { x };
     let half = (x2 + x6) * fixed(0.541_196_100);
     let (low, high) = (half - x6 * fixed(1.847_759_065), half + x2 * fixed(0.765_366_865));
     let (sum, difference) = ((x0 + x4) << FRACTION, (x0 - x4) << FRACTION);

@@ -4,7 +4,7 @@ mod baseline;
 mod bits;
 mod canvas;
 mod colour;
-pub(in crate::imaging) mod decoder;
+mod decoder;
 mod encoder;
 mod entropy;
 mod frame;
@@ -14,6 +14,9 @@ mod planes;
 mod progressive;
 mod tables;
 mod upsample;
+
+#[cfg(test)]
+mod tests;
 
 pub(in crate::imaging) use decoder::decode;
 pub(in crate::imaging) use encoder::encode;

@@ -71,15 +71,43 @@ pub(super) fn read_row(pass: &mut Pass<'_>, frame: &Frame<'_>, row: usize, store
     }
     let scan = pass.scan;
     match (scan.first == 0, scan.refines) {
-        (true, true) => read_blocks(pass, frame, row, stores, #[inline(always)] |_, pass, bits, block, _| refine_mean(bits, pass, block)),
-        (true, false) => read_blocks(pass, frame, row, stores, #[inline(always)] |place, pass, bits, block, _| read_mean(bits, pass, place, block)),
+        (true, true) => read_blocks(
+            pass,
+            frame,
+            row,
+            stores,
+            #[inline(always)]
+            |_, pass, bits, block, _| refine_mean(bits, pass, block),
+        ),
+        (true, false) => read_blocks(
+            pass,
+            frame,
+            row,
+            stores,
+            #[inline(always)]
+            |place, pass, bits, block, _| read_mean(bits, pass, place, block),
+        ),
         (false, refines) => {
             let Some(table) = scan.parts[0].alternating.as_deref() else { return };
             if refines {
                 let band = band(scan.first, scan.last);
-                read_blocks(pass, frame, row, stores, #[inline(always)] |_, pass, bits, block, present| refine_band(bits, pass, table, band, block, present));
+                read_blocks(
+                    pass,
+                    frame,
+                    row,
+                    stores,
+                    #[inline(always)]
+                    |_, pass, bits, block, present| refine_band(bits, pass, table, band, block, present),
+                );
             } else {
-                read_blocks(pass, frame, row, stores, #[inline(always)] |_, pass, bits, block, present| read_band(bits, pass, table, block, present));
+                read_blocks(
+                    pass,
+                    frame,
+                    row,
+                    stores,
+                    #[inline(always)]
+                    |_, pass, bits, block, present| read_band(bits, pass, table, block, present),
+                );
             }
         }
     }

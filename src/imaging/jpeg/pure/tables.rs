@@ -92,7 +92,7 @@ impl<'a> Tables<'a> {
 }
 
 /// The tables of T.81, annex K.3: those for luma in slot 0, those for chroma in slot 1.
-fn usual(kind: Kind, slot: u8) -> Option<Description<'static>> {
+pub(super) fn usual(kind: Kind, slot: u8) -> Option<Description<'static>> {
     let (counts, symbols): (_, &[u8]) = match (kind, slot) {
         (Kind::Direct, 0) => (&[0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0], &DIRECT),
         (Kind::Direct, 1) => (&[0, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0], &DIRECT),
