@@ -18,10 +18,10 @@ fn main() -> Outcome<()> {
         // Several pictures in a row often have one reference, whose share of the work is then done once.
         if known.as_ref().is_none_or(|(path, _)| path != reference) {
             let read = Ppm::read(reference)?;
-            known = Some((reference.to_owned(), Ssimulacra2Reference::new(read.pixels()?)?));
+            known = Some((reference.to_owned(), Ssimulacra2Reference::new(&read.pixels()?)?));
         }
         let (_, against) = known.as_ref().ok_or("there is a reference")?;
-        let score = against.compare(Ppm::read(picture)?.pixels()?)?;
+        let score = against.compare(&Ppm::read(picture)?.pixels()?)?;
         writeln!(stdout(), "{score:.4}")?;
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 pub(super) mod fixtures;
 mod hostile;
+mod pixels;
 
 use image::{DynamicImage, ExtendedColorType, ImageFormat, RgbImage, Rgba, RgbaImage};
 use jpeg_encoder::ColorType;
