@@ -3,6 +3,7 @@
 pub(super) mod fixtures;
 mod hostile;
 mod renditions;
+mod pixels;
 
 use image::{DynamicImage, ExtendedColorType, ImageFormat, RgbImage, Rgba, RgbaImage};
 use jpeg_encoder::ColorType;

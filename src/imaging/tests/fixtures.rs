@@ -1,5 +1,16 @@
 //! Pictures made by code.
 
+mod bits;
+pub(in crate::imaging) mod bmp_writer;
+pub(in crate::imaging) mod collection;
+pub(in crate::imaging) mod gif_writer;
+pub(in crate::imaging) mod jpeg_writer;
+mod lossless;
+pub(in crate::imaging) mod png_writer;
+pub(in crate::imaging) mod scene;
+pub(in crate::imaging) mod tiff_writer;
+pub(in crate::imaging) mod webp_writer;
+
 use std::io::Cursor;
 
 use image::codecs::gif::GifEncoder;
