@@ -13,10 +13,10 @@ mod watched;
 #[cfg(feature = "turbo")]
 mod turbo;
 
-#[cfg(not(feature = "turbo"))]
-pub(super) use self::{decoder::decode, encoder::encode};
 #[cfg(feature = "turbo")]
 pub(super) use self::turbo::{decode, encode};
+#[cfg(not(feature = "turbo"))]
+pub(super) use self::{decoder::decode, encoder::encode};
 
 /// The name of the pair that is built in.
 pub(super) const BACKEND: &str = if cfg!(feature = "turbo") { "turbo" } else { "pure" };

@@ -86,8 +86,7 @@ fn read(
     }
     config.output.colorspace = if alpha { lib::WEBP_CSP_MODE::MODE_RGBA } else { lib::WEBP_CSP_MODE::MODE_RGB };
     config.output.is_external_memory = 1;
-    config.output.u.RGBA =
-        lib::WebPRGBABuffer { rgba: data.as_mut_ptr(), stride: stride as i32, size: data.len() };
+    config.output.u.RGBA = lib::WebPRGBABuffer { rgba: data.as_mut_ptr(), stride: stride as i32, size: data.len() };
     if truncated {
         return Ok(read_what_is_there(source, &mut config));
     }
