@@ -2,12 +2,13 @@
 
 use std::io::Cursor;
 
-use image::codecs::{gif::GifDecoder, png::PngDecoder};
+use image::codecs::{gif::GifDecoder, png::PngDecoder, webp::WebPDecoder};
 use image::{ColorType, ImageDecoder, ImageError};
 
 use super::bmp;
 use super::decoded::{Decoded, MISSING, is_worth_showing};
 use super::error::Error;
+use super::header::webp::is_plain_lossy;
 use super::header::{Header, png};
 use super::jpeg;
 use super::limits::Limits;
@@ -30,7 +31,8 @@ pub(super) fn decode(source: &[u8], header: &Header, limits: &Limits, largest: (
             let bounds = allocation_bound(limits);
             read(PngDecoder::with_limits(Cursor::new(&*source), bounds), header)
         }
-        SourceFormat::Webp => webp::decode(source, header),
+        SourceFormat::Webp if is_plain_lossy(source) => webp::decode(source, header),
+        SourceFormat::Webp => read(WebPDecoder::new(Cursor::new(source)), header),
         SourceFormat::Gif => read(bounded(GifDecoder::new(Cursor::new(source)), limits), header),
         SourceFormat::Bmp => bmp::decode(source, limits),
         SourceFormat::Tiff => tiff::decode(source, limits),

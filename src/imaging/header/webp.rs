@@ -55,12 +55,11 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
     header.animated = frames > 1;
     header.channels = if alpha || frames > 0 { 4 } else { 3 };
     header.samples = header.channels;
-    // A lossless frame is decoded to four samples whatever it has; of a lossy one only the transparency is held whole,
-    // packed and unpacked. Frames are laid on a canvas of four samples.
+    // A lossless frame is decoded to four samples whatever it has, and frames are laid on a canvas of four; of a lossy
+    // picture the decoder in Rust holds planes of 1.5 samples twice, libwebp a few rows.
     let working = match () {
-        () if frames > 0 => 8,
-        () if lossless => 5,
-        () if alpha => 2,
+        () if lossless || frames > 0 => 8,
+        () if alpha => 3,
         () => 1,
     };
     header.decode_bytes = header.pixels() * (u64::from(header.channels) + working);
@@ -86,43 +85,18 @@ fn lossless_size(body: &[u8]) -> Option<(u32, u32)> {
     Some(((bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1))
 }
 
-/// A frame of an animation, as a picture of its own and as a place on the canvas.
-pub(in crate::imaging) struct Frame<'a> {
-    /// Pixels from the left of the canvas.
-    pub x: u32,
-    /// Pixels from the top of the canvas.
-    pub y: u32,
-    pub width: u32,
-    pub height: u32,
-    /// Its chunks, which are those of a still picture without canvas.
-    pub data: &'a [u8],
-}
-
-/// The first frame of a file; `None` if it is no animation.
-///
-/// # Errors
-/// [`Error::Undecodable`] if the frame is not within the canvas.
-pub(in crate::imaging) fn first_frame(source: &[u8]) -> Result<Option<Frame<'_>>, Error> {
-    let mut size = None;
+/// Whether a file is one lossy picture without transparency, and nothing else that makes pixels.
+pub(in crate::imaging) fn is_plain_lossy(source: &[u8]) -> bool {
+    let mut lossy = false;
     for chunk in Chunks::new(source) {
         match &chunk.kind {
-            b"VP8X" => size = size.or(canvas(chunk.body)),
-            b"VP8 " | b"VP8L" => return Ok(None),
-            b"ANMF" => {
-                let (Some((across, down)), Some(data)) = (size, chunk.body.get(16..)) else { break };
-                // Places are stored halved, sides less one (WebP container specification, "ANMF chunk").
-                let place = |at: usize| le24(chunk.body, at).unwrap_or(0) * 2;
-                let (x, y) = (place(0), place(3));
-                let (width, height) = (frame_side(chunk.body, 6), frame_side(chunk.body, 9));
-                if x + width > across || y + height > down {
-                    return Err(Error::damaged("its first frame is not within its canvas"));
-                }
-                return Ok(Some(Frame { x, y, width, height, data }));
-            }
+            b"ANMF" | b"ANIM" | b"ALPH" | b"VP8L" => return false,
+            b"VP8X" if chunk.body.first().is_none_or(|flags| flags & 0x12 != 0) => return false,
+            b"VP8 " => lossy = true,
             _ => {}
         }
     }
-    Ok(None)
+    lossy
 }
 
 fn frame_side(body: &[u8], at: usize) -> u32 {

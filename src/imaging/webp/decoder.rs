@@ -1,5 +1,6 @@
-//! WebP to pixels, by libwebp, into a buffer of the size that the header was checked for. Of an animation the first frame
-//! is read, as a picture of its own, and laid on its canvas.
+//! Lossy WebP without transparency to pixels, by libwebp, into a buffer of the size that the header was checked for.
+//! Everything else that WebP can hold is read by a decoder in Rust: the tables of a lossless stream may take far more
+//! memory than its header tells.
 #![allow(unsafe_code)]
 
 use std::ptr::null_mut;
@@ -10,36 +11,28 @@ use libwebp_sys::VP8StatusCode::{self, VP8_STATUS_NOT_ENOUGH_DATA, VP8_STATUS_OK
 use crate::imaging::decoded::{Decoded, MISSING, is_worth_showing};
 use crate::imaging::error::Error;
 use crate::imaging::header::Header;
-use crate::imaging::header::webp::{Frame, first_frame};
 use crate::imaging::pixels::Pixels;
 use crate::imaging::warning::Warning;
 
-/// Decodes the picture, or the first frame, of `source`. What a cut-off file no longer has is grey.
+/// Samples of a pixel.
+const CHANNELS: usize = 3;
+
+/// Decodes `source`. What a cut-off file no longer has is grey.
 ///
 /// # Errors
 /// [`Error::Undecodable`] if the data make no sense or next to none are there.
 pub(in crate::imaging) fn decode(source: &[u8], header: &Header) -> Result<Decoded, Error> {
-    let canvas = (header.width, header.height);
-    let alpha = header.channels == 4;
-    let (frame, picture) = match first_frame(source)? {
-        Some(frame) => (frame.data, Some(frame)),
-        None => (source, None),
-    };
-    let size = picture.as_ref().map_or(canvas, |frame| (frame.width, frame.height));
-    let row_bytes = size.0 as usize * if alpha { 4 } else { 3 };
-    let mut data = vec![0; row_bytes * size.1 as usize];
-    let (rows, status) = read(frame, size, alpha, header.truncated, &mut data)?;
+    let (width, height) = (header.width, header.height);
+    let row_bytes = width as usize * CHANNELS;
+    let mut data = vec![0; row_bytes * height as usize];
+    let (rows, status) = read(source, header, &mut data)?;
     data[rows * row_bytes..].fill(MISSING);
     let cut_off = matches!(status, VP8_STATUS_SUSPENDED | VP8_STATUS_NOT_ENOUGH_DATA);
     let whole = status == VP8_STATUS_OK || header.truncated && cut_off && is_worth_showing(&data);
     if !whole {
         return Err(refusal(status));
     }
-    let data = match picture {
-        Some(frame) if size != canvas => on_canvas(&data, &frame, canvas),
-        _ => data,
-    };
-    let pixels = Pixels { width: canvas.0, height: canvas.1, alpha, data };
+    let pixels = Pixels { width, height, alpha: false, data };
     Ok(Decoded { pixels, flaw: header.truncated.then_some(Warning::Truncated) })
 }
 
@@ -52,25 +45,8 @@ fn refusal(status: VP8StatusCode) -> Error {
     }
 }
 
-/// The frame on its canvas, transparent around it. Both have alpha; the frame lies within, as its reader has checked.
-fn on_canvas(data: &[u8], frame: &Frame<'_>, canvas: (u32, u32)) -> Vec<u8> {
-    let (row_bytes, canvas_bytes) = (frame.width as usize * 4, canvas.0 as usize * 4);
-    let mut laid = vec![0; canvas_bytes * canvas.1 as usize];
-    let rows = laid.chunks_exact_mut(canvas_bytes).skip(frame.y as usize);
-    for (row, pixels) in rows.zip(data.chunks_exact(row_bytes)) {
-        row[frame.x as usize * 4..][..row_bytes].copy_from_slice(pixels);
-    }
-    laid
-}
-
 /// Writes the pixels to `data`, and gives the rows that are there with the reason why there are no more.
-fn read(
-    source: &[u8],
-    size: (u32, u32),
-    alpha: bool,
-    truncated: bool,
-    data: &mut [u8],
-) -> Result<(usize, VP8StatusCode), Error> {
+fn read(source: &[u8], header: &Header, data: &mut [u8]) -> Result<(usize, VP8StatusCode), Error> {
     let mut config = lib::WebPDecoderConfig::new().map_err(|()| Error::Internal("another libwebp is linked".into()))?;
     let abi = lib::WEBP_DECODER_ABI_VERSION as i32;
     // SAFETY: reads `source`, of which it is told the length, and writes the features.
@@ -79,22 +55,21 @@ fn read(
         return Err(refusal(status));
     }
     let side = |side: i32| u32::try_from(side).unwrap_or(0);
-    let stride = size.0 as usize * if alpha { 4 } else { 3 };
-    let matches = (side(config.input.width), side(config.input.height)) == size;
-    if !matches || config.input.has_animation != 0 || data.len() != stride * size.1 as usize {
+    let (stride, rows) = (header.width as usize * CHANNELS, header.height as usize);
+    let matches = (side(config.input.width), side(config.input.height)) == (header.width, header.height);
+    if !matches || config.input.has_animation != 0 || data.len() != stride * rows {
         return Err(Error::damaged("its dimensions contradict each other"));
     }
-    config.output.colorspace = if alpha { lib::WEBP_CSP_MODE::MODE_RGBA } else { lib::WEBP_CSP_MODE::MODE_RGB };
+    config.output.colorspace = lib::WEBP_CSP_MODE::MODE_RGB;
     config.output.is_external_memory = 1;
-    config.output.u.RGBA =
-        lib::WebPRGBABuffer { rgba: data.as_mut_ptr(), stride: stride as i32, size: data.len() };
-    if truncated {
+    config.output.u.RGBA = lib::WebPRGBABuffer { rgba: data.as_mut_ptr(), stride: stride as i32, size: data.len() };
+    if header.truncated {
         return Ok(read_what_is_there(source, &mut config));
     }
     // SAFETY: the output is `data`, of which libwebp is told the length and the stride; it checks that the picture fits
     // and allocates none of its own, so there is nothing to free.
     let status = unsafe { lib::WebPDecode(source.as_ptr(), source.len(), &mut config) };
-    Ok((if status == VP8_STATUS_OK { size.1 as usize } else { 0 }, status))
+    Ok((if status == VP8_STATUS_OK { rows } else { 0 }, status))
 }
 
 /// As many rows as a cut-off file has. `config` names the output.

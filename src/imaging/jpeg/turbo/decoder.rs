@@ -57,3 +57,63 @@ fn without_cut_segment(source: &[u8]) -> &[u8] {
     let cut = source[after..].windows(2).position(is_marker);
     cut.map_or(source, |at| &source[..after + at])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imaging::header;
+    use crate::imaging::tests::fixtures::{Writing, gradient, jpeg, jpeg_with, noise};
+
+    fn header_of(source: &[u8]) -> Header {
+        header::read(source, &Limits::default()).expect("its header is whole")
+    }
+
+    fn progressive() -> Vec<u8> {
+        jpeg_with(&noise(64, 64, 3), Writing { progressive: true, ..Writing::default() })
+    }
+
+    #[test]
+    fn no_more_is_decoded_than_is_needed() {
+        let source = jpeg(&gradient(801, 603));
+        let (header, limits) = (header_of(&source), Limits::default());
+        let whole = decode(&source, &header, &limits, (801, 603)).expect("decodes").pixels;
+        assert_eq!((whole.width, whole.height), (801, 603));
+        for (needed, block) in [(260, 4), (130, 2), (60, 1)] {
+            let small = decode(&source, &header, &limits, (needed, needed * 603 / 801)).expect("decodes").pixels;
+            assert_eq!((small.width, small.height), (scaled(801, block), scaled(603, block)));
+            let middle = |pixels: &Pixels| {
+                let at = (pixels.height / 2 * pixels.width + pixels.width / 2) as usize * 3;
+                [pixels.data[at], pixels.data[at + 1], pixels.data[at + 2]]
+            };
+            let apart = middle(&whole).into_iter().zip(middle(&small)).map(|(one, other)| one.abs_diff(other));
+            assert!(apart.max() <= Some(6), "{:?} and {:?}", middle(&whole), middle(&small));
+        }
+    }
+
+    #[test]
+    fn scans_that_were_not_counted_are_not_read() {
+        let mut data = vec![0; 64 * 64 * 3];
+        let source = progressive();
+        let reading = Reading { source: &source, cmyk: false, block: 8, size: (64, 64), most_scans: 2 };
+        let outcome = decompress(&reading, &mut data);
+        assert_eq!((outcome.rows, outcome.error), (0, Some(Error::damaged("its scans have no end"))));
+    }
+
+    #[test]
+    fn libjpegs_own_words_say_what_is_wrong() {
+        let mut source = jpeg(&gradient(64, 64));
+        let table = source.windows(2).position(|window| window == [0xff, 0xc4]).expect("a table");
+        source[table + 5..table + 21].fill(0xff);
+        let error = decode(&source, &header_of(&source), &Limits::default(), (64, 64)).map(|_| ());
+        assert_eq!(error, Err(Error::damaged("Bogus Huffman table definition")));
+    }
+
+    #[test]
+    fn a_file_cut_within_a_segment_shows_the_scans_before_it() {
+        let source = progressive();
+        let last = source.windows(2).rposition(|window| window == [0xff, 0xda]).expect("a scan");
+        let cut = &source[..last + 5];
+        let decoded = decode(cut, &header_of(cut), &Limits::default(), (64, 64)).expect("there are scans");
+        assert_eq!(decoded.flaw, Some(Warning::Truncated));
+    }
+}

@@ -265,8 +265,7 @@ impl Writer {
             (self.info.image_width, self.info.image_height) = size;
             self.info.input_components = 3;
             self.info.in_color_space = JCS_RGB;
-            let profile =
-                if writing.coding == Coding::Smallest { lib::JCP_MAX_COMPRESSION } else { lib::JCP_FASTEST };
+            let profile = if writing.coding == Coding::Smallest { lib::JCP_MAX_COMPRESSION } else { lib::JCP_FASTEST };
             lib::jpeg_c_set_int_param(&mut self.info, lib::JINT_COMPRESS_PROFILE, profile as i32);
             lib::jpeg_set_defaults(&mut self.info);
             lib::jpeg_set_quality(&mut self.info, i32::from(writing.quality), 1);

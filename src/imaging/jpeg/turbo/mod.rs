@@ -1,4 +1,4 @@
-//! JPEG by libjpeg (mozjpeg's, with SIMD): about twice as fast as the pure pair, but C code reads a stranger's bytes.
+//! JPEG by libjpeg (mozjpeg's, with SIMD): less time than the pure pair takes, but C code reads a stranger's bytes.
 
 mod decoder;
 mod encoder;
