@@ -1,6 +1,7 @@
 //! From the bytes of a stranger's picture to renditions that any browser shows: upright, in sRGB, without metadata.
 //! Pure and synchronous: no network, no disk, no clock but for timing, no state between two pictures.
 
+mod avif;
 mod bmp;
 mod bytes;
 mod color;
@@ -10,6 +11,7 @@ mod describe;
 mod encode;
 mod error;
 mod geometry;
+mod gif;
 mod header;
 mod jpeg;
 mod limits;
