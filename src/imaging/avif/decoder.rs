@@ -71,7 +71,7 @@ impl Coded {
             primaries: 2,
             transfer: 2,
             matrix: picture.matrix_coefficients() as u16,
-            full_range: format!("{:?}", picture.color_range()) == "Full",
+            full_range: picture.color_range() as u8 == 1,
         };
         Ok(Self {
             width: size.0,
