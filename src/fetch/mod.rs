@@ -148,7 +148,7 @@ impl Fetcher {
 
 /// What every request says. Pictures that can be read are named, so that a host which chooses by this header sends one.
 fn request_headers() -> header::HeaderMap {
-    let accept = "image/jpeg,image/png,image/webp,image/gif,image/bmp,image/tiff,*/*;q=0.5";
+    let accept = "image/jpeg,image/png,image/webp,image/avif,image/gif,image/bmp,image/tiff,*/*;q=0.5";
     header::HeaderMap::from_iter([
         (header::ACCEPT, header::HeaderValue::from_static(accept)),
         (header::ACCEPT_ENCODING, header::HeaderValue::from_static("identity")),

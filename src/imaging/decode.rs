@@ -2,12 +2,14 @@
 
 use std::io::Cursor;
 
-use image::codecs::{gif::GifDecoder, png::PngDecoder, webp::WebPDecoder};
+use image::codecs::{png::PngDecoder, webp::WebPDecoder};
 use image::{ColorType, ImageDecoder, ImageError};
 
+use super::avif;
 use super::bmp;
 use super::decoded::{Decoded, MISSING, is_worth_showing};
 use super::error::Error;
+use super::gif;
 use super::header::webp::is_plain_lossy;
 use super::header::{Header, png};
 use super::jpeg;
@@ -33,7 +35,8 @@ pub(super) fn decode(source: &[u8], header: &Header, limits: &Limits, largest: (
         }
         SourceFormat::Webp if is_plain_lossy(source) => webp::decode(source, header),
         SourceFormat::Webp => read(WebPDecoder::new(Cursor::new(source)), header),
-        SourceFormat::Gif => read(bounded(GifDecoder::new(Cursor::new(source)), limits), header),
+        SourceFormat::Gif => gif::decode(source, header, limits),
+        SourceFormat::Avif => avif::decode(source, limits),
         SourceFormat::Bmp => bmp::decode(source, limits),
         SourceFormat::Tiff => tiff::decode(source, limits),
     }
@@ -43,12 +46,6 @@ fn allocation_bound(limits: &Limits) -> image::Limits {
     let mut bounds = image::Limits::no_limits();
     bounds.max_alloc = Some(limits.max_memory);
     bounds
-}
-
-fn bounded<D: ImageDecoder>(decoder: Result<D, ImageError>, limits: &Limits) -> Result<D, ImageError> {
-    let mut decoder = decoder?;
-    decoder.set_limits(allocation_bound(limits))?;
-    Ok(decoder)
 }
 
 fn refusal(error: ImageError) -> Error {

@@ -5,17 +5,9 @@ use image::{ExtendedColorType, ImageEncoder};
 
 use super::error::Error;
 use super::pixels::Pixels;
+use super::tuning::Tuning;
 use super::preset::{Effort, OutputFormat};
 use super::{jpeg, webp};
-
-/// How the encoders weigh what a rendition looks like, its bytes and their own time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tuning {
-    /// 1 to 100, for the lossy formats.
-    pub quality: u8,
-    /// Time against bytes.
-    pub effort: Effort,
-}
 
 /// Peak memory of encoding beyond the pixels, in bytes a pixel: planes or coefficients, a copy on white, the output.
 pub(super) const fn encoder_bytes(format: OutputFormat) -> u64 {

@@ -11,7 +11,7 @@ pub enum Error {
     #[error("The picture has no bytes.")]
     Empty,
     /// The bytes are none of the kinds that are read; `kind` names what they look like, with its article.
-    #[error("The file is {kind}; the kinds that are read are JPEG, PNG, WebP, GIF, BMP and TIFF.")]
+    #[error("The file is {kind}; the kinds that are read are JPEG, PNG, WebP, AVIF, GIF, BMP and TIFF.")]
     UnsupportedFormat {
         /// What the bytes look like: `an SVG drawing`, `an HTML page`, `a HEIC picture`.
         kind: Cow<'static, str>,
@@ -73,13 +73,21 @@ pub enum Excess {
         /// Scans that a picture of this size may have.
         limit: u32,
     },
-    /// Pixels of all tiles of a TIFF, those outside the picture included.
+    /// Pixels of all tiles of a picture, those outside the picture included.
     #[error("its tiles have {padded} pixels in all, and {limit} is the limit")]
     Tiles {
         /// Pixels of all tiles.
         padded: u64,
         /// Pixels that all tiles may have.
         limit: u64,
+    },
+    /// Frames in the data of one still picture.
+    #[error("its data hold {found} frames, and {limit} is the limit")]
+    Frames {
+        /// Frames in the data.
+        found: u32,
+        /// Frames that a still picture may have.
+        limit: u32,
     },
     /// Parts of a TIFF that stand for the same bytes again and again.
     #[error("its parts repeat the same bytes too often")]

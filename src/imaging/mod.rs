@@ -1,7 +1,6 @@
 //! From the bytes of a stranger's picture to renditions that any browser shows: upright, in sRGB, without metadata.
 //! Pure and synchronous: no network, no disk, no clock but for timing, no state between two pictures.
 
-#[cfg(feature = "avif")]
 mod avif;
 mod bmp;
 mod bytes;
@@ -12,6 +11,7 @@ mod describe;
 mod encode;
 mod error;
 mod geometry;
+mod gif;
 mod header;
 mod jpeg;
 mod limits;
@@ -26,6 +26,7 @@ mod smaller;
 mod sniff;
 mod strip;
 mod tiff;
+mod tuning;
 mod warning;
 mod webp;
 
@@ -35,15 +36,15 @@ mod tests;
 pub use error::{Error, Excess};
 pub use limits::Limits;
 
-/// Grows with every change after which the same bytes and presets give other bytes than before.
-pub const REVISION: u32 = 1;
-
-/// Which pair of JPEG decoder and encoder is built in: `pure` (Rust alone) or `turbo` (libjpeg).
-pub const JPEG_BACKEND: &str = jpeg::BACKEND;
-
 pub use pipeline::{Processed, Rendered, Steps, memory_needed, process};
 pub use preset::{Effort, Fit, Focus, OutputFormat, Preset, Size, default_presets};
 pub use probe::{Probe, probe};
 pub use smaller::RenditionFormat;
 pub use sniff::SourceFormat;
 pub use warning::Warning;
+
+/// Grows with every change after which the same bytes and presets give other bytes than before.
+pub const REVISION: u32 = 1;
+
+/// Which pair of JPEG decoder and encoder is built in: `pure` (Rust alone) or `turbo` (libjpeg).
+pub const JPEG_BACKEND: &str = jpeg::BACKEND;

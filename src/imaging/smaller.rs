@@ -1,8 +1,9 @@
 //! Sees to it that no rendition has more bytes than the file it was made from.
 
-use super::encode::{Tuning, encode};
+use super::encode::encode;
 use super::error::Error;
 use super::pixels::Pixels;
+use super::tuning::Tuning;
 use super::preset::{Effort, OutputFormat};
 use super::sniff::SourceFormat;
 

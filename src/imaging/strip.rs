@@ -15,7 +15,7 @@ pub(super) fn stripped(source: &[u8], header: &Header) -> Option<Vec<u8>> {
         SourceFormat::Png if source.get(24) != Some(&16) => Some(png::only_pixels(source).into_owned()),
         SourceFormat::Webp if !header.animated => strip_webp(source),
         SourceFormat::Gif => strip_gif(source),
-        SourceFormat::Png | SourceFormat::Webp | SourceFormat::Bmp | SourceFormat::Tiff => None,
+        SourceFormat::Png | SourceFormat::Webp | SourceFormat::Bmp | SourceFormat::Tiff | SourceFormat::Avif => None,
     }
 }
 

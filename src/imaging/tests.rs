@@ -1,5 +1,6 @@
 //! Whole pictures through the whole of the imaging.
 
+mod corpus;
 pub(super) mod fixtures;
 mod hostile;
 mod renditions;

@@ -47,7 +47,8 @@ pub(super) fn from_masks(data: &[u8], layout: &Layout, bytes: usize, masks: [u32
             [red.sample(number), green.sample(number), blue.sample(number), alpha.sample(number)]
         })
     };
-    let overlap = masks.iter().fold((0_u32, false), |(seen, overlap), mask| (seen | mask, overlap || seen & mask != 0)).1;
+    let overlap =
+        masks.iter().fold((0_u32, false), |(seen, overlap), mask| (seen | mask, overlap || seen & mask != 0)).1;
     let damaged = overlap || parts.iter().any(|part| !part.is_whole());
     (pixels, Outcome { pixels: pixels_there, damaged })
 }

@@ -13,7 +13,8 @@ pub(super) fn decode(data: &[u8], layout: &Layout, palette: &[[u8; 3]]) -> (Pixe
     colours[..palette.len()].copy_from_slice(palette);
     let (width, height) = (layout.width as usize, layout.height as usize);
     let canvas = Canvas { width, height, top_down: layout.top_down, x: 0, y: 0, data: vec![0; width * height * 4] };
-    let mut reader = Reader { data, at: 0, coding: layout.coding, colours, known: palette.len(), canvas, damaged: false };
+    let mut reader =
+        Reader { data, at: 0, coding: layout.coding, colours, known: palette.len(), canvas, damaged: false };
     let is_whole = reader.run().is_some() || reader.canvas.y >= height;
     let Reader { mut canvas, damaged, .. } = reader;
     let pixels = if is_whole { width * height } else { canvas.grey_from_here() };

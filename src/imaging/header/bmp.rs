@@ -212,7 +212,8 @@ fn read_profile(source: &[u8], limits: &Limits, header: &mut Header) -> Result<(
             let at = le32(source, AT + V4 + 4).map_or(usize::MAX, |at| AT + at as usize);
             let bytes = le32(source, AT + V4 + 8).unwrap_or(0);
             limits.check_profile(u64::from(bytes))?;
-            header.profile = slice(source, at, bytes as usize).filter(|profile| !profile.is_empty()).map(<[u8]>::to_vec);
+            header.profile =
+                slice(source, at, bytes as usize).filter(|profile| !profile.is_empty()).map(<[u8]>::to_vec);
             header.profile_broken = header.profile.is_none();
         }
         // A file on someone else's disk.

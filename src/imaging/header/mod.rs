@@ -1,11 +1,14 @@
 //! What the headers of a file say, one reader a format. No pixel is decoded here, no memory is taken in proportion to
 //! what a header claims, and every reader looks at each byte of the file at most once.
 
+pub(in crate::imaging) mod avif;
 pub(in crate::imaging) mod bmp;
+mod boxes;
 mod coverage;
 mod directory;
 pub(in crate::imaging) mod exif;
 pub(in crate::imaging) mod gif;
+mod items;
 pub(in crate::imaging) mod jpeg;
 pub(in crate::imaging) mod png;
 pub(in crate::imaging) mod tiff;
@@ -86,6 +89,7 @@ pub(super) fn read(source: &[u8], limits: &Limits) -> Result<Header, Error> {
         SourceFormat::Gif => gif::read(source, limits)?,
         SourceFormat::Bmp => bmp::read(source, limits)?,
         SourceFormat::Tiff => tiff::read(source, limits)?,
+        SourceFormat::Avif => avif::read(source, limits)?,
     };
     limits.check_size(header.width, header.height)?;
     Ok(header)

@@ -50,12 +50,17 @@ pub(in crate::imaging) enum Packing {
 /// What the samples mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::imaging) enum Meaning {
-    Grey { white_is_zero: bool },
+    Grey {
+        white_is_zero: bool,
+    },
     Colour,
     Palette,
     Inks,
     /// Luma and two chromas, these for blocks of so many pixels across and down.
-    Chroma { across: usize, down: usize },
+    Chroma {
+        across: usize,
+        down: usize,
+    },
 }
 
 /// How samples are written.
@@ -126,7 +131,8 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
 /// Those of the limits; [`Error::UnsupportedFormat`] for samples, colours and compressions that are not read.
 pub(in crate::imaging) fn layout<'a>(source: &'a [u8], limits: &Limits) -> Result<Layout<'a>, Error> {
     let directory = Directory::open(source)?;
-    let need = |tag: u16| directory.number(tag, 0).ok_or_else(|| Error::damaged("its directory lacks what it must have"));
+    let need =
+        |tag: u16| directory.number(tag, 0).ok_or_else(|| Error::damaged("its directory lacks what it must have"));
     let or = |tag: u16, default: u32| directory.number(tag, 0).unwrap_or(default);
     let (width, height) = (need(WIDTH)?, need(HEIGHT)?);
     limits.check_size(width, height)?;
@@ -150,7 +156,8 @@ pub(in crate::imaging) fn layout<'a>(source: &'a [u8], limits: &Limits) -> Resul
     }
     let alpha = alpha(&directory, meaning, samples - needed);
     let tiled = directory.count(TILE_OFFSETS) > 0;
-    let chunk = if tiled { (need(TILE_WIDTH)?, need(TILE_HEIGHT)?) } else { (width, or(ROWS_PER_STRIP, height).min(height)) };
+    let chunk =
+        if tiled { (need(TILE_WIDTH)?, need(TILE_HEIGHT)?) } else { (width, or(ROWS_PER_STRIP, height).min(height)) };
     let layout = Layout {
         width,
         height,
@@ -220,7 +227,9 @@ impl Layout<'_> {
             (Meaning::Chroma { across, down }, _) if !is_jpeg && self.planes && (across, down) != (1, 1) => {
                 Some("a TIFF with small chroma planes")
             }
-            (Meaning::Chroma { .. }, _) if !is_jpeg && self.bits != 8 => Some("a TIFF with chroma of other than 8 bits"),
+            (Meaning::Chroma { .. }, _) if !is_jpeg && self.bits != 8 => {
+                Some("a TIFF with chroma of other than 8 bits")
+            }
             (_, _) if is_jpeg && self.planes => Some("a TIFF with a JPEG for each plane"),
             (_, _) if is_jpeg && self.alpha != Alpha::None => Some("a TIFF with alpha inside a JPEG"),
             (_, 2) if !matches!(self.bits, 8 | 16 | 32) => Some("a TIFF with differences of odd sizes"),

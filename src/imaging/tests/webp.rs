@@ -5,7 +5,7 @@ use image::{ImageFormat, RgbImage, RgbaImage};
 use super::fixtures::*;
 use super::*;
 use crate::imaging::decoded::Decoded;
-use crate::imaging::encode::Tuning;
+use crate::imaging::tuning::Tuning;
 use crate::imaging::header::webp::Chunks;
 
 const TUNING: Tuning = Tuning { quality: 90, effort: Effort::Balanced };

@@ -35,7 +35,9 @@ impl Colours {
                 }
             },
             Meaning::Inks => target[..4].copy_from_slice(&samples[..4]),
-            Meaning::Chroma { .. } => target[..3].copy_from_slice(&self.chroma.colour([samples[0], samples[1], samples[2]])),
+            Meaning::Chroma { .. } => {
+                target[..3].copy_from_slice(&self.chroma.colour([samples[0], samples[1], samples[2]]))
+            }
         }
         true
     }
@@ -48,7 +50,9 @@ impl Colours {
         *last = *alpha;
         if self.alpha == Alpha::Multiplied && *alpha > 0 {
             let whole = u32::from(*alpha);
-            colour.iter_mut().for_each(|sample| *sample = ((u32::from(*sample) * 255 + whole / 2) / whole).min(255) as u8);
+            colour
+                .iter_mut()
+                .for_each(|sample| *sample = ((u32::from(*sample) * 255 + whole / 2) / whole).min(255) as u8);
         }
     }
 }

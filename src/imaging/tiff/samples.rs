@@ -40,7 +40,9 @@ impl Narrowing {
             (bits, Number::Float) => targets
                 .zip(row.chunks_exact(bits / 8))
                 .for_each(|(target, bytes)| *target = self.by_curve(float(self.number(bytes), bits))),
-            (bits, Number::Whole) => targets.enumerate().for_each(|(index, target)| *target = self.odd(row, index, bits)),
+            (bits, Number::Whole) => {
+                targets.enumerate().for_each(|(index, target)| *target = self.odd(row, index, bits))
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::mem::zeroed;
 
 use libwebp_sys as lib;
 
-use crate::imaging::encode::Tuning;
+use crate::imaging::tuning::Tuning;
 use crate::imaging::error::Error;
 use crate::imaging::pixels::Pixels;
 use crate::imaging::preset::Effort;

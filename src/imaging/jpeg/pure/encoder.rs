@@ -3,7 +3,7 @@
 use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
 
 use crate::imaging::jpeg::FULL_COLOUR_EDGE;
-use crate::imaging::encode::Tuning;
+use crate::imaging::tuning::Tuning;
 use crate::imaging::error::Error;
 use crate::imaging::pixels::Pixels;
 use crate::imaging::preset::Effort;

@@ -1,7 +1,7 @@
 //! Pixels to JPEG, by libjpeg.
 
 use super::libjpeg::{Coding, Writing, compress};
-use crate::imaging::encode::Tuning;
+use crate::imaging::tuning::Tuning;
 use crate::imaging::error::Error;
 use crate::imaging::jpeg::FULL_COLOUR_EDGE;
 use crate::imaging::pixels::Pixels;

@@ -5,7 +5,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, PI};
 use image::RgbImage;
 
 use crate::imaging::decoded::{Inks, inks_to_light};
-use crate::imaging::jpeg::tables::{Kind, ZIGZAG, usual};
+use crate::imaging::jpeg::pure::tables::{Kind, ZIGZAG, usual};
 use crate::imaging::pixels::Pixels;
 
 pub(super) struct Layout<'a> {

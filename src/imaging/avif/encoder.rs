@@ -2,17 +2,17 @@
 
 use ravif::{AlphaColorMode, BitDepth, EncodedImage, Encoder, Img, RGB8, RGBA8};
 
-use super::encode::Tuning;
-use super::error::Error;
-use super::pixels::Pixels;
-use super::preset::Effort;
+use crate::imaging::error::Error;
+use crate::imaging::pixels::Pixels;
+use crate::imaging::preset::Effort;
+use crate::imaging::tuning::Tuning;
 
 /// Encodes AVIF, alpha included, without metadata. The same pixels give the same bytes on every machine: the tiles of
 /// the picture would follow the number of threads, so there is always one.
 ///
 /// # Errors
 /// [`Error::Internal`] if the encoder refuses.
-pub(super) fn encode(pixels: &Pixels, tuning: Tuning) -> Result<Vec<u8>, Error> {
+pub(in crate::imaging) fn encode(pixels: &Pixels, tuning: Tuning) -> Result<Vec<u8>, Error> {
     let quality = quality(tuning.quality);
     let encoder = Encoder::new()
         .with_quality(quality)
