@@ -43,7 +43,7 @@ impl Canvas {
             sums: vec![0; component.samples.0],
         });
         Self {
-            pixels: vec![0; frame.width * frame.height * 3],
+            pixels: Vec::with_capacity(frame.width * frame.height * 3),
             width: frame.width,
             height: frame.height,
             done: 0,
@@ -73,7 +73,10 @@ impl Canvas {
     #[inline(always)]
     fn colour<S: Simd>(&mut self, simd: S, y: usize, row: usize, planes: &[Plane]) {
         let part = |index: usize| self.channels[index].result(&planes[index], y, row, self.width);
-        let out = &mut self.pixels[y * self.width * 3..(y + 1) * self.width * 3];
+        // Only now, so that the row is in the cache when it is written.
+        let from = self.pixels.len();
+        self.pixels.resize(from + self.width * 3, 0);
+        let out = &mut self.pixels[from..];
         match self.colours {
             Colours::Grey => colour::from_grey(part(0), out),
             Colours::YCbCr => colour::from_ycbcr(simd, [part(0), part(1), part(2)], out),

@@ -77,8 +77,12 @@ pub(super) fn transform<S: Simd>(simd: S, block: &Block, present: u64, side: usi
         return target.fill(side, sample((i32::from(block[0]) + 4) >> 3));
     }
     match side {
-        8 if present & (UPPER_COLUMNS | UPPER_ROWS) == 0 => eight::<S, true>(simd, block, target),
-        8 => eight::<S, false>(simd, block, target),
+        8 => match (present & UPPER_COLUMNS == 0, present & UPPER_ROWS == 0) {
+            (true, true) => eight::<S, true, true>(simd, block, target),
+            (true, false) => eight::<S, true, false>(simd, block, target),
+            (false, true) => eight::<S, false, true>(simd, block, target),
+            (false, false) => eight::<S, false, false>(simd, block, target),
+        },
         4 => four(simd, block, target),
         _ => two(block, target),
     }
@@ -130,13 +134,13 @@ fn narrowed<S: Simd>(simd: S, x: i32x8<S>, down: u32) -> i16x8<S> {
 }
 
 #[inline(always)]
-fn eight<S: Simd, const LOW: bool>(simd: S, block: &Block, mut target: Target<'_>) {
+fn eight<S: Simd, const LOW_COLUMNS: bool, const LOW_ROWS: bool>(simd: S, block: &Block, mut target: Target<'_>) {
     let mut wide = [i32x8::splat(simd, 0); 8];
     let mut narrow = [i16x8::splat(simd, 0); 8];
     for (wide, column) in wide.iter_mut().zip(block.chunks_exact(8)) {
         *wide = widened(simd, i16x8::from_slice(simd, column));
     }
-    let first = eight_points::<S, LOW>(simd, wide);
+    let first = eight_points::<S, LOW_COLUMNS>(simd, wide);
     for (narrow, column) in narrow.iter_mut().zip(first) {
         *narrow = narrowed(simd, column, FRACTION - KEPT);
     }
@@ -145,7 +149,7 @@ fn eight<S: Simd, const LOW: bool>(simd: S, block: &Block, mut target: Target<'_
     for (wide, row) in wide.iter_mut().zip(turned) {
         *wide = widened(simd, row);
     }
-    let second = eight_points::<S, LOW>(simd, wide);
+    let second = eight_points::<S, LOW_ROWS>(simd, wide);
     for (narrow, row) in narrow.iter_mut().zip(second) {
         *narrow = narrowed(simd, row, FRACTION + KEPT + 3);
     }
