@@ -5,8 +5,8 @@ use image::{ExtendedColorType, ImageEncoder};
 
 use super::error::Error;
 use super::pixels::Pixels;
-use super::tuning::Tuning;
 use super::preset::{Effort, OutputFormat};
+use super::tuning::Tuning;
 use super::{jpeg, webp};
 
 /// Peak memory of encoding beyond the pixels, in bytes a pixel: planes or coefficients, a copy on white, the output.

@@ -16,13 +16,13 @@ use super::limits::Limits;
 use super::orient::{orient, upright};
 use super::phash::perceptual_hash;
 use super::pixels::Pixels;
-use super::tuning::Tuning;
 use super::preset::{OutputFormat, Preset};
 use super::probe::cost;
 use super::resize::Scaler;
 use super::smaller::{Bound, RenditionFormat, encode_within};
 use super::sniff::SourceFormat;
 use super::strip::stripped;
+use super::tuning::Tuning;
 use super::warning::Warning;
 
 /// A picture with all its renditions.

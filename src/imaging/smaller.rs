@@ -3,9 +3,9 @@
 use super::encode::encode;
 use super::error::Error;
 use super::pixels::Pixels;
-use super::tuning::Tuning;
 use super::preset::{Effort, OutputFormat};
 use super::sniff::SourceFormat;
+use super::tuning::Tuning;
 
 /// The format of a rendition: the one that was asked for, or the source's own where nothing else was small enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

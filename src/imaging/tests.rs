@@ -3,8 +3,8 @@
 mod corpus;
 pub(super) mod fixtures;
 mod hostile;
-mod renditions;
 mod pixels;
+mod renditions;
 mod webp;
 
 use image::{DynamicImage, ExtendedColorType, ImageFormat, RgbImage, Rgba, RgbaImage};
@@ -305,7 +305,7 @@ fn effort_buys_bytes() {
     let pixels = Pixels { width: 300, height: 300, alpha: false, data: noise(300, 300, 2).into_raw() };
     for format in [OutputFormat::Jpeg, OutputFormat::Webp] {
         let bytes = |effort| {
-            let encoded = encode::encode(&pixels, format, encode::Tuning { quality: 80, effort }).expect("encodes");
+            let encoded = encode::encode(&pixels, format, tuning::Tuning { quality: 80, effort }).expect("encodes");
             assert!(image::guess_format(&encoded).is_ok());
             encoded.len()
         };

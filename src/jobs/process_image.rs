@@ -135,7 +135,8 @@ impl Handler {
     /// The memory that the picture needs, by its headers, and the hash of its bytes, which for a large file takes too long for an async thread.
     async fn examine(&self, source: Bytes, presets: Vec<Preset>) -> Result<(u64, String), Failure> {
         let limits = self.config.limits.clone();
-        let work = move || Ok((imaging::memory_needed(&source, &presets, &limits)?, hex::encode(Sha256::digest(&source))));
+        let work =
+            move || Ok((imaging::memory_needed(&source, &presets, &limits)?, hex::encode(Sha256::digest(&source))));
         tokio::task::spawn_blocking(work)
             .await
             .map_err(|_| Failure::permanent(ErrorCode::Undecodable, "the headers could not be read"))?

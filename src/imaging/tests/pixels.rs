@@ -8,7 +8,8 @@ use image::{ImageFormat, RgbaImage};
 use super::fixtures::collection::{Fixture, Tolerance, all};
 use super::fixtures::{Writing, as_it_is, jpeg_with, png_writer, preset, scene};
 use super::{
-    Fit, Limits, OutputFormat, Preset, Processed, Rendered, RenditionFormat, Size, default_presets, probe, process,
+    Fit, Focus, Limits, OutputFormat, Preset, Processed, Rendered, RenditionFormat, Size, default_presets, probe,
+    process,
 };
 
 /// Cells of the grid across and down.

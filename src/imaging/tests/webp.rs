@@ -5,8 +5,8 @@ use image::{ImageFormat, RgbImage, RgbaImage};
 use super::fixtures::*;
 use super::*;
 use crate::imaging::decoded::Decoded;
-use crate::imaging::tuning::Tuning;
 use crate::imaging::header::webp::Chunks;
+use crate::imaging::tuning::Tuning;
 
 const TUNING: Tuning = Tuning { quality: 90, effort: Effort::Balanced };
 

@@ -5,10 +5,10 @@ use std::mem::zeroed;
 
 use libwebp_sys as lib;
 
-use crate::imaging::tuning::Tuning;
 use crate::imaging::error::Error;
 use crate::imaging::pixels::Pixels;
 use crate::imaging::preset::Effort;
+use crate::imaging::tuning::Tuning;
 
 /// libwebp's own default of 0 to 6.
 const USUAL_METHOD: i32 = 4;

@@ -4,11 +4,11 @@
 use std::rc::Rc;
 
 use super::huffman::Table;
-use crate::imaging::jpeg::scale::scaled;
 use super::tables::{Kind, Quantisation, Tables, ZIGZAG};
 use crate::imaging::bytes::{be16, slice};
 use crate::imaging::error::Error;
 use crate::imaging::header::jpeg::{Segments, is_adobe};
+use crate::imaging::jpeg::scale::scaled;
 
 /// How the samples of a pixel are to be understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,11 @@
 //! Pixels to JPEG, by libjpeg.
 
 use super::libjpeg::{Coding, Writing, compress};
-use crate::imaging::tuning::Tuning;
 use crate::imaging::error::Error;
 use crate::imaging::jpeg::FULL_COLOUR_EDGE;
 use crate::imaging::pixels::Pixels;
 use crate::imaging::preset::Effort;
+use crate::imaging::tuning::Tuning;
 
 /// Encodes a JPEG without metadata, progressive if it is to be small and baseline else; transparency is laid on white.
 ///
