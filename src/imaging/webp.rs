@@ -30,7 +30,7 @@ pub(super) fn encode_lossless(pixels: &Pixels, effort: Effort) -> Result<Vec<u8>
     let (tries, method) = match effort {
         Effort::Fast => (30.0, 1),
         Effort::Balanced => (75.0, METHOD),
-        Effort::Small => (100.0, 5),
+        Effort::Small => (100.0, 6),
     };
     run(pixels, tries, method, true)
 }
