@@ -39,7 +39,7 @@ pub(in crate::imaging) fn encode_lossless(pixels: &Pixels, effort: Effort) -> Re
     let (tries, method) = match effort {
         Effort::Fast => (30.0, 1),
         Effort::Balanced => (75.0, USUAL_METHOD),
-        Effort::Small => (100.0, 5),
+        Effort::Small => (100.0, 6),
     };
     run(pixels, tries, method, true)
 }
