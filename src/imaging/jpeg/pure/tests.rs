@@ -142,11 +142,13 @@ fn smaller_decodes_look_like_the_whole_one_made_smaller() {
         sources.extend(FACTORS.iter().map(|factor| encoded(&picture, *factor, true, 0)));
         sources.push(jpeg_in_three_scans(&picture));
         for (number, source) in sources.iter().enumerate() {
+            // Colours of a quarter of the resolution are as coarse in a smaller decode.
+            let most_mean = if number % 8 >= 4 { 12.0 } else { 5.0 };
             let whole = decoded(source, 8);
             for (block, side) in [(4, 2), (2, 4), (1, 8)] {
                 let (most, mean) = differences(&decoded(source, block), &boxed(&whole, side));
                 // At the right and lower edges the box has fewer pixels than the block, and small gradients are steep.
-                let is_like = !is_smooth || (mean <= 8.0 && most <= 48);
+                let is_like = !is_smooth || (mean <= most_mean && most <= 48);
                 assert!(is_like, "{width} × {height}, file {number}, {block}: {most}, {mean}");
             }
         }
