@@ -53,7 +53,7 @@ pub(super) struct Bound<'a> {
 }
 
 /// Qualities that a rendition may fall to, each with the bytes that a lossy format has there, in hundredths of those at
-/// 80 (means of JPEG and WebP over photographs; a first guess, for every outcome is measured).
+/// 80. Rough figures that only choose which quality is tried first: whether an outcome is small enough is counted.
 const QUALITIES: [(u8, u64); 11] =
     [(95, 230), (90, 155), (80, 100), (70, 78), (60, 66), (50, 58), (40, 50), (30, 42), (20, 32), (10, 20), (5, 13)];
 

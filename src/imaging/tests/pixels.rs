@@ -137,8 +137,8 @@ fn presets() -> Vec<Preset> {
     let named = |name: &str, size, fit, format| Preset { name: name.to_owned(), ..preset(size, fit, format) };
     let mut presets = default_presets();
     presets.extend([
-        named("cover", Size::Box { width: 300, height: 300 }, Fit::Cover(Focus::default()), OutputFormat::Png),
-        named("tall", Size::Box { width: 90, height: 400 }, Fit::Cover(Focus::default()), OutputFormat::Jpeg),
+        named("cover", Size::Box { width: 300, height: 300 }, Fit::Cover(Focus::CENTER), OutputFormat::Png),
+        named("tall", Size::Box { width: 90, height: 400 }, Fit::Cover(Focus::CENTER), OutputFormat::Jpeg),
         named("box", Size::Box { width: 640, height: 200 }, Fit::Contain, OutputFormat::Png),
     ]);
     presets
