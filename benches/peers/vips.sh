@@ -36,12 +36,13 @@ render_one() { # works, out, scratch, bare, path
   name=$(basename "$path")
   local jpeg="Q=80,optimize_coding,background=255,$bare" webp="Q=80,effort=4,$bare"
   if [ "$works" = B ]; then
-    vipsthumbnail "$path" --size '512x512>' --export-profile srgb -o "$out/$name.small.jpg[$jpeg]"
+    vipsthumbnail "$path" --size '512x512>' --import-profile srgb --export-profile srgb -o "$out/$name.small.jpg[$jpeg]"
     return
   fi
+  # A picture without a profile is sRGB already, else it would be taken for the colours of some other device.
   # Metadata go here already: the WebP writer of some versions keeps them whatever it is told.
   own=$(mktemp -d -p "$3")
-  vipsthumbnail "$path" --size '2048x2048>' --export-profile srgb -o "$own/large.tif[$bare]"
+  vipsthumbnail "$path" --size '2048x2048>' --import-profile srgb --export-profile srgb -o "$own/large.tif[$bare]"
   vips copy "$own/large.tif" "$out/$name.large.jpg[$jpeg]"
   vipsthumbnail "$own/large.tif" --size '1024x1024>' -o "$own/medium.tif[$bare]"
   vips copy "$own/medium.tif" "$out/$name.medium.webp[$webp]"
