@@ -60,7 +60,7 @@ pub enum Turn {
     /// Ask again in a moment: another worker is at the same bytes.
     Wait,
     /// Take what was made of them for another picture.
-    Reuse(Image),
+    Reuse(Box<Image>),
 }
 
 /// How a claim ends.
@@ -175,7 +175,7 @@ impl Catalog {
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
             if !anew && let Some(twin) = images::twin(&*write, &content, job.image_id).await? {
-                return Ok(Turn::Reuse(twin));
+                return Ok(Turn::Reuse(Box::new(twin)));
             }
             let taken = jobs::is_worked_on(&*write, &working_on(&job, &content), &job).await?;
             Ok(if taken { Turn::Wait } else { Turn::Decode })

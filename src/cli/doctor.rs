@@ -69,11 +69,8 @@ async fn renditions(app: &App) -> Result<String, db::Error> {
 }
 
 fn imaging_detail() -> String {
-    let backend = match imaging::JPEG_BACKEND {
-        "turbo" => "turbo (libjpeg)",
-        other => other,
-    };
-    format!("JPEG by {backend}")
+    let encoder = if imaging::JPEG_BACKEND == "turbo" { "libjpeg" } else { "Rust alone" };
+    format!("JPEG backend {}: read in Rust, written by {encoder}", imaging::JPEG_BACKEND)
 }
 
 /// Which part of the set-up an error of the start is about.

@@ -88,7 +88,7 @@ async fn dispatch(command: Command, settings: Settings, console: &mut Console) -
         Command::Worker(_) => Box::pin(serve::work(settings, stop)).await,
         Command::Config => settings::run(&settings, console),
         Command::Doctor { json } => {
-            signals::unless_stopped(&stop, UNCHANGED, doctor::run(settings, json, console)).await
+            Box::pin(signals::unless_stopped(&stop, UNCHANGED, doctor::run(settings, json, console))).await
         }
         Command::Migrate(command) => {
             let hint = "`pm migrate status` shows how far it came; the same command goes on";

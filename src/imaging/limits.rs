@@ -59,7 +59,7 @@ impl Limits {
     }
 
     /// Scans that a picture of so many pixels may have.
-    pub(super) fn most_scans(&self, width: u32, height: u32) -> u32 {
+    fn most_scans(&self, width: u32, height: u32) -> u32 {
         let pixels = (u64::from(width) * u64::from(height)).max(1);
         let by_work = (self.max_pixels * SCANS_AT_FULL_SIZE / pixels).max(1);
         u64::from(self.max_scans).min(by_work) as u32

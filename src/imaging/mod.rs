@@ -46,5 +46,5 @@ pub use warning::Warning;
 /// Grows with every change after which the same bytes and presets give other bytes than before.
 pub const REVISION: u32 = 1;
 
-/// Which pair of JPEG decoder and encoder is built in: `pure` (Rust alone) or `turbo` (libjpeg).
+/// By what JPEG is written: `pure` (Rust alone) or `turbo` (libjpeg). It is read in Rust in either case.
 pub const JPEG_BACKEND: &str = jpeg::BACKEND;

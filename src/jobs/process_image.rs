@@ -161,7 +161,7 @@ impl Handler {
                     }
                 }
                 Turn::Reuse(twin) if self.are_stored(&twin.renditions).await? => {
-                    return Ok(Granted::Reuse(Box::new(twin)));
+                    return Ok(Granted::Reuse(twin));
                 }
                 Turn::Reuse(_) => anew = true,
                 Turn::Wait => {

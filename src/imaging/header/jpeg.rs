@@ -81,10 +81,6 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
     // The outcome, one row of units with its coefficients and with rows for enlarging it, and lists of the scans.
     let row_bytes = u64::from(frame.width + 32) * (frame.unit_rows + 2) * frame.samples_of_eight / 8 * 4;
     header.decode_bytes = header.pixels() * 3 + row_bytes + u64::from(scans) * SCAN_BYTES;
-    if cfg!(feature = "turbo") && !header.one_scan {
-        // The other decoder holds the coefficients of all samples until the last scan, 16 bits each.
-        header.decode_bytes += header.pixels() * frame.samples_of_eight / 8 * 2;
-    }
     Ok(header)
 }
 

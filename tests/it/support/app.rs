@@ -78,7 +78,7 @@ impl TestApp {
         let address = listener.local_addr().unwrap();
         let (stopper, stop) = stop::channel();
         let server = app.clone();
-        let running = tokio::spawn(async move { server.serve(listener, 0, stop).await.unwrap() });
+        let running = tokio::spawn(async move { Box::pin(server.serve(listener, 0, stop)).await.unwrap() });
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let worker = app.worker(2).unwrap();
         Self { app, setup, address, client, environment, worker, server: Some((stopper, running)), resources }

@@ -5,6 +5,7 @@ mod bits;
 mod canvas;
 mod colour;
 mod decoder;
+#[cfg(not(feature = "turbo"))]
 mod encoder;
 mod entropy;
 mod frame;
@@ -19,4 +20,5 @@ mod upsample;
 mod tests;
 
 pub(in crate::imaging) use decoder::decode;
+#[cfg(not(feature = "turbo"))]
 pub(in crate::imaging) use encoder::encode;

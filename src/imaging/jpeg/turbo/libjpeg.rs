@@ -7,36 +7,10 @@ use std::mem::{size_of, zeroed};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use mozjpeg_sys as lib;
-use mozjpeg_sys::J_COLOR_SPACE::{JCS_CMYK, JCS_RGB};
-use mozjpeg_sys::{boolean, jpeg_common_struct, jpeg_compress_struct, jpeg_decompress_struct};
+use mozjpeg_sys::J_COLOR_SPACE::JCS_RGB;
+use mozjpeg_sys::{boolean, jpeg_common_struct, jpeg_compress_struct};
 
 use crate::imaging::error::Error;
-
-/// What [`decompress`] is to do.
-pub(super) struct Reading<'a> {
-    pub source: &'a [u8],
-    /// Whether four inks come out, and not three colours.
-    pub cmyk: bool,
-    /// Samples a side that a block of eight becomes: 8, 4, 2 or 1.
-    pub block: u32,
-    /// Pixels across and down that must come out.
-    pub size: (u32, u32),
-    /// Scans that are read before it is given up.
-    pub most_scans: u32,
-}
-
-/// How far [`decompress`] came.
-#[derive(Debug, Default)]
-pub(super) struct Outcome {
-    /// Rows that were written, from the top.
-    pub rows: usize,
-    /// Data were missing, and what they would have shown is grey.
-    pub ends_early: bool,
-    /// Data made no sense.
-    pub corrupt: bool,
-    /// Why there are no more rows.
-    pub error: Option<Error>,
-}
 
 /// How [`compress`] writes.
 pub(super) struct Writing {
@@ -57,27 +31,12 @@ pub(super) enum Coding {
     Smallest,
 }
 
-/// Decodes into `data`, which has room for all rows of `reading.size`.
-pub(super) fn decompress(reading: &Reading<'_>, data: &mut [u8]) -> Outcome {
-    let mut session = Box::new(Reader {
-        // SAFETY: both are plain C data for which zeroes are valid; libjpeg fills them in.
-        info: unsafe { zeroed() },
-        report: Report::new(),
-        // SAFETY: as above; all its functions are options.
-        progress: unsafe { zeroed() },
-    });
-    let outcome = catch_unwind(AssertUnwindSafe(|| session.read(reading, data)));
-    let mut found = session.report.outcome();
-    found.error = outcome.err().map(error_of);
-    found
-}
-
 /// Encodes `data`, three samples a pixel.
 pub(super) fn compress(data: &[u8], size: (u32, u32), writing: &Writing) -> Result<Vec<u8>, Error> {
     let mut session = Box::new(Writer {
-        // SAFETY: both are plain C data for which zeroes are valid; libjpeg fills them in.
+        // SAFETY: plain C data for which zeroes are valid; libjpeg fills it in.
         info: unsafe { zeroed() },
-        report: Report::new(),
+        manager: manager(),
         // SAFETY: as above.
         sink: Sink { manager: unsafe { zeroed() }, bytes: Vec::with_capacity(data.len() / 16 + 4096) },
     });
@@ -86,7 +45,7 @@ pub(super) fn compress(data: &[u8], size: (u32, u32), writing: &Writing) -> Resu
     Ok(std::mem::take(&mut session.sink.bytes))
 }
 
-/// What `error_exit` and the progress monitor throw.
+/// What `error_exit` throws.
 struct Thrown(Error);
 
 fn throw(error: Error) -> ! {
@@ -101,39 +60,15 @@ fn error_of(payload: Box<dyn Any + Send>) -> Error {
     }
 }
 
-/// libjpeg's error manager and what it was told. The manager stands first, so that its address is that of the whole.
-#[repr(C)]
-struct Report {
-    manager: lib::jpeg_error_mgr,
-    rows: usize,
-    ends_early: bool,
-    corrupt: bool,
-    most_scans: i32,
-}
-
-impl Report {
-    fn new() -> Self {
-        // SAFETY: plain C data for which zeroes are valid; libjpeg fills it in.
-        let mut manager: lib::jpeg_error_mgr = unsafe { zeroed() };
-        // SAFETY: it only sets the fields of the structure it is given.
-        unsafe { lib::jpeg_std_error(&mut manager) };
-        manager.error_exit = Some(error_exit);
-        manager.emit_message = Some(emit_message);
-        Self { manager, rows: 0, ends_early: false, corrupt: false, most_scans: i32::MAX }
-    }
-
-    fn outcome(&self) -> Outcome {
-        Outcome { rows: self.rows, ends_early: self.ends_early, corrupt: self.corrupt, error: None }
-    }
-}
-
-/// The report of the session that `info` belongs to.
-///
-/// # Safety
-/// `info.err` must point at the manager of a live [`Report`] that nothing else refers to during `'a`.
-unsafe fn report<'a>(info: &jpeg_common_struct) -> &'a mut Report {
-    // SAFETY: as the caller promises; the manager is the first field of a `repr(C)` structure.
-    unsafe { &mut *info.err.cast::<Report>() }
+/// libjpeg's error manager, which throws errors and says nothing of warnings: the pixels are our own.
+fn manager() -> lib::jpeg_error_mgr {
+    // SAFETY: plain C data for which zeroes are valid; libjpeg fills it in.
+    let mut manager: lib::jpeg_error_mgr = unsafe { zeroed() };
+    // SAFETY: it only sets the fields of the structure it is given.
+    unsafe { lib::jpeg_std_error(&mut manager) };
+    manager.error_exit = Some(error_exit);
+    manager.emit_message = Some(emit_message);
+    manager
 }
 
 /// Bytes that a message may have (libjpeg's JMSG_LENGTH_MAX).
@@ -142,8 +77,8 @@ const LONGEST_MESSAGE: usize = 200;
 unsafe extern "C-unwind" fn error_exit(info: &mut jpeg_common_struct) {
     type Format = unsafe extern "C-unwind" fn(*mut jpeg_common_struct, *mut u8);
     let mut words = [0_u8; LONGEST_MESSAGE];
-    // SAFETY: `info` belongs to a session of this file, whose report outlives it and is used by nobody else meanwhile.
-    let format = unsafe { report(info) }.manager.format_message;
+    // SAFETY: `info` belongs to a session of this file, whose manager outlives it.
+    let format = unsafe { (*info.err).format_message };
     if let Some(format) = format {
         // SAFETY: the C function takes two pointers and writes to the second; its declaration in Rust has a shared
         // reference to too few bytes in that place, so the type is put right.
@@ -156,85 +91,11 @@ unsafe extern "C-unwind" fn error_exit(info: &mut jpeg_common_struct) {
     throw(Error::damaged(String::from_utf8_lossy(&words[..end]).into_owned()))
 }
 
-/// Levels from 0 up are traces; a warning is -1.
-unsafe extern "C-unwind" fn emit_message(info: &mut jpeg_common_struct, level: i32) {
-    if level >= 0 {
-        return;
-    }
-    // SAFETY: as in `error_exit`.
-    let report = unsafe { report(info) };
-    let code = lib::J_MESSAGE_CODE::try_from(report.manager.msg_code).unwrap_or_default();
-    match code {
-        lib::JWRN_HIT_MARKER | lib::JWRN_JPEG_EOF => report.ends_early = true,
-        lib::JWRN_HUFF_BAD_CODE | lib::JWRN_MUST_RESYNC | lib::JWRN_BOGUS_PROGRESSION => report.corrupt = true,
-        // Stray bytes between segments, odd version numbers: no pixel depends on them.
-        _ => {}
-    }
-}
-
-/// Stops scans without end: libjpeg, which searches for markers in its own way, may find more than were counted before.
-unsafe extern "C-unwind" fn watch_scans(info: &mut jpeg_common_struct) {
-    // SAFETY: as in `error_exit`.
-    let most = unsafe { report(info) }.most_scans;
-    let info = (&raw mut *info).cast::<jpeg_decompress_struct>();
-    // SAFETY: only decompressors have this monitor, and the common part is the head of each.
-    if unsafe { (*info).input_scan_number } > most {
-        throw(Error::damaged("its scans have no end"));
-    }
-}
-
-struct Reader {
-    info: jpeg_decompress_struct,
-    report: Report,
-    progress: lib::jpeg_progress_mgr,
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        // SAFETY: frees what the structure owns; one that was never initialised is all zeroes and owns nothing.
-        unsafe { lib::jpeg_destroy_decompress(&mut self.info) };
-    }
-}
-
-impl Reader {
-    fn read(&mut self, reading: &Reading<'_>, data: &mut [u8]) {
-        self.report.most_scans = reading.most_scans.try_into().unwrap_or(i32::MAX);
-        // SAFETY: the session is boxed, so that the pointers between its parts stay valid while libjpeg is at work. The
-        // source is borrowed for longer than that, and libjpeg does not write to it.
-        unsafe {
-            self.info.common.err = (&raw mut self.report).cast();
-            lib::jpeg_CreateDecompress(&mut self.info, lib::JPEG_LIB_VERSION, size_of::<jpeg_decompress_struct>());
-            self.progress.progress_monitor = Some(watch_scans);
-            self.info.common.progress = &raw mut self.progress;
-            lib::jpeg_mem_src(&mut self.info, reading.source.as_ptr(), reading.source.len() as _);
-            lib::jpeg_read_header(&mut self.info, 1);
-            self.info.out_color_space = if reading.cmyk { JCS_CMYK } else { JCS_RGB };
-            self.info.scale_num = reading.block;
-            self.info.scale_denom = 8;
-            lib::jpeg_start_decompress(&mut self.info);
-        }
-        let samples = if reading.cmyk { 4 } else { 3 };
-        let found = (self.info.output_width, self.info.output_height);
-        let row_bytes = reading.size.0 as usize * samples;
-        let fits = data.len() == row_bytes * reading.size.1 as usize;
-        if found != reading.size || self.info.output_components as usize != samples || !fits {
-            throw(Error::damaged("its dimensions contradict each other"));
-        }
-        let mut rows: Vec<*mut u8> = data.chunks_exact_mut(row_bytes).map(<[u8]>::as_mut_ptr).collect();
-        while let Some(left) = rows.get_mut(self.report.rows..).filter(|left| !left.is_empty()) {
-            // SAFETY: `left` are pointers to as many rows, each with room for `output_width` pixels, as checked above.
-            let read = unsafe { lib::jpeg_read_scanlines(&mut self.info, left.as_mut_ptr(), left.len() as u32) };
-            if read == 0 {
-                throw(Error::damaged("it has too few pixels"));
-            }
-            self.report.rows += read as usize;
-        }
-    }
-}
+unsafe extern "C-unwind" fn emit_message(_: &mut jpeg_common_struct, _: i32) {}
 
 struct Writer {
     info: jpeg_compress_struct,
-    report: Report,
+    manager: lib::jpeg_error_mgr,
     sink: Sink,
 }
 
@@ -256,7 +117,7 @@ impl Writer {
         // `comp_info` points at the components that the defaults have set. `rows` are pointers to as many rows, each of
         // `image_width` pixels, which libjpeg only reads.
         unsafe {
-            self.info.common.err = (&raw mut self.report).cast();
+            self.info.common.err = &raw mut self.manager;
             lib::jpeg_CreateCompress(&mut self.info, lib::JPEG_LIB_VERSION, size_of::<jpeg_compress_struct>());
             self.sink.manager.init_destination = Some(sink_begins);
             self.sink.manager.empty_output_buffer = Some(sink_is_full);
