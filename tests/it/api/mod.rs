@@ -62,7 +62,7 @@ fn blot(value: &mut Value) {
                         assert!(time.ends_with('Z') && time.as_bytes()[10] == b'T', "{time} is not RFC 3339 in UTC");
                         *member = "[time]".into();
                     }
-                    ("request_id" | "thumbhash" | "dominant_color", Value::String(_)) => {
+                    ("request_id" | "thumbhash" | "dominant_color" | "perceptual_hash", Value::String(_)) => {
                         *member = format!("[{name}]").into();
                     }
                     ("latency_ms" | "bytes", Value::Number(_)) => *member = format!("[{name}]").into(),

