@@ -30,6 +30,7 @@ const AVIF_BYTES: u64 = 40;
 /// [`Error::Internal`] if the encoder refuses.
 pub(super) fn encode(pixels: &Pixels, format: OutputFormat, tuning: Tuning) -> Result<Vec<u8>, Error> {
     match format {
+        OutputFormat::Jpeg if pixels.alpha => jpeg::encode(&pixels.on_white(), tuning),
         OutputFormat::Jpeg => jpeg::encode(pixels, tuning),
         OutputFormat::Webp => webp::encode(pixels, tuning),
         OutputFormat::WebpLossless => webp::encode_lossless(pixels, tuning.effort),

@@ -48,7 +48,7 @@ fn odd_pictures_end_as_the_corpus_expects() {
         if let Ok(probed) = probe(&source, &limits) {
             assert!(probed.cost_bytes <= limits.max_memory, "{name} costs {} bytes", probed.cost_bytes);
         }
-        assert!(start.elapsed() < Duration::from_secs(10), "{name} took {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(60), "{name} took {:?}", start.elapsed());
         let deviates = DEVIATIONS.iter().any(|(ending, _)| name.ends_with(ending));
         if is_expected(expected, &outcome) == deviates {
             let outcome = outcome.map(|processed| processed.warnings);

@@ -217,6 +217,6 @@ fn every_file_of_the_corpus_ends_in_a_picture_or_a_named_error() {
             }
             Err(error) => assert_ne!(error.code(), ErrorCode::Internal, "{}: {error}", path.display()),
         }
-        assert!(start.elapsed() < Duration::from_secs(10), "{} took {:?}", path.display(), start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(60), "{} took {:?}", path.display(), start.elapsed());
     }
 }

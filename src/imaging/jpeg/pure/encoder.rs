@@ -8,18 +8,11 @@ use crate::imaging::pixels::Pixels;
 use crate::imaging::preset::Effort;
 use crate::imaging::tuning::Tuning;
 
-/// Encodes a JPEG without metadata, progressive if it is to be small and baseline else; transparency is laid on white.
+/// Encodes a JPEG without metadata, progressive if it is to be small and baseline else; `pixels` has no alpha.
 ///
 /// # Errors
 /// [`Error::Internal`] if a side is over 65,535 pixels.
 pub(in crate::imaging) fn encode(pixels: &Pixels, tuning: Tuning) -> Result<Vec<u8>, Error> {
-    let flat;
-    let pixels = if pixels.alpha {
-        flat = pixels.on_white();
-        &flat
-    } else {
-        pixels
-    };
     let side = |pixels: u32| {
         u16::try_from(pixels).map_err(|_| Error::Internal("a JPEG of more than 65535 pixels a side".into()))
     };
