@@ -38,7 +38,7 @@ def upright(path):
 def reduced(image, across, down, fit):
     """The picture inside the bounds, or its middle cut to their shape; never enlarged."""
     width, height = image.size
-    if fit == "Cover":
+    if fit == "cover":
         scale = max(across / width, down / height)
         assert scale < 1, "the fixtures fill their boxes"
         kept = across / scale, down / scale

@@ -194,13 +194,39 @@ fn every_rendition_looks_like_another_programs() {
     assert!(complaints.is_empty(), "{} differ:\n{}", complaints.len(), complaints.join("\n"));
 }
 
+/// A line of what the other decoder is to look at: an expectation's name, the file, and for a rendition its bounds, how it
+/// meets them and its format.
+fn assignment(source: &str, preset: &Preset) -> (String, String) {
+    let (width, height) = match preset.size {
+        Size::LongestEdge(edge) => (edge, edge),
+        Size::Box { width, height } => (width, height),
+    };
+    let fit = match preset.fit {
+        Fit::Contain => "contain",
+        Fit::Cover(_) => "cover",
+        Fit::Fill => "fill",
+    };
+    let (name, format) = (rendition_name(&preset.name, source), preset.formats[0].as_str());
+    let line = format!("{name}\t{source}\t{width}\t{height}\t{fit}\t{format}\n");
+    (name, line)
+}
+
+/// `scripts/expectations` sets `PM_FIXTURES` to a folder: what is to be looked at goes there.
 #[test]
 fn every_expectation_is_of_a_fixture_that_there_is() {
-    let fixtures = all().into_iter().map(|fixture| fixture.name);
-    let renditions = PHOTOGRAPHS
-        .into_iter()
-        .flat_map(|source| presets().into_iter().map(move |preset| rendition_name(&preset.name, source)));
-    let made: Vec<String> = fixtures.chain(renditions).collect();
+    let (fixtures, photographs) = (all(), photographs());
+    let fixture_lines = fixtures.iter().map(|Fixture { name, .. }| (name.clone(), format!("{name}\t{name}\t\t\t\t\n")));
+    let presets = presets();
+    let rendition_lines =
+        photographs.iter().flat_map(|(source, _)| presets.iter().map(move |preset| assignment(source, preset)));
+    let (made, lines): (Vec<String>, Vec<String>) = fixture_lines.chain(rendition_lines).unzip();
+    if let Some(folder) = std::env::var_os("PM_FIXTURES").map(std::path::PathBuf::from) {
+        let write =
+            |name: &str, bytes: &[u8]| std::fs::write(folder.join(name), bytes).expect("the folder takes files");
+        fixtures.iter().for_each(|fixture| write(&fixture.name, &fixture.bytes));
+        photographs.iter().for_each(|(source, bytes)| write(source, bytes));
+        write("list.tsv", lines.concat().as_bytes());
+    }
     let names: BTreeSet<&str> = made.iter().map(String::as_str).collect();
     assert_eq!(names.len(), made.len(), "two fixtures have one name");
     assert_eq!(names, expectations().into_keys().collect());
@@ -266,30 +292,4 @@ fn an_edge_against_what_is_hidden_has_no_dark_fringe() {
             assert!(darkest >= 250, "{format:?}: {pixel:?} at {x}, {y}");
         }
     }
-}
-
-/// Not a test: writes what `scripts/expectations` shows to the other decoder into the folder `PM_FIXTURES`.
-#[test]
-#[ignore = "writes files for scripts/expectations"]
-fn writes_every_fixture() {
-    let folder = std::env::var_os("PM_FIXTURES").map(std::path::PathBuf::from).expect("PM_FIXTURES names a folder");
-    let write =
-        |name: &str, bytes: &[u8]| std::fs::write(folder.join(name), bytes).expect("the folder can be written to");
-    let mut list = String::new();
-    for Fixture { name, bytes, .. } in all() {
-        write(&name, &bytes);
-        list.push_str(&format!("{name}\t{name}\t\t\t\t\n"));
-    }
-    for (source, bytes) in photographs() {
-        write(source, &bytes);
-        for Preset { name, size, fit, formats, .. } in presets() {
-            let (width, height) = match size {
-                Size::LongestEdge(edge) => (edge, edge),
-                Size::Box { width, height } => (width, height),
-            };
-            let (name, format) = (rendition_name(&name, source), formats[0].as_str());
-            list.push_str(&format!("{name}\t{source}\t{width}\t{height}\t{fit:?}\t{format}\n"));
-        }
-    }
-    write("list.tsv", list.as_bytes());
 }
