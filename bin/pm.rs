@@ -5,10 +5,14 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use pm::{
     cli::{self, Arguments},
-    telemetry,
+    isolation, telemetry,
 };
 
 fn main() -> ExitCode {
+    #[cfg(unix)]
+    if std::env::args_os().skip(1).eq([isolation::ARGUMENT]) {
+        return isolation::run_decoder();
+    }
     // An error means that a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments = Arguments::parse();

@@ -16,6 +16,7 @@ use crate::{
     health::Health,
     http,
     imaging::Limits,
+    isolation,
     jobs::{self, Handler},
     queue::{self, Queue},
     stop::{self, Stop},
@@ -43,6 +44,8 @@ pub struct App {
     pub database: Database,
     /// What all of it was made from.
     pub settings: Arc<Settings>,
+    /// The program whose processes decode pictures, if they are not decoded in this one.
+    decoder_program: Option<PathBuf>,
 }
 
 impl fmt::Debug for App {
@@ -158,7 +161,16 @@ impl App {
             Engines { database: database.clone(), cache: cache.clone(), queue: queue.clone(), blobs: blobs.clone() };
         let health = Health { database: database.clone(), cache, queue: queue.clone(), blobs: blobs.clone() };
         let catalog = Catalog::new(config, engines);
-        Ok(Self { catalog, health, blobs, queue, database, settings: Arc::new(settings) })
+        let settings = Arc::new(settings);
+        Ok(Self { catalog, health, blobs, queue, database, settings, decoder_program: None })
+    }
+
+    /// From now on pictures are decoded in processes of `program`, a program that calls [`isolation::run_decoder`] before
+    /// anything else if its only argument is [`isolation::ARGUMENT`]; unless the settings have it otherwise.
+    #[must_use]
+    pub fn isolated_by(self, program: PathBuf) -> Self {
+        let decoder_program = self.settings.isolation.then_some(program);
+        Self { decoder_program, ..self }
     }
 
     /// Answers requests on `listener` until `stop`, with a worker for `workers` pictures at a time beside it.
@@ -231,10 +243,25 @@ impl App {
         })?;
         let limits =
             Limits { max_pixels: settings.image_max_pixels, max_memory: settings.image_memory, ..Limits::default() };
-        let config =
-            jobs::Config { presets: settings.presets.clone(), limits, memory: settings.image_memory, decoders };
+        let config = jobs::Config {
+            presets: settings.presets.clone(),
+            limits,
+            memory: settings.image_memory,
+            decoders,
+            isolation: self.isolation(decoders),
+        };
         let handler = Handler::new(config, fetcher, self.blobs.clone());
         Ok(Worker::new(self.catalog.clone(), self.queue.clone(), handler, decoders))
+    }
+
+    /// How pictures are decoded, `decoders` at a time.
+    pub fn isolation(&self, decoders: usize) -> isolation::Config {
+        isolation::Config {
+            program: self.decoder_program.clone(),
+            time_limit: self.settings.image_timeout,
+            // Headers are read while every decoder is at a picture.
+            processes: decoders + 1,
+        }
     }
 
     /// What every long-running process does beside its own work.

@@ -2,7 +2,7 @@
 //!
 //! `docs/ARCHITECTURE.md` walks through a request and through an image. In short, each room imports only rooms below it:
 //! `cli` → `config`, `telemetry`, `app` → `http`, `worker` → `jobs` → `catalog`, `health` → `cache`, `queue`, `blobs`,
-//! `fetch` → `db` → `domain`, `imaging` → `code`, `clock`, `retry`, `stop`.
+//! `fetch`, `isolation` → `db` → `domain`, `imaging` → `code`, `clock`, `retry`, `stop`.
 
 pub mod app;
 pub mod blobs;
@@ -18,6 +18,7 @@ pub mod fetch;
 pub mod health;
 pub mod http;
 pub mod imaging;
+pub mod isolation;
 pub mod jobs;
 pub mod queue;
 pub mod retry;

@@ -6,6 +6,7 @@ use super::{
     args::Format,
     failure::{Exit, Failure},
     output::{Console, Row},
+    serve::own_program,
 };
 use crate::{
     app::{self, App},
@@ -13,6 +14,7 @@ use crate::{
     db::{self, migrate, renditions},
     health::Component,
     imaging,
+    isolation::{self, Decoders},
 };
 
 /// Runs the command; `as_json` is the API's way of writing it, whatever `--output` says.
@@ -20,7 +22,7 @@ pub(super) async fn run(mut settings: Settings, as_json: bool, console: &mut Con
     // An old schema is a finding here, not something to be mended in passing.
     settings.auto_migrate = false;
     let (mut findings, exit) = match Box::pin(App::build(settings)).await {
-        Ok(app) => examine(&app).await,
+        Ok(app) => examine(&app.isolated_by(own_program())).await,
         Err(error) => {
             let exit = if error.is_transient() { Exit::Unreachable } else { Exit::Failed };
             (vec![Finding::failed(part_of(&error), chain(&error))], exit)
@@ -55,7 +57,31 @@ async fn examine(app: &App) -> (Vec<Finding>, Exit) {
             }
         });
     }
+    let isolation = isolation(app).await;
+    if isolation.status == FAILED && exit == Exit::Done {
+        exit = Exit::Failed;
+    }
+    findings.push(isolation);
     (findings, exit)
+}
+
+/// What a decoder is locked in by: one is started to try it out.
+async fn isolation(app: &App) -> Finding {
+    const CHECK: &str = "isolation";
+    let decoders = Decoders::new(app.isolation(1));
+    if !app.settings.isolation {
+        return Finding::ok(CHECK, "off: pictures are decoded in the worker's own process".into());
+    }
+    match decoders.walls().await {
+        Ok(walls) => Finding::ok(CHECK, walls_detail(&walls)),
+        Err(error) => Finding::failed(CHECK, chain(&error)),
+    }
+}
+
+fn walls_detail(walls: &isolation::Walls) -> String {
+    let (standing, missing) = walls.names();
+    let missing = if missing.is_empty() { "none".into() } else { missing.join(", ") };
+    format!("walls around decoders: {}; missing on this system: {missing}", standing.join(", "))
 }
 
 async fn schema(app: &App) -> Result<String, db::Error> {

@@ -13,6 +13,8 @@ mod product_row;
 mod progress;
 mod reprocess;
 mod serve;
+#[cfg(target_os = "linux")]
+mod service;
 mod settings;
 mod signals;
 mod user;

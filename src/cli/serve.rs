@@ -1,6 +1,6 @@
 //! `pm serve` and `pm worker`: what runs until it is stopped.
 
-use std::{io, net::SocketAddr, num::NonZeroUsize, thread};
+use std::{io, net::SocketAddr, num::NonZeroUsize, path::PathBuf, thread};
 
 use tokio::net::TcpListener;
 
@@ -12,10 +12,10 @@ pub(super) async fn serve(settings: Settings, stop: Stop) -> Result<Exit, Failur
     refuse_the_open(&settings)?;
     let workers = settings.workers;
     let asked = settings.listen;
-    let app = App::build(settings).await?;
+    let app = App::build(settings).await?.isolated_by(own_program());
     let listener = bind(asked).await?;
-    tracing::info!(workers, jpeg = JPEG_BACKEND, "serving");
-    Box::pin(app.serve(listener, workers, stop)).await?;
+    tracing::info!(workers, jpeg = JPEG_BACKEND, isolation = app.settings.isolation, "serving");
+    Box::pin(as_a_service(stop.clone(), app.serve(listener, workers, stop))).await?;
     tracing::info!("stopped");
     Ok(Exit::Done)
 }
@@ -28,15 +28,35 @@ pub(super) async fn work(settings: Settings, stop: Stop) -> Result<Exit, Failure
         workers => workers,
     };
     let asked = settings.worker_listen;
-    let app = App::build(settings).await?;
+    let app = App::build(settings).await?.isolated_by(own_program());
     let status = match asked {
         Some(address) => Some(bind(address).await?),
         None => None,
     };
-    tracing::info!(concurrency, jpeg = JPEG_BACKEND, "working on pictures");
-    app.work(concurrency, status, stop).await?;
+    tracing::info!(concurrency, jpeg = JPEG_BACKEND, isolation = app.settings.isolation, "working on pictures");
+    Box::pin(as_a_service(stop.clone(), app.work(concurrency, status, stop))).await?;
     tracing::info!("stopped");
     Ok(Exit::Done)
+}
+
+/// Runs `work`; whoever started the process may want to know how it is.
+async fn as_a_service<T>(stop: Stop, work: impl Future<Output = T>) -> T {
+    #[cfg(target_os = "linux")]
+    return super::service::run(stop, work).await;
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = stop;
+        work.await
+    }
+}
+
+/// This program, whose processes decode pictures. On Linux it is the same program even where its file has been replaced by
+/// a newer one since.
+pub(super) fn own_program() -> PathBuf {
+    if cfg!(target_os = "linux") {
+        return PathBuf::from("/proc/self/exe");
+    }
+    std::env::current_exe().unwrap_or_else(|_| PathBuf::from("pm"))
 }
 
 /// Nobody has to prove who they are, so whoever reaches the address may do everything.

@@ -77,6 +77,10 @@ pub struct Settings {
     pub image_max_pixels: u64,
     /// Memory for all pictures that are worked on at a time, in bytes.
     pub image_memory: u64,
+    /// Processor time of one picture.
+    pub image_timeout: Duration,
+    /// Whether pictures are decoded in processes of their own.
+    pub isolation: bool,
     /// Time against bytes, for presets that do not say it themselves.
     pub image_effort: Effort,
     /// What is made of every picture, largest first.
@@ -210,6 +214,9 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
     });
     let image_max_pixels = resolver.take("image_max_pixels", values::pixels);
     let image_memory = resolver.take("image_memory", |text| values::size_within(text, 16 << 20, u64::MAX));
+    let image_timeout = resolver
+        .take("image_timeout", |text| values::duration_within(text, Duration::from_secs(1), Duration::from_secs(600)));
+    let isolation = resolver.take("isolation", values::boolean);
     let image_effort = resolver.take("image_effort", values::effort);
     let presets = resolver.take_raw("presets", |raw| presets::parse(raw, image_effort.unwrap_or_default()));
     let log = resolver.take("log", log_filter);
@@ -238,6 +245,8 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
         fetch_timeout: fetch_timeout?,
         image_max_pixels: image_max_pixels?,
         image_memory: image_memory?,
+        image_timeout: image_timeout?,
+        isolation: isolation?,
         image_effort: image_effort?,
         presets: presets?,
         log: log?,
@@ -313,6 +322,8 @@ impl Settings {
             ("fetch_timeout", format!("{}ms", self.fetch_timeout.as_millis())),
             ("image_max_pixels", self.image_max_pixels.to_string()),
             ("image_memory", self.image_memory.to_string()),
+            ("image_timeout", format!("{}ms", self.image_timeout.as_millis())),
+            ("isolation", self.isolation.to_string()),
             ("image_effort", self.image_effort.as_str().to_owned()),
             ("log", self.log.clone()),
             ("log_format", format!("{:?}", self.log_format).to_lowercase()),

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
+
 use crate::code::ErrorCode;
 
 /// Why there are no renditions. None of these goes away by trying again with the same bytes.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Error {
     /// The file has no bytes.
     #[error("The picture has no bytes.")]
@@ -55,7 +57,7 @@ pub enum Error {
 }
 
 /// What there is too much of in a picture that is [`Error::TooComplex`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Excess {
     /// Peak memory while decoding.
     #[error("it needs {} MiB of memory, and {} MiB is the limit", needed.div_ceil(1 << 20), limit >> 20)]

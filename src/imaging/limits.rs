@@ -1,9 +1,11 @@
 //! The bounds that a picture must keep before any of its pixels are decoded.
 
+use serde::{Deserialize, Serialize};
+
 use super::error::{Error, Excess};
 
 /// What one picture may cost. Checked on the headers alone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Width times height, in pixels. 50,000,000 unless set.
     pub max_pixels: u64,

@@ -5,6 +5,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::color::to_srgb;
 use super::decode::decode;
 use super::describe::{PREVIEW_EDGE, dominant_color, thumbhash};
@@ -26,7 +28,7 @@ use super::tuning::Tuning;
 use super::warning::Warning;
 
 /// A picture with all its renditions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Processed {
     /// The source's format, by content.
     pub format: SourceFormat,
@@ -52,7 +54,7 @@ pub struct Processed {
 
 /// One rendition: upright, in sRGB, eight bits a sample, without metadata, with no more bytes than the source unless
 /// not even the smallest form has so few.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rendered {
     /// Name of its preset.
     pub preset: String,
@@ -62,7 +64,8 @@ pub struct Rendered {
     pub width: u32,
     /// Pixels down.
     pub height: u32,
-    /// The file.
+    /// The file; left out where the rest is written down.
+    #[serde(skip)]
     pub bytes: Vec<u8>,
 }
 
@@ -84,7 +87,7 @@ impl Rendered {
 }
 
 /// Wall time of the steps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Steps {
     /// File to pixels.
     pub decode: Duration,

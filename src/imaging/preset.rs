@@ -1,7 +1,9 @@
 //! What to make of a picture: the presets, and the formats that go out.
 
+use serde::{Deserialize, Serialize};
+
 /// A size to make of every picture, in one or more formats.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preset {
     /// Its name, which the renditions carry.
     pub name: String,
@@ -18,7 +20,7 @@ pub struct Preset {
 }
 
 /// How much time the encoders take to make a rendition small at the same quality.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Effort {
     /// The least time that still gives a good picture.
     Fast,
@@ -46,7 +48,7 @@ impl Effort {
 }
 
 /// The bounds of a rendition, in pixels. A picture is never enlarged to reach them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Size {
     /// The longer side is at most this.
     LongestEdge(u32),
@@ -60,7 +62,7 @@ pub enum Size {
 }
 
 /// How a picture whose shape is not that of the box meets it. Without a box, all are the same as `Contain`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fit {
     /// The whole picture, inside the box.
     Contain,
@@ -71,7 +73,7 @@ pub enum Fit {
 }
 
 /// A point of a picture that is to stay in sight when its edges are cut off, as seen upright.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Focus {
     across: u16,
     down: u16,
@@ -110,7 +112,7 @@ impl Focus {
 }
 
 /// A format that renditions are written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum OutputFormat {
     /// Baseline JPEG, 4:2:0; transparency is laid on white.
     Jpeg,

@@ -1,5 +1,7 @@
 //! Sees to it that no rendition has more bytes than the file it was made from.
 
+use serde::{Deserialize, Serialize};
+
 use super::encode::encode;
 use super::error::Error;
 use super::pixels::Pixels;
@@ -8,7 +10,7 @@ use super::sniff::SourceFormat;
 use super::tuning::Tuning;
 
 /// The format of a rendition: the one that was asked for, or the source's own where nothing else was small enough.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RenditionFormat {
     /// Encoded by us.
     Output(OutputFormat),

@@ -1,9 +1,11 @@
 //! What a file is, by its first bytes. Names and media types are never asked.
 
+use serde::{Deserialize, Serialize};
+
 use super::error::Error;
 
 /// A format that pictures are read from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SourceFormat {
     /// Baseline and progressive JPEG; grey, colour, CMYK.
     Jpeg,

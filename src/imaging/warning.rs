@@ -1,7 +1,9 @@
 //! What a picture's owner should know about a picture that could be shown.
 
+use serde::{Deserialize, Serialize};
+
 /// Something that does not stop a picture from being shown but that its owner should know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Warning {
     /// The file ends early; what is missing is grey, or of the colour that came last.
     Truncated,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{blobs, catalog, code::ErrorCode, fetch, imaging, retry};
+use crate::{blobs, catalog, code::ErrorCode, fetch, isolation, retry};
 
 /// A failed attempt.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,12 +15,14 @@ pub struct Failure {
     pub retry: Option<retry::Policy>,
     /// When the origin wants to be asked again.
     pub retry_after: Option<Duration>,
+    /// Whether the decoder died: a picture over which that happens again and again is given up.
+    pub decoder_died: bool,
 }
 
 impl Failure {
     /// A failure that no further attempt can mend.
     pub fn permanent(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry: None, retry_after: None }
+        Self { code, message: message.into(), retry: None, retry_after: None, decoder_died: false }
     }
 
     /// A failure that may go away.
@@ -31,7 +33,8 @@ impl Failure {
 
 impl From<fetch::Error> for Failure {
     fn from(error: fetch::Error) -> Self {
-        Self { code: error.code(), message: error.to_string(), retry: error.retry(), retry_after: error.retry_after() }
+        let (retry, retry_after) = (error.retry(), error.retry_after());
+        Self { retry, retry_after, ..Self::permanent(error.code(), error.to_string()) }
     }
 }
 
@@ -44,9 +47,14 @@ impl From<catalog::Error> for Failure {
     }
 }
 
-impl From<imaging::Error> for Failure {
-    fn from(error: imaging::Error) -> Self {
-        Self::permanent(error.code(), error.to_string())
+impl From<isolation::Error> for Failure {
+    fn from(error: isolation::Error) -> Self {
+        if let isolation::Error::NotStarted(_) = &error {
+            tracing::error!(error = &error as &dyn std::error::Error, "pictures cannot be decoded");
+        }
+        let decoder_died = matches!(error, isolation::Error::Died(_));
+        let retry = error.is_transient().then_some(retry::TRANSIENT);
+        Self { retry, decoder_died, ..Self::permanent(error.code(), error.to_string()) }
     }
 }
 

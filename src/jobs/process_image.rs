@@ -1,5 +1,5 @@
 //! A picture's way: fetch → hash and probe → take what was made of the same bytes before, or else: charge the budget →
-//! decode, resize, encode on a thread of its own → blobs.
+//! decode, resize, encode in a process of its own → blobs.
 
 use std::{
     sync::Arc,
@@ -17,7 +17,8 @@ use crate::{
     code::ErrorCode,
     domain::{Content, Facts, Image, ImageSource, JobPayload, Rendition},
     fetch::Fetcher,
-    imaging::{self, Limits, Preset, Processed, Rendered},
+    imaging::{Limits, Preset, Processed, Rendered},
+    isolation::{self, Decoders, Picture},
     jobs::{
         Failure,
         budget::{Budget, Charge},
@@ -36,6 +37,8 @@ pub struct Config {
     pub memory: u64,
     /// Pictures that are decoded at the same time.
     pub decoders: usize,
+    /// Where they are decoded.
+    pub isolation: isolation::Config,
 }
 
 /// Processes pictures; cheap to clone.
@@ -46,7 +49,8 @@ pub struct Handler {
     config: Arc<Config>,
     recipe: Arc<str>,
     budget: Budget,
-    decoders: Arc<Semaphore>,
+    seats: Arc<Semaphore>,
+    decoders: Decoders,
 }
 
 /// How long each step took.
@@ -85,9 +89,10 @@ impl Handler {
     /// A handler with a budget of its own.
     pub fn new(config: Config, fetcher: Fetcher, blobs: Blobs) -> Self {
         let budget = Budget::new(config.memory);
-        let decoders = Arc::new(Semaphore::new(config.decoders.max(1)));
+        let seats = Arc::new(Semaphore::new(config.decoders.max(1)));
+        let decoders = Decoders::new(config.isolation.clone());
         let recipe = recipe::of(&config.presets).into();
-        Self { fetcher, blobs, config: Arc::new(config), recipe, budget, decoders }
+        Self { fetcher, blobs, config: Arc::new(config), recipe, budget, seats, decoders }
     }
 
     /// Works on a claimed picture; changes nothing but blobs, so it may run twice. `catalog` is asked for the turn to decode,
@@ -106,7 +111,8 @@ impl Handler {
         metrics::counter!("pm_image_bytes_in_total").increment(source_bytes);
 
         let began = Instant::now();
-        let (needed, sha256) = self.examine(source.clone(), presets.made.clone()).await?;
+        let picture = Picture { source, presets: presets.made, limits: self.config.limits.clone() };
+        let (needed, sha256) = self.examine(&picture).await?;
         let content = Content { sha256, recipe: self.recipe.to_string() };
         let turn = self.turn(claimed, catalog, &content, needed).await?;
         steps.wait = began.elapsed();
@@ -119,7 +125,10 @@ impl Handler {
             }
         };
 
-        let processed = self.process(source, presets.made, held, &mut steps).await?;
+        let processed = self.decoders.process(picture, needed, held).await?;
+        steps.decode = processed.steps.decode;
+        steps.resize = processed.steps.resize;
+        steps.encode = processed.steps.encode + processed.steps.describe;
 
         let began = Instant::now();
         let facts = facts_of(&processed, source_bytes);
@@ -133,13 +142,12 @@ impl Handler {
     }
 
     /// The memory that the picture needs, by its headers, and the hash of its bytes, which for a large file takes too long for an async thread.
-    async fn examine(&self, source: Bytes, presets: Vec<Preset>) -> Result<(u64, String), Failure> {
-        let limits = self.config.limits.clone();
-        let work =
-            move || Ok((imaging::memory_needed(&source, &presets, &limits)?, hex::encode(Sha256::digest(&source))));
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|_| Failure::permanent(ErrorCode::Undecodable, "the headers could not be read"))?
+    async fn examine(&self, picture: &Picture) -> Result<(u64, String), Failure> {
+        let source = picture.source.clone();
+        let hash = tokio::task::spawn_blocking(move || hex::encode(Sha256::digest(&source)));
+        let needed = self.decoders.memory_needed(picture).await?;
+        let sha256 = hash.await.map_err(|_| Failure::transient(ErrorCode::Internal, "the picture was not hashed"))?;
+        Ok((needed, sha256))
     }
 
     /// Waits for the turn to decode, or for what was made of the same bytes meanwhile or before, if its blobs are still
@@ -215,29 +223,8 @@ impl Handler {
             Failure::permanent(ErrorCode::TooComplex, message)
         })?;
         // The semaphore is never closed.
-        let decoder = self.decoders.clone().acquire_owned().await.ok();
-        Ok(Held { _charge: charge, _decoder: decoder })
-    }
-
-    /// What is held is given back by the thread itself, which cannot be stopped.
-    async fn process(
-        &self,
-        source: Bytes,
-        presets: Vec<Preset>,
-        held: Held,
-        steps: &mut Steps,
-    ) -> Result<Processed, Failure> {
-        let limits = self.config.limits.clone();
-        let thread = tokio::task::spawn_blocking(move || {
-            let _held = held;
-            imaging::process(&source, &presets, &limits)
-        });
-        let processed =
-            thread.await.map_err(|_| Failure::permanent(ErrorCode::Undecodable, "the decoder broke down"))??;
-        steps.decode = processed.steps.decode;
-        steps.resize = processed.steps.resize;
-        steps.encode = processed.steps.encode + processed.steps.describe;
-        Ok(processed)
+        let seat = self.seats.clone().acquire_owned().await.ok();
+        Ok(Held { _charge: charge, _seat: seat })
     }
 
     async fn store(&self, made: Rendered) -> Result<Rendition, Failure> {
@@ -252,7 +239,7 @@ impl Handler {
 /// A share of the memory and a core, until they are dropped.
 struct Held {
     _charge: Charge,
-    _decoder: Option<OwnedSemaphorePermit>,
+    _seat: Option<OwnedSemaphorePermit>,
 }
 
 /// How a picture's turn ended.

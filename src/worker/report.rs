@@ -16,6 +16,8 @@ pub(super) enum Ending {
     Failed(Failure),
     /// Another attempt follows after this.
     Retry(Failure, Duration),
+    /// The decoder died; another attempt follows, unless too many died.
+    Crashed(Failure),
     /// Given back, since the worker stops.
     Released,
     /// Another worker has the job by now.
@@ -30,6 +32,7 @@ impl Ending {
             Self::Ready { .. } => "ready",
             Self::Failed(_) => "failed",
             Self::Retry(..) => "retry",
+            Self::Crashed(_) => "crashed",
             Self::Released => "released",
             Self::Lost => "lost",
             Self::Unsettled(_) => "unsettled",
@@ -78,6 +81,9 @@ pub(super) fn report(claimed: &Claimed, ending: &Ending, began: Instant) {
         Ending::Retry(failure, delay) => {
             let (code, message, delay_ms) = (failure.code.as_str(), &failure.message, millis(*delay));
             tracing::warn!(outcome, code, duration_ms, delay_ms, "image {} is tried again: {message}", job.image_id);
+        }
+        Ending::Crashed(failure) => {
+            tracing::warn!(outcome, duration_ms, "image {}: {}", job.image_id, failure.message);
         }
         Ending::Released => tracing::info!(outcome, duration_ms, "gave image {} back", job.image_id),
         Ending::Unsettled(error) => {

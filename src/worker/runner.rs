@@ -174,6 +174,9 @@ impl Worker {
                 let delay = policy.and_then(|policy| policy.delay(attempt, failure.retry_after, fastrand::f64()));
                 let (code, message) = (failure.code, failure.message.clone());
                 match delay {
+                    Some(delay) if failure.decoder_died => {
+                        (Settlement::Crash(message, delay), Ending::Crashed(failure))
+                    }
                     Some(delay) => (Settlement::Retry(code, message, delay), Ending::Retry(failure, delay)),
                     None => (Settlement::Fail(code, message), Ending::Failed(failure)),
                 }

@@ -8,5 +8,6 @@ mod cli;
 mod engines;
 mod migrate;
 mod outage;
+mod service;
 mod support;
 mod worker;

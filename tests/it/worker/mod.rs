@@ -2,6 +2,8 @@
 
 mod bad_pictures;
 mod crashes;
+#[cfg(unix)]
+mod isolation;
 mod pipeline;
 mod retries;
 mod running;

@@ -5,7 +5,7 @@ mod bits;
 mod canvas;
 mod colour;
 mod decoder;
-#[cfg(not(feature = "turbo"))]
+#[cfg(not(feature = "libjpeg"))]
 mod encoder;
 mod entropy;
 mod frame;
@@ -20,5 +20,5 @@ mod upsample;
 mod tests;
 
 pub(in crate::imaging) use decoder::decode;
-#[cfg(not(feature = "turbo"))]
+#[cfg(not(feature = "libjpeg"))]
 pub(in crate::imaging) use encoder::encode;

@@ -1,0 +1,168 @@
+//! Pictures that bring their decoder down, and what the decoder's process can and cannot do.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use pm::{
+    imaging::{Limits, default_presets},
+    isolation::{Config, Decoders, Error, Picture, Walls},
+};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::{Origin, TestApp, on_both_setups, pictures};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_pm");
+
+fn decoders(program: PathBuf) -> Decoders {
+    Decoders::new(Config { program: Some(program), time_limit: Duration::from_secs(10), processes: 2 })
+}
+
+fn picture(source: Vec<u8>) -> Picture {
+    Picture { source: Bytes::from(source), presets: default_presets(), limits: Limits::default() }
+}
+
+/// What debug builds take as the sign to break down.
+fn marked(mut source: Vec<u8>) -> Vec<u8> {
+    source.extend_from_slice(b"pm-fault");
+    source
+}
+
+/// A program that becomes a decoder with this fault.
+fn faulty(fault: &str) -> (TempDir, PathBuf) {
+    script(&format!("PM_DECODER_FAULT={fault} exec {PROGRAM} \"$@\""))
+}
+
+fn script(line: &str) -> (TempDir, PathBuf) {
+    let home = tempfile::tempdir().unwrap();
+    let program = home.path().join("decoder");
+    fs::write(&program, format!("#!/bin/sh\n{line}\n")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    (home, program)
+}
+
+async fn outcome(decoders: &Decoders, source: Vec<u8>) -> Result<usize, Error> {
+    let picture = picture(source);
+    let needed = decoders.memory_needed(&picture).await?;
+    Ok(decoders.process(picture, needed, ()).await?.renditions.len())
+}
+
+#[tokio::test]
+async fn a_process_makes_of_a_picture_what_a_thread_makes_of_it() {
+    let (threads, processes) = (Decoders::new(Config::default()), decoders(PROGRAM.into()));
+    assert_eq!((threads.name(), processes.name()), ("threads", "processes"));
+    for source in [pictures::jpeg(1200, 800), pictures::png(300, 300)] {
+        let picture = picture(source);
+        let needed = threads.memory_needed(&picture).await.unwrap();
+        assert_eq!(processes.memory_needed(&picture).await.unwrap(), needed);
+        let by_thread = threads.process(picture.clone(), needed, ()).await.unwrap();
+        let by_process = processes.process(picture, needed, ()).await.unwrap();
+        assert_eq!(by_process.renditions, by_thread.renditions);
+        assert_eq!(by_process.thumbhash, by_thread.thumbhash);
+    }
+    let refused = outcome(&processes, b"not a picture".to_vec()).await.unwrap_err();
+    assert_eq!(refused.to_string(), outcome(&threads, b"not a picture".to_vec()).await.unwrap_err().to_string());
+    assert!(!refused.is_transient());
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_decoder_can_open_no_file_and_reach_nobody() {
+    let walls = decoders(PROGRAM.into()).walls().await.unwrap();
+    // Landlock is a matter of the kernel.
+    let all = Walls {
+        process: true,
+        memory: true,
+        processor_time: true,
+        files: true,
+        network: true,
+        system_calls: true,
+        landlock: walls.landlock,
+    };
+    assert_eq!(walls, all);
+    assert_eq!(Decoders::new(Config::default()).walls().await.unwrap(), Walls::default());
+}
+
+#[tokio::test]
+async fn a_decoder_that_breaks_down_is_told_from_a_bad_picture_and_the_next_picture_has_another() {
+    for fault in ["abort", "overflow", "memory"] {
+        let (_home, program) = faulty(fault);
+        let decoders = decoders(program);
+        let error = outcome(&decoders, marked(pictures::jpeg(64, 64))).await.unwrap_err();
+        assert!(matches!(error, Error::Died(_)) && error.is_transient(), "{fault}: {error:?}");
+        assert_eq!(outcome(&decoders, pictures::jpeg(64, 64)).await.unwrap(), 4, "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn a_picture_has_no_more_than_its_share_of_processor_time() {
+    let (_home, program) = faulty("spin");
+    let limit = Duration::from_secs(1);
+    let decoders = Decoders::new(Config { program: Some(program), time_limit: limit, processes: 1 });
+    let error = outcome(&decoders, marked(pictures::jpeg(64, 64))).await.unwrap_err();
+    assert!(matches!(error, Error::TooSlow(told) if told == limit) && !error.is_transient(), "{error:?}");
+    assert_eq!(error.code().as_str(), "too_complex");
+}
+
+#[tokio::test]
+async fn a_program_that_is_no_decoder_is_an_error_and_not_the_pictures_fault() {
+    let (_home, silent) = script("sleep 60");
+    let decoders_of = |program| {
+        Decoders::new(Config { program: Some(program), time_limit: Duration::from_millis(200), processes: 1 })
+    };
+    for (program, told) in
+        [(silent, "no answer"), ("/bin/true".into(), "ended before"), ("/bin/cat".into(), "was not asked")]
+    {
+        let error = outcome(&decoders_of(program), pictures::jpeg(64, 64)).await.unwrap_err();
+        assert!(matches!(&error, Error::Died(how) if how.contains(told)), "{told}: {error:?}");
+    }
+    let error = outcome(&decoders_of("/nowhere/decoder".into()), pictures::jpeg(64, 64)).await.unwrap_err();
+    assert!(matches!(error, Error::NotStarted(_)), "{error:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn whoever_stops_waiting_ends_the_decoder() {
+    let sign = format!("PM_TEST_SIGN={}", uuid::Uuid::new_v4().simple());
+    let (_home, program) = script(&format!("{sign} PM_DECODER_FAULT=spin exec {PROGRAM} \"$@\""));
+    let decoders = decoders(program);
+    let work = outcome(&decoders, marked(pictures::jpeg(64, 64)));
+    assert!(tokio::time::timeout(Duration::from_secs(2), work).await.is_err());
+    for _ in 0..500 {
+        if processes_with(&sign) == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{} processes go on", processes_with(&sign));
+}
+
+/// Processes that were started with this variable.
+fn processes_with(variable: &str) -> usize {
+    let processes =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| fs::read(entry.ok()?.path().join("environ")).ok());
+    processes.filter(|environ| environ.windows(variable.len()).any(|bytes| bytes == variable.as_bytes())).count()
+}
+
+on_both_setups! {
+    async fn a_picture_that_kills_its_decoders_ends_as_poison_and_harms_no_other(app: &TestApp) {
+        let (_home, program) = faulty("abort");
+        let worker = app.app.clone().isolated_by(program).worker(2).unwrap();
+        let origin = Origin::start().await;
+        origin.serve("/good.jpg", "image/jpeg", pictures::jpeg(80, 60));
+        origin.serve("/poison.jpg", "image/jpeg", marked(pictures::jpeg(64, 64)));
+        let good = app.create(&[origin.url("/good.jpg")]).await["id"].clone();
+        let poison = app.create(&[origin.url("/poison.jpg"), origin.url("/good.jpg")]).await["id"].clone();
+        for _ in 0..3 {
+            worker.drain().await.unwrap();
+            app.let_time_pass().await;
+        }
+        assert_eq!(app.drain().await, 0);
+        assert_eq!(app.product(&good).await["status"], "ready");
+        let product = app.product(&poison).await;
+        let (bad, beside) = (&product["images"][0], &product["images"][1]);
+        assert_eq!((&bad["status"], &bad["attempts"]), (&json!("failed"), &json!(3)), "{product}");
+        assert_eq!(bad["error"]["code"], "poison");
+        assert_eq!(beside["status"], "ready");
+    }
+}
