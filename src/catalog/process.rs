@@ -8,7 +8,7 @@ use crate::{
     clock::Timestamp,
     code::ErrorCode,
     db::{
-        self, Write, images,
+        self, Write, crashes, images,
         jobs::{self, LEASE},
         products, renditions,
     },
@@ -72,21 +72,27 @@ pub enum Settlement {
     Fail(ErrorCode, String),
     /// The attempt failed; another one follows after the delay.
     Retry(ErrorCode, String, Duration),
+    /// The decoder died over the picture. Another attempt follows after the delay, unless workers and decoders have died over
+    /// it three times by now: then it is given up as `poison`.
+    Crash(String, Duration),
     /// The job goes back unfinished; the attempt does not count.
     Release,
 }
 
 impl Settlement {
-    /// `false` if the lease is no longer the caller's.
-    async fn end_job(&self, write: &Write, job: &Job, now: Timestamp) -> Result<bool, db::Error> {
-        match self {
-            Self::Ready(_) => jobs::finish(&**write, job, now).await,
-            Self::Fail(code, message) => jobs::bury(&**write, job, (*code, message), now).await,
+    /// Ends the job and answers what it comes to: a crash is another attempt or the end. `None` if the lease is no longer the
+    /// caller's.
+    async fn end_job(self, write: &Write, job: &Job, now: Timestamp) -> Result<Option<Self>, db::Error> {
+        let held = match &self {
+            Self::Ready(_) => jobs::finish(&**write, job, now).await?,
+            Self::Fail(code, message) => jobs::bury(&**write, job, (*code, message), now).await?,
             Self::Retry(code, message, delay) => {
-                jobs::retry(&**write, job, (*code, message), now.plus(*delay), now).await
+                jobs::retry(&**write, job, (*code, message), now.plus(*delay), now).await?
             }
-            Self::Release => jobs::release(&**write, job, now).await,
-        }
+            Self::Crash(message, delay) => return end_crashed(write, job, message, *delay, now).await,
+            Self::Release => jobs::release(&**write, job, now).await?,
+        };
+        Ok(held.then_some(self))
     }
 
     async fn change_image(&self, write: &Write, job: &Job, now: Timestamp) -> Result<(), db::Error> {
@@ -100,9 +106,29 @@ impl Settlement {
             }
             Self::Fail(code, message) => images::set_failed(&**write, id, (*code, message), now).await,
             Self::Retry(code, message, _) => images::set_pending(&**write, id, Some((*code, message)), now).await,
+            Self::Crash(message, _) => images::set_pending(&**write, id, Some((ErrorCode::Poison, message)), now).await,
             Self::Release => images::set_untried(&**write, id, job.attempt - 1, now).await,
         }
     }
+}
+
+async fn end_crashed(
+    write: &Write,
+    job: &Job,
+    message: &str,
+    delay: Duration,
+    now: Timestamp,
+) -> Result<Option<Settlement>, db::Error> {
+    let code = ErrorCode::Poison;
+    let Some(crashes) = crashes::crash(&**write, job, (code, message), now.plus(delay), now).await? else {
+        return Ok(None);
+    };
+    if crashes < MOST_CRASHES {
+        return Ok(Some(Settlement::Crash(message.to_owned(), delay)));
+    }
+    let message = format!("given up after {crashes} deaths over this picture; the last one: {message}");
+    crashes::bury_unheld(&**write, job.id, (code, &message), now).await?;
+    Ok(Some(Settlement::Fail(code, message)))
 }
 
 /// What two jobs cannot be at together: the same bytes for the same presets.
@@ -114,7 +140,7 @@ fn working_on(job: &Job, content: &Content) -> String {
     }
 }
 
-/// After this many dead workers a picture is given up.
+/// After this many dead workers and decoders a picture is given up.
 const MOST_CRASHES: i32 = 3;
 
 impl Catalog {
@@ -212,9 +238,9 @@ impl Catalog {
             let now = Timestamp::now();
             let write = catalog.database().begin().await?;
             // The job's row comes first: it is the fence.
-            if !settlement.end_job(&write, &claimed.job, now).await? {
+            let Some(settlement) = settlement.end_job(&write, &claimed.job, now).await? else {
                 return Err(Error::LeaseLost);
-            }
+            };
             products::lock(&*write, &[claimed.product_id]).await?;
             settlement.change_image(&write, &claimed.job, now).await?;
             catalog.commit_change(write, &[claimed.product_id], now).await?;
@@ -235,7 +261,7 @@ impl Catalog {
         const AT_ONCE: u64 = 100;
         let now = Timestamp::now();
         let write = self.database().begin().await?;
-        let expired = jobs::take_expired(&*write, now, AT_ONCE).await?;
+        let expired = crashes::take_expired(&*write, now, AT_ONCE).await?;
         if expired.is_empty() {
             return Ok(0);
         }
@@ -253,7 +279,7 @@ impl Catalog {
             }
             let message = format!("{} workers died while they worked on this picture", job.crashes);
             let error = (ErrorCode::Poison, message.as_str());
-            jobs::bury_unheld(&*write, job.id, error, now).await?;
+            crashes::bury_unheld(&*write, job.id, error, now).await?;
             images::set_failed(&*write, job.image_id, error, now).await?;
         }
         self.commit_change(write, &ids, now).await?;

@@ -3,6 +3,7 @@
 
 mod changes;
 mod connect;
+pub mod crashes;
 pub mod dispatch;
 mod entity;
 mod error;
