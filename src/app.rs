@@ -259,6 +259,7 @@ impl App {
         isolation::Config {
             program: self.decoder_program.clone(),
             time_limit: self.settings.image_timeout,
+            patience: self.settings.image_timeout * 3,
             // Headers are read while every decoder is at a picture.
             processes: decoders + 1,
         }

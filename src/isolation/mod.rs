@@ -34,14 +34,13 @@ pub struct Config {
     /// The program that becomes a decoder when its only argument is [`ARGUMENT`]; `None` decodes on threads of this
     /// process, where a picture that brings its decoder down brings the process down.
     pub program: Option<PathBuf>,
-    /// Processor time of one picture. By the clock it may take [`PATIENCE`] times as long.
+    /// Processor time of one picture.
     pub time_limit: Duration,
+    /// How long one may take by the clock: longer, since a machine with other work gives its processor time only slowly.
+    pub patience: Duration,
     /// Processes there may be at a time.
     pub processes: usize,
 }
-
-/// A machine with other work gives a picture its processor time only slowly.
-pub const PATIENCE: u32 = 3;
 
 /// Whatever can decode pictures; cheap to clone.
 #[derive(Clone, Debug)]
@@ -69,7 +68,10 @@ impl Decoders {
     pub fn new(config: Config) -> Self {
         match config.program {
             #[cfg(unix)]
-            Some(program) => Self::Processes(pool::Pool::new(program, config.time_limit, config.processes)),
+            Some(program) => {
+                let (time_limit, patience) = (config.time_limit, config.patience);
+                Self::Processes(pool::Pool::new(program, time_limit, patience, config.processes))
+            }
             _ => Self::Threads,
         }
     }

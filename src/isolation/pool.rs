@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Error, PATIENCE, Picture, Walls,
+    Error, Picture, Walls,
     decoder::{ARGUMENT, BY_SIGNAL},
     message::{self, Answer, Task, Work},
 };
@@ -30,6 +30,7 @@ pub struct Pool(Arc<Inner>);
 struct Inner {
     program: PathBuf,
     time_limit: Duration,
+    patience: Duration,
     seats: Semaphore,
     idle: Mutex<Vec<Decoder>>,
 }
@@ -48,9 +49,9 @@ const SPARE_MEMORY: u64 = 96 << 20;
 const LAST_BREATH: Duration = Duration::from_secs(2);
 
 impl Pool {
-    pub(super) fn new(program: PathBuf, time_limit: Duration, processes: usize) -> Self {
+    pub(super) fn new(program: PathBuf, time_limit: Duration, patience: Duration, processes: usize) -> Self {
         let seats = Semaphore::new(processes.clamp(1, Semaphore::MAX_PERMITS));
-        Self(Arc::new(Inner { program, time_limit, seats, idle: Mutex::default() }))
+        Self(Arc::new(Inner { program, time_limit, patience, seats, idle: Mutex::default() }))
     }
 
     pub(super) async fn memory_needed(&self, picture: &Picture) -> Result<u64, Error> {
@@ -101,7 +102,7 @@ impl Pool {
         // The semaphore is never closed.
         let _seat = self.0.seats.acquire().await.ok();
         let mut decoder = self.decoder().map_err(Error::NotStarted)?;
-        let patience = self.0.time_limit * PATIENCE;
+        let patience = self.0.patience;
         match tokio::time::timeout(patience, converse(&mut decoder.line, task, source)).await {
             Ok(Ok(answer)) => {
                 self.idle().push(decoder);

@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 
 use std::{
+    io::ErrorKind,
     os::unix::net::UnixDatagram,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -13,7 +14,12 @@ use rustix::process::{Pid, Signal, kill_process};
 /// The next message, within a time in which a slow machine starts a process.
 fn heard(socket: &UnixDatagram) -> String {
     let mut message = [0; 256];
-    let length = socket.recv(&mut message).expect("a message");
+    let length = loop {
+        match socket.recv(&mut message) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => break outcome.expect("a message"),
+        }
+    };
     String::from_utf8_lossy(&message[..length]).trim().to_owned()
 }
 

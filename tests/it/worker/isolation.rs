@@ -15,7 +15,8 @@ use crate::support::{Origin, TestApp, on_both_setups, pictures};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_pm");
 
 fn decoders(program: PathBuf) -> Decoders {
-    Decoders::new(Config { program: Some(program), time_limit: Duration::from_secs(10), processes: 2 })
+    let time_limit = Duration::from_secs(10);
+    Decoders::new(Config { program: Some(program), time_limit, patience: time_limit * 6, processes: 2 })
 }
 
 fn picture(source: Vec<u8>) -> Picture {
@@ -97,8 +98,8 @@ async fn a_decoder_that_breaks_down_is_told_from_a_bad_picture_and_the_next_pict
 #[tokio::test]
 async fn a_picture_has_no_more_than_its_share_of_processor_time() {
     let (_home, program) = faulty("spin");
-    let limit = Duration::from_secs(1);
-    let decoders = Decoders::new(Config { program: Some(program), time_limit: limit, processes: 1 });
+    let (limit, patience) = (Duration::from_secs(1), Duration::from_secs(60));
+    let decoders = Decoders::new(Config { program: Some(program), time_limit: limit, patience, processes: 1 });
     let error = outcome(&decoders, marked(pictures::jpeg(64, 64))).await.unwrap_err();
     assert!(matches!(error, Error::TooSlow(told) if told == limit) && !error.is_transient(), "{error:?}");
     assert_eq!(error.code().as_str(), "too_complex");
@@ -106,17 +107,18 @@ async fn a_picture_has_no_more_than_its_share_of_processor_time() {
 
 #[tokio::test]
 async fn a_program_that_is_no_decoder_is_an_error_and_not_the_pictures_fault() {
-    let (_home, silent) = script("sleep 60");
-    let decoders_of = |program| {
-        Decoders::new(Config { program: Some(program), time_limit: Duration::from_millis(200), processes: 1 })
+    let ((_silent, silent), (_echo, echo)) = (script("sleep 60"), script("exec cat >&0"));
+    let decoders_of = |program, patience| {
+        Decoders::new(Config { program: Some(program), time_limit: Duration::ZERO, patience, processes: 1 })
     };
-    for (program, told) in
-        [(silent, "no answer"), ("/bin/true".into(), "ended before"), ("/bin/cat".into(), "was not asked")]
-    {
-        let error = outcome(&decoders_of(program), pictures::jpeg(64, 64)).await.unwrap_err();
+    let (short, long) = (Duration::from_millis(200), Duration::from_secs(60));
+    let programs =
+        [(silent, short, "no answer"), ("/bin/true".into(), long, "ended before"), (echo, long, "was not asked")];
+    for (program, patience, told) in programs {
+        let error = outcome(&decoders_of(program, patience), pictures::jpeg(64, 64)).await.unwrap_err();
         assert!(matches!(&error, Error::Died(how) if how.contains(told)), "{told}: {error:?}");
     }
-    let error = outcome(&decoders_of("/nowhere/decoder".into()), pictures::jpeg(64, 64)).await.unwrap_err();
+    let error = outcome(&decoders_of("/nowhere/decoder".into(), long), pictures::jpeg(64, 64)).await.unwrap_err();
     assert!(matches!(error, Error::NotStarted(_)), "{error:?}");
 }
 
