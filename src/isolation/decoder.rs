@@ -10,7 +10,7 @@ use std::{
 
 use rustix::{
     net::RecvFlags,
-    process::{Signal, WaitOptions, set_parent_process_death_signal, waitpid},
+    process::{WaitOptions, waitpid},
 };
 
 use super::{
@@ -32,6 +32,7 @@ pub fn run() -> ExitCode {
     // What a decoder thinks of a picture is said in the answer.
     std::panic::set_hook(Box::new(|_| {}));
     let Ok(socket) = rustix::stdio::stdin().try_clone_to_owned().map(File::from) else { return ExitCode::FAILURE };
+    end_with_parent();
     let outer = Outer::raise();
     while is_wanted(&socket) {
         match fork() {
@@ -64,12 +65,18 @@ fn exit_code(code: Option<i32>, signal: Option<i32>) -> ExitCode {
 }
 
 fn work(socket: &File, outer: &Outer) -> ExitCode {
-    // Whoever ends the process that waits ends its copy as well.
-    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    end_with_parent();
     match answer(socket, outer) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Whoever ends the worker ends its decoders, and whoever ends a decoder ends the copy that is at work. A system without
+/// this has the end of the socket and the bound on processor time.
+fn end_with_parent() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
 }
 
 fn answer(mut socket: &File, outer: &Outer) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 /// Which fault: `abort`, `overflow`, `memory` or `spin`.
-pub(super) const VARIABLE: &str = "PM_DECODER_FAULT";
+pub(super) const VARIABLE: &str = "DECODER_FAULT";
 
 /// A picture that holds these bytes brings its decoder down.
 const MARK: &[u8] = b"pm-fault";

@@ -1,6 +1,6 @@
 //! Pictures that bring their decoder down, and what the decoder's process can and cannot do.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Stdio, time::Duration};
 
 use bytes::Bytes;
 use pm::{
@@ -10,7 +10,7 @@ use pm::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{Origin, TestApp, on_both_setups, pictures};
+use crate::support::{Origin, on_both_setups, pictures};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_pm");
 
@@ -31,7 +31,7 @@ fn marked(mut source: Vec<u8>) -> Vec<u8> {
 
 /// A program that becomes a decoder with this fault.
 fn faulty(fault: &str) -> (TempDir, PathBuf) {
-    script(&format!("PM_DECODER_FAULT={fault} exec {PROGRAM} \"$@\""))
+    script(&format!("DECODER_FAULT={fault} exec {PROGRAM} \"$@\""))
 }
 
 fn script(line: &str) -> (TempDir, PathBuf) {
@@ -126,17 +126,11 @@ async fn a_program_that_is_no_decoder_is_an_error_and_not_the_pictures_fault() {
 #[tokio::test]
 async fn whoever_stops_waiting_ends_the_decoder() {
     let sign = format!("PM_TEST_SIGN={}", uuid::Uuid::new_v4().simple());
-    let (_home, program) = script(&format!("{sign} PM_DECODER_FAULT=spin exec {PROGRAM} \"$@\""));
+    let (_home, program) = script(&format!("{sign} DECODER_FAULT=spin exec {PROGRAM} \"$@\""));
     let decoders = decoders(program);
     let work = outcome(&decoders, marked(pictures::jpeg(64, 64)));
     assert!(tokio::time::timeout(Duration::from_secs(2), work).await.is_err());
-    for _ in 0..500 {
-        if processes_with(&sign) == 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("{} processes go on", processes_with(&sign));
+    wait_until("no decoder goes on", || processes_with(&sign) == 0).await;
 }
 
 /// Processes that were started with this variable.
@@ -167,4 +161,55 @@ on_both_setups! {
         assert_eq!(bad["error"]["code"], "poison");
         assert_eq!(beside["status"], "ready");
     }
+}
+
+/// The kernel ends them; nobody is left who could.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_decoders_of_a_killed_worker_end_with_it() {
+    let home = tempfile::tempdir().unwrap();
+    let origin = Origin::start().await;
+    origin.serve("/endless.jpg", "image/jpeg", marked(pictures::jpeg(64, 64)));
+    let command = |words: &[&str]| {
+        let mut command = tokio::process::Command::new(PROGRAM);
+        command.env_clear().env("DECODER_FAULT", "spin").env("PM_FETCH_ALLOW", "127.0.0.0/8");
+        command.current_dir(home.path()).args(words).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let url = origin.url("/endless.jpg");
+    let add = ["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", &url];
+    assert!(command(&add).status().await.unwrap().success());
+    let mut worker = command(&["worker"]).spawn().unwrap();
+    let own = worker.id().unwrap();
+    // One waits and its copy works.
+    wait_until("a decoder is at work", || descendants(own).len() >= 2).await;
+    let decoders = descendants(own);
+    worker.kill().await.unwrap();
+    wait_until("no decoder is left", || !decoders.iter().any(|id| is_decoder(*id))).await;
+}
+
+async fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..3_000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it does not come to this: {what}");
+}
+
+fn is_decoder(id: u32) -> bool {
+    fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|words| words.ends_with(b"\0decoder\0"))
+}
+
+/// The processes that `id` started, theirs, and so on.
+fn descendants(id: u32) -> Vec<u32> {
+    let ids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let children = ids.filter(|child| parent(*child) == Some(id)).collect::<Vec<_>>();
+    children.into_iter().flat_map(|child| descendants(child).into_iter().chain([child])).collect()
+}
+
+fn parent(id: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
 }
