@@ -1,6 +1,14 @@
 //! The experiments, one for each promise, and on which set-ups each says something.
 
+mod hostages;
 mod p01;
+mod p02;
+mod p03;
+mod p04;
+mod p05;
+mod p06;
+mod p07;
+mod traffic;
 
 use std::{future::Future, pin::Pin};
 
@@ -35,14 +43,60 @@ type Run<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Counts>> + 'a>>;
 
 const BOTH: &[Setup] = &[Setup::Embedded, Setup::Full];
 
+const FULL: &[Setup] = &[Setup::Full];
+
 /// All of them, in the order of their numbers.
-pub const ALL: &[Experiment] = &[Experiment {
-    promise: "P1",
-    title: "no accepted image is lost, none ends twice",
-    setups: BOTH,
-    engines: Use::Peaceful,
-    run: |stage| Box::pin(p01::run(stage)),
-}];
+pub const ALL: &[Experiment] = &[
+    Experiment {
+        promise: "P1",
+        title: "no accepted image is lost, none ends twice",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p01::run(stage)),
+    },
+    Experiment {
+        promise: "P2",
+        title: "a dead worker's image is taken up again within 20 s",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p02::run(stage)),
+    },
+    Experiment {
+        promise: "P3",
+        title: "a frozen worker cannot overwrite",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p03::run(stage)),
+    },
+    Experiment {
+        promise: "P4",
+        title: "acknowledged writes survive",
+        setups: BOTH,
+        engines: Use::Hostile,
+        run: |stage| Box::pin(p04::run(stage)),
+    },
+    Experiment {
+        promise: "P5",
+        title: "RabbitMQ may lose everything",
+        setups: FULL,
+        engines: Use::Hostile,
+        run: |stage| Box::pin(p05::run(stage)),
+    },
+    Experiment {
+        promise: "P6",
+        title: "always reconnects",
+        setups: FULL,
+        engines: Use::Hostile,
+        run: |stage| Box::pin(p06::run(stage)),
+    },
+    Experiment {
+        promise: "P7",
+        title: "a broker that is down does not stop the API",
+        setups: FULL,
+        engines: Use::Hostile,
+        run: |stage| Box::pin(p07::run(stage)),
+    },
+];
 
 impl Experiment {
     /// Its name as a test's: `p1_no_accepted_image_is_lost_none_ends_twice::full`.
