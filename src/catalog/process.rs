@@ -8,11 +8,15 @@ use crate::{
     clock::Timestamp,
     code::ErrorCode,
     db::{
-        self, Write, crashes, images,
+        self, Write, attempts, crashes,
+        crashes::Expired,
+        images,
         jobs::{self, LEASE},
         products, renditions,
     },
-    domain::{Content, Facts, Image, ImageSource, Job, JobId, JobPayload, ProductId, Rendition},
+    domain::{
+        Attempt, AttemptOutcome, Content, Facts, Image, ImageSource, Job, JobId, JobPayload, ProductId, Rendition,
+    },
 };
 
 /// Which job is to be claimed.
@@ -80,6 +84,17 @@ pub enum Settlement {
 }
 
 impl Settlement {
+    /// The attempt for the job's history; none if it succeeded or does not count.
+    fn attempt(&self, job: &Job, now: Timestamp) -> Option<Attempt> {
+        let (outcome, code, message) = match self {
+            Self::Ready(_) | Self::Release => return None,
+            Self::Fail(code, message) => (AttemptOutcome::Failed, *code, message),
+            Self::Retry(code, message, _) => (AttemptOutcome::Retry, *code, message),
+            Self::Crash(message, _) => (AttemptOutcome::Crashed, ErrorCode::Poison, message),
+        };
+        Some(Attempt { number: job.attempt, outcome, error: Some((code, message.clone())), ended_at: now })
+    }
+
     /// Ends the job and answers what it comes to: a crash is another attempt or the end. `None` if the lease is no longer the
     /// caller's.
     async fn end_job(self, write: &Write, job: &Job, now: Timestamp) -> Result<Option<Self>, db::Error> {
@@ -129,6 +144,21 @@ async fn end_crashed(
     let message = format!("given up after {crashes} deaths over this picture; the last one: {message}");
     crashes::bury_unheld(&**write, job.id, (code, &message), now).await?;
     Ok(Some(Settlement::Fail(code, message)))
+}
+
+async fn take_from_dead_worker(write: &Write, job: &Expired, now: Timestamp) -> Result<(), db::Error> {
+    let error = (job.crashes >= MOST_CRASHES)
+        .then(|| (ErrorCode::Poison, format!("{} workers died while they worked on this picture", job.crashes)));
+    let shown = error.as_ref().map(|(code, message)| (*code, message.as_str()));
+    match shown {
+        Some(error) => {
+            crashes::bury_unheld(&**write, job.id, error, now).await?;
+            images::set_failed(&**write, job.image_id, error, now).await?;
+        }
+        None => images::set_pending(&**write, job.image_id, None, now).await?,
+    }
+    let attempt = Attempt { number: job.attempt, outcome: AttemptOutcome::WorkerDied, error, ended_at: now };
+    attempts::record(&**write, job.id, &attempt).await
 }
 
 /// What two jobs cannot be at together: the same bytes for the same presets.
@@ -238,9 +268,13 @@ impl Catalog {
             let now = Timestamp::now();
             let write = catalog.database().begin().await?;
             // The job's row comes first: it is the fence.
+            let attempt = settlement.attempt(&claimed.job, now);
             let Some(settlement) = settlement.end_job(&write, &claimed.job, now).await? else {
                 return Err(Error::LeaseLost);
             };
+            if let Some(attempt) = attempt {
+                attempts::record(&*write, claimed.job.id, &attempt).await?;
+            }
             products::lock(&*write, &[claimed.product_id]).await?;
             settlement.change_image(&write, &claimed.job, now).await?;
             catalog.commit_change(write, &[claimed.product_id], now).await?;
@@ -273,14 +307,7 @@ impl Catalog {
         ids.dedup();
         products::lock(&*write, &ids).await?;
         for job in &expired {
-            if job.crashes < MOST_CRASHES {
-                images::set_pending(&*write, job.image_id, None, now).await?;
-                continue;
-            }
-            let message = format!("{} workers died while they worked on this picture", job.crashes);
-            let error = (ErrorCode::Poison, message.as_str());
-            crashes::bury_unheld(&*write, job.id, error, now).await?;
-            images::set_failed(&*write, job.image_id, error, now).await?;
+            take_from_dead_worker(&write, job, now).await?;
         }
         self.commit_change(write, &ids, now).await?;
         self.queue().wake();

@@ -21,6 +21,8 @@ pub struct Expired {
     pub id: JobId,
     /// The picture it is about.
     pub image_id: ImageId,
+    /// The number of the attempt that the worker was at.
+    pub attempt: i32,
     /// How many workers and decoders have died over it.
     pub crashes: i32,
 }
@@ -70,7 +72,7 @@ pub async fn take_expired(
             run_at = CASE WHEN crashes + decoding < 2 THEN run_at ELSE $1 + (1 + id % 10) * 3000000 END,
             decoding = 0, working_on = NULL, dispatched_at = NULL, lease_token = NULL, lease_until = NULL, updated_at = $1
          WHERE id IN (SELECT id FROM jobs WHERE state = 'running' AND lease_until < $1 ORDER BY lease_until LIMIT $2{})
-         RETURNING id, image_id, crashes",
+         RETURNING id, image_id, attempt, crashes",
         skip_locked(connection)
     );
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -80,6 +82,7 @@ pub async fn take_expired(
             Ok(Expired {
                 id: JobId(row.try_get("", "id")?),
                 image_id: ImageId(row.try_get("", "image_id")?),
+                attempt: row.try_get("", "attempt")?,
                 crashes: row.try_get("", "crashes")?,
             })
         })

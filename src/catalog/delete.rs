@@ -1,0 +1,60 @@
+//! Deleting products: the rows of a product, of its pictures, their renditions and jobs go in one transaction. The blobs stay:
+//! others may refer to them, and `pm gc` finds those that nobody does.
+
+use std::time::Duration;
+
+use crate::{
+    catalog::{Catalog, Error},
+    clock::Timestamp,
+    db::{products, removals},
+    domain::ProductId,
+};
+
+/// Jobs that were queued and taken between two looks make this many new tries; each needs another run to begin at that moment.
+const TRIES: u32 = 20;
+/// A claim's transaction is over after this.
+const PAUSE: Duration = Duration::from_millis(20);
+
+impl Catalog {
+    /// Deletes products; answers which of them there were. Whoever works on one of their pictures finds its job gone, as if it
+    /// had been given to another worker.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] by the database: then none was deleted.
+    pub async fn delete(&self, ids: &[ProductId]) -> Result<Vec<ProductId>, Error> {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
+        let catalog = self.clone();
+        self.to_the_end(async move {
+            for _ in 0..TRIES {
+                if let Some(deleted) = catalog.delete_now(&ids).await? {
+                    return Ok(deleted);
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(Error::busy("database"))
+        })
+        .await
+    }
+
+    /// `None` if a job of theirs is another transaction's, which would wait for the product while this one waits for the job.
+    ///
+    /// Claims and results hold a job first and its product then; so does this.
+    async fn delete_now(&self, ids: &[ProductId]) -> Result<Option<Vec<ProductId>>, Error> {
+        let now = Timestamp::now();
+        let write = self.database().begin().await?;
+        removals::hold_live_jobs(&*write, ids).await?;
+        products::lock(&*write, ids).await?;
+        // Another run may have begun before the products were held, and a worker may have one of its jobs.
+        if !removals::all_live_jobs_are_held(&*write, ids).await? {
+            return Ok(None);
+        }
+        let deleted = removals::delete_products(&*write, ids).await?;
+        if !deleted.is_empty() {
+            self.commit(write, &deleted, now).await?;
+            metrics::counter!("pm_products_deleted_total").increment(deleted.len() as u64);
+        }
+        Ok(Some(deleted))
+    }
+}
