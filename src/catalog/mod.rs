@@ -22,7 +22,7 @@ pub use body::{PageBody, ProductBody, UserBody};
 pub use dead_letters::Requeued;
 pub use error::{BoxError, Error};
 pub use links::Links;
-pub use process::{Claimed, Due, Outcome, Settlement, Turn};
+pub use process::{AtRisk, Claimed, Due, Outcome, Settlement, Turn};
 pub use queue_body::{DeadLetterBody, QueueBody};
 pub use queue_status::QueueStatus;
 pub use read::{Body, Freshness};

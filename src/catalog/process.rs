@@ -67,6 +67,15 @@ pub enum Turn {
     Reuse(Box<Image>),
 }
 
+/// What a picture could take down by being decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtRisk {
+    /// The worker itself.
+    Worker,
+    /// A process of its own: if the worker dies, it is not the picture's fault.
+    Decoder,
+}
+
 /// How a claim ends.
 #[derive(Clone, Debug)]
 pub enum Settlement {
@@ -147,8 +156,9 @@ async fn end_crashed(
 }
 
 async fn take_from_dead_worker(write: &Write, job: &Expired, now: Timestamp) -> Result<(), db::Error> {
-    let error = (job.crashes >= MOST_CRASHES)
-        .then(|| (ErrorCode::Poison, format!("{} workers died while they worked on this picture", job.crashes)));
+    let deaths = if job.attempt >= MOST_CLAIMS { job.attempt } else { job.crashes };
+    let error = (deaths >= MOST_CRASHES)
+        .then(|| (ErrorCode::Poison, format!("{deaths} workers died while they worked on this picture")));
     let shown = error.as_ref().map(|(code, message)| (*code, message.as_str()));
     match shown {
         Some(error) => {
@@ -172,6 +182,9 @@ fn working_on(job: &Job, content: &Content) -> String {
 
 /// After this many dead workers and decoders a picture is given up.
 const MOST_CRASHES: i32 = 3;
+/// A worker that dies is not to blame on a picture that has a process of its own. But where a system ends the worker along
+/// with it, for memory say, it must come to an end all the same.
+const MOST_CLAIMS: i32 = 20;
 
 impl Catalog {
     /// Claims a job, if there is such a one and nobody has it.
@@ -239,16 +252,17 @@ impl Catalog {
         .await
     }
 
-    /// Says that `content` is being decoded from now on: should the worker die, it may be the picture's fault. `false` if
-    /// another worker has begun with the same bytes meanwhile.
+    /// Says that `content` is being decoded from now on: should the worker die, it may be the picture's fault if the worker
+    /// is what it is decoded in. `false` if another worker has begun with the same bytes meanwhile.
     ///
     /// # Errors
     /// [`Error::LeaseLost`] if the job is another's by now; [`Error::Unavailable`] by the database.
-    pub async fn begin_decoding(&self, job: &Job, content: &Content) -> Result<bool, Error> {
+    pub async fn begin_decoding(&self, job: &Job, content: &Content, at_risk: AtRisk) -> Result<bool, Error> {
         let (catalog, job, working_on) = (self.clone(), job.clone(), working_on(job, content));
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
-            match jobs::begin_decoding(&*write, &job, &working_on, Timestamp::now().plus(LEASE)).await {
+            let (blamable, until) = (at_risk == AtRisk::Worker, Timestamp::now().plus(LEASE));
+            match jobs::begin_decoding(&*write, &job, &working_on, blamable, until).await {
                 Ok(true) => write.commit().await.map(|()| true).map_err(Error::from),
                 Ok(false) => Err(Error::LeaseLost),
                 Err(db::Error::Duplicate(_)) => Ok(false),

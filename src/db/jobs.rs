@@ -135,7 +135,7 @@ pub async fn extend_lease(connection: &impl ConnectionTrait, job: &Job, until: T
 }
 
 /// Notes that the picture is being decoded from now on, and what of, and lengthens the lease; `false` if it is no longer
-/// the caller's.
+/// the caller's. With `blamable` the picture is to blame should the worker die.
 ///
 /// # Errors
 /// [`Error::Duplicate`] if another job is at the same content; if the database does not answer.
@@ -143,11 +143,12 @@ pub async fn begin_decoding(
     connection: &impl ConnectionTrait,
     job: &Job,
     working_on: &str,
+    blamable: bool,
     until: Timestamp,
 ) -> Result<bool, Error> {
     let row = ActiveModel {
         lease_until: Set(Some(until.0)),
-        decoding: Set(1),
+        decoding: Set(i32::from(blamable)),
         working_on: Set(Some(working_on.to_owned())),
         ..ActiveModel::default()
     };

@@ -85,6 +85,11 @@ impl Decoders {
         }
     }
 
+    /// Whether a decoder that dies leaves this process alone.
+    pub const fn are_apart(&self) -> bool {
+        !matches!(self, Self::Threads)
+    }
+
     /// As [`imaging::memory_needed`].
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     blobs::{BlobKey, Blobs},
-    catalog::{Catalog, Claimed, Outcome, Turn},
+    catalog::{AtRisk, Catalog, Claimed, Outcome, Turn},
     code::ErrorCode,
     domain::{Content, Facts, Image, ImageSource, JobPayload, Rendition},
     fetch::Fetcher,
@@ -164,7 +164,7 @@ impl Handler {
             match catalog.turn(&claimed.job, content, anew).await? {
                 Turn::Decode => {
                     let held = self.hold(needed).await?;
-                    if catalog.begin_decoding(&claimed.job, content).await? {
+                    if catalog.begin_decoding(&claimed.job, content, self.at_risk()).await? {
                         return Ok(Granted::Decode(held));
                     }
                 }
@@ -178,6 +178,10 @@ impl Handler {
                 }
             }
         }
+    }
+
+    const fn at_risk(&self) -> AtRisk {
+        if self.decoders.are_apart() { AtRisk::Decoder } else { AtRisk::Worker }
     }
 
     async fn are_stored(&self, renditions: &[Rendition]) -> Result<bool, Failure> {

@@ -2,7 +2,7 @@
 
 use pm::{
     blobs::BlobKey,
-    catalog::{Error, Selection, Turn, Which},
+    catalog::{AtRisk, Error, Selection, Turn, Which},
     domain::{Content, ProductId},
 };
 use serde_json::{Value, json};
@@ -102,16 +102,16 @@ on_both_setups! {
         let (first, second) = (app.claim().await.unwrap().job, app.claim().await.unwrap().job);
         let catalog = &app.app.catalog;
         assert!(matches!(catalog.turn(&first, &content("a"), false).await, Ok(Turn::Decode)));
-        assert!(catalog.begin_decoding(&first, &content("a")).await.unwrap());
+        assert!(catalog.begin_decoding(&first, &content("a"), AtRisk::Worker).await.unwrap());
         assert!(matches!(catalog.turn(&second, &content("a"), false).await, Ok(Turn::Wait)));
-        assert!(!catalog.begin_decoding(&second, &content("a")).await.unwrap(), "not even if it asked before");
+        assert!(!catalog.begin_decoding(&second, &content("a"), AtRisk::Worker).await.unwrap(), "not even if it asked before");
         assert!(matches!(catalog.turn(&second, &content("b"), false).await, Ok(Turn::Decode)));
 
         // The first worker dies.
         app.sql(&format!("UPDATE jobs SET lease_until = 0 WHERE id = {}", first.id.0)).await;
         catalog.recover_expired().await.unwrap();
-        assert!(catalog.begin_decoding(&second, &content("a")).await.unwrap());
-        assert!(matches!(catalog.begin_decoding(&first, &content("c")).await, Err(Error::LeaseLost)));
+        assert!(catalog.begin_decoding(&second, &content("a"), AtRisk::Worker).await.unwrap());
+        assert!(matches!(catalog.begin_decoding(&first, &content("c"), AtRisk::Worker).await, Err(Error::LeaseLost)));
     }
 
     async fn many_products_with_one_picture_become_ready_together(app: &TestApp) {
