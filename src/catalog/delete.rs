@@ -10,10 +10,10 @@ use crate::{
     domain::ProductId,
 };
 
-/// Jobs that were queued and taken between two looks make this many new tries; each needs another run to begin at that moment.
-const TRIES: u32 = 20;
+/// A try fails only if a job is claimed, ends or is begun in the moment of the deletion.
+const TRIES: u32 = 200;
 /// A claim's transaction is over after this.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(5);
 
 impl Catalog {
     /// Deletes products; answers which of them there were. Whoever works on one of their pictures finds its job gone, as if it
@@ -38,16 +38,19 @@ impl Catalog {
         .await
     }
 
-    /// `None` if a job of theirs is another transaction's, which would wait for the product while this one waits for the job.
+    /// `None` if others are at their jobs at this moment.
     ///
-    /// Claims and results hold a job first and its product then; so does this.
+    /// Claims and results hold a job first and its product then; whoever begins another run holds the product first, and of its
+    /// jobs only those that ended. So this holds the others, then the products, and waits for no job while it holds anything.
     async fn delete_now(&self, ids: &[ProductId]) -> Result<Option<Vec<ProductId>>, Error> {
         let now = Timestamp::now();
         let write = self.database().begin().await?;
-        removals::hold_live_jobs(&*write, ids).await?;
+        if !removals::hold_live_jobs(&*write, ids).await? {
+            return Ok(None);
+        }
         products::lock(&*write, ids).await?;
         // Another run may have begun before the products were held, and a worker may have one of its jobs.
-        if !removals::all_live_jobs_are_held(&*write, ids).await? {
+        if !removals::hold_live_jobs(&*write, ids).await? {
             return Ok(None);
         }
         let deleted = removals::delete_products(&*write, ids).await?;

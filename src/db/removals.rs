@@ -17,32 +17,30 @@ use crate::{
     domain::{JobState, ProductId},
 };
 
-/// Holds the jobs of these products that wait or run until the transaction ends. SQLite has one writer anyway.
+/// Holds the jobs of these products that wait or run until the transaction ends. `false` if another transaction has one of
+/// them, or if one ended meanwhile: then that one may be held as well, which stands in the way of whoever begins another run,
+/// so the transaction must go no further. It waits for nobody. SQLite has one writer anyway.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn hold_live_jobs(connection: &impl ConnectionTrait, products: &[ProductId]) -> Result<(), Error> {
-    if connection.get_database_backend() == DbBackend::Postgres {
-        let _: Vec<i64> = live_jobs(products).lock_exclusive().into_tuple().all(connection).await?;
-    }
-    Ok(())
-}
-
-/// Whether no other transaction holds a job of these products that waits or runs; does not wait for any.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn all_live_jobs_are_held(connection: &impl ConnectionTrait, products: &[ProductId]) -> Result<bool, Error> {
+pub async fn hold_live_jobs(connection: &impl ConnectionTrait, products: &[ProductId]) -> Result<bool, Error> {
     if connection.get_database_backend() != DbBackend::Postgres {
         return Ok(true);
     }
-    let free: Vec<i64> = live_jobs(products)
+    let images = Query::select()
+        .column(image::Column::Id)
+        .from(image::Entity)
+        .and_where(image::Column::ProductId.is_in(products.iter().map(|id| id.0)))
+        .to_owned();
+    let seen: Vec<i64> = live_jobs().filter(Column::ImageId.in_subquery(images)).into_tuple().all(connection).await?;
+    // By their numbers, so that none is held that was not seen.
+    let held: Vec<i64> = live_jobs()
+        .filter(Column::Id.is_in(seen.iter().copied()))
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
         .into_tuple()
         .all(connection)
         .await?;
-    let all: Vec<i64> = live_jobs(products).into_tuple().all(connection).await?;
-    Ok(all.iter().all(|id| free.contains(id)))
+    Ok(held == seen)
 }
 
 /// Deletes products with their pictures, renditions and jobs; answers which of them there were.
@@ -59,16 +57,10 @@ pub async fn delete_products(connection: &impl ConnectionTrait, ids: &[ProductId
     Ok(deleted)
 }
 
-fn live_jobs(products: &[ProductId]) -> Select<Entity> {
-    let images = Query::select()
-        .column(image::Column::Id)
-        .from(image::Entity)
-        .and_where(image::Column::ProductId.is_in(products.iter().map(|id| id.0)))
-        .to_owned();
+fn live_jobs() -> Select<Entity> {
     Entity::find()
         .select_only()
         .column(Column::Id)
-        .filter(Column::ImageId.in_subquery(images))
         .filter(Column::State.is_in([JobState::Queued.as_str(), JobState::Running.as_str()]))
         .order_by_asc(Column::Id)
 }

@@ -4,6 +4,9 @@ mod bad_pictures;
 mod crashes;
 #[cfg(unix)]
 mod isolation;
+mod dead_letters;
+mod deleting;
+mod finished;
 mod pipeline;
 mod retries;
 mod running;
