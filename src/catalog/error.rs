@@ -68,6 +68,10 @@ impl Error {
         Self::NotFound { what: what.to_string() }
     }
 
+    pub(super) fn away(component: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Unavailable { component, source: Arc::new(error) }
+    }
+
     pub(super) fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Internal(Arc::new(error))
     }

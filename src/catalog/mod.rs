@@ -4,10 +4,12 @@
 mod body;
 mod create;
 mod error;
+mod inspect;
 mod links;
 mod process;
 mod read;
 mod reprocess;
+mod step;
 mod upkeep;
 mod users;
 mod write;
@@ -16,10 +18,12 @@ use std::sync::Arc;
 
 pub use body::{PageBody, ProductBody, UserBody};
 pub use error::{BoxError, Error};
+pub use inspect::{Depth, Finding, GRACE, Invariant};
 pub use links::Links;
 pub use process::{Claimed, Due, Outcome, Settlement, Turn};
 pub use read::{Body, Freshness};
 pub use reprocess::{Batch, Progress, Selection, Which};
+pub use step::{Step, Watch};
 
 use crate::{blobs::Blobs, cache::Cache, db::Database, domain::AddressPolicy, imaging::Preset, queue::Queue};
 
