@@ -109,8 +109,11 @@ pub(super) enum Command {
     Queue(Queue),
     /// Show the effective settings, each with where it comes from
     Config,
-    /// Say whether every part of the set-up is there and answers
+    /// Say whether every part of the set-up is there and answers, and whether the data are whole
     Doctor {
+        /// Do not read the bytes of pictures
+        #[arg(long)]
+        quick: bool,
         /// As JSON, whatever --output says
         #[arg(long)]
         json: bool,

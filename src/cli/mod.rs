@@ -33,6 +33,7 @@ pub use args::Arguments;
 
 use crate::{
     app::{self, App},
+    catalog::Depth,
     config::{self, LogFormat, Settings, Source},
     telemetry,
 };
@@ -92,8 +93,9 @@ async fn dispatch(command: Command, settings: Settings, console: &mut Console) -
         Command::Serve(_) => Box::pin(serve::serve(settings, stop)).await,
         Command::Worker(_) => Box::pin(serve::work(settings, stop)).await,
         Command::Config => settings::run(&settings, console),
-        Command::Doctor { json } => {
-            Box::pin(signals::unless_stopped(&stop, UNCHANGED, doctor::run(settings, json, console))).await
+        Command::Doctor { quick, json } => {
+            let depth = if quick { Depth::Quick } else { Depth::Full };
+            Box::pin(signals::unless_stopped(&stop, UNCHANGED, doctor::run(settings, depth, json, console))).await
         }
         Command::Migrate(command) => {
             let hint = "`pm migrate status` shows how far it came; the same command goes on";

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pm::{
-    catalog::{Due, Error, Selection, Settlement, Which},
+    catalog::{AtRisk, Due, Error, Selection, Settlement, Which},
     code::ErrorCode,
     domain::{Content, ProductId},
 };
@@ -58,7 +58,7 @@ on_both_setups! {
         catalog.delete(&[number(&id)]).await.unwrap();
         let content = Content { sha256: "a".into(), recipe: "any".into() };
         assert!(!catalog.extend_lease(&claimed.job).await.unwrap());
-        assert!(matches!(catalog.begin_decoding(&claimed.job, &content).await, Err(Error::LeaseLost)));
+        assert!(matches!(catalog.begin_decoding(&claimed.job, &content, AtRisk::Worker).await, Err(Error::LeaseLost)));
         for settlement in [
             Settlement::Fail(ErrorCode::Empty, "late".into()),
             Settlement::Retry(ErrorCode::TimedOut, "late".into(), Duration::ZERO),

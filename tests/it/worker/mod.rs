@@ -2,11 +2,11 @@
 
 mod bad_pictures;
 mod crashes;
-#[cfg(unix)]
-mod isolation;
 mod dead_letters;
 mod deleting;
 mod finished;
+#[cfg(unix)]
+mod isolation;
 mod pipeline;
 mod retries;
 mod running;
