@@ -1,6 +1,6 @@
 //! The process that pictures are decoded in. It waits for work at the socket that is its input, and for each piece makes a
-//! copy of itself that does it between closed walls and ends; so no picture meets what another one left behind. A copy
-//! that dies takes this process along, whose end then tells how.
+//! copy of itself that does it between closed walls and ends, which it then reports; so no picture meets what another one
+//! left behind. A copy that dies takes this process along, whose end tells how.
 
 use std::{
     fs::File,
@@ -26,6 +26,9 @@ pub const ARGUMENT: &str = "decoder";
 /// A decoder's end tells by which signal a copy of it was ended: its number and this.
 pub(super) const BY_SIGNAL: u8 = 128;
 
+/// Said on the standard output when a copy has ended.
+const ENDED: u8 = b'.';
+
 /// Works until the other side of the socket is gone. To be called before the process does anything else: it must have
 /// one thread.
 pub fn run() -> ExitCode {
@@ -38,7 +41,11 @@ pub fn run() -> ExitCode {
         match fork() {
             Ok(Side::Child) => return work(&socket, &outer),
             Ok(Side::Parent(copy)) => match waitpid(Some(copy), WaitOptions::empty()) {
-                Ok(Some((_, status))) if status.exit_status() == Some(0) => {}
+                Ok(Some((_, status))) if status.exit_status() == Some(0) => {
+                    if rustix::io::write(rustix::stdio::stdout(), &[ENDED]).is_err() {
+                        return ExitCode::SUCCESS;
+                    }
+                }
                 Ok(Some((_, status))) => return exit_code(status.exit_status(), status.terminating_signal()),
                 _ => return ExitCode::FAILURE,
             },
@@ -66,6 +73,10 @@ fn exit_code(code: Option<i32>, signal: Option<i32>) -> ExitCode {
 
 fn work(socket: &File, outer: &Outer) -> ExitCode {
     end_with_parent();
+    // Only the process that waits may say that this one has ended: until then nobody else's picture is sent.
+    if rustix::stdio::dup2_stdout(socket).is_err() {
+        return ExitCode::FAILURE;
+    }
     match answer(socket, outer) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,

@@ -12,7 +12,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
-    process::{Child, Command},
+    process::{Child, ChildStdout, Command},
     sync::Semaphore,
 };
 
@@ -39,6 +39,8 @@ struct Inner {
 struct Decoder {
     process: Child,
     line: UnixStream,
+    /// Where the process says that a copy of it has ended.
+    reports: ChildStdout,
 }
 
 /// Reading headers takes little beside the source itself: a colour profile may have to be unpacked.
@@ -103,7 +105,7 @@ impl Pool {
         let _seat = self.0.seats.acquire().await.ok();
         let mut decoder = self.decoder().map_err(Error::NotStarted)?;
         let patience = self.0.patience;
-        match tokio::time::timeout(patience, converse(&mut decoder.line, task, source)).await {
+        match tokio::time::timeout(patience, decoder.converse(task, source)).await {
             Ok(Ok(answer)) => {
                 self.idle().push(decoder);
                 Ok(answer)
@@ -156,14 +158,22 @@ impl Decoder {
         let (ours, theirs) = Socket::pair()?;
         let mut command = Command::new(program);
         command.arg(ARGUMENT).env_clear().stdin(Stdio::from(OwnedFd::from(theirs)));
-        command.stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/").kill_on_drop(true);
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).current_dir("/").kill_on_drop(true);
         #[cfg(debug_assertions)]
         if let Some(fault) = std::env::var_os(super::fault::VARIABLE) {
             command.env(super::fault::VARIABLE, fault);
         }
-        let process = command.spawn()?;
+        let mut process = command.spawn()?;
+        let reports = process.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         ours.set_nonblocking(true)?;
-        Ok(Self { process, line: UnixStream::from_std(ours)? })
+        Ok(Self { process, line: UnixStream::from_std(ours)?, reports })
+    }
+
+    /// Has a piece of work done. When it is over, whatever did it has ended and hears nothing of the next one.
+    async fn converse(&mut self, task: &Task, source: &[u8]) -> io::Result<(Answer, Vec<Vec<u8>>)> {
+        let answer = converse(&mut self.line, task, source).await?;
+        self.reports.read_exact(&mut [0]).await?;
+        Ok(answer)
     }
 }
 
