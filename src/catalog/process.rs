@@ -141,14 +141,14 @@ async fn end_crashed(
     if crashes < MOST_CRASHES {
         return Ok(Some(Settlement::Crash(message.to_owned(), delay)));
     }
-    let message = format!("given up after {crashes} deaths over this picture; the last one: {message}");
+    let message = format!("workers or decoders died {crashes} times over this picture; at last: {message}");
     crashes::bury_unheld(&**write, job.id, (code, &message), now).await?;
     Ok(Some(Settlement::Fail(code, message)))
 }
 
 async fn take_from_dead_worker(write: &Write, job: &Expired, now: Timestamp) -> Result<(), db::Error> {
     let error = (job.crashes >= MOST_CRASHES)
-        .then(|| (ErrorCode::Poison, format!("{} workers died while they worked on this picture", job.crashes)));
+        .then(|| (ErrorCode::Poison, format!("workers or decoders died {} times over this picture", job.crashes)));
     let shown = error.as_ref().map(|(code, message)| (*code, message.as_str()));
     match shown {
         Some(error) => {
