@@ -10,8 +10,10 @@ use crate::{
     domain::ProductId,
 };
 
-/// A try fails only if a job is claimed, ends or is begun in the moment of the deletion.
+/// A try fails only if a job is claimed, ends or is begun in the moment of the deletion, and each puts jobs out of reach.
 const TRIES: u32 = 200;
+/// For so long nobody claims the jobs of a product that is being deleted. Should this process die, they are due then.
+const OUT_OF_REACH: Duration = Duration::from_secs(20);
 /// A claim's transaction is over after this.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -31,6 +33,9 @@ impl Catalog {
                 if let Some(deleted) = catalog.delete_now(&ids).await? {
                     return Ok(deleted);
                 }
+                let write = catalog.database().begin().await?;
+                removals::put_off_live_jobs(&*write, &ids, Timestamp::now().plus(OUT_OF_REACH)).await?;
+                write.commit().await?;
                 tokio::time::sleep(PAUSE).await;
             }
             Err(Error::busy("database"))

@@ -150,7 +150,7 @@ async fn end_crashed(
     if crashes < MOST_CRASHES {
         return Ok(Some(Settlement::Crash(message.to_owned(), delay)));
     }
-    let message = format!("given up after {crashes} deaths over this picture; the last one: {message}");
+    let message = format!("workers or decoders died {crashes} times over this picture; at last: {message}");
     crashes::bury_unheld(&**write, job.id, (code, &message), now).await?;
     Ok(Some(Settlement::Fail(code, message)))
 }
@@ -158,7 +158,7 @@ async fn end_crashed(
 async fn take_from_dead_worker(write: &Write, job: &Expired, now: Timestamp) -> Result<(), db::Error> {
     let deaths = if job.attempt >= MOST_CLAIMS { job.attempt } else { job.crashes };
     let error = (deaths >= MOST_CRASHES)
-        .then(|| (ErrorCode::Poison, format!("{deaths} workers died while they worked on this picture")));
+        .then(|| (ErrorCode::Poison, format!("{deaths} workers or decoders died over this picture")));
     let shown = error.as_ref().map(|(code, message)| (*code, message.as_str()));
     match shown {
         Some(error) => {

@@ -58,6 +58,22 @@ on_both_setups! {
         assert_eq!((&product["status"], &product["images"][0]["status"]), (&json!("processing"), &json!("pending")));
     }
 
+    async fn a_retry_reaches_a_waiting_worker(app: &TestApp) {
+        let origin = Origin::start().await;
+        let id = app.create(&[origin.url("/late.jpg")]).await["id"].clone();
+        let (stopper, worker) = app.start_worker().await;
+        assert_eq!(app.settled(&id).await["status"], "failed");
+        if app.setup == Setup::Full {
+            assert_eq!(app.get_json("/queue").await["broker"]["consumers"], 1);
+        }
+        origin.serve("/late.jpg", "image/jpeg", pictures::jpeg(64, 64));
+        let letter = app.get_json("/queue/dead").await["items"][0]["id"].clone();
+        assert_eq!(wire::post(app, &format!("/queue/dead/{letter}/retry"), "").await.status, 202);
+        assert_eq!(app.settled(&id).await["status"], "ready");
+        stopper.stop();
+        worker.await.unwrap();
+    }
+
     async fn what_is_no_dead_letter_is_refused(app: &TestApp) {
         let origin = Origin::start().await;
         app.create(&[origin.url("/status/404")]).await;
