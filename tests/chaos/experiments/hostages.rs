@@ -41,7 +41,7 @@ impl Hostages {
         let on_their_way: Vec<_> = held.iter().map(|path| serve(path, 96)).collect();
         api.create(&format!("held {round}"), &on_their_way).await?;
         let large: Vec<_> = (0..count).map(|number| format!("/large/{round}/{number}.jpg")).collect();
-        let to_decode: Vec<_> = large.iter().map(|path| serve(path, 2_400)).collect();
+        let to_decode: Vec<_> = large.iter().map(|path| serve(path, 1_200)).collect();
         api.create(&format!("large {round}"), &to_decode).await?;
         let mut hostages = Self { workers, jobs: BTreeSet::new(), decoding: 0, held };
         hostages.wait_for_work(stage, count).await?;
