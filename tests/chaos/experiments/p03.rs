@@ -30,7 +30,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         tokio::time::sleep(Duration::from_millis(500)).await;
         hostages.count(stage).await?;
         hostages.release(&origin);
-        let mut rescuer = stage.worker("rescuer", 8).await?;
+        let mut rescuer = stage.worker("rescuer", at_a_time).await?;
         stage.settled(Duration::from_secs(180)).await?;
         tokio::time::sleep(frozen_for.saturating_sub(frozen.elapsed())).await;
         let before = stored(stage).await?;
