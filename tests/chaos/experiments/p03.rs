@@ -25,7 +25,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     for round in 0..rounds {
         let mut hostages = Hostages::take(stage, &server.api(), &origin, round, at_a_time).await?;
         let frozen = Instant::now();
-        hostages.workers.iter().for_each(Process::freeze);
+        hostages.freeze(stage).await?;
         // What was on its way to the database has arrived by then.
         tokio::time::sleep(Duration::from_millis(500)).await;
         hostages.count(stage).await?;
