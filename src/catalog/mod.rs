@@ -1,13 +1,16 @@
 //! The use-cases: everything that HTTP, the command line and the worker do to products goes through here. The only owner
 //! of transactions, and the only one who tells the cache that something changed.
 
+pub mod backup;
 mod body;
+mod collect;
 mod create;
 mod error;
 mod inspect;
 mod links;
 mod process;
 mod read;
+mod references;
 mod reprocess;
 mod step;
 mod upkeep;
@@ -17,6 +20,7 @@ mod write;
 use std::sync::Arc;
 
 pub use body::{PageBody, ProductBody, UserBody};
+pub use collect::{Collected, Mode};
 pub use error::{BoxError, Error};
 pub use inspect::{Depth, Finding, GRACE, Invariant};
 pub use links::Links;

@@ -89,6 +89,14 @@ impl Settlement {
         }
     }
 
+    /// The blobs that are referred to from now on.
+    fn blobs(&self) -> Vec<&str> {
+        match self {
+            Self::Ready(outcome) => outcome.renditions.iter().map(|made| made.key.as_str()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     async fn change_image(&self, write: &Write, job: &Job, now: Timestamp) -> Result<(), db::Error> {
         let id = job.image_id;
         match self {
@@ -205,7 +213,8 @@ impl Catalog {
     /// Ends a claim: the job, its picture and the product's new version at once.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`] if the job is another's by now: then nothing was stored.
+    /// [`Error::LeaseLost`] if the job is another's by now, [`Error::BlobGone`] if a rendition was removed before anything
+    /// referred to it: then nothing was stored.
     pub async fn settle(&self, claimed: &Claimed, settlement: Settlement) -> Result<(), Error> {
         let (catalog, claimed) = (self.clone(), claimed.clone());
         self.to_the_end(async move {
@@ -215,6 +224,7 @@ impl Catalog {
             if !settlement.end_job(&write, &claimed.job, now).await? {
                 return Err(Error::LeaseLost);
             }
+            catalog.refer_to(&write, &settlement.blobs()).await?;
             products::lock(&*write, &[claimed.product_id]).await?;
             settlement.change_image(&write, &claimed.job, now).await?;
             catalog.commit_change(write, &[claimed.product_id], now).await?;

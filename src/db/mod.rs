@@ -16,6 +16,7 @@ pub mod products;
 pub mod references;
 pub mod renditions;
 pub mod reruns;
+pub mod transfer;
 pub mod users;
 
 pub use changes::{ChangeLog, Changes};
