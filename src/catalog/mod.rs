@@ -1,7 +1,9 @@
 //! The use-cases: everything that HTTP, the command line and the worker do to products goes through here. The only owner
 //! of transactions, and the only one who tells the cache that something changed.
 
+pub mod backup;
 mod body;
+mod collect;
 mod create;
 mod dead_letters;
 mod delete;
@@ -12,6 +14,7 @@ mod process;
 mod queue_body;
 mod queue_status;
 mod read;
+mod references;
 mod reprocess;
 mod step;
 mod upkeep;
@@ -22,6 +25,7 @@ use std::sync::Arc;
 
 pub use body::{PageBody, ProductBody, UserBody};
 pub use dead_letters::Requeued;
+pub use collect::{Collected, Mode};
 pub use error::{BoxError, Error};
 pub use inspect::{Depth, Finding, GRACE, Invariant};
 pub use links::Links;

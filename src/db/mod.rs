@@ -21,6 +21,7 @@ pub mod references;
 pub mod removals;
 pub mod renditions;
 pub mod reruns;
+pub mod transfer;
 pub mod users;
 
 pub use changes::{ChangeLog, Changes};

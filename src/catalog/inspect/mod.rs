@@ -5,6 +5,8 @@ mod entries;
 mod rows;
 mod stored;
 
+pub(super) use stored::is_old;
+
 use std::time::Duration;
 
 use crate::{

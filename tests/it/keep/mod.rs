@@ -1,6 +1,8 @@
 //! What keeps the data whole: `pm doctor`, `pm gc`, `pm backup` and `pm restore`, as people run them.
 
+mod backup;
 mod doctor;
+mod gc;
 
 use std::{
     fs,
