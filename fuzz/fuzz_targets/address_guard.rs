@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use libfuzzer_sys::fuzz_target;
 use pm::domain::AddressPolicy;
 use pm_fuzz::write_seeds;
-use url::Host;
+use url::{Host, Url};
 
 fn seeds() -> Vec<(String, Vec<u8>)> {
     let texts = [
@@ -104,8 +104,9 @@ fn check_text(text: &str) {
         }
     }
     // The downloader is handed the URL, and may write and read it once more on its way.
-    let again = policy.check_url(url.as_str()).expect("an accepted address is accepted again");
-    assert_eq!(again, url);
+    // Its length is no matter then: what is not ASCII grows when it is written.
+    let again = Url::parse(url.as_str()).expect("an accepted address is read again");
+    assert_eq!((&again, policy.check(&again)), (&url, Ok(())));
 }
 
 fn check_address(ip: IpAddr) {
