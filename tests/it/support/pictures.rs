@@ -8,6 +8,25 @@ pub fn jpeg(width: u16, height: u16) -> Vec<u8> {
     bytes
 }
 
+/// As [`jpeg`], with `number` drawn into it in squares of black and white, so that no two numbers give the same picture.
+///
+/// Needs 8 × 4 squares of 8 pixels: at least 64 × 32 pixels.
+pub fn numbered_jpeg(number: u32, width: u16, height: u16) -> Vec<u8> {
+    const SQUARE: usize = 8;
+    let mut pixels = rgb(width, height);
+    for bit in 0..32_usize {
+        let shade = if number >> bit & 1 == 1 { 255 } else { 0 };
+        for y in 0..SQUARE {
+            let row = (bit / 8 * SQUARE + y) * usize::from(width) + bit % 8 * SQUARE;
+            pixels[row * 3..(row + SQUARE) * 3].fill(shade);
+        }
+    }
+    let mut bytes = Vec::new();
+    let encoder = jpeg_encoder::Encoder::new(&mut bytes, 90);
+    encoder.encode(&pixels, width, height, jpeg_encoder::ColorType::Rgb).unwrap();
+    bytes
+}
+
 /// A PNG of `width` × `height` pixels.
 pub fn png(width: u16, height: u16) -> Vec<u8> {
     let picture = image::RgbImage::from_raw(width.into(), height.into(), rgb(width, height)).unwrap();

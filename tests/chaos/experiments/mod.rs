@@ -1,0 +1,66 @@
+//! The experiments, one for each promise, and on which set-ups each says something.
+
+mod p01;
+
+use std::{future::Future, pin::Pin};
+
+use crate::{
+    soundness::Counts,
+    stage::{Setup, Stage},
+};
+
+/// One promise and how it is put to the proof.
+pub struct Experiment {
+    /// Its number, such as `P1`.
+    pub promise: &'static str,
+    /// What is promised, in a few words; a part of its name.
+    pub title: &'static str,
+    /// Where it says something.
+    pub setups: &'static [Setup],
+    /// What it does to the engines that the experiments share.
+    pub engines: Use,
+    run: for<'a> fn(&'a Stage) -> Run<'a>,
+}
+
+/// What an experiment does to the engines of the full set-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// It only uses them, so that others may run beside it.
+    Peaceful,
+    /// It kills, stops or robs them, so that it runs alone.
+    Hostile,
+}
+
+type Run<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Counts>> + 'a>>;
+
+const BOTH: &[Setup] = &[Setup::Embedded, Setup::Full];
+
+/// All of them, in the order of their numbers.
+pub const ALL: &[Experiment] = &[Experiment {
+    promise: "P1",
+    title: "no accepted image is lost, none ends twice",
+    setups: BOTH,
+    engines: Use::Peaceful,
+    run: |stage| Box::pin(p01::run(stage)),
+}];
+
+impl Experiment {
+    /// Its name as a test's: `p1_no_accepted_image_is_lost_none_ends_twice::full`.
+    pub fn name(&self, setup: Setup) -> String {
+        let words: Vec<_> =
+            self.title.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+        let setup = match setup {
+            Setup::Embedded => "embedded",
+            Setup::Full => "full",
+        };
+        format!("{}_{}::{setup}", self.promise.to_lowercase(), words.join("_").to_lowercase())
+    }
+
+    /// Puts the promise to the proof.
+    ///
+    /// # Errors
+    /// If it is broken, or nothing can be said about it.
+    pub async fn run(&self, stage: &Stage) -> anyhow::Result<Counts> {
+        (self.run)(stage).await
+    }
+}

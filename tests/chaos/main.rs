@@ -1,0 +1,47 @@
+//! Experiments with the real program as real processes on engines that this program starts, kills, freezes and robs:
+//! one for each of the program's promises. `scripts/chaos --list` names them; docs/RELIABILITY.md says what they prove.
+//!
+//! Prints one JSON line for each experiment and set-up to stdout; everything else goes to stderr. A plain `cargo test`
+//! runs the short form of each.
+
+mod api;
+mod arguments;
+mod engines;
+mod experiments;
+mod freshness;
+mod guard;
+mod ledger;
+mod processes;
+mod program;
+mod run;
+mod soundness;
+mod stage;
+
+#[allow(dead_code, reason = "not every experiment needs every misbehaviour")]
+#[path = "../it/support/origin.rs"]
+mod origin;
+#[allow(dead_code, clippy::unwrap_used, reason = "not every experiment needs every picture")]
+#[path = "../it/support/pictures.rs"]
+mod pictures;
+#[allow(dead_code, reason = "not every experiment needs every fault")]
+#[path = "../it/support/proxy.rs"]
+mod proxy;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    if guard::ran_as_guard() {
+        return ExitCode::SUCCESS;
+    }
+    let arguments = arguments::Arguments::parse();
+    match run::run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("chaos: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Runs the experiments that were asked for and says how each ended: one JSON line on stdout, reasons on stderr.
+
+use std::{
+    io::Write as _,
+    panic::AssertUnwindSafe,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use anyhow::Context as _;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use serde_json::json;
+
+use crate::{
+    arguments::Arguments,
+    engines::Engines,
+    experiments::{self, Experiment, Use},
+    guard::Guard,
+    soundness::Counts,
+    stage::{Form, Setup, Stage},
+};
+
+/// Experiments that only use the engines and run side by side in their short form.
+const SIDE_BY_SIDE: usize = 4;
+
+/// What is run, and where.
+struct Session<'a> {
+    arguments: &'a Arguments,
+    root: &'a Path,
+    failed: AtomicBool,
+}
+
+/// Runs what `arguments` ask for; answers whether every experiment passed.
+///
+/// # Errors
+/// If nothing can be run.
+pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+    if let Some(unknown) = arguments.unknown(experiments::ALL) {
+        anyhow::bail!("there is no experiment {unknown}; --list shows those there are");
+    }
+    if arguments.list {
+        return list(arguments).map(|()| true);
+    }
+    let wanted = |setup| experiments::ALL.iter().filter(|known| arguments.want(known, setup)).collect::<Vec<_>>();
+    let (embedded, full) = (wanted(Setup::Embedded), wanted(Setup::Full));
+    if embedded.is_empty() && full.is_empty() {
+        return Ok(true);
+    }
+    let guard = Guard::start()?;
+    let session = Session { arguments, root: guard.root(), failed: AtomicBool::new(false) };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting a runtime")?;
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = session.all(&embedded, &full) => outcome,
+            () = interrupted() => Err(anyhow::anyhow!("interrupted")),
+        }
+    });
+    // Whatever the experiments still had is dropped, and so ended, before the guard looks.
+    drop(runtime);
+    let failed = session.failed.load(Ordering::SeqCst);
+    let keep = failed || outcome.is_err();
+    if keep {
+        eprintln!("chaos: logs and data are left in {}", guard.root().display());
+    }
+    guard.finish(keep);
+    outcome.map(|()| !failed)
+}
+
+fn list(arguments: &Arguments) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for experiment in experiments::ALL {
+        if arguments.terse() {
+            for setup in experiment.setups {
+                writeln!(out, "{}: test", experiment.name(*setup))?;
+            }
+            continue;
+        }
+        let setups: Vec<_> = experiment.setups.iter().map(|setup| setup.letter()).collect();
+        let alone = if experiment.engines == Use::Hostile { "takes engines down" } else { "" };
+        writeln!(out, "{:<4} {:<4} {:<60} {alone}", experiment.promise, setups.join(" "), experiment.title)?;
+    }
+    Ok(())
+}
+
+impl Session<'_> {
+    async fn all(&self, embedded: &[&Experiment], full: &[&Experiment]) -> anyhow::Result<()> {
+        // Two cores do both at a time; figures of a full form are taken without company.
+        if self.arguments.form() == Form::Full {
+            self.embedded(embedded).await;
+            return self.full(full).await;
+        }
+        tokio::join!(self.embedded(embedded), self.full(full)).1
+    }
+
+    async fn embedded(&self, experiments: &[&Experiment]) {
+        self.some(experiments, Setup::Embedded, None).await;
+    }
+
+    async fn full(&self, experiments: &[&Experiment]) -> anyhow::Result<()> {
+        if experiments.is_empty() {
+            return Ok(());
+        }
+        let missing = Engines::missing();
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            anyhow::ensure!(std::env::var("PM_TEST_REQUIRE").as_deref() != Ok("all"), "missing: {missing}");
+            eprintln!("skipped: {} experiments on the full set-up, for lack of {missing}", experiments.len());
+            return Ok(());
+        }
+        let engines = Arc::new(Engines::start(&self.root.join("engines")).await?);
+        let (peaceful, hostile): (Vec<_>, Vec<_>) =
+            experiments.iter().partition(|experiment| experiment.engines == Use::Peaceful);
+        self.some(&peaceful, Setup::Full, Some(&engines)).await;
+        for experiment in hostile {
+            self.one(experiment, Setup::Full, Some(&engines)).await;
+            engines.restore().await?;
+        }
+        engines.stop().await;
+        Ok(())
+    }
+
+    async fn some(&self, experiments: &[&Experiment], setup: Setup, engines: Option<&Arc<Engines>>) {
+        let at_once = if self.arguments.form() == Form::Full { 1 } else { SIDE_BY_SIDE };
+        let runs = experiments.iter().map(|experiment| self.one(experiment, setup, engines));
+        stream::iter(runs).buffer_unordered(at_once).collect::<()>().await;
+    }
+
+    async fn one(&self, experiment: &Experiment, setup: Setup, engines: Option<&Arc<Engines>>) {
+        let (form, seed) = (self.arguments.form(), self.arguments.seed);
+        let began = Instant::now();
+        let running = AssertUnwindSafe(self.on_stage(experiment, setup, engines));
+        let outcome = match running.catch_unwind().await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(anyhow::anyhow!("the experiment itself broke down; the panic's message stands above")),
+        };
+        let mut line = json!({
+            "promise": experiment.promise, "setup": setup.letter(), "seed": seed, "form": form.name(),
+            "passed": outcome.is_ok(), "seconds": (began.elapsed().as_secs_f64() * 10.0).round() / 10.0,
+        });
+        match outcome {
+            Ok(counts) => line.as_object_mut().expect("it was made as an object").extend(counts),
+            Err(error) => {
+                self.failed.store(true, Ordering::SeqCst);
+                let full = if form == Form::Full { " --full" } else { "" };
+                eprintln!("chaos: {} on {} failed: {error:#}", experiment.promise, setup.letter());
+                eprintln!(
+                    "chaos: again by: scripts/chaos {} --setup {} --seed {seed}{full}",
+                    experiment.promise,
+                    setup.letter().to_lowercase()
+                );
+            }
+        }
+        println!("{line}");
+    }
+
+    async fn on_stage(
+        &self,
+        experiment: &Experiment,
+        setup: Setup,
+        engines: Option<&Arc<Engines>>,
+    ) -> anyhow::Result<Counts> {
+        let how = (setup, self.arguments.form(), self.arguments.seed);
+        let stage = Stage::set(how, experiment.promise, self.root, engines.cloned()).await?;
+        let counts = experiment.run(&stage).await?;
+        stage.deserted().await?;
+        Ok(counts)
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut terminate = signal(SignalKind::terminate()).expect("a handler can be set");
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,0 +1,324 @@
+//! Where one experiment takes place: a directory, a database, keys and a queue of its own, and the program on them.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use sea_orm::{ConnectOptions, ConnectionTrait as _, DatabaseConnection, QueryResult, Statement};
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use crate::{
+    api::Api,
+    engines::{Engines, Postgres, RabbitMq, Redis, programs},
+    processes::{Process, Spec, tree},
+    program::{self, Server},
+    proxy::Proxy,
+};
+
+/// Which engines an experiment runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Setup {
+    /// SQLite, a cache in the process, the queue in the database.
+    #[value(name = "embedded", aliases = ["e", "E"])]
+    Embedded,
+    /// PostgreSQL, Redis and RabbitMQ.
+    #[value(name = "full", aliases = ["f", "F"])]
+    Full,
+}
+
+/// How big an experiment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A few seconds: it shows that the experiment works and finds what breaks at once.
+    Short,
+    /// The size that the promise speaks of.
+    Full,
+}
+
+/// The stage of one experiment.
+pub struct Stage {
+    /// The set-up.
+    pub setup: Setup,
+    /// The size.
+    pub form: Form,
+    /// What all chance in the experiment follows from.
+    pub seed: u64,
+    /// The name of its database, its keys and its queue.
+    pub name: String,
+    /// Everything of it that is on disk.
+    pub directory: PathBuf,
+    engines: Option<Arc<Engines>>,
+    environment: Mutex<BTreeMap<String, String>>,
+    address: SocketAddr,
+    database: OnceCell<DatabaseConnection>,
+}
+
+/// What stands between the program and its engines.
+pub struct Proxies {
+    /// Before PostgreSQL.
+    pub postgres: Proxy,
+    /// Before Redis.
+    pub redis: Proxy,
+    /// Before RabbitMQ.
+    pub rabbitmq: Proxy,
+}
+
+/// `pm serve` and `pm worker` answer or work within this after their start, also on a machine that is busy.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+impl Setup {
+    /// `E` or `F`.
+    pub const fn letter(self) -> &'static str {
+        match self {
+            Self::Embedded => "E",
+            Self::Full => "F",
+        }
+    }
+}
+
+impl Form {
+    /// `short` or `full`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Short => "short",
+            Self::Full => "full",
+        }
+    }
+}
+
+impl Stage {
+    /// A stage below `root` with an empty, complete schema.
+    ///
+    /// # Errors
+    /// If the database cannot be made.
+    pub async fn set(
+        (setup, form, seed): (Setup, Form, u64),
+        promise: &str,
+        root: &Path,
+        engines: Option<Arc<Engines>>,
+    ) -> anyhow::Result<Self> {
+        let name = format!("{}_{}", promise.to_lowercase(), setup.letter().to_lowercase());
+        let directory = root.join(&name);
+        std::fs::create_dir_all(&directory).context("making a directory")?;
+        let address = SocketAddr::from(([127, 0, 0, 1], programs::spare_port()));
+        let environment = Mutex::new(BTreeMap::new());
+        let stage =
+            Self { setup, form, seed, name, directory, engines, environment, address, database: OnceCell::new() };
+        let data = stage.directory.join("data").display().to_string();
+        let usual = [
+            ("HOME", stage.directory.display().to_string()),
+            ("PM_DATA_DIR", data),
+            ("PM_FETCH_ALLOW", "127.0.0.0/8".to_owned()),
+            ("PM_LISTEN", address.to_string()),
+            ("PM_LOG_FORMAT", "json".to_owned()),
+            ("PM_REDIS_PREFIX", stage.name.clone()),
+            ("PM_RABBITMQ_QUEUE", stage.queue()),
+        ];
+        usual.into_iter().for_each(|(name, value)| stage.configure(name, value));
+        if setup == Setup::Full {
+            let engines = stage.engines();
+            engines.postgres.create_database(&stage.name).await?;
+            stage.configure("DATABASE_URL", Postgres::url(engines.postgres.address(), &stage.name));
+            stage.configure("REDIS_URL", Redis::url(engines.redis.address()));
+            stage.configure("RABBITMQ_URL", RabbitMq::url(engines.rabbitmq.address()));
+        }
+        stage.pm(&["migrate", "up"]).await?;
+        Ok(stage)
+    }
+
+    /// The engines of the full set-up.
+    ///
+    /// # Panics
+    /// On the embedded set-up, which has none.
+    pub fn engines(&self) -> &Engines {
+        self.engines.as_deref().expect("an experiment with engines runs on the full set-up alone")
+    }
+
+    /// Chance; each call begins anew, and `purpose` tells one use from another.
+    pub fn random(&self, purpose: u64) -> fastrand::Rng {
+        fastrand::Rng::with_seed(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(purpose))
+    }
+
+    /// What the form asks for.
+    pub fn size<T>(&self, short: T, full: T) -> T {
+        match self.form {
+            Form::Short => short,
+            Form::Full => full,
+        }
+    }
+
+    /// The broker's queue.
+    pub fn queue(&self) -> String {
+        format!("{}.images", self.name)
+    }
+
+    /// Sets a variable of the environment of every process that is started from now on.
+    pub fn configure(&self, name: &str, value: impl Into<String>) {
+        self.variables().insert(name.to_owned(), value.into());
+    }
+
+    /// Puts a proxy before each engine for every process that is started from now on.
+    pub async fn put_proxies(&self) -> Proxies {
+        let engines = self.engines();
+        let proxies = Proxies {
+            postgres: Proxy::start(engines.postgres.address()).await,
+            redis: Proxy::start(engines.redis.address()).await,
+            rabbitmq: Proxy::start(engines.rabbitmq.address()).await,
+        };
+        self.configure("DATABASE_URL", Postgres::url(proxies.postgres.address(), &self.name));
+        self.configure("REDIS_URL", Redis::url(proxies.redis.address()));
+        self.configure("RABBITMQ_URL", RabbitMq::url(proxies.rabbitmq.address()));
+        proxies
+    }
+
+    /// Starts `pm serve` with these arguments at the stage's address, which stays the same; waits until it answers.
+    ///
+    /// # Errors
+    /// If it does not; its log is in the stage's directory.
+    pub async fn serve(&self, arguments: &[&str]) -> anyhow::Result<Server> {
+        self.serve_at("serve", self.address, arguments).await
+    }
+
+    /// As [`serve`](Self::serve), at another address and with a log of another name.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn serve_at(&self, name: &str, address: SocketAddr, arguments: &[&str]) -> anyhow::Result<Server> {
+        let listen = address.to_string();
+        let spec = self.spec(name).arguments(["serve", "--listen", &listen]).arguments(arguments);
+        let mut process = spec.spawn()?;
+        let up = async { Api::new(address).up(START_LIMIT).await };
+        tokio::select! {
+            up = up => up.with_context(|| format!("see {}", process.log().display()))?,
+            ended = process.ended(START_LIMIT) => anyhow::bail!("{name} ended at once ({ended:?}): {}", process.output()),
+        }
+        Ok(Server { process, address })
+    }
+
+    /// Starts `pm worker` that decodes `concurrency` pictures at a time; waits until it works.
+    ///
+    /// # Errors
+    /// If it does not begin; its log is in the stage's directory.
+    pub async fn worker(&self, name: &str, concurrency: usize) -> anyhow::Result<Process> {
+        let concurrency = concurrency.to_string();
+        let mut process = self.spec(name).arguments(["worker", "--concurrency", &concurrency]).spawn()?;
+        let begun = async {
+            while !process.output().contains("working on pictures") {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(START_LIMIT, begun).await.is_err() || !process.is_running() {
+            anyhow::bail!("{name} does not work: {}", process.output());
+        }
+        Ok(process)
+    }
+
+    /// Runs a command of the program to its end; answers what it wrote to its standard output.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub async fn pm(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        self.spec("pm").arguments(arguments).succeed(Duration::from_secs(600)).await
+    }
+
+    /// The program in the stage's directory and environment; `name` is its log's.
+    pub fn spec(&self, name: &str) -> Spec {
+        let spec = Spec::new(name, program::path(), &self.directory);
+        Spec { environment: self.variables().clone(), ..spec }
+    }
+
+    /// What `pm doctor --json` says, whether it is content or not.
+    ///
+    /// # Errors
+    /// If it says nothing that can be read.
+    pub async fn doctor(&self) -> anyhow::Result<Value> {
+        let output = self.spec("pm").arguments(["doctor", "--json"]).run(Duration::from_secs(600)).await?;
+        let told = String::from_utf8_lossy(&output.stderr);
+        serde_json::from_slice(&output.stdout).with_context(|| format!("pm doctor: {}: {told}", output.status))
+    }
+
+    /// Asks the database.
+    ///
+    /// # Errors
+    /// If it does not answer or refuses the statement.
+    pub async fn rows(&self, sql: &str) -> anyhow::Result<Vec<QueryResult>> {
+        let connection = self.database.get_or_try_init(|| self.connect()).await?;
+        let statement = Statement::from_string(connection.get_database_backend(), sql.to_owned());
+        Ok(connection.query_all_raw(statement).await?)
+    }
+
+    /// Asks the database for one number.
+    ///
+    /// # Errors
+    /// If it does not answer, or not with one number.
+    pub async fn number(&self, sql: &str) -> anyhow::Result<i64> {
+        let rows = self.rows(sql).await?;
+        Ok(rows.first().context("no row")?.try_get_by_index(0)?)
+    }
+
+    /// Changes the database behind the program's back.
+    ///
+    /// # Errors
+    /// If it does not answer or refuses the statement.
+    pub async fn execute(&self, sql: &str) -> anyhow::Result<()> {
+        let connection = self.database.get_or_try_init(|| self.connect()).await?;
+        connection.execute_unprepared(sql).await?;
+        Ok(())
+    }
+
+    /// Waits until no job waits or runs.
+    ///
+    /// # Errors
+    /// If some still do after `limit`; says which.
+    pub async fn settled(&self, limit: Duration) -> anyhow::Result<()> {
+        const OPEN: &str = "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')";
+        let waiting = async {
+            // The database may be away for a moment.
+            while !self.number(OPEN).await.is_ok_and(|open| open == 0) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        if tokio::time::timeout(limit, waiting).await.is_ok() {
+            return Ok(());
+        }
+        let left =
+            self.rows("SELECT id, state, attempt FROM jobs WHERE state IN ('queued', 'running') LIMIT 10").await?;
+        let left: Result<Vec<(i64, String, i32)>, _> = left.iter().map(|row| row.try_get_many_by_index()).collect();
+        anyhow::bail!("{} jobs are open after {limit:?}, such as {:?}", self.number(OPEN).await?, left?)
+    }
+
+    /// Checks that no process of this stage is left, once all of them were told to end or were killed.
+    ///
+    /// # Errors
+    /// If one is there still after 5 s.
+    pub async fn deserted(&self) -> anyhow::Result<()> {
+        for _ in 0..100 {
+            if tree::marked(&self.directory).is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        anyhow::bail!("processes {:?} outlive those that started them", tree::marked(&self.directory))
+    }
+
+    async fn connect(&self) -> anyhow::Result<DatabaseConnection> {
+        let url = match self.setup {
+            Setup::Full => Postgres::url(self.engines().postgres.address(), &self.name),
+            Setup::Embedded => format!("sqlite://{}?mode=rw", self.directory.join("data/pm.db").display()),
+        };
+        let mut options = ConnectOptions::new(url);
+        options.max_connections(4).sqlx_logging(false).acquire_timeout(Duration::from_secs(5));
+        Ok(sea_orm::Database::connect(options).await?)
+    }
+
+    fn variables(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, String>> {
+        self.environment.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
