@@ -8,14 +8,17 @@ mod api;
 mod arguments;
 mod engines;
 mod experiments;
+mod figures;
 mod freshness;
 mod guard;
+mod inputs;
 mod ledger;
 mod processes;
 mod program;
 mod run;
 mod soundness;
 mod stage;
+mod wrapped;
 
 #[allow(dead_code, reason = "not every experiment needs every misbehaviour")]
 #[path = "../it/support/origin.rs"]

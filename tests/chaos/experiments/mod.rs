@@ -1,6 +1,11 @@
 //! The experiments, one for each promise, and on which set-ups each says something.
 
 mod p01;
+mod p08;
+mod p10;
+mod p14;
+mod p15;
+mod p16;
 
 use std::{future::Future, pin::Pin};
 
@@ -36,13 +41,50 @@ type Run<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Counts>> + 'a>>;
 const BOTH: &[Setup] = &[Setup::Embedded, Setup::Full];
 
 /// All of them, in the order of their numbers.
-pub const ALL: &[Experiment] = &[Experiment {
-    promise: "P1",
-    title: "no accepted image is lost, none ends twice",
-    setups: BOTH,
-    engines: Use::Peaceful,
-    run: |stage| Box::pin(p01::run(stage)),
-}];
+pub const ALL: &[Experiment] = &[
+    Experiment {
+        promise: "P1",
+        title: "no accepted image is lost, none ends twice",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p01::run(stage)),
+    },
+    Experiment {
+        promise: "P8",
+        title: "Redis is optional",
+        setups: &[Setup::Full],
+        engines: Use::Hostile,
+        run: |stage| Box::pin(p08::run(stage)),
+    },
+    Experiment {
+        promise: "P10",
+        title: "one database read a cold key",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p10::run(stage)),
+    },
+    Experiment {
+        promise: "P14",
+        title: "slow clients starve nobody",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p14::run(stage)),
+    },
+    Experiment {
+        promise: "P15",
+        title: "bad input is answered, not suffered",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p15::run(stage)),
+    },
+    Experiment {
+        promise: "P16",
+        title: "SIGTERM loses nothing",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p16::run(stage)),
+    },
+];
 
 impl Experiment {
     /// Its name as a test's: `p1_no_accepted_image_is_lost_none_ends_twice::full`.
