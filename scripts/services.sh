@@ -155,13 +155,31 @@ start_rabbitmq() {
   wait_until 180 RabbitMQ rabbitmq_answers
 }
 
-# A test starts, kills and restarts a Redis of its own, on another port.
-need_redis_program() {
-  if has redis-server; then return; fi
-  if can_install; then
-    install redis-server
-  else
-    missing+=("the program redis-server (Debian: apt-get install redis-server)")
+# Debian has the programs of each version of PostgreSQL in a place of its own.
+has_postgres_program() { has "$1" || compgen -G "/usr/lib/postgresql/*/bin/$1" >/dev/null; }
+
+# Experiments start, kill, freeze and rob engines of their own, on other ports: containers do not help there.
+need_engine_programs() {
+  if ! has_postgres_program initdb || ! has_postgres_program postgres; then
+    if can_install; then
+      install postgresql postgresql-client
+    else
+      missing+=("the programs initdb and postgres (Debian: apt-get install postgresql)")
+    fi
+  fi
+  if ! has redis-server; then
+    if can_install; then
+      install redis-server
+    else
+      missing+=("the program redis-server (Debian: apt-get install redis-server)")
+    fi
+  fi
+  if ! has rabbitmq-server || ! has rabbitmqctl || ! has epmd; then
+    if can_install; then
+      install rabbitmq-server
+    else
+      missing+=("the programs rabbitmq-server, rabbitmqctl and epmd (Debian: apt-get install rabbitmq-server)")
+    fi
   fi
 }
 

@@ -5,6 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::Value;
 
 use crate::{
@@ -85,8 +86,12 @@ impl Ledger {
     pub async fn audit(&self, stage: &Stage, api: &Api) -> anyhow::Result<Audit> {
         let mut audit = Audit::default();
         let mut seen = HashSet::new();
-        for entry in self.entries() {
+        let asked = self.entries().into_iter().map(|entry| async move {
             let answer = api.get(&format!("/products/{}", entry.id)).await?;
+            anyhow::Ok((entry, answer))
+        });
+        let mut answers = stream::iter(asked).buffer_unordered(16);
+        while let Some((entry, answer)) = answers.try_next().await? {
             match answer.status {
                 200 if is_same(&entry.body, &answer.body) && seen.insert(entry.id) => {}
                 200 => audit.changed.push(entry.id),

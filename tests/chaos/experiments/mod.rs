@@ -1,11 +1,21 @@
 //! The experiments, one for each promise, and on which set-ups each says something.
 
+mod hostages;
 mod p01;
+mod p02;
+mod p03;
+mod p04;
+mod p05;
+mod p06;
+mod p07;
 mod p08;
+mod p09;
 mod p10;
+mod p12;
 mod p14;
 mod p15;
 mod p16;
+mod traffic;
 
 use std::{future::Future, pin::Pin};
 
@@ -40,6 +50,10 @@ type Run<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Counts>> + 'a>>;
 
 const BOTH: &[Setup] = &[Setup::Embedded, Setup::Full];
 
+const EMBEDDED: &[Setup] = &[Setup::Embedded];
+
+const FULL: &[Setup] = &[Setup::Full];
+
 /// All of them, in the order of their numbers.
 pub const ALL: &[Experiment] = &[
     Experiment {
@@ -50,11 +64,60 @@ pub const ALL: &[Experiment] = &[
         run: |stage| Box::pin(p01::run(stage)),
     },
     Experiment {
+        promise: "P2",
+        title: "a dead worker's image is taken up again within 20 s",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p02::run(stage)),
+    },
+    Experiment {
+        promise: "P3",
+        title: "a frozen worker cannot overwrite",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p03::run(stage)),
+    },
+    Experiment {
+        promise: "P4",
+        title: "acknowledged writes survive",
+        setups: BOTH,
+        engines: Use::Hostile,
+        run: |stage| Box::pin(p04::run(stage)),
+    },
+    Experiment {
+        promise: "P5",
+        title: "RabbitMQ may lose everything",
+        setups: FULL,
+        engines: Use::Hostile,
+        run: |stage| Box::pin(p05::run(stage)),
+    },
+    Experiment {
+        promise: "P6",
+        title: "always reconnects",
+        setups: FULL,
+        engines: Use::Hostile,
+        run: |stage| Box::pin(p06::run(stage)),
+    },
+    Experiment {
+        promise: "P7",
+        title: "a broker that is down does not stop the API",
+        setups: FULL,
+        engines: Use::Hostile,
+        run: |stage| Box::pin(p07::run(stage)),
+    },
+    Experiment {
         promise: "P8",
         title: "Redis is optional",
-        setups: &[Setup::Full],
+        setups: FULL,
         engines: Use::Hostile,
         run: |stage| Box::pin(p08::run(stage)),
+    },
+    Experiment {
+        promise: "P9",
+        title: "no stale read after an acknowledged write",
+        setups: BOTH,
+        engines: Use::Hostile,
+        run: |stage| Box::pin(p09::run(stage)),
     },
     Experiment {
         promise: "P10",
@@ -62,6 +125,13 @@ pub const ALL: &[Experiment] = &[
         setups: BOTH,
         engines: Use::Peaceful,
         run: |stage| Box::pin(p10::run(stage)),
+    },
+    Experiment {
+        promise: "P12",
+        title: "no image harms a worker",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p12::run(stage)),
     },
     Experiment {
         promise: "P14",

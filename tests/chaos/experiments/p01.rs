@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     api::Api,
     ledger::Ledger,
+    logs,
     origin::Origin,
     pictures,
     processes::Process,
@@ -109,12 +110,7 @@ async fn progress(stage: &Stage, ended: i64) -> anyhow::Result<()> {
 /// How often the workers' logs say that an image became ready.
 fn ends(workers: &[Process]) -> usize {
     let logs = workers.iter().map(|worker| std::fs::read_to_string(worker.log()).unwrap_or_default());
-    logs.map(|log| log.lines().filter(|line| is_end(line)).count()).sum()
-}
-
-fn is_end(line: &str) -> bool {
-    let Ok(line) = serde_json::from_str::<Value>(line) else { return false };
-    line["fields"]["outcome"] == "ready" || line["outcome"] == "ready"
+    logs.map(|log| logs::attempts(&log, "ready")).sum()
 }
 
 /// Lets all images be made anew without any faults, and compares: content is named by its hash.

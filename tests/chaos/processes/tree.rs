@@ -6,7 +6,7 @@ use std::{
 };
 
 /// The variable that every process of a run has in its environment; its value is a directory of the run.
-pub const MARK: &str = "PM_CHAOS_RUN";
+pub const MARK: &str = "CHAOS_RUN";
 
 /// What `/proc/PID/stat` says.
 #[derive(Clone, Copy, Debug)]

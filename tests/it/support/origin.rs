@@ -3,11 +3,13 @@
 //! Paths with a meaning of their own, on every origin: `/status/{code}?retry-after={seconds}`, `/redirect/{n}?to={url}`
 //! (n redirects, the last one to `to`), `/redirect-to?url={url}`, `/redirect-loop`, `/stall` (no answer), `/drip` (a
 //! byte every 50 ms), `/endless` (as many bytes as are taken), `/reset` (a reset connection), `/short` (1,000 bytes
-//! announced, 10 sent). Everything else is what [`Origin::serve`] put there, or 404.
+//! announced, 10 sent), `/gzip-bomb` (64 KiB that say of themselves that they are 64 MiB of zeros in gzip). The wish of
+//! `retry-after` may be a date as well. Everything else is what [`Origin::serve`] put there, or 404.
 
 use std::{
     collections::HashMap,
     convert::Infallible,
+    io::Write as _,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -196,6 +198,7 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
         ("stall", None) => std::future::pending().await,
         ("drip", None) => streamed(None, drip().boxed()),
         ("endless", None) => streamed(None, stream::repeat(Bytes::from_static(&[b'x'; 16 * 1024])).boxed()),
+        ("gzip-bomb", None) => gzip_bomb(),
         ("short", None) => streamed(Some(1_000), stream::iter([Bytes::from_static(b"only these")]).boxed()),
         _ => match state.known(&path).content {
             Some((content_type, bytes)) => content(&content_type, bytes),
@@ -245,6 +248,17 @@ fn streamed(length: Option<usize>, bytes: BoxStream<'static, Bytes>) -> Response
     if let Some(length) = length {
         response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     }
+    response
+}
+
+fn gzip_bomb() -> Response<Body> {
+    let mebibyte = vec![0; 1 << 20];
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    for _ in 0..64 {
+        packed.write_all(&mebibyte).expect("memory takes everything");
+    }
+    let mut response = content("image/png", Bytes::from(packed.finish().expect("memory takes everything")));
+    response.headers_mut().insert(header::CONTENT_ENCODING, header::HeaderValue::from_static("gzip"));
     response
 }
 

@@ -1,4 +1,4 @@
-//! A TCP proxy that stands between a client and a server and can cut, stall and restore their connections.
+//! A TCP proxy that stands between a client and a server and can cut, reset, stall and restore their connections.
 
 use std::net::SocketAddr;
 
@@ -18,6 +18,7 @@ pub struct Proxy {
 enum Mode {
     Pass,
     Cut,
+    Reset,
     Stall,
 }
 
@@ -54,6 +55,11 @@ impl Proxy {
         self.mode.send_replace(Mode::Cut);
     }
 
+    /// As [`cut`](Self::cut), by a reset in place of a farewell: what was under way to either side is lost.
+    pub fn reset(&self) {
+        self.mode.send_replace(Mode::Reset);
+    }
+
     /// Accepts connections and keeps all of them open, but passes nothing from now on.
     pub fn stall(&self) {
         self.mode.send_replace(Mode::Stall);
@@ -65,18 +71,27 @@ impl Proxy {
     }
 }
 
-async fn join(client: TcpStream, target: SocketAddr, mut mode: watch::Receiver<Mode>) {
-    if !passes(&mut mode).await {
-        return;
+async fn join(mut client: TcpStream, target: SocketAddr, mut mode: watch::Receiver<Mode>) {
+    if passes(&mut mode).await {
+        let Ok(mut server) = TcpStream::connect(target).await else { return };
+        // A proxy that gathers small packets would look like a slow server.
+        let _ = (client.set_nodelay(true), server.set_nodelay(true));
+        let (client_reads, client_writes) = client.split();
+        let (server_reads, server_writes) = server.split();
+        tokio::select! {
+            () = pump(client_reads, server_writes, mode.clone()) => {}
+            () = pump(server_reads, client_writes, mode.clone()) => {}
+        }
+        end(&server, &mode);
     }
-    let Ok(server) = TcpStream::connect(target).await else { return };
-    // A proxy that gathers small packets would look like a slow server.
-    let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let (client_reads, client_writes) = client.into_split();
-    let (server_reads, server_writes) = server.into_split();
-    tokio::select! {
-        () = pump(client_reads, server_writes, mode.clone()) => {}
-        () = pump(server_reads, client_writes, mode) => {}
+    end(&client, &mode);
+}
+
+/// With no time to linger, closing sends a reset.
+fn end(stream: &TcpStream, mode: &watch::Receiver<Mode>) {
+    if *mode.borrow() == Mode::Reset {
+        // One that is gone already needs no end.
+        let _ = stream.set_zero_linger();
     }
 }
 
@@ -89,7 +104,7 @@ async fn pump(
     loop {
         let read = tokio::select! {
             read = from.read(&mut buffer) => read.unwrap_or(0),
-            _ = mode.wait_for(|mode| *mode == Mode::Cut) => return,
+            _ = mode.wait_for(|mode| matches!(mode, Mode::Cut | Mode::Reset)) => return,
         };
         if read == 0 || !passes(&mut mode).await || to.write_all(&buffer[..read]).await.is_err() {
             return;

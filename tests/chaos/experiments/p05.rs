@@ -1,0 +1,52 @@
+//! P5: RabbitMQ may lose everything. Jobs are in its queue when its data are deleted; the database knows them still, so
+//! all of them end soon after it is back.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::traffic;
+use crate::{
+    engines::wait_until,
+    origin::Origin,
+    soundness::{self, Counts},
+    stage::Stage,
+};
+
+/// What is promised, from the moment in which the broker is back.
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
+    let jobs: u32 = stage.size(40, 1_000);
+    let rabbitmq = &stage.engines().rabbitmq;
+    let origin = Origin::start().await;
+    let mut server = stage.serve(&["--no-worker"]).await?;
+    traffic::queue_pictures(&server.api(), &origin, "lost", jobs).await?;
+    wait_until("all jobs are at the broker", LIMIT, async || {
+        rabbitmq.queue(&stage.queue()).await.is_ok_and(|queue| queue.ready == jobs)
+    })
+    .await?;
+
+    let mut workers = Vec::new();
+    rabbitmq.kill().await;
+    rabbitmq.wipe().await?;
+    for number in 0..2 {
+        workers.push(stage.worker(&format!("worker{number}"), 2).await?);
+    }
+    let done_without = stage.number("SELECT count(*) FROM jobs WHERE state = 'done'").await?;
+    anyhow::ensure!(done_without == 0, "{done_without} jobs were done without the broker, so nothing is shown");
+    rabbitmq.start().await?;
+    let back = Instant::now();
+    stage.settled(LIMIT).await?;
+    let seconds = back.elapsed().as_secs_f64();
+
+    let mut counts = soundness::check(stage).await?;
+    anyhow::ensure!(counts["images_ready"] == json!(jobs), "{counts:?} instead of {jobs} ready images");
+    counts.insert("jobs".into(), json!(jobs));
+    counts.insert("seconds_until_all_ended".into(), json!((seconds * 10.0).round() / 10.0));
+    for worker in &mut workers {
+        worker.kill().await;
+    }
+    server.process.kill().await;
+    Ok(counts)
+}
