@@ -15,6 +15,7 @@ mod guard;
 mod inputs;
 mod ledger;
 mod logs;
+mod parts;
 mod processes;
 mod program;
 mod run;
@@ -40,7 +41,13 @@ fn main() -> ExitCode {
     if guard::ran_as_guard() {
         return ExitCode::SUCCESS;
     }
+    if let Some(exit) = parts::ran_as_part() {
+        return exit;
+    }
     let arguments = arguments::Arguments::parse();
+    if let Some(table) = &arguments.table {
+        inputs::TABLE.get_or_init(|| table.clone());
+    }
     match run::run(&arguments) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -11,10 +11,14 @@ mod p07;
 mod p08;
 mod p09;
 mod p10;
+pub mod p11;
 mod p12;
 mod p14;
 mod p15;
 mod p16;
+mod p17;
+pub mod p18;
+mod p21;
 mod traffic;
 
 use std::{future::Future, pin::Pin};
@@ -127,6 +131,13 @@ pub const ALL: &[Experiment] = &[
         run: |stage| Box::pin(p10::run(stage)),
     },
     Experiment {
+        promise: "P11",
+        title: "no request reaches a forbidden address",
+        setups: EMBEDDED,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p11::run(stage)),
+    },
+    Experiment {
         promise: "P12",
         title: "no image harms a worker",
         setups: BOTH,
@@ -153,6 +164,27 @@ pub const ALL: &[Experiment] = &[
         setups: BOTH,
         engines: Use::Peaceful,
         run: |stage| Box::pin(p16::run(stage)),
+    },
+    Experiment {
+        promise: "P17",
+        title: "a full disk is survived",
+        setups: EMBEDDED,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p17::run(stage)),
+    },
+    Experiment {
+        promise: "P18",
+        title: "no torn blob",
+        setups: EMBEDDED,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p18::run(stage)),
+    },
+    Experiment {
+        promise: "P21",
+        title: "retries are right",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p21::run(stage)),
     },
 ];
 

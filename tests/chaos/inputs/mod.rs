@@ -1,7 +1,9 @@
 //! What experiments feed to the program, made by code, and where they write more than a line about it.
 
 pub mod broken;
+pub mod forbidden;
 pub mod naughty;
+pub mod trap;
 
 use std::{path::PathBuf, sync::OnceLock};
 
