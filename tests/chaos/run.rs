@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::Context as _;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
-use serde_json::json;
+use serde::Serialize;
 
 use crate::{
     arguments::Arguments,
@@ -86,6 +86,19 @@ fn list(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How an experiment ended.
+#[derive(Serialize)]
+struct Line {
+    promise: &'static str,
+    setup: &'static str,
+    seed: u64,
+    form: &'static str,
+    passed: bool,
+    seconds: f64,
+    #[serde(flatten)]
+    counts: Counts,
+}
+
 impl Session<'_> {
     async fn all(&self, embedded: &[&Experiment], full: &[&Experiment]) -> anyhow::Result<()> {
         // Two cores do both at a time; figures of a full form are taken without company.
@@ -137,12 +150,17 @@ impl Session<'_> {
             Ok(outcome) => outcome,
             Err(_) => Err(anyhow::anyhow!("the experiment itself broke down; the panic's message stands above")),
         };
-        let mut line = json!({
-            "promise": experiment.promise, "setup": setup.letter(), "seed": seed, "form": form.name(),
-            "passed": outcome.is_ok(), "seconds": (began.elapsed().as_secs_f64() * 10.0).round() / 10.0,
-        });
+        let mut line = Line {
+            promise: experiment.promise,
+            setup: setup.letter(),
+            seed,
+            form: form.name(),
+            passed: outcome.is_ok(),
+            seconds: (began.elapsed().as_secs_f64() * 10.0).round() / 10.0,
+            counts: Counts::new(),
+        };
         match outcome {
-            Ok(counts) => line.as_object_mut().expect("it was made as an object").extend(counts),
+            Ok(counts) => line.counts = counts,
             Err(error) => {
                 self.failed.store(true, Ordering::SeqCst);
                 let full = if form == Form::Full { " --full" } else { "" };
@@ -154,7 +172,7 @@ impl Session<'_> {
                 );
             }
         }
-        println!("{line}");
+        println!("{}", serde_json::to_string(&line).expect("names are texts"));
     }
 
     async fn on_stage(

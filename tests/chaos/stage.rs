@@ -207,17 +207,32 @@ impl Stage {
     /// # Errors
     /// If it does not begin; its log is in the stage's directory.
     pub async fn worker(&self, name: &str, concurrency: usize) -> anyhow::Result<Process> {
-        let concurrency = concurrency.to_string();
-        let mut process = self.spec(name).arguments(["worker", "--concurrency", &concurrency]).spawn()?;
+        let mut process = self.start_worker(name, concurrency)?;
+        self.works(&mut process).await?;
+        Ok(process)
+    }
+
+    /// As [`worker`](Self::worker), without waiting.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_worker(&self, name: &str, concurrency: usize) -> anyhow::Result<Process> {
+        self.spec(name).arguments(["worker", "--concurrency", &concurrency.to_string()]).spawn()
+    }
+
+    /// Waits until a worker works.
+    ///
+    /// # Errors
+    /// If it does not begin.
+    pub async fn works(&self, worker: &mut Process) -> anyhow::Result<()> {
         let begun = async {
-            while !process.output().contains("working on pictures") {
+            while worker.is_running() && !worker.output().contains("working on pictures") {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        if tokio::time::timeout(START_LIMIT, begun).await.is_err() || !process.is_running() {
-            anyhow::bail!("{name} does not work: {}", process.output());
-        }
-        Ok(process)
+        let in_time = tokio::time::timeout(START_LIMIT, begun).await.is_ok();
+        anyhow::ensure!(in_time && worker.is_running(), "{} does not work: {}", worker.name(), worker.output());
+        Ok(())
     }
 
     /// Runs a command of the program to its end; answers what it wrote to its standard output.

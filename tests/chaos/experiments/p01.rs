@@ -78,16 +78,18 @@ async fn kill_at_random(stage: &Stage, workers: &mut [Process], (images, kills):
     for kill in 0..kills {
         // The kills are spread over the work: after the first, the second … part of the images has ended.
         let ended = i64::try_from(images * kill / (kills + 1))?;
+        let number = random.usize(..workers.len());
+        stage.works(&mut workers[number]).await?;
         progress(stage, ended).await?;
         tokio::time::sleep(Duration::from_millis(random.u64(0..50))).await;
-        let number = random.usize(..workers.len());
         // Every second time only the process itself: what it has started must notice and end by itself.
         if random.bool() {
             workers[number].kill().await
         } else {
             workers[number].kill_alone().await
         }
-        workers[number] = stage.worker(&format!("worker{number}"), 2).await?;
+        // The others go on meanwhile.
+        workers[number] = stage.start_worker(&format!("worker{number}"), 2)?;
     }
     Ok(())
 }
