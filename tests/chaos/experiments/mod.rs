@@ -13,6 +13,18 @@ mod p09;
 mod p10;
 pub mod p11;
 mod p12;
+mod p13;
+mod p14;
+mod p15;
+mod p16;
+mod p17;
+pub mod p18;
+mod p19;
+mod p21;
+mod p24;
+mod traffic;
+pub mod p11;
+mod p12;
 mod p14;
 mod p15;
 mod p16;
@@ -145,6 +157,13 @@ pub const ALL: &[Experiment] = &[
         run: |stage| Box::pin(p12::run(stage)),
     },
     Experiment {
+        promise: "P13",
+        title: "poison is contained",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p13::run(stage)),
+    },
+    Experiment {
         promise: "P14",
         title: "slow clients starve nobody",
         setups: BOTH,
@@ -180,11 +199,25 @@ pub const ALL: &[Experiment] = &[
         run: |stage| Box::pin(p18::run(stage)),
     },
     Experiment {
+        promise: "P19",
+        title: "no orphan, nothing dangling",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p19::run(stage)),
+    },
+    Experiment {
         promise: "P21",
         title: "retries are right",
         setups: BOTH,
         engines: Use::Peaceful,
         run: |stage| Box::pin(p21::run(stage)),
+    },
+    Experiment {
+        promise: "P24",
+        title: "backup and restore",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p24::run(stage)),
     },
 ];
 

@@ -32,7 +32,6 @@ use crate::{
 
 const WRITERS: usize = 8;
 const READERS: usize = 32;
-const PRODUCTS: usize = 50;
 
 /// What writers and readers share.
 struct Scene<'a> {
@@ -58,7 +57,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let mut worker = stage.worker("worker", 2).await?;
     let app = another_process(stage).await?;
     let mut ids = Vec::new();
-    for number in 0..PRODUCTS {
+    for number in 0..stage.size(20, 50) {
         let made = servers[0].api().create(&format!("product {number}"), &[origin.url("/a.jpg")]).await?;
         ids.push(made["id"].as_i64().context("a number")?);
     }

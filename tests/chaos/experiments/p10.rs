@@ -18,7 +18,7 @@ use crate::{
 const READERS: usize = 500;
 
 pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
-    let rounds = stage.size(3, 50);
+    let rounds = stage.size(2, 50);
     let mut servers = servers(stage).await?;
     let mut most = 0;
     for round in 0..rounds {

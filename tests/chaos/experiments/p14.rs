@@ -34,6 +34,7 @@ const KINDS: [(&str, &[u8], Duration); 3] = [
     ("idle", b"", Duration::from_secs(6)),
 ];
 const OPEN_FILES: u64 = 1_024;
+const MOST_P99: Duration = Duration::from_millis(100);
 
 /// How one kind fared.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +69,9 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         counts.insert(format!("{name}_open_at_the_end"), json!(fared.open));
     }
     let p99 = during.quantile(0.99);
-    anyhow::ensure!(p99 < Duration::from_millis(100), "good requests had a p99 of {p99:?}: {counts:?}");
+    // Beside other experiments even a server without slow clients takes its time.
+    let limit = stage.size(MOST_P99.max(before.quantile(0.99) * 4), MOST_P99);
+    anyhow::ensure!(p99 < limit, "good requests had a p99 of {p99:?}: {counts:?}");
     server.process.kill().await;
     Ok(counts)
 }

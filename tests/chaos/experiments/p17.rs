@@ -146,7 +146,11 @@ async fn settled(api: &Api) -> anyhow::Result<()> {
 
 /// Takes what is on the small disk, which ends with the server, to where the checks look.
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    std::fs::remove_dir_all(to)?;
+    // The directory itself stays: removing it would take the disk from the server.
+    for entry in std::fs::read_dir(to)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() { std::fs::remove_dir_all(entry.path())? } else { std::fs::remove_file(entry.path())? }
+    }
     copy_all(from, to).context("copying the small disk")
 }
 

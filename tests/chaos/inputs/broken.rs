@@ -7,9 +7,10 @@ use pm::imaging::{Effort, Fit, Limits, OutputFormat, Preset, Size, process};
 
 use crate::pictures;
 
-/// So many files by their names; the first ones are the bombs and the lies, the others follow from chance.
-pub fn pictures(random: &mut fastrand::Rng, number: usize) -> Vec<(String, Vec<u8>)> {
-    let mut all = lies();
+/// So many files by their names; the first ones are the bombs and the lies, the others follow from chance. The bomb that is
+/// within the limits has `side` pixels a side.
+pub fn pictures(random: &mut fastrand::Rng, (number, side): (usize, u32)) -> Vec<(String, Vec<u8>)> {
+    let mut all = lies(side);
     let whole = whole();
     for (name, bytes) in &whole {
         all.push((format!("whole-{name}"), bytes.clone()));
@@ -77,7 +78,7 @@ fn broken(random: &mut fastrand::Rng, bytes: &[u8]) -> (&'static str, Vec<u8>) {
 }
 
 /// What says it is something that it is not, or far more than it is.
-fn lies() -> Vec<(String, Vec<u8>)> {
+fn lies(side: u32) -> Vec<(String, Vec<u8>)> {
     let text = |text: &str| text.as_bytes().to_vec();
     let all = [
         ("empty", Vec::new()),
@@ -85,7 +86,7 @@ fn lies() -> Vec<(String, Vec<u8>)> {
         ("drawing.svg", text("<svg xmlns=\"http://www.w3.org/2000/svg\"><script>alert(1)</script></svg>")),
         ("huge.png", pictures::huge_png(100_000, 100_000)),
         ("wide.png", pictures::huge_png(16_385, 1)),
-        ("bomb.png", png_bomb(7_000, 7_000)),
+        ("bomb.png", png_bomb(side, side)),
         ("bomb-over-the-limit.png", png_bomb(50_000, 50_000)),
         ("profile-bomb.png", profile_bomb()),
         ("bomb.gif", gif_bomb(65_535, 65_535)),
