@@ -23,15 +23,6 @@ mod p19;
 mod p21;
 mod p24;
 mod traffic;
-pub mod p11;
-mod p12;
-mod p14;
-mod p15;
-mod p16;
-mod p17;
-pub mod p18;
-mod p21;
-mod traffic;
 
 use std::{future::Future, pin::Pin};
 
