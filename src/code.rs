@@ -65,7 +65,7 @@ codes! {
     TooManyPixels = "too_many_pixels": "The picture has more pixels than are decoded.",
     TooComplex = "too_complex": "The picture costs more memory or work than is spent on one.",
     Undecodable = "undecodable": "The picture is damaged.",
-    Poison = "poison": "Workers died again and again over this picture.",
+    Poison = "poison": "Workers or decoders died over this picture.",
     // Storing.
     StorageFull = "storage_full": "There is no room left for pictures.",
     StorageUnavailable = "storage_unavailable": "The store for pictures does not answer.",

@@ -13,6 +13,7 @@ mod m0004_jobs;
 mod m0005_cache_invalidation;
 mod m0006_product_name_search;
 mod m0007_image_content;
+mod m0008_job_attempts;
 
 pub use sea_orm_migration::{MigratorTrait, sea_orm};
 
@@ -31,6 +32,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0005_cache_invalidation::Step),
             Box::new(m0006_product_name_search::Step),
             Box::new(m0007_image_content::Step),
+            Box::new(m0008_job_attempts::Step),
         ]
     }
 }

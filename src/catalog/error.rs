@@ -68,6 +68,12 @@ impl Error {
         Self::NotFound { what: what.to_string() }
     }
 
+    /// The component has its hands full; the same request goes through later.
+    pub(super) fn busy(component: &'static str) -> Self {
+        let busy = std::io::Error::from(std::io::ErrorKind::ResourceBusy);
+        Self::Unavailable { component, source: Arc::new(busy) }
+    }
+
     pub(super) fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Internal(Arc::new(error))
     }

@@ -3,9 +3,13 @@
 
 mod body;
 mod create;
+mod dead_letters;
+mod delete;
 mod error;
 mod links;
 mod process;
+mod queue_body;
+mod queue_status;
 mod read;
 mod reprocess;
 mod upkeep;
@@ -15,9 +19,12 @@ mod write;
 use std::sync::Arc;
 
 pub use body::{PageBody, ProductBody, UserBody};
+pub use dead_letters::Requeued;
 pub use error::{BoxError, Error};
 pub use links::Links;
 pub use process::{Claimed, Due, Outcome, Settlement, Turn};
+pub use queue_body::{DeadLetterBody, QueueBody};
+pub use queue_status::QueueStatus;
 pub use read::{Body, Freshness};
 pub use reprocess::{Batch, Progress, Selection, Which};
 

@@ -8,11 +8,15 @@ use crate::{
     clock::Timestamp,
     code::ErrorCode,
     db::{
-        self, Write, images,
+        self, Write, attempts, crashes,
+        crashes::Expired,
+        images,
         jobs::{self, LEASE},
         products, renditions,
     },
-    domain::{Content, Facts, Image, ImageSource, Job, JobId, JobPayload, ProductId, Rendition},
+    domain::{
+        Attempt, AttemptOutcome, Content, Facts, Image, ImageSource, Job, JobId, JobPayload, ProductId, Rendition,
+    },
 };
 
 /// Which job is to be claimed.
@@ -72,21 +76,38 @@ pub enum Settlement {
     Fail(ErrorCode, String),
     /// The attempt failed; another one follows after the delay.
     Retry(ErrorCode, String, Duration),
+    /// The decoder died over the picture. Another attempt follows after the delay, unless workers and decoders have died over
+    /// it three times by now: then it is given up as `poison`.
+    Crash(String, Duration),
     /// The job goes back unfinished; the attempt does not count.
     Release,
 }
 
 impl Settlement {
-    /// `false` if the lease is no longer the caller's.
-    async fn end_job(&self, write: &Write, job: &Job, now: Timestamp) -> Result<bool, db::Error> {
-        match self {
-            Self::Ready(_) => jobs::finish(&**write, job, now).await,
-            Self::Fail(code, message) => jobs::bury(&**write, job, (*code, message), now).await,
+    /// The attempt for the job's history; none if it succeeded or does not count.
+    fn attempt(&self, job: &Job, now: Timestamp) -> Option<Attempt> {
+        let (outcome, code, message) = match self {
+            Self::Ready(_) | Self::Release => return None,
+            Self::Fail(code, message) => (AttemptOutcome::Failed, *code, message),
+            Self::Retry(code, message, _) => (AttemptOutcome::Retry, *code, message),
+            Self::Crash(message, _) => (AttemptOutcome::Crashed, ErrorCode::Poison, message),
+        };
+        Some(Attempt { number: job.attempt, outcome, error: Some((code, message.clone())), ended_at: now })
+    }
+
+    /// Ends the job and answers what it comes to: a crash is another attempt or the end. `None` if the lease is no longer the
+    /// caller's.
+    async fn end_job(self, write: &Write, job: &Job, now: Timestamp) -> Result<Option<Self>, db::Error> {
+        let held = match &self {
+            Self::Ready(_) => jobs::finish(&**write, job, now).await?,
+            Self::Fail(code, message) => jobs::bury(&**write, job, (*code, message), now).await?,
             Self::Retry(code, message, delay) => {
-                jobs::retry(&**write, job, (*code, message), now.plus(*delay), now).await
+                jobs::retry(&**write, job, (*code, message), now.plus(*delay), now).await?
             }
-            Self::Release => jobs::release(&**write, job, now).await,
-        }
+            Self::Crash(message, delay) => return end_crashed(write, job, message, *delay, now).await,
+            Self::Release => jobs::release(&**write, job, now).await?,
+        };
+        Ok(held.then_some(self))
     }
 
     async fn change_image(&self, write: &Write, job: &Job, now: Timestamp) -> Result<(), db::Error> {
@@ -100,9 +121,44 @@ impl Settlement {
             }
             Self::Fail(code, message) => images::set_failed(&**write, id, (*code, message), now).await,
             Self::Retry(code, message, _) => images::set_pending(&**write, id, Some((*code, message)), now).await,
+            Self::Crash(message, _) => images::set_pending(&**write, id, Some((ErrorCode::Poison, message)), now).await,
             Self::Release => images::set_untried(&**write, id, job.attempt - 1, now).await,
         }
     }
+}
+
+async fn end_crashed(
+    write: &Write,
+    job: &Job,
+    message: &str,
+    delay: Duration,
+    now: Timestamp,
+) -> Result<Option<Settlement>, db::Error> {
+    let code = ErrorCode::Poison;
+    let Some(crashes) = crashes::crash(&**write, job, (code, message), now.plus(delay), now).await? else {
+        return Ok(None);
+    };
+    if crashes < MOST_CRASHES {
+        return Ok(Some(Settlement::Crash(message.to_owned(), delay)));
+    }
+    let message = format!("workers or decoders died {crashes} times over this picture; at last: {message}");
+    crashes::bury_unheld(&**write, job.id, (code, &message), now).await?;
+    Ok(Some(Settlement::Fail(code, message)))
+}
+
+async fn take_from_dead_worker(write: &Write, job: &Expired, now: Timestamp) -> Result<(), db::Error> {
+    let error = (job.crashes >= MOST_CRASHES)
+        .then(|| (ErrorCode::Poison, format!("workers or decoders died {} times over this picture", job.crashes)));
+    let shown = error.as_ref().map(|(code, message)| (*code, message.as_str()));
+    match shown {
+        Some(error) => {
+            crashes::bury_unheld(&**write, job.id, error, now).await?;
+            images::set_failed(&**write, job.image_id, error, now).await?;
+        }
+        None => images::set_pending(&**write, job.image_id, None, now).await?,
+    }
+    let attempt = Attempt { number: job.attempt, outcome: AttemptOutcome::WorkerDied, error, ended_at: now };
+    attempts::record(&**write, job.id, &attempt).await
 }
 
 /// What two jobs cannot be at together: the same bytes for the same presets.
@@ -114,7 +170,7 @@ fn working_on(job: &Job, content: &Content) -> String {
     }
 }
 
-/// After this many dead workers a picture is given up.
+/// After this many dead workers and decoders a picture is given up.
 const MOST_CRASHES: i32 = 3;
 
 impl Catalog {
@@ -212,8 +268,12 @@ impl Catalog {
             let now = Timestamp::now();
             let write = catalog.database().begin().await?;
             // The job's row comes first: it is the fence.
-            if !settlement.end_job(&write, &claimed.job, now).await? {
+            let attempt = settlement.attempt(&claimed.job, now);
+            let Some(settlement) = settlement.end_job(&write, &claimed.job, now).await? else {
                 return Err(Error::LeaseLost);
+            };
+            if let Some(attempt) = attempt {
+                attempts::record(&*write, claimed.job.id, &attempt).await?;
             }
             products::lock(&*write, &[claimed.product_id]).await?;
             settlement.change_image(&write, &claimed.job, now).await?;
@@ -235,7 +295,7 @@ impl Catalog {
         const AT_ONCE: u64 = 100;
         let now = Timestamp::now();
         let write = self.database().begin().await?;
-        let expired = jobs::take_expired(&*write, now, AT_ONCE).await?;
+        let expired = crashes::take_expired(&*write, now, AT_ONCE).await?;
         if expired.is_empty() {
             return Ok(0);
         }
@@ -247,14 +307,7 @@ impl Catalog {
         ids.dedup();
         products::lock(&*write, &ids).await?;
         for job in &expired {
-            if job.crashes < MOST_CRASHES {
-                images::set_pending(&*write, job.image_id, None, now).await?;
-                continue;
-            }
-            let message = format!("{} workers died while they worked on this picture", job.crashes);
-            let error = (ErrorCode::Poison, message.as_str());
-            jobs::bury_unheld(&*write, job.id, error, now).await?;
-            images::set_failed(&*write, job.image_id, error, now).await?;
+            take_from_dead_worker(&write, job, now).await?;
         }
         self.commit_change(write, &ids, now).await?;
         self.queue().wake();

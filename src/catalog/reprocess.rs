@@ -3,7 +3,7 @@
 use crate::{
     catalog::{Catalog, Error},
     clock::Timestamp,
-    db::{images, jobs, jobs::NewJob, products, reruns},
+    db::{dead_letters, images, jobs, jobs::NewJob, products, reruns},
     domain::{ImageId, ImageStatus, Invalid, JobPayload, ProductId, UserId},
 };
 
@@ -117,6 +117,8 @@ impl Catalog {
         // Somebody else may have queued some of them before the products were held.
         let still = reruns::still_at_rest(&*write, &chosen).await?;
         reruns::begin_run(&*write, &still, now).await?;
+        let images: Vec<_> = still.iter().map(|image| image.id).collect();
+        dead_letters::end(&*write, &images, now).await?;
         let payload = JobPayload::process_image(selection.presets.clone());
         let queued: Vec<_> = still
             .iter()
@@ -126,7 +128,7 @@ impl Catalog {
         self.announce(&write).await?;
         self.commit_change(write, &ids, now).await?;
         self.queue().wake();
-        Ok(Batch { images: still.iter().map(|image| image.id).collect(), last: Some(last) })
+        Ok(Batch { images, last: Some(last) })
     }
 
     /// How far these pictures are.

@@ -1,5 +1,5 @@
-//! What some process has to look after now and then: changes that the cache was not told of, messages that got lost, and
-//! the figures of the queue.
+//! What some process has to look after now and then: changes that the cache was not told of, messages that got lost, rows of
+//! jobs that were done long ago, and the figures of the queue.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use crate::{
     catalog::{Catalog, Error},
     clock::Timestamp,
     db::{
-        dispatch, invalidations,
+        dispatch, finished, invalidations,
         jobs::{self, Depth},
     },
     domain::JobId,
@@ -24,6 +24,8 @@ const HANDED_OVER: Duration = Duration::from_secs(15);
 const CLAIMING: Duration = Duration::from_millis(250);
 /// A job that waits while one that was handed over this much later runs has lost its message.
 const PASSED_BY: Duration = Duration::from_secs(60);
+/// How long the row of a finished job is kept, for people who look into what happened.
+const FINISHED_KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
 const AT_ONCE: u64 = 1_000;
 
 impl Catalog {
@@ -116,6 +118,28 @@ impl Catalog {
             self.queue().wake();
         }
         Ok(again)
+    }
+
+    /// Removes jobs that were done a week ago, up to 4,000 of them; answers how many.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn forget_finished(&self) -> Result<u64, Error> {
+        const BATCH: u64 = 500;
+        const BATCHES: u64 = 8;
+        let before = Timestamp::now().minus(FINISHED_KEPT);
+        let mut forgotten = 0;
+        // Looking costs no turn at writing.
+        while forgotten < BATCH * BATCHES && finished::any(&self.database().read(), before).await? {
+            let write = self.database().begin().await?;
+            let some = finished::forget(&*write, before, BATCH).await?;
+            write.commit().await?;
+            if some == 0 {
+                break;
+            }
+            forgotten += some;
+        }
+        Ok(forgotten)
     }
 
     /// How full the queue is.

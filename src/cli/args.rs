@@ -1,9 +1,12 @@
 //! The shape of the command line, for clap. What the values mean is checked by whoever uses them.
 
+mod queue;
+
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+pub(super) use self::queue::{Dead, Queue};
 use crate::config::Flags;
 
 /// A product catalogue with asynchronous image processing.
@@ -101,6 +104,9 @@ pub(super) enum Command {
     Product(Product),
     /// Work on pictures again
     Reprocess(Reprocess),
+    /// Jobs that wait, and jobs that failed for good
+    #[command(subcommand)]
+    Queue(Queue),
     /// Show the effective settings, each with where it comes from
     Config,
     /// Say whether every part of the set-up is there and answers
@@ -204,6 +210,15 @@ pub(super) enum Product {
     Get {
         /// The product's number
         id: i64,
+    },
+    /// Delete products with all their pictures
+    Delete {
+        /// The products' numbers
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<i64>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
 }
 

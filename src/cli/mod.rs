@@ -4,13 +4,16 @@
 
 mod args;
 mod ask;
+mod dead_letters;
 mod doctor;
 mod failure;
 mod migrate;
 mod output;
 mod product;
+mod product_delete;
 mod product_row;
 mod progress;
+mod queue;
 mod reprocess;
 mod serve;
 mod settings;
@@ -105,6 +108,10 @@ async fn dispatch(command: Command, settings: Settings, console: &mut Console) -
         Command::Reprocess(command) => {
             let app = signals::unless_stopped(&stop, UNCHANGED, build(settings)).await?;
             reprocess::run(command, &app, console, &stop).await
+        }
+        Command::Queue(command) => {
+            let app = signals::unless_stopped(&stop, UNCHANGED, build(settings)).await?;
+            Box::pin(queue::run(command, &app, console, &stop)).await
         }
     }
 }

@@ -32,6 +32,30 @@ pub(super) trait Row: Serialize {
     }
 }
 
+/// Something of which only its number is told.
+#[derive(Serialize)]
+pub(super) struct IdRow {
+    /// The number.
+    pub id: i64,
+}
+
+impl Row for IdRow {
+    const COLUMNS: &'static [&'static str] = &["id"];
+    const FIELDS: &'static [&'static str] = &["id"];
+
+    fn id(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.id()]
+    }
+
+    fn fields(&self) -> Vec<String> {
+        vec![self.id()]
+    }
+}
+
 /// Where a command's data goes.
 pub(super) struct Console<W: Write = BufWriter<Stdout>> {
     out: W,

@@ -1,4 +1,4 @@
-//! `pm product`: add, list, get.
+//! `pm product`: add, list, get; the way to delete.
 
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use super::{
     args::{self, Format, ProductAdd, ProductList},
     failure::{Exit, Failure},
     output::Console,
+    product_delete,
     product_row::ProductRow,
     signals::unless_stopped,
     user::flag,
@@ -35,6 +36,9 @@ pub(super) async fn run(
         args::Product::Get { id } => {
             let product = app.catalog.product(ProductId(id)).await?;
             show(&product, &app.catalog, console)?;
+        }
+        args::Product::Delete { ids, yes } => {
+            return product_delete::run(&ids, yes, &app.catalog, console, stop).await;
         }
     }
     Ok(Exit::Done)

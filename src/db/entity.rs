@@ -139,6 +139,28 @@ pub mod job {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
+pub mod job_attempt {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "job_attempts")]
+    pub struct Model {
+        #[sea_orm(primary_key)]
+        pub id: i64,
+        pub job_id: i64,
+        pub attempt: i32,
+        pub outcome: String,
+        pub error_code: Option<String>,
+        pub error_message: Option<String>,
+        pub ended_at: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
 pub mod cache_invalidation {
     use sea_orm::entity::prelude::*;
 

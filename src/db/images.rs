@@ -131,6 +131,16 @@ pub async fn set_untried(
     update(connection, id, row).await
 }
 
+/// Marks pictures as waiting, with no attempt in their run yet.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn begin_anew(connection: &impl ConnectionTrait, ids: &[ImageId], now: Timestamp) -> Result<(), Error> {
+    let row = ActiveModel { attempts: Set(0), ..changed(ImageStatus::Pending, now) };
+    Entity::update_many().set(row).filter(Column::Id.is_in(ids.iter().map(|id| id.0))).exec(connection).await?;
+    Ok(())
+}
+
 /// Marks a picture as failed for good.
 ///
 /// # Errors

@@ -46,17 +46,6 @@ pub struct Depth {
     pub oldest: Option<Timestamp>,
 }
 
-/// A job whose worker stopped giving signs of life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expired {
-    /// The job.
-    pub id: JobId,
-    /// The picture it is about.
-    pub image_id: ImageId,
-    /// How many workers have died while they decoded it.
-    pub crashes: i32,
-}
-
 /// Queues jobs that are due now.
 ///
 /// # Errors
@@ -226,57 +215,6 @@ pub async fn release(connection: &impl ConnectionTrait, job: &Job, now: Timestam
     update_held(connection, job, row).await
 }
 
-/// Takes jobs from workers whose lease ran out before `now`, to be queued again. A crash counts only against pictures
-/// that were being decoded. The first time such a picture is due at once; from the second on they are due at different
-/// times, so that a harmless one is not decoded beside the culprit again.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn take_expired(
-    connection: &impl ConnectionTrait,
-    now: Timestamp,
-    limit: u64,
-) -> Result<Vec<Expired>, Error> {
-    let sql = format!(
-        "UPDATE jobs SET state = 'queued', crashes = crashes + decoding,
-            run_at = CASE WHEN crashes + decoding < 2 THEN run_at ELSE $1 + (1 + id % 10) * 3000000 END,
-            decoding = 0, working_on = NULL, dispatched_at = NULL, lease_token = NULL, lease_until = NULL, updated_at = $1
-         WHERE id IN (SELECT id FROM jobs WHERE state = 'running' AND lease_until < $1 ORDER BY lease_until LIMIT $2{})
-         RETURNING id, image_id, crashes",
-        skip_locked(connection)
-    );
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = query(connection, &sql, vec![now.0.into(), limit.into()]).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Expired {
-                id: JobId(row.try_get("", "id")?),
-                image_id: ImageId(row.try_get("", "image_id")?),
-                crashes: row.try_get("", "crashes")?,
-            })
-        })
-        .collect()
-}
-
-/// Ends a job that workers died over too often; nobody holds it.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn bury_unheld(
-    connection: &impl ConnectionTrait,
-    id: JobId,
-    error: (ErrorCode, &str),
-    now: Timestamp,
-) -> Result<(), Error> {
-    Entity::update_many()
-        .set(ended(JobState::Dead, Some(error), now))
-        .filter(Column::Id.eq(id.0))
-        .filter(Column::State.eq(JobState::Queued.as_str()))
-        .exec(connection)
-        .await?;
-    Ok(())
-}
-
 /// How full the queue is; reads only the index of the living and the dead, and of that no more than 100,001 a state.
 ///
 /// # Errors
@@ -317,7 +255,7 @@ fn row_of(job: &NewJob<'_>, now: Timestamp) -> Result<ActiveModel, Error> {
     })
 }
 
-fn ended(state: JobState, error: Option<(ErrorCode, &str)>, now: Timestamp) -> ActiveModel {
+pub(super) fn ended(state: JobState, error: Option<(ErrorCode, &str)>, now: Timestamp) -> ActiveModel {
     let (code, message) = error.map(|(code, message)| (code.as_str().to_owned(), message.to_owned())).unzip();
     ActiveModel {
         state: Set(state.as_str().into()),

@@ -1,16 +1,21 @@
 //! The database: PostgreSQL or SQLite behind one sea-orm connection. All SQL of the program stands in this room;
 //! transactions are begun by the catalogue alone.
 
+pub mod attempts;
 mod changes;
 mod connect;
+pub mod crashes;
+pub mod dead_letters;
 pub mod dispatch;
 mod entity;
 mod error;
+pub mod finished;
 pub mod images;
 pub mod invalidations;
 pub mod jobs;
 pub mod migrate;
 pub mod products;
+pub mod removals;
 pub mod renditions;
 pub mod reruns;
 pub mod users;

@@ -46,6 +46,21 @@ pub enum ImageSource {
     Stored(String),
 }
 
+impl ImageSource {
+    /// The source for people who look after the queue: of an address's query, which may hold a secret, only that there is one.
+    pub fn shown(&self) -> String {
+        let address = match self {
+            Self::Url(url) => url,
+            Self::Stored(key) => return key.clone(),
+        };
+        let address = address.split('#').next().unwrap_or_default();
+        match address.split_once('?') {
+            Some((before, _)) => format!("{before}?…"),
+            None => address.to_owned(),
+        }
+    }
+}
+
 /// A picture of a product.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Image {
@@ -106,4 +121,20 @@ pub struct Rendition {
     pub bytes: u64,
     /// Key of its blob.
     pub key: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_shown_without_what_may_be_a_secret() {
+        for (url, shown) in [
+            ("https://shop.example/a.jpg", "https://shop.example/a.jpg"),
+            ("https://shop.example/a.jpg?X-Signature=s3cret#top", "https://shop.example/a.jpg?…"),
+            ("https://shop.example/a.jpg#s3cret?", "https://shop.example/a.jpg"),
+        ] {
+            assert_eq!(ImageSource::Url(url.into()).shown(), shown);
+        }
+    }
 }

@@ -38,7 +38,7 @@ pub enum JobState {
     Queued,
     /// A worker holds its lease.
     Running,
-    /// Its work is stored.
+    /// Its work is stored, or another run of its picture has begun.
     Done,
     /// It failed for good.
     Dead,

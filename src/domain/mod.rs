@@ -1,8 +1,10 @@
 //! What the catalogue is about: products, pictures, users, prices, jobs. Pure: no I/O, no database, no clock of its own.
 
 pub mod address;
+mod attempt;
 mod content;
 mod cursor;
+mod dead_letter;
 mod fields;
 mod ids;
 mod image;
@@ -13,8 +15,10 @@ mod query;
 mod user;
 
 pub use address::AddressPolicy;
+pub use attempt::{Attempt, AttemptOutcome};
 pub use content::Content;
 pub use cursor::{Cursor, CursorKey};
+pub use dead_letter::{DeadLetter, DeadQuery, Grave};
 pub use fields::{FieldError, Fields, Invalid, Malformed};
 pub use ids::{ImageId, JobId, ProductId, UserId};
 pub use image::{Facts, Image, ImageSource, ImageStatus, Rendition};

@@ -174,6 +174,22 @@ impl crate::domain::UserQuery {
     }
 }
 
+impl crate::domain::DeadQuery {
+    /// Reads a query from its parameters, decoded.
+    ///
+    /// # Errors
+    /// [`Invalid`] with every parameter that is unknown, stands twice, or has a value that is not allowed.
+    pub fn parse<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Invalid> {
+        let mut parameters = Parameters::read(pairs, &["limit", "cursor"]);
+        let limit = parameters.take("limit", |text| parse_limit(text, ProductQuery::MAX_LIMIT));
+        let before = parameters.take("cursor", crate::domain::Grave::decode);
+        Invalid::unless_empty(parameters.errors, || Self {
+            limit: limit.unwrap_or(ProductQuery::DEFAULT_LIMIT),
+            before,
+        })
+    }
+}
+
 /// A query's parameters, each taken once; wrong ones are gathered.
 struct Parameters<'a> {
     pairs: Vec<(&'a str, &'a str)>,

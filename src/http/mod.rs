@@ -8,6 +8,7 @@ mod images;
 mod observe;
 mod problem;
 mod products;
+mod queue;
 mod range;
 mod reply;
 mod request_id;

@@ -24,13 +24,21 @@ pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
         .and(catalog.clone())
         .then(show);
     let list = warp::path!("products").and(warp::get()).and(extract::query()).and(catalog.clone()).then(list);
+    let delete = warp::path!("products" / String).and(warp::delete()).and(catalog.clone()).then(delete);
     let create = warp::path!("products")
         .and(warp::post())
         .and(extract::json_body(limits))
         .and(extract::context())
         .and(catalog)
         .then(create);
-    extract::boxed(one).or(extract::boxed(list)).unify().or(extract::boxed(create)).unify().boxed()
+    extract::boxed(one)
+        .or(extract::boxed(list))
+        .unify()
+        .or(extract::boxed(delete))
+        .unify()
+        .or(extract::boxed(create))
+        .unify()
+        .boxed()
 }
 
 /// The id of a product as it stands in a path: digits and nothing else.
@@ -62,6 +70,14 @@ async fn create(body: Bytes, context: Context, catalog: Catalog) -> Result<Ready
     let new = NewProduct::from_json(&body, catalog.policy())??;
     let product = catalog.create(new, Some(context.request_id.as_str())).await?;
     reply::created(&ProductBody::new(&product, catalog.links()), catalog.links().product(product.id))
+}
+
+async fn delete(id: String, catalog: Catalog) -> Result<Ready, Problem> {
+    let id = parse_id(&id).ok_or_else(no_number)?;
+    if catalog.delete(&[id]).await?.is_empty() {
+        return Err(Problem::not_found(format!("there is no product {id}")));
+    }
+    Ok(reply::gone())
 }
 
 fn no_number() -> Problem {

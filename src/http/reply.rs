@@ -37,6 +37,13 @@ pub fn created<T: Serialize>(value: &T, location: String) -> Result<Ready, Probl
     Ok(response)
 }
 
+/// That there is nothing any more: 204, without a body.
+pub fn gone() -> Ready {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
 /// A product's body as the cache holds it, or 304 if the client has it already. Nothing is copied.
 pub fn product(body: &Body, freshness: Freshness, request: &HeaderMap) -> Ready {
     let unchanged = etag::if_none_match(request, &body.etag);

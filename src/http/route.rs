@@ -20,6 +20,14 @@ pub enum Route {
     User,
     /// `/images/{key}`, where the key has slashes of its own.
     Image,
+    /// `/queue`
+    Queue,
+    /// `/queue/dead`
+    DeadLetters,
+    /// `/queue/dead/{id}`
+    DeadLetter,
+    /// `/queue/dead/{id}/retry`
+    DeadLetterRetry,
     /// `/healthz`
     Health,
     /// `/readyz`
@@ -54,6 +62,8 @@ pub enum Verb {
 enum Methods {
     Read,
     ReadAndCreate,
+    ReadAndDelete,
+    Do,
 }
 
 struct Entry {
@@ -62,13 +72,17 @@ struct Entry {
     methods: Methods,
 }
 
-const TABLE: [Entry; 9] = [
+const TABLE: [Entry; 13] = [
     Entry { route: Route::Index, template: "/", methods: Methods::Read },
     Entry { route: Route::Products, template: "/products", methods: Methods::ReadAndCreate },
-    Entry { route: Route::Product, template: "/products/{id}", methods: Methods::Read },
+    Entry { route: Route::Product, template: "/products/{id}", methods: Methods::ReadAndDelete },
     Entry { route: Route::Users, template: "/users", methods: Methods::ReadAndCreate },
     Entry { route: Route::User, template: "/users/{id}", methods: Methods::Read },
     Entry { route: Route::Image, template: "/images/{key}", methods: Methods::Read },
+    Entry { route: Route::Queue, template: "/queue", methods: Methods::Read },
+    Entry { route: Route::DeadLetters, template: "/queue/dead", methods: Methods::Read },
+    Entry { route: Route::DeadLetter, template: "/queue/dead/{id}", methods: Methods::Read },
+    Entry { route: Route::DeadLetterRetry, template: "/queue/dead/{id}/retry", methods: Methods::Do },
     Entry { route: Route::Health, template: "/healthz", methods: Methods::Read },
     Entry { route: Route::Readiness, template: "/readyz", methods: Methods::Read },
     Entry { route: Route::Metrics, template: "/metrics", methods: Methods::Read },
@@ -98,15 +112,20 @@ impl Route {
         match self.entry().methods {
             Methods::Read => "GET, HEAD, OPTIONS",
             Methods::ReadAndCreate => "GET, HEAD, POST, OPTIONS",
+            Methods::ReadAndDelete => "GET, HEAD, DELETE, OPTIONS",
+            Methods::Do => "POST, OPTIONS",
         }
     }
 
     /// Whether the resource takes this method.
     pub fn permits(self, verb: Verb) -> bool {
+        let methods = self.entry().methods;
         match verb {
-            Verb::Get | Verb::Head | Verb::Options => true,
-            Verb::Post => matches!(self.entry().methods, Methods::ReadAndCreate),
-            Verb::Put | Verb::Patch | Verb::Delete | Verb::Other => false,
+            Verb::Options => true,
+            Verb::Get | Verb::Head => !matches!(methods, Methods::Do),
+            Verb::Post => matches!(methods, Methods::ReadAndCreate | Methods::Do),
+            Verb::Delete => matches!(methods, Methods::ReadAndDelete),
+            Verb::Put | Verb::Patch | Verb::Other => false,
         }
     }
 
@@ -122,8 +141,9 @@ impl Route {
 
 impl Entry {
     fn matches(&self, path: &str) -> bool {
-        let Some((fixed, _)) = self.template.split_once('{') else { return path == self.template };
-        let Some(variable) = path.strip_prefix(fixed) else { return false };
+        let Some((fixed, rest)) = self.template.split_once('{') else { return path == self.template };
+        let end = rest.split_once('}').map_or("", |(_, end)| end);
+        let Some(variable) = path.strip_prefix(fixed).and_then(|rest| rest.strip_suffix(end)) else { return false };
         // Only a blob's key goes on over slashes.
         !variable.is_empty() && (self.route == Route::Image || !variable.contains('/'))
     }
@@ -178,6 +198,12 @@ mod tests {
             ("/products/abc", Some(Route::Product)),
             ("/users/a%2Fb", Some(Route::User)),
             ("/images/ab/cd/ef.webp", Some(Route::Image)),
+            ("/queue/dead", Some(Route::DeadLetters)),
+            ("/queue/dead/7", Some(Route::DeadLetter)),
+            ("/queue/dead/retry", Some(Route::DeadLetter)),
+            ("/queue/dead/7/retry", Some(Route::DeadLetterRetry)),
+            ("/queue/dead//retry", None),
+            ("/queue/dead/7/8/retry", None),
             ("/readyz", Some(Route::Readiness)),
             ("", None),
             ("*", None),

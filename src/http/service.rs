@@ -27,7 +27,7 @@ use super::{
     images,
     observe::{Connection, Observer},
     problem::{self, Problem},
-    products, reply,
+    products, queue, reply,
     request_id::{self, RequestId},
     route::{Route, Verb},
     seats::Seat,
@@ -66,6 +66,8 @@ impl Service {
             .or(images::routes(&state))
             .unify()
             .or(users::routes(&state, limits))
+            .unify()
+            .or(queue::routes(&state))
             .unify()
             .or(status::routes(&state, &stopping))
             .unify()

@@ -18,7 +18,7 @@ pub(super) enum Ending {
     Retry(Failure, Duration),
     /// Given back, since the worker stops.
     Released,
-    /// Another worker has the job by now.
+    /// Another worker has the job by now, or the product was deleted.
     Lost,
     /// What became of it could not be stored; the lease will run out.
     Unsettled(Error),
@@ -84,7 +84,9 @@ pub(super) fn report(claimed: &Claimed, ending: &Ending, began: Instant) {
             let error = error as &dyn std::error::Error;
             tracing::warn!(outcome, duration_ms, error, "what became of image {} could not be stored", job.image_id);
         }
-        Ending::Lost => tracing::warn!(outcome, duration_ms, "image {} is another worker's by now", job.image_id),
+        Ending::Lost => {
+            tracing::warn!(outcome, duration_ms, "image {} is another worker's by now, or gone", job.image_id)
+        }
     }
 }
 

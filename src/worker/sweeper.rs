@@ -1,5 +1,5 @@
-//! The sweeper: takes jobs from dead workers, sends lost messages again, tells the cache what dead processes did not, and
-//! sets the queue's gauges. Any number of processes may run one.
+//! The sweeper: takes jobs from dead workers, sends lost messages again, tells the cache what dead processes did not,
+//! removes what was done long ago, and sets the queue's gauges. Any number of processes may run one.
 
 use std::time::Duration;
 
@@ -56,5 +56,6 @@ async fn round(catalog: &Catalog) -> Result<(), Error> {
             tracing::warn!(again, "the broker lost messages; {again} jobs are sent again");
         }
     });
-    recovered.and(told).and(measured).and(again).map(|_| ())
+    let forgotten = catalog.forget_finished().await;
+    recovered.and(told).and(measured).and(again).and(forgotten).map(|_| ())
 }

@@ -266,8 +266,9 @@ on_both_setups! {
         for (method, path, allow) in [
             ("PUT", "/products", "GET, HEAD, POST, OPTIONS"),
             ("DELETE", "/users", "GET, HEAD, POST, OPTIONS"),
-            ("POST", "/products/1", "GET, HEAD, OPTIONS"),
+            ("POST", "/products/1", "GET, HEAD, DELETE, OPTIONS"),
             ("POST", "/images/a.jpg", "GET, HEAD, OPTIONS"),
+            ("GET", "/queue/dead/1/retry", "POST, OPTIONS"),
             ("POST", "/healthz", "GET, HEAD, OPTIONS"),
             ("BREW", "/metrics", "GET, HEAD, OPTIONS"),
         ] {

@@ -5,6 +5,7 @@ mod cache;
 mod images;
 mod lists;
 mod products;
+mod queue;
 pub mod set_ups;
 mod status;
 mod users;
@@ -58,7 +59,7 @@ fn blot(value: &mut Value) {
         Value::Object(members) => {
             for (name, member) in members {
                 match (name.as_str(), &member) {
-                    ("created_at" | "updated_at", Value::String(time)) => {
+                    ("created_at" | "updated_at" | "queued_at" | "died_at" | "ended_at", Value::String(time)) => {
                         assert!(time.ends_with('Z') && time.as_bytes()[10] == b'T', "{time} is not RFC 3339 in UTC");
                         *member = "[time]".into();
                     }

@@ -1,5 +1,7 @@
 //! Workers that die, freeze or come back.
 
+use std::time::Duration;
+
 use pm::{
     catalog::{Due, Error, Outcome, Settlement},
     code::ErrorCode,
@@ -85,6 +87,49 @@ on_both_setups! {
         assert_eq!(app.product(&waiting).await["status"], "processing", "it only waited beside the poison");
     }
 
+    async fn a_picture_that_decoders_die_over_is_tried_again_twice(app: &TestApp) {
+        let id = app.create(&["https://example.com/poison.jpg".into()]).await["id"].clone();
+        let catalog = &app.app.catalog;
+        for attempt in 1..=3 {
+            let claimed = app.claim().await.expect("its time has come");
+            assert_eq!(claimed.job.attempt, attempt);
+            assert!(catalog.begin_decoding(&claimed.job, &content("poison")).await.unwrap());
+            let crash = Settlement::Crash("the decoder was killed".into(), Duration::from_secs(40));
+            catalog.settle(&claimed, crash.clone()).await.unwrap();
+            assert!(matches!(catalog.settle(&claimed, crash).await, Err(Error::LeaseLost)), "the claim has ended");
+            if attempt < 3 {
+                let image = app.product(&id).await["images"][0].clone();
+                assert_eq!((&image["status"], &image["attempts"]), (&json!("pending"), &json!(attempt)));
+                assert_eq!(image["error"]["code"], "poison");
+                assert!(app.claim().await.is_none(), "not before the delay is over");
+                app.let_time_pass().await;
+            }
+        }
+        let image = app.product(&id).await["images"][0].clone();
+        assert_eq!((&image["status"], &image["attempts"]), (&json!("failed"), &json!(3)));
+        assert_eq!(image["error"]["code"], "poison");
+        let depth = catalog.depth().await.unwrap();
+        assert_eq!((depth.queued, depth.running, depth.dead), (0, 0, 1));
+    }
+
+    async fn deaths_of_workers_and_of_decoders_add_up(app: &TestApp) {
+        let id = app.create(&["https://example.com/poison.jpg".into()]).await["id"].clone();
+        let catalog = &app.app.catalog;
+        for _ in 0..2 {
+            let claimed = app.claim().await.expect("it is due");
+            assert!(catalog.begin_decoding(&claimed.job, &content("poison")).await.unwrap());
+            let crash = Settlement::Crash("the decoder was killed".into(), Duration::ZERO);
+            catalog.settle(&claimed, crash).await.unwrap();
+            app.let_time_pass().await;
+        }
+        let last = app.claim().await.expect("it is due");
+        assert!(catalog.begin_decoding(&last.job, &content("poison")).await.unwrap(), "nobody is at it any more");
+        let_leases_run_out(app).await;
+        let image = app.product(&id).await["images"][0].clone();
+        assert_eq!((&image["status"], &image["error"]["code"]), (&json!("failed"), &json!("poison")));
+        assert_eq!(catalog.depth().await.unwrap().dead, 1);
+    }
+
     async fn a_job_of_a_newer_version_does_not_stand_in_the_way(app: &TestApp) {
         let origin = Origin::start().await;
         origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 64));
@@ -109,7 +154,7 @@ on_both_setups! {
             if let Some(orphan) = app.app.catalog.claim(Due::Orphan).await.unwrap() {
                 break orphan;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         };
         assert_eq!((orphan.job.image_id.0.into(), orphan.job.attempt), (first, 2));
         assert!(app.app.catalog.claim(Due::Orphan).await.unwrap().is_none(), "the others were never claimed");

@@ -2,6 +2,9 @@
 
 mod bad_pictures;
 mod crashes;
+mod dead_letters;
+mod deleting;
+mod finished;
 mod pipeline;
 mod retries;
 mod running;

@@ -1,0 +1,61 @@
+//! Rows of attempts that did not succeed. They are written in the transaction that ends the attempt and go with their job.
+
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, Statement,
+};
+
+use crate::{
+    clock::Timestamp,
+    code::ErrorCode,
+    db::{
+        Error,
+        entity::job_attempt::{ActiveModel, Column, Entity, Model},
+    },
+    domain::{Attempt, AttemptOutcome, JobId},
+};
+
+/// So many attempts at a job are kept, the latest.
+pub const KEPT: i64 = 50;
+
+/// Notes how an attempt at a job ended, and forgets those that are too many.
+///
+/// # Errors
+/// [`Error::MissingReference`] if there is no such job.
+pub async fn record(connection: &impl ConnectionTrait, job: JobId, attempt: &Attempt) -> Result<(), Error> {
+    const FORGET: &str = "DELETE FROM job_attempts WHERE job_id = $1
+         AND id <= (SELECT id FROM job_attempts WHERE job_id = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)";
+    let (code, message) =
+        attempt.error.as_ref().map(|(code, message)| (code.as_str().to_owned(), message.clone())).unzip();
+    let row = ActiveModel {
+        id: NotSet,
+        job_id: Set(job.0),
+        attempt: Set(attempt.number),
+        outcome: Set(attempt.outcome.as_str().to_owned()),
+        error_code: Set(code),
+        error_message: Set(message),
+        ended_at: Set(attempt.ended_at.0),
+    };
+    Entity::insert(row).exec_without_returning(connection).await?;
+    let values = [job.0.into(), KEPT.into()];
+    connection.execute_raw(Statement::from_sql_and_values(connection.get_database_backend(), FORGET, values)).await?;
+    Ok(())
+}
+
+/// The attempts at a job that did not succeed, in their order; at most [`KEPT`].
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn of_job(connection: &impl ConnectionTrait, job: JobId) -> Result<Vec<Attempt>, Error> {
+    let rows = Entity::find().filter(Column::JobId.eq(job.0)).order_by_asc(Column::Id).all(connection).await?;
+    rows.into_iter().map(attempt_of).collect()
+}
+
+fn attempt_of(row: Model) -> Result<Attempt, Error> {
+    let outcome = AttemptOutcome::parse(&row.outcome)
+        .ok_or_else(|| Error::Corrupt(format!("an attempt at job {} ended as {}", row.job_id, row.outcome)))?;
+    let error = row
+        .error_code
+        .map(|code| (ErrorCode::parse(&code).unwrap_or(ErrorCode::Internal), row.error_message.unwrap_or_default()));
+    Ok(Attempt { number: row.attempt, outcome, error, ended_at: Timestamp(row.ended_at) })
+}

@@ -1,0 +1,99 @@
+//! Removing products with everything that belongs to them, without getting into the way of those who work on it.
+
+use sea_orm::{
+    ActiveValue::Set,
+    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
+    sea_query::{LockBehavior, LockType, Query},
+};
+
+use crate::{
+    clock::Timestamp,
+    db::{
+        Error,
+        entity::{
+            image,
+            job::{ActiveModel, Column, Entity},
+            product,
+        },
+    },
+    domain::{JobState, ProductId},
+};
+
+/// Holds the jobs of these products that wait or run until the transaction ends. `false` if another transaction has one of
+/// them, or if one ended meanwhile: then that one may be held as well, which stands in the way of whoever begins another run,
+/// so the transaction must go no further. It waits for nobody. SQLite has one writer anyway.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn hold_live_jobs(connection: &impl ConnectionTrait, products: &[ProductId]) -> Result<bool, Error> {
+    if connection.get_database_backend() != DbBackend::Postgres {
+        return Ok(true);
+    }
+    let seen = see(connection, products).await?;
+    Ok(hold(connection, &seen).await? == seen)
+}
+
+/// Takes the jobs of these products that wait or run from their workers and puts them off until `until`, as far as no other
+/// transaction has them at this moment.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn put_off_live_jobs(
+    connection: &impl ConnectionTrait,
+    products: &[ProductId],
+    until: Timestamp,
+) -> Result<(), Error> {
+    let seen = see(connection, products).await?;
+    let held = hold(connection, &seen).await?;
+    let row = ActiveModel {
+        state: Set(JobState::Queued.as_str().into()),
+        run_at: Set(until.0),
+        dispatched_at: Set(None),
+        lease_token: Set(None),
+        lease_until: Set(None),
+        working_on: Set(None),
+        ..ActiveModel::default()
+    };
+    Entity::update_many().set(row).filter(Column::Id.is_in(held)).exec(connection).await?;
+    Ok(())
+}
+
+/// Deletes products with their pictures, renditions and jobs; answers which of them there were.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn delete_products(connection: &impl ConnectionTrait, ids: &[ProductId]) -> Result<Vec<ProductId>, Error> {
+    let deleted = product::Entity::delete_many()
+        .filter(product::Column::Id.is_in(ids.iter().map(|id| id.0)))
+        .exec_with_returning(connection)
+        .await?;
+    let mut deleted: Vec<_> = deleted.into_iter().map(|row| ProductId(row.id)).collect();
+    deleted.sort_unstable();
+    Ok(deleted)
+}
+
+/// The jobs of these products that wait or run.
+async fn see(connection: &impl ConnectionTrait, products: &[ProductId]) -> Result<Vec<i64>, Error> {
+    let images = Query::select()
+        .column(image::Column::Id)
+        .from(image::Entity)
+        .and_where(image::Column::ProductId.is_in(products.iter().map(|id| id.0)))
+        .to_owned();
+    Ok(live_jobs().filter(Column::ImageId.in_subquery(images)).into_tuple().all(connection).await?)
+}
+
+/// Holds those of these jobs that wait or run still and that no other transaction has.
+async fn hold(connection: &impl ConnectionTrait, seen: &[i64]) -> Result<Vec<i64>, Error> {
+    let held = live_jobs()
+        .filter(Column::Id.is_in(seen.iter().copied()))
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
+    Ok(held.into_tuple().all(connection).await?)
+}
+
+fn live_jobs() -> Select<Entity> {
+    Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(Column::State.is_in([JobState::Queued.as_str(), JobState::Running.as_str()]))
+        .order_by_asc(Column::Id)
+}

@@ -1,0 +1,79 @@
+//! `/queue`: how full it is, and the jobs that failed for good under `/queue/dead`.
+
+use http::{HeaderValue, StatusCode, header};
+use warp::{Filter, filters::BoxedFilter, reply::Response};
+
+use super::{
+    State,
+    extract::{self, Pairs},
+    problem::Problem,
+    reply::{self, Ready},
+};
+use crate::{
+    catalog::{Catalog, DeadLetterBody, PageBody, QueueBody},
+    domain::{DeadQuery, FieldError, JobId},
+};
+
+/// The routes of the queue.
+pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
+    let catalog = extract::with(&state.catalog);
+    let status = warp::path!("queue").and(warp::get()).and(catalog.clone()).then(status);
+    let list = warp::path!("queue" / "dead").and(warp::get()).and(extract::query()).and(catalog.clone()).then(list);
+    let one = warp::path!("queue" / "dead" / String).and(warp::get()).and(catalog.clone()).then(show);
+    let retry = warp::path!("queue" / "dead" / String / "retry").and(warp::post()).and(catalog).then(retry);
+    extract::boxed(status)
+        .or(extract::boxed(list))
+        .unify()
+        .or(extract::boxed(one))
+        .unify()
+        .or(extract::boxed(retry))
+        .unify()
+        .boxed()
+}
+
+async fn status(catalog: Catalog) -> Result<Ready, Problem> {
+    let status = catalog.queue_status().await?;
+    reply::json(StatusCode::OK, &QueueBody::new(&status)).map(fresh)
+}
+
+async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
+    let query = DeadQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+    let page = catalog.dead_letters(&query).await?;
+    let items = page.items.iter().map(DeadLetterBody::new).collect();
+    let mut response = reply::json(StatusCode::OK, &PageBody { items, next_cursor: page.next_cursor.clone() })?;
+    if let Some(cursor) = &page.next_cursor {
+        response.headers_mut().insert(header::LINK, reply::next_page(catalog.links(), "/queue/dead", &pairs, cursor)?);
+    }
+    Ok(fresh(response))
+}
+
+async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
+    let (letter, attempts) = catalog.dead_letter(parse_id(&id)?).await?;
+    reply::json(StatusCode::OK, &DeadLetterBody::with_history(&letter, &attempts)).map(fresh)
+}
+
+async fn retry(id: String, catalog: Catalog) -> Result<Ready, Problem> {
+    let id = parse_id(&id)?;
+    let product_id = catalog.retry_dead(id).await?;
+    let accepted = serde_json::json!({"id": id, "product_id": product_id, "status": "queued"});
+    let mut response = reply::json(StatusCode::ACCEPTED, &accepted)?;
+    let place = HeaderValue::try_from(catalog.links().product(product_id)).map_err(Problem::internal)?;
+    response.headers_mut().insert(header::LOCATION, place);
+    Ok(response)
+}
+
+/// The id of a job as it stands in a path: digits and nothing else.
+fn parse_id(text: &str) -> Result<JobId, Problem> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten().ok_or_else(|| {
+        let message = format!("must be a whole number from 0 to {}", i64::MAX);
+        Problem::not_found("there is no such dead letter: its id is no number")
+            .with_errors(vec![FieldError { field: "id".into(), message }])
+    })
+}
+
+/// What is true only now must not be kept.
+fn fresh(mut response: Ready) -> Ready {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
