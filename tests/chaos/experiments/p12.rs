@@ -121,11 +121,7 @@ fn resident_bytes(pid: u32) -> u64 {
 }
 
 /// Reads what became of each from the database, and how long it took from the worker's log.
-async fn outcomes(
-    stage: &Stage,
-    products: &BTreeMap<i64, (String, usize)>,
-    log: &str,
-) -> anyhow::Result<Vec<Outcome>> {
+async fn outcomes(stage: &Stage, products: &BTreeMap<i64, (String, usize)>, log: &str) -> anyhow::Result<Vec<Outcome>> {
     let mut times: BTreeMap<i64, Duration> = BTreeMap::new();
     for line in log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
         let field = |name: &str| line[name].as_u64();
@@ -137,7 +133,8 @@ async fn outcomes(
             *longest = own.max(*longest);
         }
     }
-    let rows = stage.rows("SELECT product_id, status, coalesce(error_code, '') FROM images ORDER BY product_id").await?;
+    let rows =
+        stage.rows("SELECT product_id, status, coalesce(error_code, '') FROM images ORDER BY product_id").await?;
     let outcome = |row: &sea_orm::QueryResult| {
         let (id, status, code): (i64, String, String) = row.try_get_many_by_index()?;
         let (name, bytes) = products.get(&id).context("a product of another experiment")?.clone();

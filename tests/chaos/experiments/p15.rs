@@ -68,7 +68,11 @@ fn bodies() -> Vec<(String, Vec<u8>, u16)> {
         ("a list".to_owned(), text("[1]"), 400),
         ("a byte order mark".to_owned(), [b"\xef\xbb\xbf".as_slice(), &with("product_name", "n".into())].concat(), 400),
         ("two values".to_owned(), text("{} {}"), 400),
-        ("a field twice".to_owned(), text(r#"{"user_id": "a", "user_id": "b", "product_name": "n", "product_price": 1}"#), 422),
+        (
+            "a field twice".to_owned(),
+            text(r#"{"user_id": "a", "user_id": "b", "product_name": "n", "product_price": 1}"#),
+            422,
+        ),
         ("not a number".to_owned(), text(r#"{"user_id": "u", "product_name": "n", "product_price": NaN}"#), 400),
         ("deep lists".to_owned(), deep("[", "]").into_bytes(), 422),
         ("deep objects".to_owned(), deep("{\"a\":", "}").replace("{\"a\":}", "{}").into_bytes(), 422),
@@ -118,10 +122,19 @@ async fn is_problem(what: &str, response: reqwest::Response, statuses: &[u16]) -
 
 /// Queries that must be refused; answers how many there were.
 async fn queries(api: &Api, address: SocketAddr) -> anyhow::Result<usize> {
-    let mut all: Vec<String> =
-        ["limit=0", "limit=101", "limit=1&limit=1", "sort=price", "cursor=x", "min_price=2&max_price=1", "a=%ff", "a=%", "status="]
-            .map(str::to_owned)
-            .to_vec();
+    let mut all: Vec<String> = [
+        "limit=0",
+        "limit=101",
+        "limit=1&limit=1",
+        "sort=price",
+        "cursor=x",
+        "min_price=2&max_price=1",
+        "a=%ff",
+        "a=%",
+        "status=",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     // What fits into the head of a request; more is refused before it is read.
     all.push((0..5_000).map(|number| format!("p{number}=1&")).collect());
     for query in &all {

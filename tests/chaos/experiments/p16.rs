@@ -35,7 +35,10 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     }
     second_signal(stage).await?;
     counts.insert("worker_ends_within_ms".to_owned(), milliseconds(slowest.longest()));
+    // Somebody has to be there to tell the cache what those could not that were ended.
+    let mut last = stage.serve(&["--no-worker"]).await?;
     counts.extend(soundness::check(stage).await?);
+    last.process.kill().await;
     Ok(counts)
 }
 
@@ -100,7 +103,11 @@ async fn load(apis: (&Api, &Api), ledger: &Ledger, (round, id): (usize, i64), le
             let sent = |api: Api| async move {
                 match number % 4 {
                     0 => ledger.create(&api, &name, &[]).await.map(|answer| (answer.status, 201)),
-                    1 => fresh.get(api.url(&format!("/products/{id}"))).send().await.map(|read| (read.status().as_u16(), 200)),
+                    1 => fresh
+                        .get(api.url(&format!("/products/{id}")))
+                        .send()
+                        .await
+                        .map(|read| (read.status().as_u16(), 200)),
                     _ => api.get(&format!("/products/{id}")).await.map(|answer| (answer.status, 200)),
                 }
             };

@@ -149,7 +149,11 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     // The directory itself stays: removing it would take the disk from the server.
     for entry in std::fs::read_dir(to)? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() { std::fs::remove_dir_all(entry.path())? } else { std::fs::remove_file(entry.path())? }
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?
+        } else {
+            std::fs::remove_file(entry.path())?
+        }
     }
     copy_all(from, to).context("copying the small disk")
 }

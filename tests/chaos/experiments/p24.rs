@@ -92,11 +92,7 @@ async fn one(stage: &Stage, from: Setup, to: Setup) -> anyhow::Result<Value> {
 }
 
 /// Products, one after the other, at least `least` and until the backup has ended.
-async fn load(
-    (ledger, api, origin): (&Ledger, &Api, &Origin),
-    least: usize,
-    ended: &AtomicBool,
-) -> anyhow::Result<()> {
+async fn load((ledger, api, origin): (&Ledger, &Api, &Origin), least: usize, ended: &AtomicBool) -> anyhow::Result<()> {
     for number in 0.. {
         if number >= least && ended.load(Relaxed) {
             break;
@@ -123,11 +119,18 @@ async fn compare(before: &[crate::ledger::Entry], api: &Api) -> anyhow::Result<u
             anyhow::ensure!(began.elapsed() < Duration::from_secs(60), "still on its way: {product}");
             sleep(Duration::from_millis(50)).await;
         };
-        for field in ["user_id", "product_name", "product_description", "product_price", "product_images", "created_at"] {
+        for field in ["user_id", "product_name", "product_description", "product_price", "product_images", "created_at"]
+        {
             anyhow::ensure!(product[field] == entry.body[field], "{field} of {product} was {}", entry.body[field]);
         }
         anyhow::ensure!(product["status"] == "ready", "after the restore: {product}");
-        for made in product["images"].as_array().into_iter().flatten().flat_map(|image| image["renditions"].as_array()).flatten() {
+        for made in product["images"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .flat_map(|image| image["renditions"].as_array())
+            .flatten()
+        {
             let url = made["url"].as_str().context("a rendition's address")?;
             let response = api.client().get(api.url(url)).send().await?;
             anyhow::ensure!(response.status() == 200, "{url} is answered {}", response.status());
@@ -198,4 +201,3 @@ impl<'a> Place<'a> {
         }
     }
 }
-

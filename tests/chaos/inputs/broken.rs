@@ -28,11 +28,19 @@ pub fn pictures(random: &mut fastrand::Rng, (number, side): (usize, u32)) -> Vec
 fn whole() -> Vec<(String, Vec<u8>)> {
     let source = pictures::png(160, 120);
     let formats: Vec<_> = OutputFormat::ALL.into_iter().filter(|format| format.is_built_in()).collect();
-    let preset =
-        Preset { name: "whole".into(), size: Size::LongestEdge(160), fit: Fit::Contain, formats, quality: 80, effort: Effort::Fast };
+    let preset = Preset {
+        name: "whole".into(),
+        size: Size::LongestEdge(160),
+        fit: Fit::Contain,
+        formats,
+        quality: 80,
+        effort: Effort::Fast,
+    };
     let made = process(&source, &[preset], &Limits::default()).expect("a picture of our own is read");
-    let mut all: Vec<_> = made.renditions.into_iter().map(|made| (made.format.as_str().to_owned(), made.bytes)).collect();
-    let pixels = image::load_from_memory_with_format(&source, image::ImageFormat::Png).expect("a picture of our own is read");
+    let mut all: Vec<_> =
+        made.renditions.into_iter().map(|made| (made.format.as_str().to_owned(), made.bytes)).collect();
+    let pixels =
+        image::load_from_memory_with_format(&source, image::ImageFormat::Png).expect("a picture of our own is read");
     for (name, format) in [("bmp", image::ImageFormat::Bmp), ("gif", image::ImageFormat::Gif)] {
         let mut bytes = std::io::Cursor::new(Vec::new());
         pixels.write_to(&mut bytes, format).expect("memory takes everything");

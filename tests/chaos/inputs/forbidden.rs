@@ -31,7 +31,9 @@ pub const NAMES: [&str; 7] =
 pub fn urls() -> Vec<String> {
     let mut hosts: Vec<String> = V4.into_iter().flat_map(spellings).collect();
     hosts.extend(V6.iter().map(|address| format!("[{address}]")));
-    hosts.extend(["localhost", "LOCALHOST", "localhost.", "foo.localhost", "ip6-localhost", "127.0.0.1."].map(str::to_owned));
+    hosts.extend(
+        ["localhost", "LOCALHOST", "localhost.", "foo.localhost", "ip6-localhost", "127.0.0.1."].map(str::to_owned),
+    );
     hosts.extend(NAMES.map(str::to_owned));
     let mut all: Vec<_> = hosts.iter().map(|host| format!("http://{host}:{PORT}/")).collect();
     let odd = [
@@ -64,7 +66,9 @@ fn spellings(ip: Ipv4Addr) -> Vec<String> {
     let (high, low) = ((number >> 16) as u16, number as u16);
     let six = |address: Ipv6Addr| format!("[{address}]");
     let fullwidth = |text: String| -> String {
-        text.chars().map(|sign| sign.to_digit(10).and_then(|digit| char::from_u32(0xff10 + digit)).unwrap_or(sign)).collect()
+        text.chars()
+            .map(|sign| sign.to_digit(10).and_then(|digit| char::from_u32(0xff10 + digit)).unwrap_or(sign))
+            .collect()
     };
     vec![
         ip.to_string(),

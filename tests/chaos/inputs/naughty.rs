@@ -56,7 +56,10 @@ fn numbers() -> Vec<String> {
     let edges = edges.into_iter().map(|bits| 2_f64.powi(bits)).flat_map(|edge| [edge - 1.0, edge, -edge, -edge - 1.0]);
     let mut all: Vec<String> = edges.map(|edge| format!("{edge:.0}")).collect();
     all.extend(["9".repeat(96), format!("0.{}1", "0".repeat(90)), "1".repeat(40), format!("1e{}", "9".repeat(9))]);
-    all.extend(["\u{661}\u{662}\u{663}", "\u{ff11}\u{ff12}", "\u{2162}", "\u{bd}", "1\u{a0}000", "-0", "+1", "1.", ".1"].map(str::to_owned));
+    all.extend(
+        ["\u{661}\u{662}\u{663}", "\u{ff11}\u{ff12}", "\u{2162}", "\u{bd}", "1\u{a0}000", "-0", "+1", "1.", ".1"]
+            .map(str::to_owned),
+    );
     all
 }
 

@@ -102,7 +102,8 @@ impl Trap {
                 let target = target.map(|(_, value)| value.into_owned()).unwrap_or_default();
                 // A line break in a header would end it.
                 let target = target.replace(['\r', '\n'], "");
-                format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes()
+                format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                    .into_bytes()
             }
             None => {
                 self.served.fetch_add(1, Relaxed);
