@@ -10,7 +10,7 @@ use std::{
 use sea_orm::{
     AccessMode, ConnectOptions, DatabaseConnection, DatabaseTransaction, DbErr, IsolationLevel, RuntimeErr,
     SqliteTransactionMode, TransactionOptions, TransactionTrait,
-    sqlx::{Connection as _, SqliteConnection},
+    sqlx::{Connection as _, PgConnection, SqliteConnection},
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -161,6 +161,9 @@ async fn open(config: &Config) -> Result<DatabaseConnection, Error> {
         Config::Postgres { url, max_connections } => {
             let mut options = ConnectOptions::new(url.clone());
             options.max_connections(*max_connections);
+            options.map_sqlx_postgres_pool_opts(|pool| {
+                pool.after_connect(|connection, _| Box::pin(give_up_what_idles(connection)))
+            });
             options
         }
     };
@@ -183,6 +186,12 @@ async fn open(config: &Config) -> Result<DatabaseConnection, Error> {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Lets PostgreSQL end a transaction whose process has stopped in the midst of it, frozen or cut off: until then it keeps
+/// its locks, and everybody waits who needs the same rows, the sweeper among them. No transaction of ours ever pauses.
+async fn give_up_what_idles(connection: &mut PgConnection) -> Result<(), sea_orm::sqlx::Error> {
+    sea_orm::sqlx::query("SET idle_in_transaction_session_timeout = '10s'").execute(connection).await.map(|_| ())
 }
 
 fn is_locked(error: &DbErr) -> bool {

@@ -33,6 +33,11 @@ impl Error {
         matches!(self, Self::Unavailable { .. })
     }
 
+    /// Whether there was no answer at all, rather than a refusal or a broken connection.
+    pub(super) const fn is_silence(&self) -> bool {
+        matches!(self, Self::Unavailable { source: None, .. })
+    }
+
     /// The broker did not do `reason` in time, or there is no connection to do it on.
     pub(super) fn unavailable(reason: &'static str) -> Self {
         Self::Unavailable { reason, source: None }

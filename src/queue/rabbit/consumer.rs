@@ -24,6 +24,9 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// How often a worker asks the database should the task behind its consumer ever end by itself.
 const FALLBACK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The queue itself is broken if it takes no consumer on this many connections in a row, though the broker answers.
+const UNANSWERED_LIMIT: u32 = 3;
+
 /// The messages of one consumer; dropping it stops consuming.
 pub(in crate::queue) struct Deliveries {
     /// Without a bound of its own: the broker gives out `prefetch` messages a connection and no more.
@@ -98,34 +101,37 @@ async fn keep_consuming(
     outbox: mpsc::UnboundedSender<Delivery>,
     mut stopped: watch::Receiver<()>,
 ) {
+    let mut unanswered = 0;
     loop {
         let line = tokio::select! {
             line = supervisor.connect(|_| {}) => line,
             _ = stopped.changed() => return,
         };
         let error = tokio::select! {
-            outcome = consume(&line, prefetch, &outbox) => match outcome { Err(error) => error },
+            outcome = consume(&line, prefetch, &outbox, &mut unanswered) => match outcome { Err(error) => error },
             _ = stopped.changed() => return line.close().await,
         };
         supervisor.lost(&error);
     }
 }
 
-/// Hands on what comes until the line breaks.
+/// Hands on what comes until the line breaks. A queue that has left too many consumers without an answer is replaced.
 async fn consume(
     line: &Line,
     prefetch: u16,
     outbox: &mpsc::UnboundedSender<Delivery>,
+    unanswered: &mut u32,
 ) -> Result<std::convert::Infallible, Error> {
-    step("setting the prefetch", line.channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
-    let consuming = line.channel.basic_consume(
-        line.queue().into(),
-        // The broker chooses a tag.
-        "".into(),
-        BasicConsumeOptions::default(),
-        FieldTable::default(),
-    );
-    let mut messages = step("starting to consume", consuming).await?;
+    if *unanswered >= UNANSWERED_LIMIT {
+        *unanswered = 0;
+        line.replace_queue().await?;
+    }
+    let mut messages = begin(line, prefetch).await.inspect_err(|error| {
+        if error.is_silence() {
+            *unanswered += 1;
+        }
+    })?;
+    *unanswered = 0;
     let mut broken = pin!(line.broken());
     loop {
         let message = tokio::select! {
@@ -139,6 +145,18 @@ async fn consume(
             None => return Err(Error::unavailable("the broker ended the consumer")),
         }
     }
+}
+
+async fn begin(line: &Line, prefetch: u16) -> Result<lapin::Consumer, Error> {
+    step("setting the prefetch", line.channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+    let consuming = line.channel.basic_consume(
+        line.queue().into(),
+        // The broker chooses a tag.
+        "".into(),
+        BasicConsumeOptions::default(),
+        FieldTable::default(),
+    );
+    step("starting to consume", consuming).await
 }
 
 async fn hand_on(message: lapin::message::Delivery, outbox: &mpsc::UnboundedSender<Delivery>) -> Result<(), Error> {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{Stream, StreamExt};
 use lapin::{
     Channel, Connection, Event,
-    options::QueueDeclareOptions,
+    options::{QueueDeclareOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable},
 };
 use tokio::sync::{Mutex, watch};
@@ -22,6 +22,9 @@ const WATCHDOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Saying goodbye may take this long before the socket is shut.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Before the broker deletes a queue by force it waits for the queue itself.
+const DELETE_LIMIT: Duration = Duration::from_secs(30);
 
 /// How often the broker may give a message out again. Attempts are counted in the database, so this is as good as no
 /// limit; leaving it out means 20 since RabbitMQ 4.0, and `-1` is refused by those before.
@@ -96,6 +99,31 @@ impl Line {
             self.condemn(error);
         }
         backlog
+    }
+
+    /// Deletes the queue unless somebody consumes from it by now; the next line declares it anew. The messages that go with
+    /// it were only hints: the sweeper finds their jobs in the database and lets them be sent again.
+    ///
+    /// A broker that was killed within seconds of making a quorum queue can come back with the queue's name and nobody
+    /// behind it. It goes on answering declarations, by an empty queue, and no other request ever again.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if it was deleted or could not be: nothing more can be done on this line.
+    pub(super) async fn replace_queue(&self) -> Result<(), Error> {
+        if self.backlog().await.is_ok_and(|backlog| backlog.consumers > 0) {
+            return Ok(());
+        }
+        tracing::warn!(
+            queue = self.target.queue,
+            "the broker answers, but its queue takes no consumers; it is made anew"
+        );
+        let channel = step("opening a channel", self.connection.create_channel()).await?;
+        let deleting = channel.queue_delete(self.target.queue.as_str().into(), QueueDeleteOptions::default());
+        match tokio::time::timeout(DELETE_LIMIT, deleting).await {
+            Ok(Ok(_)) => Err(Error::unavailable("the queue took no consumers and was deleted")),
+            Ok(Err(source)) => Err(Error::broker("deleting a queue that takes no consumers", source)),
+            Err(_) => Err(Error::unavailable("deleting a queue that takes no consumers")),
+        }
     }
 
     /// Parts from the broker in peace, within 2 s; what is not settled goes back to the queue.

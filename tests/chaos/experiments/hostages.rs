@@ -41,7 +41,7 @@ impl Hostages {
         let on_their_way: Vec<_> = held.iter().map(|path| serve(path, 96)).collect();
         api.create(&format!("held {round}"), &on_their_way).await?;
         let large: Vec<_> = (0..count).map(|number| format!("/large/{round}/{number}.jpg")).collect();
-        let to_decode: Vec<_> = large.iter().map(|path| serve(path, 2_400)).collect();
+        let to_decode: Vec<_> = large.iter().map(|path| serve(path, 1_200)).collect();
         api.create(&format!("large {round}"), &to_decode).await?;
         let mut hostages = Self { workers, jobs: BTreeSet::new(), decoding: 0, held };
         hostages.wait_for_work(stage, count).await?;
@@ -67,23 +67,48 @@ impl Hostages {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        self.jobs = running(stage).await?;
         Ok(())
     }
 
-    /// Notes which jobs are in their hands; called once they can end none of them any more.
+    /// Forgets the jobs that they have ended by now; called once they can end none any more.
     ///
     /// # Errors
-    /// If the database does not answer.
+    /// If the database does not answer, or nothing is left.
     pub async fn count(&mut self, stage: &Stage) -> anyhow::Result<()> {
-        for row in stage.rows("SELECT id FROM jobs WHERE state = 'running' AND attempt = 1").await? {
-            self.jobs.insert(row.try_get_by_index(0)?);
-        }
+        let running = running(stage).await?;
+        self.jobs.retain(|job| running.contains(job));
         anyhow::ensure!(!self.jobs.is_empty(), "the workers had nothing in their hands");
         Ok(())
+    }
+
+    /// Stops all of them in their tracks, none in the midst of a transaction: on SQLite that would keep everybody else
+    /// from writing until it goes on.
+    ///
+    /// # Errors
+    /// If they never leave the database alone.
+    pub async fn freeze(&self, stage: &Stage) -> anyhow::Result<()> {
+        const TRIES: u32 = 200;
+        for _ in 0..TRIES {
+            self.workers.iter().for_each(Process::freeze);
+            let write = stage.execute("UPDATE jobs SET id = id WHERE id = 0");
+            if tokio::time::timeout(Duration::from_millis(500), write).await.is_ok_and(|write| write.is_ok()) {
+                return Ok(());
+            }
+            self.workers.iter().for_each(Process::thaw);
+            tokio::time::sleep(Duration::from_millis(7)).await;
+        }
+        anyhow::bail!("the workers were in the midst of a transaction {TRIES} times")
     }
 
     /// Lets the origin answer from now on.
     pub fn release(&self, origin: &Origin) {
         self.held.iter().for_each(|path| origin.release(path));
     }
+}
+
+/// The jobs that some worker has at its first attempt.
+async fn running(stage: &Stage) -> anyhow::Result<BTreeSet<i64>> {
+    let rows = stage.rows("SELECT id FROM jobs WHERE state = 'running' AND attempt = 1").await?;
+    rows.iter().map(|row| Ok(row.try_get_by_index(0)?)).collect()
 }

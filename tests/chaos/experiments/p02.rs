@@ -26,7 +26,8 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let (mut longest, mut jobs, mut decoding) = (Duration::ZERO, 0, 0);
     for round in 0..rounds {
         let mut hostages = Hostages::take(stage, &server.api(), &origin, round, at_a_time).await?;
-        let mut rescuer = stage.worker("rescuer", 8).await?;
+        // With room for all of them: what waits for a free worker is no matter of this promise.
+        let mut rescuer = stage.worker("rescuer", at_a_time * 2).await?;
         let killed = Instant::now();
         for worker in &mut hostages.workers {
             // Half of them alone: what they have started must notice and end by itself.

@@ -25,12 +25,12 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     for round in 0..rounds {
         let mut hostages = Hostages::take(stage, &server.api(), &origin, round, at_a_time).await?;
         let frozen = Instant::now();
-        hostages.workers.iter().for_each(Process::freeze);
+        hostages.freeze(stage).await?;
         // What was on its way to the database has arrived by then.
         tokio::time::sleep(Duration::from_millis(500)).await;
         hostages.count(stage).await?;
         hostages.release(&origin);
-        let mut rescuer = stage.worker("rescuer", 8).await?;
+        let mut rescuer = stage.worker("rescuer", at_a_time).await?;
         stage.settled(Duration::from_secs(180)).await?;
         tokio::time::sleep(frozen_for.saturating_sub(frozen.elapsed())).await;
         let before = stored(stage).await?;

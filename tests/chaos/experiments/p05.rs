@@ -1,8 +1,10 @@
 //! P5: RabbitMQ may lose everything. Jobs are in its queue when its data are deleted; the database knows them still, so
-//! all of them end soon after it is back.
+//! all of them end soon after it is back. The full form also kills it right after it has made a queue, of which it may
+//! then know no more than the name.
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use serde_json::json;
 
 use super::traffic;
@@ -10,7 +12,7 @@ use crate::{
     engines::wait_until,
     origin::Origin,
     soundness::{self, Counts},
-    stage::Stage,
+    stage::{Form, Stage},
 };
 
 /// What is promised, from the moment in which the broker is back.
@@ -48,5 +50,33 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         worker.kill().await;
     }
     server.process.kill().await;
+    if stage.form == Form::Full {
+        let replaced = killed_right_after_a_queue_was_made(stage, &origin).await?;
+        counts.insert("queues_replaced".into(), json!(replaced));
+    }
     Ok(counts)
+}
+
+/// Answers how often the program had to make a queue anew.
+async fn killed_right_after_a_queue_was_made(stage: &Stage, origin: &Origin) -> anyhow::Result<usize> {
+    const TIMES: usize = 3;
+    let rabbitmq = &stage.engines().rabbitmq;
+    let mut replaced = 0;
+    for time in 0..TIMES {
+        let queue = format!("{}.{time}", stage.queue());
+        stage.configure("PM_RABBITMQ_QUEUE", queue.as_str());
+        let mut server = stage.serve(&["--workers", "1"]).await?;
+        wait_until("the queue has its consumer", LIMIT, async || {
+            rabbitmq.queue(&queue).await.is_ok_and(|queue| queue.consumers == 1)
+        })
+        .await?;
+        rabbitmq.kill().await;
+        traffic::queue_pictures(&server.api(), origin, &format!("new {time}"), 5).await?;
+        rabbitmq.start().await?;
+        stage.settled(LIMIT).await.with_context(|| format!("a queue made just before a kill, time {time}"))?;
+        soundness::check(stage).await?;
+        replaced += usize::from(server.process.output().contains("it is made anew"));
+        server.process.kill().await;
+    }
+    Ok(replaced)
 }
