@@ -28,6 +28,7 @@ const BACKLOG: usize = 3_200;
 struct Subject {
     app: App,
     waiting: usize,
+    outcome: Outcome,
 }
 
 impl Subject {
@@ -35,7 +36,8 @@ impl Subject {
         let app = App::build(config::load(&Flags::default(), directory.path(), environment).unwrap()).await.unwrap();
         app.database.read().execute_unprepared("CREATE TABLE bare (id INTEGER PRIMARY KEY, n BIGINT)").await.unwrap();
         app.database.read().execute_unprepared("INSERT INTO bare VALUES (1, 0)").await.unwrap();
-        let mut subject = Self { app, waiting: 0 };
+        let outcome = outcome(&app).await;
+        let mut subject = Self { app, waiting: 0, outcome };
         subject.fill(BACKLOG).await;
         subject
     }
@@ -60,7 +62,7 @@ impl Subject {
         let began = Instant::now();
         for _ in 0..jobs {
             let claimed = self.app.catalog.claim(Due::First).await.unwrap().unwrap();
-            self.app.catalog.settle(&claimed, Settlement::Ready(outcome())).await.unwrap();
+            self.app.catalog.settle(&claimed, Settlement::Ready(self.outcome.clone())).await.unwrap();
         }
         self.waiting -= usize::try_from(jobs).unwrap();
         began.elapsed()
@@ -77,15 +79,16 @@ impl Subject {
     }
 }
 
-fn outcome() -> Outcome {
-    let made = |preset: &str, format: &str| Rendition {
-        preset: preset.into(),
-        format: format.into(),
-        width: 2048,
-        height: 1365,
-        bytes: 300_000,
-        key: format!("00/00/{preset}.{format}"),
-    };
+/// Renditions whose blobs are there: settling looks.
+async fn outcome(app: &App) -> Outcome {
+    let mut renditions = Vec::new();
+    for (preset, format, extension) in
+        [("large", "jpeg", "jpg"), ("medium", "webp", "webp"), ("small", "webp", "webp"), ("thumb", "jpeg", "jpg")]
+    {
+        let key = app.blobs.put(preset.into(), extension).await.unwrap().to_string();
+        let (preset, format) = (preset.into(), format.into());
+        renditions.push(Rendition { preset, format, width: 2048, height: 1365, bytes: 300_000, key });
+    }
     let facts = Facts {
         width: 4000,
         height: 3000,
@@ -95,7 +98,6 @@ fn outcome() -> Outcome {
         dominant_color: "#808080".into(),
         perceptual_hash: None,
     };
-    let renditions = vec![made("large", "jpeg"), made("medium", "webp"), made("small", "webp"), made("thumb", "jpeg")];
     let content = Content { sha256: "00".repeat(32), recipe: "00".repeat(16) };
     Outcome { facts, warnings: Vec::new(), renditions, presets: None, content }
 }

@@ -14,6 +14,7 @@ mod m0005_cache_invalidation;
 mod m0006_product_name_search;
 mod m0007_image_content;
 mod m0008_job_attempts;
+mod m0009_source_keys;
 
 pub use sea_orm_migration::{MigratorTrait, sea_orm};
 
@@ -33,6 +34,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0006_product_name_search::Step),
             Box::new(m0007_image_content::Step),
             Box::new(m0008_job_attempts::Step),
+            Box::new(m0009_source_keys::Step),
         ]
     }
 }

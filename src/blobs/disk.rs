@@ -14,7 +14,7 @@ use std::{
 
 use object_store::local::LocalFileSystem;
 
-use super::{Error, key::BlobKey};
+use super::{Error, Unfinished, key::BlobKey};
 
 /// The folders of the store, and which of them are known to be on stable storage.
 #[derive(Debug)]
@@ -76,12 +76,29 @@ impl Folders {
         let root = self.root.clone();
         blocking(move || {
             let mut removed = 0;
-            for outer in folders_in(&root)? {
-                for inner in folders_in(&outer)? {
-                    removed += remove_unfinished_in(&inner, age)?;
-                }
-            }
+            each_unfinished(&root, age, |file| {
+                fs::remove_file(file)?;
+                removed += 1;
+                Ok(())
+            })?;
             Ok(removed)
+        })
+        .await
+    }
+
+    /// Counts files of writes that never ended, if nothing was written to them for `age`, and names up to `most`.
+    pub(super) async fn unfinished(&self, age: Duration, most: usize) -> Result<Unfinished, Error> {
+        let root = self.root.clone();
+        blocking(move || {
+            let mut found = Unfinished::default();
+            each_unfinished(&root, age, |file| {
+                found.count += 1;
+                if found.examples.len() < most {
+                    found.examples.push(file.strip_prefix(&root).unwrap_or(file).display().to_string());
+                }
+                Ok(())
+            })?;
+            Ok(found)
         })
         .await
     }
@@ -118,30 +135,27 @@ fn folders_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-fn remove_unfinished_in(folder: &Path, age: Duration) -> io::Result<u64> {
-    let mut removed = 0;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        // The part before the `#` must be a blob's name: nothing else in here was written by this store.
-        let name = entry.file_name();
-        let blob = name.to_str().and_then(|name| name.split_once('#')).and_then(|(blob, _)| BlobKey::of_file(blob));
-        if blob.is_none() {
-            continue;
-        }
-        let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-        match entry.metadata().and_then(|file| file.modified()) {
-            Ok(modified) if modified.elapsed().unwrap_or_default() >= age => match fs::remove_file(entry.path()) {
-                Ok(()) => removed += 1,
-                Err(error) if gone(&error) => {}
-                Err(error) => return Err(error),
-            },
-            Ok(_) => {}
-            // Its writer has just finished it.
-            Err(error) if gone(&error) => {}
-            Err(error) => return Err(error),
+/// Visits files of writes that never ended. One that is gone by then was finished by its writer.
+fn each_unfinished(root: &Path, age: Duration, mut visit: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    for outer in folders_in(root)? {
+        for inner in folders_in(&outer)? {
+            for entry in fs::read_dir(inner)? {
+                let entry = entry?;
+                match is_unfinished(&entry, age).and_then(|is| if is { visit(&entry.path()) } else { Ok(()) }) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
         }
     }
-    Ok(removed)
+    Ok(())
+}
+
+fn is_unfinished(entry: &fs::DirEntry, age: Duration) -> io::Result<bool> {
+    // The part before the `#` must be a blob's name: nothing else in here was written by this store.
+    let name = entry.file_name();
+    let blob = name.to_str().and_then(|name| name.split_once('#')).and_then(|(blob, _)| BlobKey::of_file(blob));
+    Ok(blob.is_some() && entry.metadata()?.modified()?.elapsed().unwrap_or_default() >= age)
 }
 
 fn sync(directory: &Path) -> io::Result<()> {

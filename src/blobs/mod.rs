@@ -6,6 +6,7 @@
 mod disk;
 mod engine;
 mod error;
+mod examine;
 mod key;
 
 use std::{
@@ -23,6 +24,7 @@ use object_store::{
 
 pub use engine::{Engine, S3Options};
 pub use error::Error;
+pub use examine::{State, Unfinished};
 pub use key::BlobKey;
 
 /// A blob that is stored longer than this is written again when it is put again, which renews its `modified` time.

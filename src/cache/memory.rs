@@ -105,6 +105,11 @@ impl MemoryCache {
         ids.iter().for_each(|id| self.shared.slots.invalidate(id));
     }
 
+    pub(super) fn listed(&self) -> Result<Vec<ProductId>, Error> {
+        let _follower = self.shared.caught_up()?;
+        Ok(self.shared.slots.iter().map(|(id, _)| *id).collect())
+    }
+
     pub(super) fn check(&self) -> Result<(), Error> {
         self.shared.caught_up().map(drop)
     }

@@ -194,6 +194,19 @@ impl Cache {
         told
     }
 
+    /// Some of the products that are kept, from `cursor` on, and where the rest begins: 0 begins, and 0 is the end. One may
+    /// come twice, and one that is stored meanwhile may be left out.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the engine does not answer.
+    pub async fn listed(&self, cursor: u64) -> Result<(u64, Vec<ProductId>), Error> {
+        match self {
+            Self::Redis(cache) => cache.listed(cursor).await,
+            Self::Memory(cache) => cache.listed().map(|ids| (0, ids)),
+            Self::Off => Ok((0, Vec::new())),
+        }
+    }
+
     /// Whether the engine answers now; takes at most 50 ms.
     ///
     /// # Errors

@@ -122,6 +122,11 @@ impl RedisCache {
             .unwrap_or_else(|stopped| Err(Error::Unavailable(stopped.into())))
     }
 
+    pub(super) async fn listed(&self, cursor: u64) -> Result<(u64, Vec<ProductId>), Error> {
+        let live = self.link.trusted()?;
+        self.link.run(&live, live.scan(cursor)).await
+    }
+
     pub(super) async fn check(&self) -> Result<(), Error> {
         let live = self.link.trusted()?;
         let mut connection = live.connection();

@@ -15,8 +15,8 @@ impl Catalog {
     /// Stores a product; every picture of it is queued in the same transaction.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the user is unknown and unknown users are not made, [`Error::Unavailable`] and
-    /// [`Error::Full`] by the database: then nothing was stored.
+    /// [`Error::Invalid`] if the user is unknown and unknown users are not made, [`Error::BlobGone`] if a picture that was
+    /// handed over is no longer stored, [`Error::Unavailable`] and [`Error::Full`] by the database: then nothing was stored.
     pub async fn create(&self, new: NewProduct, request_id: Option<&str>) -> Result<Product, Error> {
         let (catalog, request_id) = (self.clone(), request_id.map(str::to_owned));
         self.to_the_end(async move { catalog.create_now(new, request_id.as_deref()).await }).await
@@ -26,6 +26,7 @@ impl Catalog {
         let now = Timestamp::now();
         let status = ProductStatus::of(new.product_images.iter().map(|_| ImageStatus::Pending));
         let write = self.database().begin().await?;
+        self.refer_to(&write, &stored(&new.product_images)).await?;
         if self.0.config.auto_users {
             users::ensure(&*write, &new.user_id, now).await?;
         } else if !users::exists(&*write, &new.user_id).await? {
@@ -82,4 +83,13 @@ impl Catalog {
         let key: BlobKey = self.0.engines.blobs.put(bytes, probe.format.extension()).await?;
         Ok(ImageSource::Stored(key.to_string()))
     }
+}
+
+/// The keys of pictures that were handed over as files.
+fn stored(images: &[ImageSource]) -> Vec<&str> {
+    let key = |image| match image {
+        &ImageSource::Stored(ref key) => Some(key.as_str()),
+        ImageSource::Url(_) => None,
+    };
+    images.iter().filter_map(key).collect()
 }

@@ -25,6 +25,15 @@ pub enum Error {
     /// The worker's lease is another's by now; its result must be dropped.
     #[error("the job was given to another worker")]
     LeaseLost,
+    /// A blob that is to be referred to was removed meanwhile; it has to be stored again.
+    #[error("the file {key} is no longer in the store; it has to be stored again")]
+    BlobGone {
+        /// Its key.
+        key: String,
+    },
+    /// Blobs are being copied, and none may be removed meanwhile.
+    #[error("a backup or a restore is running, and nothing may be removed meanwhile")]
+    Copying,
     /// A component does not answer; the same request may go through later.
     #[error("the {component} does not answer")]
     Unavailable {
@@ -52,7 +61,8 @@ impl Error {
         match self {
             Self::Invalid(_) => ErrorCode::Validation,
             Self::NotFound { .. } => ErrorCode::NotFound,
-            Self::Conflict(_) | Self::LeaseLost => ErrorCode::Conflict,
+            Self::Conflict(_) | Self::LeaseLost | Self::Copying => ErrorCode::Conflict,
+            Self::BlobGone { .. } => ErrorCode::StorageUnavailable,
             Self::Unavailable { .. } => ErrorCode::Unavailable,
             Self::Full { .. } => ErrorCode::StorageFull,
             Self::Internal(_) => ErrorCode::Internal,
@@ -72,6 +82,10 @@ impl Error {
     pub(super) fn busy(component: &'static str) -> Self {
         let busy = std::io::Error::from(std::io::ErrorKind::ResourceBusy);
         Self::Unavailable { component, source: Arc::new(busy) }
+    }
+
+    pub(super) fn away(component: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Unavailable { component, source: Arc::new(error) }
     }
 
     pub(super) fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Self {

@@ -1,17 +1,22 @@
 //! The use-cases: everything that HTTP, the command line and the worker do to products goes through here. The only owner
 //! of transactions, and the only one who tells the cache that something changed.
 
+pub mod backup;
 mod body;
+mod collect;
 mod create;
 mod dead_letters;
 mod delete;
 mod error;
+mod inspect;
 mod links;
 mod process;
 mod queue_body;
 mod queue_status;
 mod read;
+mod references;
 mod reprocess;
+mod step;
 mod upkeep;
 mod users;
 mod write;
@@ -20,13 +25,16 @@ use std::sync::Arc;
 
 pub use body::{PageBody, ProductBody, UserBody};
 pub use dead_letters::Requeued;
+pub use collect::{Collected, Mode};
 pub use error::{BoxError, Error};
+pub use inspect::{Depth, Finding, GRACE, Invariant};
 pub use links::Links;
 pub use process::{Claimed, Due, Outcome, Settlement, Turn};
 pub use queue_body::{DeadLetterBody, QueueBody};
 pub use queue_status::QueueStatus;
 pub use read::{Body, Freshness};
 pub use reprocess::{Batch, Progress, Selection, Which};
+pub use step::{Step, Watch};
 
 use crate::{blobs::Blobs, cache::Cache, db::Database, domain::AddressPolicy, imaging::Preset, queue::Queue};
 

@@ -110,6 +110,14 @@ impl Settlement {
         Ok(held.then_some(self))
     }
 
+    /// The blobs that are referred to from now on.
+    fn blobs(&self) -> Vec<&str> {
+        match self {
+            Self::Ready(outcome) => outcome.renditions.iter().map(|made| made.key.as_str()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     async fn change_image(&self, write: &Write, job: &Job, now: Timestamp) -> Result<(), db::Error> {
         let id = job.image_id;
         match self {
@@ -261,7 +269,8 @@ impl Catalog {
     /// Ends a claim: the job, its picture and the product's new version at once.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`] if the job is another's by now: then nothing was stored.
+    /// [`Error::LeaseLost`] if the job is another's by now, [`Error::BlobGone`] if a rendition was removed before anything
+    /// referred to it: then nothing was stored.
     pub async fn settle(&self, claimed: &Claimed, settlement: Settlement) -> Result<(), Error> {
         let (catalog, claimed) = (self.clone(), claimed.clone());
         self.to_the_end(async move {
@@ -275,6 +284,7 @@ impl Catalog {
             if let Some(attempt) = attempt {
                 attempts::record(&*write, claimed.job.id, &attempt).await?;
             }
+            catalog.refer_to(&write, &settlement.blobs()).await?;
             products::lock(&*write, &[claimed.product_id]).await?;
             settlement.change_image(&write, &claimed.job, now).await?;
             catalog.commit_change(write, &[claimed.product_id], now).await?;

@@ -41,7 +41,8 @@ impl Body {
     const HASH_BYTES: usize = 8;
     const ETAG_BYTES: usize = 2 * Self::HASH_BYTES + 2;
 
-    fn of(product: &Product, catalog: &Catalog) -> Result<Bytes, Error> {
+    /// What is cached of a product: its tag and then its JSON.
+    pub(super) fn of(product: &Product, catalog: &Catalog) -> Result<Bytes, Error> {
         let json = serde_json::to_vec(&ProductBody::new(product, catalog.links())).map_err(Error::internal)?;
         let hash = hex::encode(&Sha256::digest(&json)[..Self::HASH_BYTES]);
         let mut stored = BytesMut::with_capacity(Self::ETAG_BYTES + json.len());

@@ -39,7 +39,12 @@ impl Catalog {
         if !told.is_empty() {
             self.forget(&told).await?;
         }
-        let age = if shared { TELLING } else { LOG_KEPT };
+        self.tell_left_over(if shared { TELLING } else { LOG_KEPT }).await
+    }
+
+    /// Tells a shared cache of changes that are older than `age`, and forgets their rows.
+    pub(super) async fn tell_left_over(&self, age: Duration) -> Result<(), Error> {
+        let shared = matches!(self.cache(), Cache::Redis(_));
         loop {
             let now = Timestamp::now();
             let rows = invalidations::left_over(&self.database().read(), now.minus(age), AT_ONCE).await?;

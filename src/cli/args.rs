@@ -109,11 +109,35 @@ pub(super) enum Command {
     Queue(Queue),
     /// Show the effective settings, each with where it comes from
     Config,
-    /// Say whether every part of the set-up is there and answers
+    /// Say whether every part of the set-up answers and its data are whole
     Doctor {
+        /// Do not read the bytes of pictures
+        #[arg(long)]
+        quick: bool,
         /// As JSON, whatever --output says
         #[arg(long)]
         json: bool,
+    },
+    /// Remove pictures' files that nothing refers to any more
+    Gc {
+        /// Say what would be removed, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Copy the whole catalogue into a directory, while everything is running
+    Backup {
+        /// The directory; a second backup into it copies only what is new
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+    /// Put a backup into an empty installation, whatever engines it has
+    Restore {
+        /// The directory of the backup
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
 }
 

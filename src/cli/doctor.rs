@@ -1,4 +1,7 @@
-//! `pm doctor`: whether everything that a set-up consists of is there and answers. It changes nothing.
+//! `pm doctor`: whether everything that a set-up consists of is there and answers, and whether the data are whole. It
+//! changes nothing.
+
+use std::iter;
 
 use serde::Serialize;
 
@@ -6,9 +9,11 @@ use super::{
     args::Format,
     failure::{Exit, Failure},
     output::{Console, Row},
+    progress::Steps,
 };
 use crate::{
     app::{self, App},
+    catalog::{self, Depth, Invariant},
     config::Settings,
     db::{self, migrate, renditions},
     health::Component,
@@ -16,17 +21,28 @@ use crate::{
 };
 
 /// Runs the command; `as_json` is the API's way of writing it, whatever `--output` says.
-pub(super) async fn run(mut settings: Settings, as_json: bool, console: &mut Console) -> Result<Exit, Failure> {
+pub(super) async fn run(
+    mut settings: Settings,
+    depth: Depth,
+    as_json: bool,
+    console: &mut Console,
+) -> Result<Exit, Failure> {
     // An old schema is a finding here, not something to be mended in passing.
     settings.auto_migrate = false;
-    let (mut findings, exit) = match Box::pin(App::build(settings)).await {
-        Ok(app) => examine(&app).await,
+    let (findings, exit) = match Box::pin(App::build(settings)).await {
+        Ok(app) => {
+            let (mut findings, exit) = examine(&app).await;
+            findings.extend(of_the_program());
+            let whole = inspect(&app, depth, console, &mut findings).await;
+            // A component that does not answer weighs more than what it keeps.
+            (findings, if exit == Exit::Done { whole } else { exit })
+        }
         Err(error) => {
             let exit = if error.is_transient() { Exit::Unreachable } else { Exit::Failed };
-            (vec![Finding::failed(part_of(&error), chain(&error))], exit)
+            let failed = Finding::failed(part_of(&error), chain(&error));
+            (iter::once(failed).chain(of_the_program()).collect(), exit)
         }
     };
-    findings.push(Finding::ok("imaging", imaging_detail()));
     show(&findings, as_json, console)?;
     Ok(exit)
 }
@@ -58,6 +74,83 @@ async fn examine(app: &App) -> (Vec<Finding>, Exit) {
     (findings, exit)
 }
 
+/// Looks at every invariant of the data.
+async fn inspect(app: &App, depth: Depth, console: &Console, findings: &mut Vec<Finding>) -> Exit {
+    let mut exit = Exit::Done;
+    let mut steps = Steps::new(console.is_quiet());
+    for invariant in Invariant::ALL {
+        if let Some(reason) = not_here(app, invariant) {
+            findings.push(Finding::ok(invariant.name(), reason.into()));
+            continue;
+        }
+        findings.push(match app.catalog.inspect(invariant, depth, &mut |step| steps.show(step)).await {
+            Ok(found) if found.broken == 0 => Finding::ok(invariant.name(), whole(&found)),
+            Ok(found) => {
+                exit = if exit == Exit::Done { Exit::Failed } else { exit };
+                Finding::broken(&found)
+            }
+            Err(error) => {
+                exit = if error.is_transient() { Exit::Unreachable } else { Exit::Failed };
+                Finding::failed(invariant.name(), chain(&error))
+            }
+        });
+    }
+    exit
+}
+
+/// Why there is nothing to look at.
+fn not_here(app: &App, invariant: Invariant) -> Option<&'static str> {
+    match invariant {
+        Invariant::Outbox if !app.catalog.has(invariant) => Some("no broker: workers ask the database"),
+        Invariant::Invalidations if !app.catalog.has(invariant) => Some("no shared cache has to be told"),
+        Invariant::Entries if !app.catalog.has(invariant) => Some("no cache"),
+        Invariant::Entries if app.settings.redis_url.is_none() => Some("each process has a cache of its own"),
+        _ => None,
+    }
+}
+
+/// What was looked at, where all of it is as it should be.
+fn whole(found: &catalog::Finding) -> String {
+    let count = found.looked_at;
+    match found.invariant {
+        Invariant::Images => format!("{count} have one state, or one live job"),
+        Invariant::Blobs => format!("{count} are there and what their keys say"),
+        Invariant::Sources => format!("{count} uploaded files are there and what their keys say"),
+        Invariant::Orphans => format!("{count} blobs are referred to, or young"),
+        Invariant::Unfinished => "no file was left unfinished".into(),
+        Invariant::Outbox => "no due job waits to be handed over".into(),
+        Invariant::Invalidations => "no change waits to be told to the cache".into(),
+        Invariant::Leases => "no lease is held by the dead".into(),
+        Invariant::Entries => format!("{count} are what their rows give"),
+    }
+}
+
+/// What is wrong, and what helps.
+const fn remedy(invariant: Invariant) -> (&'static str, &'static str) {
+    match invariant {
+        Invariant::Images => {
+            ("images without one terminal state or one live job", "`pm reprocess --product ID` runs them again")
+        }
+        Invariant::Blobs => {
+            ("blobs are missing or not what their keys say", "`pm reprocess --status ready` makes them anew")
+        }
+        Invariant::Sources => ("uploaded files are missing or damaged", "restore them from a backup"),
+        Invariant::Orphans => ("old blobs that nothing refers to", "`pm gc` removes them"),
+        Invariant::Unfinished => ("files that killed processes left", "`pm gc` removes them"),
+        Invariant::Outbox => {
+            ("due jobs were not handed to the broker", "a running `pm serve` or `pm worker` hands them over")
+        }
+        Invariant::Invalidations => {
+            ("changes the cache was not told of", "a running `pm serve` or `pm worker` tells it")
+        }
+        Invariant::Leases => ("jobs are held by dead workers", "a running `pm serve` or `pm worker` takes them up"),
+        Invariant::Entries => (
+            "cached products differ from their rows",
+            "do all processes have the same PM_PUBLIC_URL and version? A change to the product drops its entry",
+        ),
+    }
+}
+
 async fn schema(app: &App) -> Result<String, db::Error> {
     let steps = migrate::status(&app.database).await?;
     Ok(format!("{} steps, all applied", steps.len()))
@@ -66,6 +159,11 @@ async fn schema(app: &App) -> Result<String, db::Error> {
 async fn renditions(app: &App) -> Result<String, db::Error> {
     let shared = renditions::sharing(&app.database.read()).await?;
     Ok(format!("{} stored, in {} blobs", shared.renditions, shared.blobs))
+}
+
+/// What this program is made of, whatever it is connected to.
+fn of_the_program() -> Vec<Finding> {
+    vec![Finding::ok("imaging", imaging_detail())]
 }
 
 fn imaging_detail() -> String {
@@ -108,15 +206,27 @@ struct Finding {
     check: &'static str,
     status: &'static str,
     detail: String,
+    /// How many rows, blobs or entries break an invariant.
+    count: u64,
+    /// Up to five of these.
+    examples: Vec<String>,
 }
 
 impl Finding {
     const fn ok(check: &'static str, detail: String) -> Self {
-        Self { check, status: OK, detail }
+        Self { check, status: OK, detail, count: 0, examples: Vec::new() }
     }
 
     const fn failed(check: &'static str, detail: String) -> Self {
-        Self { check, status: FAILED, detail }
+        Self { check, status: FAILED, detail, count: 0, examples: Vec::new() }
+    }
+
+    fn broken(found: &catalog::Finding) -> Self {
+        let (wrong, help) = remedy(found.invariant);
+        let count = found.broken;
+        let more = if count > found.examples.len() as u64 { ", …" } else { "" };
+        let detail = format!("{count} {wrong}: {}{more}; {help}", found.examples.join(", "));
+        Self { count, examples: found.examples.clone(), ..Self::failed(found.invariant.name(), detail) }
     }
 
     fn of_component(component: Component) -> Self {
@@ -130,17 +240,19 @@ impl Finding {
 
 impl Row for Finding {
     const COLUMNS: &'static [&'static str] = &["check", "status", "detail"];
-    const FIELDS: &'static [&'static str] = &["check", "status", "detail"];
+    const FIELDS: &'static [&'static str] = &["check", "status", "detail", "count", "examples"];
 
     fn id(&self) -> String {
         format!("{} {}", self.check, self.status)
     }
 
     fn cells(&self) -> Vec<String> {
-        self.fields()
+        vec![self.check.into(), self.status.into(), self.detail.clone()]
     }
 
     fn fields(&self) -> Vec<String> {
-        vec![self.check.into(), self.status.into(), self.detail.clone()]
+        let mut fields = self.cells();
+        fields.extend([self.count.to_string(), self.examples.join(" ")]);
+        fields
     }
 }

@@ -127,7 +127,7 @@ impl From<catalog::Error> for Failure {
             Unavailable { .. } => Exit::Unreachable,
             _ => Exit::Failed,
         };
-        let hint = unreachable_hint(&error);
+        let hint = helpful_hint(&error);
         let failure = Self::because(exit, error);
         match hint {
             Some(hint) => failure.hint(hint),
@@ -136,9 +136,13 @@ impl From<catalog::Error> for Failure {
     }
 }
 
-fn unreachable_hint(error: &catalog::Error) -> Option<&'static str> {
-    matches!(error, catalog::Error::Unavailable { .. })
-        .then_some("`pm config` shows which address is used and where it is set")
+fn helpful_hint(error: &catalog::Error) -> Option<&'static str> {
+    match error {
+        catalog::Error::Unavailable { .. } => Some("`pm config` shows which address is used and where it is set"),
+        catalog::Error::BlobGone { .. } => Some("the same command stores it again"),
+        catalog::Error::Copying => Some("run the same command again when it has ended"),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@
 mod args;
 mod ask;
 mod dead_letters;
+mod backup;
 mod doctor;
 mod failure;
+mod gc;
 mod migrate;
 mod output;
 mod product;
@@ -31,6 +33,7 @@ pub use args::Arguments;
 
 use crate::{
     app::{self, App},
+    catalog::Depth,
     config::{self, LogFormat, Settings, Source},
     telemetry,
 };
@@ -90,8 +93,24 @@ async fn dispatch(command: Command, settings: Settings, console: &mut Console) -
         Command::Serve(_) => Box::pin(serve::serve(settings, stop)).await,
         Command::Worker(_) => Box::pin(serve::work(settings, stop)).await,
         Command::Config => settings::run(&settings, console),
-        Command::Doctor { json } => {
-            Box::pin(signals::unless_stopped(&stop, UNCHANGED, doctor::run(settings, json, console))).await
+        Command::Doctor { quick, json } => {
+            let depth = if quick { Depth::Quick } else { Depth::Full };
+            Box::pin(signals::unless_stopped(&stop, UNCHANGED, doctor::run(settings, depth, json, console))).await
+        }
+        Command::Gc { dry_run } => {
+            let hint = "what was removed was of no use; the same command goes on";
+            let work = async { gc::run(dry_run, &build(settings).await?, console).await };
+            Box::pin(signals::unless_stopped(&stop, hint, work)).await
+        }
+        Command::Backup { directory } => {
+            let hint = "a backup from before holds still; the same command begins anew and copies no blob twice";
+            let work = async { backup::save(&directory, &build(settings).await?, console).await };
+            Box::pin(signals::unless_stopped(&stop, hint, work)).await
+        }
+        Command::Restore { directory, yes } => {
+            let hint = "no row was stored unless all were; the same command begins anew";
+            let work = backup::restore(&directory, yes, settings, console);
+            Box::pin(signals::unless_stopped(&stop, hint, work)).await
         }
         Command::Migrate(command) => {
             let hint = "`pm migrate status` shows how far it came; the same command goes on";

@@ -7,6 +7,8 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::catalog::Step;
+
 /// What takes less time than this shows nothing.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
 /// Without a terminal there is a line this often.
@@ -26,8 +28,31 @@ enum Shape {
     Silent,
 }
 
+/// Work of several steps: a bar for each that takes longer.
+pub(super) struct Steps {
+    quiet: bool,
+    current: Option<Progress>,
+}
+
+impl Steps {
+    /// No step yet.
+    pub(super) fn new(quiet: bool) -> Self {
+        Self { quiet, current: None }
+    }
+
+    /// Shows how far a step is; another one takes the place of the one before.
+    pub(super) fn show(&mut self, step: Step) {
+        if self.current.as_ref().is_some_and(|shown| shown.label != step.name) {
+            // The bar before goes before the next one comes.
+            drop(self.current.take());
+        }
+        let quiet = self.quiet;
+        self.current.get_or_insert_with(|| Progress::new(step.name, step.total, quiet)).set(step.done, 0);
+    }
+}
+
 impl Progress {
-    /// Progress of `total` pictures, called `label`: `queueing`, `processing`.
+    /// Progress of `total` pictures, 0 if nobody knows how many, called `label`: `queueing`, `processing`.
     pub(super) fn new(label: &'static str, total: u64, quiet: bool) -> Self {
         let began = Instant::now();
         let shape = if quiet {
@@ -57,7 +82,8 @@ impl Progress {
             Shape::Lines { last } if last.elapsed() >= LINE_EVERY => {
                 *last = Instant::now();
                 let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
-                let line = format!("{} {done} of {}, {:.1} a second{failures}", self.label, self.total, rate());
+                let of = if self.total > 0 { format!(" of {}", self.total) } else { String::new() };
+                let line = format!("{} {done}{of}, {:.1} a second{failures}", self.label, rate());
                 // Nobody is left to tell if stderr is closed.
                 let _ = writeln!(io::stderr(), "{line}");
             }
@@ -76,6 +102,9 @@ impl Drop for Progress {
 
 fn bar(label: &'static str, total: u64) -> ProgressBar {
     const TEMPLATE: &str = "{prefix} {wide_bar} {human_pos}/{human_len} {per_sec}, {eta} left {msg}";
-    let style = ProgressStyle::with_template(TEMPLATE).expect("the template is well-formed");
-    ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden()).with_style(style).with_prefix(label)
+    const ENDLESS: &str = "{prefix} {human_pos}, {per_sec} {msg}";
+    let template = if total > 0 { TEMPLATE } else { ENDLESS };
+    let style = ProgressStyle::with_template(template).expect("the template is well-formed");
+    let length = (total > 0).then_some(total);
+    ProgressBar::with_draw_target(length, ProgressDrawTarget::hidden()).with_style(style).with_prefix(label)
 }

@@ -51,6 +51,8 @@ pub struct Database {
     pool: Arc<RwLock<DatabaseConnection>>,
     /// SQLite has one writer at a time: waiting here is fair and cannot time out in the middle of a transaction.
     turn: Option<Arc<Mutex<()>>>,
+    /// Beside SQLite's file: what PostgreSQL has advisory locks for.
+    pub(super) lock_file: Option<Arc<PathBuf>>,
 }
 
 /// A transaction that writes; rolled back if it is dropped before [`Write::commit`].
@@ -70,14 +72,17 @@ impl Database {
     /// [`Error::Unavailable`] if it cannot be reached.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         let pool = Arc::new(RwLock::new(open(config).await?));
-        let turn = match config {
-            Config::Sqlite { .. } => Some(Arc::new(Mutex::new(()))),
+        Ok(match config {
+            Config::Sqlite { path } => {
+                let mut lock_file = path.clone().into_os_string();
+                lock_file.push(".lock");
+                Self { pool, turn: Some(Arc::default()), lock_file: Some(Arc::new(lock_file.into())) }
+            }
             Config::Postgres { .. } => {
                 tokio::spawn(watch(config.clone(), Arc::downgrade(&pool)));
-                None
+                Self { pool, turn: None, lock_file: None }
             }
-        };
-        Ok(Self { pool, turn })
+        })
     }
 
     /// For single statements that only read.

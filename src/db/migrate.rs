@@ -36,6 +36,11 @@ pub async fn status(database: &Database) -> Result<Vec<Step>, Error> {
         .collect())
 }
 
+/// The names of every step that this version has, oldest first.
+pub fn known() -> Vec<String> {
+    Migrator::get_migration_files().iter().map(|step| step.name().to_owned()).collect()
+}
+
 /// Whether the database has every step.
 ///
 /// # Errors

@@ -365,7 +365,7 @@ fn cursor_at(row: &Model, sort: Sort) -> Cursor {
 }
 
 /// Two more statements for a whole page, however many products it has.
-async fn with_images(connection: &impl ConnectionTrait, rows: Vec<Model>) -> Result<Vec<Product>, Error> {
+pub(super) async fn with_images(connection: &impl ConnectionTrait, rows: Vec<Model>) -> Result<Vec<Product>, Error> {
     let ids: Vec<_> = rows.iter().map(|row| ProductId(row.id)).collect();
     let mut images = images::of_products(connection, &ids).await?;
     rows.into_iter()

@@ -195,6 +195,7 @@ impl From<catalog::Error> for Problem {
             Error::Invalid(invalid) => invalid.into(),
             Error::NotFound { what } => Self::not_found(format!("there is no {what}")),
             Error::Conflict(detail) => Self::new(StatusCode::CONFLICT, code, detail),
+            gone @ Error::BlobGone { .. } => Self::new(StatusCode::CONFLICT, ErrorCode::Conflict, gone.to_string()),
             other if transient => Self::unavailable(code, other),
             other => Self::internal(other),
         }

@@ -182,6 +182,22 @@ impl Worker {
         match self.insist(claimed, settlement).await {
             Ok(()) => ending,
             Err(Error::LeaseLost) => Ending::Lost,
+            Err(error @ Error::BlobGone { .. }) => self.make_again(claimed, error).await,
+            Err(error) => Ending::Unsettled(error),
+        }
+    }
+
+    /// What was made is gone before anything referred to it: it lay for longer than the grace of `pm gc`, or an older process
+    /// looked after the store.
+    async fn make_again(&self, claimed: &Claimed, error: Error) -> Ending {
+        const SOON: Duration = Duration::from_secs(1);
+        tracing::warn!(job.id = %claimed.job.id, %error, "a picture is made again");
+        let failure =
+            Failure::transient(error.code(), "a rendition was removed before it was settled; it is made again");
+        let again = Settlement::Retry(failure.code, failure.message.clone(), SOON);
+        match self.insist(claimed, again).await {
+            Ok(()) => Ending::Retry(failure, SOON),
+            Err(Error::LeaseLost) => Ending::Lost,
             Err(error) => Ending::Unsettled(error),
         }
     }

@@ -299,6 +299,16 @@ impl Live {
         }
     }
 
+    /// Some of the products that are kept, from `cursor` on, and the next cursor: 0 begins and ends. One may come twice.
+    pub(super) async fn scan(&self, cursor: u64) -> RedisResult<(u64, Vec<ProductId>)> {
+        let mut scan = redis::cmd("SCAN");
+        let pattern = format!("{}*", literal_in_pattern(&self.key_prefix));
+        scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(KEYS_A_COMMAND);
+        let (next, keys): (u64, Vec<String>) = scan.query_async(&mut self.connection()).await?;
+        let id = |key: &String| key.strip_prefix(&self.key_prefix).and_then(|id| id.parse().ok());
+        Ok((next, keys.iter().filter_map(id).collect()))
+    }
+
     async fn delete_keys(&self, keys: &[impl redis::ToRedisArgs]) -> Result<(), Error> {
         answer(redis::cmd("DEL").arg(keys), &mut self.connection()).await
     }

@@ -1,0 +1,97 @@
+//! What refers to blobs: renditions, and pictures whose source was handed over as a file.
+
+use std::collections::HashSet;
+
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait as _, QueryFilter, QueryOrder, QuerySelect, Select,
+    sea_query::{Expr, ExprTrait},
+};
+
+use crate::db::{
+    Error,
+    entity::{image, rendition},
+};
+
+/// What refers to a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Referrer {
+    /// Renditions.
+    Rendition,
+    /// Pictures whose source it is.
+    Source,
+}
+
+/// A blob that is referred to, once however many refer to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// Its key, as the database has it.
+    pub key: String,
+    /// Its bytes, where they are known.
+    pub bytes: Option<i64>,
+}
+
+impl Referrer {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Rendition, Self::Source];
+
+    /// Up to `limit` blobs that are referred to, in the order of their keys after `after`.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn page(
+        self,
+        connection: &impl ConnectionTrait,
+        after: &str,
+        limit: u64,
+    ) -> Result<Vec<Reference>, Error> {
+        let pairs: Vec<(String, Option<i64>)> = match self {
+            Self::Rendition => {
+                let (key, bytes) = (rendition::Column::BlobKey, rendition::Column::Bytes);
+                let found = rendition::Entity::find().select_only().column(key).expr(Expr::col(bytes).max());
+                let found = found.filter(key.gt(after)).group_by(key).order_by_asc(key).limit(limit);
+                found.into_tuple().all(connection).await?
+            }
+            Self::Source => {
+                let key = image::Column::SourceKey;
+                let found = sources().expr(Expr::value(Option::<i64>::None).cast_as("bigint"));
+                let found = found.filter(key.gt(after)).group_by(key).order_by_asc(key).limit(limit);
+                found.into_tuple().all(connection).await?
+            }
+        };
+        Ok(pairs.into_iter().map(|(key, bytes)| Reference { key, bytes }).collect())
+    }
+
+    /// How many references there are, each counted.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn count(self, connection: &impl ConnectionTrait) -> Result<u64, Error> {
+        Ok(match self {
+            Self::Rendition => rendition::Entity::find().count(connection).await?,
+            Self::Source => {
+                image::Entity::find().filter(image::Column::SourceKey.is_not_null()).count(connection).await?
+            }
+        })
+    }
+}
+
+/// Which of `keys`, a few hundred at most, nothing refers to, in their order.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn unreferenced(connection: &impl ConnectionTrait, keys: &[&str]) -> Result<Vec<String>, Error> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wanted = || keys.iter().copied();
+    let made = rendition::Entity::find().select_only().column(rendition::Column::BlobKey).distinct();
+    let made = made.filter(rendition::Column::BlobKey.is_in(wanted()));
+    let given = sources().distinct().filter(image::Column::SourceKey.is_in(wanted()));
+    let mut referred: HashSet<String> = made.into_tuple::<String>().all(connection).await?.into_iter().collect();
+    referred.extend(given.into_tuple::<String>().all(connection).await?);
+    Ok(wanted().filter(|key| !referred.contains(*key)).map(str::to_owned).collect())
+}
+
+fn sources() -> Select<image::Entity> {
+    image::Entity::find().select_only().column(image::Column::SourceKey)
+}

@@ -1,0 +1,232 @@
+//! `pm backup` beside a busy system, `pm restore` into an empty one, on the same engines and on the others.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::{code, doctor, file_of, json as told, keys, make_old, pm, stderr};
+use crate::support::{Origin, Setup, TestApp, app, on_both_setups, pictures};
+
+fn path(directory: &Path) -> String {
+    directory.display().to_string()
+}
+
+async fn backup(app: &TestApp, directory: &Path) -> Value {
+    let output = pm(app, &["backup", &path(directory), "-o", "json"]).await;
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    told(&output)
+}
+
+async fn rows(app: &TestApp) -> Vec<u64> {
+    let mut counts = Vec::new();
+    for table in pm::db::transfer::tables() {
+        counts.push(table.count(&app.app.database.read()).await.unwrap());
+    }
+    counts
+}
+
+async fn ready_product(app: &TestApp) -> Value {
+    let origin = Origin::start().await;
+    origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(700, 500));
+    let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
+    app.drain().await;
+    app.product(&id).await
+}
+
+/// What was acknowledged before the backup began is restored, whatever goes on meanwhile.
+async fn comes_back(from: Setup, into: Setup) {
+    let origin = Origin::start().await;
+    for number in 0..12_u16 {
+        origin.serve(&format!("/{number}.jpg"), "image/jpeg", pictures::jpeg(500 + number, 400));
+    }
+    let urls = |number: usize| vec![origin.url(&format!("/{}.jpg", number % 12)), origin.url("/status/404")];
+    app::run(from, async |source: &TestApp| {
+        let mut settled = Vec::new();
+        for number in 0..6 {
+            settled.push(source.create(&urls(number)).await["id"].clone());
+        }
+        source.drain().await;
+        // One in the hands of a worker that will never come back, one that waits.
+        let held = source.create(&urls(6)).await["id"].clone();
+        source.claim().await.unwrap();
+        let waiting = source.create(&urls(7)).await["id"].clone();
+
+        let directory = source.directory().join("backup");
+        let (stopper, worker) = source.start_worker().await;
+        let done = AtomicBool::new(false);
+        let write = async {
+            let mut written = 0;
+            while !done.load(Ordering::Relaxed) {
+                source.create(&urls(written)).await;
+                written += 1;
+            }
+            written
+        };
+        let save = async {
+            let saved = backup(source, &directory).await;
+            done.store(true, Ordering::Relaxed);
+            saved
+        };
+        let (written, saved) = tokio::join!(write, save);
+        stopper.stop();
+        worker.await.unwrap();
+        assert!(written > 0 && saved["products"].as_u64().unwrap() >= 8, "{written} beside {saved}");
+
+        app::run(into, async |target: &TestApp| {
+            assert_eq!(target.get(&format!("/products/{}", settled[0])).await.status(), 404, "and that is cached");
+            let output = pm(target, &["restore", &path(&directory), "--yes", "-o", "json"]).await;
+            assert_eq!(code(&output), 0, "{}", stderr(&output));
+            assert_eq!(told(&output)["products"], saved["products"]);
+            for id in &settled {
+                assert_eq!(target.product(id).await, source.product(id).await);
+            }
+            let told = doctor(target, &[]).await;
+            assert_eq!(told["healthy"], true, "{told}");
+            target.drain().await;
+            for id in [&held, &waiting] {
+                assert_eq!(target.product(id).await["images"][0]["status"], "ready", "its work went on");
+            }
+            let newest = saved["products"].as_i64().unwrap();
+            assert!(target.create(&[]).await["id"].as_i64().unwrap() > newest, "no id comes twice");
+            assert_eq!(doctor(target, &[]).await["healthy"], true);
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_comes_back_on_the_other_engines() {
+    comes_back(Setup::Embedded, Setup::Full).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_comes_back_on_the_embedded_engines() {
+    comes_back(Setup::Full, Setup::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_comes_back_on_the_same_engines() {
+    comes_back(Setup::Full, Setup::Full).await;
+    comes_back(Setup::Embedded, Setup::Embedded).await;
+}
+
+/// The folder of the tables that the manifest tells of.
+fn tables(directory: &Path) -> PathBuf {
+    let manifest: Value = serde_json::from_slice(&fs::read(directory.join("manifest.json")).unwrap()).unwrap();
+    directory.join(manifest["folder"].as_str().unwrap())
+}
+
+fn edit(file: &Path, change: impl Fn(&str) -> String) {
+    fs::write(file, change(&fs::read_to_string(file).unwrap())).unwrap();
+}
+
+on_both_setups! {
+    async fn a_second_backup_copies_only_what_is_new_and_takes_the_place_of_the_first(app: &TestApp) {
+        let first = ready_product(app).await;
+        let directory = app.directory().join("backup");
+        assert_eq!(backup(app, &directory).await["copied"], keys(&first).len());
+        let before = tables(&directory);
+        ready_product(app).await;
+        let again = backup(app, &directory).await;
+        assert_eq!((&again["copied"], &again["products"]), (&json!(0), &json!(2)), "both have the same pictures");
+        assert!(!before.exists() && tables(&directory).exists());
+
+        fs::remove_file(directory.join("manifest.json")).unwrap();
+        let cut_off = pm(app, &["restore", &path(&directory), "--yes"]).await;
+        assert_eq!(code(&cut_off), 1);
+        assert!(stderr(&cut_off).contains("no finished backup"), "{}", stderr(&cut_off));
+
+        let other = app.directory().join("other");
+        fs::create_dir(&other).unwrap();
+        fs::write(other.join("letter.txt"), "dear").unwrap();
+        let refused = pm(app, &["backup", &path(&other)]).await;
+        assert_eq!(code(&refused), 1);
+        assert!(stderr(&refused).contains("letter.txt") && !other.join("blobs").exists(), "{}", stderr(&refused));
+    }
+
+    async fn blobs_that_the_store_lost_are_named_and_the_rest_is_kept(app: &TestApp) {
+        let product = ready_product(app).await;
+        let (gone, changed) = (&keys(&product)[0], &keys(&product)[1]);
+        app.app.blobs.delete(gone).await.unwrap();
+        fs::write(file_of(app, changed.as_str()), "changed").unwrap();
+        let directory = app.directory().join("backup");
+        let output = pm(app, &["backup", &path(&directory), "-o", "json"]).await;
+        assert_eq!(code(&output), 4, "{}", stderr(&output));
+        for key in [gone, changed] {
+            assert!(stderr(&output).contains(&format!("missing: {key}")), "{}", stderr(&output));
+        }
+        assert_eq!((&told(&output)["missing"], &told(&output)["copied"]), (&json!(2), &json!(keys(&product).len() - 2)));
+        app::run(app.setup, async |target: &TestApp| {
+            let output = pm(target, &["restore", &path(&directory), "--yes"]).await;
+            assert_eq!(code(&output), 4, "{}", stderr(&output));
+            assert_eq!(target.product(&product["id"]).await, product);
+        })
+        .await;
+    }
+
+    async fn a_damaged_backup_is_refused_and_changes_nothing(app: &TestApp) {
+        let product = ready_product(app).await;
+        let directory = app.directory().join("backup");
+        backup(app, &directory).await;
+        let (manifest, rows_file) = (directory.join("manifest.json"), tables(&directory).join("products.ndjson"));
+        let blob = directory.join("blobs").join(keys(&product)[0].as_str());
+        app::run(app.setup, async |target: &TestApp| {
+            let refused = async |what: &str| {
+                let output = pm(target, &["restore", &path(&directory), "--yes"]).await;
+                assert_eq!(code(&output), 1, "{}", stderr(&output));
+                assert!(stderr(&output).contains(what) && stderr(&output).contains("hint: "), "{}", stderr(&output));
+                assert_eq!(rows(target).await, [0; 5], "no row of any table");
+                assert!(!target.app.blobs.exists(&keys(&product)[1]).await.unwrap(), "and no blob");
+            };
+            edit(&rows_file, |text| text.replace("Sample", "Simple"));
+            refused("products.ndjson is not what the manifest says").await;
+            edit(&rows_file, |text| text.replace("Simple", "Sample"));
+
+            let whole = fs::read(&blob).unwrap();
+            fs::write(&blob, &whole[..whole.len() / 2]).unwrap();
+            refused(keys(&product)[0].as_str()).await;
+            fs::remove_file(&blob).unwrap();
+            refused(keys(&product)[0].as_str()).await;
+            fs::write(&blob, whole).unwrap();
+
+            edit(&manifest, |text| text.replace("\"format\": 1", "\"format\": 2"));
+            refused("has format 2; this version of pm reads format 1").await;
+            edit(&manifest, |text| text.replace("\"format\": 2", "\"format\": 1").replace("m0009", "m9999"));
+            refused("that this version lacks").await;
+            edit(&manifest, |text| text.replace("m9999", "m0009"));
+
+            let unasked = pm(target, &["restore", &path(&directory)]).await;
+            assert_eq!(code(&unasked), 2, "nobody can be asked: {}", stderr(&unasked));
+            let restored = pm(target, &["restore", &path(&directory), "--yes"]).await;
+            assert_eq!(code(&restored), 0, "whole again: {}", stderr(&restored));
+            let twice = pm(target, &["restore", &path(&directory), "--yes"]).await;
+            assert_eq!(code(&twice), 1);
+            assert!(stderr(&twice).contains("the database is not empty"), "{}", stderr(&twice));
+            assert_eq!(target.product(&product["id"]).await, product);
+        })
+        .await;
+    }
+
+    async fn a_removal_waits_until_what_is_being_copied_is_copied(app: &TestApp) {
+        let orphan = app.app.blobs.put(Bytes::from("orphan"), "png").await.unwrap();
+        make_old(app, orphan.as_str());
+        let hold = app.another().await.database.hold_blobs().await.unwrap();
+        let copy = async {
+            // A backup takes the same hold, and is not kept waiting by another one.
+            backup(app, &app.directory().join("backup")).await;
+            let is_there = app.app.blobs.exists(&orphan).await.unwrap();
+            hold.release().await.unwrap();
+            is_there
+        };
+        let (was_there, collected) = tokio::join!(copy, pm(app, &["gc"]));
+        assert!(was_there, "it was removed while blobs were held");
+        assert_eq!(code(&collected), 0, "{}", stderr(&collected));
+        assert!(!app.app.blobs.exists(&orphan).await.unwrap());
+    }
+}

@@ -1,0 +1,186 @@
+//! `pm doctor` finds every invariant that is broken, names what breaks it, and raises no alarm over a busy system.
+
+use std::fs;
+
+use bytes::Bytes;
+use pm::{
+    cache::{Entry, Lookup},
+    catalog::{Depth, Invariant},
+    db::Write,
+    domain::ProductId,
+};
+use sea_orm::{ConnectionTrait as _, Statement};
+use serde_json::{Value, json};
+
+use super::{code, doctor, failed, file_of, keys, make_old, pm};
+use crate::support::{Origin, Setup, TestApp, on_both_setups, pictures};
+
+async fn ready_product(app: &TestApp) -> Value {
+    let origin = Origin::start().await;
+    origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(700, 500));
+    let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
+    app.drain().await;
+    let product = app.product(&id).await;
+    assert_eq!(product["status"], "ready", "{product}");
+    product
+}
+
+/// The one check that failed.
+fn finding<'a>(told: &'a Value, check: &str) -> &'a Value {
+    assert_eq!(failed(told), [check], "{told}");
+    told["checks"].as_array().unwrap().iter().find(|found| found["check"] == check).unwrap()
+}
+
+/// Breaks a row that a running process would mend within seconds, and keeps it from doing so until the answer is dropped.
+async fn held(app: &TestApp, break_it: &str, rows: &str) -> Write {
+    loop {
+        app.sql(break_it).await;
+        let write = app.app.database.begin().await.unwrap();
+        let lock = if app.app.database.is_sqlite() { "" } else { " FOR UPDATE" };
+        let statement = Statement::from_string(write.get_database_backend(), format!("SELECT id FROM {rows}{lock}"));
+        if !write.query_all_raw(statement).await.unwrap().is_empty() {
+            return write;
+        }
+    }
+}
+
+on_both_setups! {
+    async fn a_whole_system_is_healthy_even_while_it_is_busy(app: &TestApp) {
+        let origin = Origin::start().await;
+        let (stopper, worker) = app.start_worker().await;
+        let mut ids = Vec::new();
+        for number in 0..12_u16 {
+            let path = format!("/{number}.jpg");
+            origin.serve(&path, "image/jpeg", pictures::jpeg(900 + number, 700));
+            ids.push(app.create(&[origin.url(&path), origin.url("/status/404")]).await["id"].clone());
+            app.product(&ids[0]).await;
+        }
+        let told = doctor(app, &[]).await;
+        assert_eq!(told["healthy"], true, "{told}");
+        for id in &ids {
+            app.settled(id).await;
+        }
+        stopper.stop();
+        worker.await.unwrap();
+        let told = doctor(app, &[]).await;
+        assert_eq!(told["healthy"], true, "{told}");
+        let names: Vec<_> = told["checks"].as_array().unwrap().iter().map(|check| &check["check"]).collect();
+        let invariants: Vec<_> = Invariant::ALL.iter().map(|invariant| invariant.name()).collect();
+        assert_eq!(names[names.len() - invariants.len()..], invariants);
+        assert!(told["checks"].as_array().unwrap().iter().all(|check| check["count"] == 0 && check["examples"] == json!([])));
+        let details = told.to_string();
+        assert!(details.contains("24 have one state, or one live job") && details.contains("48 are there"), "{details}");
+    }
+
+    async fn a_picture_without_its_job_and_one_with_a_job_too_many_are_found(app: &TestApp) {
+        let image = ready_product(app).await["images"][0]["id"].clone();
+        app.sql(&format!("UPDATE images SET status = 'processing' WHERE id = {image}")).await;
+        let told = doctor(app, &["--quick"]).await;
+        assert_eq!((&finding(&told, "images")["count"], &finding(&told, "images")["examples"]), (&json!(1), &json!([image.to_string()])));
+
+        app.sql(&format!("UPDATE images SET status = 'ready' WHERE id = {image}")).await;
+        app.sql(&format!("UPDATE jobs SET state = 'queued', run_at = 9000000000000000 WHERE image_id = {image}")).await;
+        assert_eq!(finding(&doctor(app, &["--quick"]).await, "images")["examples"], json!([image.to_string()]));
+
+        app.sql(&format!("UPDATE images SET status = 'pending', generation = 2 WHERE id = {image}")).await;
+        assert_eq!(finding(&doctor(app, &["--quick"]).await, "images")["count"], 1, "its job is of an earlier run");
+        app.sql(&format!("UPDATE images SET generation = 1 WHERE id = {image}")).await;
+        assert_eq!(doctor(app, &[]).await["healthy"], true);
+    }
+
+    async fn blobs_that_are_gone_cut_short_or_changed_are_found(app: &TestApp) {
+        let product = ready_product(app).await;
+        let (gone, cut, changed) = (&keys(&product)[0], &keys(&product)[1], &keys(&product)[2]);
+        let mut bytes = fs::read(file_of(app, changed.as_str())).unwrap();
+        bytes[10] ^= 1;
+        fs::write(file_of(app, changed.as_str()), bytes).unwrap();
+        let told = doctor(app, &["--quick"]).await;
+        assert_eq!(told["healthy"], true, "a changed byte shows only in the bytes: {told}");
+        assert_eq!(finding(&doctor(app, &[]).await, "blobs")["examples"], json!([changed.as_str()]));
+
+        fs::remove_file(file_of(app, gone.as_str())).unwrap();
+        fs::write(file_of(app, cut.as_str()), "short").unwrap();
+        for (words, count) in [(&["--quick"][..], 2), (&[][..], 3)] {
+            let told = doctor(app, words).await;
+            let found = finding(&told, "blobs");
+            assert_eq!(found["count"], count, "{found}");
+            for key in [gone, cut] {
+                assert!(found["examples"].as_array().unwrap().contains(&json!(key.as_str())), "{found}");
+            }
+        }
+        let table = pm(app, &["doctor"]).await;
+        assert_eq!(code(&table), 1);
+        assert!(String::from_utf8_lossy(&table.stdout).contains(gone.as_str()));
+    }
+
+    async fn an_uploaded_source_that_is_lost_is_found(app: &TestApp) {
+        let file = app.directory().join("cup.png");
+        fs::write(&file, pictures::png(40, 30)).unwrap();
+        let words = ["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", "cup.png"];
+        assert_eq!(code(&pm(app, &words).await), 0);
+        app.drain().await;
+        assert_eq!(doctor(app, &[]).await["healthy"], true);
+        let key = pm::blobs::BlobKey::for_bytes(&fs::read(&file).unwrap(), "png").unwrap();
+        fs::remove_file(file_of(app, key.as_str())).unwrap();
+        assert_eq!(finding(&doctor(app, &[]).await, "sources")["examples"], json!([key.as_str()]));
+    }
+
+    async fn old_blobs_that_nothing_refers_to_and_unfinished_files_are_found(app: &TestApp) {
+        let product = ready_product(app).await;
+        make_old(app, keys(&product)[0].as_str());
+        let orphan = app.app.blobs.put(Bytes::from("orphan"), "png").await.unwrap();
+        let unfinished = format!("{orphan}#1");
+        fs::write(file_of(app, &unfinished), "orp").unwrap();
+        assert_eq!(doctor(app, &[]).await["healthy"], true, "both are young");
+        make_old(app, &unfinished);
+        assert_eq!(finding(&doctor(app, &[]).await, "unfinished")["examples"], json!([unfinished]));
+        fs::remove_file(file_of(app, &unfinished)).unwrap();
+        make_old(app, orphan.as_str());
+        assert_eq!(finding(&doctor(app, &[]).await, "orphans")["examples"], json!([orphan.as_str()]));
+    }
+
+    async fn a_lease_that_nobody_takes_from_the_dead_is_found(app: &TestApp) {
+        app.create(&["https://example.com/a.jpg".into()]).await;
+        let claimed = app.claim().await.unwrap();
+        let expire = format!("UPDATE jobs SET lease_until = 0 WHERE id = {} AND state = 'running'", claimed.job.id);
+        let held = held(app, &expire, "jobs WHERE state = 'running' AND lease_until = 0").await;
+        let told = doctor(app, &[]).await;
+        assert_eq!(finding(&told, "leases")["examples"], json!([claimed.job.id.to_string()]));
+        drop(held);
+    }
+
+    async fn a_cached_product_that_is_not_what_its_row_gives_is_found(app: &TestApp) {
+        let product = ready_product(app).await;
+        let id = ProductId(product["id"].as_i64().unwrap());
+        let cache = &app.app.health.cache;
+        for entry in [Entry::Value(Bytes::from("\"0123456789abcdef\"{}")), Entry::Absent] {
+            // Of a product that is not there the absence lasts only seconds, which is no finding.
+            cache.invalidate(&[id]).await.unwrap();
+            let Lookup::Miss(fill) = cache.lookup(id).await else { panic!("it was dropped") };
+            cache.fill(fill, id, entry.clone()).await;
+            let found = app.app.catalog.inspect(Invariant::Entries, Depth::Full, &mut |_| {}).await.unwrap();
+            let expected = if entry == Entry::Absent { vec![] } else { vec![id.to_string()] };
+            assert_eq!(found.examples, expected, "{found:?}");
+            if app.setup == Setup::Full && !expected.is_empty() {
+                assert_eq!(finding(&doctor(app, &[]).await, "entries")["count"], 1, "another process sees it, too");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_and_changes_that_nobody_hands_over_are_found() {
+    crate::support::app::run(Setup::Full, async |app: &TestApp| {
+        let image = app.create(&["https://example.com/a.jpg".into()]).await["images"][0]["id"].clone();
+        let make_due = format!("UPDATE jobs SET dispatched_at = NULL, run_at = 0 WHERE image_id = {image}");
+        let job = held(app, &make_due, "jobs WHERE run_at = 0 AND dispatched_at IS NULL").await;
+        assert_eq!(finding(&doctor(app, &[]).await, "outbox")["count"], 1);
+        drop(job);
+
+        let note = "INSERT INTO cache_invalidation (product_id, created_at) VALUES (1, 5)";
+        let change = held(app, note, "cache_invalidation WHERE created_at = 5").await;
+        assert!(finding(&doctor(app, &[]).await, "invalidations")["count"].as_u64().unwrap() >= 1);
+        drop(change);
+    })
+    .await;
+}

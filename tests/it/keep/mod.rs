@@ -1,0 +1,71 @@
+//! What keeps the data whole: `pm doctor`, `pm gc`, `pm backup` and `pm restore`, as people run them.
+
+mod backup;
+mod doctor;
+mod gc;
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+    time::{Duration, SystemTime},
+};
+
+use assert_cmd::cargo::cargo_bin;
+use pm::blobs::BlobKey;
+use serde_json::Value;
+
+use crate::support::TestApp;
+
+/// Longer than the grace of a blob that nothing refers to.
+const LONG_AGO: Duration = Duration::from_secs(3 * 3_600);
+
+/// Runs `pm` with the settings of `app`, as another process beside it.
+async fn pm(app: &TestApp, words: &[&str]) -> Output {
+    let mut command = Command::new(cargo_bin!("pm"));
+    command.env_clear().envs(&app.environment).current_dir(app.directory()).args(words).stdin(Stdio::null());
+    tokio::task::spawn_blocking(move || command.output().expect("pm starts")).await.unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("no signal")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn json(output: &Output) -> Value {
+    let told = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told} {}", stderr(output)))
+}
+
+/// What `pm doctor` says of everything; its exit code must agree with it.
+async fn doctor(app: &TestApp, words: &[&str]) -> Value {
+    let output = pm(app, &[&["doctor", "--json"], words].concat()).await;
+    let told = json(&output);
+    assert_eq!(code(&output), if told["healthy"] == true { 0 } else { 1 }, "{told} {}", stderr(&output));
+    told
+}
+
+/// The only checks that failed, by name.
+fn failed(told: &Value) -> Vec<&str> {
+    let checks = told["checks"].as_array().unwrap().iter();
+    checks.filter(|check| check["status"] != "ok").map(|check| check["check"].as_str().unwrap()).collect()
+}
+
+/// The keys of a product's renditions.
+fn keys(product: &Value) -> Vec<BlobKey> {
+    let images = product["images"].as_array().unwrap().iter();
+    let made = images.flat_map(|image| image["renditions"].as_array().unwrap());
+    made.map(|made| BlobKey::parse(made["url"].as_str().unwrap().trim_start_matches("/images/")).unwrap()).collect()
+}
+
+fn file_of(app: &TestApp, key: &str) -> PathBuf {
+    app.directory().join("data/blobs").join(key)
+}
+
+fn make_old(app: &TestApp, key: &str) {
+    let file = fs::File::options().write(true).open(file_of(app, key)).unwrap();
+    file.set_modified(SystemTime::now() - LONG_AGO).unwrap();
+}
