@@ -24,8 +24,8 @@ mod write;
 use std::sync::Arc;
 
 pub use body::{PageBody, ProductBody, UserBody};
-pub use dead_letters::Requeued;
 pub use collect::{Collected, Mode};
+pub use dead_letters::Requeued;
 pub use error::{BoxError, Error};
 pub use inspect::{Depth, Finding, GRACE, Invariant};
 pub use links::Links;

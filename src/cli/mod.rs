@@ -4,8 +4,8 @@
 
 mod args;
 mod ask;
-mod dead_letters;
 mod backup;
+mod dead_letters;
 mod doctor;
 mod failure;
 mod gc;

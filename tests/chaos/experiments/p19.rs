@@ -96,7 +96,7 @@ impl Scene<'_> {
 
     /// A product whose pictures are partly those of others, so that blobs are shared.
     async fn create(&self, random: &mut fastrand::Rng) -> anyhow::Result<()> {
-        let images: Vec<_> = (0..random.usize(1..3)).map(|_| self.picture(random.u32(..20))).collect();
+        let images: Vec<_> = (0..random.usize(1..3)).map(|_| self.picture(random.u32(..80))).collect();
         let made = self.made.fetch_add(1, Relaxed);
         let id = self.api.create(&format!("product {made}"), &images).await?["id"].as_i64().context("a number")?;
         self.ids.lock().await.push(id);
