@@ -3,8 +3,38 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
+use serde_json::json;
 
-use crate::{api::Api, engines::programs, processes::Spec, program::Server, stage::Stage};
+use crate::{
+    api::Api, engines::programs, figures::counts, processes::Spec, program::Server, soundness::Counts, stage::Stage,
+};
+
+/// The words of `unshare` that give a program name spaces of these kinds, such as `--net`; as root, or as whoever may be
+/// root in a name space of its own. `None`, said aloud, where this machine lets nobody do so.
+///
+/// # Errors
+/// If there is no `unshare`.
+pub async fn unshare(stage: &Stage, kinds: &[&'static str]) -> anyhow::Result<Option<Vec<&'static str>>> {
+    let mut words = kinds.to_vec();
+    if !rustix::process::geteuid().is_root() {
+        words.push("--map-root-user");
+    }
+    let probe = Spec { program: "unshare".into(), ..stage.spec("unshare") };
+    let tried = probe.arguments(&words).arguments(["true"]).run(START_LIMIT).await?;
+    if tried.status.success() {
+        return Ok(Some(words));
+    }
+    eprintln!(
+        "skipped: this machine gives no {kinds:?} of its own to a program: {}",
+        String::from_utf8_lossy(&tried.stderr)
+    );
+    Ok(None)
+}
+
+/// The counts of an experiment that could not be made here.
+pub fn skipped() -> Counts {
+    counts(json!({"skipped": "unshare is not permitted here"}))
+}
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 

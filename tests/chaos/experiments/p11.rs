@@ -22,6 +22,7 @@ use crate::{
     program,
     soundness::Counts,
     stage::Stage,
+    wrapped,
 };
 
 /// The API of the program inside, on an address that no form leads to.
@@ -45,10 +46,7 @@ exec "$@"
 
 pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let part = Part::Network.spec(stage, "inside")?;
-    let mut unshare = vec!["--net", "--mount"];
-    if !rustix::process::geteuid().is_root() {
-        unshare.push("--map-root-user");
-    }
+    let Some(unshare) = wrapped::unshare(stage, &["--net", "--mount"]).await? else { return Ok(wrapped::skipped()) };
     let network = Spec { program: "unshare".into(), ..part.clone() };
     let network = network.arguments(unshare).arguments(["sh", "-c", SET_UP, "sh"]).arguments([part.program]);
     let mut network = network

@@ -30,10 +30,9 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let origin = Origin::start().await;
     let data = stage.directory.join("data");
     let mount = format!("mount -t tmpfs -o size={DISK},mode=0755 full {} && exec \"$@\"", data.display());
-    let mut unshare = vec!["unshare", "--mount"];
-    if !rustix::process::geteuid().is_root() {
-        unshare.push("--map-root-user");
-    }
+    let Some(words) = wrapped::unshare(stage, &["--mount"]).await? else { return Ok(wrapped::skipped()) };
+    let mut unshare = vec!["unshare"];
+    unshare.extend(words);
     unshare.extend(["sh", "-c", &mount, "sh"]);
     let mut server = wrapped::serve(stage, "on-a-small-disk", &unshare, &["--workers", "2"]).await?;
     // The disk is in a name space of the server's own, into which its number leads.
