@@ -53,7 +53,10 @@ pub fn context() -> impl Filter<Extract = (Context,), Error = Rejection> + Clone
 /// Rejects bad percent-encoding and what is not UTF-8 with 400.
 pub fn query() -> impl Filter<Extract = (Pairs,), Error = Rejection> + Clone {
     let raw = warp::query::raw().or(warp::any().map(String::new)).unify();
-    raw.and_then(|raw: String| async move { decode_query(&raw).map_err(Problem::reject) })
+    raw.and_then(|raw: String| async move {
+        let pairs = query_parameters(&raw);
+        pairs.ok_or_else(|| Problem::bad_request("the query is not percent-encoded UTF-8").reject())
+    })
 }
 
 /// The bytes of a JSON body.
@@ -175,14 +178,15 @@ fn too_slow(limits: BodyLimits) -> Problem {
         .with_header(header::CONNECTION, HeaderValue::from_static("close"))
 }
 
-fn decode_query(raw: &str) -> Result<Pairs, Problem> {
+/// The parameters of a query as it stands in a request's address, decoded, in their order; `None` for a broken escape or
+/// what is not UTF-8.
+pub fn query_parameters(raw: &str) -> Option<Pairs> {
     let parts = raw.split('&').filter(|part| !part.is_empty());
     let pairs = parts.map(|part| {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         Some((decode(name.as_bytes(), true)?, decode(value.as_bytes(), true)?))
     });
-    let pairs: Option<Pairs> = pairs.collect();
-    pairs.ok_or_else(|| Problem::bad_request("the query is not percent-encoded UTF-8"))
+    pairs.collect()
 }
 
 /// Percent-decoding, with `+` as a space where forms have it so; `None` for a broken escape or what is not UTF-8.
@@ -271,16 +275,16 @@ mod tests {
 
     #[test]
     fn queries_are_decoded_as_forms_are() {
-        let pairs = decode_query("name=caf%C3%A9+au%20lait&&sort=-id&flag&x=1=2").expect("a query");
+        let pairs = query_parameters("name=caf%C3%A9+au%20lait&&sort=-id&flag&x=1=2").expect("a query");
         let pairs: Vec<_> = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(pairs, [("name", "café au lait"), ("sort", "-id"), ("flag", ""), ("x", "1=2")]);
-        assert!(decode_query("").expect("nothing").is_empty());
+        assert!(query_parameters("").expect("nothing").is_empty());
     }
 
     #[test]
     fn broken_encoding_is_refused() {
         for raw in ["a=%", "a=%4", "a=%zz", "a=%+1", "%FF=1", "a=%C3%28", "a=%ED%A0%80"] {
-            assert_eq!(decode_query(raw).expect_err("refused").head().status(), 400, "{raw}");
+            assert_eq!(query_parameters(raw), None, "{raw}");
         }
         assert_eq!(decode_segment("a%2Fb+c").expect("a segment"), "a/b+c");
         assert_eq!(decode_segment("%FF").expect_err("refused").head().status(), 400);

@@ -24,6 +24,7 @@ mod users;
 
 use std::{sync::Arc, time::Duration};
 
+pub use extract::{Pairs, query_parameters};
 pub use server::serve;
 
 use crate::{blobs::Blobs, catalog::Catalog, health::Health};

@@ -40,7 +40,8 @@ use super::{
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// How long a client may take nothing of its answer.
 const STALL_LIMIT: Duration = Duration::from_secs(30);
-/// How long a connection without any request yet is waited for once the server stops.
+/// How long a connection without a request is waited for once the server stops: one may be on its way already, and a
+/// client cannot tell whether what it sent over a connection that was closed meanwhile was done.
 const LINGER: Duration = Duration::from_millis(500);
 
 /// An answer's body that keeps its connection busy until its last byte was taken.
@@ -198,7 +199,9 @@ async fn serve_connection(stream: TcpStream, taken: Taken, shared: Arc<Shared>) 
     tokio::select! {
         ended = connection.as_mut() => return note(ended),
         () = seat.evicted() => return,
-        _ = stopping.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+        () = async { let _ = stopping.wait_for(|stop| *stop).await; sleep(LINGER).await } => {
+            connection.as_mut().graceful_shutdown();
+        }
     }
     tokio::select! {
         ended = connection.as_mut() => note(ended),

@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyDataStream, BodyExt, Either, Full, combinators::UnsyncBoxBody};
 use hyper::body::{Body as _, Incoming};
 use tower::ServiceExt;
@@ -99,6 +99,7 @@ impl Service {
     pub async fn answer(&self, request: Request<Incoming>, seat: Arc<Seat>) -> Response<Body> {
         let verb = Verb::of(request.method());
         let (product, route) = self.destination(verb, request.uri().path());
+        let version = request.version();
         let exchange = self.observer.begin(verb, route, RequestId::of(request.headers()));
         let work = self.work(request, verb, route, product, exchange.request_id(), seat);
         let outcome = AssertUnwindSafe(tokio::time::timeout(self.deadline, work)).catch_unwind().await;
@@ -118,6 +119,10 @@ impl Service {
             drop_body(&mut response);
         }
         response.headers_mut().insert(request_id::HEADER, exchange.request_id().header_value());
+        // Who is told so with an answer sends its next request elsewhere, instead of into the end of the connection.
+        if version <= Version::HTTP_11 && self.stopping.load(Ordering::Relaxed) {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         exchange.finish(response.status(), problem.as_deref());
         response
     }

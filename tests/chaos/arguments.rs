@@ -1,5 +1,7 @@
 //! The command line: which experiments are to be run, and how. Also takes what `cargo test` hands to every test program.
 
+use std::path::PathBuf;
+
 use clap::Parser;
 
 use crate::{
@@ -26,6 +28,9 @@ pub struct Arguments {
     /// Show the experiments instead of running them
     #[arg(long)]
     pub list: bool,
+    /// Write what became of each file to FILE, by an experiment with files: P12
+    #[arg(long, value_name = "FILE")]
+    pub table: Option<PathBuf>,
     #[command(flatten)]
     foreign: Foreign,
 }

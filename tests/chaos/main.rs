@@ -11,15 +11,19 @@ mod arguments;
 mod engines;
 mod experiments;
 mod faults;
+mod figures;
 mod freshness;
 mod guard;
+mod inputs;
 mod ledger;
 mod logs;
+mod parts;
 mod processes;
 mod program;
 mod run;
 mod soundness;
 mod stage;
+mod wrapped;
 
 #[allow(dead_code, reason = "not every experiment needs every misbehaviour")]
 #[path = "../it/support/origin.rs"]
@@ -41,7 +45,13 @@ fn main() -> ExitCode {
     }
     // An error means that a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    if let Some(exit) = parts::ran_as_part() {
+        return exit;
+    }
     let arguments = arguments::Arguments::parse();
+    if let Some(table) = &arguments.table {
+        inputs::TABLE.get_or_init(|| table.clone());
+    }
     match run::run(&arguments) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

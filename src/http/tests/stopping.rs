@@ -38,13 +38,29 @@ async fn a_request_that_is_under_way_is_answered_before_the_end() {
         .expect("sent");
 
     server.stop();
-    // Idle connections are closed at once: their end is the sign that the server has begun to stop.
+    // Idle connections are closed a moment later: their end is the sign that the server has begun to stop.
     assert_eq!(idle.read(&mut [0; 16]).await.expect("closed, not reset"), 0);
     stream.write_all(second.as_bytes()).await.expect("sent");
     let answer = Answer::last_of(stream).await;
     assert_eq!(answer.status, 201, "{answer:?}");
     assert_eq!(answer.header("connection"), "close");
     assert!(TcpStream::connect(server.address).await.is_err(), "no new connection is taken");
+    server.ended().await;
+}
+
+#[tokio::test]
+async fn a_request_that_crosses_the_stop_on_its_way_is_answered() {
+    let mut server = Server::start().await;
+    let mut idle = server.connect().await;
+    assert_eq!(exchange(&mut idle, "/healthz").await.header("connection"), "");
+    server.stop();
+    while TcpStream::connect(server.address).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    idle.write_all(b"GET /readyz HTTP/1.1\r\nHost: pm\r\n\r\n").await.expect("sent");
+    let answer = Answer::last_of(idle).await;
+    assert_eq!((answer.status, answer.header("connection")), (503, "close"));
+    assert_eq!(answer.json()["stopping"], true);
     server.ended().await;
 }
 

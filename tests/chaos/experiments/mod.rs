@@ -8,6 +8,20 @@ mod p04;
 mod p05;
 mod p06;
 mod p07;
+mod p08;
+mod p09;
+mod p10;
+pub mod p11;
+mod p12;
+mod p13;
+mod p14;
+mod p15;
+mod p16;
+mod p17;
+pub mod p18;
+mod p19;
+mod p21;
+mod p24;
 mod traffic;
 
 use std::{future::Future, pin::Pin};
@@ -42,6 +56,8 @@ pub enum Use {
 type Run<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Counts>> + 'a>>;
 
 const BOTH: &[Setup] = &[Setup::Embedded, Setup::Full];
+
+const EMBEDDED: &[Setup] = &[Setup::Embedded];
 
 const FULL: &[Setup] = &[Setup::Full];
 
@@ -95,6 +111,104 @@ pub const ALL: &[Experiment] = &[
         setups: FULL,
         engines: Use::Hostile,
         run: |stage| Box::pin(p07::run(stage)),
+    },
+    Experiment {
+        promise: "P8",
+        title: "Redis is optional",
+        setups: FULL,
+        engines: Use::Hostile,
+        run: |stage| Box::pin(p08::run(stage)),
+    },
+    Experiment {
+        promise: "P9",
+        title: "no stale read after an acknowledged write",
+        setups: BOTH,
+        engines: Use::Hostile,
+        run: |stage| Box::pin(p09::run(stage)),
+    },
+    Experiment {
+        promise: "P10",
+        title: "one database read a cold key",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p10::run(stage)),
+    },
+    Experiment {
+        promise: "P11",
+        title: "no request reaches a forbidden address",
+        setups: EMBEDDED,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p11::run(stage)),
+    },
+    Experiment {
+        promise: "P12",
+        title: "no image harms a worker",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p12::run(stage)),
+    },
+    Experiment {
+        promise: "P13",
+        title: "poison is contained",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p13::run(stage)),
+    },
+    Experiment {
+        promise: "P14",
+        title: "slow clients starve nobody",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p14::run(stage)),
+    },
+    Experiment {
+        promise: "P15",
+        title: "bad input is answered, not suffered",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p15::run(stage)),
+    },
+    Experiment {
+        promise: "P16",
+        title: "SIGTERM loses nothing",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p16::run(stage)),
+    },
+    Experiment {
+        promise: "P17",
+        title: "a full disk is survived",
+        setups: EMBEDDED,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p17::run(stage)),
+    },
+    Experiment {
+        promise: "P18",
+        title: "no torn blob",
+        setups: EMBEDDED,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p18::run(stage)),
+    },
+    Experiment {
+        promise: "P19",
+        title: "no orphan, nothing dangling",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p19::run(stage)),
+    },
+    Experiment {
+        promise: "P21",
+        title: "retries are right",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p21::run(stage)),
+    },
+    Experiment {
+        promise: "P24",
+        title: "backup and restore",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p24::run(stage)),
     },
 ];
 

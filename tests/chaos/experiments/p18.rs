@@ -1,0 +1,96 @@
+//! P18: no torn blob. A process that does nothing but store blobs is killed at any moment, again and again; every file that
+//! bears a blob's name is that blob, and the half ones that are left can be told from it and removed.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use pm::blobs::{Blobs, Engine};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tokio::time::sleep;
+
+use crate::{figures::counts, parts::Part, soundness::Counts, stage::Stage};
+
+/// Where the writer stores.
+const DIRECTORY: &str = "CHAOS_BLOBS";
+/// The line by which the writer says that a blob is stored.
+const STORED: &str = "stored ";
+
+pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
+    let kills = stage.size(40, 1_000);
+    let directory = stage.directory.join("torn");
+    let mut random = stage.random(1);
+    let writer = Part::Writer.spec(stage, "writer")?.variable(DIRECTORY, directory.display().to_string());
+    for _ in 0..kills {
+        let mut process = writer.spawn()?;
+        let before = process.output().len();
+        // Its first blob may take a while; from then on there is always one being written.
+        while process.output().len() == before {
+            anyhow::ensure!(process.is_running(), "the writer has ended: {}", process.output());
+            sleep(Duration::from_millis(1)).await;
+        }
+        sleep(Duration::from_micros(random.u64(..30_000))).await;
+        process.kill().await;
+    }
+    let told = std::fs::read_to_string(writer.log())?;
+    let (mut files, mut unfinished) = (0, 0);
+    for path in walk(&directory)? {
+        let name = path.file_name().and_then(|name| name.to_str()).context("a name")?.to_owned();
+        if name.contains('#') {
+            unfinished += 1;
+            continue;
+        }
+        files += 1;
+        let hash = name.split('.').next().unwrap_or_default();
+        let bytes = std::fs::read(&path)?;
+        anyhow::ensure!(hex::encode(Sha256::digest(&bytes)) == hash, "torn: {} of {} bytes", name, bytes.len());
+    }
+    // The last line of a killed writer may be cut off itself.
+    let acknowledged: Vec<_> = told.lines().filter_map(|line| line.strip_prefix(STORED)).collect();
+    let missing = acknowledged.iter().filter(|key| key.len() > 70 && !directory.join(key).exists()).count();
+    anyhow::ensure!(missing == 0, "{missing} blobs were acknowledged and are not there");
+    let blobs = Blobs::connect(&Engine::Disk { directory: directory.clone() }).await?;
+    let removed = blobs.remove_unfinished(Duration::ZERO).await?;
+    let left = walk(&directory)?.iter().filter(|path| path.to_string_lossy().contains('#')).count();
+    anyhow::ensure!(left == 0, "{left} half files are left after {removed} of {unfinished} were removed");
+    Ok(counts(json!({
+        "kills": kills, "blobs": files, "acknowledged": acknowledged.len(), "torn": 0, "half_files_left": unfinished,
+    })))
+}
+
+fn walk(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() { files.extend(walk(&entry.path())?) } else { files.push(entry.path()) }
+    }
+    Ok(files)
+}
+
+/// The writer: stores blobs of all sizes, four at a time, until it is killed.
+///
+/// # Errors
+/// If one cannot be stored.
+pub async fn write() -> anyhow::Result<()> {
+    use std::io::Write as _;
+
+    let directory = std::env::var_os(DIRECTORY).context("no directory")?.into();
+    let blobs = Blobs::connect(&Engine::Disk { directory }).await?;
+    let lane = |blobs: Blobs| async move {
+        let mut random = fastrand::Rng::new();
+        loop {
+            let mut bytes = vec![0; random.usize(1..200_000)];
+            random.fill(&mut bytes);
+            let key = blobs.put(bytes.into(), "jpg").await?;
+            // One write a line, so that lines of two lanes are never mixed.
+            std::io::stdout().write_all(format!("{STORED}{key}\n").as_bytes())?;
+            std::io::stdout().flush()?;
+        }
+    };
+    let lanes = (0..4).map(|_| lane(blobs.clone()));
+    let ended: anyhow::Result<Vec<()>> = futures_util::future::try_join_all(lanes).await;
+    ended.map(|_| ())
+}
