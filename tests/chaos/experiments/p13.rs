@@ -29,7 +29,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let api = server.api();
     let mut ended = counts(json!({"good_of_each": good}));
     for (number, (fault, code)) in FAULTS.iter().enumerate() {
-        stage.configure("PM_DECODER_FAULT", *fault);
+        stage.configure("DECODER_FAULT", *fault);
         let mut worker = stage.worker("worker", 2).await?;
         let mut ids = Vec::new();
         let mut poison = 0;
