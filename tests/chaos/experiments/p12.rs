@@ -102,8 +102,8 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
 
 /// The most memory that the process and its children had at a time, looked at every few milliseconds.
 fn watch_memory(pid: u32) -> Arc<AtomicU64> {
-    let (peak, watched) = (Arc::new(AtomicU64::new(0)), Arc::new(()));
-    let (noted, _watched) = (peak.clone(), watched);
+    let peak = Arc::new(AtomicU64::new(0));
+    let noted = peak.clone();
     tokio::spawn(async move {
         while tree::is_alive(pid) {
             let all = tree::family(pid).into_iter().map(resident_bytes).sum();
