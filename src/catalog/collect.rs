@@ -44,7 +44,7 @@ const BATCH: usize = 32;
 /// Who settles a picture gets this between two transactions.
 const BREATH: Duration = Duration::from_millis(10);
 /// A transaction that did not come about, for another one removes or much is being settled, is tried again so often.
-const TRIES: u32 = 20;
+const TRIES: u32 = 40;
 const PAUSE: Duration = Duration::from_millis(250);
 
 impl Catalog {

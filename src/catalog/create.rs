@@ -87,9 +87,9 @@ impl Catalog {
 
 /// The keys of pictures that were handed over as files.
 fn stored(images: &[ImageSource]) -> Vec<&str> {
-    let key = |image| match image {
-        &ImageSource::Stored(ref key) => Some(key.as_str()),
+    let keys = images.iter().filter_map(|image| match image {
+        ImageSource::Stored(key) => Some(key.as_str()),
         ImageSource::Url(_) => None,
-    };
-    images.iter().filter_map(key).collect()
+    });
+    keys.collect()
 }

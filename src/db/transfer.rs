@@ -59,6 +59,11 @@ impl Table {
         Self { name: E::default().table_name(), columns, numbered }
     }
 
+    /// The names of its columns.
+    pub fn columns(&self) -> Vec<&'static str> {
+        self.columns.iter().map(|(name, _)| *name).collect()
+    }
+
     /// Up to `limit` rows by id, after the row with the id `after`; the first ones without it.
     ///
     /// # Errors

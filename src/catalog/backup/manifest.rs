@@ -92,6 +92,7 @@ impl Directory {
         let path = self.0.clone();
         let taken = files::blocking(move || {
             std::fs::create_dir_all(&path)?;
+            files::sync_directory(&path.canonicalize()?.join(".."))?;
             for entry in std::fs::read_dir(&path)? {
                 let name = entry?.file_name();
                 let name = name.to_string_lossy();

@@ -1,5 +1,7 @@
 //! Restoring: blobs first, then all rows in one transaction; so whoever sees a row finds its blobs.
 
+use std::time::Duration;
+
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
@@ -58,7 +60,8 @@ impl Catalog {
         // Caches in processes read the rows that were just written as their log; a shared one is told now, and what it
         // cannot be told by now a sweeper will tell it.
         if matches!(self.cache(), Cache::Redis(_)) {
-            self.tell_left_over(std::time::Duration::ZERO).await?;
+            let told = self.tell_left_over(Duration::ZERO).await;
+            told.unwrap_or_else(|error| tracing::warn!(%error, "the cache is told of the restored products later"));
         }
         self.queue().wake();
         // Letting go fails only if the connection broke off, which lets go as well.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value, json};
 
 use super::{code, doctor, file_of, json as told, keys, make_old, pm, stderr};
@@ -126,7 +127,39 @@ fn edit(file: &Path, change: impl Fn(&str) -> String) {
     fs::write(file, change(&fs::read_to_string(file).unwrap())).unwrap();
 }
 
+/// Tables that are each installation's own.
+const LEFT_OUT: [&str; 2] = ["seaql_migrations", "cache_invalidation"];
+
+/// Every column of every table that the schema has, as `table.column`.
+async fn columns_of_the_schema(app: &TestApp) -> Vec<String> {
+    let connection = app.app.database.read();
+    let sql = match app.setup {
+        Setup::Embedded => {
+            "SELECT m.name || '.' || c.name AS name FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table'
+                AND m.name NOT LIKE 'sqlite%' AND m.name NOT LIKE 'product_name_pieces%'"
+        }
+        Setup::Full => {
+            "SELECT table_name || '.' || column_name AS name FROM information_schema.columns
+                WHERE table_schema = current_schema()"
+        }
+    };
+    let rows = connection.query_all_raw(Statement::from_string(connection.get_database_backend(), sql)).await.unwrap();
+    let names = rows.iter().map(|row| row.try_get::<String>("", "name").unwrap());
+    let is_kept = |name: &String| !LEFT_OUT.iter().any(|table| name.starts_with(&format!("{table}.")));
+    let mut names: Vec<_> = names.filter(is_kept).collect();
+    names.sort();
+    names
+}
+
 on_both_setups! {
+    async fn no_table_and_no_column_is_forgotten(app: &TestApp) {
+        let tables = pm::db::transfer::tables();
+        let columns = tables.iter().flat_map(|table| table.columns().into_iter().map(|name| format!("{}.{name}", table.name)));
+        let mut copied: Vec<_> = columns.collect();
+        copied.sort();
+        assert_eq!(copied, columns_of_the_schema(app).await);
+    }
+
     async fn a_second_backup_copies_only_what_is_new_and_takes_the_place_of_the_first(app: &TestApp) {
         let first = ready_product(app).await;
         let directory = app.directory().join("backup");

@@ -73,7 +73,10 @@ on_both_setups! {
     }
 
     async fn a_picture_without_its_job_and_one_with_a_job_too_many_are_found(app: &TestApp) {
-        let image = ready_product(app).await["images"][0]["id"].clone();
+        let product = ready_product(app).await;
+        let image = product["images"][0]["id"].clone();
+        // Rows that are changed behind the program's back are cached still, which would be another finding.
+        app.app.health.cache.invalidate(&[ProductId(product["id"].as_i64().unwrap())]).await.unwrap();
         app.sql(&format!("UPDATE images SET status = 'processing' WHERE id = {image}")).await;
         let told = doctor(app, &["--quick"]).await;
         assert_eq!((&finding(&told, "images")["count"], &finding(&told, "images")["examples"]), (&json!(1), &json!([image.to_string()])));

@@ -7,7 +7,7 @@ use futures_util::TryStreamExt as _;
 use pm::{
     catalog::{Error, Mode, Outcome, Settlement},
     code::ErrorCode,
-    domain::{Content, Facts, ImageSource, NewProduct, ProductDraft, Rendition},
+    domain::{Content, Facts, ImageSource, NewProduct, ProductDraft, ProductId, Rendition},
 };
 use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::json;
@@ -67,6 +67,7 @@ on_both_setups! {
         assert_eq!(doctor(app, &[]).await["healthy"], true, "every rendition has its blob");
 
         app.sql(&format!("DELETE FROM products WHERE id = {id}")).await;
+        app.app.health.cache.invalidate(&[ProductId(id.as_i64().unwrap())]).await.unwrap();
         assert_eq!(failed(&doctor(app, &[]).await), ["orphans"]);
         let output = pm(app, &["gc", "-q"]).await;
         let mut removed: Vec<_> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
