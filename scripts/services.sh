@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# What the tests need of a machine: finds it, or installs and starts it. Sourced by `scripts/test`; never stops or
-# changes what it did not start.
+# What the tests need of a machine: finds it, or installs and starts it. Sourced by `scripts/test` and `scripts/chaos`;
+# never stops or changes what it did not start.
 
 containers=()
 own_policy=
 missing=()
 
-say() { printf 'scripts/test: %s\n' "$*" >&2; }
+say() { printf 'scripts/%s: %s\n' "$(basename "$0")" "$*" >&2; }
 
 has() { command -v "$1" >/dev/null 2>&1; }
 

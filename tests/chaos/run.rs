@@ -53,16 +53,20 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let guard = Guard::start()?;
     let session = Session { arguments, root: guard.root(), failed: AtomicBool::new(false) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting a runtime")?;
+    let mut interruption = false;
     let outcome = runtime.block_on(async {
         tokio::select! {
             outcome = session.all(&embedded, &full) => outcome,
-            () = interrupted() => Err(anyhow::anyhow!("interrupted")),
+            () = interrupted() => {
+                interruption = true;
+                Err(anyhow::anyhow!("interrupted"))
+            }
         }
     });
     // Whatever the experiments still had is dropped, and so ended, before the guard looks.
     drop(runtime);
     let failed = session.failed.load(Ordering::SeqCst);
-    let keep = failed || outcome.is_err();
+    let keep = failed || (outcome.is_err() && !interruption);
     if keep {
         eprintln!("chaos: logs and data are left in {}", guard.root().display());
     }

@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Context as _;
+use futures_util::future::try_join_all;
 
 use crate::{api::Api, origin::Origin, pictures, processes::Process, stage::Stage};
 
@@ -27,21 +28,19 @@ impl Hostages {
     /// # Errors
     /// If they do not take them up.
     pub async fn take(stage: &Stage, api: &Api, origin: &Origin, round: usize, count: usize) -> anyhow::Result<Self> {
-        let mut workers = Vec::new();
-        for number in 0..count {
-            workers.push(stage.worker(&format!("hostage{number}"), 1).await?);
-        }
-        let held = (0..count * (SLOTS - 1)).map(|number| format!("/held/{round}/{number}.jpg"));
-        let held: Vec<_> = held.collect();
+        let held: Vec<_> = (0..count * (SLOTS - 1)).map(|number| format!("/held/{round}/{number}.jpg")).collect();
+        let large: Vec<_> = (0..count).map(|number| format!("/large/{round}/{number}.jpg")).collect();
         let serve = |path: &String, edge: u16| {
             origin.serve(path, "image/jpeg", pictures::numbered_jpeg(fastrand::u32(..), edge, edge / 2));
             origin.url(path)
         };
         held.iter().for_each(|path| origin.hold(path));
         let on_their_way: Vec<_> = held.iter().map(|path| serve(path, 96)).collect();
-        api.create(&format!("held {round}"), &on_their_way).await?;
-        let large: Vec<_> = (0..count).map(|number| format!("/large/{round}/{number}.jpg")).collect();
         let to_decode: Vec<_> = large.iter().map(|path| serve(path, 1_200)).collect();
+        let names: Vec<_> = (0..count).map(|number| format!("hostage{number}")).collect();
+        // From here on it has to go quickly: a download is given up when nothing comes for 10 s.
+        let workers = try_join_all(names.iter().map(|name| stage.worker(name, 1))).await?;
+        api.create(&format!("held {round}"), &on_their_way).await?;
         api.create(&format!("large {round}"), &to_decode).await?;
         let mut hostages = Self { workers, jobs: BTreeSet::new(), decoding: 0, held };
         hostages.wait_for_work(stage, count).await?;

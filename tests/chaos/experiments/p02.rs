@@ -19,7 +19,7 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(20);
 
 pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
-    let (rounds, at_a_time) = (stage.size(1, 10), stage.size(2, 10));
+    let (rounds, at_a_time) = (stage.size(1, 20), stage.size(2, 5));
     let origin = Origin::start().await;
     let mut server = stage.serve(&["--no-worker"]).await?;
     let mut random = stage.random(2);

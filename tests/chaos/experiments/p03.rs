@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
-    let (rounds, at_a_time) = (stage.size(1, 5), stage.size(2, 10));
+    let (rounds, at_a_time) = (stage.size(1, 10), stage.size(2, 5));
     // The short form goes on as soon as the others are done, which takes one lease.
     let frozen_for = stage.size(Duration::ZERO, pm::db::jobs::LEASE * 3);
     let origin = Origin::start().await;
