@@ -16,11 +16,6 @@ impl Times {
         self.0.push(time);
     }
 
-    /// Takes over what was noted elsewhere.
-    pub fn extend(&mut self, others: Self) {
-        self.0.extend(others.0);
-    }
-
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -33,6 +33,9 @@ const LIMIT: Duration = if cfg!(debug_assertions) { Duration::from_secs(60) } el
 const MOST_MEMORY: u64 = (512 + 8 * 32 + 128) << 20;
 const CODES: &str = include_str!("../../../docs/ERRORS.md");
 
+/// A file's name and its bytes.
+type File = (String, Vec<u8>);
+
 /// What became of one file.
 struct Outcome {
     name: String,
@@ -73,7 +76,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
 }
 
 /// The files by their names, and whether they were given; the short form takes some of them.
-fn files(stage: &Stage) -> anyhow::Result<(bool, Vec<(String, Vec<u8>)>)> {
+fn files(stage: &Stage) -> anyhow::Result<(bool, Vec<File>)> {
     let Some(corpus) = std::env::var_os("PM_CORPUS").map(PathBuf::from) else {
         return Ok((false, broken::pictures(&mut stage.random(1), (stage.size(60, 2_000), stage.size(1_500, 7_000)))));
     };
@@ -102,8 +105,8 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
 
 /// The most memory that the process and its children had at a time, looked at every few milliseconds.
 fn watch_memory(pid: u32) -> Arc<AtomicU64> {
-    let (peak, watched) = (Arc::new(AtomicU64::new(0)), Arc::new(()));
-    let (noted, _watched) = (peak.clone(), watched);
+    let peak = Arc::new(AtomicU64::new(0));
+    let noted = peak.clone();
     tokio::spawn(async move {
         while tree::is_alive(pid) {
             let all = tree::family(pid).into_iter().map(resident_bytes).sum();

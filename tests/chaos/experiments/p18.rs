@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use pm::blobs::{Blobs, Engine};
+use pm::blobs::{BlobKey, Blobs, Engine};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::time::sleep;
@@ -48,9 +48,10 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         let bytes = std::fs::read(&path)?;
         anyhow::ensure!(hex::encode(Sha256::digest(&bytes)) == hash, "torn: {} of {} bytes", name, bytes.len());
     }
-    // The last line of a killed writer may be cut off itself.
-    let acknowledged: Vec<_> = told.lines().filter_map(|line| line.strip_prefix(STORED)).collect();
-    let missing = acknowledged.iter().filter(|key| key.len() > 70 && !directory.join(key).exists()).count();
+    // The last line of a killed writer may be cut off itself, and the next writer's first then stands behind it.
+    let whole = told.lines().filter_map(|line| line.strip_prefix(STORED)).filter(|key| BlobKey::parse(key).is_some());
+    let acknowledged: Vec<_> = whole.collect();
+    let missing = acknowledged.iter().filter(|key| !directory.join(key).exists()).count();
     anyhow::ensure!(missing == 0, "{missing} blobs were acknowledged and are not there");
     let blobs = Blobs::connect(&Engine::Disk { directory: directory.clone() }).await?;
     let removed = blobs.remove_unfinished(Duration::ZERO).await?;
