@@ -84,6 +84,8 @@ impl Database {
         // Whoever comes to refer to a blob queues behind this wait, so it must be short.
         write.execute_unprepared("SET LOCAL lock_timeout = '500ms'").await?;
         lock(&*write, "SELECT pg_advisory_xact_lock($1)", REFERRING).await?;
+        // A store may take longer over a removal than the server lets a transaction say nothing.
+        write.execute_unprepared("SET LOCAL idle_in_transaction_session_timeout = '60s'").await?;
         Ok(Some(Removal { write, _file: None }))
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     clock::Timestamp,
     db::{
         Database, Error,
-        entity::{image, job, product, rendition, user},
+        entity::{image, job, job_attempt, product, rendition, user},
         jobs::query,
         migrate,
     },
@@ -45,6 +45,7 @@ pub fn tables() -> Vec<Table> {
         Table::of::<image::Entity>(),
         Table::of::<rendition::Entity>(),
         Table::of::<job::Entity>(),
+        Table::of::<job_attempt::Entity>(),
     ]
 }
 

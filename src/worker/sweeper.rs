@@ -9,7 +9,9 @@ use crate::{
 };
 
 /// A dead worker's job is seen this long after its lease ran out, at most.
-const EVERY: Duration = Duration::from_secs(2);
+const EVERY: Duration = Duration::from_secs(1);
+/// All else is looked after each second time.
+const UPKEEP_EACH: u64 = 2;
 
 /// A round that takes longer hangs on a connection that will never answer.
 const LONGEST_ROUND: Duration = Duration::from_secs(30);
@@ -18,7 +20,7 @@ const LONGEST_ROUND: Duration = Duration::from_secs(30);
 pub async fn sweep(catalog: Catalog, mut stop: Stop) {
     let mut pulse = tokio::time::interval(EVERY);
     pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut failing = false;
+    let (mut failing, mut rounds) = (false, 0_u64);
     loop {
         tokio::select! {
             () = stop.wanted() => return,
@@ -26,8 +28,9 @@ pub async fn sweep(catalog: Catalog, mut stop: Stop) {
         }
         let outcome = tokio::select! {
             () = stop.wanted() => return,
-            outcome = tokio::time::timeout(LONGEST_ROUND, round(&catalog)) => outcome,
+            outcome = tokio::time::timeout(LONGEST_ROUND, round(&catalog, rounds.is_multiple_of(UPKEEP_EACH))) => outcome,
         };
+        rounds += 1;
         match outcome {
             Ok(Ok(())) => failing = false,
             Ok(Err(error)) => {
@@ -42,13 +45,16 @@ pub async fn sweep(catalog: Catalog, mut stop: Stop) {
 }
 
 /// One thing that fails does not keep the others from being done; the first error is answered.
-async fn round(catalog: &Catalog) -> Result<(), Error> {
+async fn round(catalog: &Catalog, with_upkeep: bool) -> Result<(), Error> {
     let recovered = catalog.recover_expired().await.inspect(|recovered| {
         if *recovered > 0 {
             tracing::warn!(recovered, "took {recovered} jobs from workers that gave no sign of life");
             metrics::counter!("pm_jobs_recovered_total").increment(*recovered as u64);
         }
     });
+    if !with_upkeep {
+        return recovered.map(|_| ());
+    }
     let told = catalog.keep_cache_told().await;
     let measured = catalog.measure_queue().await;
     let again = catalog.recover_messages().await.inspect(|again| {
