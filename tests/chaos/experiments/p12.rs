@@ -46,7 +46,7 @@ struct Outcome {
 }
 
 pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
-    let (given, files) = files(stage)?;
+    let (given, files) = files(stage).await?;
     let origin = Origin::start().await;
     let mut server = stage.serve(&["--no-worker"]).await?;
     let mut worker = stage.worker("worker", DECODERS).await?;
@@ -76,9 +76,12 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
 }
 
 /// The files by their names, and whether they were given; the short form takes some of them.
-fn files(stage: &Stage) -> anyhow::Result<(bool, Vec<File>)> {
+async fn files(stage: &Stage) -> anyhow::Result<(bool, Vec<File>)> {
     let Some(corpus) = std::env::var_os("PM_CORPUS").map(PathBuf::from) else {
-        return Ok((false, broken::pictures(&mut stage.random(1), (stage.size(60, 2_000), stage.size(1_500, 7_000)))));
+        let (mut random, sizes) = (stage.random(1), (stage.size(60, 2_000), stage.size(1_500, 7_000)));
+        // Drawing them takes seconds, in which the clients of other experiments would seem to be slow ones.
+        let drawn = tokio::task::spawn_blocking(move || broken::pictures(&mut random, sizes)).await?;
+        return Ok((false, drawn));
     };
     let mut paths = Vec::new();
     for directory in ["edge", "broken"] {

@@ -26,7 +26,7 @@ use crate::{
 const DISK: &str = "8m";
 
 pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
-    let rounds = stage.size(1, 8);
+    let rounds = stage.size(1, 3);
     let origin = Origin::start().await;
     let data = stage.directory.join("data");
     let mount = format!("mount -t tmpfs -o size={DISK},mode=0755 full {} && exec \"$@\"", data.display());
