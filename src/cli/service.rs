@@ -16,10 +16,13 @@ pub(super) async fn run<T>(mut stop: Stop, work: impl Future<Output = T>) -> T {
         tell(NotifyState::Stopping);
         pending::<()>().await;
     };
-    tokio::select! {
+    let outcome = tokio::select! {
         outcome = work => outcome,
         () = async { tokio::join!(farewell, give_signs_of_life()); } => unreachable!("neither of the two ever ends"),
-    }
+    };
+    // What has nothing to finish is over before the farewell has its turn; said twice it means the same.
+    tell(NotifyState::Stopping);
+    outcome
 }
 
 /// Twice in the time after which systemd takes the process for dead. That it comes to this says that tasks are run.
