@@ -63,13 +63,13 @@ pub async fn put_off_live_jobs(
 /// # Errors
 /// If the database does not answer.
 pub async fn delete_products(connection: &impl ConnectionTrait, ids: &[ProductId]) -> Result<Vec<ProductId>, Error> {
-    let deleted = product::Entity::delete_many()
-        .filter(product::Column::Id.is_in(ids.iter().map(|id| id.0)))
-        .exec_with_returning(connection)
-        .await?;
-    let mut deleted: Vec<_> = deleted.into_iter().map(|row| ProductId(row.id)).collect();
-    deleted.sort_unstable();
-    Ok(deleted)
+    // Looked up first also for SQLite's sake: a connection whose first statement ever is this deletion has not read the schema
+    // yet, and the index of names, whose content is that table, then finds no such table.
+    let chosen = product::Column::Id.is_in(ids.iter().map(|id| id.0));
+    let present = product::Entity::find().select_only().column(product::Column::Id).filter(chosen);
+    let present: Vec<i64> = present.order_by_asc(product::Column::Id).into_tuple().all(connection).await?;
+    product::Entity::delete_many().filter(product::Column::Id.is_in(present.iter().copied())).exec(connection).await?;
+    Ok(present.into_iter().map(ProductId).collect())
 }
 
 /// The jobs of these products that wait or run.
@@ -96,4 +96,24 @@ fn live_jobs() -> Select<Entity> {
         .column(Column::Id)
         .filter(Column::State.is_in([JobState::Queued.as_str(), JobState::Running.as_str()]))
         .order_by_asc(Column::Id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::{Config, Database, migrate};
+
+    #[tokio::test]
+    async fn a_deletion_may_be_the_first_thing_that_a_connection_does() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("pm.db");
+        let database = Database::connect(&Config::Sqlite { path: path.clone() }).await.expect("a database");
+        migrate::up(&database, None).await.expect("a schema");
+        for database in [database, Database::connect(&Config::Sqlite { path }).await.expect("another")] {
+            for _ in 0..3 {
+                let write = database.begin().await.expect("a transaction");
+                assert_eq!(delete_products(&*write, &[ProductId(1)]).await.expect("an answer"), []);
+            }
+        }
+    }
 }

@@ -11,9 +11,12 @@ async fn every_route_of_the_table_is_answered_by_a_handler() {
     for route in Route::all() {
         let path = route.template().replace("{id}", "1").replace("{key}", "ab/cd/ef.jpg");
         let answer = server.get(&path).await;
-        assert!([200, 404].contains(&answer.status), "{path}: {answer:?}");
+        let expected: &[u16] = if route.permits(crate::http::route::Verb::Get) { &[200, 404] } else { &[405] };
+        assert!(expected.contains(&answer.status), "{path}: {answer:?}");
         if route.permits(crate::http::route::Verb::Post) {
-            assert_eq!(server.post(&path, "{").await.status, 400, "{path}");
+            // What takes no body looks for the resource at once.
+            let status = server.post(&path, "{").await.status;
+            assert!([400, 404].contains(&status), "{path}: {status}");
         }
     }
 }
@@ -65,10 +68,10 @@ async fn options_and_wrong_methods_name_the_right_ones() {
     let server = Server::start().await;
     let options = server.send("OPTIONS /products HTTP/1.1", b"").await;
     assert_eq!((options.status, options.header("allow")), (204, "GET, HEAD, POST, OPTIONS"));
-    for method in ["DELETE", "PUT", "BREW", "POST"] {
+    for method in ["PATCH", "PUT", "BREW", "POST"] {
         let refused = server.send(&format!("{method} /products/1 HTTP/1.1\nContent-Length: 2"), b"{}").await;
         refused.problem(405, "method_not_allowed");
-        assert_eq!(refused.header("allow"), "GET, HEAD, OPTIONS");
+        assert_eq!(refused.header("allow"), "GET, HEAD, DELETE, OPTIONS");
     }
 }
 
@@ -78,6 +81,7 @@ async fn wrong_paths_and_ids_are_not_found() {
     for path in ["/nowhere", "/products/", "/products/1/", "/products//", "//", "/images/", "/images/../etc/passwd"] {
         server.get(path).await.problem(404, "not_found");
     }
+    server.send("DELETE /products/999999 HTTP/1.1\nContent-Length: 2", b"{}").await.problem(404, "not_found");
     let missing = server.get("/products/999999").await.problem(404, "not_found");
     assert_eq!(missing["detail"], "there is no product 999999");
     for id in ["abc", "-1", "1.5", "99999999999999999999"] {
