@@ -27,7 +27,7 @@ use crate::{
 const HALF_A_HEAD: &[u8] = b"GET /products HTTP/1.1\r\nHost: pm\r\nX-Slow: ";
 const HALF_A_BODY: &[u8] =
     b"POST /products HTTP/1.1\r\nHost: pm\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"user";
-/// The kinds, and how long after its beginning one of each is closed at the latest.
+/// The kinds, and how long after its beginning one of each is closed at the latest, unless it has to wait for a place.
 const KINDS: [(&str, &[u8], Duration); 3] = [
     ("half_heads", HALF_A_HEAD, Duration::from_secs(6)),
     ("half_bodies", HALF_A_BODY, Duration::from_secs(30)),
@@ -53,7 +53,10 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let api = server.api();
     let id = api.create("read meanwhile", &[]).await?["id"].as_i64().context("a number")?;
     let before = good(&api, id, Duration::from_secs(1)).await?;
-    let slow = join_all(KINDS.map(|(_, begin, limit)| kind(server.address, begin, of_each, (limit, watched))));
+    // At full size most of them wait before the door: for a client, the time begins there, for the server inside.
+    let turns = stage.size(1, 2);
+    let kinds = KINDS.map(|(name, begin, limit)| (name, begin, limit * turns));
+    let slow = join_all(kinds.map(|(_, begin, limit)| kind(server.address, begin, of_each, (limit, watched))));
     let (fared, during) = tokio::join!(slow, good(&api, id, watched));
     let during = during?;
     anyhow::ensure!(server.process.is_running(), "the server has ended");
@@ -62,7 +65,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         "good_p99_ms": milliseconds(during.quantile(0.99)), "good_slowest_ms": milliseconds(during.longest()),
         "good_p99_before_ms": milliseconds(before.quantile(0.99)),
     }));
-    for ((name, _, limit), fared) in KINDS.iter().zip(fared) {
+    for ((name, _, limit), fared) in kinds.iter().zip(fared) {
         anyhow::ensure!(fared.connected == of_each, "only {} of {of_each} {name} got a connection", fared.connected);
         anyhow::ensure!(*limit > watched || fared.open == 0, "{} {name} are open after {limit:?}", fared.open);
         counts.insert(format!("{name}_closed_within_ms"), milliseconds(fared.closed.longest()));
