@@ -35,6 +35,8 @@ const KINDS: [(&str, &[u8], Duration); 3] = [
 ];
 const OPEN_FILES: u64 = 1_024;
 const MOST_P99: Duration = Duration::from_millis(100);
+/// Beside other experiments even a server without slow clients takes its time; one that they starve fails altogether.
+const MOST_P99_BESIDE_OTHERS: Duration = Duration::from_secs(3);
 
 /// How one kind fared.
 #[derive(Clone, Debug, Default)]
@@ -72,8 +74,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         counts.insert(format!("{name}_open_at_the_end"), json!(fared.open));
     }
     let p99 = during.quantile(0.99);
-    // Beside other experiments even a server without slow clients takes its time.
-    let limit = stage.size(MOST_P99.max(before.quantile(0.99) * 4), MOST_P99);
+    let limit = stage.size(MOST_P99_BESIDE_OTHERS, MOST_P99);
     anyhow::ensure!(p99 < limit, "good requests had a p99 of {p99:?}: {counts:?}");
     server.process.kill().await;
     Ok(counts)
