@@ -57,35 +57,36 @@ pub enum Verb {
     Other,
 }
 
-/// What a resource can be asked to do, besides `OPTIONS`.
-#[derive(Clone, Copy)]
-enum Methods {
-    Read,
-    ReadAndCreate,
-    ReadAndDelete,
-    Do,
-}
-
 struct Entry {
     route: Route,
     template: &'static str,
-    methods: Methods,
+    /// The value of `Allow`: what the resource takes, with `HEAD` beside `GET` and `OPTIONS` always.
+    allow: &'static str,
 }
 
-const TABLE: [Entry; 13] = [
-    Entry { route: Route::Index, template: "/", methods: Methods::Read },
-    Entry { route: Route::Products, template: "/products", methods: Methods::ReadAndCreate },
-    Entry { route: Route::Product, template: "/products/{id}", methods: Methods::ReadAndDelete },
-    Entry { route: Route::Users, template: "/users", methods: Methods::ReadAndCreate },
-    Entry { route: Route::User, template: "/users/{id}", methods: Methods::Read },
-    Entry { route: Route::Image, template: "/images/{key}", methods: Methods::Read },
-    Entry { route: Route::Queue, template: "/queue", methods: Methods::Read },
-    Entry { route: Route::DeadLetters, template: "/queue/dead", methods: Methods::Read },
-    Entry { route: Route::DeadLetter, template: "/queue/dead/{id}", methods: Methods::Read },
-    Entry { route: Route::DeadLetterRetry, template: "/queue/dead/{id}/retry", methods: Methods::Do },
-    Entry { route: Route::Health, template: "/healthz", methods: Methods::Read },
-    Entry { route: Route::Readiness, template: "/readyz", methods: Methods::Read },
-    Entry { route: Route::Metrics, template: "/metrics", methods: Methods::Read },
+const fn entry(route: Route, template: &'static str, allow: &'static str) -> Entry {
+    Entry { route, template, allow }
+}
+
+const READ: &str = "GET, HEAD, OPTIONS";
+const READ_AND_CREATE: &str = "GET, HEAD, POST, OPTIONS";
+const READ_AND_DELETE: &str = "GET, HEAD, DELETE, OPTIONS";
+const DO: &str = "POST, OPTIONS";
+
+const TABLE: &[Entry] = &[
+    entry(Route::Index, "/", READ),
+    entry(Route::Products, "/products", READ_AND_CREATE),
+    entry(Route::Product, "/products/{id}", READ_AND_DELETE),
+    entry(Route::Users, "/users", READ_AND_CREATE),
+    entry(Route::User, "/users/{id}", READ),
+    entry(Route::Image, "/images/{key}", READ),
+    entry(Route::Queue, "/queue", READ),
+    entry(Route::DeadLetters, "/queue/dead", READ),
+    entry(Route::DeadLetter, "/queue/dead/{id}", READ),
+    entry(Route::DeadLetterRetry, "/queue/dead/{id}/retry", DO),
+    entry(Route::Health, "/healthz", READ),
+    entry(Route::Readiness, "/readyz", READ),
+    entry(Route::Metrics, "/metrics", READ),
 ];
 
 impl Route {
@@ -109,24 +110,12 @@ impl Route {
 
     /// The value of `Allow`.
     pub fn allow(self) -> &'static str {
-        match self.entry().methods {
-            Methods::Read => "GET, HEAD, OPTIONS",
-            Methods::ReadAndCreate => "GET, HEAD, POST, OPTIONS",
-            Methods::ReadAndDelete => "GET, HEAD, DELETE, OPTIONS",
-            Methods::Do => "POST, OPTIONS",
-        }
+        self.entry().allow
     }
 
     /// Whether the resource takes this method.
     pub fn permits(self, verb: Verb) -> bool {
-        let methods = self.entry().methods;
-        match verb {
-            Verb::Options => true,
-            Verb::Get | Verb::Head => !matches!(methods, Methods::Do),
-            Verb::Post => matches!(methods, Methods::ReadAndCreate | Methods::Do),
-            Verb::Delete => matches!(methods, Methods::ReadAndDelete),
-            Verb::Put | Verb::Patch | Verb::Other => false,
-        }
+        self.allow().split(", ").any(|allowed| allowed == verb.as_str())
     }
 
     /// Whether the route tells how the server is, and so must be answered under any load.
@@ -140,12 +129,19 @@ impl Route {
 }
 
 impl Entry {
+    /// Segment by segment; a variable stands for one that is not empty. Only a blob's key goes on over slashes.
     fn matches(&self, path: &str) -> bool {
-        let Some((fixed, rest)) = self.template.split_once('{') else { return path == self.template };
-        let end = rest.split_once('}').map_or("", |(_, end)| end);
-        let Some(variable) = path.strip_prefix(fixed).and_then(|rest| rest.strip_suffix(end)) else { return false };
-        // Only a blob's key goes on over slashes.
-        !variable.is_empty() && (self.route == Route::Image || !variable.contains('/'))
+        if self.route == Route::Image {
+            return path.strip_prefix("/images/").is_some_and(|key| !key.is_empty());
+        }
+        let mut segments = path.split('/');
+        let all = self.template.split('/').all(|expected| {
+            segments.next().is_some_and(|segment| match expected.starts_with('{') {
+                true => !segment.is_empty(),
+                false => segment == expected,
+            })
+        });
+        all && segments.next().is_none()
     }
 }
 
