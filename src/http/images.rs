@@ -16,7 +16,7 @@ use warp::{Filter, Reply, filters::BoxedFilter, path::Tail, reply::Response};
 use super::{
     State, etag,
     extract::{self, Context},
-    problem::Problem,
+    problem::{Problem, ProblemBody},
     range::{self, Wanted},
     route::Verb,
 };
@@ -31,7 +31,22 @@ pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
     extract::boxed(parts.and(extract::context()).and(extract::with(&state.blobs)).then(show))
 }
 
-async fn show(key: Tail, request: HeaderMap, context: Context, blobs: Blobs) -> Result<Response, Problem> {
+/// A stored picture.
+#[utoipa::path(
+    get, path = "/images/{key}", tag = "pictures", operation_id = "getImage",
+    params(
+        ("key" = String, Path, description = "Its key, slashes and all"),
+        ("Range" = Option<String>, Header, description = "One range of bytes"),
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags of what the client has"),
+    ),
+    responses(
+        (status = 200, description = "The picture", body = [u8], content_type = "image/*"),
+        (status = 206, description = "A part of it", body = [u8], content_type = "image/*"),
+        (status = 304, description = "The client has it already"),
+        (status = 416, description = "It has no byte in the range", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn show(key: Tail, request: HeaderMap, context: Context, blobs: Blobs) -> Result<Response, Problem> {
     let key = BlobKey::parse(key.as_str()).ok_or_else(no_picture)?;
     let tag = format!("\"{}\"", key.sha256());
     if etag::if_none_match(&request, tag.as_bytes()) {

@@ -6,6 +6,7 @@ mod etag;
 mod extract;
 mod images;
 mod observe;
+mod openapi;
 mod problem;
 mod products;
 mod queue;
@@ -25,6 +26,7 @@ mod users;
 use std::{sync::Arc, time::Duration};
 
 pub use extract::{Pairs, query_parameters};
+pub use openapi::json as openapi_json;
 pub use server::serve;
 
 use crate::{blobs::Blobs, catalog::Catalog, health::Health};

@@ -34,6 +34,12 @@ pub enum Route {
     Readiness,
     /// `/metrics`
     Metrics,
+    /// `/openapi.json`
+    OpenApi,
+    /// `/docs`
+    Docs,
+    /// `/docs/{file}`
+    DocsFile,
 }
 
 /// A method as logs and metrics name it: a closed list, whatever a client writes.
@@ -87,6 +93,9 @@ const TABLE: &[Entry] = &[
     entry(Route::Health, "/healthz", READ),
     entry(Route::Readiness, "/readyz", READ),
     entry(Route::Metrics, "/metrics", READ),
+    entry(Route::OpenApi, "/openapi.json", READ),
+    entry(Route::Docs, "/docs", READ),
+    entry(Route::DocsFile, "/docs/{file}", READ),
 ];
 
 impl Route {

@@ -26,6 +26,7 @@ use super::{
     extract::{self, BodyLimits, Context},
     images,
     observe::{Connection, Observer},
+    openapi,
     problem::{self, Problem},
     products, queue, reply,
     request_id::{self, RequestId},
@@ -68,6 +69,8 @@ impl Service {
             .or(users::routes(&state, limits))
             .unify()
             .or(queue::routes(&state))
+            .unify()
+            .or(openapi::routes())
             .unify()
             .or(status::routes(&state, &stopping))
             .unify()
