@@ -1,12 +1,16 @@
 //! The shape of the command line, for clap. What the values mean is checked by whoever uses them.
 
+mod image;
 mod queue;
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-pub(super) use self::queue::{Dead, Queue};
+pub(super) use self::{
+    image::{Image, ImageLink},
+    queue::{Dead, Queue},
+};
 use crate::config::Flags;
 
 /// A product catalogue with asynchronous image processing.
@@ -102,11 +106,16 @@ pub(super) enum Command {
     /// Products
     #[command(subcommand)]
     Product(Product),
+    /// Single pictures
+    #[command(subcommand)]
+    Image(Image),
     /// Work on pictures again
     Reprocess(Reprocess),
     /// Jobs that wait, and jobs that failed for good
     #[command(subcommand)]
     Queue(Queue),
+    /// Write the API's description, OpenAPI 3.1
+    Openapi,
     /// Show the effective settings, each with where it comes from
     Config,
     /// Say whether every part of the set-up answers and its data are whole

@@ -4,9 +4,12 @@
 
 mod etag;
 mod extract;
+mod finish;
 mod images;
+mod negotiate;
 mod observe;
 mod openapi;
+mod pictures;
 mod problem;
 mod products;
 mod queue;
@@ -27,6 +30,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use extract::{Pairs, query_parameters};
 pub use openapi::json as openapi_json;
+pub use pictures::{Pictures, Placeholder};
 pub use server::serve;
 
 use crate::{blobs::Blobs, catalog::Catalog, health::Health};
@@ -43,6 +47,8 @@ pub struct State {
     pub blobs: Blobs,
     /// Whether the engines answer.
     pub health: Health,
+    /// How pictures are handed out.
+    pub pictures: Pictures,
     /// What `/metrics` answers.
     pub metrics: RenderMetrics,
 }

@@ -16,7 +16,7 @@ use utoipa_swagger_ui::Config;
 use warp::{Filter, filters::BoxedFilter, path::Tail};
 
 use super::{
-    etag, extract,
+    etag, extract, pictures,
     problem::{self, Problem},
     products, queue,
     reply::{self, Ready},
@@ -42,7 +42,7 @@ use super::{
     paths(
         products::create, products::list, products::show, products::delete,
         users::create, users::list, users::show,
-        super::images::show,
+        super::images::show, pictures::preset, pictures::resize,
         queue::status, queue::list, queue::show, queue::retry,
         status::alive, status::ready, status::metrics, status::index,
         description,

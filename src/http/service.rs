@@ -24,9 +24,10 @@ use warp::{Filter, filters::BoxedFilter};
 use super::{
     Config, Scope, State,
     extract::{self, BodyLimits, Context},
+    finish::{Finisher, Wishes},
     images,
     observe::{Connection, Observer},
-    openapi,
+    openapi, pictures,
     problem::{self, Problem},
     products, queue, reply,
     request_id::{self, RequestId},
@@ -48,6 +49,7 @@ pub struct Service {
     catalog: Catalog,
     routes: BoxedFilter<(warp::reply::Response,)>,
     observer: Observer,
+    finisher: Finisher,
     scope: Scope,
     deadline: Duration,
     max_in_flight: usize,
@@ -70,6 +72,8 @@ impl Service {
             .unify()
             .or(queue::routes(&state))
             .unify()
+            .or(pictures::routes(&state))
+            .unify()
             .or(openapi::routes())
             .unify()
             .or(status::routes(&state, &stopping))
@@ -80,6 +84,7 @@ impl Service {
             catalog: state.catalog,
             routes: routes.boxed(),
             observer: Observer::new(),
+            finisher: Finisher::new(),
             scope: config.scope,
             deadline: config.deadline,
             max_in_flight: config.max_in_flight,
@@ -102,7 +107,7 @@ impl Service {
     pub async fn answer(&self, request: Request<Incoming>, seat: Arc<Seat>) -> Response<Body> {
         let verb = Verb::of(request.method());
         let (product, route) = self.destination(verb, request.uri().path());
-        let version = request.version();
+        let (version, wishes) = (request.version(), Wishes::of(&request));
         let exchange = self.observer.begin(verb, route, RequestId::of(request.headers()));
         let work = self.work(request, verb, route, product, exchange.request_id(), seat);
         let outcome = AssertUnwindSafe(tokio::time::timeout(self.deadline, work)).catch_unwind().await;
@@ -112,7 +117,10 @@ impl Service {
             Err(panic) => Err(Arc::new(Problem::internal(format!("panicked: {}", message_of(&*panic))))),
         };
         let (mut response, problem) = match outcome {
-            Ok(response) => (response, None),
+            Ok(response) => {
+                let reads = matches!(verb, Verb::Get | Verb::Head);
+                (self.finisher.finish(&wishes, reads, response).await, None)
+            }
             Err(problem) => {
                 let json = problem.to_json(exchange.request_id());
                 (problem.head().map(|()| Either::Left(Full::new(json))), Some(problem))
