@@ -62,7 +62,6 @@ pub fn parse_id(text: &str) -> Option<ProductId> {
             ("ETag" = String, description = "A strong entity tag"),
             ("X-Cache" = String, description = "`hit` or `miss`"),
         )),
-        (status = 304, description = "The client has it already"),
     ),
 )]
 pub async fn show(id: String, headers: HeaderMap, catalog: Catalog) -> Result<Ready, Problem> {

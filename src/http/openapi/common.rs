@@ -65,6 +65,10 @@ fn complete(operation: &mut Operation, writes: bool) {
         meanings.extend(WRITING);
     }
     let known = &mut operation.responses.responses;
+    if !writes {
+        let unchanged = || ResponseBuilder::new().description("The client has it already, by its `If-None-Match`.");
+        known.entry("304".into()).or_insert_with(|| unchanged().build().into());
+    }
     for (status, _) in meanings {
         known.entry(status.to_string()).or_insert_with(|| Ref::from_response_name(name(status)).into());
     }
