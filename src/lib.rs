@@ -5,6 +5,7 @@
 //! `fetch`, `isolation` → `db` → `domain`, `imaging` → `code`, `clock`, `retry`, `stop`.
 
 pub mod app;
+pub mod auth;
 pub mod blobs;
 pub mod cache;
 pub mod catalog;

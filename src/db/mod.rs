@@ -1,6 +1,7 @@
 //! The database: PostgreSQL or SQLite behind one sea-orm connection. All SQL of the program stands in this room;
 //! transactions are begun by the catalogue alone.
 
+pub mod api_keys;
 pub mod attempts;
 mod changes;
 mod connect;
