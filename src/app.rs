@@ -6,11 +6,12 @@ use std::{fmt, path::PathBuf, sync::Arc};
 use tokio::net::TcpListener;
 
 use crate::{
+    auth,
     blobs::{self, Blobs},
     cache::{self, Cache},
     catalog::{self, Catalog, Engines},
     code::ErrorCode,
-    config::{DatabaseUrl, Settings},
+    config::{Auth, DatabaseUrl, Settings},
     db::{self, Database, migrate},
     fetch::{self, Fetcher},
     health::Health,
@@ -80,6 +81,12 @@ pub enum Error {
     /// The downloader cannot be made.
     #[error("the downloader cannot be made")]
     Fetcher(#[from] fetch::Error),
+    /// The certificate cannot be used.
+    #[error("connections cannot be encrypted")]
+    Tls(#[from] http::TlsError),
+    /// The issuer of access tokens cannot be asked.
+    #[error("access tokens cannot be checked")]
+    Auth(#[from] auth::Error),
     /// A setting cannot work.
     #[error("{0}")]
     Setting(String),
@@ -101,7 +108,8 @@ impl Error {
             Self::Cache(error) => error.code(),
             Self::Queue(error) => error.code(),
             Self::Storage(error) => error.code(),
-            Self::OldSchema { .. } | Self::Setting(_) => ErrorCode::Validation,
+            Self::OldSchema { .. } | Self::Setting(_) | Self::Tls(_) => ErrorCode::Validation,
+            Self::Auth(error) => error.code(),
             Self::Fetcher(_) | Self::DataDirectory { .. } => ErrorCode::Internal,
         }
     }
@@ -178,7 +186,7 @@ impl App {
     /// # Errors
     /// If the worker cannot be made.
     pub async fn serve(&self, listener: TcpListener, workers: usize, stop: Stop) -> Result<(), Error> {
-        let config = http::Config::default();
+        let config = self.http_config()?;
         // The worker goes on until the last request has been answered.
         let (stopper, after_requests) = stop::channel();
         let worker = if workers == 0 { None } else { Some(self.worker(workers)?) };
@@ -217,6 +225,35 @@ impl App {
         };
         tokio::join!(work, answer, self.look_after(after_jobs));
         Ok(())
+    }
+
+    /// How clients come in, by the settings.
+    ///
+    /// # Errors
+    /// If the certificate cannot be used, or the issuer not asked.
+    fn http_config(&self) -> Result<http::Config, Error> {
+        let doors = &self.settings.doors;
+        let authentication = match &doors.auth {
+            Auth::Unsaid | Auth::Off => http::Authentication::Off,
+            Auth::Keys => http::Authentication::On(None),
+            Auth::Issuer(issuer) => {
+                let config = auth::Config {
+                    any_type: issuer.any_type,
+                    ..auth::Config::new(issuer.issuer.clone(), issuer.audience.clone())
+                };
+                http::Authentication::On(Some(auth::Issuer::new(config)?))
+            }
+        };
+        let tls = doors.tls.as_ref().map(|files| http::Tls::load(&files.certificate, &files.key)).transpose()?;
+        Ok(http::Config {
+            authentication,
+            quota: doors.quota,
+            tls,
+            hsts_seconds: doors.hsts_seconds,
+            proxies: doors.proxies.clone(),
+            origins: doors.origins.clone(),
+            ..http::Config::default()
+        })
     }
 
     fn http_state(&self) -> http::State {

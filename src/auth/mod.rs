@@ -4,8 +4,6 @@
 mod document;
 mod error;
 mod keys;
-#[cfg(test)]
-mod tests;
 mod token;
 
 use std::{sync::Arc, time::Duration};
@@ -34,12 +32,7 @@ pub struct Config {
 impl Config {
     /// Believes the tokens that `issuer` made for `audience`, if they say that they are access tokens.
     pub fn new(issuer: impl Into<String>, audience: impl Into<String>) -> Self {
-        Self {
-            issuer: issuer.into(),
-            audience: audience.into(),
-            any_type: false,
-            pause: Duration::from_secs(60),
-        }
+        Self { issuer: issuer.into(), audience: audience.into(), any_type: false, pause: Duration::from_secs(60) }
     }
 }
 

@@ -1,12 +1,16 @@
 //! The shape of the command line, for clap. What the values mean is checked by whoever uses them.
 
+mod key;
 mod queue;
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-pub(super) use self::queue::{Dead, Queue};
+pub(super) use self::{
+    key::Key,
+    queue::{Dead, Queue},
+};
 use crate::config::Flags;
 
 /// A product catalogue with asynchronous image processing.
@@ -99,6 +103,9 @@ pub(super) enum Command {
     /// Users
     #[command(subcommand)]
     User(User),
+    /// API keys for scripts
+    #[command(subcommand)]
+    Key(Key),
     /// Products
     #[command(subcommand)]
     Product(Product),
@@ -146,6 +153,12 @@ pub(super) struct Serve {
     /// Address and port; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// Encrypt connections with the certificate in FILE
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<String>,
+    /// The certificate's key
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
     /// Pictures worked on at a time
     #[arg(long, value_name = "N", conflicts_with = "no_worker")]
     workers: Option<String>,
@@ -350,6 +363,8 @@ impl Arguments {
         match &self.command {
             Command::Serve(serve) => {
                 flags.listen = serve.listen.clone();
+                flags.tls_cert = serve.tls_cert.clone();
+                flags.tls_key = serve.tls_key.clone();
                 flags.workers = if serve.no_worker { Some("0".into()) } else { serve.workers.clone() };
             }
             Command::Worker(worker) => {

@@ -4,6 +4,7 @@
 //! message or in `Debug`.
 
 mod database;
+mod doors;
 mod keys;
 mod layers;
 mod presets;
@@ -22,6 +23,7 @@ use std::{
 use tracing_subscriber::EnvFilter;
 
 pub use database::DatabaseUrl;
+pub use doors::{Auth, Doors, Issuer, TlsFiles};
 pub use layers::{Problem, Source};
 pub use secret::redact;
 pub use values::{parse_duration, parse_size};
@@ -59,8 +61,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// What stands before every link, without a slash at its end.
     pub public_url: Option<String>,
-    /// Whether it was said outright that nobody has to prove who they are.
-    pub auth_off: bool,
+    /// How clients come in.
+    pub doors: Doors,
     /// Whether a product's unknown user is made.
     pub auto_users: bool,
     /// Pictures worked on at a time in this process; 0 is none.
@@ -120,6 +122,10 @@ pub struct Flags {
     pub storage_url: Option<String>,
     /// `--listen`
     pub listen: Option<String>,
+    /// `--tls-cert`
+    pub tls_cert: Option<String>,
+    /// `--tls-key`
+    pub tls_key: Option<String>,
     /// `--workers`
     pub workers: Option<String>,
     /// `worker --listen`
@@ -203,7 +209,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
     let storage_url = resolver.take("storage_url", values::storage_url);
     let listen = resolver.take("listen", values::listen);
     let public_url = resolver.optional("public_url", values::public_url);
-    let auth = resolver.optional("auth", |text| if text == "off" { Ok(()) } else { Err("is not known".into()) });
+    let doors = doors::resolve(resolver);
     let auto_users = resolver.take("auto_users", values::boolean);
     let workers = resolver.take("workers", values::workers);
     let worker_listen = resolver.optional("worker_listen", values::listen);
@@ -236,7 +242,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
         storage_environment: layers.iter().flat_map(|layer| layer.aws.clone()).collect(),
         listen: listen?,
         public_url: public_url?,
-        auth_off: auth?.is_some(),
+        doors: doors?,
         auto_users: auto_users?,
         workers: workers?,
         worker_listen: worker_listen?,
@@ -279,6 +285,8 @@ impl Flags {
             ("rabbitmq_url", &self.rabbitmq_url),
             ("storage_url", &self.storage_url),
             ("listen", &self.listen),
+            ("tls_cert", &self.tls_cert),
+            ("tls_key", &self.tls_key),
             ("workers", &self.workers),
             ("worker_listen", &self.worker_listen),
             ("log", &self.log),
@@ -313,7 +321,6 @@ impl Settings {
             ("storage_url", redact(&self.storage_url)),
             ("listen", self.listen.to_string()),
             ("public_url", none(&self.public_url)),
-            ("auth", if self.auth_off { "off".into() } else { String::new() }),
             ("auto_users", self.auto_users.to_string()),
             ("workers", self.workers.to_string()),
             ("worker_listen", self.worker_listen.map(|address| address.to_string()).unwrap_or_default()),
@@ -329,7 +336,8 @@ impl Settings {
             ("log_format", format!("{:?}", self.log_format).to_lowercase()),
             ("presets", presets.join(", ")),
         ];
-        values.into_iter().map(|(name, value)| (name, value, self.source(name))).collect()
+        let doors = self.doors.entries();
+        values.into_iter().chain(doors).map(|(name, value)| (name, value, self.source(name))).collect()
     }
 }
 

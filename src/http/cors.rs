@@ -136,7 +136,9 @@ mod tests {
     #[test]
     fn what_is_no_origin_is_refused() {
         assert!(Origins::parse("https://shop.example/").is_ok());
-        for text in ["shop.example", "https://shop.example/path", "null", "ftp://shop.example", "https://*.shop.example/x"] {
+        for text in
+            ["shop.example", "https://shop.example/path", "null", "ftp://shop.example", "https://*.shop.example/x"]
+        {
             assert!(Origins::parse(text).is_err(), "{text} was taken");
         }
     }

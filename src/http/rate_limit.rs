@@ -74,7 +74,8 @@ impl Allowance {
         if self.spent.allowed {
             return Ok(());
         }
-        let detail = format!("a client may make {} requests at once, then one each {:?}", self.quota.burst, self.quota.interval);
+        let detail =
+            format!("a client may make {} requests at once, then one each {:?}", self.quota.burst, self.quota.interval);
         let seconds = HeaderValue::from(whole_seconds(self.spent.retry_after).max(1));
         Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::RateLimited, detail)
             .with_header(header::RETRY_AFTER, seconds))

@@ -241,7 +241,8 @@ mod tests {
     }
 
     fn old_seats(most: usize, most_per_address: usize) -> Arc<Seats> {
-        let mut seats = Arc::into_inner(Seats::new(most, most_per_address, Proxies::default())).expect("not shared yet");
+        let mut seats =
+            Arc::into_inner(Seats::new(most, most_per_address, Proxies::default())).expect("not shared yet");
         seats.made = Instant::now().checked_sub(Duration::from_secs(10)).expect("the machine runs that long");
         Arc::new(seats)
     }

@@ -32,8 +32,8 @@ use tracing::{debug, info, warn};
 
 use super::{
     Config, State,
-    seats::{Busy, Seats, Taken},
     forwarded::Client,
+    seats::{Busy, Seats, Taken},
     service::{Body, Service},
     stall::Stalling,
     tls::Tls,

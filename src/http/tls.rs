@@ -86,37 +86,40 @@ impl Tls {
 
     /// Follows the files for ever. Connections that are there keep what they have agreed on.
     pub async fn follow(&self) {
-        let Inner { certificate, key, current } = &*self.0;
-        let mut refused = None;
+        let mut last_refusal = None;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let (certificate, key) = (certificate.clone(), key.clone());
-            let read = tokio::task::spawn_blocking({
-                let (certificate, key) = (certificate.clone(), key.clone());
-                move || Files::read(&certificate, &key)
-            });
-            let Ok(read) = read.await else { continue };
-            let digest = read.as_ref().ok().map(Files::digest);
-            let known = current.read().unwrap_or_else(PoisonError::into_inner).digest;
-            if digest == Some(known) {
-                refused = None;
-                continue;
-            }
-            match read.and_then(|files| Current::of(&files, &certificate, &key)) {
-                Ok(new) => {
-                    *current.write().unwrap_or_else(PoisonError::into_inner) = new;
-                    refused = None;
-                    info!(target: "pm::http", certificate = %certificate.display(), "a new certificate is in use");
+            let tls = self.clone();
+            let Ok(seen) = tokio::task::spawn_blocking(move || tls.look()).await else { continue };
+            match seen {
+                Ok(false) => last_refusal = None,
+                Ok(true) => {
+                    last_refusal = None;
+                    info!(target: "pm::http", certificate = %self.0.certificate.display(), "a new certificate is in use");
                 }
-                // Once for each state of the files, not each time they are looked at.
-                Err(error) if refused != Some(digest) => {
-                    let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                    warn!(target: "pm::http", %error, reason, "the new certificate is not used; the old one stays");
-                    refused = Some(digest);
+                Err(error) => {
+                    // Once for each thing that is wrong, not each time the files are looked at.
+                    let refusal = error.to_string();
+                    if last_refusal.as_ref() != Some(&refusal) {
+                        let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                        warn!(target: "pm::http", %error, reason, "the new certificate is not used; the old one stays");
+                        last_refusal = Some(refusal);
+                    }
                 }
-                Err(_) => {}
             }
         }
+    }
+
+    /// Takes up what the files hold now; answers whether that is something new.
+    fn look(&self) -> Result<bool, Error> {
+        let Inner { certificate, key, current } = &*self.0;
+        let files = Files::read(certificate, key)?;
+        if current.read().unwrap_or_else(PoisonError::into_inner).digest == files.digest() {
+            return Ok(false);
+        }
+        let new = Current::of(&files, certificate, key)?;
+        *current.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(true)
     }
 }
 
@@ -128,9 +131,8 @@ struct Files {
 
 impl Files {
     fn read(certificate: &Path, key: &Path) -> Result<Self, Error> {
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|source| Error::Unreadable { path: path.to_owned(), source })
-        };
+        let read =
+            |path: &Path| std::fs::read(path).map_err(|source| Error::Unreadable { path: path.to_owned(), source });
         Ok(Self { certificate: read(certificate)?, key: read(key)? })
     }
 
@@ -181,5 +183,27 @@ mod tests {
         assert!(matches!(Tls::load(&key, &key), Err(Error::Empty { what: "certificate", .. })));
         assert!(matches!(Tls::load(&certificate, &certificate), Err(Error::Empty { what: "private key", .. })));
         assert!(matches!(Tls::load(&directory.path().join("none"), &key), Err(Error::Unreadable { .. })));
+    }
+
+    #[test]
+    fn a_broken_file_leaves_the_old_certificate_in_use() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let made = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let (one, other) = (made(), made());
+        let certificate = write(directory.path(), "cert.pem", &one.cert.pem());
+        let key = write(directory.path(), "key.pem", &one.signing_key.serialize_pem());
+        let tls = Tls::load(&certificate, &key).expect("a certificate");
+        let shown = || Arc::as_ptr(tls.acceptor().config());
+        let first = shown();
+        assert!(matches!(tls.look(), Ok(false)));
+        write(directory.path(), "cert.pem", &other.cert.pem());
+        assert!(matches!(tls.look(), Err(Error::Unusable { .. })));
+        write(directory.path(), "cert.pem", "half a cert");
+        assert!(matches!(tls.look(), Err(Error::Empty { .. })));
+        assert_eq!(shown(), first);
+        write(directory.path(), "cert.pem", &other.cert.pem());
+        write(directory.path(), "key.pem", &other.signing_key.serialize_pem());
+        assert!(matches!(tls.look(), Ok(true)));
+        assert_ne!(shown(), first);
     }
 }

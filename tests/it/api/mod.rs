@@ -9,7 +9,7 @@ mod queue;
 pub mod set_ups;
 mod status;
 mod users;
-mod wire;
+pub mod wire;
 
 use serde_json::{Value, json};
 

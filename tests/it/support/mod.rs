@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "not every test uses everything")]
 
 pub mod app;
+pub mod issuer;
 pub mod origin;
 pub mod pictures;
 pub mod proxy;
