@@ -1,7 +1,7 @@
 //! The only place where the parts are put together: engines from settings, the catalogue over them, servers and workers
 //! over that. `serve`, `worker` and every other command begin here.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, io, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use tokio::net::TcpListener;
 
@@ -18,8 +18,9 @@ use crate::{
     http,
     imaging::Limits,
     isolation,
-    jobs::{self, Handler},
+    jobs::{self, Handler, ResizeConfig, Resizer, UrlKeys},
     queue::{self, Queue},
+    secret_file,
     stop::{self, Stop},
     telemetry::Metrics,
     worker::{self, Worker},
@@ -45,6 +46,8 @@ pub struct App {
     pub database: Database,
     /// What all of it was made from.
     pub settings: Arc<Settings>,
+    /// What addresses of pictures in any size are signed with.
+    pub url_keys: Option<UrlKeys>,
     /// The program whose processes decode pictures, if they are not decoded in this one.
     decoder_program: Option<PathBuf>,
 }
@@ -90,13 +93,13 @@ pub enum Error {
     /// A setting cannot work.
     #[error("{0}")]
     Setting(String),
-    /// The data directory cannot be made.
-    #[error("the directory {} cannot be made", .path.display())]
+    /// The data directory, or a file in it, cannot be made or read.
+    #[error("{} cannot be made or read", .path.display())]
     DataDirectory {
-        /// The directory.
+        /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -169,8 +172,9 @@ impl App {
             Engines { database: database.clone(), cache: cache.clone(), queue: queue.clone(), blobs: blobs.clone() };
         let health = Health { database: database.clone(), cache, queue: queue.clone(), blobs: blobs.clone() };
         let catalog = Catalog::new(config, engines);
+        let url_keys = url_keys(&settings).await?;
         let settings = Arc::new(settings);
-        Ok(Self { catalog, health, blobs, queue, database, settings, decoder_program: None })
+        Ok(Self { catalog, health, blobs, queue, database, settings, url_keys, decoder_program: None })
     }
 
     /// From now on pictures are decoded in processes of `program`, a program that calls [`isolation::run_decoder`] before
@@ -259,6 +263,7 @@ impl App {
     fn http_state(&self) -> http::State {
         let metrics = Metrics::install();
         http::State {
+            pictures: self.pictures(),
             catalog: self.catalog.clone(),
             blobs: self.blobs.clone(),
             health: self.health.clone(),
@@ -278,17 +283,38 @@ impl App {
             timeout: settings.fetch_timeout,
             ..fetch::Config::default()
         })?;
-        let limits =
-            Limits { max_pixels: settings.image_max_pixels, max_memory: settings.image_memory, ..Limits::default() };
         let config = jobs::Config {
             presets: settings.presets.clone(),
-            limits,
+            limits: self.limits(),
             memory: settings.image_memory,
             decoders,
             isolation: self.isolation(decoders),
         };
         let handler = Handler::new(config, fetcher, self.blobs.clone());
         Ok(Worker::new(self.catalog.clone(), self.queue.clone(), handler, decoders))
+    }
+
+    /// How pictures are handed out.
+    pub fn pictures(&self) -> http::Pictures {
+        let placeholder = self.settings.placeholder;
+        http::Pictures { resizer: self.resizer(), keys: self.url_keys.clone(), placeholder }
+    }
+
+    /// What makes forms of pictures on demand, as many at a time as there are cores.
+    fn resizer(&self) -> Resizer {
+        let decoders = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let config = ResizeConfig {
+            limits: self.limits(),
+            memory: self.settings.image_memory,
+            decoders,
+            isolation: self.isolation(decoders),
+        };
+        Resizer::new(config, self.catalog.clone(), self.blobs.clone())
+    }
+
+    fn limits(&self) -> Limits {
+        let settings = &self.settings;
+        Limits { max_pixels: settings.image_max_pixels, max_memory: settings.image_memory, ..Limits::default() }
     }
 
     /// How pictures are decoded, `decoders` at a time.
@@ -314,6 +340,25 @@ impl App {
         let relay = worker::relay(self.catalog.clone(), self.queue.clone(), stop.clone());
         tokio::join!(relay, worker::sweep(self.catalog.clone(), stop), figures);
     }
+}
+
+/// The keys of the settings; on SQLite one that is made at the first start and kept in the data directory.
+async fn url_keys(settings: &Settings) -> Result<Option<UrlKeys>, Error> {
+    if settings.url_key.is_some() || matches!(settings.database, DatabaseUrl::Postgres { .. }) {
+        return Ok(settings.url_key.clone());
+    }
+    let path = settings.data_dir.join("url.key");
+    let unusable = |source| Error::DataDirectory { path: path.clone(), source };
+    let text = match tokio::fs::read_to_string(&path).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let directory = settings.data_dir.clone();
+            let made = tokio::task::spawn_blocking(move || secret_file::make(&directory.join("url.key"))).await;
+            made.map_err(io::Error::other).flatten().map_err(unusable)?
+        }
+        read => read.map_err(unusable)?,
+    };
+    let keys = UrlKeys::parse(text.trim());
+    keys.map(Some).map_err(|message| Error::Setting(format!("{} {message}", path.display())))
 }
 
 async fn ensure_schema(database: &Database, auto_migrate: bool) -> Result<(), Error> {

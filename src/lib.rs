@@ -2,7 +2,8 @@
 //!
 //! `docs/ARCHITECTURE.md` walks through a request and through an image. In short, each room imports only rooms below it:
 //! `cli` → `config`, `telemetry`, `app` → `http`, `worker` → `jobs` → `catalog`, `health` → `cache`, `queue`, `blobs`,
-//! `fetch`, `isolation` → `db` → `domain`, `imaging` → `code`, `clock`, `retry`, `stop`.
+//! `fetch`, `isolation` → `db` → `domain`, `imaging` → `code`, `clock`, `retry`,
+//! `secret_file`, `stop`.
 
 pub mod app;
 pub mod auth;
@@ -23,6 +24,7 @@ pub mod isolation;
 pub mod jobs;
 pub mod queue;
 pub mod retry;
+pub mod secret_file;
 pub mod stop;
 pub mod telemetry;
 pub mod worker;

@@ -13,7 +13,7 @@ use source::{House, Kind, Source};
 
 /// The rooms of `src/` from the ground up. A room imports rooms of lower rows alone, never one beside or above it.
 const LAYERS: &[&[&str]] = &[
-    &["code", "clock", "retry", "stop"],
+    &["code", "clock", "retry", "secret_file", "stop"],
     &["domain", "imaging"],
     &["db"],
     &["auth", "cache", "queue", "blobs", "fetch", "isolation"],
@@ -27,8 +27,10 @@ const LAYERS: &[&[&str]] = &[
 
 /// Rooms that not everyone above may import, and who may: all others ask `catalog`, which owns the transactions. The
 /// cache in the process asks `db` whether another process has written.
-const RESERVED: &[(&str, &[&str])] =
-    &[("db", &["cache", "catalog", "health", "config", "app", "cli"]), ("jobs", &["worker", "config", "app"])];
+const RESERVED: &[(&str, &[&str])] = &[
+    ("db", &["cache", "catalog", "health", "config", "app", "cli"]),
+    ("jobs", &["http", "worker", "config", "app", "cli"]),
+];
 
 /// Rooms that compute and nothing else, and the words by which they would reach for the outside.
 const PURE: &[&str] = &["domain", "imaging"];

@@ -16,6 +16,7 @@ mod m0007_image_content;
 mod m0008_job_attempts;
 mod m0009_source_keys;
 mod m0014_api_keys;
+mod m0015_variants;
 
 pub use sea_orm_migration::{MigratorTrait, sea_orm};
 
@@ -37,6 +38,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0008_job_attempts::Step),
             Box::new(m0009_source_keys::Step),
             Box::new(m0014_api_keys::Step),
+            Box::new(m0015_variants::Step),
         ]
     }
 }

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use crate::domain::{ProductId, UserId};
+use crate::{
+    blobs::BlobKey,
+    domain::{ProductId, UserId},
+};
 
 /// Makes links: absolute ones with a public URL, else paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +22,16 @@ impl Links {
     /// The stored picture with this key.
     pub fn image(&self, key: &str) -> String {
         format!("{}/images/{key}", self.base)
+    }
+
+    /// The key of the stored picture that `link` leads to, if it is one of these links.
+    pub fn key(&self, link: &str) -> Option<BlobKey> {
+        link.strip_prefix(&self.base)?.strip_prefix("/images/").and_then(BlobKey::parse)
+    }
+
+    /// A picture in the form that `options` ask for, whose signature this is.
+    pub fn resize(&self, signature: &str, options: &str, image: i64) -> String {
+        format!("{}/resize/{signature}/{options}/{image}", self.base)
     }
 
     /// A product.

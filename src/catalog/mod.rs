@@ -12,6 +12,7 @@ mod error;
 mod inspect;
 mod links;
 mod owner;
+mod pictures;
 mod process;
 mod queue_body;
 mod queue_status;
@@ -25,12 +26,14 @@ mod write;
 
 use std::sync::Arc;
 
-pub use body::{PageBody, ProductBody, UserBody};
+pub use crate::db::variants::NewVariant;
+pub use body::{ImageBody, PageBody, ProductBody, UserBody};
 pub use collect::{Collected, Mode};
 pub use dead_letters::Requeued;
 pub use error::{BoxError, Error};
 pub use inspect::{Depth, Finding, GRACE, Invariant};
 pub use links::Links;
+pub use pictures::{Form, MOST_VARIANTS, Picture};
 pub use process::{AtRisk, Claimed, Due, Outcome, Settlement, Turn};
 pub use queue_body::{DeadLetterBody, QueueBody};
 pub use queue_status::QueueStatus;

@@ -1,6 +1,7 @@
 //! The API's JSON of the queue and its dead letters, which the command line's `-o json` shares.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::{
     catalog::QueueStatus,
@@ -9,54 +10,99 @@ use crate::{
     domain::{Attempt, DeadLetter, ImageId, JobId, ProductId},
 };
 
-/// The queue as clients see it.
-#[derive(Clone, Debug, Serialize)]
+/// How full the queue is.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Queue)]
 pub struct QueueBody {
+    /// How workers learn of jobs: `rabbitmq` or `database`.
     engine: &'static str,
+    /// Jobs that wait; 100,001 stands for more.
     queued: u64,
+    /// Jobs that a worker has.
     running: u64,
+    /// Jobs that failed for good.
     dead: u64,
+    /// When the job that has been due longest was queued; null if none waits.
+    #[schema(required)]
     oldest_queued_at: Option<Timestamp>,
+    /// The time since then.
+    #[schema(required)]
     oldest_age_seconds: Option<f64>,
+    /// Jobs that ended well within the last minute.
     done_last_minute: u64,
+    /// The message broker; null if there is none.
+    #[schema(required)]
     broker: Option<BrokerBody>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+/// The message broker.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Broker)]
 struct BrokerBody {
+    /// `up` or `down`.
     status: &'static str,
+    /// Messages that wait; null if it does not answer.
+    #[schema(required)]
     ready: Option<u64>,
+    /// Workers that listen; null if it does not answer.
+    #[schema(required)]
     consumers: Option<u64>,
 }
 
-/// A dead letter as clients see it; alone it has a history.
-#[derive(Clone, Debug, Serialize)]
+/// A job that failed for good.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = DeadLetter)]
 pub struct DeadLetterBody<'a> {
+    /// The job's number.
     id: JobId,
+    /// The product.
     product_id: ProductId,
+    /// The picture.
     image_id: ImageId,
+    /// Where the picture comes from, without what may be a secret.
     source: String,
+    /// Why it failed.
+    #[schema(required)]
     error: Option<ErrorBody<'a>>,
+    /// How often it was tried.
     attempts: i32,
+    /// How many workers or decoders died over it.
     crashes: i32,
+    /// The request that caused it.
+    #[schema(required)]
     request_id: Option<&'a str>,
+    /// When it was queued.
     queued_at: Timestamp,
+    /// When it failed for good.
     died_at: Timestamp,
+    /// Every attempt that failed, oldest first; only where one dead letter is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     history: Option<Vec<AttemptBody<'a>>>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+/// An attempt that did not succeed.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Attempt)]
 struct AttemptBody<'a> {
+    /// From 1.
     attempt: i32,
+    /// `retry`, `failed`, `crashed` or `worker_died`.
     outcome: &'static str,
+    /// Why.
+    #[schema(required)]
     error: Option<ErrorBody<'a>>,
+    /// When it ended.
     ended_at: Timestamp,
 }
 
-#[derive(Clone, Debug, Serialize)]
+/// Why a job failed.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = JobError)]
 struct ErrorBody<'a> {
+    /// One of the closed list of codes.
     code: &'static str,
+    /// A sentence for people.
     message: &'a str,
 }
 

@@ -1,5 +1,6 @@
 //! The shape of the command line, for clap. What the values mean is checked by whoever uses them.
 
+mod image;
 mod key;
 mod queue;
 
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use self::{
+    image::{Image, ImageLink},
     key::Key,
     queue::{Dead, Queue},
 };
@@ -109,11 +111,16 @@ pub(super) enum Command {
     /// Products
     #[command(subcommand)]
     Product(Product),
+    /// Single pictures
+    #[command(subcommand)]
+    Image(Image),
     /// Work on pictures again
     Reprocess(Reprocess),
     /// Jobs that wait, and jobs that failed for good
     #[command(subcommand)]
     Queue(Queue),
+    /// Write the API's description, OpenAPI 3.1
+    Openapi,
     /// Show the effective settings, each with where it comes from
     Config,
     /// Say whether every part of the set-up answers and its data are whole

@@ -9,6 +9,7 @@ mod dead_letters;
 mod doctor;
 mod failure;
 mod gc;
+mod image;
 mod key;
 mod migrate;
 mod output;
@@ -38,7 +39,7 @@ use crate::{
     app::{self, App},
     catalog::Depth,
     config::{self, LogFormat, Settings, Source},
-    telemetry,
+    http, telemetry,
 };
 use args::Command;
 use failure::{Exit, Failure};
@@ -96,6 +97,8 @@ async fn dispatch(command: Command, settings: Settings, console: &mut Console) -
         Command::Serve(_) => Box::pin(serve::serve(settings, stop)).await,
         Command::Worker(_) => Box::pin(serve::work(settings, stop)).await,
         Command::Config => settings::run(&settings, console),
+        Command::Openapi => openapi(console),
+        Command::Image(command) => image::run(command, &build(settings).await?, console),
         Command::Doctor { quick, json } => {
             let depth = if quick { Depth::Quick } else { Depth::Full };
             Box::pin(signals::unless_stopped(&stop, UNCHANGED, doctor::run(settings, depth, json, console))).await
@@ -140,6 +143,14 @@ async fn dispatch(command: Command, settings: Settings, console: &mut Console) -
             Box::pin(queue::run(command, &app, console, &stop)).await
         }
     }
+}
+
+fn openapi(console: &mut Console) -> Result<Exit, Failure> {
+    let json = http::openapi_json().map_err(|error| Failure::new(Exit::Failed, error))?;
+    let document: serde_json::Value =
+        serde_json::from_slice(&json).map_err(|error| Failure::because(Exit::Failed, error))?;
+    console.line(&format!("{document:#}"))?;
+    Ok(Exit::Done)
 }
 
 async fn build(settings: Settings) -> Result<App, Failure> {

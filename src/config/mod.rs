@@ -31,7 +31,9 @@ pub use values::{parse_duration, parse_size};
 use crate::{
     code::ErrorCode,
     domain::AddressPolicy,
+    http::Placeholder,
     imaging::{Effort, Preset},
+    jobs::UrlKeys,
 };
 use layers::Layer;
 use resolve::Resolver;
@@ -61,6 +63,10 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// What stands before every link, without a slash at its end.
     pub public_url: Option<String>,
+    /// What addresses of pictures in any size are signed with.
+    pub url_key: Option<UrlKeys>,
+    /// What stands in the place of a picture that is on its way.
+    pub placeholder: Placeholder,
     /// How clients come in.
     pub doors: Doors,
     /// Whether a product's unknown user is made.
@@ -209,6 +215,9 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
     let storage_url = resolver.take("storage_url", values::storage_url);
     let listen = resolver.take("listen", values::listen);
     let public_url = resolver.optional("public_url", values::public_url);
+    let url_key = resolver.optional("url_key", UrlKeys::parse);
+    let placeholder =
+        resolver.take("placeholder", |text| Placeholder::parse(text).ok_or_else(|| "is not known".into()));
     let doors = doors::resolve(resolver);
     let auto_users = resolver.take("auto_users", values::boolean);
     let workers = resolver.take("workers", values::workers);
@@ -242,6 +251,8 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
         storage_environment: layers.iter().flat_map(|layer| layer.aws.clone()).collect(),
         listen: listen?,
         public_url: public_url?,
+        url_key: url_key?,
+        placeholder: placeholder?,
         doors: doors?,
         auto_users: auto_users?,
         workers: workers?,
@@ -321,6 +332,8 @@ impl Settings {
             ("storage_url", redact(&self.storage_url)),
             ("listen", self.listen.to_string()),
             ("public_url", none(&self.public_url)),
+            ("url_key", self.url_key.as_ref().map_or(String::new(), |_| "***".into())),
+            ("placeholder", self.placeholder.as_str().to_owned()),
             ("auto_users", self.auto_users.to_string()),
             ("workers", self.workers.to_string()),
             ("worker_listen", self.worker_listen.map(|address| address.to_string()).unwrap_or_default()),

@@ -131,6 +131,28 @@ pub mod rendition {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
+pub mod variant {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "variants")]
+    pub struct Model {
+        #[sea_orm(primary_key)]
+        pub id: i64,
+        pub image_id: i64,
+        pub name: String,
+        pub source_key: String,
+        pub bytes: i64,
+        pub blob_key: String,
+        pub created_at: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
 pub mod job {
     use sea_orm::entity::prelude::*;
 

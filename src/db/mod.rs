@@ -24,6 +24,7 @@ pub mod renditions;
 pub mod reruns;
 pub mod transfer;
 pub mod users;
+pub mod variants;
 
 pub use changes::{ChangeLog, Changes};
 pub use connect::{Config, Database, Write};

@@ -1,4 +1,4 @@
-//! What refers to blobs: renditions, and pictures whose source was handed over as a file.
+//! What refers to blobs: renditions, variants, and pictures whose source was handed over as a file.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use sea_orm::{
 
 use crate::db::{
     Error,
-    entity::{image, rendition},
+    entity::{image, rendition, variant},
 };
 
 /// What refers to a blob.
@@ -17,6 +17,8 @@ use crate::db::{
 pub enum Referrer {
     /// Renditions.
     Rendition,
+    /// Variants.
+    Variant,
     /// Pictures whose source it is.
     Source,
 }
@@ -31,8 +33,8 @@ pub struct Reference {
 }
 
 impl Referrer {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Rendition, Self::Source];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Rendition, Self::Variant, Self::Source];
 
     /// Up to `limit` blobs that are referred to, in the order of their keys after `after`.
     ///
@@ -48,6 +50,12 @@ impl Referrer {
             Self::Rendition => {
                 let (key, bytes) = (rendition::Column::BlobKey, rendition::Column::Bytes);
                 let found = rendition::Entity::find().select_only().column(key).expr(Expr::col(bytes).max());
+                let found = found.filter(key.gt(after)).group_by(key).order_by_asc(key).limit(limit);
+                found.into_tuple().all(connection).await?
+            }
+            Self::Variant => {
+                let (key, bytes) = (variant::Column::BlobKey, variant::Column::Bytes);
+                let found = variant::Entity::find().select_only().column(key).expr(Expr::col(bytes).max());
                 let found = found.filter(key.gt(after)).group_by(key).order_by_asc(key).limit(limit);
                 found.into_tuple().all(connection).await?
             }
@@ -68,6 +76,7 @@ impl Referrer {
     pub async fn count(self, connection: &impl ConnectionTrait) -> Result<u64, Error> {
         Ok(match self {
             Self::Rendition => rendition::Entity::find().count(connection).await?,
+            Self::Variant => variant::Entity::find().count(connection).await?,
             Self::Source => {
                 image::Entity::find().filter(image::Column::SourceKey.is_not_null()).count(connection).await?
             }
@@ -86,8 +95,11 @@ pub async fn unreferenced(connection: &impl ConnectionTrait, keys: &[&str]) -> R
     let wanted = || keys.iter().copied();
     let made = rendition::Entity::find().select_only().column(rendition::Column::BlobKey).distinct();
     let made = made.filter(rendition::Column::BlobKey.is_in(wanted()));
+    let on_demand = variant::Entity::find().select_only().column(variant::Column::BlobKey).distinct();
+    let on_demand = on_demand.filter(variant::Column::BlobKey.is_in(wanted()));
     let given = sources().distinct().filter(image::Column::SourceKey.is_in(wanted()));
     let mut referred: HashSet<String> = made.into_tuple::<String>().all(connection).await?.into_iter().collect();
+    referred.extend(on_demand.into_tuple::<String>().all(connection).await?);
     referred.extend(given.into_tuple::<String>().all(connection).await?);
     Ok(wanted().filter(|key| !referred.contains(*key)).map(str::to_owned).collect())
 }

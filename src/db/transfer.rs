@@ -11,7 +11,7 @@ use crate::{
     clock::Timestamp,
     db::{
         Database, Error,
-        entity::{api_key, image, job, job_attempt, product, rendition, user},
+        entity::{api_key, image, job, job_attempt, product, rendition, user, variant},
         jobs::query,
         migrate,
     },
@@ -45,6 +45,7 @@ pub fn tables() -> Vec<Table> {
         Table::of::<product::Entity>(),
         Table::of::<image::Entity>(),
         Table::of::<rendition::Entity>(),
+        Table::of::<variant::Entity>(),
         Table::of::<job::Entity>(),
         Table::of::<job_attempt::Entity>(),
     ]

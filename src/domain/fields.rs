@@ -9,7 +9,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 /// One field of a request and what is wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct FieldError {
     /// The field's name, with an index where it is a list: `product_images[2]`.
     pub field: String,

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 macro_rules! number_id {
     ($($(#[$meta:meta])* $name:ident,)+) => {$(
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
         #[serde(transparent)]
+        #[schema(value_type = i64, minimum = 0)]
         pub struct $name(pub i64);
 
         impl fmt::Display for $name {
@@ -39,8 +40,9 @@ number_id! {
 }
 
 /// A user; 1 to 64 characters that the caller chooses.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, utoipa::ToSchema)]
 #[serde(transparent)]
+#[schema(value_type = String, min_length = 1, max_length = 64, example = "1234-5678-9012")]
 pub struct UserId(String);
 
 impl UserId {
@@ -59,8 +61,8 @@ impl UserId {
         if chars > Self::MAX_CHARS {
             return Err(format!("has {chars} characters; at most {} are allowed", Self::MAX_CHARS));
         }
-        if matches!(text, "." | "..") {
-            return Err("must not be `.` or `..`, which no address can end with".into());
+        if text.chars().all(|char| char == '.' || char.is_whitespace()) {
+            return Err("must have something besides spaces and full stops, which no address can end with".into());
         }
         if text.chars().any(char::is_control) {
             return Err("must not contain control characters".into());

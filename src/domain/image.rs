@@ -3,7 +3,8 @@
 use crate::{clock::Timestamp, code::ErrorCode, domain::ImageId};
 
 /// How far a picture is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, utoipa::ToSchema)]
+#[schema(rename_all = "snake_case")]
 pub enum ImageStatus {
     /// Accepted; waits for a worker, the first time or again.
     Pending,

@@ -34,7 +34,8 @@ pub struct Product {
 }
 
 /// How far a product's pictures are, together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, utoipa::ToSchema)]
+#[schema(rename_all = "snake_case")]
 pub enum ProductStatus {
     /// Some picture is still on its way.
     Processing,

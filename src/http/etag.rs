@@ -15,6 +15,18 @@ pub fn if_range_holds(headers: &HeaderMap, current: &[u8]) -> bool {
     headers.get(header::IF_RANGE).is_none_or(|value| value.as_bytes().trim_ascii() == current)
 }
 
+/// The tag of what `tag` is the tag of, in a content coding: other bytes need another tag.
+pub fn encoded(tag: &[u8], coding: &str) -> Vec<u8> {
+    let open = tag.strip_suffix(b"\"").unwrap_or(tag);
+    [open, b"-", coding.as_bytes(), b"\""].concat()
+}
+
+/// Whether `tag` is `current` in one of the content codings, which say the same.
+fn is_encoded(tag: &[u8], current: &[u8]) -> bool {
+    let Some(open) = current.strip_suffix(b"\"") else { return false };
+    tag.strip_prefix(open).is_some_and(|coding| matches!(coding, b"-br\"" | b"-gzip\""))
+}
+
 /// A tag may have commas inside its quotes, so the list is walked tag by tag and not split at commas.
 fn names(mut list: &[u8], current: &[u8]) -> bool {
     if list.trim_ascii() == b"*" {
@@ -28,7 +40,7 @@ fn names(mut list: &[u8], current: &[u8]) -> bool {
         let Some(opened) = tag.strip_prefix(b"\"") else { return false };
         let Some(length) = opened.iter().position(|byte| *byte == b'"') else { return false };
         let (tag, rest) = tag.split_at(length + 2);
-        if tag == current {
+        if tag == current || is_encoded(tag, current) {
             return true;
         }
         list = rest;
@@ -51,9 +63,18 @@ mod tests {
 
     #[test]
     fn the_tag_alone_in_a_list_weak_or_as_a_star_matches() {
-        for value in
-            ["\"abc\"", "W/\"abc\"", "*", " * ", "\"x\", \"abc\"", "\"x\",W/\"abc\"", "\"a,b\" , \"abc\"", ",, \"abc\""]
-        {
+        for value in [
+            "\"abc\"",
+            "W/\"abc\"",
+            "*",
+            " * ",
+            "\"x\", \"abc\"",
+            "\"x\",W/\"abc\"",
+            "\"abc-br\"",
+            "W/\"abc-gzip\"",
+            "\"a,b\" , \"abc\"",
+            ",, \"abc\"",
+        ] {
             assert!(matches(&[value]), "{value}");
         }
         assert!(matches(&["\"x\"", "\"abc\""]), "in the second header");
@@ -61,7 +82,7 @@ mod tests {
 
     #[test]
     fn other_tags_and_what_is_no_tag_do_not_match() {
-        for value in ["", "abc", "\"abcd\"", "\"ab\"", "\"abc", "\"x,\"abc\"", "w/\"abc\"", "\"*\""] {
+        for value in ["", "abc", "\"abcd\"", "\"ab\"", "\"abc", "\"x,\"abc\"", "w/\"abc\"", "\"abc-zip\"", "\"*\""] {
             assert!(!matches(&[value]), "{value}");
         }
         assert!(!matches(&[]));

@@ -16,7 +16,7 @@ use warp::{Filter, Reply, filters::BoxedFilter, path::Tail, reply::Response};
 use super::{
     State, etag,
     extract::{self, Context},
-    problem::Problem,
+    problem::{Problem, ProblemBody},
     range::{self, Wanted},
     route::Verb,
 };
@@ -25,20 +25,50 @@ use crate::{
     code::ErrorCode,
 };
 
+/// What is found by a key made from its bytes never changes.
+const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+
 /// The route of stored pictures.
 pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
     let parts = warp::path("images").and(warp::path::tail()).and(warp::get()).and(warp::header::headers_cloned());
     extract::boxed(parts.and(extract::context()).and(extract::with(&state.blobs)).then(show))
 }
 
-async fn show(key: Tail, request: HeaderMap, context: Context, blobs: Blobs) -> Result<Response, Problem> {
+/// A stored picture.
+#[utoipa::path(
+    get, path = "/images/{key}", tag = "pictures", operation_id = "getImage",
+    params(
+        ("key" = String, Path, description = "Its key, slashes and all"),
+        ("Range" = Option<String>, Header, description = "One range of bytes"),
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags of what the client has"),
+    ),
+    responses(
+        (status = 200, description = "The picture", body = [u8], content_type = "image/*"),
+        (status = 206, description = "A part of it", body = [u8], content_type = "image/*"),
+        (status = 304, description = "The client has it already"),
+        (status = 416, description = "It has no byte in the range", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn show(key: Tail, request: HeaderMap, context: Context, blobs: Blobs) -> Result<Response, Problem> {
     let key = BlobKey::parse(key.as_str()).ok_or_else(no_picture)?;
+    let found = answer(&key, &request, &context, &blobs, FOR_EVER).await?;
+    found.ok_or_else(no_picture)
+}
+
+/// A blob as an answer, whole or in part, streamed; `None` if it is not in the store.
+pub(super) async fn answer(
+    key: &BlobKey,
+    request: &HeaderMap,
+    context: &Context,
+    blobs: &Blobs,
+    caching: HeaderValue,
+) -> Result<Option<Response>, Problem> {
     let tag = format!("\"{}\"", key.sha256());
-    if etag::if_none_match(&request, tag.as_bytes()) {
-        return if blobs.exists(&key).await? { unchanged(&key, &tag) } else { Err(no_picture()) };
+    if etag::if_none_match(request, tag.as_bytes()) {
+        return if blobs.exists(key).await? { unchanged(key, &tag, caching).map(Some) } else { Ok(None) };
     }
-    let whole = blobs.open(&key, None).await?.ok_or_else(no_picture)?;
-    let asked = request.get(header::RANGE).filter(|_| etag::if_range_holds(&request, tag.as_bytes()));
+    let Some(whole) = blobs.open(key, None).await? else { return Ok(None) };
+    let asked = request.get(header::RANGE).filter(|_| etag::if_range_holds(request, tag.as_bytes()));
     let part = match asked.map_or(Wanted::Whole, |value| range::wanted(value.as_bytes(), whole.size)) {
         Wanted::Whole => None,
         Wanted::Part(part) => Some(part),
@@ -47,38 +77,44 @@ async fn show(key: Tail, request: HeaderMap, context: Context, blobs: Blobs) -> 
     let size = whole.size;
     // The whole blob's bytes were not asked for yet: the stream begins to read when it is polled.
     let blob = match &part {
-        Some(part) if context.verb != Verb::Head => {
-            blobs.open(&key, Some(part.clone())).await?.ok_or_else(no_picture)?
-        }
+        Some(part) if context.verb != Verb::Head => match blobs.open(key, Some(part.clone())).await? {
+            Some(blob) => blob,
+            None => return Ok(None),
+        },
         _ => whole,
     };
     let mut response = if context.verb == Verb::Head { StatusCode::OK.into_response() } else { streamed(blob) };
-    describe(response.headers_mut(), &key, &tag)?;
+    describe(response.headers_mut(), key, &tag, caching)?;
     let length = part.as_ref().map_or(size, |part| part.end - part.start);
     response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     if let Some(part) = part {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         response.headers_mut().insert(header::CONTENT_RANGE, content_range(&part, size)?);
     }
-    Ok(response)
+    Ok(Some(response))
 }
 
-fn unchanged(key: &BlobKey, tag: &str) -> Result<Response, Problem> {
+fn unchanged(key: &BlobKey, tag: &str, caching: HeaderValue) -> Result<Response, Problem> {
     let mut response = StatusCode::NOT_MODIFIED.into_response();
-    describe(response.headers_mut(), key, tag)?;
+    describe(response.headers_mut(), key, tag, caching)?;
     response.headers_mut().remove(header::CONTENT_TYPE);
     Ok(response)
 }
 
 /// The headers that say what a picture is, and that nothing else may be made of it.
-fn describe(headers: &mut HeaderMap, key: &BlobKey, tag: &str) -> Result<(), Problem> {
+fn describe(headers: &mut HeaderMap, key: &BlobKey, tag: &str, caching: HeaderValue) -> Result<(), Problem> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(key.media_type()));
     headers.insert(header::ETAG, HeaderValue::try_from(tag).map_err(Problem::internal)?);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));
+    headers.insert(header::CACHE_CONTROL, caching);
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    locked_in(headers);
+    Ok(())
+}
+
+/// A stored file is a picture and nothing else: it runs no script and is no page, whatever stands in it.
+pub(super) fn locked_in(headers: &mut HeaderMap) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
-    Ok(())
 }
 
 fn content_range(part: &Range<u64>, size: u64) -> Result<HeaderValue, Problem> {

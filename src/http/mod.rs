@@ -7,9 +7,14 @@ mod caller;
 mod cors;
 mod etag;
 mod extract;
+mod finish;
 mod forwarded;
+mod gate;
 mod images;
+mod negotiate;
 mod observe;
+mod openapi;
+mod pictures;
 mod problem;
 mod products;
 mod queue;
@@ -34,6 +39,8 @@ pub use caller::Authentication;
 pub use cors::Origins;
 pub use extract::{Pairs, query_parameters};
 pub use forwarded::Proxies;
+pub use openapi::json as openapi_json;
+pub use pictures::{Pictures, Placeholder};
 pub use server::serve;
 pub use tls::{Error as TlsError, Tls};
 
@@ -51,6 +58,8 @@ pub struct State {
     pub blobs: Blobs,
     /// Whether the engines answer.
     pub health: Health,
+    /// How pictures are handed out.
+    pub pictures: Pictures,
     /// What `/metrics` answers.
     pub metrics: RenderMetrics,
 }

@@ -6,6 +6,7 @@ use std::{borrow::Cow, error::Error as StdError, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::{
     Rejection, Reply,
     reject::{self, Reject},
@@ -31,6 +32,30 @@ pub struct Problem {
     errors: Vec<FieldError>,
     headers: Vec<(HeaderName, HeaderValue)>,
     source: Option<BoxError>,
+}
+
+/// What is wrong, by RFC 9457.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct ProblemBody<'a> {
+    /// `/problems/` and the code.
+    #[schema(example = "/problems/validation")]
+    r#type: String,
+    /// What the code means.
+    title: &'a str,
+    /// The answer's status again.
+    status: u16,
+    /// What is wrong this time, as a sentence.
+    detail: &'a str,
+    /// Every field that is wrong.
+    #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
+    #[schema(required = false)]
+    errors: &'a [FieldError],
+    /// One of the closed list of codes.
+    #[schema(example = "validation")]
+    code: &'a str,
+    /// The request's id, for whoever asks the server's operator.
+    request_id: &'a str,
 }
 
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -105,18 +130,7 @@ impl Problem {
 
     /// The answer's body.
     pub fn to_json(&self, request_id: &RequestId) -> Bytes {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            r#type: String,
-            title: &'a str,
-            status: u16,
-            detail: &'a str,
-            #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
-            errors: &'a [FieldError],
-            code: &'a str,
-            request_id: &'a str,
-        }
-        let body = Body {
+        let body = ProblemBody {
             r#type: format!("/problems/{}", self.code),
             title: self.code.meaning(),
             status: self.status.as_u16(),

@@ -7,12 +7,13 @@ use warp::{Filter, filters::BoxedFilter, reply::Response};
 use super::{
     State,
     extract::{self, BodyLimits, Context, Pairs},
+    openapi::NewProductShape,
     problem::Problem,
     reply::{self, Ready},
 };
 use crate::{
     catalog::{Catalog, PageBody, ProductBody},
-    domain::{FieldError, NewProduct, ProductId, ProductQuery},
+    domain::{FieldError, NewProduct, Price, ProductId, ProductQuery, ProductStatus, UserId},
 };
 
 /// The routes of products.
@@ -49,13 +50,43 @@ pub fn parse_id(text: &str) -> Option<ProductId> {
     text.parse().ok()
 }
 
-async fn show(id: String, headers: HeaderMap, catalog: Catalog) -> Result<Ready, Problem> {
+/// A product.
+#[utoipa::path(
+    get, path = "/products/{id}", tag = "products", operation_id = "getProduct",
+    params(
+        ("id" = ProductId, Path, description = "The product's number"),
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags of what the client has"),
+    ),
+    responses(
+        (status = 200, description = "The product", body = ProductBody, headers(
+            ("ETag" = String, description = "A strong entity tag"),
+            ("X-Cache" = String, description = "`hit` or `miss`"),
+        )),
+        (status = 304, description = "The client has it already"),
+    ),
+)]
+pub async fn show(id: String, headers: HeaderMap, catalog: Catalog) -> Result<Ready, Problem> {
     let id = parse_id(&id).ok_or_else(no_number)?;
     let (body, freshness) = catalog.product_body(id).await?;
     Ok(reply::product(&body, freshness, &headers))
 }
 
-async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
+/// Products by filter and order, page by page.
+#[utoipa::path(
+    get, path = "/products", tag = "products", operation_id = "listProducts",
+    params(
+        ("user_id" = Option<UserId>, Query, description = "Only this user's"),
+        ("min_price" = Option<Price>, Query, description = "At least this price"),
+        ("max_price" = Option<Price>, Query, description = "At most this price"),
+        ("name" = Option<String>, Query, description = "Names that contain this, whatever the case", min_length = 1, max_length = 200),
+        ("status" = Option<ProductStatus>, Query, description = "Only products of this status"),
+        ("sort" = Option<String>, Query, description = "The order, a `-` before it for descending", pattern = "^-?(id|product_price|product_name|created_at)$"),
+        ("limit" = Option<u64>, Query, description = "Products per page", minimum = 1, maximum = 100),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before", format = "cursor"),
+    ),
+    responses((status = 200, description = "A page", body = PageBody<ProductBody>, headers(("Link" = String, description = "The next page")))),
+)]
+pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
     let query = ProductQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     let page = catalog.list(&query).await?;
     let items = page.items.iter().map(|product| ProductBody::new(product, catalog.links())).collect();
@@ -66,14 +97,25 @@ async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
     Ok(response)
 }
 
-async fn create(body: Bytes, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
+/// Stores a product; its pictures are queued in the same transaction.
+#[utoipa::path(
+    post, path = "/products", tag = "products", operation_id = "createProduct", request_body = NewProductShape,
+    responses((status = 201, description = "The product", body = ProductBody, headers(("Location" = String, description = "Where the product is")))),
+)]
+pub async fn create(body: Bytes, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
     let new = NewProduct::from_json_of(&body, catalog.policy(), context.caller.user())??;
     context.caller.must_act_for(&new.user_id)?;
     let product = catalog.create(new, Some(context.request_id.as_str())).await?;
     reply::created(&ProductBody::new(&product, catalog.links()), catalog.links().product(product.id))
 }
 
-async fn delete(id: String, catalog: Catalog) -> Result<Ready, Problem> {
+/// Deletes a product with its pictures.
+#[utoipa::path(
+    delete, path = "/products/{id}", tag = "products", operation_id = "deleteProduct",
+    params(("id" = ProductId, Path, description = "The product's number")),
+    responses((status = 204, description = "It is gone")),
+)]
+pub async fn delete(id: String, catalog: Catalog) -> Result<Ready, Problem> {
     let id = parse_id(&id).ok_or_else(no_number)?;
     if catalog.delete(&[id]).await?.is_empty() {
         return Err(Problem::not_found(format!("there is no product {id}")));

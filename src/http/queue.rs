@@ -6,7 +6,7 @@ use warp::{Filter, filters::BoxedFilter, reply::Response};
 use super::{
     State,
     extract::{self, Pairs},
-    problem::Problem,
+    problem::{Problem, ProblemBody},
     reply::{self, Ready},
 };
 use crate::{
@@ -31,12 +31,26 @@ pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-async fn status(catalog: Catalog) -> Result<Ready, Problem> {
+/// How full the queue is.
+#[utoipa::path(
+    get, path = "/queue", tag = "queue", operation_id = "queueStatus",
+    responses((status = 200, description = "Jobs by their state", body = QueueBody)),
+)]
+pub async fn status(catalog: Catalog) -> Result<Ready, Problem> {
     let status = catalog.queue_status().await?;
     reply::json(StatusCode::OK, &QueueBody::new(&status)).map(fresh)
 }
 
-async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
+/// Jobs that failed for good, the latest first.
+#[utoipa::path(
+    get, path = "/queue/dead", tag = "queue", operation_id = "listDeadLetters",
+    params(
+        ("limit" = Option<u64>, Query, description = "Dead letters per page", minimum = 1, maximum = 100),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before", format = "cursor"),
+    ),
+    responses((status = 200, description = "A page", body = PageBody<DeadLetterBody>, headers(("Link" = String, description = "The next page")))),
+)]
+pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
     let query = DeadQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     let page = catalog.dead_letters(&query).await?;
     let items = page.items.iter().map(DeadLetterBody::new).collect();
@@ -47,12 +61,27 @@ async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
     Ok(fresh(response))
 }
 
-async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
+/// A dead letter with each of its attempts.
+#[utoipa::path(
+    get, path = "/queue/dead/{id}", tag = "queue", operation_id = "getDeadLetter",
+    params(("id" = JobId, Path, description = "The job's number")),
+    responses((status = 200, description = "The dead letter", body = DeadLetterBody)),
+)]
+pub async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
     let (letter, attempts) = catalog.dead_letter(parse_id(&id)?).await?;
     reply::json(StatusCode::OK, &DeadLetterBody::with_history(&letter, &attempts)).map(fresh)
 }
 
-async fn retry(id: String, catalog: Catalog) -> Result<Ready, Problem> {
+/// Tries a dead letter's job again, with all its attempts before it.
+#[utoipa::path(
+    post, path = "/queue/dead/{id}/retry", tag = "queue", operation_id = "retryDeadLetter",
+    params(("id" = JobId, Path, description = "The job's number")),
+    responses(
+        (status = 202, description = "It is queued", body = Object, headers(("Location" = String, description = "The product"))),
+        (status = 409, description = "It is no dead letter any more", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn retry(id: String, catalog: Catalog) -> Result<Ready, Problem> {
     let id = parse_id(&id)?;
     let product_id = catalog.retry_dead(id).await?;
     let accepted = serde_json::json!({"id": id, "product_id": product_id, "status": "queued"});

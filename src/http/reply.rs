@@ -69,6 +69,26 @@ pub fn product(body: &Body, freshness: Freshness, request: &HeaderMap) -> Ready 
     response
 }
 
+/// `response` with its entity tag.
+///
+/// # Errors
+/// An internal problem if the tag cannot stand in a header.
+pub fn tagged(mut response: Ready, tag: &str) -> Result<Ready, Problem> {
+    let tag = HeaderValue::try_from(tag).map_err(Problem::internal)?;
+    response.headers_mut().insert(header::ETAG, tag);
+    Ok(response)
+}
+
+/// That the client has it already: 304, with the entity tag of what it has.
+///
+/// # Errors
+/// An internal problem if the tag cannot stand in a header.
+pub fn unchanged(tag: &str) -> Result<Ready, Problem> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    tagged(response, tag)
+}
+
 /// The `Link` to a list's next page: the same parameters, another cursor.
 ///
 /// # Errors

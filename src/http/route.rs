@@ -20,6 +20,10 @@ pub enum Route {
     User,
     /// `/images/{key}`, where the key has slashes of its own.
     Image,
+    /// `/products/{id}/images/{image_id}/{preset}`
+    Preset,
+    /// `/resize/{signature}/{options}/{image_id}`
+    Resize,
     /// `/queue`
     Queue,
     /// `/queue/dead`
@@ -34,6 +38,12 @@ pub enum Route {
     Readiness,
     /// `/metrics`
     Metrics,
+    /// `/openapi.json`
+    OpenApi,
+    /// `/docs`
+    Docs,
+    /// `/docs/{file}`
+    DocsFile,
 }
 
 /// A method as logs and metrics name it: a closed list, whatever a client writes.
@@ -80,6 +90,8 @@ const TABLE: &[Entry] = &[
     entry(Route::Users, "/users", READ_AND_CREATE),
     entry(Route::User, "/users/{id}", READ),
     entry(Route::Image, "/images/{key}", READ),
+    entry(Route::Preset, "/products/{id}/images/{image_id}/{preset}", READ),
+    entry(Route::Resize, "/resize/{signature}/{options}/{image_id}", READ),
     entry(Route::Queue, "/queue", READ),
     entry(Route::DeadLetters, "/queue/dead", READ),
     entry(Route::DeadLetter, "/queue/dead/{id}", READ),
@@ -87,6 +99,9 @@ const TABLE: &[Entry] = &[
     entry(Route::Health, "/healthz", READ),
     entry(Route::Readiness, "/readyz", READ),
     entry(Route::Metrics, "/metrics", READ),
+    entry(Route::OpenApi, "/openapi.json", READ),
+    entry(Route::Docs, "/docs", READ),
+    entry(Route::DocsFile, "/docs/{file}", READ),
 ];
 
 impl Route {

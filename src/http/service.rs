@@ -23,13 +23,15 @@ use warp::{Filter, filters::BoxedFilter};
 
 use super::{
     Config, Origins, Proxies, Scope, State,
-    access::{Gate, Visit},
     caller::Caller,
     cors,
     extract::{self, BodyLimits, Context},
+    finish::{Finisher, Wishes},
     forwarded::Client,
+    gate::{Gate, Visit},
     images,
     observe::{Connection, Observer},
+    openapi, pictures,
     problem::{self, Problem},
     products, queue,
     rate_limit::{Allowance, RateLimit},
@@ -57,6 +59,7 @@ pub struct Service {
     proxies: Proxies,
     origins: Origins,
     hsts: Option<HeaderValue>,
+    finisher: Finisher,
     scope: Scope,
     deadline: Duration,
     max_in_flight: usize,
@@ -89,6 +92,10 @@ impl Service {
             .unify()
             .or(queue::routes(&state))
             .unify()
+            .or(pictures::routes(&state))
+            .unify()
+            .or(openapi::routes())
+            .unify()
             .or(status::routes(&state, &stopping))
             .unify()
             .recover(problem::from_rejection)
@@ -103,6 +110,7 @@ impl Service {
             catalog: state.catalog,
             routes: routes.boxed(),
             observer: Observer::new(),
+            finisher: Finisher::new(),
             scope: config.scope,
             deadline: config.deadline,
             max_in_flight: config.max_in_flight,
@@ -125,7 +133,7 @@ impl Service {
     pub async fn answer(&self, request: Request<Incoming>, peer: Client, seat: Arc<Seat>) -> Response<Body> {
         let verb = Verb::of(request.method());
         let (product, route) = self.destination(verb, request.uri().path());
-        let version = request.version();
+        let (version, wishes) = (request.version(), Wishes::of(&request));
         let client = self.proxies.client(peer, request.headers());
         let origin = request.headers().get(header::ORIGIN).filter(|_| self.origins != Origins::Own).cloned();
         let exchange = self.observer.begin(verb, route, RequestId::of(request.headers()), client.address);
@@ -139,7 +147,10 @@ impl Service {
             Err(panic) => Err(Arc::new(Problem::internal(format!("panicked: {}", message_of(&*panic))))),
         };
         let (mut response, problem) = match outcome {
-            Ok(response) => (response, None),
+            Ok(response) => {
+                let reads = matches!(verb, Verb::Get | Verb::Head);
+                (self.finisher.finish(&wishes, reads, response).await, None)
+            }
             Err(problem) => {
                 let json = problem.to_json(exchange.request_id());
                 (problem.head().map(|()| Either::Left(Full::new(json))), Some(problem))

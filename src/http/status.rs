@@ -8,6 +8,7 @@ use std::sync::{
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::{Filter, filters::BoxedFilter};
 
 use super::{
@@ -38,30 +39,57 @@ pub fn routes(state: &State, stopping: &Arc<AtomicBool>) -> BoxedFilter<(warp::r
         .boxed()
 }
 
-#[derive(Serialize)]
-struct ReadinessBody {
+/// Whether requests are taken, and what they need.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Readiness)]
+pub struct ReadinessBody {
+    /// `ready` or `unready`.
     status: &'static str,
+    /// Whether the server is about to end.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
     stopping: bool,
     components: Vec<ComponentBody>,
 }
 
-#[derive(Serialize)]
+/// A component and how it is.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Component)]
 struct ComponentBody {
+    /// `database`, `cache`, `queue` or `storage`.
     name: &'static str,
+    /// What it is here, such as `postgres`.
     engine: &'static str,
+    /// `up` or `down`.
     status: &'static str,
+    /// Whether requests fail without it.
     required: bool,
+    /// How long its answer took.
     latency_ms: f64,
+    /// Why it is down.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     error: Option<String>,
 }
 
-async fn alive() -> Result<Ready, Problem> {
+/// Whether the process is alive.
+#[utoipa::path(
+    get, path = "/healthz", tag = "server", operation_id = "isAlive",
+    responses((status = 200, description = "It is", body = Object)),
+)]
+pub async fn alive() -> Result<Ready, Problem> {
     reply::json(StatusCode::OK, &serde_json::json!({"status": "ok"})).map(fresh)
 }
 
-async fn ready(health: Health, stopping: Arc<AtomicBool>) -> Result<Ready, Problem> {
+/// Whether requests would be answered, component by component.
+#[utoipa::path(
+    get, path = "/readyz", tag = "server", operation_id = "isReady",
+    responses(
+        (status = 200, description = "They would", body = ReadinessBody),
+        (status = 503, description = "They would not", body = ReadinessBody),
+    ),
+)]
+pub async fn ready(health: Health, stopping: Arc<AtomicBool>) -> Result<Ready, Problem> {
     // The check takes its time, so the flag is read after it.
     let components = health.check().await;
     let stopping = stopping.load(Ordering::Relaxed);
@@ -75,14 +103,24 @@ async fn ready(health: Health, stopping: Arc<AtomicBool>) -> Result<Ready, Probl
     reply::json(status, &body).map(fresh)
 }
 
-async fn metrics(render: RenderMetrics) -> Result<Ready, Problem> {
+/// The process's figures as Prometheus reads them.
+#[utoipa::path(
+    get, path = "/metrics", tag = "server", operation_id = "metrics",
+    responses((status = 200, description = "The figures", body = String, content_type = "text/plain")),
+)]
+pub async fn metrics(render: RenderMetrics) -> Result<Ready, Problem> {
     let mut response = Response::new(Bytes::from(render()));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     Ok(fresh(response))
 }
 
-async fn index() -> Result<Ready, Problem> {
+/// The paths there are.
+#[utoipa::path(
+    get, path = "/", tag = "server", operation_id = "index",
+    responses((status = 200, description = "Paths and their methods", body = Object)),
+)]
+pub async fn index() -> Result<Ready, Problem> {
     #[derive(Serialize)]
     struct Path {
         path: &'static str,

@@ -16,13 +16,16 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Config, State, serve};
+use super::{Config, Pictures, Placeholder, State, serve};
 use crate::{
     blobs::{self, Blobs},
     cache::{self, Cache},
     catalog::{self, Catalog, Engines},
     db::{self, Database},
     health::Health,
+    imaging::Limits,
+    isolation,
+    jobs::{ResizeConfig, Resizer},
     queue::{self, Queue},
 };
 
@@ -66,7 +69,15 @@ impl Server {
             Engines { database: database.clone(), cache: cache.clone(), queue: queue.clone(), blobs: blobs.clone() };
         let catalog = Catalog::new(catalog::Config { auto_users: true, ..catalog::Config::default() }, engines);
         let health = Health { database, cache, queue, blobs: blobs.clone() };
-        let state = State { catalog, blobs: blobs.clone(), health, metrics };
+        let config_of_forms = ResizeConfig {
+            limits: Limits::default(),
+            memory: 1 << 28,
+            decoders: 1,
+            isolation: isolation::Config::default(),
+        };
+        let resizer = Resizer::new(config_of_forms, catalog.clone(), blobs.clone());
+        let pictures = Pictures { resizer, keys: None, placeholder: Placeholder::None };
+        let state = State { pictures, catalog, blobs: blobs.clone(), health, metrics };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel();

@@ -7,7 +7,8 @@ use warp::{Filter, filters::BoxedFilter, reply::Response};
 use super::{
     State,
     extract::{self, BodyLimits, Pairs},
-    problem::Problem,
+    openapi::NewUserShape,
+    problem::{Problem, ProblemBody},
     reply::{self, Ready},
 };
 use crate::{
@@ -24,12 +25,27 @@ pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
     extract::boxed(one).or(extract::boxed(list)).unify().or(extract::boxed(create)).unify().boxed()
 }
 
-async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
+/// A user.
+#[utoipa::path(
+    get, path = "/users/{id}", tag = "users", operation_id = "getUser",
+    params(("id" = UserId, Path, description = "The user's id")),
+    responses((status = 200, description = "The user", body = UserBody)),
+)]
+pub async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
     let id = UserId::parse(&extract::decode_segment(&id)?).map_err(no_user)?;
     reply::json(StatusCode::OK, &UserBody::new(&catalog.user(&id).await?))
 }
 
-async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
+/// Users by their ids.
+#[utoipa::path(
+    get, path = "/users", tag = "users", operation_id = "listUsers",
+    params(
+        ("limit" = Option<u64>, Query, description = "Users per page", minimum = 1, maximum = 100),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before", format = "cursor"),
+    ),
+    responses((status = 200, description = "A page", body = PageBody<UserBody>, headers(("Link" = String, description = "The next page")))),
+)]
+pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
     let query = UserQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     let page = catalog.users(&query).await?;
     let items = page.items.iter().map(UserBody::new).collect();
@@ -40,7 +56,15 @@ async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
     Ok(response)
 }
 
-async fn create(body: Bytes, catalog: Catalog) -> Result<Ready, Problem> {
+/// Makes a user.
+#[utoipa::path(
+    post, path = "/users", tag = "users", operation_id = "createUser", request_body = NewUserShape,
+    responses(
+        (status = 201, description = "The user", body = UserBody, headers(("Location" = String, description = "Where the user is"))),
+        (status = 409, description = "There is a user with this id", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn create(body: Bytes, catalog: Catalog) -> Result<Ready, Problem> {
     let user = catalog.create_user(NewUser::from_json(&body)??).await?;
     reply::created(&UserBody::new(&user), catalog.links().user(&user.id))
 }

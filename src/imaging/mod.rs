@@ -20,6 +20,7 @@ mod phash;
 mod pipeline;
 mod pixels;
 mod preset;
+mod preview;
 mod probe;
 mod resize;
 mod smaller;
@@ -38,6 +39,7 @@ pub use limits::Limits;
 
 pub use pipeline::{Processed, Rendered, Steps, memory_needed, process};
 pub use preset::{Effort, Fit, Focus, OutputFormat, Preset, Size, default_presets};
+pub use preview::preview;
 pub use probe::{Probe, probe};
 pub use smaller::RenditionFormat;
 pub use sniff::SourceFormat;

@@ -105,6 +105,11 @@ impl Focus {
         Some(Self { across, down })
     }
 
+    /// Thousandths from the left and from the top.
+    pub const fn thousandths(self) -> (u16, u16) {
+        (self.across, self.down)
+    }
+
     /// Shares of the width and of the height, from the upper left corner; 0 to 1.
     pub(super) fn shares(self) -> (f64, f64) {
         (f64::from(self.across) / 1000.0, f64::from(self.down) / 1000.0)

@@ -46,7 +46,7 @@ pub(super) struct Reference {
 }
 
 /// The tables whose rows refer to blobs.
-pub(super) const REFERRING: [&str; 2] = ["renditions", "images"];
+pub(super) const REFERRING: [&str; 3] = ["renditions", "variants", "images"];
 
 /// The blob that a row of one of these tables refers to.
 pub(super) fn reference(row: &Row) -> Option<Reference> {

@@ -31,7 +31,7 @@ const MOMENT: Duration = Duration::from_secs(1);
 pub enum Invariant {
     /// Every picture has one terminal state or exactly one live job of its present run.
     Images,
-    /// The blob of every rendition is there and is what its key says.
+    /// The blob of every rendition, and of every form made on demand, is there and is what its key says.
     Blobs,
     /// So is every uploaded source.
     Sources,

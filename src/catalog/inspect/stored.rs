@@ -24,15 +24,28 @@ pub(super) async fn blobs(
     watch: &mut Watch<'_>,
 ) -> Result<Finding, Error> {
     let mut finding = Finding::new(invariant);
-    let (referrer, name) = match invariant {
-        Invariant::Sources => (Referrer::Source, "looking at sources"),
-        _ => (Referrer::Rendition, "looking at blobs"),
+    let (referrers, name): (&[Referrer], _) = match invariant {
+        Invariant::Sources => (&[Referrer::Source], "looking at sources"),
+        _ => (&[Referrer::Rendition, Referrer::Variant], "looking at blobs"),
     };
-    let total = referrer.count(&catalog.database().read()).await?;
+    for referrer in referrers {
+        blobs_of(catalog, *referrer, depth, &mut finding, (name, watch)).await?;
+    }
+    Ok(finding)
+}
+
+async fn blobs_of(
+    catalog: &Catalog,
+    referrer: Referrer,
+    depth: Depth,
+    finding: &mut Finding,
+    (name, watch): (&'static str, &mut Watch<'_>),
+) -> Result<(), Error> {
+    let total = finding.looked_at + referrer.count(&catalog.database().read()).await?;
     let mut after = String::new();
     loop {
         let page = referrer.page(&catalog.database().read(), &after, PAGE).await?;
-        let Some(last) = page.last() else { return Ok(finding) };
+        let Some(last) = page.last() else { return Ok(()) };
         after.clone_from(&last.key);
         let looks = stream::iter(&page).map(|reference| async move {
             let whole = is_whole(catalog, reference, depth).await?;
@@ -45,7 +58,7 @@ pub(super) async fn blobs(
             finding.looked_at += 1;
             watch(Step { name, done: finding.looked_at, total: total.max(finding.looked_at) });
         }
-        note_still_broken(catalog, &odd, depth, &mut finding).await?;
+        note_still_broken(catalog, &odd, depth, finding).await?;
     }
 }
 

@@ -16,7 +16,6 @@ use serde_json::json;
 use tokio::{task::JoinSet, time::MissedTickBehavior};
 
 use crate::{
-    api::Api,
     engines::programs,
     figures::counts,
     program::Server,

@@ -2,10 +2,13 @@
 
 mod bad_input;
 mod cache;
+mod encodings;
 mod images;
 mod lists;
+mod presets;
 mod products;
 mod queue;
+mod resize;
 pub mod set_ups;
 mod status;
 mod users;

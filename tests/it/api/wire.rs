@@ -8,7 +8,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::TestApp;
+use crate::support::{TestApp, contract};
 
 /// An answer with its body.
 #[derive(Debug)]
@@ -60,7 +60,10 @@ pub async fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&st
     }
     request.extend_from_slice(b"\r\n");
     request.extend_from_slice(body);
-    exchange(address, &request).await
+    let answer = exchange(address, &request).await;
+    let plain = if answer.header("content-encoding").is_empty() { &answer.body[..] } else { b"" };
+    contract::check(method, path, answer.status, answer.header("content-type"), plain);
+    answer
 }
 
 /// Sends `bytes` and reads until the server closes the connection.

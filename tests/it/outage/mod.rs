@@ -84,6 +84,7 @@ impl Server {
             catalog: app.app.catalog.clone(),
             blobs: app.app.blobs.clone(),
             health: app.app.health.clone(),
+            pictures: app.app.pictures(),
             metrics: std::sync::Arc::new(String::new),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

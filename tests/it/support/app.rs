@@ -15,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use super::{postgres_url, rabbitmq_url, redis_url};
+use super::{contract, postgres_url, rabbitmq_url, redis_url};
 
 /// Which engines a test runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl TestApp {
     }
 
     pub async fn get(&self, path: &str) -> reqwest::Response {
-        self.client.get(self.url(path)).send().await.unwrap()
+        described("GET", path, self.client.get(self.url(path)).send().await.unwrap()).await
     }
 
     pub async fn get_json(&self, path: &str) -> Value {
@@ -110,7 +110,7 @@ impl TestApp {
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> reqwest::Response {
-        self.client.post(self.url(path)).json(body).send().await.unwrap()
+        described("POST", path, self.client.post(self.url(path)).json(body).send().await.unwrap()).await
     }
 
     /// Creates a product with these pictures and answers its JSON.
@@ -198,6 +198,18 @@ impl TestApp {
             server.await.unwrap();
         }
     }
+}
+
+/// The same answer, held against the API's description.
+pub async fn described(method: &str, path: &str, response: reqwest::Response) -> reqwest::Response {
+    let (status, headers) = (response.status(), response.headers().clone());
+    let kind = headers.get("content-type").map_or("", |kind| kind.to_str().unwrap());
+    let body = response.bytes().await.unwrap();
+    let plain = if headers.contains_key("content-encoding") { &b""[..] } else { &body[..] };
+    contract::check(method, path, status.as_u16(), kind, plain);
+    let mut again = http::Response::new(body);
+    (*again.status_mut(), *again.headers_mut()) = (status, headers.clone());
+    again.into()
 }
 
 async fn build(environment: &BTreeMap<String, String>, directory: &Path) -> App {

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "not every test uses everything")]
 
 pub mod app;
+pub mod contract;
 pub mod issuer;
 pub mod origin;
 pub mod pictures;

@@ -1,0 +1,86 @@
+//! Rows of variants: forms of pictures that were made on demand.
+
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::OnConflict,
+};
+
+use crate::{
+    clock::Timestamp,
+    db::{
+        Error,
+        entity::{
+            image,
+            variant::{ActiveModel, Column, Entity},
+        },
+    },
+    domain::{ImageId, ProductId},
+};
+
+/// A form of a picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewVariant {
+    /// The picture.
+    pub image_id: ImageId,
+    /// What was asked for, in its one spelling.
+    pub name: String,
+    /// The blob that it was made from.
+    pub source_key: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Key of its blob.
+    pub key: String,
+}
+
+/// The product of a picture.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn product_of(connection: &impl ConnectionTrait, id: ImageId) -> Result<Option<ProductId>, Error> {
+    let found = image::Entity::find_by_id(id.0).select_only().column(image::Column::ProductId);
+    Ok(found.into_tuple::<i64>().one(connection).await?.map(ProductId))
+}
+
+/// The blob of a picture's form `name`, if it was made from the blob `source_key`.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn find(
+    connection: &impl ConnectionTrait,
+    id: ImageId,
+    name: &str,
+    source_key: &str,
+) -> Result<Option<String>, Error> {
+    let found = Entity::find().select_only().column(Column::BlobKey);
+    let found = found.filter(Column::ImageId.eq(id.0)).filter(Column::Name.eq(name));
+    let found = found.filter(Column::SourceKey.eq(source_key)).into_tuple();
+    Ok(found.one(connection).await?)
+}
+
+/// Puts `new` in the place of the form of the same name; beyond `most` forms of its picture the oldest go.
+///
+/// # Errors
+/// [`Error::Missing`](Error) if the picture is gone; if the database does not answer.
+pub async fn keep(connection: &impl ConnectionTrait, new: &NewVariant, most: u64, now: Timestamp) -> Result<(), Error> {
+    let row = ActiveModel {
+        id: NotSet,
+        image_id: Set(new.image_id.0),
+        name: Set(new.name.clone()),
+        source_key: Set(new.source_key.clone()),
+        bytes: Set(i64::try_from(new.bytes).unwrap_or(i64::MAX)),
+        blob_key: Set(new.key.clone()),
+        created_at: Set(now.0),
+    };
+    let replaced = OnConflict::columns([Column::ImageId, Column::Name])
+        .update_columns([Column::SourceKey, Column::Bytes, Column::BlobKey, Column::CreatedAt])
+        .to_owned();
+    Entity::insert(row).on_conflict(replaced).exec_without_returning(connection).await?;
+    let crowded = Entity::find().select_only().column(Column::Id).filter(Column::ImageId.eq(new.image_id.0));
+    let crowded: Option<i64> = crowded.order_by_desc(Column::Id).offset(most).into_tuple().one(connection).await?;
+    if let Some(newest_to_go) = crowded {
+        let old = Entity::delete_many().filter(Column::ImageId.eq(new.image_id.0));
+        old.filter(Column::Id.lte(newest_to_go)).exec(connection).await?;
+    }
+    Ok(())
+}

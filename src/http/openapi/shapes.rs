@@ -1,0 +1,69 @@
+//! The shapes of requests as the description shows them. What is really read, and what is said about a mistake, is decided
+//! by the domain alone: `domain::NewProduct`, `domain::NewUser` and their like.
+
+#![allow(dead_code, reason = "these are only described; the domain reads requests field by field")]
+
+use utoipa::ToSchema;
+
+/// A product to be stored.
+#[derive(ToSchema)]
+#[schema(as = NewProduct)]
+#[serde(deny_unknown_fields)]
+pub struct NewProductShape {
+    /// Who owns it: chosen by the caller.
+    #[schema(
+        min_length = 1,
+        max_length = 64,
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s.\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$",
+        example = "1234-5678-9012"
+    )]
+    user_id: String,
+    /// Its name; outer spaces are cut off.
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\u0000]*[^\s\u0000][^\u0000]*$",
+        example = "Sample Product"
+    )]
+    product_name: String,
+    /// Its description; empty if it is left out.
+    #[schema(max_length = 10_000, pattern = r"^[^\u0000]*$", example = "A test product.")]
+    product_description: Option<String>,
+    /// Where its pictures are, in order.
+    #[schema(max_items = 32)]
+    product_images: Option<Vec<PictureUrl>>,
+    /// What it costs, with at most four decimal places; the very digits are read.
+    #[schema(minimum = 0, maximum = 999999999999.9999, example = 100.0)]
+    product_price: f64,
+}
+
+/// The http or https address of a picture, on a public host.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = "uri", max_length = 2_048, pattern = "^[Hh][Tt][Tt][Pp][Ss]?://", example = "https://example.com/image1.jpg")]
+pub struct PictureUrl(String);
+
+/// A user to be made.
+#[derive(ToSchema)]
+#[schema(as = NewUser)]
+#[serde(deny_unknown_fields)]
+pub struct NewUserShape {
+    /// The id; one is made if it is left out.
+    #[schema(
+        min_length = 1,
+        max_length = 64,
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s.\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$",
+        example = "1234-5678-9012"
+    )]
+    id: Option<String>,
+    /// What people call them.
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\u0000]*[^\s\u0000][^\u0000]*$")]
+    name: Option<String>,
+    /// Where to write to.
+    #[schema(
+        min_length = 3,
+        max_length = 254,
+        pattern = r"^\s*[^\s@\u0000]+@[^\s@\u0000]+\s*$",
+        example = "ada@example.com"
+    )]
+    email: Option<String>,
+}

@@ -1,0 +1,86 @@
+//! Signatures of addresses: HMAC-SHA256 over what stands behind them, in base64 for URLs without padding.
+
+use std::fmt;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+/// The keys that addresses are signed with: the first one signs, all of them are taken, so that a key can be replaced.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UrlKeys(Vec<String>);
+
+impl UrlKeys {
+    /// Fewest characters of a key.
+    pub const LEAST_CHARS: usize = 32;
+
+    /// Reads keys that are separated by commas.
+    ///
+    /// # Errors
+    /// A sentence if there is none, or one is too short.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let keys: Vec<_> = text.split(',').map(|key| key.trim().to_owned()).collect();
+        if keys.iter().any(|key| key.chars().count() < Self::LEAST_CHARS) {
+            return Err(format!("has a key of less than {} characters", Self::LEAST_CHARS));
+        }
+        Ok(Self(keys))
+    }
+
+    /// The signature of `{options}/{image_id}`.
+    pub fn sign(&self, options: &str, image_id: &str) -> String {
+        let signer = self.0.first().map(|key| mac(key, options, image_id));
+        signer.map(|mac| URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())).unwrap_or_default()
+    }
+
+    /// Whether `signature` was made with one of the keys; it takes as long whether it was or not.
+    pub fn verify(&self, signature: &str, options: &str, image_id: &str) -> bool {
+        let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
+        self.0.iter().any(|key| mac(key, options, image_id).verify_slice(&signature).is_ok())
+    }
+}
+
+/// Nobody sees the keys.
+impl fmt::Debug for UrlKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UrlKeys({} keys)", self.0.len())
+    }
+}
+
+fn mac(key: &str, options: &str, image_id: &str) -> Hmac<Sha256> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("a key of any length is taken");
+    mac.update(options.as_bytes());
+    mac.update(b"/");
+    mac.update(image_id.as_bytes());
+    mac
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = "0123456789abcdef0123456789abcdef";
+    const NEW: &str = "fedcba9876543210fedcba9876543210";
+
+    #[test]
+    fn a_signature_holds_for_its_own_options_and_picture_only() {
+        let keys = UrlKeys::parse(OLD).expect("a key");
+        let signature = keys.sign("w=300", "7");
+        // echo -n 'w=300/7' | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef -binary | basenc --base64url
+        assert_eq!(signature, "-qcGygEVUWD0ckjutvmrGlDbF4Fj1sqZmsNMdkrIVsU");
+        assert!(keys.verify(&signature, "w=300", "7"));
+        for (options, image) in [("w=301", "7"), ("w=300", "8"), ("w=300/7", ""), ("", "w=300/7")] {
+            assert!(!keys.verify(&signature, options, image), "{options} {image}");
+        }
+        for wrong in ["", "x", &signature[1..], &format!("{signature}="), &format!("{signature}AA")] {
+            assert!(!keys.verify(wrong, "w=300", "7"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_replaced_key_is_taken_until_it_is_removed() {
+        let signature = UrlKeys::parse(OLD).expect("a key").sign("w=1", "1");
+        assert!(UrlKeys::parse(&format!("{NEW}, {OLD}")).expect("keys").verify(&signature, "w=1", "1"));
+        assert!(!UrlKeys::parse(NEW).expect("a key").verify(&signature, "w=1", "1"));
+        assert!(UrlKeys::parse("short").is_err() && UrlKeys::parse("").is_err());
+    }
+}

@@ -1,0 +1,58 @@
+//! Secrets that an installation makes for itself and keeps in a file that nobody else can read.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    path::Path,
+};
+
+use uuid::Uuid;
+
+/// Makes a secret of 64 digits of hex in the new file `path`, whole or not at all, and answers it; the one that is there
+/// already if another process was quicker.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn make(path: &Path) -> io::Result<String> {
+    // Two random ids of 122 bits each.
+    let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    let unfinished = path.with_extension(Uuid::new_v4().simple().to_string());
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&unfinished)?;
+    file.write_all(secret.as_bytes())?;
+    file.sync_all()?;
+    // A link is never made over a file that is there.
+    let linked = fs::hard_link(&unfinished, path);
+    fs::remove_file(&unfinished)?;
+    match linked {
+        Ok(()) => Ok(secret),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::read_to_string(path),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_made_once_and_only_its_owner_reads_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("data/url.key");
+        let first = make(&path).expect("made");
+        assert_eq!(first.len(), 64);
+        assert_eq!(make(&path).expect("read"), first);
+        assert_eq!(fs::read_dir(path.parent().expect("a parent")).expect("a directory").count(), 1);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
+        }
+    }
+}

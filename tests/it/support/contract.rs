@@ -1,0 +1,83 @@
+//! Every answer that a test sees is held against the API's description: its route, its status, its kind and its shape.
+
+use std::{
+    collections::HashMap,
+    sync::{LazyLock, Mutex},
+};
+
+use jsonschema::Validator;
+use serde_json::{Value, json};
+
+static DESCRIPTION: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_slice(&pm::http::openapi_json().unwrap()).unwrap());
+static VALIDATORS: LazyLock<Mutex<HashMap<String, &'static Validator>>> = LazyLock::new(Mutex::default);
+
+/// Fails if the description does not know an answer like this to `method` and `path`. What the description leaves out, such as
+/// unknown paths and methods, is a problem.
+pub fn check(method: &str, path: &str, status: u16, kind: &str, body: &[u8]) {
+    let path = path.split('?').next().unwrap_or_default();
+    let method = if method == "HEAD" { "get".into() } else { method.to_lowercase() };
+    let when = format!("{method} {path} {status}");
+    let operation =
+        template_of(path).and_then(|template| Some((template, DESCRIPTION["paths"][template].get(&method)?)));
+    let Some((template, operation)) = operation else {
+        let about_paths = path == "/docs" || path.starts_with("/docs/") || method == "options";
+        assert!(about_paths || matches!(status, 400 | 404 | 405 | 413 | 431 | 503), "{when} is not described");
+        return;
+    };
+    let pointer = format!("/paths/{}/{method}/responses/{status}", escape(template));
+    let response = operation["responses"].get(status.to_string());
+    let response = response.unwrap_or_else(|| panic!("{when} has a status that {template} is not described with"));
+    let (response, pointer) = match response["$ref"].as_str() {
+        Some(reference) => (DESCRIPTION.pointer(&reference[1..]).unwrap(), reference[1..].to_owned()),
+        None => (response, pointer),
+    };
+    if body.is_empty() {
+        return;
+    }
+    let contents = response["content"].as_object().unwrap_or_else(|| panic!("{when} is described without a body"));
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    let described = contents.keys().find(|known| {
+        let family = known.strip_suffix('*');
+        *known == kind || family.is_some_and(|family| kind.starts_with(family))
+    });
+    let described = described.unwrap_or_else(|| panic!("{when} is not described as {kind}"));
+    if kind.ends_with("json") {
+        let body: Value = serde_json::from_slice(body).unwrap_or_else(|error| panic!("{when}: {error}"));
+        let validator = validator(&format!("{pointer}/content/{}/schema", escape(described)));
+        let wrong: Vec<_> =
+            validator.iter_errors(&body).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(wrong.is_empty(), "{when} has another shape than described: {wrong:#?}\n{body:#}");
+    }
+}
+
+/// The described path that `path` is one of; a variable stands for one segment, the last one of a picture's key for all.
+fn template_of(path: &str) -> Option<&'static str> {
+    let paths = DESCRIPTION["paths"].as_object().unwrap();
+    let exact = paths.keys().find(|template| template.as_str() == path);
+    let fits = |template: &&String| {
+        if let Some(fixed) = template.strip_suffix("{key}") {
+            return path.strip_prefix(fixed).is_some_and(|key| !key.is_empty());
+        }
+        let (expected, given): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
+        expected.len() == given.len()
+            && expected.iter().zip(given).all(|(one, other)| match one.starts_with('{') {
+                true => !other.is_empty(),
+                false => *one == other,
+            })
+    };
+    exact.or_else(|| paths.keys().find(fits)).map(String::as_str)
+}
+
+fn validator(pointer: &str) -> &'static Validator {
+    let mut known = VALIDATORS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    known.entry(pointer.to_owned()).or_insert_with(|| {
+        let schema = json!({"$ref": format!("urn:pm#{pointer}")});
+        let registry = jsonschema::Registry::new().add("urn:pm", &*DESCRIPTION).unwrap().prepare().unwrap();
+        Box::leak(Box::new(jsonschema::options().with_registry(&registry).build(&schema).unwrap()))
+    })
+}
+
+fn escape(part: &str) -> String {
+    part.replace('~', "~0").replace('/', "~1")
+}
