@@ -12,7 +12,7 @@ use jsonwebtoken::{
 };
 use reqwest::Url;
 use serde_json::Value;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::{sync::Mutex as AsyncMutex, time::timeout};
 
 use super::{Config, Error, Flaw, document::Documents, token::Unverified};
 
@@ -24,6 +24,8 @@ const MOST_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 const MOST_STALE: Duration = Duration::from_secs(24 * 3_600);
 /// Without any key there is nothing to go on with, and the issuer is asked again sooner.
 const PAUSE_WITHOUT_KEYS: Duration = Duration::from_secs(5);
+/// A request waits no longer for an issuer that is slow, lest strangers' tokens fill the server up with waiting ones.
+const MOST_WAIT: Duration = Duration::from_secs(3);
 const MOST_KEYS: usize = 100;
 
 /// A public key by which tokens may be signed.
@@ -78,7 +80,11 @@ impl Keys {
         }
         // In a task of its own: a client that hangs up must not cut off what others wait for.
         let keys = Arc::clone(self);
-        let _ = tokio::spawn(async move { keys.refresh().await }).await;
+        let refreshed = tokio::spawn(async move { keys.refresh().await });
+        if timeout(MOST_WAIT, refreshed).await.is_err() {
+            let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
+            return Err(Error::Unavailable(Arc::new(late)));
+        }
         match self.believed().0 {
             Some(keys) => {
                 let found = fitting(&keys, token);

@@ -91,7 +91,6 @@ impl std::fmt::Display for Origins {
 /// What every answer says to browsers: take the content for what it is called, load nothing for it, tell nobody where it
 /// was linked. A page that needs more has said so itself.
 pub fn protect(route: Option<Route>, hsts: Option<&HeaderValue>, answer: &mut HeaderMap) {
-    answer.reserve(4);
     answer.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer
         .entry(header::CONTENT_SECURITY_POLICY)

@@ -101,7 +101,7 @@ impl Service {
             .recover(problem::from_rejection)
             .unify();
         let rate_limit = config.quota.map(|quota| RateLimit::new(quota, state.health.cache.clone()));
-        let hsts = config.hsts_seconds.map(|seconds| format!("max-age={seconds}; includeSubDomains"));
+        let hsts = config.hsts_seconds.map(|seconds| format!("max-age={seconds}"));
         Self {
             gate: Gate::new(config.authentication.clone(), rate_limit),
             proxies: config.proxies.clone(),

@@ -1,5 +1,6 @@
 //! The binary as people and scripts run it: words in; stdout, stderr and exit code out. Each has its own directory.
 
+mod key;
 mod queue;
 
 use std::{
