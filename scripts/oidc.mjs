@@ -82,7 +82,7 @@ const rs256 = (header, claims, key = pairs.RS256.privateKey) => {
 
 const port = await sparePort();
 const server = spawn(process.argv[2], ['serve', '--listen', `127.0.0.1:${port}`, '--no-worker'], {
-  env: { PATH: process.env.PATH, PM_DATA_DIR: './data', PM_AUTH_ISSUER: issuer, PM_AUTH_AUDIENCE: AUDIENCE },
+  env: { PATH: process.env.PATH, PM_DATA_DIR: './data', PM_AUTH_ISSUER: issuer, PM_AUTH_AUDIENCE: AUDIENCE, PM_LOG: 'warn' },
   stdio: ['ignore', 'ignore', 'inherit'],
 });
 const base = `http://127.0.0.1:${port}`;
