@@ -2,15 +2,15 @@
 
 use std::{
     collections::HashMap,
-    sync::{LazyLock, Mutex},
+    sync::{LazyLock, Mutex, PoisonError},
 };
 
-use jsonschema::Validator;
-use serde_json::{Value, json};
+use boon::{Compiler, Draft, SchemaIndex, Schemas};
+use serde_json::Value;
 
 static DESCRIPTION: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_slice(&pm::http::openapi_json().unwrap()).unwrap());
-static VALIDATORS: LazyLock<Mutex<HashMap<String, &'static Validator>>> = LazyLock::new(Mutex::default);
+static SCHEMAS: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
 
 /// Fails if the description does not know an answer like this to `method` and `path`. What the description leaves out, such as
 /// unknown paths and methods, is a problem.
@@ -44,10 +44,10 @@ pub fn check(method: &str, path: &str, status: u16, kind: &str, body: &[u8]) {
     let described = described.unwrap_or_else(|| panic!("{when} is not described as {kind}"));
     if kind.ends_with("json") {
         let body: Value = serde_json::from_slice(body).unwrap_or_else(|error| panic!("{when}: {error}"));
-        let validator = validator(&format!("{pointer}/content/{}/schema", escape(described)));
-        let wrong: Vec<_> =
-            validator.iter_errors(&body).map(|error| format!("{}: {error}", error.instance_path())).collect();
-        assert!(wrong.is_empty(), "{when} has another shape than described: {wrong:#?}\n{body:#}");
+        let pointer = format!("{pointer}/content/{}/schema", escape(described));
+        if let Err(error) = SCHEMAS.lock().unwrap_or_else(PoisonError::into_inner).validate(&pointer, &body) {
+            panic!("{when} has another shape than described: {error}\n{body:#}");
+        }
     }
 }
 
@@ -69,13 +69,28 @@ fn template_of(path: &str) -> Option<&'static str> {
     exact.or_else(|| paths.keys().find(fits)).map(String::as_str)
 }
 
-fn validator(pointer: &str) -> &'static Validator {
-    let mut known = VALIDATORS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    known.entry(pointer.to_owned()).or_insert_with(|| {
-        let schema = json!({"$ref": format!("urn:pm#{pointer}")});
-        let registry = jsonschema::Registry::new().add("urn:pm", &*DESCRIPTION).unwrap().prepare().unwrap();
-        Box::leak(Box::new(jsonschema::options().with_registry(&registry).build(&schema).unwrap()))
-    })
+/// The shapes that were asked for so far.
+#[derive(Default)]
+struct Known {
+    schemas: Schemas,
+    places: HashMap<String, SchemaIndex>,
+}
+
+impl Known {
+    fn validate(&mut self, pointer: &str, body: &Value) -> Result<(), String> {
+        let place = match self.places.get(pointer) {
+            Some(place) => *place,
+            None => {
+                let mut compiler = Compiler::new();
+                compiler.set_default_draft(Draft::V2020_12);
+                compiler.add_resource("urn:pm", DESCRIPTION.clone()).unwrap();
+                let place = compiler.compile(&format!("urn:pm#{pointer}"), &mut self.schemas).unwrap();
+                self.places.insert(pointer.to_owned(), place);
+                place
+            }
+        };
+        self.schemas.validate(body, place).map_err(|error| format!("{error:#}"))
+    }
 }
 
 fn escape(part: &str) -> String {
