@@ -1,6 +1,8 @@
 //! The only place where the parts are put together: engines from settings, the catalogue over them, servers and workers
 //! over that. `serve`, `worker` and every other command begin here.
 
+mod doors;
+
 use std::{fmt, io, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use tokio::net::TcpListener;
@@ -11,7 +13,7 @@ use crate::{
     cache::{self, Cache},
     catalog::{self, Catalog, Engines},
     code::ErrorCode,
-    config::{Auth, DatabaseUrl, Settings},
+    config::{DatabaseUrl, Settings},
     db::{self, Database, migrate},
     fetch::{self, Fetcher},
     health::Health,
@@ -190,7 +192,7 @@ impl App {
     /// # Errors
     /// If the worker cannot be made.
     pub async fn serve(&self, listener: TcpListener, workers: usize, stop: Stop) -> Result<(), Error> {
-        let config = self.http_config()?;
+        let config = doors::config(&self.settings.doors)?;
         // The worker goes on until the last request has been answered.
         let (stopper, after_requests) = stop::channel();
         let worker = if workers == 0 { None } else { Some(self.worker(workers)?) };
@@ -229,35 +231,6 @@ impl App {
         };
         tokio::join!(work, answer, self.look_after(after_jobs));
         Ok(())
-    }
-
-    /// How clients come in, by the settings.
-    ///
-    /// # Errors
-    /// If the certificate cannot be used, or the issuer not asked.
-    fn http_config(&self) -> Result<http::Config, Error> {
-        let doors = &self.settings.doors;
-        let authentication = match &doors.auth {
-            Auth::Unsaid | Auth::Off => http::Authentication::Off,
-            Auth::Keys => http::Authentication::On(None),
-            Auth::Issuer(issuer) => {
-                let config = auth::Config {
-                    any_type: issuer.any_type,
-                    ..auth::Config::new(issuer.issuer.clone(), issuer.audience.clone())
-                };
-                http::Authentication::On(Some(auth::Issuer::new(config)?))
-            }
-        };
-        let tls = doors.tls.as_ref().map(|files| http::Tls::load(&files.certificate, &files.key)).transpose()?;
-        Ok(http::Config {
-            authentication,
-            quota: doors.quota,
-            tls,
-            hsts_seconds: doors.hsts_seconds,
-            proxies: doors.proxies.clone(),
-            origins: doors.origins.clone(),
-            ..http::Config::default()
-        })
     }
 
     fn http_state(&self) -> http::State {

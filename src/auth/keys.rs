@@ -14,7 +14,7 @@ use reqwest::Url;
 use serde_json::Value;
 use tokio::{sync::Mutex as AsyncMutex, time::timeout};
 
-use super::{Config, Error, Flaw, document::Documents, token::Unverified};
+use super::{Config, Error, Flaw, document::Documents};
 
 /// Keys are looked for anew after this, unless their answer says something else between the bounds below.
 const LIFETIME: Duration = Duration::from_secs(600);
@@ -67,10 +67,11 @@ impl Keys {
         Ok(Self { documents, pause: config.pause, known: Mutex::default(), asking: AsyncMutex::default() })
     }
 
-    /// The keys by which the token may have been signed.
-    pub(super) async fn find(self: &Arc<Self>, token: &Unverified<'_>) -> Result<Vec<Key>, Error> {
+    /// The keys by which a token may have been signed that names this algorithm, and perhaps a key.
+    pub(super) async fn find(self: &Arc<Self>, algorithm: Algorithm, id: Option<&str>) -> Result<Vec<Key>, Error> {
         let (keys, is_old) = self.believed();
-        if let Some(found) = keys.as_deref().map(|keys| fitting(keys, token)).filter(|found| !found.is_empty()) {
+        if let Some(found) = keys.as_deref().map(|keys| fitting(keys, algorithm, id)).filter(|found| !found.is_empty())
+        {
             if is_old && self.may_ask() {
                 // The token need not wait for what it does not need.
                 let keys = Arc::clone(self);
@@ -87,7 +88,7 @@ impl Keys {
         }
         match self.believed().0 {
             Some(keys) => {
-                let found = fitting(&keys, token);
+                let found = fitting(&keys, algorithm, id);
                 if found.is_empty() { Err(Error::Refused(Flaw::UnknownKey)) } else { Ok(found) }
             }
             None => Err(self.failure()),
@@ -156,10 +157,10 @@ impl Keys {
     }
 }
 
-/// The keys of the token's name that are made for its algorithm; without a name, all that are made for it.
-fn fitting(keys: &[Key], token: &Unverified<'_>) -> Vec<Key> {
-    let named = |key: &&Key| token.key_id.is_none() || key.id == token.key_id;
-    keys.iter().filter(named).filter(|key| key.algorithms.contains(&token.algorithm)).cloned().collect()
+/// The keys of this name that are made for the algorithm; without a name, all that are made for it.
+fn fitting(keys: &[Key], algorithm: Algorithm, id: Option<&str>) -> Vec<Key> {
+    let named = |key: &&Key| id.is_none() || key.id.as_deref() == id;
+    keys.iter().filter(named).filter(|key| key.algorithms.contains(&algorithm)).cloned().collect()
 }
 
 impl Key {

@@ -100,7 +100,7 @@ impl Issuer {
             return Ok(found.subject);
         }
         let unverified = token::Unverified::parse(token, config).map_err(Error::Refused)?;
-        let candidates = keys.find(&unverified).await?;
+        let candidates = keys.find(unverified.algorithm, unverified.key_id.as_deref()).await?;
         let (subject, expires_at) = unverified.verify(&candidates, config, now).map_err(Error::Refused)?;
         let subject = Arc::new(subject);
         known.insert(digest, Known { subject: Arc::clone(&subject), expires_at });

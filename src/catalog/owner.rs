@@ -2,7 +2,7 @@
 
 use crate::{
     catalog::{Catalog, Error},
-    db::products,
+    db::owner,
     domain::{ProductId, UserId},
 };
 
@@ -12,6 +12,6 @@ impl Catalog {
     /// # Errors
     /// If the database does not answer.
     pub async fn owner_of(&self, id: ProductId) -> Result<Option<UserId>, Error> {
-        Ok(products::owner(&self.database().read(), id).await?)
+        Ok(owner::find(&self.database().read(), id).await?)
     }
 }

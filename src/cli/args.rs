@@ -3,6 +3,7 @@
 mod image;
 mod key;
 mod queue;
+mod serve;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ pub(super) use self::{
     image::{Image, ImageLink},
     key::Key,
     queue::{Dead, Queue},
+    serve::Serve,
 };
 use crate::config::Flags;
 
@@ -153,25 +155,6 @@ pub(super) enum Command {
         #[arg(long)]
         yes: bool,
     },
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Serve {
-    /// Address and port; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Option<String>,
-    /// Encrypt connections with the certificate in FILE
-    #[arg(long, value_name = "FILE")]
-    tls_cert: Option<String>,
-    /// The certificate's key
-    #[arg(long, value_name = "FILE")]
-    tls_key: Option<String>,
-    /// Pictures worked on at a time
-    #[arg(long, value_name = "N", conflicts_with = "no_worker")]
-    workers: Option<String>,
-    /// Only serve; leave the pictures to `pm worker`
-    #[arg(long)]
-    no_worker: bool,
 }
 
 #[derive(Debug, Args)]
@@ -369,10 +352,7 @@ impl Arguments {
         };
         match &self.command {
             Command::Serve(serve) => {
-                flags.listen = serve.listen.clone();
-                flags.tls_cert = serve.tls_cert.clone();
-                flags.tls_key = serve.tls_key.clone();
-                flags.workers = if serve.no_worker { Some("0".into()) } else { serve.workers.clone() };
+                serve.set(&mut flags);
             }
             Command::Worker(worker) => {
                 flags.workers = worker.concurrency.map(|concurrency| concurrency.to_string());

@@ -17,6 +17,7 @@ pub mod invalidations;
 pub mod invariants;
 pub mod jobs;
 pub mod migrate;
+pub mod owner;
 pub mod products;
 pub mod references;
 pub mod removals;

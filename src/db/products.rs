@@ -91,16 +91,6 @@ pub async fn find(connection: &impl ConnectionTrait, id: ProductId) -> Result<Op
     Ok(with_images(connection, vec![row]).await?.pop())
 }
 
-/// Whose the product is.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn owner(connection: &impl ConnectionTrait, id: ProductId) -> Result<Option<UserId>, Error> {
-    let found: Option<String> =
-        Entity::find_by_id(id.0).select_only().column(Column::UserId).into_tuple().one(connection).await?;
-    Ok(found.map(UserId::stored))
-}
-
 /// A page of products in order and, if there are more, the cursor of the next one.
 ///
 /// # Errors

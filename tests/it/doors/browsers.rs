@@ -19,9 +19,12 @@ async fn pages_of_listed_origins_may_read_the_answers() {
         assert_eq!(answer.status, 404, "problems can be read as well");
         assert_eq!(answer.header("access-control-allow-origin"), "https://shop.example");
         assert!(answer.header("access-control-expose-headers").contains("X-Request-Id"));
-        let other = wire::get_with(app, "/products", &[("Origin", "https://evil.example")]).await;
-        assert_eq!((other.status, other.header("access-control-allow-origin")), (200, ""));
-        assert!(other.header("vary").contains("Origin"));
+        let other = app.client.get(app.url("/products")).header("Origin", "https://evil.example").send().await.unwrap();
+        assert_eq!(
+            (other.status().as_u16(), other.headers().contains_key("access-control-allow-origin")),
+            (200, false)
+        );
+        assert!(other.headers().get_all("vary").iter().any(|name| name == "Origin"), "{:?}", other.headers());
     })
     .await;
 }
