@@ -1,11 +1,14 @@
 //! The only place where the parts are put together: engines from settings, the catalogue over them, servers and workers
 //! over that. `serve`, `worker` and every other command begin here.
 
+mod doors;
+
 use std::{fmt, io, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use tokio::net::TcpListener;
 
 use crate::{
+    auth,
     blobs::{self, Blobs},
     cache::{self, Cache},
     catalog::{self, Catalog, Engines},
@@ -83,6 +86,12 @@ pub enum Error {
     /// The downloader cannot be made.
     #[error("the downloader cannot be made")]
     Fetcher(#[from] fetch::Error),
+    /// The certificate cannot be used.
+    #[error("connections cannot be encrypted")]
+    Tls(#[from] http::TlsError),
+    /// The issuer of access tokens cannot be asked.
+    #[error("access tokens cannot be checked")]
+    Auth(#[from] auth::Error),
     /// A setting cannot work.
     #[error("{0}")]
     Setting(String),
@@ -104,7 +113,8 @@ impl Error {
             Self::Cache(error) => error.code(),
             Self::Queue(error) => error.code(),
             Self::Storage(error) => error.code(),
-            Self::OldSchema { .. } | Self::Setting(_) => ErrorCode::Validation,
+            Self::OldSchema { .. } | Self::Setting(_) | Self::Tls(_) => ErrorCode::Validation,
+            Self::Auth(error) => error.code(),
             Self::Fetcher(_) | Self::DataDirectory { .. } => ErrorCode::Internal,
         }
     }
@@ -182,7 +192,7 @@ impl App {
     /// # Errors
     /// If the worker cannot be made.
     pub async fn serve(&self, listener: TcpListener, workers: usize, stop: Stop) -> Result<(), Error> {
-        let config = http::Config::default();
+        let config = doors::config(&self.settings.doors)?;
         // The worker goes on until the last request has been answered.
         let (stopper, after_requests) = stop::channel();
         let worker = if workers == 0 { None } else { Some(self.worker(workers)?) };

@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["code", "clock", "retry", "secret_file", "stop"],
     &["domain", "imaging"],
     &["db"],
-    &["cache", "queue", "blobs", "fetch", "isolation"],
+    &["auth", "cache", "queue", "blobs", "fetch", "isolation"],
     &["catalog", "health"],
     &["jobs"],
     &["http", "worker"],

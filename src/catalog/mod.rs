@@ -1,6 +1,7 @@
 //! The use-cases: everything that HTTP, the command line and the worker do to products goes through here. The only owner
 //! of transactions, and the only one who tells the cache that something changed.
 
+mod api_keys;
 pub mod backup;
 mod body;
 mod collect;
@@ -10,6 +11,7 @@ mod delete;
 mod error;
 mod inspect;
 mod links;
+mod owner;
 mod pictures;
 mod process;
 mod queue_body;
@@ -78,13 +80,15 @@ struct Inner {
     links: Links,
     reads: read::Reads,
     told: write::Told,
+    api_keys: api_keys::Known,
 }
 
 impl Catalog {
     /// A catalogue over these engines.
     pub fn new(config: Config, engines: Engines) -> Self {
         let links = Links::new(config.public_url.clone());
-        Self(Arc::new(Inner { config, engines, links, reads: read::Reads::default(), told: write::Told::default() }))
+        let (reads, told, api_keys) = Default::default();
+        Self(Arc::new(Inner { config, engines, links, reads, told, api_keys }))
     }
 
     /// How links are made.

@@ -1,7 +1,9 @@
 //! The shape of the command line, for clap. What the values mean is checked by whoever uses them.
 
 mod image;
+mod key;
 mod queue;
+mod serve;
 
 use std::path::PathBuf;
 
@@ -9,7 +11,9 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use self::{
     image::{Image, ImageLink},
+    key::Key,
     queue::{Dead, Queue},
+    serve::Serve,
 };
 use crate::config::Flags;
 
@@ -103,6 +107,9 @@ pub(super) enum Command {
     /// Users
     #[command(subcommand)]
     User(User),
+    /// API keys for scripts
+    #[command(subcommand)]
+    Key(Key),
     /// Products
     #[command(subcommand)]
     Product(Product),
@@ -148,19 +155,6 @@ pub(super) enum Command {
         #[arg(long)]
         yes: bool,
     },
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Serve {
-    /// Address and port; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Option<String>,
-    /// Pictures worked on at a time
-    #[arg(long, value_name = "N", conflicts_with = "no_worker")]
-    workers: Option<String>,
-    /// Only serve; leave the pictures to `pm worker`
-    #[arg(long)]
-    no_worker: bool,
 }
 
 #[derive(Debug, Args)]
@@ -358,8 +352,7 @@ impl Arguments {
         };
         match &self.command {
             Command::Serve(serve) => {
-                flags.listen = serve.listen.clone();
-                flags.workers = if serve.no_worker { Some("0".into()) } else { serve.workers.clone() };
+                serve.set(&mut flags);
             }
             Command::Worker(worker) => {
                 flags.workers = worker.concurrency.map(|concurrency| concurrency.to_string());

@@ -1,6 +1,7 @@
 //! The database: PostgreSQL or SQLite behind one sea-orm connection. All SQL of the program stands in this room;
 //! transactions are begun by the catalogue alone.
 
+pub mod api_keys;
 pub mod attempts;
 mod changes;
 mod connect;
@@ -16,6 +17,7 @@ pub mod invalidations;
 pub mod invariants;
 pub mod jobs;
 pub mod migrate;
+pub mod owner;
 pub mod products;
 pub mod references;
 pub mod removals;

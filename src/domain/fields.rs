@@ -97,6 +97,14 @@ impl Fields {
         }
     }
 
+    /// Takes a text, or `otherwise` if none was given.
+    pub fn text_or(&mut self, name: &str, otherwise: Option<&str>) -> Option<String> {
+        let errors = self.errors.len();
+        let given = self.text(name);
+        // A value of another kind is an error of its own, and nothing takes its place.
+        if given.is_none() && self.errors.len() == errors { otherwise.map(str::to_owned) } else { given }
+    }
+
     /// Takes a number as the digits that the client wrote; `null` counts as not given.
     pub fn number(&mut self, name: &str) -> Option<String> {
         let raw = self.take(name)?;

@@ -1,6 +1,7 @@
 //! What the catalogue is about: products, pictures, users, prices, jobs. Pure: no I/O, no database, no clock of its own.
 
 pub mod address;
+mod api_key;
 mod attempt;
 mod content;
 mod cursor;
@@ -13,19 +14,24 @@ mod job;
 mod price;
 mod product;
 mod query;
+mod quota;
+mod scope;
 mod user;
 
 pub use address::AddressPolicy;
+pub use api_key::{ApiKey, KeyText, NewApiKey};
 pub use attempt::{Attempt, AttemptOutcome};
 pub use content::Content;
 pub use cursor::{Cursor, CursorKey};
 pub use dead_letter::{DeadLetter, DeadQuery, Grave};
 pub use event::{EventData, EventKind, NewEvent};
 pub use fields::{FieldError, Fields, Invalid, Malformed};
-pub use ids::{ImageId, JobId, ProductId, UserId};
+pub use ids::{ApiKeyId, ImageId, JobId, ProductId, UserId};
 pub use image::{Facts, Image, ImageSource, ImageStatus, Rendition};
 pub use job::{Job, JobPayload, JobState};
 pub use price::Price;
 pub use product::{NewProduct, Product, ProductDraft, ProductStatus};
 pub use query::{Page, ProductFilter, ProductQuery, Sort, SortKey};
+pub use quota::{Quota, Spent};
+pub use scope::{Scope, Scopes};
 pub use user::{NewUser, User, UserDraft, UserQuery};

@@ -122,9 +122,21 @@ impl NewProduct {
     /// # Errors
     /// [`Malformed`] if `json` is no object, [`Invalid`] with every wrong field.
     pub fn from_json(json: &[u8], policy: &AddressPolicy) -> Result<Result<Self, Invalid>, Malformed> {
+        Self::from_json_of(json, policy, None)
+    }
+
+    /// As [`from_json`](Self::from_json); a product whose user is not named belongs to `caller`, if there is one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_json_of(
+        json: &[u8],
+        policy: &AddressPolicy,
+        caller: Option<&UserId>,
+    ) -> Result<Result<Self, Invalid>, Malformed> {
         let mut fields = Fields::parse(json)?;
         let draft = ProductDraft {
-            user_id: fields.text("user_id"),
+            user_id: fields.text_or("user_id", caller.map(UserId::as_str)),
             product_name: fields.text("product_name"),
             product_description: fields.text("product_description"),
             product_images: fields

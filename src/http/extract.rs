@@ -8,7 +8,7 @@ use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use warp::{Filter, Rejection, Reply, filters::BoxedFilter};
 
-use super::{problem::Problem, request_id::RequestId, route::Verb, seats::Seat};
+use super::{caller::Caller, problem::Problem, request_id::RequestId, route::Verb, seats::Seat};
 use crate::code::ErrorCode;
 
 /// What a handler may want to know of its request besides path, query and body.
@@ -18,6 +18,8 @@ pub struct Context {
     pub request_id: RequestId,
     /// The method; `HEAD` reaches handlers as a `GET` whose context says so.
     pub verb: Verb,
+    /// Who makes the request, and so what it may change.
+    pub caller: Caller,
     /// The place of the request's connection, which is told while a body is read.
     pub seat: Arc<Seat>,
 }

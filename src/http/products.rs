@@ -102,7 +102,8 @@ pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
     responses((status = 201, description = "The product", body = ProductBody, headers(("Location" = String, description = "Where the product is")))),
 )]
 pub async fn create(body: Bytes, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
-    let new = NewProduct::from_json(&body, catalog.policy())??;
+    let new = NewProduct::from_json_of(&body, catalog.policy(), context.caller.user())??;
+    context.caller.must_act_for(&new.user_id)?;
     let product = catalog.create(new, Some(context.request_id.as_str())).await?;
     reply::created(&ProductBody::new(&product, catalog.links()), catalog.links().product(product.id))
 }

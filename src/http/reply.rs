@@ -49,8 +49,8 @@ pub fn product(body: &Body, freshness: Freshness, request: &HeaderMap) -> Ready 
     let unchanged = etag::if_none_match(request, &body.etag);
     let mut response = Response::new(if unchanged { Bytes::new() } else { body.json.clone() });
     let headers = response.headers_mut();
-    // The fourth is the request's id.
-    headers.reserve(4);
+    // The others are the request's id and what browsers are told.
+    headers.reserve(8);
     if !unchanged {
         headers.insert(header::CONTENT_TYPE, JSON);
     }

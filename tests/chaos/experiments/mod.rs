@@ -21,6 +21,8 @@ mod p17;
 pub mod p18;
 mod p19;
 mod p21;
+mod p22;
+mod p23;
 mod p24;
 mod traffic;
 
@@ -202,6 +204,20 @@ pub const ALL: &[Experiment] = &[
         setups: BOTH,
         engines: Use::Peaceful,
         run: |stage| Box::pin(p21::run(stage)),
+    },
+    Experiment {
+        promise: "P22",
+        title: "exactly the valid tokens are believed",
+        setups: EMBEDDED,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p22::run(stage)),
+    },
+    Experiment {
+        promise: "P23",
+        title: "the rate limit is exact",
+        setups: BOTH,
+        engines: Use::Hostile,
+        run: |stage| Box::pin(p23::run(stage)),
     },
     Experiment {
         promise: "P24",

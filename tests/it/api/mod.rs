@@ -12,7 +12,7 @@ mod resize;
 pub mod set_ups;
 mod status;
 mod users;
-mod wire;
+pub mod wire;
 
 use serde_json::{Value, json};
 
