@@ -40,6 +40,8 @@ codes! {
     NotFound = "not_found": "There is no such resource.",
     MethodNotAllowed = "method_not_allowed": "The resource does not know this method.",
     Conflict = "conflict": "The request contradicts what is stored.",
+    PreconditionFailed = "precondition_failed": "The resource is no longer what the request takes it for.",
+    IdempotencyKeyReused = "idempotency_key_reused": "The idempotency key was used for another request.",
     BodyTooLarge = "body_too_large": "The request's body is over the limit.",
     UnsupportedMediaType = "unsupported_media_type": "The request's body is of a kind that is not read.",
     RangeNotSatisfiable = "range_not_satisfiable": "The requested range lies outside the file.",

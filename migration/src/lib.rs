@@ -15,6 +15,8 @@ mod m0006_product_name_search;
 mod m0007_image_content;
 mod m0008_job_attempts;
 mod m0009_source_keys;
+mod m0010_product_words;
+mod m0011_idempotency_keys;
 
 pub use sea_orm_migration::{MigratorTrait, sea_orm};
 
@@ -35,6 +37,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0007_image_content::Step),
             Box::new(m0008_job_attempts::Step),
             Box::new(m0009_source_keys::Step),
+            Box::new(m0010_product_words::Step),
+            Box::new(m0011_idempotency_keys::Step),
         ]
     }
 }

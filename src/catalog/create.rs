@@ -33,7 +33,9 @@ impl Catalog {
             return Err(Invalid::field("user_id", format!("there is no user {}", new.user_id)).into());
         }
         let id = products::insert(&*write, &new, status, now).await?;
-        let image_ids = images::insert_all(&*write, id, &new.product_images, now).await?;
+        let pictures: Vec<_> =
+            (0..).zip(&new.product_images).map(|(position, source)| (id, position, source.clone())).collect();
+        let image_ids = images::insert_all(&*write, &pictures, now).await?;
         let payload = JobPayload::process_image(None);
         let queued: Vec<_> = image_ids
             .iter()
@@ -86,7 +88,7 @@ impl Catalog {
 }
 
 /// The keys of pictures that were handed over as files.
-fn stored(images: &[ImageSource]) -> Vec<&str> {
+pub(super) fn stored(images: &[ImageSource]) -> Vec<&str> {
     let keys = images.iter().filter_map(|image| match image {
         ImageSource::Stored(key) => Some(key.as_str()),
         ImageSource::Url(_) => None,

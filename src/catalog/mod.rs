@@ -17,13 +17,14 @@ mod read;
 mod references;
 mod reprocess;
 mod step;
+mod update;
 mod upkeep;
 mod users;
 mod write;
 
 use std::sync::Arc;
 
-pub use body::{PageBody, ProductBody, UserBody};
+pub use body::{ImageBody, PageBody, ProductBody, UserBody};
 pub use collect::{Collected, Mode};
 pub use dead_letters::Requeued;
 pub use error::{BoxError, Error};
@@ -35,6 +36,7 @@ pub use queue_status::QueueStatus;
 pub use read::{Body, Freshness};
 pub use reprocess::{Batch, Progress, Selection, Which};
 pub use step::{Step, Watch};
+pub use update::{Precondition, Updated};
 
 use crate::{blobs::Blobs, cache::Cache, db::Database, domain::AddressPolicy, imaging::Preset, queue::Queue};
 

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use migration::{Migrator, MigratorTrait};
 
-use crate::db::{Database, Error};
+use crate::{
+    db::{Database, Error, words},
+    domain::ProductId,
+};
 
 /// A step of the schema's history.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +53,8 @@ pub async fn is_current(database: &Database) -> Result<bool, Error> {
 }
 
 /// Applies the next `steps`, or all that are missing. Several processes may do so at the same time: each step is one
-/// transaction, so whoever comes second fails, looks again, and finds it applied.
+/// transaction, so whoever comes second fails, looks again, and finds it applied. Products that an older version stored get
+/// what newer steps keep of them.
 ///
 /// # Errors
 /// If a step fails; the steps before it stay applied.
@@ -60,12 +64,28 @@ pub async fn up(database: &Database, steps: Option<u32>) -> Result<(), Error> {
     let mut tries = 1;
     loop {
         match Migrator::up(&database.read(), steps).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => break,
             Err(_) if tries < TRIES => tries += 1,
             Err(error) => return Err(error.into()),
         }
         tokio::time::sleep(PAUSE).await;
     }
+    fill(database).await
+}
+
+/// Notes the words of products that were there before words were noted, as far as the schema is there. It may be ended in
+/// the midst of it and goes on the next time.
+async fn fill(database: &Database) -> Result<(), Error> {
+    const STEP: &str = "m0010_product_words";
+    const AT_ONCE: u64 = 400;
+    if !status(database).await?.iter().any(|step| step.applied && step.name == STEP) {
+        return Ok(());
+    }
+    let mut after = ProductId(i64::MIN);
+    while let Some(last) = words::fill(&database.read(), after, AT_ONCE).await? {
+        after = last;
+    }
+    Ok(())
 }
 
 /// Takes back the last `steps`, or all. The tables' content is lost.

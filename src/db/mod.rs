@@ -15,6 +15,7 @@ pub mod images;
 pub mod invalidations;
 pub mod invariants;
 pub mod jobs;
+pub mod listing;
 pub mod migrate;
 pub mod products;
 pub mod references;
@@ -23,6 +24,7 @@ pub mod renditions;
 pub mod reruns;
 pub mod transfer;
 pub mod users;
+pub mod words;
 
 pub use changes::{ChangeLog, Changes};
 pub use connect::{Config, Database, Write};

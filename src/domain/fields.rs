@@ -97,6 +97,13 @@ impl Fields {
         }
     }
 
+    /// Takes a field that is `null`, which a merge patch has for what is to be removed; `false` if it is anything else.
+    pub fn null(&mut self, name: &str) -> bool {
+        let nulls = |(known, value): &(String, Box<RawValue>)| known == name && value.get() == "null";
+        let position = self.entries.iter().position(nulls);
+        position.map(|position| self.entries.remove(position)).is_some()
+    }
+
     /// Takes a number as the digits that the client wrote; `null` counts as not given.
     pub fn number(&mut self, name: &str) -> Option<String> {
         let raw = self.take(name)?;

@@ -5,7 +5,7 @@
 mod common;
 mod shapes;
 
-pub use shapes::{NewProductShape, NewUserShape};
+pub use shapes::{NewProductShape, NewUserShape, ProductPatchShape};
 
 use std::sync::{Arc, LazyLock};
 
@@ -40,7 +40,7 @@ use super::{
         (name = "server", description = "How the server is"),
     ),
     paths(
-        products::create, products::list, products::show, products::delete,
+        products::create, products::list, products::show, products::update, products::delete,
         users::create, users::list, users::show,
         super::images::show,
         queue::status, queue::list, queue::show, queue::retry,

@@ -5,15 +5,15 @@ use http::{HeaderMap, StatusCode, header};
 use warp::{Filter, filters::BoxedFilter, reply::Response};
 
 use super::{
-    State,
+    State, etag,
     extract::{self, BodyLimits, Context, Pairs},
-    openapi::NewProductShape,
-    problem::Problem,
+    openapi::{NewProductShape, ProductPatchShape},
+    problem::{Problem, ProblemBody},
     reply::{self, Ready},
 };
 use crate::{
     catalog::{Catalog, PageBody, ProductBody},
-    domain::{FieldError, NewProduct, Price, ProductId, ProductQuery, ProductStatus, UserId},
+    domain::{FieldError, NewProduct, Price, ProductId, ProductPatch, ProductQuery, ProductStatus, UserId},
 };
 
 /// The routes of products.
@@ -25,6 +25,13 @@ pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
         .and(catalog.clone())
         .then(show);
     let list = warp::path!("products").and(warp::get()).and(extract::query()).and(catalog.clone()).then(list);
+    let update = warp::path!("products" / String)
+        .and(warp::patch())
+        .and(extract::merge_patch(limits))
+        .and(warp::header::headers_cloned())
+        .and(extract::context())
+        .and(catalog.clone())
+        .then(update);
     let delete = warp::path!("products" / String).and(warp::delete()).and(catalog.clone()).then(delete);
     let create = warp::path!("products")
         .and(warp::post())
@@ -34,6 +41,8 @@ pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
         .then(create);
     extract::boxed(one)
         .or(extract::boxed(list))
+        .unify()
+        .or(extract::boxed(update))
         .unify()
         .or(extract::boxed(delete))
         .unify()
@@ -79,6 +88,7 @@ pub async fn show(id: String, headers: HeaderMap, catalog: Catalog) -> Result<Re
         ("min_price" = Option<Price>, Query, description = "At least this price"),
         ("max_price" = Option<Price>, Query, description = "At most this price"),
         ("name" = Option<String>, Query, description = "Names that contain this, whatever the case", min_length = 1, max_length = 200),
+        ("q" = Option<String>, Query, description = "Words of the name and the description, the last one as the beginning of one; best match first unless `sort` says otherwise", min_length = 1, max_length = 200),
         ("status" = Option<ProductStatus>, Query, description = "Only products of this status"),
         ("sort" = Option<String>, Query, description = "The order, a `-` before it for descending", pattern = "^-?(id|product_price|product_name|created_at)$"),
         ("limit" = Option<u64>, Query, description = "Products per page", minimum = 1, maximum = 100),
@@ -108,6 +118,35 @@ pub async fn create(body: Bytes, context: Context, catalog: Catalog) -> Result<R
     reply::created(&ProductBody::new(&product, catalog.links()), catalog.links().product(product.id))
 }
 
+/// Changes a product by a JSON merge patch (RFC 7396); pictures whose address stays are kept.
+#[utoipa::path(
+    patch, path = "/products/{id}", tag = "products", operation_id = "updateProduct",
+    params(
+        ("id" = ProductId, Path, description = "The product's number"),
+        ("If-Match" = Option<String>, Header, description = "Change it only if it has one of these entity tags"),
+    ),
+    request_body(content(
+        (ProductPatchShape = "application/merge-patch+json"),
+        (ProductPatchShape = "application/json"),
+    )),
+    responses(
+        (status = 200, description = "The product as it is now", body = ProductBody, headers(("ETag" = String, description = "A strong entity tag"))),
+        (status = 412, description = "It is no longer what `If-Match` says", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn update(
+    id: String,
+    body: Bytes,
+    headers: HeaderMap,
+    context: Context,
+    catalog: Catalog,
+) -> Result<Ready, Problem> {
+    let id = parse_id(&id).ok_or_else(no_number)?;
+    let patch = ProductPatch::from_json(&body)?;
+    let updated = catalog.update(id, patch, etag::if_match(&headers), Some(context.request_id.as_str())).await?;
+    reply::changed(updated.body)
+}
+
 /// Deletes a product with its pictures.
 #[utoipa::path(
     delete, path = "/products/{id}", tag = "products", operation_id = "deleteProduct",
@@ -122,7 +161,7 @@ pub async fn delete(id: String, catalog: Catalog) -> Result<Ready, Problem> {
     Ok(reply::gone())
 }
 
-fn no_number() -> Problem {
+pub(super) fn no_number() -> Problem {
     let error = FieldError { field: "id".into(), message: format!("must be a whole number from 0 to {}", i64::MAX) };
     Problem::not_found("there is no such product: its id is no number").with_errors(vec![error])
 }

@@ -37,6 +37,25 @@ pub struct NewProductShape {
     product_price: f64,
 }
 
+/// Changes of a product; what is left out stays as it is.
+#[derive(ToSchema)]
+#[schema(as = ProductPatch)]
+#[serde(deny_unknown_fields)]
+pub struct ProductPatchShape {
+    /// Its name; outer spaces are cut off.
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\u0000]*[^\s\u0000][^\u0000]*$", nullable = false)]
+    product_name: Option<String>,
+    /// Its description; null empties it.
+    #[schema(max_length = 10_000, pattern = r"^[^\u0000]*$")]
+    product_description: Option<String>,
+    /// Its pictures, in order; those whose address it has already stay as they are. Null removes all.
+    #[schema(max_items = 32)]
+    product_images: Option<Vec<PictureUrl>>,
+    /// What it costs, with at most four decimal places.
+    #[schema(minimum = 0, maximum = 999999999999.9999, nullable = false)]
+    product_price: Option<f64>,
+}
+
 /// The http or https address of a picture, on a public host.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = "uri", max_length = 2_048, pattern = "^[Hh][Tt][Tt][Pp][Ss]?://", example = "https://example.com/image1.jpg")]
