@@ -8,6 +8,8 @@ mod create;
 mod dead_letters;
 mod delete;
 mod error;
+mod idempotency;
+mod images;
 mod inspect;
 mod links;
 mod process;
@@ -26,8 +28,10 @@ use std::sync::Arc;
 
 pub use body::{ImageBody, PageBody, ProductBody, UserBody};
 pub use collect::{Collected, Mode};
+pub use create::Stored;
 pub use dead_letters::Requeued;
 pub use error::{BoxError, Error};
+pub use idempotency::Answer;
 pub use inspect::{Depth, Finding, GRACE, Invariant};
 pub use links::Links;
 pub use process::{AtRisk, Claimed, Due, Outcome, Settlement, Turn};
@@ -38,6 +42,7 @@ pub use reprocess::{Batch, Progress, Selection, Which};
 pub use step::{Step, Watch};
 pub use update::{Precondition, Updated};
 
+pub use crate::db::idempotency::Once;
 use crate::{blobs::Blobs, cache::Cache, db::Database, domain::AddressPolicy, imaging::Preset, queue::Queue};
 
 /// What the catalogue is to do.

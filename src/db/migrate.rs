@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use migration::{Migrator, MigratorTrait};
 
-use crate::{
-    db::{Database, Error, words},
-    domain::ProductId,
-};
+use crate::db::{Database, Error, words};
 
 /// A step of the schema's history.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,15 +74,10 @@ pub async fn up(database: &Database, steps: Option<u32>) -> Result<(), Error> {
 /// the midst of it and goes on the next time.
 async fn fill(database: &Database) -> Result<(), Error> {
     const STEP: &str = "m0010_product_words";
-    const AT_ONCE: u64 = 400;
     if !status(database).await?.iter().any(|step| step.applied && step.name == STEP) {
         return Ok(());
     }
-    let mut after = ProductId(i64::MIN);
-    while let Some(last) = words::fill(&database.read(), after, AT_ONCE).await? {
-        after = last;
-    }
-    Ok(())
+    words::fill_all(&database.read()).await
 }
 
 /// Takes back the last `steps`, or all. The tables' content is lost.

@@ -11,6 +11,7 @@ mod entity;
 mod error;
 pub mod finished;
 mod guard;
+pub mod idempotency;
 pub mod images;
 pub mod invalidations;
 pub mod invariants;

@@ -63,6 +63,19 @@ pub async fn fill(connection: &impl ConnectionTrait, after: ProductId, limit: u6
     Ok(last)
 }
 
+/// Notes the words of all products that have none noted.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn fill_all(connection: &impl ConnectionTrait) -> Result<(), Error> {
+    const AT_ONCE: u64 = 400;
+    let mut after = ProductId(i64::MIN);
+    while let Some(last) = fill(connection, after, AT_ONCE).await? {
+        after = last;
+    }
+    Ok(())
+}
+
 /// That a product has words, as one condition among others.
 pub(super) fn having(condition: &Condition, postgres: bool) -> Expr {
     if postgres {

@@ -2,6 +2,7 @@
 
 pub mod address;
 mod attempt;
+pub mod batch;
 mod content;
 mod cursor;
 mod dead_letter;
