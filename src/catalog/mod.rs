@@ -2,6 +2,7 @@
 //! of transactions, and the only one who tells the cache that something changed.
 
 pub mod backup;
+pub mod batch;
 mod body;
 mod collect;
 mod create;
@@ -26,6 +27,7 @@ mod write;
 
 use std::sync::Arc;
 
+pub use batch::BatchBody;
 pub use body::{ImageBody, PageBody, ProductBody, UserBody};
 pub use collect::{Collected, Mode};
 pub use create::Stored;

@@ -4,10 +4,12 @@
 
 mod etag;
 mod extract;
+mod idempotency;
 mod images;
 mod observe;
 mod openapi;
 mod problem;
+mod product_images;
 mod products;
 mod queue;
 mod range;
@@ -21,6 +23,7 @@ mod stall;
 mod status;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod users;
 
 use std::{sync::Arc, time::Duration};
@@ -76,6 +79,10 @@ pub struct Config {
     pub deadline: Duration,
     /// Largest JSON body in bytes; 413 beyond it.
     pub max_body: usize,
+    /// Largest JSON body of several products in bytes; 413 beyond it.
+    pub max_batch_body: usize,
+    /// Largest file that is uploaded, in bytes; 413 beyond it.
+    pub max_upload: u64,
     /// Time for what is in flight when the server is asked to stop.
     pub grace: Duration,
 }
@@ -91,6 +98,8 @@ impl Default for Config {
             body_timeout: Duration::from_secs(25),
             deadline: Duration::from_secs(30),
             max_body: 1 << 20,
+            max_batch_body: 8 << 20,
+            max_upload: 32 << 20,
             grace: Duration::from_secs(10),
         }
     }

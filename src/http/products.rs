@@ -7,17 +7,21 @@ use warp::{Filter, filters::BoxedFilter, reply::Response};
 use super::{
     State, etag,
     extract::{self, BodyLimits, Context, Pairs},
-    openapi::{NewProductShape, ProductPatchShape},
+    idempotency,
+    openapi::{BatchShape, NewProductShape, ProductPatchShape},
     problem::{Problem, ProblemBody},
     reply::{self, Ready},
 };
 use crate::{
-    catalog::{Catalog, PageBody, ProductBody},
-    domain::{FieldError, NewProduct, Price, ProductId, ProductPatch, ProductQuery, ProductStatus, UserId},
+    catalog::{BatchBody, Catalog, PageBody, ProductBody, batch},
+    domain::{
+        FieldError, NewProduct, Price, ProductId, ProductPatch, ProductQuery, ProductStatus, UserId,
+        batch::products_from_json,
+    },
 };
 
 /// The routes of products.
-pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
+pub fn routes(state: &State, limits: BodyLimits, batch_limits: BodyLimits) -> BoxedFilter<(Response,)> {
     let catalog = extract::with(&state.catalog);
     let one = warp::path!("products" / String)
         .and(warp::get())
@@ -36,9 +40,17 @@ pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
     let create = warp::path!("products")
         .and(warp::post())
         .and(extract::json_body(limits))
+        .and(warp::header::headers_cloned())
+        .and(extract::context())
+        .and(catalog.clone())
+        .then(create);
+    let batch = warp::path!("products:batch")
+        .and(warp::post())
+        .and(extract::json_body(batch_limits))
+        .and(warp::header::headers_cloned())
         .and(extract::context())
         .and(catalog)
-        .then(create);
+        .then(create_batch);
     extract::boxed(one)
         .or(extract::boxed(list))
         .unify()
@@ -47,6 +59,8 @@ pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
         .or(extract::boxed(delete))
         .unify()
         .or(extract::boxed(create))
+        .unify()
+        .or(extract::boxed(batch))
         .unify()
         .boxed()
 }
@@ -110,12 +124,38 @@ pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
 /// Stores a product; its pictures are queued in the same transaction.
 #[utoipa::path(
     post, path = "/products", tag = "products", operation_id = "createProduct", request_body = NewProductShape,
-    responses((status = 201, description = "The product", body = ProductBody, headers(("Location" = String, description = "Where the product is")))),
+    params(("Idempotency-Key" = Option<String>, Header, description = "The request is carried out once within 24 hours, however often it is sent", min_length = 1, max_length = 255)),
+    responses((status = 201, description = "The product", body = ProductBody, headers(
+        ("Location" = String, description = "Where the product is"),
+        ("Idempotency-Replayed" = Option<bool>, description = "`true` if it was stored by a request before"),
+    ))),
 )]
-pub async fn create(body: Bytes, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
+pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
+    let once = idempotency::once(&headers, "/products", &body)?;
     let new = NewProduct::from_json(&body, catalog.policy())??;
-    let product = catalog.create(new, Some(context.request_id.as_str())).await?;
-    reply::created(&ProductBody::new(&product, catalog.links()), catalog.links().product(product.id))
+    let answer = catalog.create_all(vec![new], once, Some(context.request_id.as_str()), batch::one).await?;
+    idempotency::reply(answer)
+}
+
+/// Stores up to 1,000 products, each as far as it is right, and answers what became of each.
+#[utoipa::path(
+    post, path = "/products:batch", tag = "products", operation_id = "createProducts", request_body = BatchShape,
+    params(("Idempotency-Key" = Option<String>, Header, description = "The request is carried out once within 24 hours, however often it is sent", min_length = 1, max_length = 255)),
+    responses((status = 200, description = "A result for each product, in order", body = BatchBody, headers(
+        ("Idempotency-Replayed" = Option<bool>, description = "`true` if they were stored by a request before"),
+    ))),
+)]
+pub async fn create_batch(
+    body: Bytes,
+    headers: HeaderMap,
+    context: Context,
+    catalog: Catalog,
+) -> Result<Ready, Problem> {
+    let once = idempotency::once(&headers, "/products:batch", &body)?;
+    let read = products_from_json(&body, catalog.policy())??;
+    let (news, shape) = batch::split(read);
+    let answer = catalog.create_all(news, once, Some(context.request_id.as_str()), shape).await?;
+    idempotency::reply(answer)
 }
 
 /// Changes a product by a JSON merge patch (RFC 7396); pictures whose address stays are kept.

@@ -56,6 +56,42 @@ pub struct ProductPatchShape {
     product_price: Option<f64>,
 }
 
+/// Several products: a list of them, or an object around the list.
+#[derive(ToSchema)]
+#[schema(as = NewProducts)]
+#[serde(untagged)]
+pub enum BatchShape {
+    /// The products. A wrong one does not keep the others from being stored.
+    List(Vec<serde_json::Value>),
+    /// The same, in an object.
+    Object {
+        /// The products.
+        #[schema(max_items = 1_000)]
+        products: Vec<serde_json::Value>,
+    },
+}
+
+/// More pictures of a product, by their addresses: one of the two fields.
+#[derive(ToSchema)]
+#[schema(as = MoreImages)]
+#[serde(deny_unknown_fields)]
+pub struct MoreImagesShape {
+    /// The address of one picture.
+    url: Option<PictureUrl>,
+    /// The addresses of several.
+    #[schema(min_items = 1, max_items = 32)]
+    urls: Option<Vec<PictureUrl>>,
+}
+
+/// More pictures of a product, as files; the names of the fields do not matter.
+#[derive(ToSchema)]
+#[schema(as = ImageFiles)]
+pub struct ImageFilesShape {
+    /// The files.
+    #[schema(value_type = Vec<String>, format = Binary, max_items = 32)]
+    file: Vec<String>,
+}
+
 /// The http or https address of a picture, on a public host.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = "uri", max_length = 2_048, pattern = "^[Hh][Tt][Tt][Pp][Ss]?://", example = "https://example.com/image1.jpg")]

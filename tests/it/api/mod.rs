@@ -1,7 +1,9 @@
 //! The HTTP contract, asked of the running program over real sockets.
 
 mod bad_input;
+mod batch;
 mod cache;
+mod idempotency;
 mod images;
 mod lists;
 mod patch;
@@ -10,6 +12,7 @@ mod queue;
 mod search;
 pub mod set_ups;
 mod status;
+mod uploads;
 mod users;
 mod wire;
 
