@@ -212,7 +212,9 @@ impl App {
         let answer = async {
             if let Some(listener) = status {
                 let config = http::Config { scope: http::Scope::Status, ..http::Config::default() };
-                http::serve(listener, self.http_state(), config, async move { told.wanted().await }).await;
+                let stop = async move { told.wanted().await };
+                // On the heap: few workers have it, and all would carry it along.
+                Box::pin(http::serve(listener, self.http_state(), config, stop)).await;
             }
         };
         tokio::join!(work, answer, self.look_after(after_jobs));

@@ -63,16 +63,25 @@ pub fn one(links: &Links, stored: Vec<Stored>) -> Result<Answer, Error> {
     Ok(Answer { status: 201, location, body: body.into(), replayed: false })
 }
 
-/// Parts the products of a request that may be stored from those that are wrong; the second value makes the answer about all
-/// of them from what became of the former.
-pub fn split(
-    read: Vec<Result<NewProduct, Invalid>>,
-) -> (Vec<NewProduct>, impl FnOnce(&Links, Vec<Stored>) -> Result<Answer, Error> + Send + 'static) {
+/// The products of a request that are wrong, each at its place; those that are right have gaps there.
+#[derive(Debug)]
+pub struct Refusals(Vec<Option<Invalid>>);
+
+/// Parts the products of a request that may be stored from those that are wrong.
+pub fn split(read: Vec<Result<NewProduct, Invalid>>) -> (Vec<NewProduct>, Refusals) {
     let mut news = Vec::with_capacity(read.len());
-    let refused: Vec<_> = read.into_iter().map(|item| item.map(|new| news.push(new)).err()).collect();
-    let shape = move |links: &Links, stored: Vec<Stored>| {
+    let refused = read.into_iter().map(|item| item.map(|new| news.push(new)).err()).collect();
+    (news, Refusals(refused))
+}
+
+impl Refusals {
+    /// The answer about all products of the request, from what became of those that were right.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if it cannot be written as JSON.
+    pub fn answer(self, links: &Links, stored: Vec<Stored>) -> Result<Answer, Error> {
         let mut stored = stored.into_iter();
-        let outcomes = refused.into_iter().map(|refusal| match refusal {
+        let outcomes = self.0.into_iter().map(|refusal| match refusal {
             Some(invalid) => Err(invalid),
             None => stored.next().unwrap_or_else(|| Err(Invalid::field("product", "was not stored"))),
         });
@@ -82,8 +91,7 @@ pub fn split(
         let body = BatchBody { items, created, failed: outcomes.len() - created };
         let body = serde_json::to_vec(&body).map_err(Error::internal)?;
         Ok(Answer { status: 200, location: None, body: body.into(), replayed: false })
-    };
-    (news, shape)
+    }
 }
 
 fn item<'a>(index: usize, outcome: &'a Stored, links: &Links) -> ItemBody<'a> {

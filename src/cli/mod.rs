@@ -14,6 +14,7 @@ mod output;
 mod product;
 mod product_delete;
 mod product_row;
+mod product_update;
 mod progress;
 mod queue;
 mod reprocess;

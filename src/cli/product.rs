@@ -1,4 +1,4 @@
-//! `pm product`: add, list, get; the way to delete.
+//! `pm product`: add, list, get; the way to update and delete.
 
 use std::path::Path;
 
@@ -11,6 +11,7 @@ use super::{
     output::Console,
     product_delete,
     product_row::ProductRow,
+    product_update,
     signals::unless_stopped,
     user::flag,
     wait::{self, Wait},
@@ -29,12 +30,18 @@ pub(super) async fn run(
     console: &mut Console,
     stop: &Stop,
 ) -> Result<Exit, Failure> {
+    const UPDATED: &str = "whether the product was changed is not known; `pm product get` shows";
     const AGAIN: &str = "nothing was changed; the same command begins anew";
     match command {
         args::Product::Add(new) => return add(new, app, console, stop).await,
         args::Product::List(wanted) => unless_stopped(stop, AGAIN, list(&wanted, &app.catalog, console)).await?,
         args::Product::Get { id } => {
             let product = app.catalog.product(ProductId(id)).await?;
+            show(&product, &app.catalog, console)?;
+        }
+        args::Product::Update(change) => {
+            let limit = app.settings.fetch_max_bytes;
+            let product = unless_stopped(stop, UPDATED, product_update::run(change, &app.catalog, limit)).await?;
             show(&product, &app.catalog, console)?;
         }
         args::Product::Delete { ids, yes } => {
@@ -71,10 +78,6 @@ async fn add(new: ProductAdd, app: &App, console: &mut Console, stop: &Stop) -> 
 
 async fn create(new: ProductAdd, catalog: &Catalog, limit: u64) -> Result<Product, Failure> {
     let images = new.images;
-    let is_address = |image: &str| {
-        let scheme = image.split_once("://").map_or("", |(scheme, _)| scheme);
-        scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
-    };
     let draft = ProductDraft {
         user_id: Some(new.user_id),
         product_name: Some(new.name),
@@ -93,12 +96,18 @@ async fn create(new: ProductAdd, catalog: &Catalog, limit: u64) -> Result<Produc
     let mut product =
         NewProduct::parse(draft, catalog.policy()).map_err(|invalid| Failure::invalid(&invalid, spell))?;
     for (place, image) in images.iter().enumerate().filter(|(_, image)| !is_address(image)) {
-        product.product_images[place] = store(image, catalog, limit).await?;
+        product.product_images[place] = store("--image", image, catalog, limit).await?;
     }
     catalog.create(product, None).await.map_err(|error| match error {
         catalog::Error::Invalid(invalid) => Failure::invalid(&invalid, spell),
         error => error.into(),
     })
+}
+
+/// Whether a picture is given by its address, not as a file.
+pub(super) fn is_address(image: &str) -> bool {
+    let scheme = image.split_once("://").map_or("", |(scheme, _)| scheme);
+    scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
 }
 
 /// `product_name` is `--name`, `product_images[1]` is `--image` with what was given there.
@@ -111,9 +120,9 @@ fn spell(field: &str, images: &[String]) -> String {
     }
 }
 
-/// Stores a picture of this machine.
-async fn store(file: &str, catalog: &Catalog, limit: u64) -> Result<ImageSource, Failure> {
-    let about = |reason: String| Failure::new(Exit::Usage, format!("--image {file}: {reason}"));
+/// Stores a picture of this machine that `flag` names.
+pub(super) async fn store(flag: &str, file: &str, catalog: &Catalog, limit: u64) -> Result<ImageSource, Failure> {
+    let about = |reason: String| Failure::new(Exit::Usage, format!("{flag} {file}: {reason}"));
     let bytes = read(Path::new(file), limit).await.map_err(about)?;
     catalog.store_source(bytes).await.map_err(|error| match error {
         catalog::Error::Invalid(invalid) => {
@@ -161,13 +170,15 @@ fn query(wanted: &ProductList, cursor: Option<&str>) -> Result<ProductQuery, Fai
         ("min_price", wanted.min_price.as_deref()),
         ("max_price", wanted.max_price.as_deref()),
         ("name", wanted.name.as_deref()),
+        ("q", wanted.query.as_deref()),
         ("status", wanted.status.as_deref()),
         ("sort", wanted.sort.as_deref()),
         ("limit", wanted.paging.page_size()),
         ("cursor", cursor),
     ];
     let given = pairs.into_iter().filter_map(|(name, value)| value.map(|value| (name, value)));
-    ProductQuery::parse(given).map_err(|invalid| Failure::invalid(&invalid, flag))
+    let spell = |field: &str| if field == "q" { flag("query") } else { flag(field) };
+    ProductQuery::parse(given).map_err(|invalid| Failure::invalid(&invalid, spell))
 }
 
 fn show(product: &Product, catalog: &Catalog, console: &mut Console) -> Result<(), Failure> {

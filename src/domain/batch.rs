@@ -35,11 +35,11 @@ pub fn products_from_json(
         let message = format!("has {} products; at most {MAX_PRODUCTS} are allowed", items.len());
         return Ok(Err(Invalid::field("products", message)));
     }
-    let read = |item: &Box<RawValue>| match NewProduct::from_json(item.get().as_bytes(), policy) {
+    let read = |item: &RawValue| match NewProduct::from_json(item.get().as_bytes(), policy) {
         Ok(outcome) => outcome,
         Err(_) => Err(Invalid::field("product", "must be an object")),
     };
-    Ok(Ok(items.iter().map(read).collect()))
+    Ok(Ok(items.iter().map(|item| read(item)).collect()))
 }
 
 #[cfg(test)]

@@ -308,10 +308,10 @@ mod tests {
 
     #[test]
     fn a_link_to_an_uploaded_file_stays_however_often_it_stands_there() {
-        let plan = plan(&["/images/key.jpg"], r#"["/images/key.jpg", "/images/key.jpg"]"#).expect("right");
-        assert_eq!(plan.kept, [(ImageId(1), 0)]);
-        assert_eq!(plan.added, [(1, ImageSource::Stored("key.jpg".into()))]);
-        assert_eq!(super::tests::plan(&[], r#"["/images/key.jpg"]"#), Err(vec!["product_images[0]".to_owned()]));
+        let after = plan(&["/images/key.jpg"], r#"["/images/key.jpg", "/images/key.jpg"]"#).expect("right");
+        assert_eq!(after.kept, [(ImageId(1), 0)]);
+        assert_eq!(after.added, [(1, ImageSource::Stored("key.jpg".into()))]);
+        assert_eq!(plan(&[], r#"["/images/key.jpg"]"#), Err(vec!["product_images[0]".to_owned()]));
     }
 
     #[test]

@@ -153,8 +153,10 @@ pub async fn create_batch(
 ) -> Result<Ready, Problem> {
     let once = idempotency::once(&headers, "/products:batch", &body)?;
     let read = products_from_json(&body, catalog.policy())??;
-    let (news, shape) = batch::split(read);
-    let answer = catalog.create_all(news, once, Some(context.request_id.as_str()), shape).await?;
+    let (news, refusals) = batch::split(read);
+    let answer = catalog
+        .create_all(news, once, Some(context.request_id.as_str()), |links, stored| refusals.answer(links, stored))
+        .await?;
     idempotency::reply(answer)
 }
 

@@ -226,17 +226,6 @@ fn shown(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_util::stream;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_body_that_stands_still_is_ended() {
-        let seats = crate::http::seats::Seats::new(1, 1);
-        let permit = seats.permit().await;
-        let taken = seats.take(permit, std::net::Ipv4Addr::LOCALHOST.into()).expect("a place");
-        let mut body: Chunks = stream::iter([Ok(Bytes::from_static(b"a"))]).chain(stream::pending()).boxed();
-        let pieces: Vec<_> = paced(&mut body, &taken.seat).collect().await;
-        assert!(matches!(pieces[..], [Ok(_), Err(Stopped::TooSlow)]), "{pieces:?}");
-    }
 
     #[test]
     fn the_name_of_a_file_is_repeated_only_as_far_as_it_does_no_harm() {

@@ -71,7 +71,7 @@ async fn options_and_wrong_methods_name_the_right_ones() {
     for method in ["PUT", "BREW", "POST"] {
         let refused = server.send(&format!("{method} /products/1 HTTP/1.1\nContent-Length: 2"), b"{}").await;
         refused.problem(405, "method_not_allowed");
-        assert_eq!(refused.header("allow"), "GET, HEAD, DELETE, OPTIONS");
+        assert_eq!(refused.header("allow"), "GET, HEAD, PATCH, DELETE, OPTIONS");
     }
 }
 

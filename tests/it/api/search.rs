@@ -150,11 +150,9 @@ on_both_setups! {
     }
 
     async fn products_of_an_older_version_are_found_once_the_schema_is_brought_up(app: &TestApp) {
+        app.sql("INSERT INTO users (id, created_at) VALUES ('u', 1)").await;
         for number in 0..900 {
             let name = if number % 300 == 0 { "rare" } else { "usual" };
-            app.sql(&format!(
-                "INSERT INTO users (id, created_at) VALUES ('u', 1) ON CONFLICT DO NOTHING"
-            )).await;
             app.sql(&format!(
                 "INSERT INTO products (user_id, product_name, product_name_folded, product_description, product_price,
                     status, version, created_at, updated_at)
