@@ -217,7 +217,7 @@ impl App {
                 Box::pin(http::serve(listener, self.http_state(), config, stop)).await;
             }
         };
-        tokio::join!(work, answer, self.look_after(after_jobs));
+        tokio::join!(Box::pin(work), answer, self.look_after(after_jobs));
         Ok(())
     }
 

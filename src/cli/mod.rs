@@ -11,6 +11,7 @@ mod failure;
 mod gc;
 mod migrate;
 mod output;
+mod picture;
 mod product;
 mod product_delete;
 mod product_row;

@@ -2,7 +2,7 @@
 
 use super::{
     failure::Failure,
-    product::{is_address, store},
+    picture::{is_address, store},
     user::flag,
 };
 use crate::{
