@@ -192,7 +192,8 @@ impl App {
     /// # Errors
     /// If the worker cannot be made.
     pub async fn serve(&self, listener: TcpListener, workers: usize, stop: Stop) -> Result<(), Error> {
-        let config = doors::config(&self.settings.doors)?;
+        let upload = self.settings.fetch_max_bytes;
+        let config = http::Config { max_upload: upload, ..doors::config(&self.settings.doors)? };
         // The worker goes on until the last request has been answered.
         let (stopper, after_requests) = stop::channel();
         let worker = if workers == 0 { None } else { Some(self.worker(workers)?) };
@@ -226,10 +227,12 @@ impl App {
         let answer = async {
             if let Some(listener) = status {
                 let config = http::Config { scope: http::Scope::Status, ..http::Config::default() };
-                http::serve(listener, self.http_state(), config, async move { told.wanted().await }).await;
+                let stop = async move { told.wanted().await };
+                // On the heap: few workers have it, and all would carry it along.
+                Box::pin(http::serve(listener, self.http_state(), config, stop)).await;
             }
         };
-        tokio::join!(work, answer, self.look_after(after_jobs));
+        tokio::join!(Box::pin(work), answer, self.look_after(after_jobs));
         Ok(())
     }
 

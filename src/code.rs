@@ -40,6 +40,8 @@ codes! {
     NotFound = "not_found": "There is no such resource.",
     MethodNotAllowed = "method_not_allowed": "The resource does not know this method.",
     Conflict = "conflict": "The request contradicts what is stored.",
+    PreconditionFailed = "precondition_failed": "The resource is no longer what the request takes it for.",
+    IdempotencyKeyReused = "idempotency_key_reused": "The idempotency key was used for another request.",
     BodyTooLarge = "body_too_large": "The request's body is over the limit.",
     NotAcceptable = "not_acceptable": "The resource is there in no form that the client accepts.",
     SignatureRefused = "signature_refused": "The address is not signed with a key of this installation.",

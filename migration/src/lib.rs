@@ -15,6 +15,8 @@ mod m0006_product_name_search;
 mod m0007_image_content;
 mod m0008_job_attempts;
 mod m0009_source_keys;
+mod m0010_product_words;
+mod m0011_idempotency_keys;
 mod m0014_api_keys;
 mod m0015_variants;
 
@@ -37,6 +39,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0007_image_content::Step),
             Box::new(m0008_job_attempts::Step),
             Box::new(m0009_source_keys::Step),
+            Box::new(m0010_product_words::Step),
+            Box::new(m0011_idempotency_keys::Step),
             Box::new(m0014_api_keys::Step),
             Box::new(m0015_variants::Step),
         ]

@@ -3,12 +3,15 @@
 
 mod api_keys;
 pub mod backup;
+pub mod batch;
 mod body;
 mod collect;
 mod create;
 mod dead_letters;
 mod delete;
 mod error;
+mod idempotency;
+mod images;
 mod inspect;
 mod links;
 mod owner;
@@ -20,6 +23,7 @@ mod read;
 mod references;
 mod reprocess;
 mod step;
+mod update;
 mod upkeep;
 mod users;
 mod write;
@@ -27,10 +31,13 @@ mod write;
 use std::sync::Arc;
 
 pub use crate::db::variants::NewVariant;
+pub use batch::BatchBody;
 pub use body::{ImageBody, PageBody, ProductBody, UserBody};
 pub use collect::{Collected, Mode};
+pub use create::Stored;
 pub use dead_letters::Requeued;
 pub use error::{BoxError, Error};
+pub use idempotency::Answer;
 pub use inspect::{Depth, Finding, GRACE, Invariant};
 pub use links::Links;
 pub use pictures::{Form, MOST_VARIANTS, Picture};
@@ -40,7 +47,9 @@ pub use queue_status::QueueStatus;
 pub use read::{Body, Freshness};
 pub use reprocess::{Batch, Progress, Selection, Which};
 pub use step::{Step, Watch};
+pub use update::{Precondition, Updated};
 
+pub use crate::db::idempotency::Once;
 use crate::{blobs::Blobs, cache::Cache, db::Database, domain::AddressPolicy, imaging::Preset, queue::Queue};
 
 /// What the catalogue is to do.

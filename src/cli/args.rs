@@ -2,6 +2,7 @@
 
 mod image;
 mod key;
+mod product;
 mod queue;
 mod serve;
 
@@ -12,6 +13,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 pub(super) use self::{
     image::{Image, ImageLink},
     key::Key,
+    product::{Product, ProductAdd, ProductList, ProductUpdate},
     queue::{Dead, Queue},
     serve::Serve,
 };
@@ -225,74 +227,6 @@ pub(super) struct Paging {
     /// Every page from there on
     #[arg(long)]
     pub(super) all: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum Product {
-    /// Add a product
-    Add(ProductAdd),
-    /// List products
-    List(ProductList),
-    /// Show one product
-    Get {
-        /// The product's number
-        id: i64,
-    },
-    /// Delete products with all their pictures
-    Delete {
-        /// The products' numbers
-        #[arg(required = true, value_name = "ID")]
-        ids: Vec<i64>,
-        /// Do not ask
-        #[arg(long)]
-        yes: bool,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ProductAdd {
-    /// Whose product it is
-    #[arg(long, value_name = "ID")]
-    pub(super) user_id: String,
-    /// Its name, up to 200 characters
-    #[arg(long)]
-    pub(super) name: String,
-    /// Its price, with up to 4 decimal places
-    #[arg(long, allow_hyphen_values = true)]
-    pub(super) price: String,
-    /// Its description, up to 10,000 characters
-    #[arg(long, value_name = "TEXT")]
-    pub(super) description: Option<String>,
-    /// A picture's address or a file of this machine; may be repeated
-    #[arg(long = "image", value_name = "URL|FILE")]
-    pub(super) images: Vec<String>,
-    /// Wait until its pictures are ready
-    #[arg(long)]
-    pub(super) wait: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ProductList {
-    /// Only this user's
-    #[arg(long, value_name = "ID")]
-    pub(super) user_id: Option<String>,
-    /// At least this price
-    #[arg(long, value_name = "PRICE", allow_hyphen_values = true)]
-    pub(super) min_price: Option<String>,
-    /// At most this price
-    #[arg(long, value_name = "PRICE", allow_hyphen_values = true)]
-    pub(super) max_price: Option<String>,
-    /// Names that contain this
-    #[arg(long, value_name = "TEXT")]
-    pub(super) name: Option<String>,
-    /// processing, ready or failed
-    #[arg(long)]
-    pub(super) status: Option<String>,
-    /// id, product_price, product_name or created_at; `-` before it for descending
-    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
-    pub(super) sort: Option<String>,
-    #[command(flatten)]
-    pub(super) paging: Paging,
 }
 
 #[derive(Debug, Args)]

@@ -197,7 +197,7 @@ impl NewProduct {
     }
 }
 
-fn check_images(images: &[ImageSource], policy: &AddressPolicy, errors: &mut Vec<FieldError>) {
+pub(super) fn check_images(images: &[ImageSource], policy: &AddressPolicy, errors: &mut Vec<FieldError>) {
     if images.len() > NewProduct::MAX_IMAGES {
         let message = format!("has {} images; at most {} are allowed", images.len(), NewProduct::MAX_IMAGES);
         errors.push(FieldError { field: "product_images".into(), message });
@@ -230,7 +230,7 @@ pub(super) fn checked_text(text: &str, least: usize, most: usize) -> Result<Stri
 }
 
 /// Descriptions are kept as they came: line breaks and outer spaces belong to them.
-fn checked_description(text: String) -> Result<String, String> {
+pub(super) fn checked_description(text: String) -> Result<String, String> {
     let chars = text.chars().count();
     if chars > NewProduct::MAX_DESCRIPTION_CHARS {
         return Err(format!("has {chars} characters; at most {} are allowed", NewProduct::MAX_DESCRIPTION_CHARS));

@@ -34,9 +34,9 @@ pub const fn need(route: Route, verb: Verb) -> Need {
         | Route::DocsFile => Need::Nothing,
         Route::Products if reads => READ,
         // Whose product a new one is stands in its body.
-        Route::Products => WRITE,
+        Route::Products | Route::ProductsBatch => WRITE,
         Route::Product if reads => READ,
-        Route::Product => Need::OwnProduct,
+        Route::Product | Route::ProductImages | Route::ProductImage | Route::ProductImageReprocess => Need::OwnProduct,
         Route::User => Need::OwnUser,
         Route::Users
         | Route::Queue

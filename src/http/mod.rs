@@ -10,12 +10,14 @@ mod extract;
 mod finish;
 mod forwarded;
 mod gate;
+mod idempotency;
 mod images;
 mod negotiate;
 mod observe;
 mod openapi;
 mod pictures;
 mod problem;
+mod product_images;
 mod products;
 mod queue;
 mod range;
@@ -31,6 +33,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod upload;
 mod users;
 
 use std::{sync::Arc, time::Duration};
@@ -105,6 +108,10 @@ pub struct Config {
     pub proxies: Proxies,
     /// Whose pages may read the answers.
     pub origins: Origins,
+    /// Largest JSON body of several products in bytes; 413 beyond it.
+    pub max_batch_body: usize,
+    /// Largest file that is uploaded, in bytes; 413 beyond it.
+    pub max_upload: u64,
     /// Time for what is in flight when the server is asked to stop.
     pub grace: Duration,
 }
@@ -126,6 +133,8 @@ impl Default for Config {
             hsts_seconds: None,
             proxies: Proxies::default(),
             origins: Origins::Own,
+            max_batch_body: 8 << 20,
+            max_upload: 32 << 20,
             grace: Duration::from_secs(10),
         }
     }

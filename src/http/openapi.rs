@@ -5,7 +5,7 @@
 mod common;
 mod shapes;
 
-pub use shapes::{NewProductShape, NewUserShape};
+pub use shapes::{BatchShape, ImageFilesShape, MoreImagesShape, NewProductShape, NewUserShape, ProductPatchShape};
 
 use std::sync::{Arc, LazyLock};
 
@@ -18,7 +18,7 @@ use warp::{Filter, filters::BoxedFilter, path::Tail};
 use super::{
     etag, extract, pictures,
     problem::{self, Problem},
-    products, queue,
+    product_images, products, queue,
     reply::{self, Ready},
     status, users,
 };
@@ -40,7 +40,8 @@ use super::{
         (name = "server", description = "How the server is"),
     ),
     paths(
-        products::create, products::list, products::show, products::delete,
+        products::create, products::list, products::show, products::update, products::delete, products::create_batch,
+        product_images::add, product_images::remove, product_images::reprocess,
         users::create, users::list, users::show,
         super::images::show, pictures::preset, pictures::resize,
         queue::status, queue::list, queue::show, queue::retry,

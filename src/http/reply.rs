@@ -89,6 +89,18 @@ pub fn unchanged(tag: &str) -> Result<Ready, Problem> {
     tagged(response, tag)
 }
 
+/// A product as a change has left it, with its tag.
+///
+/// # Errors
+/// An internal problem if the tag cannot be written as a header.
+pub fn changed(body: Body) -> Result<Ready, Problem> {
+    let mut response = Response::new(body.json);
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    let etag = HeaderValue::from_maybe_shared(body.etag).map_err(Problem::internal)?;
+    response.headers_mut().insert(header::ETAG, etag);
+    Ok(response)
+}
+
 /// The `Link` to a list's next page: the same parameters, another cursor.
 ///
 /// # Errors

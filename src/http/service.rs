@@ -33,13 +33,13 @@ use super::{
     observe::{Connection, Observer},
     openapi, pictures,
     problem::{self, Problem},
-    products, queue,
+    product_images, products, queue,
     rate_limit::{Allowance, RateLimit},
     reply,
     request_id::{self, RequestId},
     route::{Route, Verb},
     seats::Seat,
-    status, users,
+    status, upload, users,
 };
 use crate::{
     catalog::{Catalog, Freshness},
@@ -85,7 +85,10 @@ impl Service {
     pub fn new(state: State, config: &Config) -> Self {
         let stopping = Arc::new(AtomicBool::new(false));
         let limits = BodyLimits { max_bytes: config.max_body, timeout: config.body_timeout };
-        let routes = products::routes(&state, limits)
+        let batch = BodyLimits { max_bytes: config.max_batch_body, ..limits };
+        let routes = products::routes(&state, limits, batch)
+            .or(product_images::routes(&state, limits, config.max_upload))
+            .unify()
             .or(images::routes(&state))
             .unify()
             .or(users::routes(&state, limits))
@@ -140,7 +143,7 @@ impl Service {
         let mut allowance = None;
         let target = Target { verb, route, product, client };
         let work = self.work(request, target, exchange.request_id(), seat, &mut allowance);
-        let outcome = AssertUnwindSafe(tokio::time::timeout(self.deadline, work)).catch_unwind().await;
+        let outcome = AssertUnwindSafe(tokio::time::timeout(self.deadline(verb, route), work)).catch_unwind().await;
         let outcome = match outcome {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_elapsed)) => Err(self.too_slow()),
@@ -172,6 +175,14 @@ impl Service {
         }
         exchange.finish(response.status(), problem.as_deref());
         response
+    }
+
+    /// Uploads watch over their pace themselves and may take longer as a whole.
+    fn deadline(&self, verb: Verb, route: Option<Route>) -> Duration {
+        match (verb, route) {
+            (Verb::Post, Some(Route::ProductImages)) => self.deadline + upload::LONGEST,
+            _ => self.deadline,
+        }
     }
 
     /// The product that is asked for, if it may be answered from the cache, and the route.

@@ -20,6 +20,7 @@ mod p16;
 mod p17;
 pub mod p18;
 mod p19;
+mod p20;
 mod p21;
 mod p22;
 mod p23;
@@ -197,6 +198,13 @@ pub const ALL: &[Experiment] = &[
         setups: BOTH,
         engines: Use::Peaceful,
         run: |stage| Box::pin(p19::run(stage)),
+    },
+    Experiment {
+        promise: "P20",
+        title: "an idempotency key makes one product",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p20::run(stage)),
     },
     Experiment {
         promise: "P21",

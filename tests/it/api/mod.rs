@@ -1,16 +1,21 @@
 //! The HTTP contract, asked of the running program over real sockets.
 
 mod bad_input;
+mod batch;
 mod cache;
 mod encodings;
+mod idempotency;
 mod images;
 mod lists;
+mod patch;
 mod presets;
 mod products;
 mod queue;
 mod resize;
+mod search;
 pub mod set_ups;
 mod status;
+mod uploads;
 mod users;
 pub mod wire;
 
