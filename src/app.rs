@@ -15,12 +15,13 @@ use crate::{
     code::ErrorCode,
     config::{DatabaseUrl, Settings},
     db::{self, Database, migrate},
+    domain::ImageId,
     fetch::{self, Fetcher},
     health::Health,
     http,
     imaging::Limits,
     isolation,
-    jobs::{self, Handler, ResizeConfig, Resizer, UrlKeys},
+    jobs::{self, Handler, ResizeConfig, ResizeOptions, Resizer, UrlKeys},
     queue::{self, Queue},
     secret_file,
     stop::{self, Stop},
@@ -274,6 +275,17 @@ impl App {
     pub fn pictures(&self) -> http::Pictures {
         let placeholder = self.settings.placeholder;
         http::Pictures { resizer: self.resizer(), keys: self.url_keys.clone(), placeholder }
+    }
+
+    /// The address of a picture in the form that `options` ask for, signed.
+    ///
+    /// # Errors
+    /// A sentence if the options are not allowed, or no key is set.
+    pub fn signed_address(&self, image: ImageId, options: &str) -> Result<String, String> {
+        ResizeOptions::parse(options)?;
+        let keys = self.url_keys.as_ref().ok_or("no key for addresses is set")?;
+        let signature = keys.sign(options, &image.to_string());
+        Ok(self.catalog.links().resize(&signature, options, image))
     }
 
     /// What makes forms of pictures on demand, as many at a time as there are cores.

@@ -28,6 +28,7 @@ mod route;
 mod seats;
 mod server;
 mod service;
+mod shapes;
 mod stall;
 mod status;
 #[cfg(test)]

@@ -3,9 +3,6 @@
 //! each of them here; it is never written out by hand.
 
 mod common;
-mod shapes;
-
-pub use shapes::{BatchShape, ImageFilesShape, MoreImagesShape, NewProductShape, NewUserShape, ProductPatchShape};
 
 use std::sync::{Arc, LazyLock};
 

@@ -8,10 +8,10 @@ use warp::{Filter, filters::BoxedFilter, reply::Response};
 use super::{
     State,
     extract::{self, BodyLimits, Context},
-    openapi::{ImageFilesShape, MoreImagesShape},
     problem::Problem,
     products::{no_number, parse_id},
     reply::{self, Ready},
+    shapes::{ImageFilesShape, MoreImagesShape},
     upload::{self, Chunks, Uploads},
 };
 use crate::{

@@ -8,9 +8,9 @@ use super::{
     State, etag,
     extract::{self, BodyLimits, Context, Pairs},
     idempotency,
-    openapi::{BatchShape, NewProductShape, ProductPatchShape},
     problem::{Problem, ProblemBody},
     reply::{self, Ready},
+    shapes::{BatchShape, NewProductShape, ProductPatchShape},
 };
 use crate::{
     catalog::{BatchBody, Catalog, PageBody, ProductBody, batch},

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body_util::{Either, Full, combinators::UnsyncBoxBody};
 use serde::Serialize;
 
 use super::{etag, problem::Problem};
@@ -9,6 +10,9 @@ use crate::catalog::{Body, Freshness, Links};
 
 /// What handlers answer with: bytes that are all there.
 pub type Ready = Response<Bytes>;
+
+/// An answer's body on its way out: bytes that are all there, or a stream from one of warp's replies.
+pub type Outgoing = Either<Full<Bytes>, UnsyncBoxBody<Bytes, warp::Error>>;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 

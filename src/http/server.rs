@@ -33,8 +33,9 @@ use tracing::{debug, info, warn};
 use super::{
     Config, State,
     forwarded::Client,
+    reply::Outgoing,
     seats::{Busy, Seats, Taken},
-    service::{Body, Service},
+    service::Service,
     stall::Stalling,
     tls::Tls,
 };
@@ -49,7 +50,7 @@ const LINGER: Duration = Duration::from_millis(500);
 
 /// An answer's body that keeps its connection busy until its last byte was taken.
 struct Held {
-    body: Body,
+    body: Outgoing,
     _busy: Busy,
 }
 
@@ -253,8 +254,8 @@ fn note(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
 }
 
 impl hyper::body::Body for Held {
-    type Data = <Body as hyper::body::Body>::Data;
-    type Error = <Body as hyper::body::Body>::Error;
+    type Data = <Outgoing as hyper::body::Body>::Data;
+    type Error = <Outgoing as hyper::body::Body>::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,

@@ -12,10 +12,9 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use http_body_util::{BodyDataStream, BodyExt, Either, Full, combinators::UnsyncBoxBody};
+use http_body_util::{BodyDataStream, BodyExt, Either, Full};
 use hyper::body::{Body as _, Incoming};
 use tower::ServiceExt;
 use tracing::Instrument;
@@ -35,7 +34,7 @@ use super::{
     problem::{self, Problem},
     product_images, products, queue,
     rate_limit::{Allowance, RateLimit},
-    reply,
+    reply::{self, Outgoing},
     request_id::{self, RequestId},
     route::{Route, Verb},
     seats::Seat,
@@ -46,9 +45,6 @@ use crate::{
     code::ErrorCode,
     domain::ProductId,
 };
-
-/// An answer's body: bytes that are all there, or a stream from one of warp's replies.
-pub type Body = Either<Full<Bytes>, UnsyncBoxBody<Bytes, warp::Error>>;
 
 /// Answers requests; shared by every connection.
 pub struct Service {
@@ -133,7 +129,7 @@ impl Service {
     }
 
     /// Answers a request that came from `peer` over the connection with this seat. Every failure becomes an answer.
-    pub async fn answer(&self, request: Request<Incoming>, peer: Client, seat: Arc<Seat>) -> Response<Body> {
+    pub async fn answer(&self, request: Request<Incoming>, peer: Client, seat: Arc<Seat>) -> Response<Outgoing> {
         let verb = Verb::of(request.method());
         let (product, route) = self.destination(verb, request.uri().path());
         let (version, wishes) = (request.version(), Wishes::of(&request));
@@ -203,7 +199,7 @@ impl Service {
         request_id: &RequestId,
         seat: Arc<Seat>,
         allowance: &mut Option<Allowance>,
-    ) -> Result<Response<Body>, Arc<Problem>> {
+    ) -> Result<Response<Outgoing>, Arc<Problem>> {
         let Target { verb, route, product, .. } = target;
         let _admission = match route {
             Some(route) if route.is_about_the_server() => None,
@@ -250,7 +246,7 @@ impl Service {
         mut request: Request<Incoming>,
         route: Option<Route>,
         context: Context,
-    ) -> Result<Response<Body>, Arc<Problem>> {
+    ) -> Result<Response<Outgoing>, Arc<Problem>> {
         let Some(route) = route else {
             refuse_body(request).await;
             return Err(Arc::new(Problem::not_found("there is nothing at this path")));
@@ -274,7 +270,7 @@ impl Service {
         }
     }
 
-    fn options(&self, route: Route) -> Response<Body> {
+    fn options(&self, route: Route) -> Response<Outgoing> {
         let mut response = Response::new(Either::Left(Full::default()));
         *response.status_mut() = StatusCode::NO_CONTENT;
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(route.allow()));
@@ -324,7 +320,7 @@ async fn refuse_body(request: Request<Incoming>) {
 }
 
 /// Makes the answer to a `GET` one to a `HEAD`: all headers, no body.
-fn drop_body(response: &mut Response<Body>) {
+fn drop_body(response: &mut Response<Outgoing>) {
     if let Some(length) = response.body().size_hint().exact()
         && response.status() != StatusCode::NOT_MODIFIED
         && response.status() != StatusCode::NO_CONTENT

@@ -44,6 +44,13 @@ pub struct ResizeConfig {
     pub isolation: isolation::Config,
 }
 
+impl Default for ResizeConfig {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self { memory: limits.max_memory, limits, decoders: 1, isolation: isolation::Config::default() }
+    }
+}
+
 /// Makes forms on demand; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Resizer(Arc<Inner>);
