@@ -190,7 +190,7 @@ fn words_of(text: &str) -> impl Iterator<Item = String> {
     let mut words: Vec<String> = Vec::new();
     let mut open = false;
     for letter in folded.chars() {
-        let alone = stands_alone(letter);
+        let alone = stands_alone(letter) && letter.is_alphanumeric();
         if alone || letter.is_alphanumeric() {
             match words.last_mut().filter(|_| open && !alone) {
                 Some(word) => word.push(letter),

@@ -157,11 +157,11 @@ fn a_product_is_changed_and_found_by_its_words() {
     let shop = Shop::new();
     let id = shop.add("ada", "Lamp", "12.50");
     shop.add("ada", "Desk", "5");
-    shop.write_picture("picture.jpg");
+    shop.write_picture("picture.png");
     let words = ["product", "update", &id, "--name", "Reading lamp", "--price", "13", "--description", "For a desk."];
     let changed = shop.json(&words);
     assert_eq!((&changed["product_name"], &changed["version"]), (&"Reading lamp".into(), &2.into()));
-    let pictures = ["--add-image", "picture.jpg", "--add-image", "https://example.com/a.jpg"];
+    let pictures = ["--add-image", "picture.png", "--add-image", "https://example.com/a.jpg"];
     let with = shop.json(&[&["product", "update", id.as_str()][..], &pictures].concat());
     let numbers: Vec<_> = with["images"].as_array().unwrap().iter().map(|image| image["id"].to_string()).collect();
     assert_eq!(numbers.len(), 2);

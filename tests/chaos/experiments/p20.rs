@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use crate::{
     api::{Answer, Api, product},
     figures::counts,
+    origin::Origin,
+    pictures,
     soundness::{self, Counts},
     stage::Stage,
 };
@@ -18,11 +20,14 @@ const CLIENTS: usize = 50;
 
 pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let (rounds, kills) = (stage.size(3, 40), stage.size(4, 60));
+    let origin = Origin::start().await;
+    origin.serve("/a.jpg", "image/jpeg", pictures::numbered_jpeg(1, 96, 64));
+    let picture = [origin.url("/a.jpg")];
     let mut server = stage.serve(&["--no-worker"]).await?;
     let api = server.api();
     for round in 0..rounds {
         let (key, name) = (format!("together-{round}"), format!("together {round}."));
-        let body = product(&name, &["https://shop.example/a.jpg".to_owned()]);
+        let body = product(&name, &picture);
         let answers = join_all((0..CLIENTS).map(|_| post(&api, &key, &body))).await;
         let answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
         let made = answers[0].id().context("a product")?;
@@ -39,7 +44,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let (mut stored_before, mut answered_before) = (0, 0);
     for kill in 0..kills {
         let (key, name) = (format!("killed-{kill}"), format!("killed {kill}."));
-        let body = product(&name, &["https://shop.example/a.jpg".to_owned()]);
+        let body = product(&name, &picture);
         let api = server.api();
         let sending = join_all((0..8).map(|_| post(&api, &key, &body)));
         // From before the first statement to after the answer.
@@ -64,6 +69,10 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         "rounds": rounds, "clients_a_round": CLIENTS, "kills": kills, "stored_before_the_retry": stored_before,
         "answered_before_the_kill": answered_before, "made_twice": 0,
     }));
+    // Each picture has one job, which a worker does now.
+    let mut worker = stage.worker("worker", 2).await?;
+    stage.settled(Duration::from_secs(120)).await?;
+    worker.kill().await;
     counts.extend(soundness::check(stage).await?);
     server.process.kill().await;
     Ok(counts)
