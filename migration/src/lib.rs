@@ -15,6 +15,7 @@ mod m0006_product_name_search;
 mod m0007_image_content;
 mod m0008_job_attempts;
 mod m0009_source_keys;
+mod m0012_events;
 mod m0015_variants;
 
 pub use sea_orm_migration::{MigratorTrait, sea_orm};
@@ -36,6 +37,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0007_image_content::Step),
             Box::new(m0008_job_attempts::Step),
             Box::new(m0009_source_keys::Step),
+            Box::new(m0012_events::Step),
             Box::new(m0015_variants::Step),
         ]
     }

@@ -4,10 +4,12 @@ use bytes::Bytes;
 
 use crate::{
     blobs::BlobKey,
-    catalog::{Catalog, Error},
+    catalog::{Catalog, Error, events},
     clock::Timestamp,
     db::{images, jobs, jobs::NewJob, products, users},
-    domain::{Image, ImageId, ImageSource, ImageStatus, Invalid, JobPayload, NewProduct, Product, ProductStatus},
+    domain::{
+        Image, ImageId, ImageSource, ImageStatus, Invalid, JobPayload, NewProduct, Product, ProductId, ProductStatus,
+    },
     imaging,
 };
 
@@ -43,34 +45,12 @@ impl Catalog {
         if !queued.is_empty() {
             self.announce(&write).await?;
         }
+        let product = pending_product(id, new, (status, image_ids), now);
         // Somebody may have asked for this number before and been told that it does not exist.
-        self.commit(write, &[id], now).await?;
+        self.commit(write, &[id], &[events::of_creation(&product)], now).await?;
         self.queue().wake();
         metrics::counter!("pm_products_created_total").increment(1);
-        let pending = |(position, (source, image_id)): (i32, (ImageSource, ImageId))| Image {
-            id: image_id,
-            position,
-            source,
-            status: ImageStatus::Pending,
-            attempts: 0,
-            error: None,
-            facts: None,
-            renditions: Vec::new(),
-            warnings: Vec::new(),
-            updated_at: now,
-        };
-        Ok(Product {
-            id,
-            user_id: new.user_id,
-            product_name: new.product_name,
-            product_description: new.product_description,
-            product_price: new.product_price,
-            status,
-            images: (0..).zip(new.product_images.into_iter().zip(image_ids)).map(pending).collect(),
-            version: 1,
-            created_at: now,
-            updated_at: now,
-        })
+        Ok(product)
     }
 
     /// Keeps a file that was handed over, as the source of a picture.
@@ -92,4 +72,37 @@ fn stored(images: &[ImageSource]) -> Vec<&str> {
         ImageSource::Url(_) => None,
     });
     keys.collect()
+}
+
+/// A product as it has just been stored.
+fn pending_product(
+    id: ProductId,
+    new: NewProduct,
+    (status, image_ids): (ProductStatus, Vec<ImageId>),
+    now: Timestamp,
+) -> Product {
+    let pending = |(position, (source, image_id)): (i32, (ImageSource, ImageId))| Image {
+        id: image_id,
+        position,
+        source,
+        status: ImageStatus::Pending,
+        attempts: 0,
+        error: None,
+        facts: None,
+        renditions: Vec::new(),
+        warnings: Vec::new(),
+        updated_at: now,
+    };
+    Product {
+        id,
+        user_id: new.user_id,
+        product_name: new.product_name,
+        product_description: new.product_description,
+        product_price: new.product_price,
+        status,
+        images: (0..).zip(new.product_images.into_iter().zip(image_ids)).map(pending).collect(),
+        version: 1,
+        created_at: now,
+        updated_at: now,
+    }
 }

@@ -8,6 +8,7 @@ mod create;
 mod dead_letters;
 mod delete;
 mod error;
+mod events;
 mod inspect;
 mod links;
 mod pictures;
@@ -24,11 +25,13 @@ mod write;
 
 use std::sync::Arc;
 
+pub use crate::db::events::EventPage;
 pub use crate::db::variants::NewVariant;
 pub use body::{ImageBody, PageBody, ProductBody, UserBody};
 pub use collect::{Collected, Mode};
 pub use dead_letters::Requeued;
 pub use error::{BoxError, Error};
+pub use events::{Happenings, KEPT as EVENTS_KEPT};
 pub use inspect::{Depth, Finding, GRACE, Invariant};
 pub use links::Links;
 pub use pictures::{Form, MOST_VARIANTS, Picture};
@@ -78,13 +81,15 @@ struct Inner {
     links: Links,
     reads: read::Reads,
     told: write::Told,
+    happened: events::Happened,
 }
 
 impl Catalog {
     /// A catalogue over these engines.
     pub fn new(config: Config, engines: Engines) -> Self {
         let links = Links::new(config.public_url.clone());
-        Self(Arc::new(Inner { config, engines, links, reads: read::Reads::default(), told: write::Told::default() }))
+        let (reads, told, happened) = Default::default();
+        Self(Arc::new(Inner { config, engines, links, reads, told, happened }))
     }
 
     /// How links are made.

@@ -129,26 +129,6 @@ pub async fn lock(connection: &impl ConnectionTrait, ids: &[ProductId]) -> Resul
     Ok(())
 }
 
-/// Counts a change that readers can see: the version grows by one and the status follows from the pictures again.
-/// The rows must be held by [`lock`].
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn touch(connection: &impl ConnectionTrait, ids: &[ProductId], now: Timestamp) -> Result<(), Error> {
-    const TOUCH: &str = "UPDATE products SET version = version + 1, updated_at = $1, status = CASE
-            WHEN EXISTS (SELECT 1 FROM images WHERE product_id = products.id AND status IN ('pending', 'processing'))
-                THEN 'processing'
-            WHEN EXISTS (SELECT 1 FROM images WHERE product_id = products.id AND status = 'failed') THEN 'failed'
-            ELSE 'ready' END
-        WHERE id = $2";
-    for id in ids {
-        let values = [now.0.into(), id.0.into()];
-        let statement = Statement::from_sql_and_values(connection.get_database_backend(), TOUCH, values);
-        connection.execute_raw(statement).await?;
-    }
-    Ok(())
-}
-
 /// How names are compared when their case does not matter. Letter by letter: were the sigma at the end of a word
 /// another one, `ΑΣΑ` would not contain `ΑΣ`.
 fn fold(name: &str) -> String {

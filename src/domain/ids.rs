@@ -35,6 +35,8 @@ number_id! {
     ImageId,
     /// A unit of work in the queue of record.
     JobId,
+    /// Something that happened to a product.
+    EventId,
 }
 
 /// A user; 1 to 64 characters that the caller chooses.
