@@ -1,7 +1,7 @@
 //! What happened to products, as listeners are told: written in the transaction of the change by one function, read in order
 //! by whoever remembers a position, and kept for a day.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{Notify, watch};
 
@@ -22,6 +22,8 @@ use crate::{
 pub const KEPT: Duration = Duration::from_secs(24 * 3_600);
 /// Other processes are told at most this often; telling takes a lock on PostgreSQL that all of its databases share.
 const TELLING_PAUSE: Duration = Duration::from_millis(20);
+/// A database that is silent for longer is asked anew.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Says within this process that something was written, and to the one who tells other processes.
 #[derive(Debug, Default)]
@@ -43,7 +45,7 @@ pub(super) struct PictureStep {
 #[derive(Debug)]
 pub struct Happenings {
     here: watch::Receiver<()>,
-    _listening: Option<Listening>,
+    listening: Option<Listening>,
 }
 
 impl Happened {
@@ -54,6 +56,14 @@ impl Happened {
 }
 
 impl Happenings {
+    /// How long what is not heard may go unseen at most: who follows events looks this often by itself.
+    pub const fn poll_interval(&self) -> Duration {
+        match self.listening {
+            Some(_) => Duration::from_secs(1),
+            None => Duration::from_millis(250),
+        }
+    }
+
     /// Ends when something may have happened since the last time, which may have been nothing. Cancel-safe.
     pub async fn next(&mut self) {
         if self.here.changed().await.is_err() {
@@ -70,7 +80,7 @@ impl Catalog {
         let listening = notifications::listen(&self.database().read(), notifications::EVENTS, move || {
             wake.send_replace(());
         });
-        Happenings { here: self.0.happened.here.subscribe(), _listening: listening }
+        Happenings { here: self.0.happened.here.subscribe(), listening: listening }
     }
 
     /// Tells other processes of events that this one wrote since the last time; waits until there are some, and a moment
@@ -90,7 +100,11 @@ impl Catalog {
     /// # Errors
     /// If the database does not answer.
     pub async fn events_after(&self, after: EventPosition, limit: u64) -> Result<EventPage, Error> {
-        Ok(events::page(&self.database().read(), after, limit).await?)
+        let read = self.database().read();
+        match tokio::time::timeout(PATIENCE, events::page(&read, after, limit)).await {
+            Ok(page) => Ok(page?),
+            Err(late) => Err(Error::Unavailable { component: "database", source: Arc::new(late) }),
+        }
     }
 
     /// The position after which nothing has happened yet.

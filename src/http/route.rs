@@ -14,6 +14,10 @@ pub enum Route {
     Products,
     /// `/products/{id}`
     Product,
+    /// `/products/{id}/events`
+    ProductEvents,
+    /// `/events`
+    Events,
     /// `/users`
     Users,
     /// `/users/{id}`
@@ -87,6 +91,8 @@ const TABLE: &[Entry] = &[
     entry(Route::Index, "/", READ),
     entry(Route::Products, "/products", READ_AND_CREATE),
     entry(Route::Product, "/products/{id}", READ_AND_DELETE),
+    entry(Route::ProductEvents, "/products/{id}/events", READ),
+    entry(Route::Events, "/events", READ),
     entry(Route::Users, "/users", READ_AND_CREATE),
     entry(Route::User, "/users/{id}", READ),
     entry(Route::Image, "/images/{key}", READ),

@@ -23,6 +23,7 @@ use warp::{Filter, filters::BoxedFilter};
 
 use super::{
     Config, Scope, State,
+    events::{self, Feed},
     extract::{self, BodyLimits, Context},
     finish::{Finisher, Wishes},
     images,
@@ -55,6 +56,7 @@ pub struct Service {
     max_in_flight: usize,
     in_flight: AtomicUsize,
     stopping: Arc<AtomicBool>,
+    feed: Feed,
 }
 
 /// A request's share of what may be in flight; given back when dropped.
@@ -65,7 +67,10 @@ impl Service {
     pub fn new(state: State, config: &Config) -> Self {
         let stopping = Arc::new(AtomicBool::new(false));
         let limits = BodyLimits { max_bytes: config.max_body, timeout: config.body_timeout };
+        let feed = Feed::new(state.catalog.clone(), config.max_streams);
         let routes = products::routes(&state, limits)
+            .or(events::routes(&state, &feed))
+            .unify()
             .or(images::routes(&state))
             .unify()
             .or(users::routes(&state, limits))
@@ -90,12 +95,14 @@ impl Service {
             max_in_flight: config.max_in_flight,
             in_flight: AtomicUsize::new(0),
             stopping,
+            feed,
         }
     }
 
-    /// From now on the server says that it is not ready.
+    /// From now on the server says that it is not ready, and streams end.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.feed.stop();
     }
 
     /// Counts a connection for as long as the answer lives.
