@@ -326,7 +326,8 @@ impl App {
             }
         };
         let relay = worker::relay(self.catalog.clone(), self.queue.clone(), stop.clone());
-        tokio::join!(relay, worker::sweep(self.catalog.clone(), stop), figures);
+        let herald = worker::herald(self.catalog.clone(), stop.clone());
+        tokio::join!(relay, herald, worker::sweep(self.catalog.clone(), stop), figures);
     }
 }
 

@@ -26,9 +26,11 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Rooms that not everyone above may import, and who may: all others ask `catalog`, which owns the transactions. The
-/// cache in the process asks `db` whether another process has written.
-const RESERVED: &[(&str, &[&str])] =
-    &[("db", &["cache", "catalog", "health", "config", "app", "cli"]), ("jobs", &["http", "worker", "config", "app"])];
+/// cache in the process asks `db` whether another process has written, and the queue listens for notifications by it.
+const RESERVED: &[(&str, &[&str])] = &[
+    ("db", &["cache", "queue", "catalog", "health", "config", "app", "cli"]),
+    ("jobs", &["http", "worker", "config", "app"]),
+];
 
 /// Rooms that compute and nothing else, and the words by which they would reach for the outside.
 const PURE: &[&str] = &["domain", "imaging"];

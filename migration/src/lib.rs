@@ -17,6 +17,7 @@ mod m0008_job_attempts;
 mod m0009_source_keys;
 mod m0010_product_words;
 mod m0011_idempotency_keys;
+mod m0012_events;
 mod m0014_api_keys;
 mod m0015_variants;
 
@@ -41,6 +42,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0009_source_keys::Step),
             Box::new(m0010_product_words::Step),
             Box::new(m0011_idempotency_keys::Step),
+            Box::new(m0012_events::Step),
             Box::new(m0014_api_keys::Step),
             Box::new(m0015_variants::Step),
         ]

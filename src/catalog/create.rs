@@ -6,12 +6,12 @@ use bytes::Bytes;
 
 use crate::{
     blobs::BlobKey,
-    catalog::{Answer, Catalog, Error, Links, Once},
+    catalog::{Answer, Catalog, Error, Links, Once, events},
     clock::Timestamp,
     db::{Write, images, jobs, jobs::NewJob, products, users},
     domain::{
-        Image, ImageId, ImageSource, ImageStatus, Invalid, JobPayload, NewProduct, Product, ProductId, ProductStatus,
-        UserId,
+        Image, ImageId, ImageSource, ImageStatus, Invalid, JobPayload, NewEvent, NewProduct, Product, ProductId,
+        ProductStatus, UserId,
     },
     imaging,
 };
@@ -31,7 +31,7 @@ impl Catalog {
             let (write, now) = (catalog.database().begin().await?, Timestamp::now());
             let stored = catalog.store(&write, vec![new], request_id.as_deref(), now).await?;
             let product = only(stored)?;
-            catalog.end_creation(write, &[product.id], now).await?;
+            catalog.end_creation(write, &[events::of_creation(&product)], now).await?;
             Ok(product)
         })
         .await
@@ -61,12 +61,12 @@ impl Catalog {
                 return Ok(answer);
             }
             let stored = catalog.store(&write, news, request_id.as_deref(), now).await?;
-            let ids: Vec<_> = stored.iter().flatten().map(|product| product.id).collect();
+            let created: Vec<_> = stored.iter().flatten().map(events::of_creation).collect();
             let answer = shape(catalog.links(), stored)?;
             if let Some(once) = &once {
                 catalog.keep_answer(&write, once, &answer).await?;
             }
-            catalog.end_creation(write, &ids, now).await?;
+            catalog.end_creation(write, &created, now).await?;
             Ok(answer)
         })
         .await
@@ -135,9 +135,10 @@ impl Catalog {
         Ok(unknown)
     }
 
-    async fn end_creation(&self, write: Write, ids: &[ProductId], now: Timestamp) -> Result<(), Error> {
+    async fn end_creation(&self, write: Write, created: &[NewEvent], now: Timestamp) -> Result<(), Error> {
+        let ids: Vec<_> = created.iter().map(|event| event.product_id).collect();
         // Somebody may have asked for these numbers before and been told that they do not exist.
-        self.commit(write, ids, now).await?;
+        self.commit(write, &ids, created, now).await?;
         self.queue().wake();
         metrics::counter!("pm_products_created_total").increment(ids.len() as u64);
         Ok(())

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::{
-    catalog::{Catalog, Error},
+    catalog::{Catalog, Error, events},
     clock::Timestamp,
     db::{
         products,
@@ -61,9 +61,11 @@ impl Catalog {
         if !removals::hold_live_jobs(&*write, Of::Products(ids)).await? {
             return Ok(None);
         }
-        let deleted = removals::delete_products(&*write, ids).await?;
+        let gone = removals::delete_products(&*write, ids).await?;
+        let deleted: Vec<_> = gone.iter().map(|(id, _)| *id).collect();
         if !deleted.is_empty() {
-            self.commit(write, &deleted, now).await?;
+            let told: Vec<_> = gone.iter().map(|(id, user_id)| events::of_deletion(*id, user_id, now)).collect();
+            self.commit(write, &deleted, &told, now).await?;
             metrics::counter!("pm_products_deleted_total").increment(deleted.len() as u64);
         }
         Ok(Some(deleted))

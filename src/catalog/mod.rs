@@ -10,6 +10,7 @@ mod create;
 mod dead_letters;
 mod delete;
 mod error;
+mod events;
 mod idempotency;
 mod images;
 mod inspect;
@@ -30,6 +31,7 @@ mod write;
 
 use std::sync::Arc;
 
+pub use crate::db::events::EventPage;
 pub use crate::db::variants::NewVariant;
 pub use batch::BatchBody;
 pub use body::{ImageBody, PageBody, ProductBody, UserBody};
@@ -37,6 +39,7 @@ pub use collect::{Collected, Mode};
 pub use create::Stored;
 pub use dead_letters::Requeued;
 pub use error::{BoxError, Error};
+pub use events::{Happenings, KEPT as EVENTS_KEPT};
 pub use idempotency::Answer;
 pub use inspect::{Depth, Finding, GRACE, Invariant};
 pub use links::Links;
@@ -90,14 +93,15 @@ struct Inner {
     reads: read::Reads,
     told: write::Told,
     api_keys: api_keys::Known,
+    happened: events::Happened,
 }
 
 impl Catalog {
     /// A catalogue over these engines.
     pub fn new(config: Config, engines: Engines) -> Self {
         let links = Links::new(config.public_url.clone());
-        let (reads, told, api_keys) = Default::default();
-        Self(Arc::new(Inner { config, engines, links, reads, told, api_keys }))
+        let (reads, told, api_keys, happened) = Default::default();
+        Self(Arc::new(Inner { config, engines, links, reads, told, api_keys, happened }))
     }
 
     /// How links are made.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::{
-    catalog::{Catalog, Error},
+    catalog::{Catalog, Error, events::PictureStep},
     clock::Timestamp,
     code::ErrorCode,
     db::{
@@ -15,7 +15,8 @@ use crate::{
         products, renditions,
     },
     domain::{
-        Attempt, AttemptOutcome, Content, Facts, Image, ImageSource, Job, JobId, JobPayload, ProductId, Rendition,
+        Attempt, AttemptOutcome, Content, EventKind, Facts, Image, ImageId, ImageSource, Job, JobId, JobPayload,
+        ProductId, Rendition,
     },
 };
 
@@ -119,6 +120,16 @@ impl Settlement {
         Ok(held.then_some(self))
     }
 
+    /// What listeners are told of the picture; an attempt that is followed by another one is no step.
+    fn step(&self, claimed: &Claimed) -> Option<PictureStep> {
+        let (kind, error_code) = match self {
+            Self::Ready(_) => (EventKind::ImageReady, None),
+            Self::Fail(code, _) => (EventKind::ImageFailed, Some(*code)),
+            Self::Retry(..) | Self::Crash(..) | Self::Release => return None,
+        };
+        Some(step(kind, claimed.product_id, claimed.job.image_id, error_code))
+    }
+
     /// The blobs that are referred to from now on.
     fn blobs(&self) -> Vec<&str> {
         match self {
@@ -163,7 +174,8 @@ async fn end_crashed(
     Ok(Some(Settlement::Fail(code, message)))
 }
 
-async fn take_from_dead_worker(write: &Write, job: &Expired, now: Timestamp) -> Result<(), db::Error> {
+/// Why the picture is given up, if it is.
+async fn take_from_dead_worker(write: &Write, job: &Expired, now: Timestamp) -> Result<Option<ErrorCode>, db::Error> {
     let deaths = if job.attempt >= MOST_CLAIMS { job.attempt } else { job.crashes };
     let error = (deaths >= MOST_CRASHES)
         .then(|| (ErrorCode::Poison, format!("{deaths} workers or decoders died over this picture")));
@@ -175,8 +187,14 @@ async fn take_from_dead_worker(write: &Write, job: &Expired, now: Timestamp) -> 
         }
         None => images::set_pending(&**write, job.image_id, None, now).await?,
     }
+    let failed = shown.map(|(code, _)| code);
     let attempt = Attempt { number: job.attempt, outcome: AttemptOutcome::WorkerDied, error, ended_at: now };
-    attempts::record(&**write, job.id, &attempt).await
+    attempts::record(&**write, job.id, &attempt).await?;
+    Ok(failed)
+}
+
+const fn step(kind: EventKind, product_id: ProductId, image_id: ImageId, error_code: Option<ErrorCode>) -> PictureStep {
+    PictureStep { kind, product_id, image_id, error_code }
 }
 
 /// What two jobs cannot be at together: the same bytes for the same presets.
@@ -223,7 +241,8 @@ impl Catalog {
         };
         products::lock(&*write, &[work.product_id]).await?;
         images::set_processing(&*write, job.image_id, job.attempt, now).await?;
-        self.commit_change(write, &[work.product_id], now).await?;
+        let step = step(EventKind::ImageProcessing, work.product_id, job.image_id, None);
+        self.commit_step(write, &[work.product_id], &[step], now).await?;
         Ok(Some(Claimed { job, product_id: work.product_id, source: work.source }))
     }
 
@@ -301,7 +320,8 @@ impl Catalog {
             catalog.refer_to(&write, &settlement.blobs()).await?;
             products::lock(&*write, &[claimed.product_id]).await?;
             settlement.change_image(&write, &claimed.job, now).await?;
-            catalog.commit_change(write, &[claimed.product_id], now).await?;
+            let step = settlement.step(&claimed);
+            catalog.commit_step(write, &[claimed.product_id], step.as_slice(), now).await?;
             if matches!(settlement, Settlement::Release) {
                 catalog.queue().wake();
             }
@@ -323,17 +343,21 @@ impl Catalog {
         if expired.is_empty() {
             return Ok(0);
         }
-        let mut ids = Vec::with_capacity(expired.len());
+        let mut products = Vec::with_capacity(expired.len());
         for job in &expired {
-            ids.extend(images::product_of(&*write, job.image_id).await?);
+            products.push(images::product_of(&*write, job.image_id).await?);
         }
+        let mut ids: Vec<_> = products.iter().flatten().copied().collect();
         ids.sort_unstable();
         ids.dedup();
         products::lock(&*write, &ids).await?;
-        for job in &expired {
-            take_from_dead_worker(&write, job, now).await?;
+        let mut steps = Vec::new();
+        for (job, product) in expired.iter().zip(products) {
+            let failed = take_from_dead_worker(&write, job, now).await?;
+            let told = product.zip(failed);
+            steps.extend(told.map(|(product, code)| step(EventKind::ImageFailed, product, job.image_id, Some(code))));
         }
-        self.commit_change(write, &ids, now).await?;
+        self.commit_step(write, &ids, &steps, now).await?;
         self.queue().wake();
         Ok(expired.len())
     }

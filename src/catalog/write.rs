@@ -7,14 +7,17 @@ use std::{
 
 use crate::{
     cache::Cache,
-    catalog::{Catalog, Error},
+    catalog::{
+        Catalog, Error,
+        events::{self, PictureStep},
+    },
     clock::Timestamp,
     db::{
         Write,
         invalidations::{self, Invalidation},
-        jobs, products,
+        notifications, touch,
     },
-    domain::ProductId,
+    domain::{NewEvent, ProductId},
     queue::NOTIFY_CHANNEL,
 };
 
@@ -36,16 +39,38 @@ impl Told {
 }
 
 impl Catalog {
-    /// Commits a change of pictures of `ids`: their products' status and version follow in the same transaction.
+    /// Commits a change of `ids`: their version and, from their pictures, their status follow in the same transaction.
+    /// Listeners are told that the products were updated.
     pub(super) async fn commit_change(&self, write: Write, ids: &[ProductId], now: Timestamp) -> Result<(), Error> {
-        products::touch(&*write, ids, now).await?;
-        self.commit(write, ids, now).await
+        self.commit_step(write, ids, &[], now).await
     }
 
-    /// Commits a transaction that changes what readers see of `ids`, and tells the cache before anybody is answered.
-    pub(super) async fn commit(&self, write: Write, ids: &[ProductId], now: Timestamp) -> Result<(), Error> {
+    /// As [`Catalog::commit_change`]; of a product whose pictures have come this far, listeners are told that instead.
+    pub(super) async fn commit_step(
+        &self,
+        write: Write,
+        ids: &[ProductId],
+        steps: &[PictureStep],
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let touched = touch::touch(&*write, ids, now).await?;
+        self.commit(write, ids, &events::of_change(&touched, steps, now), now).await
+    }
+
+    /// Commits a transaction that changes what readers see of `ids`, with what listeners are told of it, and tells the
+    /// cache before anybody is answered.
+    pub(super) async fn commit(
+        &self,
+        write: Write,
+        ids: &[ProductId],
+        events: &[NewEvent],
+        now: Timestamp,
+    ) -> Result<(), Error> {
         let rows = invalidations::record(&*write, ids, now).await?;
+        events::record_events(&write, events).await?;
         let committed = write.commit().await;
+        // Also after a failure, for the same reason as below.
+        self.0.happened.signal();
         if committed.is_ok() {
             self.tell_cache(&rows).await;
         } else {
@@ -72,7 +97,7 @@ impl Catalog {
         if self.queue().needs_relay() {
             return Ok(());
         }
-        Ok(jobs::notify(&**write, NOTIFY_CHANNEL).await?)
+        Ok(notifications::notify(&**write, NOTIFY_CHANNEL).await?)
     }
 
     /// Runs a transaction to its end even if whoever waits for it goes away: between commit and invalidation there must be

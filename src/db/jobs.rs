@@ -60,17 +60,6 @@ pub async fn insert_all(connection: &impl ConnectionTrait, jobs: &[NewJob<'_>], 
     Ok(())
 }
 
-/// Tells the listening processes at commit that jobs are due; only PostgreSQL can.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn notify(connection: &impl ConnectionTrait, channel: &str) -> Result<(), Error> {
-    if connection.get_database_backend() == DbBackend::Postgres {
-        execute(connection, "SELECT pg_notify($1, '')", vec![channel.into()]).await?;
-    }
-    Ok(())
-}
-
 /// Claims the job that has been due longest, if there is one; its lease lasts until `lease_until`.
 ///
 /// # Errors
@@ -321,10 +310,4 @@ pub(super) async fn query(
 ) -> Result<Vec<sea_orm::QueryResult>, Error> {
     let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, values);
     Ok(connection.query_all_raw(statement).await?)
-}
-
-async fn execute(connection: &impl ConnectionTrait, sql: &str, values: Vec<Value>) -> Result<(), Error> {
-    let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, values);
-    connection.execute_raw(statement).await?;
-    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement,
+    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
 };
 
 use crate::{
@@ -93,26 +93,6 @@ pub async fn lock(connection: &impl ConnectionTrait, ids: &[ProductId]) -> Resul
             .into_tuple()
             .all(connection)
             .await?;
-    }
-    Ok(())
-}
-
-/// Counts a change that readers can see: the version grows by one and the status follows from the pictures again.
-/// The rows must be held by [`lock`].
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn touch(connection: &impl ConnectionTrait, ids: &[ProductId], now: Timestamp) -> Result<(), Error> {
-    const TOUCH: &str = "UPDATE products SET version = version + 1, updated_at = $1, status = CASE
-            WHEN EXISTS (SELECT 1 FROM images WHERE product_id = products.id AND status IN ('pending', 'processing'))
-                THEN 'processing'
-            WHEN EXISTS (SELECT 1 FROM images WHERE product_id = products.id AND status = 'failed') THEN 'failed'
-            ELSE 'ready' END
-        WHERE id = $2";
-    for id in ids {
-        let values = [now.0.into(), id.0.into()];
-        let statement = Statement::from_sql_and_values(connection.get_database_backend(), TOUCH, values);
-        connection.execute_raw(statement).await?;
     }
     Ok(())
 }

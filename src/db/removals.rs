@@ -16,7 +16,7 @@ use crate::{
             product,
         },
     },
-    domain::{ImageId, JobState, ProductId},
+    domain::{ImageId, JobState, ProductId, UserId},
 };
 
 /// Whose jobs are meant.
@@ -63,18 +63,23 @@ pub async fn put_off_live_jobs(connection: &impl ConnectionTrait, of: Of<'_>, un
     Ok(())
 }
 
-/// Deletes products with their pictures, renditions and jobs; answers which of them there were.
+/// Deletes products with their pictures, renditions and jobs; answers which of them there were, and whose.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn delete_products(connection: &impl ConnectionTrait, ids: &[ProductId]) -> Result<Vec<ProductId>, Error> {
+pub async fn delete_products(
+    connection: &impl ConnectionTrait,
+    ids: &[ProductId],
+) -> Result<Vec<(ProductId, UserId)>, Error> {
     // Looked up first also for SQLite's sake: a connection whose first statement ever is this deletion has not read the schema
     // yet, and the index of names, whose content is that table, then finds no such table.
     let chosen = product::Column::Id.is_in(ids.iter().map(|id| id.0));
-    let present = product::Entity::find().select_only().column(product::Column::Id).filter(chosen);
-    let present: Vec<i64> = present.order_by_asc(product::Column::Id).into_tuple().all(connection).await?;
-    product::Entity::delete_many().filter(product::Column::Id.is_in(present.iter().copied())).exec(connection).await?;
-    Ok(present.into_iter().map(ProductId).collect())
+    let present = product::Entity::find().select_only().columns([product::Column::Id, product::Column::UserId]);
+    let present = present.filter(chosen).order_by_asc(product::Column::Id);
+    let present: Vec<(i64, String)> = present.into_tuple().all(connection).await?;
+    let ids = present.iter().map(|(id, _)| *id);
+    product::Entity::delete_many().filter(product::Column::Id.is_in(ids)).exec(connection).await?;
+    Ok(present.into_iter().map(|(id, user_id)| (ProductId(id), UserId::stored(user_id))).collect())
 }
 
 /// Deletes pictures with their renditions and jobs.

@@ -1,10 +1,12 @@
 //! What happens to products, as those are told who listen.
 
+use std::{fmt, str::FromStr};
+
 use serde::Serialize;
 
 use crate::{
     clock::Timestamp,
-    domain::{ImageId, ProductId, UserId},
+    domain::{EventId, ImageId, ProductId, UserId},
 };
 
 /// What kind of thing happened.
@@ -89,4 +91,83 @@ pub struct EventData {
     /// Why a picture failed: one of the closed list of codes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_code: Option<&'static str>,
+}
+
+/// Where an event stands among all: first by the transaction that wrote it, which is 0 on SQLite, then by its number.
+/// Readers see events in this order and never one that stands before another they have seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventPosition {
+    /// The transaction.
+    pub tx: i64,
+    /// The event.
+    pub id: EventId,
+}
+
+impl EventPosition {
+    /// Before all events.
+    pub const START: Self = Self { tx: 0, id: EventId(0) };
+}
+
+impl fmt::Display for EventPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.tx, self.id)
+    }
+}
+
+impl FromStr for EventPosition {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |digits: &str| -> Option<i64> {
+            let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+            digits.parse().ok().filter(|_| plain)
+        };
+        let position =
+            text.split_once('-').and_then(|(tx, id)| Some(Self { tx: number(tx)?, id: EventId(number(id)?) }));
+        position.ok_or_else(|| "is not the id of an event, such as `0-17`".into())
+    }
+}
+
+/// An event as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Where it stands.
+    pub position: EventPosition,
+    /// What happened.
+    pub kind: EventKind,
+    /// The product.
+    pub product_id: ProductId,
+    /// Who owns it.
+    pub user_id: UserId,
+    /// What listeners are told, [`EventData`] as JSON.
+    pub data: String,
+}
+
+/// Which events a listener wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventFilter {
+    /// Only this product's.
+    pub product_id: Option<ProductId>,
+    /// Only those of this user's products.
+    pub user_id: Option<UserId>,
+    /// Only these kinds; all if empty.
+    pub kinds: Vec<EventKind>,
+}
+
+/// What a listener asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventQuery {
+    /// Which events.
+    pub filter: EventFilter,
+    /// Only those after this one; those from now on if absent.
+    pub after: Option<EventPosition>,
+}
+
+impl EventFilter {
+    /// Whether a listener wants this event.
+    pub fn wants(&self, kind: EventKind, product_id: ProductId, user_id: &UserId) -> bool {
+        self.product_id.is_none_or(|wanted| wanted == product_id)
+            && self.user_id.as_ref().is_none_or(|wanted| wanted == user_id)
+            && (self.kinds.is_empty() || self.kinds.contains(&kind))
+    }
 }

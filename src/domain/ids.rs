@@ -37,6 +37,8 @@ number_id! {
     JobId,
     /// A key that a script shows.
     ApiKeyId,
+    /// Something that happened to a product.
+    EventId,
 }
 
 /// A user; 1 to 64 characters that the caller chooses.

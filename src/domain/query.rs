@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::domain::{Cursor, FieldError, Invalid, Price, ProductStatus, UserId, search::Words};
+use crate::domain::{
+    Cursor, EventFilter, EventKind, EventQuery, FieldError, Invalid, Price, ProductId, ProductStatus, UserId,
+    search::Words,
+};
 
 /// One page of a list.
 #[derive(Clone, Debug, PartialEq)]
@@ -206,6 +209,38 @@ impl crate::domain::DeadQuery {
     }
 }
 
+impl EventQuery {
+    /// Reads what a listener to all events asks for from its parameters, decoded.
+    ///
+    /// # Errors
+    /// [`Invalid`] with every parameter that is unknown, stands twice, or has a value that is not allowed.
+    pub fn parse<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Invalid> {
+        let mut parameters = Parameters::read(pairs, &["product_id", "user_id", "types", "last_event_id"]);
+        let filter = EventFilter {
+            product_id: parameters.take("product_id", |text| text.parse().map_err(|_| "must be a number".into())),
+            user_id: parameters.take("user_id", UserId::parse),
+            kinds: parameters.take("types", parse_kinds).unwrap_or_default(),
+        };
+        let after = parameters.take("last_event_id", str::parse);
+        Invalid::unless_empty(parameters.errors, || Self { filter, after })
+    }
+
+    /// Reads what a listener to one product's events asks for.
+    ///
+    /// # Errors
+    /// As [`EventQuery::parse`].
+    pub fn of_product<'a>(
+        product_id: ProductId,
+        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, Invalid> {
+        let mut parameters = Parameters::read(pairs, &["types", "last_event_id"]);
+        let kinds = parameters.take("types", parse_kinds).unwrap_or_default();
+        let after = parameters.take("last_event_id", str::parse);
+        let filter = EventFilter { product_id: Some(product_id), user_id: None, kinds };
+        Invalid::unless_empty(parameters.errors, || Self { filter, after })
+    }
+}
+
 /// A query's parameters, each taken once; wrong ones are gathered.
 struct Parameters<'a> {
     pairs: Vec<(&'a str, &'a str)>,
@@ -258,6 +293,11 @@ fn parse_status(text: &str) -> Result<ProductStatus, String> {
 
 fn parse_sort(text: &str) -> Result<Sort, String> {
     Sort::parse(text).ok_or_else(|| format!("must be one of {}", Sort::ALLOWED))
+}
+
+fn parse_kinds(text: &str) -> Result<Vec<EventKind>, String> {
+    let kinds = text.split(',').map(|name| EventKind::parse(name.trim())).collect::<Option<Vec<_>>>();
+    kinds.ok_or_else(|| format!("must be some of {}, with commas", EventKind::ALL.map(EventKind::as_str).join(", ")))
 }
 
 fn parse_limit(text: &str, most: u64) -> Result<u64, String> {

@@ -36,6 +36,7 @@ pub const fn need(route: Route, verb: Verb) -> Need {
         // Whose product a new one is stands in its body.
         Route::Products | Route::ProductsBatch => WRITE,
         Route::Product if reads => READ,
+        Route::Events | Route::ProductEvents => READ,
         Route::Product | Route::ProductImages | Route::ProductImage | Route::ProductImageReprocess => Need::OwnProduct,
         Route::User => Need::OwnUser,
         Route::Users

@@ -1,15 +1,8 @@
 //! `/images/{key}`: stored pictures. Keys are made from the bytes, so an answer holds for ever; bytes are streamed from
 //! the store and never gathered here.
 
-use std::{
-    ops::Range,
-    pin::Pin,
-    sync::Mutex,
-    task::{Context as TaskContext, Poll},
-};
+use std::ops::Range;
 
-use bytes::Bytes;
-use futures_util::{Stream, stream::BoxStream};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use warp::{Filter, Reply, filters::BoxedFilter, path::Tail, reply::Response};
 
@@ -18,10 +11,11 @@ use super::{
     extract::{self, Context},
     problem::{Problem, ProblemBody},
     range::{self, Wanted},
+    reply,
     route::Verb,
 };
 use crate::{
-    blobs::{self, Blob, BlobKey, Blobs},
+    blobs::{Blob, BlobKey, Blobs},
     code::ErrorCode,
 };
 
@@ -134,17 +128,5 @@ fn outside(size: u64) -> Problem {
 }
 
 fn streamed(blob: Blob) -> Response {
-    warp::reply::stream(Shared(Mutex::new(blob.stream))).into_response()
-}
-
-/// warp asks that bodies can be shared between threads, which the store's streams cannot; nobody ever locks this.
-struct Shared(Mutex<BoxStream<'static, Result<Bytes, blobs::Error>>>);
-
-impl Stream for Shared {
-    type Item = Result<Bytes, blobs::Error>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
-        let stream = self.0.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        stream.as_mut().poll_next(context)
-    }
+    reply::stream(blob.stream)
 }

@@ -6,6 +6,7 @@ mod access;
 mod caller;
 mod cors;
 mod etag;
+mod events;
 mod extract;
 mod finish;
 mod forwarded;
@@ -87,6 +88,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Requests that are worked on at a time; one more is answered 503 with `Retry-After`.
     pub max_in_flight: usize,
+    /// Open streams of events, at most half of the connections that there may be.
+    pub max_streams: usize,
     /// Open connections of one IPv4 address or one IPv6 network of 64 bits; the machine's own addresses have no limit.
     pub max_connections_per_address: usize,
     /// Time for a request's head, and for the wait between two requests.
@@ -121,7 +124,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             scope: Scope::Everything,
-            max_connections: 1024,
+            max_connections: 2048,
+            max_streams: 1024,
             max_in_flight: 512,
             max_connections_per_address: 256,
             header_timeout: Duration::from_secs(5),

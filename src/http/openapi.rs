@@ -13,7 +13,7 @@ use utoipa_swagger_ui::Config;
 use warp::{Filter, filters::BoxedFilter, path::Tail};
 
 use super::{
-    etag, extract, pictures,
+    etag, events, extract, pictures,
     problem::{self, Problem},
     product_images, products, queue,
     reply::{self, Ready},
@@ -31,6 +31,7 @@ use super::{
     ),
     tags(
         (name = "products", description = "The catalogue"),
+        (name = "events", description = "What happens to products, while it happens"),
         (name = "users", description = "Whoever owns products"),
         (name = "pictures", description = "Stored pictures and their forms"),
         (name = "queue", description = "Work that waits, and work that failed for good"),
@@ -39,6 +40,7 @@ use super::{
     paths(
         products::create, products::list, products::show, products::update, products::delete, products::create_batch,
         product_images::add, product_images::remove, product_images::reprocess,
+        events::all_events, events::product_events,
         users::create, users::list, users::show,
         super::images::show, pictures::preset, pictures::resize,
         queue::status, queue::list, queue::show, queue::retry,

@@ -1,9 +1,17 @@
 //! Answers that several resources give.
 
+use std::{
+    pin::Pin,
+    sync::{Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
 use bytes::Bytes;
+use futures_util::{Stream, stream::BoxStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::{Either, Full, combinators::UnsyncBoxBody};
 use serde::Serialize;
+use warp::Reply as _;
 
 use super::{etag, problem::Problem};
 use crate::catalog::{Body, Freshness, Links};
@@ -18,6 +26,25 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Whether a product came from the cache: `hit` or `miss`.
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+
+/// A body that comes piece by piece.
+pub fn stream<E>(pieces: BoxStream<'static, Result<Bytes, E>>) -> warp::reply::Response
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    warp::reply::stream(Unshared(Mutex::new(pieces))).into_response()
+}
+
+/// warp asks that bodies can be shared between threads, which most streams cannot; nobody ever locks this.
+struct Unshared<E>(Mutex<BoxStream<'static, Result<Bytes, E>>>);
+
+impl<E> Stream for Unshared<E> {
+    type Item = Result<Bytes, E>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut().poll_next(context)
+    }
+}
 
 /// `value` as JSON.
 ///

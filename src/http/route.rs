@@ -22,6 +22,10 @@ pub enum Route {
     ProductImage,
     /// `/products/{id}/images/{image_id}/reprocess`
     ProductImageReprocess,
+    /// `/products/{id}/events`
+    ProductEvents,
+    /// `/events`
+    Events,
     /// `/users`
     Users,
     /// `/users/{id}`
@@ -100,6 +104,8 @@ const TABLE: &[Entry] = &[
     entry(Route::ProductImages, "/products/{id}/images", DO),
     entry(Route::ProductImage, "/products/{id}/images/{image_id}", REMOVE),
     entry(Route::ProductImageReprocess, "/products/{id}/images/{image_id}/reprocess", DO),
+    entry(Route::ProductEvents, "/products/{id}/events", READ),
+    entry(Route::Events, "/events", READ),
     entry(Route::Users, "/users", READ_AND_CREATE),
     entry(Route::User, "/users/{id}", READ),
     entry(Route::Image, "/images/{key}", READ),

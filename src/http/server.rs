@@ -69,6 +69,9 @@ struct Shared {
 /// are taken. Trouble with a connection or with accepting one is logged and never ends the server.
 pub async fn serve(listener: TcpListener, state: State, config: Config, stop: impl Future<Output = ()> + Send) {
     let (stopping, stopped) = watch::channel(false);
+    let places = places(config.max_connections);
+    // Streams stay, so they leave as many places to requests that come and go.
+    let config = Config { max_streams: config.max_streams.min(places / 2), ..config };
     let shared = Arc::new(Shared {
         service: Service::new(state, &config),
         protocol: protocol(&config),
@@ -76,7 +79,7 @@ pub async fn serve(listener: TcpListener, state: State, config: Config, stop: im
         tls: config.tls.clone(),
         stopping: stopped,
     });
-    let seats = Seats::new(places(config.max_connections), config.max_connections_per_address, config.proxies.clone());
+    let seats = Seats::new(places, config.max_connections_per_address, config.proxies.clone());
     let mut connections = JoinSet::new();
     let accept = accept_all(&listener, &shared, &seats, &mut connections);
     tokio::select! {
@@ -167,9 +170,26 @@ async fn back_off(error: &io::Error, seats: &Seats, in_trouble: &mut bool) {
     sleep(Duration::from_millis(20)).await;
 }
 
+/// Lets the process have as many open files as the system lets it have for the asking: the limit that programs are started
+/// with is mostly for those that cannot count further than it.
+fn raise_descriptor_limit() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        const ENOUGH: u64 = 65_536;
+        let limit = getrlimit(Resource::Nofile);
+        let wanted = limit.maximum.map_or(ENOUGH, |most| most.min(ENOUGH));
+        if limit.current.is_some_and(|current| current < wanted) {
+            // What cannot be had is done without.
+            let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
+        }
+    }
+}
+
 /// How many connections there may be: as many as are wanted, but never so many that none of the process's file
 /// descriptors are left for databases and pictures.
 fn places(wanted: usize) -> usize {
+    raise_descriptor_limit();
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let most = soft_descriptor_limit(&limits).map_or(wanted, |limit| limit / 4 * 3);
     if wanted > most {

@@ -24,6 +24,7 @@ use super::{
     Config, Origins, Proxies, Scope, State,
     caller::Caller,
     cors,
+    events::{self, Feed},
     extract::{self, BodyLimits, Context},
     finish::{Finisher, Wishes},
     forwarded::Client,
@@ -61,6 +62,7 @@ pub struct Service {
     max_in_flight: usize,
     in_flight: AtomicUsize,
     stopping: Arc<AtomicBool>,
+    feed: Feed,
 }
 
 /// What a request is for and where it comes from, known from its first line and its connection.
@@ -81,9 +83,12 @@ impl Service {
     pub fn new(state: State, config: &Config) -> Self {
         let stopping = Arc::new(AtomicBool::new(false));
         let limits = BodyLimits { max_bytes: config.max_body, timeout: config.body_timeout };
+        let feed = Feed::new(state.catalog.clone(), config.max_streams);
         let batch = BodyLimits { max_bytes: config.max_batch_body, ..limits };
         let routes = products::routes(&state, limits, batch)
             .or(product_images::routes(&state, limits, config.max_upload))
+            .unify()
+            .or(events::routes(&state, &feed))
             .unify()
             .or(images::routes(&state))
             .unify()
@@ -115,12 +120,14 @@ impl Service {
             max_in_flight: config.max_in_flight,
             in_flight: AtomicUsize::new(0),
             stopping,
+            feed,
         }
     }
 
-    /// From now on the server says that it is not ready.
+    /// From now on the server says that it is not ready, and streams end.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.feed.stop();
     }
 
     /// Counts a connection for as long as the answer lives.

@@ -3,35 +3,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sea_orm::{
-    DatabaseConnection, DbBackend,
-    sqlx::{
-        self, PgPool,
-        postgres::{PgConnectOptions, PgListener, PgPoolOptions},
-    },
-};
+use sea_orm::DatabaseConnection;
 use tokio::{
     sync::{Notify, watch},
-    task::AbortHandle,
     time::Instant,
 };
-use tracing::{debug, info, warn};
 
-use crate::retry;
+use crate::db::notifications::{self, Listening};
 
 /// The channel on which PostgreSQL tells other processes of new jobs; the writing transaction notifies it.
 pub const NOTIFY_CHANNEL: &str = "pm_jobs";
 
 /// The longest that a consumer waits: for what other processes write to SQLite, and for retries whose time has come.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Between two tries to listen again.
-const RECONNECT: retry::Policy = retry::Policy {
-    attempts: u32::MAX,
-    first: Duration::from_millis(200),
-    longest: Duration::from_secs(5),
-    jitter: 0.2,
-};
 
 /// The queue without a broker; clones share one listener.
 #[derive(Clone)]
@@ -41,7 +25,7 @@ struct Shared {
     due: watch::Sender<()>,
     relay: Notify,
     poll_interval: Duration,
-    listener: Option<AbortHandle>,
+    _listening: Option<Listening>,
 }
 
 /// One consumer's place to wait; keeps the listener alive as the queue itself does.
@@ -58,12 +42,11 @@ impl DatabaseQueue {
     /// Listening takes one connection of its own beside those of `database`, and ends when `database` is closed.
     pub fn connect(database: &DatabaseConnection, poll_interval: Duration) -> Self {
         let due = watch::Sender::new(());
-        let listener = (database.get_database_backend() == DbBackend::Postgres).then(|| {
-            let pool = database.get_postgres_connection_pool();
-            let (mut closed, listening) = (pool.close_event(), listen(pool.connect_options(), due.clone()));
-            tokio::spawn(async move { closed.do_until(listening).await }).abort_handle()
+        let wake = due.clone();
+        let listening = notifications::listen(database, NOTIFY_CHANNEL, move || {
+            wake.send_replace(());
         });
-        Self(Arc::new(Shared { due, relay: Notify::new(), poll_interval, listener }))
+        Self(Arc::new(Shared { due, relay: Notify::new(), poll_interval, _listening: listening }))
     }
 
     pub(super) fn wake(&self) {
@@ -93,58 +76,5 @@ impl Waiter {
         }
         self.due.mark_unchanged();
         self.next_poll = Some(Instant::now() + self.shared.poll_interval);
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        if let Some(listener) = &self.listener {
-            listener.abort();
-        }
-    }
-}
-
-/// Turns notifications into wakes for ever, on a connection of its own.
-async fn listen(options: Arc<PgConnectOptions>, due: watch::Sender<()>) {
-    // One connection, so that listening never takes one from those who write.
-    let pool = PgPoolOptions::new()
-        .max_connections(1)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .acquire_timeout(Duration::from_secs(5))
-        .connect_lazy_with(options.as_ref().clone());
-    let mut failures = 0_u32;
-    loop {
-        let Err(error) = forward(&pool, &due, &mut failures).await;
-        failures = failures.saturating_add(1);
-        if failures == 1 {
-            warn!(error = %error, "lost the database's notifications; workers ask it each second instead");
-        } else {
-            debug!(error = %error, "the database's notifications are still away");
-        }
-        let pause = RECONNECT.delay(failures, None, fastrand::f64()).unwrap_or(RECONNECT.longest);
-        tokio::time::sleep(pause).await;
-    }
-}
-
-/// Listens until the connection fails.
-async fn forward(
-    pool: &PgPool,
-    due: &watch::Sender<()>,
-    failures: &mut u32,
-) -> Result<std::convert::Infallible, sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
-    listener.eager_reconnect(false);
-    listener.listen(NOTIFY_CHANNEL).await?;
-    if std::mem::take(failures) > 0 {
-        info!("the database's notifications are back");
-    }
-    // What was notified while nobody listened is not repeated.
-    due.send_replace(());
-    loop {
-        if listener.try_recv().await?.is_none() {
-            return Err(sqlx::Error::Io(std::io::ErrorKind::ConnectionAborted.into()));
-        }
-        due.send_replace(());
     }
 }

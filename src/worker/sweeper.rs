@@ -62,7 +62,7 @@ async fn round(catalog: &Catalog, with_upkeep: bool) -> Result<(), Error> {
             tracing::warn!(again, "the broker lost messages; {again} jobs are sent again");
         }
     });
-    let forgotten = catalog.forget_finished().await;
+    let forgotten = catalog.forget_finished().await.and(catalog.forget_events().await);
     let keys = catalog.forget_keys().await;
     recovered.and(told).and(measured).and(again).and(forgotten).and(keys).map(|_| ())
 }
