@@ -27,6 +27,8 @@ mod step;
 mod update;
 mod upkeep;
 mod users;
+mod webhook_body;
+mod webhooks;
 mod write;
 
 use std::sync::Arc;
@@ -51,6 +53,8 @@ pub use read::{Body, Freshness};
 pub use reprocess::{Batch, Progress, Selection, Which};
 pub use step::{Step, Watch};
 pub use update::{Precondition, Updated};
+pub use webhook_body::{DeliveryBody, WebhookBody};
+pub use webhooks::{MOST_WEBHOOKS, Posted};
 
 pub use crate::db::idempotency::Once;
 use crate::{blobs::Blobs, cache::Cache, db::Database, domain::AddressPolicy, imaging::Preset, queue::Queue};

@@ -39,6 +39,10 @@ number_id! {
     ApiKeyId,
     /// Something that happened to a product.
     EventId,
+    /// An address that is told of events.
+    WebhookId,
+    /// A message for a webhook.
+    DeliveryId,
 }
 
 /// A user; 1 to 64 characters that the caller chooses.

@@ -40,6 +40,11 @@ pub const fn need(route: Route, verb: Verb) -> Need {
         Route::Product | Route::ProductImages | Route::ProductImage | Route::ProductImageReprocess => Need::OwnProduct,
         Route::User => Need::OwnUser,
         Route::Users
+        | Route::Webhooks
+        | Route::Webhook
+        | Route::WebhookEnable
+        | Route::WebhookDeliveries
+        | Route::WebhookDeliveryRetry
         | Route::Queue
         | Route::DeadLetters
         | Route::DeadLetter

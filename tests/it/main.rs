@@ -13,4 +13,5 @@ mod migrate;
 mod outage;
 mod service;
 mod support;
+mod webhooks;
 mod worker;
