@@ -6,6 +6,7 @@
 mod api;
 mod cli;
 mod engines;
+mod events;
 mod keep;
 mod migrate;
 mod outage;
