@@ -30,7 +30,8 @@ use pm::{
     db::{self, Database},
     domain::{AddressPolicy, NewProduct},
     health::Health,
-    http::{Config, State, serve},
+    http::{Config, Pictures, Placeholder, State, serve},
+    jobs::{ResizeConfig, Resizer},
     queue::{self, Queue},
     telemetry::Metrics,
 };
@@ -218,8 +219,11 @@ async fn state(directory: &Path) -> State {
         Engines { database: database.clone(), cache: cache.clone(), queue: queue.clone(), blobs: blobs.clone() };
     let config = catalog::Config { auto_users: true, ..catalog::Config::default() };
     let metrics = Metrics::install();
+    let catalog = Catalog::new(config, engines);
+    let resizer = Resizer::new(ResizeConfig::default(), catalog.clone(), blobs.clone());
     State {
-        catalog: Catalog::new(config, engines),
+        catalog,
+        pictures: Pictures { resizer, keys: None, placeholder: Placeholder::None },
         health: Health { database, cache, queue, blobs: blobs.clone() },
         blobs,
         metrics: std::sync::Arc::new(move || metrics.render()),

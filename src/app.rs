@@ -1,23 +1,27 @@
 //! The only place where the parts are put together: engines from settings, the catalogue over them, servers and workers
 //! over that. `serve`, `worker` and every other command begin here.
 
+mod doors;
+
 use std::{fmt, io, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use tokio::net::TcpListener;
 
 use crate::{
+    auth,
     blobs::{self, Blobs},
     cache::{self, Cache},
     catalog::{self, Catalog, Engines},
     code::ErrorCode,
     config::{DatabaseUrl, Settings},
     db::{self, Database, migrate},
+    domain::ImageId,
     fetch::{self, Fetcher},
     health::Health,
     http,
     imaging::Limits,
     isolation,
-    jobs::{self, Handler, ResizeConfig, Resizer, UrlKeys},
+    jobs::{self, Handler, ResizeConfig, ResizeOptions, Resizer, UrlKeys},
     queue::{self, Queue},
     secret_file,
     stop::{self, Stop},
@@ -83,6 +87,12 @@ pub enum Error {
     /// The downloader cannot be made.
     #[error("the downloader cannot be made")]
     Fetcher(#[from] fetch::Error),
+    /// The certificate cannot be used.
+    #[error("connections cannot be encrypted")]
+    Tls(#[from] http::TlsError),
+    /// The issuer of access tokens cannot be asked.
+    #[error("access tokens cannot be checked")]
+    Auth(#[from] auth::Error),
     /// A setting cannot work.
     #[error("{0}")]
     Setting(String),
@@ -104,7 +114,8 @@ impl Error {
             Self::Cache(error) => error.code(),
             Self::Queue(error) => error.code(),
             Self::Storage(error) => error.code(),
-            Self::OldSchema { .. } | Self::Setting(_) => ErrorCode::Validation,
+            Self::OldSchema { .. } | Self::Setting(_) | Self::Tls(_) => ErrorCode::Validation,
+            Self::Auth(error) => error.code(),
             Self::Fetcher(_) | Self::DataDirectory { .. } => ErrorCode::Internal,
         }
     }
@@ -182,7 +193,8 @@ impl App {
     /// # Errors
     /// If the worker cannot be made.
     pub async fn serve(&self, listener: TcpListener, workers: usize, stop: Stop) -> Result<(), Error> {
-        let config = http::Config::default();
+        let upload = self.settings.fetch_max_bytes;
+        let config = http::Config { max_upload: upload, ..doors::config(&self.settings.doors)? };
         // The worker goes on until the last request has been answered.
         let (stopper, after_requests) = stop::channel();
         let worker = if workers == 0 { None } else { Some(self.worker(workers)?) };
@@ -216,10 +228,12 @@ impl App {
         let answer = async {
             if let Some(listener) = status {
                 let config = http::Config { scope: http::Scope::Status, ..http::Config::default() };
-                http::serve(listener, self.http_state(), config, async move { told.wanted().await }).await;
+                let stop = async move { told.wanted().await };
+                // On the heap: few workers have it, and all would carry it along.
+                Box::pin(http::serve(listener, self.http_state(), config, stop)).await;
             }
         };
-        tokio::join!(work, answer, self.look_after(after_jobs));
+        tokio::join!(Box::pin(work), answer, self.look_after(after_jobs));
         Ok(())
     }
 
@@ -261,6 +275,17 @@ impl App {
     pub fn pictures(&self) -> http::Pictures {
         let placeholder = self.settings.placeholder;
         http::Pictures { resizer: self.resizer(), keys: self.url_keys.clone(), placeholder }
+    }
+
+    /// The address of a picture in the form that `options` ask for, signed.
+    ///
+    /// # Errors
+    /// A sentence if the options are not allowed, or no key is set.
+    pub fn signed_address(&self, image: ImageId, options: &str) -> Result<String, String> {
+        ResizeOptions::parse(options)?;
+        let keys = self.url_keys.as_ref().ok_or("no key for addresses is set")?;
+        let signature = keys.sign(options, &image.to_string());
+        Ok(self.catalog.links().resize(&signature, options, image))
     }
 
     /// What makes forms of pictures on demand, as many at a time as there are cores.

@@ -1,11 +1,12 @@
 //! A product catalogue with asynchronous image processing: the library behind the `pm` binary.
 //!
 //! `docs/ARCHITECTURE.md` walks through a request and through an image. In short, each room imports only rooms below it:
-//! `cli` → `config`, `telemetry`, `app` → `http`, `worker` → `jobs` → `catalog`, `health` → `cache`, `queue`, `blobs`,
+//! `cli` → `config`, `telemetry`, `app` → `http`, `worker` → `jobs` → `catalog`, `health` → `auth`, `cache`, `queue`, `blobs`,
 //! `fetch`, `isolation` → `db` → `domain`, `imaging` → `code`, `clock`, `retry`,
 //! `secret_file`, `stop`.
 
 pub mod app;
+pub mod auth;
 pub mod blobs;
 pub mod cache;
 pub mod catalog;

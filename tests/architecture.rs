@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["code", "clock", "retry", "secret_file", "stop"],
     &["domain", "imaging"],
     &["db"],
-    &["cache", "queue", "blobs", "fetch", "isolation"],
+    &["auth", "cache", "queue", "blobs", "fetch", "isolation"],
     &["catalog", "health"],
     &["jobs"],
     &["http", "worker"],
@@ -29,7 +29,7 @@ const LAYERS: &[&[&str]] = &[
 /// cache in the process asks `db` whether another process has written, and the queue listens for notifications by it.
 const RESERVED: &[(&str, &[&str])] = &[
     ("db", &["cache", "queue", "catalog", "health", "config", "app", "cli"]),
-    ("jobs", &["http", "worker", "config", "app", "cli"]),
+    ("jobs", &["http", "worker", "config", "app"]),
 ];
 
 /// Rooms that compute and nothing else, and the words by which they would reach for the outside.

@@ -15,7 +15,10 @@ mod m0006_product_name_search;
 mod m0007_image_content;
 mod m0008_job_attempts;
 mod m0009_source_keys;
+mod m0010_product_words;
+mod m0011_idempotency_keys;
 mod m0012_events;
+mod m0014_api_keys;
 mod m0015_variants;
 
 pub use sea_orm_migration::{MigratorTrait, sea_orm};
@@ -37,7 +40,10 @@ impl MigratorTrait for Migrator {
             Box::new(m0007_image_content::Step),
             Box::new(m0008_job_attempts::Step),
             Box::new(m0009_source_keys::Step),
+            Box::new(m0010_product_words::Step),
+            Box::new(m0011_idempotency_keys::Step),
             Box::new(m0012_events::Step),
+            Box::new(m0014_api_keys::Step),
             Box::new(m0015_variants::Step),
         ]
     }

@@ -15,7 +15,11 @@ use metrics::counter;
 use uuid::Uuid;
 
 pub use self::{memory::MemoryCache, redis::RedisCache};
-use crate::{code::ErrorCode, db::Database, domain::ProductId};
+use crate::{
+    code::ErrorCode,
+    db::Database,
+    domain::{ProductId, Quota, Spent},
+};
 
 /// Which cache to use, with all that it needs.
 #[derive(Clone)]
@@ -169,6 +173,14 @@ impl Cache {
             Err(_) => "error",
         };
         counter!("pm_cache_fills_total", "engine" => self.name(), "outcome" => outcome).increment(1);
+    }
+
+    /// Counts one request of this client for all processes together; `None` where there is no Redis or it does not answer.
+    pub async fn spend(&self, client: &str, quota: Quota) -> Option<Spent> {
+        match self {
+            Self::Redis(cache) => cache.spend(client, quota).await.ok(),
+            Self::Memory(_) | Self::Off => None,
+        }
     }
 
     /// Forgets these products and makes every permit for them worthless. Call it after the commit and before the write

@@ -5,6 +5,7 @@
 mod breaker;
 mod connection;
 mod pending;
+mod quota;
 
 use std::{
     fmt,

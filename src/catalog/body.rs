@@ -209,7 +209,7 @@ impl<'a> UserBody<'a> {
     }
 }
 
-fn source_link(source: &ImageSource, links: &Links) -> String {
+pub(super) fn source_link(source: &ImageSource, links: &Links) -> String {
     match source {
         ImageSource::Url(url) => url.clone(),
         ImageSource::Stored(key) => links.image(key),

@@ -1,17 +1,23 @@
 //! Taking in a product: one transaction holds the product, its pictures and the jobs that will fetch them.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use crate::{
     blobs::BlobKey,
-    catalog::{Catalog, Error, events},
+    catalog::{Answer, Catalog, Error, Links, Once, events},
     clock::Timestamp,
-    db::{images, jobs, jobs::NewJob, products, users},
+    db::{Write, images, jobs, jobs::NewJob, products, users},
     domain::{
-        Image, ImageId, ImageSource, ImageStatus, Invalid, JobPayload, NewProduct, Product, ProductId, ProductStatus,
+        Image, ImageId, ImageSource, ImageStatus, Invalid, JobPayload, NewEvent, NewProduct, Product, ProductId,
+        ProductStatus, UserId,
     },
     imaging,
 };
+
+/// A product that was stored, or what kept it from being stored.
+pub type Stored = Result<Product, Invalid>;
 
 impl Catalog {
     /// Stores a product; every picture of it is queued in the same transaction.
@@ -21,36 +27,121 @@ impl Catalog {
     /// handed over is no longer stored, [`Error::Unavailable`] and [`Error::Full`] by the database: then nothing was stored.
     pub async fn create(&self, new: NewProduct, request_id: Option<&str>) -> Result<Product, Error> {
         let (catalog, request_id) = (self.clone(), request_id.map(str::to_owned));
-        self.to_the_end(async move { catalog.create_now(new, request_id.as_deref()).await }).await
+        self.to_the_end(async move {
+            let (write, now) = (catalog.database().begin().await?, Timestamp::now());
+            let stored = catalog.store(&write, vec![new], request_id.as_deref(), now).await?;
+            let product = only(stored)?;
+            catalog.end_creation(write, &[events::of_creation(&product)], now).await?;
+            Ok(product)
+        })
+        .await
     }
 
-    async fn create_now(&self, new: NewProduct, request_id: Option<&str>) -> Result<Product, Error> {
-        let now = Timestamp::now();
-        let status = ProductStatus::of(new.product_images.iter().map(|_| ImageStatus::Pending));
-        let write = self.database().begin().await?;
-        self.refer_to(&write, &stored(&new.product_images)).await?;
-        if self.0.config.auto_users {
-            users::ensure(&*write, &new.user_id, now).await?;
-        } else if !users::exists(&*write, &new.user_id).await? {
-            return Err(Invalid::field("user_id", format!("there is no user {}", new.user_id)).into());
+    /// Stores products and answers by `shape`, which may refuse all of them; with `once`, at most one time. All of it is one
+    /// transaction.
+    ///
+    /// # Errors
+    /// [`Error::KeyReused`] if another request had this key, what `shape` says, and as [`Catalog::create`].
+    pub async fn create_all<F>(
+        &self,
+        news: Vec<NewProduct>,
+        once: Option<Once>,
+        request_id: Option<&str>,
+        shape: F,
+    ) -> Result<Answer, Error>
+    where
+        F: FnOnce(&Links, Vec<Stored>) -> Result<Answer, Error> + Send + 'static,
+    {
+        let (catalog, request_id) = (self.clone(), request_id.map(str::to_owned));
+        self.to_the_end(async move {
+            let (write, now) = (catalog.database().begin().await?, Timestamp::now());
+            if let Some(once) = &once
+                && let Some(answer) = catalog.answered(&write, once, now).await?
+            {
+                return Ok(answer);
+            }
+            let stored = catalog.store(&write, news, request_id.as_deref(), now).await?;
+            let told: Vec<_> = stored.iter().flatten().map(events::of_creation).collect();
+            let answer = shape(catalog.links(), stored)?;
+            if let Some(once) = &once {
+                catalog.keep_answer(&write, once, &answer).await?;
+            }
+            catalog.end_creation(write, &told, now).await?;
+            Ok(answer)
+        })
+        .await
+    }
+
+    /// Stores products as far as they may be, with their pictures and the jobs of those.
+    async fn store(
+        &self,
+        write: &Write,
+        news: Vec<NewProduct>,
+        request_id: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Vec<Stored>, Error> {
+        let sources: Vec<_> = news.iter().flat_map(|new| stored(&new.product_images)).collect();
+        self.refer_to(write, &sources).await?;
+        let unknown = self.unknown_users(write, &news, now).await?;
+        let mut outcomes = Vec::with_capacity(news.len());
+        let mut pictures = Vec::new();
+        for new in news {
+            if unknown.contains(&new.user_id) {
+                outcomes.push(Err(Invalid::field("user_id", format!("there is no user {}", new.user_id))));
+                continue;
+            }
+            let status = ProductStatus::of(new.product_images.iter().map(|_| ImageStatus::Pending));
+            let id = products::insert(&**write, &new, status, now).await?;
+            let places = (0..).zip(&new.product_images);
+            pictures.extend(places.map(|(position, source)| (id, position, source.clone())));
+            outcomes.push(Ok(product_of(new, id, status, now)));
         }
-        let id = products::insert(&*write, &new, status, now).await?;
-        let image_ids = images::insert_all(&*write, id, &new.product_images, now).await?;
+        let image_ids = images::insert_all(&**write, &pictures, now).await?;
         let payload = JobPayload::process_image(None);
         let queued: Vec<_> = image_ids
             .iter()
             .map(|image_id| NewJob { image_id: *image_id, generation: 1, payload: &payload, request_id })
             .collect();
-        jobs::insert_all(&*write, &queued, now).await?;
+        jobs::insert_all(&**write, &queued, now).await?;
         if !queued.is_empty() {
-            self.announce(&write).await?;
+            self.announce(write).await?;
         }
-        let product = pending_product(id, new, (status, image_ids), now);
-        // Somebody may have asked for this number before and been told that it does not exist.
-        self.commit(write, &[id], &[events::of_creation(&product)], now).await?;
+        let mut left = image_ids.into_iter().zip(pictures).peekable();
+        for product in outcomes.iter_mut().flatten() {
+            while let Some((image_id, (_, position, source))) = left.next_if(|(_, (id, ..))| *id == product.id) {
+                product.images.push(pending(image_id, position, source, now));
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// The users among those of `news` that there are not, once those that may be made were made.
+    async fn unknown_users(
+        &self,
+        write: &Write,
+        news: &[NewProduct],
+        now: Timestamp,
+    ) -> Result<BTreeSet<UserId>, Error> {
+        // In order, so that two transactions that make the same users never wait for each other.
+        let wanted: BTreeSet<_> = news.iter().map(|new| &new.user_id).collect();
+        let mut unknown = BTreeSet::new();
+        for user_id in wanted {
+            if self.0.config.auto_users {
+                users::ensure(&**write, user_id, now).await?;
+            } else if !users::exists(&**write, user_id).await? {
+                unknown.insert(user_id.clone());
+            }
+        }
+        Ok(unknown)
+    }
+
+    async fn end_creation(&self, write: Write, told: &[NewEvent], now: Timestamp) -> Result<(), Error> {
+        let ids: Vec<_> = told.iter().map(|event| event.product_id).collect();
+        // Somebody may have asked for these numbers before and been told that they do not exist.
+        self.commit(write, &ids, told, now).await?;
         self.queue().wake();
-        metrics::counter!("pm_products_created_total").increment(1);
-        Ok(product)
+        metrics::counter!("pm_products_created_total").increment(ids.len() as u64);
+        Ok(())
     }
 
     /// Keeps a file that was handed over, as the source of a picture.
@@ -65,24 +156,32 @@ impl Catalog {
     }
 }
 
-/// The keys of pictures that were handed over as files.
-fn stored(images: &[ImageSource]) -> Vec<&str> {
-    let keys = images.iter().filter_map(|image| match image {
-        ImageSource::Stored(key) => Some(key.as_str()),
-        ImageSource::Url(_) => None,
-    });
-    keys.collect()
+/// The outcome of the one product that was to be stored.
+pub(super) fn only(mut stored: Vec<Stored>) -> Result<Product, Error> {
+    match stored.pop() {
+        Some(outcome) => Ok(outcome?),
+        None => Err(Error::busy("database")),
+    }
 }
 
-/// A product as it has just been stored.
-fn pending_product(
-    id: ProductId,
-    new: NewProduct,
-    (status, image_ids): (ProductStatus, Vec<ImageId>),
-    now: Timestamp,
-) -> Product {
-    let pending = |(position, (source, image_id)): (i32, (ImageSource, ImageId))| Image {
-        id: image_id,
+fn product_of(new: NewProduct, id: ProductId, status: ProductStatus, now: Timestamp) -> Product {
+    Product {
+        id,
+        user_id: new.user_id,
+        product_name: new.product_name,
+        product_description: new.product_description,
+        product_price: new.product_price,
+        status,
+        images: Vec::with_capacity(new.product_images.len()),
+        version: 1,
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+fn pending(id: ImageId, position: i32, source: ImageSource, now: Timestamp) -> Image {
+    Image {
+        id,
         position,
         source,
         status: ImageStatus::Pending,
@@ -92,17 +191,14 @@ fn pending_product(
         renditions: Vec::new(),
         warnings: Vec::new(),
         updated_at: now,
-    };
-    Product {
-        id,
-        user_id: new.user_id,
-        product_name: new.product_name,
-        product_description: new.product_description,
-        product_price: new.product_price,
-        status,
-        images: (0..).zip(new.product_images.into_iter().zip(image_ids)).map(pending).collect(),
-        version: 1,
-        created_at: now,
-        updated_at: now,
     }
+}
+
+/// The keys of pictures that were handed over as files.
+pub(super) fn stored(images: &[ImageSource]) -> Vec<&str> {
+    let keys = images.iter().filter_map(|image| match image {
+        ImageSource::Stored(key) => Some(key.as_str()),
+        ImageSource::Url(_) => None,
+    });
+    keys.collect()
 }

@@ -6,16 +6,19 @@ use std::time::Duration;
 use crate::{
     catalog::{Catalog, Error, events},
     clock::Timestamp,
-    db::{products, removals},
+    db::{
+        products,
+        removals::{self, Of},
+    },
     domain::ProductId,
 };
 
 /// A try fails only if a job is claimed, ends or is begun in the moment of the deletion, and each puts jobs out of reach.
-const TRIES: u32 = 200;
+pub(super) const TRIES: u32 = 200;
 /// For so long nobody claims the jobs of a product that is being deleted. Should this process die, they are due then.
-const OUT_OF_REACH: Duration = Duration::from_secs(20);
+pub(super) const OUT_OF_REACH: Duration = Duration::from_secs(20);
 /// A claim's transaction is over after this.
-const PAUSE: Duration = Duration::from_millis(5);
+pub(super) const PAUSE: Duration = Duration::from_millis(5);
 
 impl Catalog {
     /// Deletes products; answers which of them there were. Whoever works on one of their pictures finds its job gone, as if it
@@ -34,7 +37,7 @@ impl Catalog {
                     return Ok(deleted);
                 }
                 let write = catalog.database().begin().await?;
-                removals::put_off_live_jobs(&*write, &ids, Timestamp::now().plus(OUT_OF_REACH)).await?;
+                removals::put_off_live_jobs(&*write, Of::Products(&ids), Timestamp::now().plus(OUT_OF_REACH)).await?;
                 write.commit().await?;
                 tokio::time::sleep(PAUSE).await;
             }
@@ -50,12 +53,12 @@ impl Catalog {
     async fn delete_now(&self, ids: &[ProductId]) -> Result<Option<Vec<ProductId>>, Error> {
         let now = Timestamp::now();
         let write = self.database().begin().await?;
-        if !removals::hold_live_jobs(&*write, ids).await? {
+        if !removals::hold_live_jobs(&*write, Of::Products(ids)).await? {
             return Ok(None);
         }
         products::lock(&*write, ids).await?;
         // Another run may have begun before the products were held, and a worker may have one of its jobs.
-        if !removals::hold_live_jobs(&*write, ids).await? {
+        if !removals::hold_live_jobs(&*write, Of::Products(ids)).await? {
             return Ok(None);
         }
         let gone = removals::delete_products(&*write, ids).await?;

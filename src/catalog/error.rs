@@ -22,6 +22,12 @@ pub enum Error {
     /// The request contradicts what is stored.
     #[error("{0}")]
     Conflict(String),
+    /// The resource is no longer what the request takes it for.
+    #[error("{0}")]
+    Precondition(String),
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
     /// The worker's lease is another's by now; its result must be dropped.
     #[error("the job was given to another worker")]
     LeaseLost,
@@ -62,6 +68,8 @@ impl Error {
             Self::Invalid(_) => ErrorCode::Validation,
             Self::NotFound { .. } => ErrorCode::NotFound,
             Self::Conflict(_) | Self::LeaseLost | Self::Copying => ErrorCode::Conflict,
+            Self::Precondition(_) => ErrorCode::PreconditionFailed,
+            Self::KeyReused => ErrorCode::IdempotencyKeyReused,
             Self::BlobGone { .. } => ErrorCode::StorageUnavailable,
             Self::Unavailable { .. } => ErrorCode::Unavailable,
             Self::Full { .. } => ErrorCode::StorageFull,

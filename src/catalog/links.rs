@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::{
     blobs::BlobKey,
-    domain::{ProductId, UserId},
+    domain::{ImageId, ProductId, UserId},
 };
 
 /// Makes links: absolute ones with a public URL, else paths.
@@ -30,7 +30,7 @@ impl Links {
     }
 
     /// A picture in the form that `options` ask for, whose signature this is.
-    pub fn resize(&self, signature: &str, options: &str, image: i64) -> String {
+    pub fn resize(&self, signature: &str, options: &str, image: ImageId) -> String {
         format!("{}/resize/{signature}/{options}/{image}", self.base)
     }
 

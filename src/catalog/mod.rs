@@ -1,7 +1,9 @@
 //! The use-cases: everything that HTTP, the command line and the worker do to products goes through here. The only owner
 //! of transactions, and the only one who tells the cache that something changed.
 
+mod api_keys;
 pub mod backup;
+pub mod batch;
 mod body;
 mod collect;
 mod create;
@@ -9,8 +11,11 @@ mod dead_letters;
 mod delete;
 mod error;
 mod events;
+mod idempotency;
+mod images;
 mod inspect;
 mod links;
+mod owner;
 mod pictures;
 mod process;
 mod queue_body;
@@ -19,6 +24,7 @@ mod read;
 mod references;
 mod reprocess;
 mod step;
+mod update;
 mod upkeep;
 mod users;
 mod write;
@@ -27,11 +33,14 @@ use std::sync::Arc;
 
 pub use crate::db::events::EventPage;
 pub use crate::db::variants::NewVariant;
+pub use batch::BatchBody;
 pub use body::{ImageBody, PageBody, ProductBody, UserBody};
 pub use collect::{Collected, Mode};
+pub use create::Stored;
 pub use dead_letters::Requeued;
 pub use error::{BoxError, Error};
 pub use events::{Happenings, KEPT as EVENTS_KEPT};
+pub use idempotency::Answer;
 pub use inspect::{Depth, Finding, GRACE, Invariant};
 pub use links::Links;
 pub use pictures::{Form, MOST_VARIANTS, Picture};
@@ -41,7 +50,9 @@ pub use queue_status::QueueStatus;
 pub use read::{Body, Freshness};
 pub use reprocess::{Batch, Progress, Selection, Which};
 pub use step::{Step, Watch};
+pub use update::{Precondition, Updated};
 
+pub use crate::db::idempotency::Once;
 use crate::{blobs::Blobs, cache::Cache, db::Database, domain::AddressPolicy, imaging::Preset, queue::Queue};
 
 /// What the catalogue is to do.
@@ -82,14 +93,15 @@ struct Inner {
     reads: read::Reads,
     told: write::Told,
     happened: events::Happened,
+    api_keys: api_keys::Known,
 }
 
 impl Catalog {
     /// A catalogue over these engines.
     pub fn new(config: Config, engines: Engines) -> Self {
         let links = Links::new(config.public_url.clone());
-        let (reads, told, happened) = Default::default();
-        Self(Arc::new(Inner { config, engines, links, reads, told, happened }))
+        let (reads, told, happened, api_keys) = Default::default();
+        Self(Arc::new(Inner { config, engines, links, reads, told, happened, api_keys }))
     }
 
     /// How links are made.

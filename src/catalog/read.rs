@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     cache::{Entry, Lookup},
     catalog::{Catalog, Error, ProductBody},
-    db::products,
+    db::{listing, products},
     domain::{Page, Product, ProductId, ProductQuery},
 };
 
@@ -49,6 +49,13 @@ impl Body {
         stored.extend_from_slice(format!("\"{hash}\"").as_bytes());
         stored.extend_from_slice(&json);
         Ok(stored.freeze())
+    }
+
+    /// The body of a product that is at hand.
+    pub(super) fn new(product: &Product, catalog: &Catalog) -> Result<Self, Error> {
+        let (mut json, etag) = (Self::of(product, catalog)?, Self::ETAG_BYTES);
+        let etag = json.split_to(etag);
+        Ok(Self { json, etag })
     }
 
     /// Splits what is stored, the tag and then the JSON, without copying; `None` if it is too short to be ours.
@@ -109,7 +116,7 @@ impl Catalog {
     /// [`Error::Unavailable`] by the database.
     pub async fn list(&self, query: &ProductQuery) -> Result<Page<Product>, Error> {
         let (catalog, query) = (self.clone(), query.clone());
-        let list = async move { Ok(products::list(&catalog.database().snapshot().await?, &query).await?) };
+        let list = async move { Ok(listing::list(&catalog.database().snapshot().await?, &query).await?) };
         let (items, next) = self.to_the_end(list).await?;
         Ok(Page { items, next_cursor: next.map(|cursor| cursor.encode()) })
     }

@@ -3,7 +3,7 @@
 use crate::{
     catalog::{Catalog, Error},
     clock::Timestamp,
-    db::{dead_letters, images, jobs, jobs::NewJob, products, reruns},
+    db::{Write, dead_letters, images, jobs, jobs::NewJob, products, reruns},
     domain::{ImageId, ImageStatus, Invalid, JobPayload, ProductId, UserId},
 };
 
@@ -116,19 +116,32 @@ impl Catalog {
         products::lock(&*write, &ids).await?;
         // Somebody else may have queued some of them before the products were held.
         let still = reruns::still_at_rest(&*write, &chosen).await?;
-        reruns::begin_run(&*write, &still, now).await?;
-        let images: Vec<_> = still.iter().map(|image| image.id).collect();
-        dead_letters::end(&*write, &images, now).await?;
         let payload = JobPayload::process_image(selection.presets.clone());
-        let queued: Vec<_> = still
-            .iter()
-            .map(|image| NewJob { image_id: image.id, generation: image.generation + 1, payload: &payload, request_id })
-            .collect();
-        jobs::insert_all(&*write, &queued, now).await?;
-        self.announce(&write).await?;
+        self.begin_again(&write, &still, &payload, request_id, now).await?;
+        let images: Vec<_> = still.iter().map(|image| image.id).collect();
         self.commit_change(write, &ids, now).await?;
         self.queue().wake();
         Ok(Batch { images, last: Some(last) })
+    }
+
+    /// Begins another run of pictures at rest whose products are held.
+    pub(super) async fn begin_again(
+        &self,
+        write: &Write,
+        still: &[reruns::Selected],
+        payload: &JobPayload,
+        request_id: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        reruns::begin_run(&**write, still, now).await?;
+        let images: Vec<_> = still.iter().map(|image| image.id).collect();
+        dead_letters::end(&**write, &images, now).await?;
+        let queued: Vec<_> = still
+            .iter()
+            .map(|image| NewJob { image_id: image.id, generation: image.generation + 1, payload, request_id })
+            .collect();
+        jobs::insert_all(&**write, &queued, now).await?;
+        self.announce(write).await
     }
 
     /// How far these pictures are.

@@ -1,7 +1,10 @@
 //! The shape of the command line, for clap. What the values mean is checked by whoever uses them.
 
 mod image;
+mod key;
+mod product;
 mod queue;
+mod serve;
 
 use std::path::PathBuf;
 
@@ -9,7 +12,10 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use self::{
     image::{Image, ImageLink},
+    key::Key,
+    product::{Product, ProductAdd, ProductList, ProductUpdate},
     queue::{Dead, Queue},
+    serve::Serve,
 };
 use crate::config::Flags;
 
@@ -103,6 +109,9 @@ pub(super) enum Command {
     /// Users
     #[command(subcommand)]
     User(User),
+    /// API keys for scripts
+    #[command(subcommand)]
+    Key(Key),
     /// Products
     #[command(subcommand)]
     Product(Product),
@@ -148,19 +157,6 @@ pub(super) enum Command {
         #[arg(long)]
         yes: bool,
     },
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Serve {
-    /// Address and port; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Option<String>,
-    /// Pictures worked on at a time
-    #[arg(long, value_name = "N", conflicts_with = "no_worker")]
-    workers: Option<String>,
-    /// Only serve; leave the pictures to `pm worker`
-    #[arg(long)]
-    no_worker: bool,
 }
 
 #[derive(Debug, Args)]
@@ -233,74 +229,6 @@ pub(super) struct Paging {
     pub(super) all: bool,
 }
 
-#[derive(Debug, Subcommand)]
-pub(super) enum Product {
-    /// Add a product
-    Add(ProductAdd),
-    /// List products
-    List(ProductList),
-    /// Show one product
-    Get {
-        /// The product's number
-        id: i64,
-    },
-    /// Delete products with all their pictures
-    Delete {
-        /// The products' numbers
-        #[arg(required = true, value_name = "ID")]
-        ids: Vec<i64>,
-        /// Do not ask
-        #[arg(long)]
-        yes: bool,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ProductAdd {
-    /// Whose product it is
-    #[arg(long, value_name = "ID")]
-    pub(super) user_id: String,
-    /// Its name, up to 200 characters
-    #[arg(long)]
-    pub(super) name: String,
-    /// Its price, with up to 4 decimal places
-    #[arg(long, allow_hyphen_values = true)]
-    pub(super) price: String,
-    /// Its description, up to 10,000 characters
-    #[arg(long, value_name = "TEXT")]
-    pub(super) description: Option<String>,
-    /// A picture's address or a file of this machine; may be repeated
-    #[arg(long = "image", value_name = "URL|FILE")]
-    pub(super) images: Vec<String>,
-    /// Wait until its pictures are ready
-    #[arg(long)]
-    pub(super) wait: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ProductList {
-    /// Only this user's
-    #[arg(long, value_name = "ID")]
-    pub(super) user_id: Option<String>,
-    /// At least this price
-    #[arg(long, value_name = "PRICE", allow_hyphen_values = true)]
-    pub(super) min_price: Option<String>,
-    /// At most this price
-    #[arg(long, value_name = "PRICE", allow_hyphen_values = true)]
-    pub(super) max_price: Option<String>,
-    /// Names that contain this
-    #[arg(long, value_name = "TEXT")]
-    pub(super) name: Option<String>,
-    /// processing, ready or failed
-    #[arg(long)]
-    pub(super) status: Option<String>,
-    /// id, product_price, product_name or created_at; `-` before it for descending
-    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
-    pub(super) sort: Option<String>,
-    #[command(flatten)]
-    pub(super) paging: Paging,
-}
-
 #[derive(Debug, Args)]
 pub(super) struct Reprocess {
     /// Only this product's pictures; may be repeated
@@ -358,8 +286,7 @@ impl Arguments {
         };
         match &self.command {
             Command::Serve(serve) => {
-                flags.listen = serve.listen.clone();
-                flags.workers = if serve.no_worker { Some("0".into()) } else { serve.workers.clone() };
+                serve.set(&mut flags);
             }
             Command::Worker(worker) => {
                 flags.workers = worker.concurrency.map(|concurrency| concurrency.to_string());

@@ -215,6 +215,8 @@ const fn part_of(error: &app::Error) -> &'static str {
         app::Error::Queue(_) => "queue",
         app::Error::Storage(_) => "storage",
         app::Error::Fetcher(_) => "downloads",
+        app::Error::Tls(_) => "certificate",
+        app::Error::Auth(_) => "authentication",
         app::Error::Setting(_) | app::Error::DataDirectory { .. } => "settings",
     }
 }

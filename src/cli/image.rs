@@ -5,19 +5,20 @@ use super::{
     failure::{Exit, Failure},
     output::Console,
 };
-use crate::{app::App, jobs::ResizeOptions};
+use crate::{app::App, domain::ImageId};
 
 /// Runs the command.
 pub(super) fn run(command: Image, app: &App, console: &mut Console) -> Result<Exit, Failure> {
     let Image::Link(link) = command;
     let options = options_of(&link);
-    ResizeOptions::parse(&options).map_err(|message| Failure::new(Exit::Usage, message))?;
-    let keys = app.url_keys.as_ref().ok_or_else(|| {
-        let failure = Failure::new(Exit::Usage, "no key for addresses is set");
+    let address = app.signed_address(ImageId(link.id), &options).map_err(|message| {
+        let failure = Failure::new(Exit::Usage, message);
+        if app.url_keys.is_some() {
+            return failure;
+        }
         failure.hint("set PM_URL_KEY to 32 characters or more, the same for every process")
     })?;
-    let signature = keys.sign(&options, &link.id.to_string());
-    console.line(&app.catalog.links().resize(&signature, &options, link.id))?;
+    console.line(&address)?;
     Ok(Exit::Done)
 }
 

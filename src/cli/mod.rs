@@ -10,11 +10,14 @@ mod doctor;
 mod failure;
 mod gc;
 mod image;
+mod key;
 mod migrate;
 mod output;
+mod picture;
 mod product;
 mod product_delete;
 mod product_row;
+mod product_update;
 mod progress;
 mod queue;
 mod reprocess;
@@ -125,6 +128,10 @@ async fn dispatch(command: Command, settings: Settings, console: &mut Console) -
             let work = async { user::run(command, &build(settings).await?.catalog, console).await };
             signals::unless_stopped(&stop, UNCHANGED, work).await
         }
+        Command::Key(command) => {
+            let work = async { key::run(command, &build(settings).await?.catalog, console).await };
+            signals::unless_stopped(&stop, UNCHANGED, work).await
+        }
         Command::Product(command) => {
             let app = signals::unless_stopped(&stop, UNCHANGED, build(settings)).await?;
             Box::pin(product::run(command, &app, console, &stop)).await
@@ -158,14 +165,14 @@ impl From<app::Error> for Failure {
             app::Error::OldSchema { .. } => {
                 Some("`pm migrate up` brings it up to date; PM_AUTO_MIGRATE=true does so at each start")
             }
-            app::Error::Setting(_) | app::Error::DataDirectory { .. } => {
+            app::Error::Setting(_) | app::Error::Tls(_) | app::Error::DataDirectory { .. } => {
                 Some("`pm config` shows every setting and where it is set")
             }
             error if error.is_transient() => Some("`pm config` shows which address is used and where it is set"),
             _ => None,
         };
         let exit = match &error {
-            app::Error::Setting(_) => Exit::Usage,
+            app::Error::Setting(_) | app::Error::Tls(_) => Exit::Usage,
             error if error.is_transient() => Exit::Unreachable,
             _ => Exit::Failed,
         };

@@ -1,16 +1,13 @@
-//! `pm product`: add, list, get; the way to delete.
-
-use std::path::Path;
-
-use bytes::Bytes;
-use tokio::io::AsyncReadExt as _;
+//! `pm product`: add, list, get; the way to update and delete.
 
 use super::{
     args::{self, Format, ProductAdd, ProductList},
     failure::{Exit, Failure},
     output::Console,
+    picture::{is_address, store},
     product_delete,
     product_row::ProductRow,
+    product_update,
     signals::unless_stopped,
     user::flag,
     wait::{self, Wait},
@@ -29,12 +26,18 @@ pub(super) async fn run(
     console: &mut Console,
     stop: &Stop,
 ) -> Result<Exit, Failure> {
+    const UPDATED: &str = "whether the product was changed is not known; `pm product get` shows";
     const AGAIN: &str = "nothing was changed; the same command begins anew";
     match command {
         args::Product::Add(new) => return add(new, app, console, stop).await,
         args::Product::List(wanted) => unless_stopped(stop, AGAIN, list(&wanted, &app.catalog, console)).await?,
         args::Product::Get { id } => {
             let product = app.catalog.product(ProductId(id)).await?;
+            show(&product, &app.catalog, console)?;
+        }
+        args::Product::Update(change) => {
+            let limit = app.settings.fetch_max_bytes;
+            let product = unless_stopped(stop, UPDATED, product_update::run(change, &app.catalog, limit)).await?;
             show(&product, &app.catalog, console)?;
         }
         args::Product::Delete { ids, yes } => {
@@ -71,10 +74,6 @@ async fn add(new: ProductAdd, app: &App, console: &mut Console, stop: &Stop) -> 
 
 async fn create(new: ProductAdd, catalog: &Catalog, limit: u64) -> Result<Product, Failure> {
     let images = new.images;
-    let is_address = |image: &str| {
-        let scheme = image.split_once("://").map_or("", |(scheme, _)| scheme);
-        scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
-    };
     let draft = ProductDraft {
         user_id: Some(new.user_id),
         product_name: Some(new.name),
@@ -93,7 +92,7 @@ async fn create(new: ProductAdd, catalog: &Catalog, limit: u64) -> Result<Produc
     let mut product =
         NewProduct::parse(draft, catalog.policy()).map_err(|invalid| Failure::invalid(&invalid, spell))?;
     for (place, image) in images.iter().enumerate().filter(|(_, image)| !is_address(image)) {
-        product.product_images[place] = store(image, catalog, limit).await?;
+        product.product_images[place] = store("--image", image, catalog, limit).await?;
     }
     catalog.create(product, None).await.map_err(|error| match error {
         catalog::Error::Invalid(invalid) => Failure::invalid(&invalid, spell),
@@ -109,35 +108,6 @@ fn spell(field: &str, images: &[String]) -> String {
         (None, "product_images") => "--image".into(),
         (None, field) => flag(field.strip_prefix("product_").unwrap_or(field)),
     }
-}
-
-/// Stores a picture of this machine.
-async fn store(file: &str, catalog: &Catalog, limit: u64) -> Result<ImageSource, Failure> {
-    let about = |reason: String| Failure::new(Exit::Usage, format!("--image {file}: {reason}"));
-    let bytes = read(Path::new(file), limit).await.map_err(about)?;
-    catalog.store_source(bytes).await.map_err(|error| match error {
-        catalog::Error::Invalid(invalid) => {
-            let reasons: Vec<_> = invalid.errors.into_iter().map(|error| error.message).collect();
-            about(reasons.join("; "))
-        }
-        error => Failure::from(error).context(format!("{file} cannot be stored")),
-    })
-}
-
-async fn read(path: &Path, limit: u64) -> Result<Bytes, String> {
-    let unreadable = |error: std::io::Error| format!("it cannot be read: {error}");
-    let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
-    let metadata = file.metadata().await.map_err(unreadable)?;
-    if metadata.is_dir() {
-        return Err("it is a directory".into());
-    }
-    let mut bytes = Vec::with_capacity(metadata.len().min(limit) as usize);
-    // One byte more than is allowed tells whether there is too much, also of a pipe whose size nobody knows.
-    file.take(limit + 1).read_to_end(&mut bytes).await.map_err(unreadable)?;
-    if bytes.len() as u64 > limit {
-        return Err(format!("it has more than {limit} bytes, which is the most that is read (PM_FETCH_MAX_BYTES)"));
-    }
-    Ok(bytes.into())
 }
 
 async fn list(wanted: &ProductList, catalog: &Catalog, console: &mut Console) -> Result<(), Failure> {
@@ -161,13 +131,15 @@ fn query(wanted: &ProductList, cursor: Option<&str>) -> Result<ProductQuery, Fai
         ("min_price", wanted.min_price.as_deref()),
         ("max_price", wanted.max_price.as_deref()),
         ("name", wanted.name.as_deref()),
+        ("q", wanted.query.as_deref()),
         ("status", wanted.status.as_deref()),
         ("sort", wanted.sort.as_deref()),
         ("limit", wanted.paging.page_size()),
         ("cursor", cursor),
     ];
     let given = pairs.into_iter().filter_map(|(name, value)| value.map(|value| (name, value)));
-    ProductQuery::parse(given).map_err(|invalid| Failure::invalid(&invalid, flag))
+    let spell = |field: &str| if field == "q" { flag("query") } else { flag(field) };
+    ProductQuery::parse(given).map_err(|invalid| Failure::invalid(&invalid, spell))
 }
 
 fn show(product: &Product, catalog: &Catalog, console: &mut Console) -> Result<(), Failure> {
@@ -193,16 +165,5 @@ mod tests {
         assert_eq!(spell("product_images", &images), "--image");
         assert_eq!(spell("product_images[1]", &images), "--image http://10.0.0.1/b:");
         assert_eq!(spell("product_images[7]", &images), "--images[7]");
-    }
-
-    #[tokio::test]
-    async fn a_file_over_the_limit_is_not_read() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let file = directory.path().join("picture");
-        std::fs::write(&file, [0; 100]).expect("a file");
-        assert_eq!(read(&file, 100).await.map(|bytes| bytes.len()), Ok(100));
-        assert!(read(&file, 99).await.expect_err("too much").contains("99 bytes"));
-        assert!(read(directory.path(), 99).await.expect_err("no file").contains("directory"));
-        assert!(read(&directory.path().join("none"), 99).await.is_err());
     }
 }

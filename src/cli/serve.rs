@@ -5,7 +5,12 @@ use std::{io, net::SocketAddr, num::NonZeroUsize, path::PathBuf, thread};
 use tokio::net::TcpListener;
 
 use super::failure::{Exit, Failure};
-use crate::{app::App, config::Settings, imaging::JPEG_BACKEND, stop::Stop};
+use crate::{
+    app::App,
+    config::{Auth, Settings},
+    imaging::JPEG_BACKEND,
+    stop::Stop,
+};
 
 /// Serves the API until `stop`, with a worker beside it unless the settings have none.
 pub(super) async fn serve(settings: Settings, stop: Stop) -> Result<Exit, Failure> {
@@ -13,7 +18,8 @@ pub(super) async fn serve(settings: Settings, stop: Stop) -> Result<Exit, Failur
     let workers = settings.workers;
     let asked = settings.listen;
     let app = App::build(settings).await?.isolated_by(own_program());
-    let listener = bind(asked).await?;
+    let scheme = if app.settings.doors.tls.is_some() { "https" } else { "http" };
+    let listener = bind(asked, scheme).await?;
     tracing::info!(workers, jpeg = JPEG_BACKEND, isolation = app.settings.isolation, "serving");
     Box::pin(as_a_service(stop.clone(), app.serve(listener, workers, stop))).await?;
     tracing::info!("stopped");
@@ -30,7 +36,7 @@ pub(super) async fn work(settings: Settings, stop: Stop) -> Result<Exit, Failure
     let asked = settings.worker_listen;
     let app = App::build(settings).await?.isolated_by(own_program());
     let status = match asked {
-        Some(address) => Some(bind(address).await?),
+        Some(address) => Some(bind(address, "http").await?),
         None => None,
     };
     tracing::info!(concurrency, jpeg = JPEG_BACKEND, isolation = app.settings.isolation, "working on pictures");
@@ -59,21 +65,30 @@ pub(super) fn own_program() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| PathBuf::from("pm"))
 }
 
-/// Nobody has to prove who they are, so whoever reaches the address may do everything.
+/// What is reached from other machines is protected, or the opposite was said outright.
 fn refuse_the_open(settings: &Settings) -> Result<(), Failure> {
-    if settings.auth_off || settings.listen.ip().to_canonical().is_loopback() {
+    let doors = &settings.doors;
+    if doors.auth == Auth::Off || settings.listen.ip().to_canonical().is_loopback() {
         return Ok(());
     }
-    let sentence =
-        format!("{} can be reached from other machines, and nobody has to prove who they are", settings.listen);
-    Err(Failure::new(Exit::Usage, sentence)
-        .hint("PM_AUTH=off says that this is meant; --listen 127.0.0.1:8080 serves this machine only"))
+    let reached = format!("{} can be reached from other machines", settings.listen);
+    if doors.auth == Auth::Unsaid {
+        return Err(Failure::new(Exit::Usage, format!("{reached}, and nobody has to prove who they are"))
+            .hint("PM_AUTH=off says that this is meant; --listen 127.0.0.1:8080 serves this machine only"));
+    }
+    if doors.tls.is_some() || doors.plain_http || !doors.proxies.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Usage, format!("{reached}, and tokens would travel unencrypted")).hint(
+        "--tls-cert and --tls-key encrypt them; PM_TRUSTED_PROXIES names the proxies that do; PM_PLAIN_HTTP=allow says \
+         that this is meant",
+    ))
 }
 
-async fn bind(asked: SocketAddr) -> Result<TcpListener, Failure> {
+async fn bind(asked: SocketAddr, scheme: &str) -> Result<TcpListener, Failure> {
     let listener = TcpListener::bind(asked).await.map_err(|error| taken(asked, error))?;
     let address = listener.local_addr().map_err(|error| taken(asked, error))?;
-    tracing::info!("listening on http://{address}");
+    tracing::info!("listening on {scheme}://{address}");
     Ok(listener)
 }
 
@@ -106,5 +121,11 @@ mod tests {
             let told = refused(&[("PM_LISTEN", address)]).expect("refused");
             assert!(told.contains(address) && told.contains("hint: PM_AUTH=off"), "{told}");
         }
+        let open = [("PM_LISTEN", "0.0.0.0:80"), ("PM_AUTH", "keys")];
+        let told = refused(&open).expect("refused");
+        assert!(told.contains("unencrypted") && told.contains("hint: --tls-cert"), "{told}");
+        assert_eq!(refused(&[open[0], open[1], ("PM_PLAIN_HTTP", "allow")]), None);
+        assert_eq!(refused(&[open[0], open[1], ("PM_TRUSTED_PROXIES", "10.0.0.0/8")]), None);
+        assert_eq!(refused(&[open[0], open[1], ("PM_TLS_CERT", "c.pem"), ("PM_TLS_KEY", "k.pem")]), None);
     }
 }

@@ -4,6 +4,7 @@
 //! message or in `Debug`.
 
 mod database;
+mod doors;
 mod keys;
 mod layers;
 mod presets;
@@ -22,6 +23,7 @@ use std::{
 use tracing_subscriber::EnvFilter;
 
 pub use database::DatabaseUrl;
+pub use doors::{Auth, Doors, Issuer, TlsFiles};
 pub use layers::{Problem, Source};
 pub use secret::redact;
 pub use values::{parse_duration, parse_size};
@@ -61,12 +63,12 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// What stands before every link, without a slash at its end.
     pub public_url: Option<String>,
-    /// Whether it was said outright that nobody has to prove who they are.
-    pub auth_off: bool,
     /// What addresses of pictures in any size are signed with.
     pub url_key: Option<UrlKeys>,
     /// What stands in the place of a picture that is on its way.
     pub placeholder: Placeholder,
+    /// How clients come in.
+    pub doors: Doors,
     /// Whether a product's unknown user is made.
     pub auto_users: bool,
     /// Pictures worked on at a time in this process; 0 is none.
@@ -126,6 +128,10 @@ pub struct Flags {
     pub storage_url: Option<String>,
     /// `--listen`
     pub listen: Option<String>,
+    /// `--tls-cert`
+    pub tls_cert: Option<String>,
+    /// `--tls-key`
+    pub tls_key: Option<String>,
     /// `--workers`
     pub workers: Option<String>,
     /// `worker --listen`
@@ -212,7 +218,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
     let url_key = resolver.optional("url_key", UrlKeys::parse);
     let placeholder =
         resolver.take("placeholder", |text| Placeholder::parse(text).ok_or_else(|| "is not known".into()));
-    let auth = resolver.optional("auth", |text| if text == "off" { Ok(()) } else { Err("is not known".into()) });
+    let doors = doors::resolve(resolver);
     let auto_users = resolver.take("auto_users", values::boolean);
     let workers = resolver.take("workers", values::workers);
     let worker_listen = resolver.optional("worker_listen", values::listen);
@@ -247,7 +253,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
         public_url: public_url?,
         url_key: url_key?,
         placeholder: placeholder?,
-        auth_off: auth?.is_some(),
+        doors: doors?,
         auto_users: auto_users?,
         workers: workers?,
         worker_listen: worker_listen?,
@@ -290,6 +296,8 @@ impl Flags {
             ("rabbitmq_url", &self.rabbitmq_url),
             ("storage_url", &self.storage_url),
             ("listen", &self.listen),
+            ("tls_cert", &self.tls_cert),
+            ("tls_key", &self.tls_key),
             ("workers", &self.workers),
             ("worker_listen", &self.worker_listen),
             ("log", &self.log),
@@ -326,7 +334,6 @@ impl Settings {
             ("public_url", none(&self.public_url)),
             ("url_key", self.url_key.as_ref().map_or(String::new(), |_| "***".into())),
             ("placeholder", self.placeholder.as_str().to_owned()),
-            ("auth", if self.auth_off { "off".into() } else { String::new() }),
             ("auto_users", self.auto_users.to_string()),
             ("workers", self.workers.to_string()),
             ("worker_listen", self.worker_listen.map(|address| address.to_string()).unwrap_or_default()),
@@ -342,7 +349,8 @@ impl Settings {
             ("log_format", format!("{:?}", self.log_format).to_lowercase()),
             ("presets", presets.join(", ")),
         ];
-        values.into_iter().map(|(name, value)| (name, value, self.source(name))).collect()
+        let doors = self.doors.entries();
+        values.into_iter().chain(doors).map(|(name, value)| (name, value, self.source(name))).collect()
     }
 }
 

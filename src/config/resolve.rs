@@ -68,6 +68,13 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// Notes that the setting `name`, as its highest layer has it, does not go with the others.
+    pub(super) fn complain(&mut self, name: &'static str, reason: &str) {
+        if let Some((source, raw)) = self.found(name) {
+            self.problems.push(problem(name, source, raw, reason));
+        }
+    }
+
     fn found(&self, name: &str) -> Option<(&'a Source, &'a Raw)> {
         let highest = self.layers.iter().rev().find(|layer| layer.values.contains_key(name))?;
         let chosen = if highest.values[name].is_empty() { self.layers.first()? } else { highest };

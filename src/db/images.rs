@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 
-use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ActiveValue::Set,
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::{Expr, ExprTrait},
+};
 
 use crate::{
     clock::Timestamp,
@@ -24,23 +28,48 @@ pub struct Work {
     pub source: ImageSource,
 }
 
-/// Stores a product's pictures as pending, from position 0 on, and answers their numbers in order.
+/// Stores pictures as pending, each at its position of its product, and answers their numbers in the same order.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn insert_all(
     connection: &impl ConnectionTrait,
-    product_id: ProductId,
-    sources: &[ImageSource],
+    pictures: &[(ProductId, i32, ImageSource)],
     now: Timestamp,
 ) -> Result<Vec<ImageId>, Error> {
-    if sources.is_empty() {
-        return Ok(Vec::new());
+    // Both databases bound the number of values in one statement.
+    const AT_ONCE: usize = 500;
+    let mut ids = Vec::with_capacity(pictures.len());
+    for some in pictures.chunks(AT_ONCE) {
+        let rows = some.iter().map(|(product_id, position, source)| pending_row(*product_id, *position, source, now));
+        let inserted = Entity::insert_many(rows).exec_with_returning(connection).await?;
+        let numbers: HashMap<_, _> =
+            inserted.into_iter().map(|row| ((row.product_id, row.position), ImageId(row.id))).collect();
+        for (product_id, position, _) in some {
+            let id = numbers.get(&(product_id.0, *position));
+            ids.push(*id.ok_or_else(|| Error::Corrupt("a stored picture has no number".into()))?);
+        }
     }
-    let rows = (0..).zip(sources).map(|(position, source)| pending_row(product_id, position, source, now));
-    let mut inserted = Entity::insert_many(rows).exec_with_returning(connection).await?;
-    inserted.sort_by_key(|row| row.position);
-    Ok(inserted.into_iter().map(|row| ImageId(row.id)).collect())
+    Ok(ids)
+}
+
+/// Gives pictures of a product their new positions. No position may be one of a picture that is not moved.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn move_to(connection: &impl ConnectionTrait, places: &[(ImageId, i32)]) -> Result<(), Error> {
+    // Two pictures never have the same position, also between two statements, so all of them step out of the way first.
+    let aside = Expr::col(Column::Position).mul(-1).sub(1);
+    Entity::update_many()
+        .col_expr(Column::Position, aside)
+        .filter(Column::Id.is_in(places.iter().map(|(id, _)| id.0)))
+        .exec(connection)
+        .await?;
+    for (id, position) in places {
+        let row = ActiveModel { position: Set(*position), ..ActiveModel::default() };
+        update(connection, *id, row).await?;
+    }
+    Ok(())
 }
 
 /// The pictures of products, each product's by position.

@@ -32,11 +32,16 @@ pub async fn record(
     products: &[ProductId],
     now: Timestamp,
 ) -> Result<Vec<Invalidation>, Error> {
+    const AT_ONCE: usize = 1_000;
     let mut recorded = Vec::with_capacity(products.len());
-    for product_id in products {
-        let row = ActiveModel { id: NotSet, product_id: Set(product_id.0), created_at: Set(now.0) };
-        let id = Entity::insert(row).exec(connection).await?.last_insert_id;
-        recorded.push(Invalidation { id, product_id: *product_id });
+    for some in products.chunks(AT_ONCE) {
+        let rows = some.iter().map(|product_id| ActiveModel {
+            id: NotSet,
+            product_id: Set(product_id.0),
+            created_at: Set(now.0),
+        });
+        let rows = Entity::insert_many(rows).exec_with_returning(connection).await?;
+        recorded.extend(rows.iter().map(|row| Invalidation { id: row.id, product_id: ProductId(row.product_id) }));
     }
     Ok(recorded)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use migration::{Migrator, MigratorTrait};
 
-use crate::db::{Database, Error};
+use crate::db::{Database, Error, words};
 
 /// A step of the schema's history.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,8 @@ pub async fn is_current(database: &Database) -> Result<bool, Error> {
 }
 
 /// Applies the next `steps`, or all that are missing. Several processes may do so at the same time: each step is one
-/// transaction, so whoever comes second fails, looks again, and finds it applied.
+/// transaction, so whoever comes second fails, looks again, and finds it applied. Products that an older version stored get
+/// what newer steps keep of them.
 ///
 /// # Errors
 /// If a step fails; the steps before it stay applied.
@@ -60,12 +61,23 @@ pub async fn up(database: &Database, steps: Option<u32>) -> Result<(), Error> {
     let mut tries = 1;
     loop {
         match Migrator::up(&database.read(), steps).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => break,
             Err(_) if tries < TRIES => tries += 1,
             Err(error) => return Err(error.into()),
         }
         tokio::time::sleep(PAUSE).await;
     }
+    fill(database).await
+}
+
+/// Notes the words of products that were there before words were noted, as far as the schema is there. It may be ended in
+/// the midst of it and goes on the next time.
+async fn fill(database: &Database) -> Result<(), Error> {
+    const STEP: &str = "m0010_product_words";
+    if !status(database).await?.iter().any(|step| step.applied && step.name == STEP) {
+        return Ok(());
+    }
+    words::fill_all(&database.read()).await
 }
 
 /// Takes back the last `steps`, or all. The tables' content is lost.

@@ -1,4 +1,4 @@
-//! Removing products with everything that belongs to them, without getting into the way of those who work on it.
+//! Removing products and pictures with everything that belongs to them, without getting into the way of those who work on it.
 
 use sea_orm::{
     ActiveValue::Set,
@@ -16,34 +16,39 @@ use crate::{
             product,
         },
     },
-    domain::{JobState, ProductId, UserId},
+    domain::{ImageId, JobState, ProductId, UserId},
 };
 
-/// Holds the jobs of these products that wait or run until the transaction ends. `false` if another transaction has one of
+/// Whose jobs are meant.
+#[derive(Clone, Copy, Debug)]
+pub enum Of<'a> {
+    /// Those of all pictures of these products.
+    Products(&'a [ProductId]),
+    /// Those of these pictures.
+    Images(&'a [ImageId]),
+}
+
+/// Holds the jobs of these products or pictures that wait or run until the transaction ends. `false` if another transaction has one of
 /// them, or if one ended meanwhile: then that one may be held as well, which stands in the way of whoever begins another run,
 /// so the transaction must go no further. It waits for nobody. SQLite has one writer anyway.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn hold_live_jobs(connection: &impl ConnectionTrait, products: &[ProductId]) -> Result<bool, Error> {
+pub async fn hold_live_jobs(connection: &impl ConnectionTrait, of: Of<'_>) -> Result<bool, Error> {
     if connection.get_database_backend() != DbBackend::Postgres {
         return Ok(true);
     }
-    let seen = see(connection, products).await?;
+    let seen = see(connection, of).await?;
     Ok(hold(connection, &seen).await? == seen)
 }
 
-/// Takes the jobs of these products that wait or run from their workers and puts them off until `until`, as far as no other
+/// Takes the jobs of these products or pictures that wait or run from their workers and puts them off until `until`, as far as no other
 /// transaction has them at this moment.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn put_off_live_jobs(
-    connection: &impl ConnectionTrait,
-    products: &[ProductId],
-    until: Timestamp,
-) -> Result<(), Error> {
-    let seen = see(connection, products).await?;
+pub async fn put_off_live_jobs(connection: &impl ConnectionTrait, of: Of<'_>, until: Timestamp) -> Result<(), Error> {
+    let seen = see(connection, of).await?;
     let held = hold(connection, &seen).await?;
     let row = ActiveModel {
         state: Set(JobState::Queued.as_str().into()),
@@ -77,14 +82,30 @@ pub async fn delete_products(
     Ok(present.into_iter().map(|(id, user_id)| (ProductId(id), UserId::stored(user_id))).collect())
 }
 
-/// The jobs of these products that wait or run.
-async fn see(connection: &impl ConnectionTrait, products: &[ProductId]) -> Result<Vec<i64>, Error> {
-    let images = Query::select()
-        .column(image::Column::Id)
-        .from(image::Entity)
-        .and_where(image::Column::ProductId.is_in(products.iter().map(|id| id.0)))
-        .to_owned();
-    Ok(live_jobs().filter(Column::ImageId.in_subquery(images)).into_tuple().all(connection).await?)
+/// Deletes pictures with their renditions and jobs.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn delete_images(connection: &impl ConnectionTrait, ids: &[ImageId]) -> Result<(), Error> {
+    let chosen = image::Column::Id.is_in(ids.iter().map(|id| id.0));
+    image::Entity::delete_many().filter(chosen).exec(connection).await?;
+    Ok(())
+}
+
+/// The jobs of these products or pictures that wait or run.
+async fn see(connection: &impl ConnectionTrait, of: Of<'_>) -> Result<Vec<i64>, Error> {
+    let chosen = match of {
+        Of::Images(ids) => Column::ImageId.is_in(ids.iter().map(|id| id.0)),
+        Of::Products(ids) => {
+            let images = Query::select()
+                .column(image::Column::Id)
+                .from(image::Entity)
+                .and_where(image::Column::ProductId.is_in(ids.iter().map(|id| id.0)))
+                .to_owned();
+            Column::ImageId.in_subquery(images)
+        }
+    };
+    Ok(live_jobs().filter(chosen).into_tuple().all(connection).await?)
 }
 
 /// Holds those of these jobs that wait or run still and that no other transaction has.

@@ -11,7 +11,7 @@ use crate::{
     clock::Timestamp,
     db::{
         Database, Error,
-        entity::{image, job, job_attempt, product, rendition, user, variant},
+        entity::{api_key, image, job, job_attempt, product, rendition, user, variant},
         jobs::query,
         migrate,
     },
@@ -41,6 +41,7 @@ enum Kind {
 pub fn tables() -> Vec<Table> {
     vec![
         Table::of::<user::Entity>(),
+        Table::of::<api_key::Entity>(),
         Table::of::<product::Entity>(),
         Table::of::<image::Entity>(),
         Table::of::<rendition::Entity>(),

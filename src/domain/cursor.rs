@@ -21,7 +21,7 @@ pub struct Cursor {
 pub enum CursorKey {
     /// Sorted by id alone.
     None,
-    /// A price in its units, or a time in microseconds.
+    /// A price in its units, a time in microseconds, or the step of a fit.
     Number(i64),
     /// A name.
     Text(String),
@@ -46,14 +46,14 @@ impl Cursor {
         const MADE_UP: &str = "is not a cursor that a list answered";
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| MADE_UP)?;
         let (order, key, id): (String, Value, i64) = serde_json::from_slice(&bytes).map_err(|_| MADE_UP)?;
-        let order = Sort::parse(&order).ok_or(MADE_UP)?;
+        let order = Sort::of_cursor(&order).ok_or(MADE_UP)?;
         if order != sort {
             return Err(format!("belongs to a list sorted by `{order}`, not `{sort}`"));
         }
         let key = match (sort.key, key) {
             (SortKey::Id, Value::Null) => CursorKey::None,
             (SortKey::Name, Value::String(name)) if !name.contains('\0') => CursorKey::Text(name),
-            (SortKey::Price | SortKey::CreatedAt, Value::Number(number)) => {
+            (SortKey::Price | SortKey::CreatedAt | SortKey::Fit, Value::Number(number)) => {
                 CursorKey::Number(number.as_i64().ok_or(MADE_UP)?)
             }
             _ => return Err(MADE_UP.into()),

@@ -49,6 +49,12 @@ impl Invalid {
 #[error("{0}")]
 pub struct Malformed(String);
 
+impl Malformed {
+    pub(super) fn unreadable(error: &serde_json::Error) -> Self {
+        Self(format!("the body is not valid JSON: {error}"))
+    }
+}
+
 /// The fields of one JSON object; each is taken once, and what is left over at the end is unknown.
 #[derive(Debug, Default)]
 pub struct Fields {
@@ -66,7 +72,7 @@ impl Fields {
             if error.is_data() {
                 Malformed(format!("the body must be a JSON object: {error}"))
             } else {
-                Malformed(format!("the body is not valid JSON: {error}"))
+                Malformed::unreadable(&error)
             }
         })?;
         let mut fields = Self::default();
@@ -97,6 +103,21 @@ impl Fields {
         }
     }
 
+    /// Takes a text, or `otherwise` if none was given.
+    pub fn text_or(&mut self, name: &str, otherwise: Option<&str>) -> Option<String> {
+        let errors = self.errors.len();
+        let given = self.text(name);
+        // A value of another kind is an error of its own, and nothing takes its place.
+        if given.is_none() && self.errors.len() == errors { otherwise.map(str::to_owned) } else { given }
+    }
+
+    /// Takes a field that is `null`, which a merge patch has for what is to be removed; `false` if it is anything else.
+    pub fn null(&mut self, name: &str) -> bool {
+        let nulls = |(known, value): &(String, Box<RawValue>)| known == name && value.get() == "null";
+        let position = self.entries.iter().position(nulls);
+        position.map(|position| self.entries.remove(position)).is_some()
+    }
+
     /// Takes a number as the digits that the client wrote; `null` counts as not given.
     pub fn number(&mut self, name: &str) -> Option<String> {
         let raw = self.take(name)?;
@@ -105,6 +126,21 @@ impl Fields {
         }
         self.error(name, format!("must be a number, not {}", kind_of(raw.get())));
         None
+    }
+
+    /// Takes a list of anything; `null` counts as not given.
+    pub fn list(&mut self, name: &str) -> Option<Vec<Box<RawValue>>> {
+        let raw = self.take(name)?;
+        let items = serde_json::from_str(raw.get()).ok();
+        if items.is_none() {
+            self.error(name, format!("must be a list, not {}", kind_of(raw.get())));
+        }
+        items
+    }
+
+    /// Whether something was noted about `field`.
+    pub fn is_wrong(&self, field: &str) -> bool {
+        self.errors.iter().any(|error| error.field == field)
     }
 
     /// Takes a list of texts; `null` counts as not given. A wrong entry is noted with its index and left out.

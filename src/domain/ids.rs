@@ -37,6 +37,8 @@ number_id! {
     JobId,
     /// Something that happened to a product.
     EventId,
+    /// A key that a script shows.
+    ApiKeyId,
 }
 
 /// A user; 1 to 64 characters that the caller chooses.

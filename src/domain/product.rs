@@ -122,9 +122,21 @@ impl NewProduct {
     /// # Errors
     /// [`Malformed`] if `json` is no object, [`Invalid`] with every wrong field.
     pub fn from_json(json: &[u8], policy: &AddressPolicy) -> Result<Result<Self, Invalid>, Malformed> {
+        Self::from_json_of(json, policy, None)
+    }
+
+    /// As [`from_json`](Self::from_json); a product whose user is not named belongs to `caller`, if there is one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_json_of(
+        json: &[u8],
+        policy: &AddressPolicy,
+        caller: Option<&UserId>,
+    ) -> Result<Result<Self, Invalid>, Malformed> {
         let mut fields = Fields::parse(json)?;
         let draft = ProductDraft {
-            user_id: fields.text("user_id"),
+            user_id: fields.text_or("user_id", caller.map(UserId::as_str)),
             product_name: fields.text("product_name"),
             product_description: fields.text("product_description"),
             product_images: fields
@@ -185,7 +197,7 @@ impl NewProduct {
     }
 }
 
-fn check_images(images: &[ImageSource], policy: &AddressPolicy, errors: &mut Vec<FieldError>) {
+pub(super) fn check_images(images: &[ImageSource], policy: &AddressPolicy, errors: &mut Vec<FieldError>) {
     if images.len() > NewProduct::MAX_IMAGES {
         let message = format!("has {} images; at most {} are allowed", images.len(), NewProduct::MAX_IMAGES);
         errors.push(FieldError { field: "product_images".into(), message });
@@ -218,7 +230,7 @@ pub(super) fn checked_text(text: &str, least: usize, most: usize) -> Result<Stri
 }
 
 /// Descriptions are kept as they came: line breaks and outer spaces belong to them.
-fn checked_description(text: String) -> Result<String, String> {
+pub(super) fn checked_description(text: String) -> Result<String, String> {
     let chars = text.chars().count();
     if chars > NewProduct::MAX_DESCRIPTION_CHARS {
         return Err(format!("has {chars} characters; at most {} are allowed", NewProduct::MAX_DESCRIPTION_CHARS));

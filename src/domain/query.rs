@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::domain::{
     Cursor, EventFilter, EventKind, EventQuery, FieldError, Invalid, Price, ProductId, ProductStatus, UserId,
+    search::Words,
 };
 
 /// One page of a list.
@@ -26,6 +27,8 @@ pub struct ProductFilter {
     pub max_price: Option<Price>,
     /// Names that contain this, whatever the case of its letters.
     pub name: Option<String>,
+    /// Names and descriptions that have these words, the last one as the beginning of one.
+    pub q: Option<Words>,
     /// Only products of this status.
     pub status: Option<ProductStatus>,
 }
@@ -41,6 +44,8 @@ pub enum SortKey {
     Name,
     /// `created_at`
     CreatedAt,
+    /// How well a product fits what is searched for: the order of a search that names no other.
+    Fit,
 }
 
 /// A list's order.
@@ -59,6 +64,7 @@ impl Default for Sort {
 }
 
 impl SortKey {
+    /// Those that a request may name.
     const ALL: [Self; 4] = [Self::Id, Self::Price, Self::Name, Self::CreatedAt];
 
     const fn as_str(self) -> &'static str {
@@ -67,6 +73,7 @@ impl SortKey {
             Self::Price => "product_price",
             Self::Name => "product_name",
             Self::CreatedAt => "created_at",
+            Self::Fit => "fit",
         }
     }
 }
@@ -74,6 +81,14 @@ impl SortKey {
 impl Sort {
     /// What may stand in `sort`, for messages.
     pub const ALLOWED: &str = "id, product_price, product_name, created_at, each with a `-` before it for descending";
+
+    /// The best first.
+    pub const BY_FIT: Self = Self { key: SortKey::Fit, descending: true };
+
+    /// The order that is written `text` in a cursor.
+    pub(super) fn of_cursor(text: &str) -> Option<Self> {
+        Self::parse(text).or_else(|| (text == Self::BY_FIT.to_string()).then_some(Self::BY_FIT))
+    }
 
     /// The order that is written `text`.
     pub fn parse(text: &str) -> Option<Self> {
@@ -113,7 +128,8 @@ impl ProductQuery {
     /// Most products per page.
     pub const MAX_LIMIT: u64 = 100;
 
-    const PARAMETERS: [&str; 8] = ["user_id", "min_price", "max_price", "name", "status", "sort", "limit", "cursor"];
+    const PARAMETERS: [&str; 9] =
+        ["user_id", "min_price", "max_price", "name", "q", "status", "sort", "limit", "cursor"];
 
     /// Reads a query from its parameters, decoded.
     ///
@@ -126,6 +142,7 @@ impl ProductQuery {
             min_price: parameters.take("min_price", Price::parse),
             max_price: parameters.take("max_price", Price::parse),
             name: parameters.take("name", parse_name),
+            q: parameters.take("q", Words::parse),
             status: parameters.take("status", parse_status),
         };
         if let (Some(min), Some(max)) = (filter.min_price, filter.max_price)
@@ -135,9 +152,9 @@ impl ProductQuery {
         }
         let sort = parameters.take("sort", parse_sort);
         let limit = parameters.take("limit", |text| parse_limit(text, Self::MAX_LIMIT));
-        let sort_is_known = sort.is_some() || !parameters.is_wrong("sort");
-        let sort = sort.unwrap_or_default();
-        let cursor = if sort_is_known { parameters.take("cursor", |text| Cursor::decode(text, sort)) } else { None };
+        let order_is_known = (sort.is_some() || !parameters.is_wrong("sort")) && !parameters.is_wrong("q");
+        let sort = sort.unwrap_or(if filter.q.is_some() { Sort::BY_FIT } else { Sort::default() });
+        let cursor = if order_is_known { parameters.take("cursor", |text| Cursor::decode(text, sort)) } else { None };
         Invalid::unless_empty(parameters.errors, || Self {
             filter,
             sort,

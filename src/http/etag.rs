@@ -1,12 +1,27 @@
 //! Entity tags: does a client's `If-None-Match` or `If-Range` name what is here? Pure; reads headers, never answers.
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
+
+use crate::catalog::Precondition;
 
 /// Whether `If-None-Match` names `current`, a strong tag with its quotes: the client has what it asks for.
 ///
 /// Lists, weak tags (compared weakly) and `*` count; several headers are one list.
 pub fn if_none_match(headers: &HeaderMap, current: &[u8]) -> bool {
     headers.get_all(header::IF_NONE_MATCH).iter().any(|value| names(value.as_bytes(), current))
+}
+
+/// What `If-Match` asks for; `None` without one. Tags are compared strongly, so weak ones match nothing.
+pub fn if_match(headers: &HeaderMap) -> Option<Precondition> {
+    let values: Vec<_> = headers.get_all(header::IF_MATCH).iter().map(HeaderValue::as_bytes).collect();
+    if values.is_empty() {
+        return None;
+    }
+    if values.iter().any(|value| value.trim_ascii() == b"*") {
+        return Some(Precondition::Exists);
+    }
+    let tags = values.into_iter().flat_map(tags).filter(|(weak, _)| !weak).map(|(_, tag)| tag.to_vec());
+    Some(Precondition::Tags(tags.collect()))
 }
 
 /// Whether a `Range` may be answered from the thing whose strong tag is `current`: there is no `If-Range`, or it is this
@@ -27,30 +42,28 @@ fn is_encoded(tag: &[u8], current: &[u8]) -> bool {
     tag.strip_prefix(open).is_some_and(|coding| matches!(coding, b"-br\"" | b"-gzip\""))
 }
 
-/// A tag may have commas inside its quotes, so the list is walked tag by tag and not split at commas.
-fn names(mut list: &[u8], current: &[u8]) -> bool {
-    if list.trim_ascii() == b"*" {
-        return true;
-    }
-    loop {
+fn names(list: &[u8], current: &[u8]) -> bool {
+    list.trim_ascii() == b"*" || tags(list).any(|(_, tag)| tag == current || is_encoded(tag, current))
+}
+
+/// The tags of a list, each with its quotes and whether it is weak. A tag may have commas inside its quotes, so the list is
+/// walked tag by tag and not split at commas; it ends where something else stands.
+fn tags(mut list: &[u8]) -> impl Iterator<Item = (bool, &[u8])> {
+    std::iter::from_fn(move || {
         while let [b' ' | b'\t' | b',', rest @ ..] = list {
             list = rest;
         }
-        let tag = list.strip_prefix(b"W/").unwrap_or(list);
-        let Some(opened) = tag.strip_prefix(b"\"") else { return false };
-        let Some(length) = opened.iter().position(|byte| *byte == b'"') else { return false };
+        let (weak, tag) = list.strip_prefix(b"W/").map_or((false, list), |tag| (true, tag));
+        let length = tag.strip_prefix(b"\"")?.iter().position(|byte| *byte == b'"')?;
         let (tag, rest) = tag.split_at(length + 2);
-        if tag == current || is_encoded(tag, current) {
-            return true;
-        }
         list = rest;
-    }
+        Some((weak, tag))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     fn matches(values: &[&str]) -> bool {
@@ -99,6 +112,18 @@ mod tests {
         assert!(!holds("W/\"abc\""));
         assert!(!holds("\"x\""));
         assert!(!holds("Sat, 31 Jan 2026 12:00:00 GMT"));
+    }
+
+    #[test]
+    fn a_condition_is_read_strongly() {
+        let read = |value: &'static str| {
+            if_match(&HeaderMap::from_iter([(header::IF_MATCH, HeaderValue::from_static(value))]))
+        };
+        assert_eq!(if_match(&HeaderMap::new()), None);
+        assert_eq!(read(" * "), Some(Precondition::Exists));
+        let tags = |tags: &[&str]| Some(Precondition::Tags(tags.iter().map(|tag| tag.as_bytes().to_vec()).collect()));
+        assert_eq!(read("\"a\", W/\"b\", \"c,d\""), tags(&["\"a\"", "\"c,d\""]));
+        assert_eq!(read("nonsense"), tags(&[]));
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use warp::{Filter, Rejection, Reply, filters::BoxedFilter};
 
-use super::{problem::Problem, request_id::RequestId, route::Verb, seats::Seat};
+use super::{caller::Caller, problem::Problem, request_id::RequestId, route::Verb, seats::Seat};
 use crate::code::ErrorCode;
 
 /// What a handler may want to know of its request besides path, query and body.
@@ -18,6 +18,8 @@ pub struct Context {
     pub request_id: RequestId,
     /// The method; `HEAD` reaches handlers as a `GET` whose context says so.
     pub verb: Verb,
+    /// Who makes the request, and so what it may change.
+    pub caller: Caller,
     /// The place of the request's connection, which is told while a body is read.
     pub seat: Arc<Seat>,
 }
@@ -63,10 +65,24 @@ pub fn query() -> impl Filter<Extract = (Pairs,), Error = Rejection> + Clone {
 ///
 /// Rejects another content type with 415, more bytes than the limit with 413, and a body that takes too long with 408.
 pub fn json_body(limits: BodyLimits) -> impl Filter<Extract = (Bytes,), Error = Rejection> + Clone {
+    body_of(&["application/json"], limits)
+}
+
+/// The bytes of a JSON merge patch, which may be sent as plain JSON, too.
+///
+/// Rejects what [`json_body`] does.
+pub fn merge_patch(limits: BodyLimits) -> impl Filter<Extract = (Bytes,), Error = Rejection> + Clone {
+    body_of(&["application/merge-patch+json", "application/json"], limits)
+}
+
+fn body_of(
+    kinds: &'static [&'static str],
+    limits: BodyLimits,
+) -> impl Filter<Extract = (Bytes,), Error = Rejection> + Clone {
     let parts = warp::header::headers_cloned().and(context()).and(warp::body::stream());
     parts.and_then(move |headers: HeaderMap, context: Context, body| async move {
         context.seat.waits_for_body();
-        let read = read_json(&headers, body, limits).await;
+        let read = read_json(kinds, &headers, body, limits).await;
         context.seat.works();
         read.map_err(Problem::reject)
     })
@@ -104,13 +120,14 @@ pub fn waits_for_continue(headers: &HeaderMap) -> bool {
     headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-async fn read_json<B: Buf, E>(
+pub(super) async fn read_json<B: Buf, E>(
+    kinds: &[&str],
     headers: &HeaderMap,
     body: impl Stream<Item = Result<B, E>>,
     limits: BodyLimits,
 ) -> Result<Bytes, Problem> {
     let mut body = pin!(body);
-    if let Err(problem) = check_headers(headers, limits) {
+    if let Err(problem) = check_headers(kinds, headers, limits) {
         if !waits_for_continue(headers) {
             discard(body).await;
         }
@@ -126,9 +143,10 @@ async fn read_json<B: Buf, E>(
     }
 }
 
-fn check_headers(headers: &HeaderMap, limits: BodyLimits) -> Result<(), Problem> {
-    if !is_json(headers) {
-        let detail = "the body must be sent with `Content-Type: application/json`";
+fn check_headers(kinds: &[&str], headers: &HeaderMap, limits: BodyLimits) -> Result<(), Problem> {
+    if !kinds.iter().any(|kind| is_of_kind(kind, headers)) {
+        let kinds: Vec<_> = kinds.iter().map(|kind| format!("`Content-Type: {kind}`")).collect();
+        let detail = format!("the body must be sent with {}", kinds.join(" or "));
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::UnsupportedMediaType, detail));
     }
     if headers.get(header::CONTENT_ENCODING).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
@@ -142,10 +160,11 @@ fn check_headers(headers: &HeaderMap, limits: BodyLimits) -> Result<(), Problem>
     Ok(())
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+/// Whether the body's content type is this one, whatever its parameters.
+pub(super) fn is_of_kind(kind: &str, headers: &HeaderMap) -> bool {
     let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str) else { return false };
     let essence = value.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json")
+    essence.eq_ignore_ascii_case(kind)
 }
 
 async fn collect<B: Buf, E>(
@@ -234,12 +253,19 @@ mod tests {
     }
 
     async fn status_of(headers: HeaderMap, parts: &'static [&'static str]) -> u16 {
-        read_json(&headers, chunks(parts), LIMITS).await.expect_err("refused").head().status().as_u16()
+        read_json(&["application/json"], &headers, chunks(parts), LIMITS)
+            .await
+            .expect_err("refused")
+            .head()
+            .status()
+            .as_u16()
     }
 
     #[tokio::test]
     async fn a_body_in_pieces_is_put_together() {
-        let body = read_json(&json_headers(), chunks(&["{\"a\"", ":1}"]), LIMITS).await.expect("a body");
+        let body = read_json(&["application/json"], &json_headers(), chunks(&["{\"a\"", ":1}"]), LIMITS)
+            .await
+            .expect("a body");
         assert_eq!(body, "{\"a\":1}");
     }
 
@@ -260,7 +286,9 @@ mod tests {
         let packed = headers(&[(header::CONTENT_TYPE, "application/json"), (header::CONTENT_ENCODING, "gzip")]);
         assert_eq!(status_of(packed, &["{}"]).await, 415);
         for json in ["Application/JSON", "application/json; charset=utf-8", "application/json;charset=x"] {
-            let body = read_json(&headers(&[(header::CONTENT_TYPE, json)]), chunks(&["{}"]), LIMITS).await;
+            let body =
+                read_json(&["application/json"], &headers(&[(header::CONTENT_TYPE, json)]), chunks(&["{}"]), LIMITS)
+                    .await;
             assert!(body.is_ok(), "{json}");
         }
     }
@@ -269,7 +297,7 @@ mod tests {
     async fn a_body_that_never_ends_runs_into_the_time_limit() {
         let endless = chunks(&["{"]).chain(stream::pending());
         let limits = BodyLimits { timeout: Duration::from_millis(1), ..LIMITS };
-        let problem = read_json(&json_headers(), endless, limits).await.expect_err("refused");
+        let problem = read_json(&["application/json"], &json_headers(), endless, limits).await.expect_err("refused");
         assert_eq!(problem.head().status(), 408);
     }
 

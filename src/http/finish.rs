@@ -12,7 +12,7 @@ use hyper::body::Body as _;
 use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
-use super::{etag, negotiate, service::Body};
+use super::{etag, negotiate, reply::Outgoing};
 
 /// Compresses and tags; shared by every connection.
 pub struct Finisher {
@@ -60,7 +60,7 @@ impl Finisher {
     }
 
     /// `response` as it is sent to who made the request with these `wishes`; `reads` is whether that was a `GET` or `HEAD`.
-    pub async fn finish(&self, wishes: &Wishes, reads: bool, mut response: Response<Body>) -> Response<Body> {
+    pub async fn finish(&self, wishes: &Wishes, reads: bool, mut response: Response<Outgoing>) -> Response<Outgoing> {
         if !is_text(response.headers()) || response.headers().contains_key(header::CONTENT_ENCODING) {
             return response;
         }
@@ -136,7 +136,7 @@ fn may_be_kept(headers: &HeaderMap) -> bool {
     !fresh && !headers.contains_key(header::ETAG)
 }
 
-async fn all_of(body: Body) -> Option<Bytes> {
+async fn all_of(body: Outgoing) -> Option<Bytes> {
     Some(body.collect().await.ok()?.to_bytes())
 }
 
@@ -177,13 +177,13 @@ mod tests {
         Wishes::of(&request)
     }
 
-    fn answer(text: &str) -> Response<Body> {
+    fn answer(text: &str) -> Response<Outgoing> {
         let mut response = Response::new(Either::Left(Full::new(Bytes::copy_from_slice(text.as_bytes()))));
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     }
 
-    async fn sent(response: Response<Body>) -> (http::response::Parts, Bytes) {
+    async fn sent(response: Response<Outgoing>) -> (http::response::Parts, Bytes) {
         let (head, body) = response.into_parts();
         (head, all_of(body).await.expect("a body"))
     }

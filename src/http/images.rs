@@ -39,7 +39,6 @@ pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
     responses(
         (status = 200, description = "The picture", body = [u8], content_type = "image/*"),
         (status = 206, description = "A part of it", body = [u8], content_type = "image/*"),
-        (status = 304, description = "The client has it already"),
         (status = 416, description = "It has no byte in the range", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]

@@ -2,39 +2,54 @@
 //!
 //! Handlers parse, call one service and shape the answer. There is no SQL here, no transaction and no cache logic.
 
+mod access;
+mod caller;
+mod cors;
 mod etag;
 mod events;
 mod extract;
 mod finish;
+mod forwarded;
+mod gate;
+mod idempotency;
 mod images;
 mod negotiate;
 mod observe;
 mod openapi;
 mod pictures;
 mod problem;
+mod product_images;
 mod products;
 mod queue;
 mod range;
+mod rate_limit;
 mod reply;
 mod request_id;
 mod route;
 mod seats;
 mod server;
 mod service;
+mod shapes;
 mod stall;
 mod status;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod upload;
 mod users;
 
 use std::{sync::Arc, time::Duration};
 
+pub use caller::Authentication;
+pub use cors::Origins;
 pub use extract::{Pairs, query_parameters};
+pub use forwarded::Proxies;
 pub use openapi::json as openapi_json;
 pub use pictures::{Pictures, Placeholder};
 pub use server::serve;
+pub use tls::{Error as TlsError, Tls};
 
-use crate::{blobs::Blobs, catalog::Catalog, health::Health};
+use crate::{blobs::Blobs, catalog::Catalog, domain::Quota, health::Health};
 
 /// Writes the process's figures as Prometheus text.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -85,6 +100,22 @@ pub struct Config {
     pub deadline: Duration,
     /// Largest JSON body in bytes; 413 beyond it.
     pub max_body: usize,
+    /// Whether clients have to prove who they are.
+    pub authentication: Authentication,
+    /// How often a client may come; as often as it likes unless set.
+    pub quota: Option<Quota>,
+    /// The certificate that is shown; without one connections are not encrypted.
+    pub tls: Option<Tls>,
+    /// For how long browsers are told to come back over TLS alone, in seconds, where they did come so.
+    pub hsts_seconds: Option<u64>,
+    /// Who is believed about where a request comes from.
+    pub proxies: Proxies,
+    /// Whose pages may read the answers.
+    pub origins: Origins,
+    /// Largest JSON body of several products in bytes; 413 beyond it.
+    pub max_batch_body: usize,
+    /// Largest file that is uploaded, in bytes; 413 beyond it.
+    pub max_upload: u64,
     /// Time for what is in flight when the server is asked to stop.
     pub grace: Duration,
 }
@@ -101,6 +132,14 @@ impl Default for Config {
             body_timeout: Duration::from_secs(25),
             deadline: Duration::from_secs(30),
             max_body: 1 << 20,
+            authentication: Authentication::Off,
+            quota: None,
+            tls: None,
+            hsts_seconds: None,
+            proxies: Proxies::default(),
+            origins: Origins::Own,
+            max_batch_body: 8 << 20,
+            max_upload: 32 << 20,
             grace: Duration::from_secs(10),
         }
     }

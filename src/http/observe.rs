@@ -1,7 +1,7 @@
 //! One log line and a few figures for every request. Labels are closed lists, so that no client can make the figures grow;
 //! what a client wrote is never logged, only the template of its path.
 
-use std::time::Instant;
+use std::{net::IpAddr, time::Instant};
 
 use http::StatusCode;
 use metrics::{Counter, Gauge, Histogram, Unit};
@@ -35,6 +35,7 @@ pub struct Exchange<'a> {
     verb: Verb,
     route: Option<Route>,
     request_id: RequestId,
+    client: IpAddr,
     started: Instant,
     status: u16,
 }
@@ -69,9 +70,10 @@ impl Observer {
     }
 
     /// Begins to watch a request.
-    pub fn begin(&self, verb: Verb, route: Option<Route>, request_id: RequestId) -> Exchange<'_> {
+    pub fn begin(&self, verb: Verb, route: Option<Route>, request_id: RequestId, client: IpAddr) -> Exchange<'_> {
         self.in_flight.increment(1.0);
-        Exchange { observer: self, verb, route, request_id, started: Instant::now(), status: CLIENT_WENT_AWAY }
+        let started = Instant::now();
+        Exchange { observer: self, verb, route, request_id, client, started, status: CLIENT_WENT_AWAY }
     }
 
     fn count(&self, verb: Verb, route: Option<Route>, status: u16, seconds: f64) {
@@ -104,14 +106,14 @@ impl Exchange<'_> {
     pub fn finish(mut self, status: StatusCode, problem: Option<&Problem>) {
         self.status = status.as_u16();
         let duration_ms = self.duration_ms();
-        let (method, route, status, request_id) =
-            (self.verb.as_str(), template(self.route), self.status, &self.request_id);
+        let (method, route, status, request_id, client) =
+            (self.verb.as_str(), template(self.route), self.status, &self.request_id, self.client);
         // A level has to be known where the macro stands, hence one call for each.
         macro_rules! log {
             ($macro:ident $(, $field:ident)?) => {
                 $macro!(
                     target: "pm::http",
-                    method, route, status, duration_ms, %request_id, $($field,)?
+                    method, route, status, duration_ms, %client, %request_id, $($field,)?
                     "answered {method} {route} with {status}"
                 )
             };
@@ -164,6 +166,8 @@ fn label(status: u16) -> &'static str {
         206 => "206",
         304 => "304",
         400 => "400",
+        401 => "401",
+        403 => "403",
         404 => "404",
         405 => "405",
         408 => "408",
@@ -172,6 +176,7 @@ fn label(status: u16) -> &'static str {
         415 => "415",
         416 => "416",
         422 => "422",
+        429 => "429",
         CLIENT_WENT_AWAY => "499",
         500 => "500",
         503 => "503",

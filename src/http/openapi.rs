@@ -3,9 +3,6 @@
 //! each of them here; it is never written out by hand.
 
 mod common;
-mod shapes;
-
-pub use shapes::{NewProductShape, NewUserShape};
 
 use std::sync::{Arc, LazyLock};
 
@@ -18,7 +15,7 @@ use warp::{Filter, filters::BoxedFilter, path::Tail};
 use super::{
     etag, events, extract, pictures,
     problem::{self, Problem},
-    products, queue,
+    product_images, products, queue,
     reply::{self, Ready},
     status, users,
 };
@@ -41,7 +38,8 @@ use super::{
         (name = "server", description = "How the server is"),
     ),
     paths(
-        products::create, products::list, products::show, products::delete,
+        products::create, products::list, products::show, products::update, products::delete, products::create_batch,
+        product_images::add, product_images::remove, product_images::reprocess,
         events::all_events, events::product_events,
         users::create, users::list, users::show,
         super::images::show, pictures::preset, pictures::resize,

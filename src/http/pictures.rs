@@ -91,7 +91,6 @@ fn three(first: String, second: String, third: String) -> Three {
     responses(
         (status = 200, description = "The picture", body = [u8], content_type = "image/*"),
         (status = 206, description = "A part of it", body = [u8], content_type = "image/*"),
-        (status = 304, description = "The client has it already"),
         (status = 406, description = "The preset has no format that the client accepts", body = ProblemBody, content_type = "application/problem+json"),
         (status = 416, description = "It has no byte in the range", body = ProblemBody, content_type = "application/problem+json"),
     ),
@@ -131,7 +130,6 @@ pub async fn preset(
     responses(
         (status = 200, description = "The picture", body = [u8], content_type = "image/*"),
         (status = 206, description = "A part of it", body = [u8], content_type = "image/*"),
-        (status = 304, description = "The client has it already"),
         (status = 403, description = "The signature is not right", body = ProblemBody, content_type = "application/problem+json"),
         (status = 406, description = "The client accepts no format that is made", body = ProblemBody, content_type = "application/problem+json"),
         (status = 416, description = "It has no byte in the range", body = ProblemBody, content_type = "application/problem+json"),

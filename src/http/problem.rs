@@ -208,6 +208,10 @@ impl From<catalog::Error> for Problem {
         match error {
             Error::Invalid(invalid) => invalid.into(),
             Error::NotFound { what } => Self::not_found(format!("there is no {what}")),
+            Error::Precondition(detail) => Self::new(StatusCode::PRECONDITION_FAILED, code, detail),
+            Error::KeyReused => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, "the idempotency key was used for another request")
+            }
             Error::Conflict(detail) => Self::new(StatusCode::CONFLICT, code, detail),
             gone @ Error::BlobGone { .. } => Self::new(StatusCode::CONFLICT, ErrorCode::Conflict, gone.to_string()),
             other if transient => Self::unavailable(code, other),

@@ -5,19 +5,23 @@ use http::{HeaderMap, StatusCode, header};
 use warp::{Filter, filters::BoxedFilter, reply::Response};
 
 use super::{
-    State,
+    State, etag,
     extract::{self, BodyLimits, Context, Pairs},
-    openapi::NewProductShape,
-    problem::Problem,
+    idempotency,
+    problem::{Problem, ProblemBody},
     reply::{self, Ready},
+    shapes::{BatchShape, NewProductShape, ProductPatchShape},
 };
 use crate::{
-    catalog::{Catalog, PageBody, ProductBody},
-    domain::{FieldError, NewProduct, Price, ProductId, ProductQuery, ProductStatus, UserId},
+    catalog::{BatchBody, Catalog, PageBody, ProductBody, batch},
+    domain::{
+        FieldError, Invalid, NewProduct, Price, ProductId, ProductPatch, ProductQuery, ProductStatus, UserId,
+        batch::products_from_json,
+    },
 };
 
 /// The routes of products.
-pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
+pub fn routes(state: &State, limits: BodyLimits, batch_limits: BodyLimits) -> BoxedFilter<(Response,)> {
     let catalog = extract::with(&state.catalog);
     let one = warp::path!("products" / String)
         .and(warp::get())
@@ -25,19 +29,38 @@ pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
         .and(catalog.clone())
         .then(show);
     let list = warp::path!("products").and(warp::get()).and(extract::query()).and(catalog.clone()).then(list);
+    let update = warp::path!("products" / String)
+        .and(warp::patch())
+        .and(extract::merge_patch(limits))
+        .and(warp::header::headers_cloned())
+        .and(extract::context())
+        .and(catalog.clone())
+        .then(update);
     let delete = warp::path!("products" / String).and(warp::delete()).and(catalog.clone()).then(delete);
     let create = warp::path!("products")
         .and(warp::post())
         .and(extract::json_body(limits))
+        .and(warp::header::headers_cloned())
+        .and(extract::context())
+        .and(catalog.clone())
+        .then(create);
+    let batch = warp::path!("products:batch")
+        .and(warp::post())
+        .and(extract::json_body(batch_limits))
+        .and(warp::header::headers_cloned())
         .and(extract::context())
         .and(catalog)
-        .then(create);
+        .then(create_batch);
     extract::boxed(one)
         .or(extract::boxed(list))
+        .unify()
+        .or(extract::boxed(update))
         .unify()
         .or(extract::boxed(delete))
         .unify()
         .or(extract::boxed(create))
+        .unify()
+        .or(extract::boxed(batch))
         .unify()
         .boxed()
 }
@@ -62,7 +85,6 @@ pub fn parse_id(text: &str) -> Option<ProductId> {
             ("ETag" = String, description = "A strong entity tag"),
             ("X-Cache" = String, description = "`hit` or `miss`"),
         )),
-        (status = 304, description = "The client has it already"),
     ),
 )]
 pub async fn show(id: String, headers: HeaderMap, catalog: Catalog) -> Result<Ready, Problem> {
@@ -79,6 +101,7 @@ pub async fn show(id: String, headers: HeaderMap, catalog: Catalog) -> Result<Re
         ("min_price" = Option<Price>, Query, description = "At least this price"),
         ("max_price" = Option<Price>, Query, description = "At most this price"),
         ("name" = Option<String>, Query, description = "Names that contain this, whatever the case", min_length = 1, max_length = 200),
+        ("q" = Option<String>, Query, description = "Words of the name and the description, the last one as the beginning of one; best match first unless `sort` says otherwise", min_length = 1, max_length = 200),
         ("status" = Option<ProductStatus>, Query, description = "Only products of this status"),
         ("sort" = Option<String>, Query, description = "The order, a `-` before it for descending", pattern = "^-?(id|product_price|product_name|created_at)$"),
         ("limit" = Option<u64>, Query, description = "Products per page", minimum = 1, maximum = 100),
@@ -100,12 +123,76 @@ pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
 /// Stores a product; its pictures are queued in the same transaction.
 #[utoipa::path(
     post, path = "/products", tag = "products", operation_id = "createProduct", request_body = NewProductShape,
-    responses((status = 201, description = "The product", body = ProductBody, headers(("Location" = String, description = "Where the product is")))),
+    params(("Idempotency-Key" = Option<String>, Header, description = "The request is carried out once within 24 hours, however often it is sent", min_length = 1, max_length = 255)),
+    responses((status = 201, description = "The product", body = ProductBody, headers(
+        ("Location" = String, description = "Where the product is"),
+        ("Idempotency-Replayed" = Option<bool>, description = "`true` if it was stored by a request before"),
+    ))),
 )]
-pub async fn create(body: Bytes, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
-    let new = NewProduct::from_json(&body, catalog.policy())??;
-    let product = catalog.create(new, Some(context.request_id.as_str())).await?;
-    reply::created(&ProductBody::new(&product, catalog.links()), catalog.links().product(product.id))
+pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
+    let once = idempotency::once(&headers, &context.caller, "/products", &body)?;
+    let new = NewProduct::from_json_of(&body, catalog.policy(), context.caller.user())??;
+    context.caller.must_act_for(&new.user_id)?;
+    let answer = catalog.create_all(vec![new], once, Some(context.request_id.as_str()), batch::one).await?;
+    idempotency::reply(answer)
+}
+
+/// Stores up to 1,000 products, each as far as it is right, and answers what became of each.
+#[utoipa::path(
+    post, path = "/products:batch", tag = "products", operation_id = "createProducts", request_body = BatchShape,
+    params(("Idempotency-Key" = Option<String>, Header, description = "The request is carried out once within 24 hours, however often it is sent", min_length = 1, max_length = 255)),
+    responses((status = 200, description = "A result for each product, in order", body = BatchBody, headers(
+        ("Idempotency-Replayed" = Option<bool>, description = "`true` if they were stored by a request before"),
+    ))),
+)]
+pub async fn create_batch(
+    body: Bytes,
+    headers: HeaderMap,
+    context: Context,
+    catalog: Catalog,
+) -> Result<Ready, Problem> {
+    let once = idempotency::once(&headers, &context.caller, "/products:batch", &body)?;
+    let caller = &context.caller;
+    let read = products_from_json(&body, catalog.policy(), caller.user())??;
+    let own = |new: NewProduct| match caller.may_act_for(&new.user_id) {
+        true => Ok(new),
+        false => Err(Invalid::field("user_id", "must be your own; another user's takes the scope `admin`")),
+    };
+    let read = read.into_iter().map(|item| item.and_then(own)).collect();
+    let (news, refusals) = batch::split(read);
+    let answer = catalog
+        .create_all(news, once, Some(context.request_id.as_str()), |links, stored| refusals.answer(links, stored))
+        .await?;
+    idempotency::reply(answer)
+}
+
+/// Changes a product by a JSON merge patch (RFC 7396); pictures whose address stays are kept.
+#[utoipa::path(
+    patch, path = "/products/{id}", tag = "products", operation_id = "updateProduct",
+    params(
+        ("id" = ProductId, Path, description = "The product's number"),
+        ("If-Match" = Option<String>, Header, description = "Change it only if it has one of these entity tags"),
+    ),
+    request_body(content(
+        (ProductPatchShape = "application/merge-patch+json"),
+        (ProductPatchShape = "application/json"),
+    )),
+    responses(
+        (status = 200, description = "The product as it is now", body = ProductBody, headers(("ETag" = String, description = "A strong entity tag"))),
+        (status = 412, description = "It is no longer what `If-Match` says", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn update(
+    id: String,
+    body: Bytes,
+    headers: HeaderMap,
+    context: Context,
+    catalog: Catalog,
+) -> Result<Ready, Problem> {
+    let id = parse_id(&id).ok_or_else(no_number)?;
+    let patch = ProductPatch::from_json(&body)?;
+    let updated = catalog.update(id, patch, etag::if_match(&headers), Some(context.request_id.as_str())).await?;
+    reply::changed(updated.body)
 }
 
 /// Deletes a product with its pictures.
@@ -122,7 +209,7 @@ pub async fn delete(id: String, catalog: Catalog) -> Result<Ready, Problem> {
     Ok(reply::gone())
 }
 
-fn no_number() -> Problem {
+pub(super) fn no_number() -> Problem {
     let error = FieldError { field: "id".into(), message: format!("must be a whole number from 0 to {}", i64::MAX) };
     Problem::not_found("there is no such product: its id is no number").with_errors(vec![error])
 }

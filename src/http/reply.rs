@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, stream::BoxStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body_util::{Either, Full, combinators::UnsyncBoxBody};
 use serde::Serialize;
 use warp::Reply as _;
 
@@ -17,6 +18,9 @@ use crate::catalog::{Body, Freshness, Links};
 
 /// What handlers answer with: bytes that are all there.
 pub type Ready = Response<Bytes>;
+
+/// An answer's body on its way out: bytes that are all there, or a stream from one of warp's replies.
+pub type Outgoing = Either<Full<Bytes>, UnsyncBoxBody<Bytes, warp::Error>>;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -76,8 +80,8 @@ pub fn product(body: &Body, freshness: Freshness, request: &HeaderMap) -> Ready 
     let unchanged = etag::if_none_match(request, &body.etag);
     let mut response = Response::new(if unchanged { Bytes::new() } else { body.json.clone() });
     let headers = response.headers_mut();
-    // The fourth is the request's id.
-    headers.reserve(4);
+    // The others are the request's id and what browsers are told.
+    headers.reserve(8);
     if !unchanged {
         headers.insert(header::CONTENT_TYPE, JSON);
     }
@@ -114,6 +118,18 @@ pub fn unchanged(tag: &str) -> Result<Ready, Problem> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     tagged(response, tag)
+}
+
+/// A product as a change has left it, with its tag.
+///
+/// # Errors
+/// An internal problem if the tag cannot be written as a header.
+pub fn changed(body: Body) -> Result<Ready, Problem> {
+    let mut response = Response::new(body.json);
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    let etag = HeaderValue::from_maybe_shared(body.etag).map_err(Problem::internal)?;
+    response.headers_mut().insert(header::ETAG, etag);
+    Ok(response)
 }
 
 /// The `Link` to a list's next page: the same parameters, another cursor.

@@ -14,6 +14,14 @@ pub enum Route {
     Products,
     /// `/products/{id}`
     Product,
+    /// `/products:batch`
+    ProductsBatch,
+    /// `/products/{id}/images`
+    ProductImages,
+    /// `/products/{id}/images/{image_id}`
+    ProductImage,
+    /// `/products/{id}/images/{image_id}/reprocess`
+    ProductImageReprocess,
     /// `/products/{id}/events`
     ProductEvents,
     /// `/events`
@@ -84,13 +92,18 @@ const fn entry(route: Route, template: &'static str, allow: &'static str) -> Ent
 
 const READ: &str = "GET, HEAD, OPTIONS";
 const READ_AND_CREATE: &str = "GET, HEAD, POST, OPTIONS";
-const READ_AND_DELETE: &str = "GET, HEAD, DELETE, OPTIONS";
+const READ_CHANGE_AND_DELETE: &str = "GET, HEAD, PATCH, DELETE, OPTIONS";
+const REMOVE: &str = "DELETE, OPTIONS";
 const DO: &str = "POST, OPTIONS";
 
 const TABLE: &[Entry] = &[
     entry(Route::Index, "/", READ),
     entry(Route::Products, "/products", READ_AND_CREATE),
-    entry(Route::Product, "/products/{id}", READ_AND_DELETE),
+    entry(Route::Product, "/products/{id}", READ_CHANGE_AND_DELETE),
+    entry(Route::ProductsBatch, "/products:batch", DO),
+    entry(Route::ProductImages, "/products/{id}/images", DO),
+    entry(Route::ProductImage, "/products/{id}/images/{image_id}", REMOVE),
+    entry(Route::ProductImageReprocess, "/products/{id}/images/{image_id}/reprocess", DO),
     entry(Route::ProductEvents, "/products/{id}/events", READ),
     entry(Route::Events, "/events", READ),
     entry(Route::Users, "/users", READ_AND_CREATE),

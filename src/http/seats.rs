@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
@@ -12,6 +12,8 @@ use std::{
 };
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::forwarded::{Proxies, network_of};
 
 /// Who is waiting for whom on a connection. The values stand in an atomic byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub struct Seats {
     made: Instant,
     free: Arc<Semaphore>,
     most_per_address: usize,
+    /// Who brings many clients along, and so may have all places.
+    proxies: Proxies,
     table: Mutex<Table>,
 }
 
@@ -72,13 +76,14 @@ pub struct Taken {
 }
 
 impl Seats {
-    /// `most` places, of which one address may have `most_per_address`; the machine itself may have all.
-    pub fn new(most: usize, most_per_address: usize) -> Arc<Self> {
+    /// `most` places, of which one address may have `most_per_address`; the machine itself and `proxies` may have all.
+    pub fn new(most: usize, most_per_address: usize, proxies: Proxies) -> Arc<Self> {
         let free = Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)));
         Arc::new(Self {
             made: Instant::now(),
             free,
             most_per_address: most_per_address.max(1),
+            proxies,
             table: Mutex::default(),
         })
     }
@@ -100,10 +105,11 @@ impl Seats {
 
     /// Takes a place for a client at `address`; `None` if it has as many as it may.
     pub fn take(self: &Arc<Self>, permit: OwnedSemaphorePermit, address: IpAddr) -> Option<Taken> {
-        let address = counted_as(address);
+        let is_proxy = self.proxies.contain(address);
+        let address = network_of(address);
         let mut table = self.table();
         let count = table.by_address.entry(address).or_default();
-        if *count >= self.most_per_address && !address.is_loopback() {
+        if *count >= self.most_per_address && !address.is_loopback() && !is_proxy {
             return None;
         }
         *count += 1;
@@ -214,14 +220,6 @@ impl Seat {
     }
 }
 
-/// One IPv6 client has a whole network of 64 bits; an IPv4 address in IPv6's clothes is itself.
-fn counted_as(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) if !v6.is_loopback() => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-        other => other,
-    }
-}
-
 fn millis_since(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
@@ -243,14 +241,15 @@ mod tests {
     }
 
     fn old_seats(most: usize, most_per_address: usize) -> Arc<Seats> {
-        let mut seats = Arc::into_inner(Seats::new(most, most_per_address)).expect("not shared yet");
+        let mut seats =
+            Arc::into_inner(Seats::new(most, most_per_address, Proxies::default())).expect("not shared yet");
         seats.made = Instant::now().checked_sub(Duration::from_secs(10)).expect("the machine runs that long");
         Arc::new(seats)
     }
 
     #[test]
     fn an_address_has_so_many_places_and_gets_them_back() {
-        let seats = Seats::new(10, 2);
+        let seats = Seats::new(10, 2, Proxies::default());
         let first = take(&seats, SOMEWHERE).expect("a place");
         let _second = take(&seats, "::ffff:192.0.2.1").expect("a place");
         assert!(take(&seats, SOMEWHERE).is_none());
@@ -261,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_counts_as_one_address_and_the_machine_itself_is_not_counted() {
-        let seats = Seats::new(10, 1);
+        let seats = Seats::new(10, 1, Proxies::default());
         let _one = take(&seats, "2001:db8::1").expect("a place");
         assert!(take(&seats, "2001:db8::2:3").is_none());
         let _other = take(&seats, "2001:db8:0:1::1").expect("another network");

@@ -22,6 +22,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, watch},
     task::JoinSet,
@@ -31,9 +32,12 @@ use tracing::{debug, info, warn};
 
 use super::{
     Config, State,
+    forwarded::Client,
+    reply::Outgoing,
     seats::{Busy, Seats, Taken},
-    service::{Body, Service},
+    service::Service,
     stall::Stalling,
+    tls::Tls,
 };
 
 /// Longest line and headers of a request, in bytes; hyper answers 431 beyond.
@@ -46,7 +50,7 @@ const LINGER: Duration = Duration::from_millis(500);
 
 /// An answer's body that keeps its connection busy until its last byte was taken.
 struct Held {
-    body: Body,
+    body: Outgoing,
     _busy: Busy,
 }
 
@@ -55,6 +59,7 @@ struct Shared {
     service: Service,
     protocol: auto::Builder<TokioExecutor>,
     header_timeout: Duration,
+    tls: Option<Tls>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -71,15 +76,17 @@ pub async fn serve(listener: TcpListener, state: State, config: Config, stop: im
         service: Service::new(state, &config),
         protocol: protocol(&config),
         header_timeout: config.header_timeout,
+        tls: config.tls.clone(),
         stopping: stopped,
     });
-    let seats = Seats::new(places, config.max_connections_per_address);
+    let seats = Seats::new(places, config.max_connections_per_address, config.proxies.clone());
     let mut connections = JoinSet::new();
     let accept = accept_all(&listener, &shared, &seats, &mut connections);
     tokio::select! {
         biased;
         () = stop => {}
         never = accept => match never {},
+        () = follow_certificate(config.tls.as_ref()) => {}
     }
     shared.service.stop();
     take_backlog(&listener, &shared, &seats, &mut connections).await;
@@ -97,6 +104,10 @@ fn protocol(config: &Config) -> auto::Builder<TokioExecutor> {
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10))
         .max_concurrent_streams(64)
+        // Streams that a client opens and takes back again and again cost it its connection.
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(64)
+        .max_send_buf_size(256 * 1024)
         .max_header_list_size(MAX_HEAD_BYTES as u32);
     protocol
 }
@@ -139,7 +150,7 @@ fn admit(
 ) {
     match seats.take(permit, client.ip()) {
         Some(taken) => {
-            connections.spawn(serve_connection(stream, taken, Arc::clone(shared)));
+            connections.spawn(begin_connection(stream, client, taken, Arc::clone(shared)));
         }
         None => debug!(target: "pm::http", "{} has as many connections as it may; one more is closed", client.ip()),
     }
@@ -193,15 +204,42 @@ fn soft_descriptor_limit(limits: &str) -> Option<usize> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-async fn serve_connection(stream: TcpStream, taken: Taken, shared: Arc<Shared>) {
+/// Shakes hands, if that is to be done, within the time for a head: until then the client has said nothing.
+async fn begin_connection(stream: TcpStream, address: SocketAddr, taken: Taken, shared: Arc<Shared>) {
     let _counted = shared.service.connection();
     // An answer is written as a whole, so waiting for more bytes to send along only delays it.
     let _ = stream.set_nodelay(true);
+    let client = Client { address: address.ip().to_canonical(), secure: shared.tls.is_some() };
+    let Some(tls) = &shared.tls else { return serve_connection(stream, client, taken, shared).await };
+    let handshake = timeout(shared.header_timeout, tls.acceptor().accept(stream));
+    let shaken = tokio::select! {
+        shaken = handshake => shaken,
+        () = taken.seat.evicted() => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) => Box::pin(serve_connection(stream, client, taken, shared)).await,
+        Ok(Err(error)) => debug!(target: "pm::http", %error, "a client did not agree on an encryption"),
+        Err(_) => debug!(target: "pm::http", "a client was too slow to agree on an encryption"),
+    }
+}
+
+/// Looks after the certificate, if there is one; never ends.
+async fn follow_certificate(tls: Option<&Tls>) {
+    match tls {
+        Some(tls) => tls.follow().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn serve_connection<S>(stream: S, client: Client, taken: Taken, shared: Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let seat = &taken.seat;
     let service = service_fn(|request| {
         let (busy, shared, seat) = (seat.begins(), Arc::clone(&shared), Arc::clone(seat));
         async move {
-            let response = shared.service.answer(request, seat).await;
+            let response = shared.service.answer(request, client, seat).await;
             Ok::<_, Infallible>(response.map(|body| Held { body, _busy: busy }))
         }
     });
@@ -236,8 +274,8 @@ fn note(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
 }
 
 impl hyper::body::Body for Held {
-    type Data = <Body as hyper::body::Body>::Data;
-    type Error = <Body as hyper::body::Body>::Error;
+    type Data = <Outgoing as hyper::body::Body>::Data;
+    type Error = <Outgoing as hyper::body::Body>::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,

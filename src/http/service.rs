@@ -12,29 +12,34 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use http_body_util::{BodyDataStream, BodyExt, Either, Full, combinators::UnsyncBoxBody};
+use http_body_util::{BodyDataStream, BodyExt, Either, Full};
 use hyper::body::{Body as _, Incoming};
 use tower::ServiceExt;
 use tracing::Instrument;
 use warp::{Filter, filters::BoxedFilter};
 
 use super::{
-    Config, Scope, State,
+    Config, Origins, Proxies, Scope, State,
+    caller::Caller,
+    cors,
     events::{self, Feed},
     extract::{self, BodyLimits, Context},
     finish::{Finisher, Wishes},
+    forwarded::Client,
+    gate::{Gate, Visit},
     images,
     observe::{Connection, Observer},
     openapi, pictures,
     problem::{self, Problem},
-    products, queue, reply,
+    product_images, products, queue,
+    rate_limit::{Allowance, RateLimit},
+    reply::{self, Outgoing},
     request_id::{self, RequestId},
     route::{Route, Verb},
     seats::Seat,
-    status, users,
+    status, upload, users,
 };
 use crate::{
     catalog::{Catalog, Freshness},
@@ -42,14 +47,15 @@ use crate::{
     domain::ProductId,
 };
 
-/// An answer's body: bytes that are all there, or a stream from one of warp's replies.
-pub type Body = Either<Full<Bytes>, UnsyncBoxBody<Bytes, warp::Error>>;
-
 /// Answers requests; shared by every connection.
 pub struct Service {
     catalog: Catalog,
     routes: BoxedFilter<(warp::reply::Response,)>,
     observer: Observer,
+    gate: Gate,
+    proxies: Proxies,
+    origins: Origins,
+    hsts: Option<HeaderValue>,
     finisher: Finisher,
     scope: Scope,
     deadline: Duration,
@@ -57,6 +63,16 @@ pub struct Service {
     in_flight: AtomicUsize,
     stopping: Arc<AtomicBool>,
     feed: Feed,
+}
+
+/// What a request is for and where it comes from, known from its first line and its connection.
+#[derive(Clone, Copy)]
+struct Target {
+    verb: Verb,
+    route: Option<Route>,
+    /// The product that may be answered from the cache.
+    product: Option<ProductId>,
+    client: Client,
 }
 
 /// A request's share of what may be in flight; given back when dropped.
@@ -68,8 +84,11 @@ impl Service {
         let stopping = Arc::new(AtomicBool::new(false));
         let limits = BodyLimits { max_bytes: config.max_body, timeout: config.body_timeout };
         let feed = Feed::new(state.catalog.clone(), config.max_streams);
-        let routes = products::routes(&state, limits)
+        let batch = BodyLimits { max_bytes: config.max_batch_body, ..limits };
+        let routes = products::routes(&state, limits, batch)
             .or(events::routes(&state, &feed))
+            .unify()
+            .or(product_images::routes(&state, limits, config.max_upload))
             .unify()
             .or(images::routes(&state))
             .unify()
@@ -85,7 +104,13 @@ impl Service {
             .unify()
             .recover(problem::from_rejection)
             .unify();
+        let rate_limit = config.quota.map(|quota| RateLimit::new(quota, state.health.cache.clone()));
+        let hsts = config.hsts_seconds.map(|seconds| format!("max-age={seconds}"));
         Self {
+            gate: Gate::new(config.authentication.clone(), rate_limit),
+            proxies: config.proxies.clone(),
+            origins: config.origins.clone(),
+            hsts: hsts.and_then(|value| HeaderValue::try_from(value).ok()),
             catalog: state.catalog,
             routes: routes.boxed(),
             observer: Observer::new(),
@@ -110,14 +135,18 @@ impl Service {
         self.observer.connection()
     }
 
-    /// Answers a request that came over the connection with this seat. Every failure becomes an answer.
-    pub async fn answer(&self, request: Request<Incoming>, seat: Arc<Seat>) -> Response<Body> {
+    /// Answers a request that came from `peer` over the connection with this seat. Every failure becomes an answer.
+    pub async fn answer(&self, request: Request<Incoming>, peer: Client, seat: Arc<Seat>) -> Response<Outgoing> {
         let verb = Verb::of(request.method());
         let (product, route) = self.destination(verb, request.uri().path());
         let (version, wishes) = (request.version(), Wishes::of(&request));
-        let exchange = self.observer.begin(verb, route, RequestId::of(request.headers()));
-        let work = self.work(request, verb, route, product, exchange.request_id(), seat);
-        let outcome = AssertUnwindSafe(tokio::time::timeout(self.deadline, work)).catch_unwind().await;
+        let client = self.proxies.client(peer, request.headers());
+        let origin = request.headers().get(header::ORIGIN).filter(|_| self.origins != Origins::Own).cloned();
+        let exchange = self.observer.begin(verb, route, RequestId::of(request.headers()), client.address);
+        let mut allowance = None;
+        let target = Target { verb, route, product, client };
+        let work = self.work(request, target, exchange.request_id(), seat, &mut allowance);
+        let outcome = AssertUnwindSafe(tokio::time::timeout(self.deadline(verb, route), work)).catch_unwind().await;
         let outcome = match outcome {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_elapsed)) => Err(self.too_slow()),
@@ -136,13 +165,27 @@ impl Service {
         if verb == Verb::Head {
             drop_body(&mut response);
         }
-        response.headers_mut().insert(request_id::HEADER, exchange.request_id().header_value());
+        let headers = response.headers_mut();
+        headers.insert(request_id::HEADER, exchange.request_id().header_value());
+        cors::protect(route, self.hsts.as_ref().filter(|_| client.secure), headers);
+        self.origins.tell(origin.as_ref(), headers);
+        if let Some(allowance) = allowance {
+            allowance.tell(headers);
+        }
         // Who is told so with an answer sends its next request elsewhere, instead of into the end of the connection.
         if version <= Version::HTTP_11 && self.stopping.load(Ordering::Relaxed) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         exchange.finish(response.status(), problem.as_deref());
         response
+    }
+
+    /// Uploads watch over their pace themselves and may take longer as a whole.
+    fn deadline(&self, verb: Verb, route: Option<Route>) -> Duration {
+        match (verb, route) {
+            (Verb::Post, Some(Route::ProductImages)) => self.deadline + upload::LONGEST,
+            _ => self.deadline,
+        }
     }
 
     /// The product that is asked for, if it may be answered from the cache, and the route.
@@ -159,15 +202,25 @@ impl Service {
     async fn work(
         &self,
         request: Request<Incoming>,
-        verb: Verb,
-        route: Option<Route>,
-        product: Option<ProductId>,
+        target: Target,
         request_id: &RequestId,
         seat: Arc<Seat>,
-    ) -> Result<Response<Body>, Arc<Problem>> {
+        allowance: &mut Option<Allowance>,
+    ) -> Result<Response<Outgoing>, Arc<Problem>> {
+        let Target { verb, route, product, .. } = target;
         let _admission = match route {
             Some(route) if route.is_about_the_server() => None,
             _ => Some(self.admit()?),
+        };
+        let caller = match self.gate.is_open() {
+            true => Caller::Anyone,
+            false => match Box::pin(self.pass(&request, target, allowance)).await {
+                Ok(caller) => caller,
+                Err(problem) => {
+                    refuse_body(request).await;
+                    return Err(Arc::new(problem));
+                }
+            },
         };
         if let Some(id) = product
             && let Some(body) = self.catalog.hot_body(id).await
@@ -176,11 +229,23 @@ impl Service {
                 reply::product(&body, Freshness::Hit, request.headers()).map(|json| Either::Left(Full::new(json)))
             );
         }
-        let context = Context { request_id: request_id.clone(), verb, seat };
+        let context = Context { request_id: request_id.clone(), verb, caller, seat };
         // At the highest level, so that errors bear the request's id whatever else is logged.
         let span = tracing::error_span!(target: "pm::http", "request", %request_id);
         // On the heap, so that answering from the cache does not carry the room for everything else along.
         Box::pin(self.dispatch(request, route, context).instrument(span)).await
+    }
+
+    async fn pass(
+        &self,
+        request: &Request<Incoming>,
+        target: Target,
+        allowance: &mut Option<Allowance>,
+    ) -> Result<Caller, Problem> {
+        let Target { verb, route, client, .. } = target;
+        let visit =
+            Visit { route, verb, path: request.uri().path(), headers: request.headers(), address: client.address };
+        self.gate.pass(visit, &self.catalog, allowance).await
     }
 
     async fn dispatch(
@@ -188,14 +253,14 @@ impl Service {
         mut request: Request<Incoming>,
         route: Option<Route>,
         context: Context,
-    ) -> Result<Response<Body>, Arc<Problem>> {
+    ) -> Result<Response<Outgoing>, Arc<Problem>> {
         let Some(route) = route else {
             refuse_body(request).await;
             return Err(Arc::new(Problem::not_found("there is nothing at this path")));
         };
         if context.verb == Verb::Options {
             refuse_body(request).await;
-            return Ok(options(route));
+            return Ok(self.options(route));
         }
         if !route.permits(context.verb) {
             refuse_body(request).await;
@@ -210,6 +275,14 @@ impl Service {
             Some(problem) => Err(problem),
             None => Ok(response.map(|body| Either::Right(body.boxed_unsync()))),
         }
+    }
+
+    fn options(&self, route: Route) -> Response<Outgoing> {
+        let mut response = Response::new(Either::Left(Full::default()));
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(route.allow()));
+        self.origins.tell_before(route, response.headers_mut());
+        response
     }
 
     fn admit(&self) -> Result<Admission<'_>, Arc<Problem>> {
@@ -241,13 +314,6 @@ fn cacheable_product(verb: Verb, path: &str) -> Option<ProductId> {
     }
 }
 
-fn options(route: Route) -> Response<Body> {
-    let mut response = Response::new(Either::Left(Full::default()));
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(route.allow()));
-    response
-}
-
 fn method_not_allowed(route: Route) -> Problem {
     let detail = format!("{} takes {}", route.template(), route.allow());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::MethodNotAllowed, detail)
@@ -261,7 +327,7 @@ async fn refuse_body(request: Request<Incoming>) {
 }
 
 /// Makes the answer to a `GET` one to a `HEAD`: all headers, no body.
-fn drop_body(response: &mut Response<Body>) {
+fn drop_body(response: &mut Response<Outgoing>) {
     if let Some(length) = response.body().size_hint().exact()
         && response.status() != StatusCode::NOT_MODIFIED
         && response.status() != StatusCode::NO_CONTENT

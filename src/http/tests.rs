@@ -23,8 +23,6 @@ use crate::{
     catalog::{self, Catalog, Engines},
     db::{self, Database},
     health::Health,
-    imaging::Limits,
-    isolation,
     jobs::{ResizeConfig, Resizer},
     queue::{self, Queue},
 };
@@ -69,13 +67,7 @@ impl Server {
             Engines { database: database.clone(), cache: cache.clone(), queue: queue.clone(), blobs: blobs.clone() };
         let catalog = Catalog::new(catalog::Config { auto_users: true, ..catalog::Config::default() }, engines);
         let health = Health { database, cache, queue, blobs: blobs.clone() };
-        let config_of_forms = ResizeConfig {
-            limits: Limits::default(),
-            memory: 1 << 28,
-            decoders: 1,
-            isolation: isolation::Config::default(),
-        };
-        let resizer = Resizer::new(config_of_forms, catalog.clone(), blobs.clone());
+        let resizer = Resizer::new(ResizeConfig::default(), catalog.clone(), blobs.clone());
         let pictures = Pictures { resizer, keys: None, placeholder: Placeholder::None };
         let state = State { pictures, catalog, blobs: blobs.clone(), health, metrics };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

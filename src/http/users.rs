@@ -7,9 +7,9 @@ use warp::{Filter, filters::BoxedFilter, reply::Response};
 use super::{
     State,
     extract::{self, BodyLimits, Pairs},
-    openapi::NewUserShape,
     problem::{Problem, ProblemBody},
     reply::{self, Ready},
+    shapes::NewUserShape,
 };
 use crate::{
     catalog::{Catalog, PageBody, UserBody},

@@ -17,6 +17,8 @@ pub struct Limits {
     pub max_metadata: u64,
     /// Scans of a JPEG, 100 unless set. Encoders write 1 to 12; a file may repeat them without end.
     pub max_scans: u32,
+    /// Bytes that no rendition has more of, whatever becomes of its format and quality for that; those of the source unless set.
+    pub max_rendition: Option<u64>,
 }
 
 /// Passes over all pixels that a picture of the most pixels may have; smaller ones have more, up to `max_scans`.
@@ -24,7 +26,14 @@ const SCANS_AT_FULL_SIZE: u64 = 16;
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_pixels: 50_000_000, max_side: 16_384, max_memory: 512 << 20, max_metadata: 4 << 20, max_scans: 100 }
+        Self {
+            max_pixels: 50_000_000,
+            max_side: 16_384,
+            max_memory: 512 << 20,
+            max_metadata: 4 << 20,
+            max_scans: 100,
+            max_rendition: None,
+        }
     }
 }
 

@@ -157,7 +157,8 @@ fn run(source: &[u8], presets: &[Preset], limits: &Limits) -> Result<Processed, 
         Ok(orient(pixels, header.orientation))
     })?;
     let stripped = if decoded.flaw.is_none() { stripped(picture, &header) } else { None };
-    let mut rendering = Rendering { source, header: &header, stripped, scaler, steps, pixels };
+    let mut rendering =
+        Rendering { most: most_bytes(source, limits), header: &header, stripped, scaler, steps, pixels };
     let renditions = rendering.render(tasks, (width, height))?;
     let (thumbhash, dominant_color, perceptual_hash) = rendering.describe(preview)?;
     warnings.extend(decoded.flaw);
@@ -210,7 +211,8 @@ fn colours_are_right(pixels: &mut Pixels, header: &Header) -> bool {
 
 /// The work from the largest rendition down. `pixels` is the whole picture at the scale that was reached.
 struct Rendering<'a> {
-    source: &'a [u8],
+    /// Bytes that no rendition has more of.
+    most: usize,
     header: &'a Header,
     /// The source without metadata, if that looks the same as the picture.
     stripped: Option<Vec<u8>>,
@@ -241,7 +243,7 @@ impl Rendering<'_> {
                 None => {
                     let own_pixels = shape.view == View::Whole && shape.whole == full;
                     let stripped = self.stripped.as_deref().filter(|_| own_pixels);
-                    let bound = Bound { bytes: self.source.len(), format: self.header.format, stripped };
+                    let bound = Bound { bytes: self.most, format: self.header.format, stripped };
                     timed(&mut self.steps.encode, || encode_within(pixels, task.format, tuning, &bound))?
                 }
             };
@@ -270,6 +272,10 @@ impl Rendering<'_> {
             Ok((thumbhash(&self.pixels), dominant_color(&self.pixels), perceptual_hash(&self.pixels)))
         })
     }
+}
+
+fn most_bytes(source: &[u8], limits: &Limits) -> usize {
+    limits.max_rendition.map_or(source.len(), |most| usize::try_from(most).unwrap_or(usize::MAX))
 }
 
 fn timed<T>(spent: &mut Duration, step: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {

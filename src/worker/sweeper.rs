@@ -63,5 +63,6 @@ async fn round(catalog: &Catalog, with_upkeep: bool) -> Result<(), Error> {
         }
     });
     let forgotten = catalog.forget_finished().await.and(catalog.forget_events().await);
-    recovered.and(told).and(measured).and(again).and(forgotten).map(|_| ())
+    let keys = catalog.forget_keys().await;
+    recovered.and(told).and(measured).and(again).and(forgotten).and(keys).map(|_| ())
 }

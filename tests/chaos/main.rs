@@ -25,6 +25,9 @@ mod soundness;
 mod stage;
 mod wrapped;
 
+#[allow(dead_code, clippy::unwrap_used, reason = "not every experiment needs every kind of token")]
+#[path = "../it/support/issuer.rs"]
+mod issuer;
 #[allow(dead_code, reason = "not every experiment needs every misbehaviour")]
 #[path = "../it/support/origin.rs"]
 mod origin;

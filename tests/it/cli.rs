@@ -1,5 +1,6 @@
 //! The binary as people and scripts run it: words in; stdout, stderr and exit code out. Each has its own directory.
 
+mod key;
 mod queue;
 
 use std::{
@@ -149,6 +150,32 @@ fn a_list_is_filtered_sorted_and_followed_over_all_pages() {
     for flag in ["--min-price must not be negative", "--sort must be one of", "--limit must be"] {
         assert!(told.contains(flag), "{told}");
     }
+}
+
+#[test]
+fn a_product_is_changed_and_found_by_its_words() {
+    let shop = Shop::new();
+    let id = shop.add("ada", "Lamp", "12.50");
+    shop.add("ada", "Desk", "5");
+    shop.write_picture("picture.png");
+    let words = ["product", "update", &id, "--name", "Reading lamp", "--price", "13", "--description", "For a desk."];
+    let changed = shop.json(&words);
+    assert_eq!((&changed["product_name"], &changed["version"]), (&"Reading lamp".into(), &2.into()));
+    let pictures = ["--add-image", "picture.png", "--add-image", "https://example.com/a.jpg"];
+    let with = shop.json(&[&["product", "update", id.as_str()][..], &pictures].concat());
+    let numbers: Vec<_> = with["images"].as_array().unwrap().iter().map(|image| image["id"].to_string()).collect();
+    assert_eq!(numbers.len(), 2);
+    let without = shop.json(&["product", "update", &id, "--remove-image", &numbers[0]]);
+    assert_eq!(without["product_images"], serde_json::json!(["https://example.com/a.jpg"]));
+    assert_eq!(shop.read(&["product", "list", "--query", "DÉS", "-q"]), format!("2\n{id}\n"), "the name counts more");
+    let (code, told) = shop.fail(&["product", "update", &id, "--price", "-1", "--name", " "]);
+    assert!(code == 2 && told.contains("--price") && told.contains("--name"), "{code}: {told}");
+    assert_eq!(shop.fail(&["product", "update", "99", "--name", "x"]).0, 3);
+    assert_eq!(shop.fail(&["product", "update", &id]).0, 2, "nothing to change");
+    let (code, told) = shop.fail(&["product", "update", &id, "--remove-image", "77"]);
+    assert!(code == 2 && told.contains("--remove-image"), "{code}: {told}");
+    let (code, told) = shop.fail(&["product", "list", "--query", "!"]);
+    assert!(code == 2 && told.contains("--query"), "{code}: {told}");
 }
 
 #[test]
@@ -375,7 +402,7 @@ fn the_doctor_says_how_every_part_is_and_changes_nothing() {
     let shop = Shop::new();
     let output = shop.run(&["doctor"]);
     assert_eq!(output.status.code(), Some(1), "there is no schema yet");
-    assert!(text(&output.stdout).contains("lacks 11 of 11 steps"), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("lacks 14 of 14 steps"), "{}", text(&output.stdout));
     shop.add("someone", "Lamp", "10");
     let told: Value = serde_json::from_str(&shop.read(&["doctor", "--json"])).expect("JSON");
     assert_eq!(told["healthy"], true, "{told}");

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
 mod api;
+mod auth;
 mod cli;
+mod doors;
 mod engines;
 mod events;
 mod keep;

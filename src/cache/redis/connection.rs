@@ -100,6 +100,16 @@ impl Link {
         if self.pending.is_clear() { Ok(live) } else { Err(away("changes have not been told to Redis yet")) }
     }
 
+    /// The connection, if there is one, for what no product depends on.
+    pub(super) fn connected(&self) -> Result<Arc<Live>, Error> {
+        self.live().ok_or_else(|| away("there is no connection"))
+    }
+
+    /// Where a client's quota is counted. A run of the server that forgot it begins anew, so the run is no part of it.
+    pub(super) fn key_of_client(&self, client: &str) -> String {
+        format!("{}:q:{client}", self.prefix)
+    }
+
     /// Waits for the answer within the limit of an operation; without one, the connection is given up.
     pub(super) async fn run<T>(&self, live: &Live, answer: impl Future<Output = RedisResult<T>>) -> Result<T, Error> {
         match tokio::time::timeout(OPERATION_LIMIT, answer).await {

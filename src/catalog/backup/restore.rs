@@ -20,6 +20,7 @@ use crate::{
     db::{
         Write,
         transfer::{self, Table},
+        words,
     },
 };
 
@@ -54,6 +55,7 @@ impl Catalog {
         self.restore_blobs(backup, &mut restored, watch).await?;
         let write = self.database().begin().await?;
         restored.rows = restore_rows(&write, backup, watch).await?;
+        words::fill_all(&*write).await?;
         transfer::take_over(&*write, Timestamp::now()).await?;
         self.announce(&write).await?;
         write.commit().await?;

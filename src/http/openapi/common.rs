@@ -5,8 +5,17 @@ use utoipa::{
     openapi::{
         Content, HeaderBuilder, HttpMethod, ObjectBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder, Type,
         path::{Operation, ParameterIn, PathItem},
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
+
+use super::super::{
+    access::{Need, need},
+    route::{Route, Verb},
+};
+use crate::domain::Scope;
+
+const SCHEME: &str = "bearer";
 
 /// Adds it to every operation.
 pub(super) struct Common;
@@ -22,6 +31,12 @@ const ALWAYS: &[Meaning] = &[
         "A component that the request needs does not answer, or there is too much to do; `Retry-After` says when to try again.",
     ),
 ];
+const SECURED: &[Meaning] = &[
+    (401, "With authentication: no access token or API key, or one that is not believed."),
+    (403, "With authentication: the token or key has not the scope, or the resource is another user's."),
+];
+const COUNTED: &[Meaning] =
+    &[(429, "The client makes more requests than it may; `Retry-After` says when to try again.")];
 const WITH_PATH: &[Meaning] = &[(404, "There is no such thing.")];
 const WITH_QUERY: &[Meaning] = &[(422, "Parameters have values that are not allowed; all of them are named.")];
 const WITH_BODY: &[Meaning] = &[
@@ -35,14 +50,51 @@ const WRITING: &[Meaning] = &[(507, "The disk is full.")];
 impl Modify for Common {
     fn modify(&self, openapi: &mut OpenApi) {
         let components = openapi.components.get_or_insert_default();
-        for (status, meaning) in [ALWAYS, WITH_PATH, WITH_BODY, WRITING].concat() {
+        for (status, meaning) in [ALWAYS, SECURED, COUNTED, WITH_PATH, WITH_BODY, WRITING].concat() {
             components.responses.insert(name(status), RefOr::T(problem(meaning)));
         }
-        for item in openapi.paths.paths.values_mut() {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
+            "An access token of OAuth 2.0 (RFC 9068), or an API key. Needed where the server has authentication on.",
+        ));
+        components.add_security_scheme(SCHEME, SecurityScheme::Http(scheme.build()));
+        for (path, item) in &mut openapi.paths.paths {
+            let route = Route::find(path);
             for (method, operation) in operations(item) {
+                if let Some(route) = route {
+                    protect(operation, route, verb(&method));
+                }
                 complete(operation, method != HttpMethod::Get);
             }
         }
+    }
+}
+
+/// Says what an operation takes from its caller: nothing, or a scope, with `{}` for servers without authentication.
+fn protect(operation: &mut Operation, route: Route, verb: Verb) {
+    let mut meanings = if route.is_about_the_server() { Vec::new() } else { COUNTED.to_vec() };
+    let scope = match need(route, verb) {
+        Need::Nothing => None,
+        Need::Scope(scope) => Some(scope),
+        Need::OwnProduct => Some(Scope::ProductsWrite),
+        Need::OwnUser => Some(Scope::Admin),
+    };
+    if let Some(scope) = scope {
+        meanings.extend(SECURED);
+        let required = SecurityRequirement::new(SCHEME, [scope.as_str()]);
+        operation.security = Some(vec![SecurityRequirement::default(), required]);
+    }
+    for (status, _) in meanings {
+        let reference = || Ref::from_response_name(name(status)).into();
+        operation.responses.responses.entry(status.to_string()).or_insert_with(reference);
+    }
+}
+
+fn verb(method: &HttpMethod) -> Verb {
+    match method {
+        HttpMethod::Post => Verb::Post,
+        HttpMethod::Patch => Verb::Patch,
+        HttpMethod::Delete => Verb::Delete,
+        _ => Verb::Get,
     }
 }
 
@@ -65,6 +117,10 @@ fn complete(operation: &mut Operation, writes: bool) {
         meanings.extend(WRITING);
     }
     let known = &mut operation.responses.responses;
+    if !writes {
+        let unchanged = || ResponseBuilder::new().description("The client has it already, by its `If-None-Match`.");
+        known.entry("304".into()).or_insert_with(|| unchanged().build().into());
+    }
     for (status, _) in meanings {
         known.entry(status.to_string()).or_insert_with(|| Ref::from_response_name(name(status)).into());
     }

@@ -44,6 +44,13 @@ pub struct ResizeConfig {
     pub isolation: isolation::Config,
 }
 
+impl Default for ResizeConfig {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self { memory: limits.max_memory, limits, decoders: 1, isolation: isolation::Config::default() }
+    }
+}
+
 /// Makes forms on demand; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Resizer(Arc<Inner>);
@@ -106,10 +113,12 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 impl Resizer {
     /// A resizer with a budget of its own.
     pub fn new(config: ResizeConfig, catalog: Catalog, blobs: Blobs) -> Self {
+        // What a form is made from is a form itself, so its bytes say nothing about those of another size and format.
+        let limits = Limits { max_rendition: Some(u64::MAX), ..config.limits };
         Self(Arc::new(Inner {
             catalog,
             blobs,
-            limits: config.limits,
+            limits,
             decoders: Decoders::new(config.isolation),
             budget: Budget::new(config.memory),
             seats: Semaphore::new(config.decoders.max(1)),

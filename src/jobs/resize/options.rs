@@ -158,7 +158,7 @@ mod tests {
     fn spellings_of_the_same_have_the_same_name() {
         let name = |text: &str| Options::parse(text).expect(text).name(OutputFormat::Webp);
         assert_eq!(name("w=300"), "300x- contain webp q80");
-        assert_eq!(name("w=150,dpr=2"), name("dpr=2.0,w=300,quality=80,fit=contain,format=auto"));
+        assert_eq!(name("w=150,dpr=2"), name("dpr=2.0,w=150,quality=80,fit=contain,format=auto"));
         assert_eq!(name("w=300,h=200,fit=cover"), name("h=200,w=300,fit=cover,focus=center"));
         assert_ne!(name("w=300,h=200,fit=cover,focus=top"), name("w=300,h=200,fit=cover"));
         assert_eq!(name("h=100,w=10,fit=cover,focus=50x0"), name("h=100,w=10,fit=cover,focus=top"));

@@ -20,7 +20,10 @@ mod p16;
 mod p17;
 pub mod p18;
 mod p19;
+mod p20;
 mod p21;
+mod p22;
+mod p23;
 mod p24;
 mod traffic;
 
@@ -197,11 +200,32 @@ pub const ALL: &[Experiment] = &[
         run: |stage| Box::pin(p19::run(stage)),
     },
     Experiment {
+        promise: "P20",
+        title: "an idempotency key makes one product",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p20::run(stage)),
+    },
+    Experiment {
         promise: "P21",
         title: "retries are right",
         setups: BOTH,
         engines: Use::Peaceful,
         run: |stage| Box::pin(p21::run(stage)),
+    },
+    Experiment {
+        promise: "P22",
+        title: "exactly the valid tokens are believed",
+        setups: EMBEDDED,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p22::run(stage)),
+    },
+    Experiment {
+        promise: "P23",
+        title: "the rate limit is exact",
+        setups: BOTH,
+        engines: Use::Hostile,
+        run: |stage| Box::pin(p23::run(stage)),
     },
     Experiment {
         promise: "P24",

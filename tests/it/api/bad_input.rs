@@ -266,7 +266,7 @@ on_both_setups! {
         for (method, path, allow) in [
             ("PUT", "/products", "GET, HEAD, POST, OPTIONS"),
             ("DELETE", "/users", "GET, HEAD, POST, OPTIONS"),
-            ("POST", "/products/1", "GET, HEAD, DELETE, OPTIONS"),
+            ("POST", "/products/1", "GET, HEAD, PATCH, DELETE, OPTIONS"),
             ("POST", "/images/a.jpg", "GET, HEAD, OPTIONS"),
             ("GET", "/queue/dead/1/retry", "POST, OPTIONS"),
             ("POST", "/healthz", "GET, HEAD, OPTIONS"),

@@ -1,18 +1,23 @@
 //! The HTTP contract, asked of the running program over real sockets.
 
 mod bad_input;
+mod batch;
 mod cache;
 mod encodings;
+mod idempotency;
 mod images;
 mod lists;
+mod patch;
 mod presets;
 mod products;
 mod queue;
 mod resize;
+mod search;
 pub mod set_ups;
 mod status;
+mod uploads;
 mod users;
-mod wire;
+pub mod wire;
 
 use serde_json::{Value, json};
 

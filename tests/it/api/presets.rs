@@ -10,7 +10,7 @@ const OLD_SAFARI: &str = "image/png,image/svg+xml,image/*;q=0.8,video/*;q=0.8,*/
 
 /// A product with one picture whose preset `hero` is there in three formats.
 async fn with_three_formats(test: impl AsyncFnOnce(&TestApp, Value)) {
-    let presets = r#"{hero = {edge = 256, formats = ["jpeg", "avif", "webp"]}}"#;
+    let presets = r#"hero = {edge = 256, formats = ["jpeg", "avif", "webp"]}"#;
     support::app::run_with(Setup::Embedded, &[("PM_PRESETS", presets)], async |app| {
         let origin = Origin::start().await;
         origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(640, 480));

@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod contract;
+pub mod issuer;
 pub mod origin;
 pub mod pictures;
 pub mod proxy;

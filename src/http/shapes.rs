@@ -37,6 +37,61 @@ pub struct NewProductShape {
     product_price: f64,
 }
 
+/// Changes of a product; what is left out stays as it is.
+#[derive(ToSchema)]
+#[schema(as = ProductPatch)]
+#[serde(deny_unknown_fields)]
+pub struct ProductPatchShape {
+    /// Its name; outer spaces are cut off.
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\u0000]*[^\s\u0000][^\u0000]*$", nullable = false)]
+    product_name: Option<String>,
+    /// Its description; null empties it.
+    #[schema(max_length = 10_000, pattern = r"^[^\u0000]*$")]
+    product_description: Option<String>,
+    /// Its pictures, in order; those whose address it has already stay as they are. Null removes all.
+    #[schema(max_items = 32)]
+    product_images: Option<Vec<PictureUrl>>,
+    /// What it costs, with at most four decimal places.
+    #[schema(minimum = 0, maximum = 999999999999.9999, nullable = false)]
+    product_price: Option<f64>,
+}
+
+/// Several products: a list of them, or an object around the list.
+#[derive(ToSchema)]
+#[schema(as = NewProducts)]
+#[serde(untagged)]
+pub enum BatchShape {
+    /// The products. A wrong one does not keep the others from being stored.
+    List(Vec<serde_json::Value>),
+    /// The same, in an object.
+    Object {
+        /// The products.
+        #[schema(max_items = 1_000)]
+        products: Vec<serde_json::Value>,
+    },
+}
+
+/// More pictures of a product, by their addresses: one of the two fields.
+#[derive(ToSchema)]
+#[schema(as = MoreImages)]
+#[serde(deny_unknown_fields)]
+pub struct MoreImagesShape {
+    /// The address of one picture.
+    url: Option<PictureUrl>,
+    /// The addresses of several.
+    #[schema(min_items = 1, max_items = 32)]
+    urls: Option<Vec<PictureUrl>>,
+}
+
+/// More pictures of a product, as files; the names of the fields do not matter.
+#[derive(ToSchema)]
+#[schema(as = ImageFiles)]
+pub struct ImageFilesShape {
+    /// The files.
+    #[schema(value_type = Vec<String>, format = Binary, max_items = 32)]
+    file: Vec<String>,
+}
+
 /// The http or https address of a picture, on a public host.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = "uri", max_length = 2_048, pattern = "^[Hh][Tt][Tt][Pp][Ss]?://", example = "https://example.com/image1.jpg")]

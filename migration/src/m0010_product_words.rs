@@ -1,0 +1,63 @@
+//! The words that products are found by. The program makes them, so that no database has an own idea of what a word is;
+//! products that are there already get theirs right after this step, in batches.
+
+use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
+
+#[derive(Debug)]
+pub(crate) struct Step;
+
+impl MigrationName for Step {
+    fn name(&self) -> &str {
+        "m0010_product_words"
+    }
+}
+
+// A table of its own: a product's row is written anew whenever one of its pictures gets on, its words are not.
+const POSTGRES_UP: &[&str] = &[
+    "CREATE TABLE product_words (
+        product_id {int} PRIMARY KEY REFERENCES products (id) ON DELETE CASCADE,
+        words TEXT NOT NULL,
+        search tsvector NOT NULL GENERATED ALWAYS AS (array_to_tsvector(string_to_array(words, ' '))) STORED
+    )",
+    "CREATE INDEX product_words_search ON product_words USING gin (search)",
+];
+const POSTGRES_DOWN: &[&str] = &["DROP TABLE product_words"];
+
+// Of the ASCII characters, words have only letters, digits and the sign, so that the index parts them at the spaces alone.
+const SQLITE_UP: &[&str] = &[
+    "CREATE TABLE product_words (
+        product_id {int} PRIMARY KEY REFERENCES products (id) ON DELETE CASCADE,
+        words TEXT NOT NULL
+    )",
+    "CREATE VIRTUAL TABLE product_words_search USING fts5 (
+        words, content = 'product_words', content_rowid = 'product_id', tokenize = \"ascii tokenchars '='\", detail = none
+    )",
+    "CREATE TRIGGER product_words_insert AFTER INSERT ON product_words BEGIN
+        INSERT INTO product_words_search (rowid, words) VALUES (new.product_id, new.words);
+    END",
+    "CREATE TRIGGER product_words_delete AFTER DELETE ON product_words BEGIN
+        INSERT INTO product_words_search (product_words_search, rowid, words) VALUES ('delete', old.product_id, old.words);
+    END",
+    "CREATE TRIGGER product_words_update AFTER UPDATE ON product_words BEGIN
+        INSERT INTO product_words_search (product_words_search, rowid, words) VALUES ('delete', old.product_id, old.words);
+        INSERT INTO product_words_search (rowid, words) VALUES (new.product_id, new.words);
+    END",
+];
+const SQLITE_DOWN: &[&str] = &["DROP TABLE product_words_search", "DROP TABLE product_words"];
+
+#[async_trait::async_trait]
+impl MigrationTrait for Step {
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let postgres = manager.get_database_backend() == DbBackend::Postgres;
+        crate::run(manager, if postgres { POSTGRES_UP } else { SQLITE_UP }).await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let postgres = manager.get_database_backend() == DbBackend::Postgres;
+        crate::run(manager, if postgres { POSTGRES_DOWN } else { SQLITE_DOWN }).await
+    }
+}

@@ -1,0 +1,151 @@
+//! Fetches the issuer's documents: where its keys are, and the keys. Bounded in bytes and time, without redirects; what is
+//! asked for is the operator's own setting, so it may well be inside a private network.
+
+use std::{sync::Arc, time::Duration};
+
+use reqwest::{Client, Response, Url, redirect::Policy};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Error;
+
+const MAX_BYTES: usize = 512 * 1024;
+const TIME_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why a document is of no use.
+#[derive(Debug, thiserror::Error)]
+enum Useless {
+    #[error("{0} is no address")]
+    Address(String),
+    #[error("{url} answers {status}")]
+    Status { url: Url, status: u16 },
+    #[error("{0} has more than 512 KiB")]
+    TooLong(Url),
+    #[error("{url} cannot be read")]
+    Unreadable { url: Url, source: serde_json::Error },
+    #[error("{url} says that it is about the issuer {told}")]
+    AnotherIssuer { url: Url, told: String },
+    #[error("{0} is fetched over https, or from this machine")]
+    Insecure(Url),
+    #[error("{0} does not answer")]
+    Away(Url, #[source] reqwest::Error),
+}
+
+/// What an issuer says of itself (RFC 8414, OpenID Connect Discovery).
+#[derive(Deserialize)]
+struct Metadata {
+    issuer: String,
+    jwks_uri: String,
+}
+
+/// What an answer with keys says.
+pub(super) struct Published {
+    /// The elements of `keys`.
+    pub keys: Vec<Value>,
+    /// `max-age` of the answer's `Cache-Control`.
+    pub max_age: Option<Duration>,
+}
+
+/// Asks one issuer.
+#[derive(Debug)]
+pub(super) struct Documents {
+    issuer: String,
+    client: Client,
+}
+
+impl Documents {
+    pub(super) fn new(issuer: &str) -> Result<Self, Error> {
+        // An error means that a provider is installed already, which serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder()
+            .user_agent(concat!("pm/", env!("CARGO_PKG_VERSION")))
+            .redirect(Policy::none())
+            .timeout(TIME_LIMIT)
+            .no_proxy()
+            .referer(false)
+            .build()
+            .map_err(|error| Error::Setup(Arc::new(error)))?;
+        Ok(Self { issuer: issuer.to_owned(), client })
+    }
+
+    /// Where the issuer's keys are.
+    pub(super) async fn keys_address(&self) -> Result<Url, Error> {
+        let mut last = None;
+        for address in self.well_known() {
+            match self.metadata(&address).await {
+                Ok(found) => return Ok(found),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(unavailable(last.unwrap_or_else(|| Useless::Address(self.issuer.clone()))))
+    }
+
+    /// The keys at `url`.
+    pub(super) async fn keys(&self, url: &Url) -> Result<Published, Error> {
+        #[derive(Deserialize)]
+        struct Set {
+            keys: Vec<Value>,
+        }
+        let (set, max_age) = self.fetch::<Set>(url).await.map_err(unavailable)?;
+        Ok(Published { keys: set.keys, max_age })
+    }
+
+    /// OpenID's place goes after the issuer's path; RFC 8414 puts its own between host and path.
+    fn well_known(&self) -> Vec<String> {
+        let issuer = self.issuer.trim_end_matches('/');
+        let mut places = vec![format!("{issuer}/.well-known/openid-configuration")];
+        if let Ok(mut url) = Url::parse(issuer) {
+            let path = url.path().trim_end_matches('/').to_owned();
+            url.set_path(&format!("/.well-known/oauth-authorization-server{path}"));
+            places.push(url.into());
+        }
+        places
+    }
+
+    async fn metadata(&self, address: &str) -> Result<Url, Useless> {
+        let url = Url::parse(address).map_err(|_| Useless::Address(address.to_owned()))?;
+        let (metadata, _) = self.fetch::<Metadata>(&url).await?;
+        // Otherwise one issuer of a host could speak for another one.
+        if metadata.issuer != self.issuer {
+            return Err(Useless::AnotherIssuer { url, told: metadata.issuer });
+        }
+        let keys = Url::parse(&metadata.jwks_uri).map_err(|_| Useless::Address(metadata.jwks_uri))?;
+        if keys.scheme() == "https" || is_this_machine(&keys) { Ok(keys) } else { Err(Useless::Insecure(keys)) }
+    }
+
+    async fn fetch<T: for<'de> Deserialize<'de>>(&self, url: &Url) -> Result<(T, Option<Duration>), Useless> {
+        let away = |error| Useless::Away(url.clone(), error);
+        let mut response = self.client.get(url.clone()).send().await.map_err(away)?;
+        if !response.status().is_success() {
+            return Err(Useless::Status { url: url.clone(), status: response.status().as_u16() });
+        }
+        let max_age = max_age(&response);
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(away)? {
+            if bytes.len() + chunk.len() > MAX_BYTES {
+                return Err(Useless::TooLong(url.clone()));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        let read = serde_json::from_slice(&bytes);
+        Ok((read.map_err(|source| Useless::Unreadable { url: url.clone(), source })?, max_age))
+    }
+}
+
+/// Whether `url` names this machine by its loopback address, where no network can change what is said.
+pub(super) fn is_this_machine(url: &Url) -> bool {
+    url.host_str().is_some_and(|host| {
+        let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+        host == "localhost" || literal.is_ok_and(|address| address.to_canonical().is_loopback())
+    })
+}
+
+fn max_age(response: &Response) -> Option<Duration> {
+    let value = response.headers().get(reqwest::header::CACHE_CONTROL)?.to_str().ok()?;
+    let seconds = value.split(',').find_map(|part| part.trim().strip_prefix("max-age=")?.parse().ok())?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn unavailable(useless: Useless) -> Error {
+    Error::Unavailable(Arc::new(useless))
+}

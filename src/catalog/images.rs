@@ -1,0 +1,71 @@
+//! A product's pictures one by one: removing one, and working on one again.
+
+use crate::{
+    catalog::{Catalog, Error, Updated},
+    clock::Timestamp,
+    db::{products, reruns},
+    domain::{ImageId, ImageStatus, ImagesPatch, JobPayload, Product, ProductId, ProductPatch},
+};
+
+impl Catalog {
+    /// Removes a picture from its product; those behind it move up.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if the product has no such picture; else as [`Catalog::update`].
+    pub async fn remove_image(
+        &self,
+        id: ProductId,
+        image: ImageId,
+        request_id: Option<&str>,
+    ) -> Result<Updated, Error> {
+        let patch = ProductPatch::of_images(ImagesPatch::Edit { add: Vec::new(), remove: vec![image] });
+        match self.update(id, patch, None, request_id).await {
+            // Nothing else can be wrong with such a change.
+            Err(Error::Invalid(_)) => Err(no_image(id, image)),
+            outcome => outcome,
+        }
+    }
+
+    /// Queues a picture again and answers its product; one that is on its way already goes on as it is.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if the product has no such picture, [`Error::Unavailable`] by the database.
+    pub async fn reprocess_image(
+        &self,
+        id: ProductId,
+        image: ImageId,
+        request_id: Option<&str>,
+    ) -> Result<Product, Error> {
+        let (catalog, request_id) = (self.clone(), request_id.map(str::to_owned));
+        self.to_the_end(async move {
+            let (write, now) = (catalog.database().begin().await?, Timestamp::now());
+            products::lock(&*write, &[id]).await?;
+            let found = products::find(&*write, id).await?;
+            let product = found.ok_or_else(|| Error::not_found(format_args!("product {id}")))?;
+            let wanted = product.images.iter().find(|candidate| candidate.id == image);
+            let wanted = wanted.ok_or_else(|| no_image(id, image))?;
+            if !wanted.status.is_final() {
+                return Ok(product);
+            }
+            let selection = reruns::Selection {
+                products: vec![id],
+                statuses: vec![ImageStatus::Ready, ImageStatus::Failed],
+                ..reruns::Selection::default()
+            };
+            let all = reruns::select(&*write, &selection, None, i64::MAX.unsigned_abs()).await?;
+            let chosen: Vec<_> = all.into_iter().filter(|candidate| candidate.id == image).collect();
+            let payload = JobPayload::process_image(None);
+            catalog.begin_again(&write, &chosen, &payload, request_id.as_deref(), now).await?;
+            let found = products::find(&*write, id).await?;
+            let product = found.ok_or_else(|| Error::not_found(format_args!("product {id}")))?;
+            catalog.commit_change(write, &[id], now).await?;
+            catalog.queue().wake();
+            Ok(product)
+        })
+        .await
+    }
+}
+
+fn no_image(id: ProductId, image: ImageId) -> Error {
+    Error::not_found(format_args!("picture {image} of product {id}"))
+}

@@ -1,0 +1,193 @@
+//! Changing a product: its texts, its price and its pictures, in one transaction with the jobs of those that come and without
+//! the jobs of those that go.
+
+use crate::{
+    catalog::{
+        Body, Catalog, Error, Links,
+        body::source_link,
+        create::stored,
+        delete::{OUT_OF_REACH, PAUSE, TRIES},
+    },
+    clock::Timestamp,
+    db::{
+        Write, images, jobs,
+        jobs::NewJob,
+        products,
+        removals::{self, Of},
+    },
+    domain::{ImageId, ImagePlan, JobPayload, PresentImage, Product, ProductId, ProductPatch, ProductStatus},
+};
+
+/// What a product must be for a change to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    /// Be there at all.
+    Exists,
+    /// Have one of these strong entity tags, each with its quotes.
+    Tags(Vec<Vec<u8>>),
+}
+
+/// A product after a change.
+#[derive(Clone, Debug)]
+pub struct Updated {
+    /// The product.
+    pub product: Product,
+    /// Its form for clients, with its tag.
+    pub body: Body,
+    /// The pictures that came by the change, in order.
+    pub added: Vec<ImageId>,
+}
+
+/// How a try to change a product ended.
+enum Try {
+    Done(Box<Updated>),
+    /// Others are at the jobs of these pictures at this moment.
+    Busy(Vec<ImageId>),
+}
+
+impl Catalog {
+    /// Changes a product. What changes nothing leaves its version as it is.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such product, [`Error::Precondition`] if it is not what `condition` asks for,
+    /// [`Error::Invalid`] with everything that is wrong, [`Error::BlobGone`] if a picture that was handed over is no longer
+    /// stored, [`Error::Unavailable`] and [`Error::Full`] by the database: then nothing was changed.
+    pub async fn update(
+        &self,
+        id: ProductId,
+        patch: ProductPatch,
+        condition: Option<Precondition>,
+        request_id: Option<&str>,
+    ) -> Result<Updated, Error> {
+        let (catalog, request_id) = (self.clone(), request_id.map(str::to_owned));
+        self.to_the_end(async move {
+            for _ in 0..TRIES {
+                let asked =
+                    Asked { id, patch: &patch, condition: condition.as_ref(), request_id: request_id.as_deref() };
+                let images = match catalog.update_now(&asked).await? {
+                    Try::Done(updated) => return Ok(*updated),
+                    Try::Busy(images) => images,
+                };
+                let write = catalog.database().begin().await?;
+                let until = Timestamp::now().plus(OUT_OF_REACH);
+                removals::put_off_live_jobs(&*write, Of::Images(&images), until).await?;
+                write.commit().await?;
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(Error::busy("database"))
+        })
+        .await
+    }
+
+    /// As a deletion of products does: holds the jobs of the pictures that go, then the product, then looks again, and waits
+    /// for no job while it holds anything.
+    async fn update_now(&self, asked: &Asked<'_>) -> Result<Try, Error> {
+        let now = Timestamp::now();
+        let write = self.database().begin().await?;
+        let before = self.find_held(&write, asked.id, false).await?;
+        let present = present(&before, self.links());
+        let going = asked.patch.removes(&present, self.policy());
+        if !removals::hold_live_jobs(&*write, Of::Images(&going)).await? {
+            return Ok(Try::Busy(going));
+        }
+        self.refer_to(&write, &stored(asked.patch.uploaded())).await?;
+        let before = self.find_held(&write, asked.id, true).await?;
+        self.check(asked.condition, &before)?;
+        let present = self::present(&before, self.links());
+        let plan = asked.patch.plan(&present, self.policy())?;
+        // Another change, or another run, may have begun before the product was held.
+        if plan.removed != going || !removals::hold_live_jobs(&*write, Of::Images(&going)).await? {
+            return Ok(Try::Busy(plan.removed));
+        }
+        let texts_stay = asked.patch.leaves_texts(&before);
+        if texts_stay && plan.changes_nothing(&present) {
+            let body = Body::new(&before, self)?;
+            return Ok(Try::Done(Box::new(Updated { product: before, body, added: Vec::new() })));
+        }
+        if !texts_stay {
+            products::update(&*write, &before, asked.patch).await?;
+        }
+        let added = self.change_images(&write, asked, &plan, &present, now).await?;
+        let mut product = self.find_held(&write, asked.id, false).await?;
+        // As they are once the change is committed.
+        (product.version, product.updated_at) = (product.version + 1, now);
+        product.status = ProductStatus::of(product.images.iter().map(|image| image.status));
+        let body = Body::new(&product, self)?;
+        self.commit_change(write, &[asked.id], now).await?;
+        if !added.is_empty() {
+            self.queue().wake();
+        }
+        metrics::counter!("pm_products_updated_total").increment(1);
+        Ok(Try::Done(Box::new(Updated { product, body, added })))
+    }
+
+    async fn find_held(&self, write: &Write, id: ProductId, hold: bool) -> Result<Product, Error> {
+        if hold {
+            products::lock(&**write, &[id]).await?;
+        }
+        let found = products::find(&**write, id).await?;
+        found.ok_or_else(|| Error::not_found(format_args!("product {id}")))
+    }
+
+    fn check(&self, condition: Option<&Precondition>, product: &Product) -> Result<(), Error> {
+        let Some(Precondition::Tags(tags)) = condition else { return Ok(()) };
+        let current = Body::new(product, self)?.etag;
+        if tags.iter().any(|tag| *tag == current) {
+            return Ok(());
+        }
+        Err(Error::Precondition(format!("product {} is no longer what If-Match says", product.id)))
+    }
+
+    async fn change_images(
+        &self,
+        write: &Write,
+        asked: &Asked<'_>,
+        plan: &ImagePlan,
+        present: &[PresentImage],
+        now: Timestamp,
+    ) -> Result<Vec<ImageId>, Error> {
+        if !plan.removed.is_empty() {
+            removals::delete_images(&**write, &plan.removed).await?;
+        }
+        let moved = plan.moved(present);
+        if !moved.is_empty() {
+            images::move_to(&**write, &moved).await?;
+        }
+        let pictures: Vec<_> =
+            plan.added.iter().map(|(position, source)| (asked.id, *position, source.clone())).collect();
+        let added = images::insert_all(&**write, &pictures, now).await?;
+        let payload = JobPayload::process_image(None);
+        let queued: Vec<_> = added
+            .iter()
+            .map(|image_id| NewJob {
+                image_id: *image_id,
+                generation: 1,
+                payload: &payload,
+                request_id: asked.request_id,
+            })
+            .collect();
+        jobs::insert_all(&**write, &queued, now).await?;
+        if !queued.is_empty() {
+            self.announce(write).await?;
+        }
+        Ok(added)
+    }
+}
+
+/// A change that is asked for.
+struct Asked<'a> {
+    id: ProductId,
+    patch: &'a ProductPatch,
+    condition: Option<&'a Precondition>,
+    request_id: Option<&'a str>,
+}
+
+fn present(product: &Product, links: &Links) -> Vec<PresentImage> {
+    let image = |image: &crate::domain::Image| PresentImage {
+        id: image.id,
+        position: image.position,
+        source: image.source.clone(),
+        link: source_link(&image.source, links),
+    };
+    product.images.iter().map(image).collect()
+}

@@ -1,0 +1,204 @@
+//! The settings of the doors: who may come in, over what kind of connection, how often, and from which pages.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use url::{Host, Url};
+
+use super::{resolve::Resolver, values};
+use crate::{
+    domain::Quota,
+    http::{Origins, Proxies},
+};
+
+/// Who has to prove who they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// Nobody, and nothing was said about it.
+    #[default]
+    Unsaid,
+    /// Nobody, and this was said outright.
+    Off,
+    /// Everybody, by API keys alone.
+    Keys,
+    /// Everybody, by API keys or the tokens of this issuer.
+    Issuer(Issuer),
+}
+
+/// Whose access tokens are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issuer {
+    /// Its identifier.
+    pub issuer: String,
+    /// What the tokens must be meant for.
+    pub audience: String,
+    /// Whether tokens need not say that they are access tokens.
+    pub any_type: bool,
+}
+
+/// Where the certificate and its key are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// A chain of certificates in PEM.
+    pub certificate: PathBuf,
+    /// The first one's key in PEM.
+    pub key: PathBuf,
+}
+
+/// How clients come in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Doors {
+    /// Who has to prove who they are.
+    pub auth: Auth,
+    /// The certificate, if connections are encrypted.
+    pub tls: Option<TlsFiles>,
+    /// For how long browsers are told to come over TLS alone, in seconds.
+    pub hsts_seconds: Option<u64>,
+    /// Whether it was said outright that tokens and keys may be sent unencrypted.
+    pub plain_http: bool,
+    /// Who is believed about where a request comes from.
+    pub proxies: Proxies,
+    /// How often a client may come.
+    pub quota: Option<Quota>,
+    /// Whose pages may read the answers.
+    pub origins: Origins,
+}
+
+#[derive(Clone, Copy)]
+enum Said {
+    Off,
+    Keys,
+}
+
+/// Reads every setting of the doors; `None` if one of them is wrong.
+pub(super) fn resolve(resolver: &mut Resolver<'_>) -> Option<Doors> {
+    let auth = resolve_auth(resolver);
+    let tls = resolve_tls(resolver);
+    let hsts = resolver.optional("hsts", |text| values::parse_duration(text).map(|span| span.as_secs()));
+    let plain_http =
+        resolver.optional("plain_http", |text| if text == "allow" { Ok(()) } else { Err("is not known".into()) });
+    let proxies = resolver.optional("trusted_proxies", Proxies::parse);
+    let quota = resolver.optional("rate_limit", Quota::parse);
+    let origins = resolver.optional("cors_origins", Origins::parse);
+    Some(Doors {
+        auth: auth?,
+        tls: tls?,
+        hsts_seconds: hsts?,
+        plain_http: plain_http?.is_some(),
+        proxies: proxies?.unwrap_or_default(),
+        quota: quota?,
+        origins: origins?.unwrap_or_default(),
+    })
+}
+
+fn resolve_auth(resolver: &mut Resolver<'_>) -> Option<Auth> {
+    let said = resolver.optional("auth", |text| match text {
+        "off" => Ok(Said::Off),
+        "keys" => Ok(Said::Keys),
+        _ => Err("is not known".into()),
+    });
+    let issuer = resolver.optional("auth_issuer", issuer);
+    let audience = resolver.optional("auth_audience", |text| Ok(text.to_owned()));
+    let any_type = resolver.take("auth_token_type", |text| match text {
+        "at+jwt" => Ok(false),
+        "any" => Ok(true),
+        _ => Err("is not known".into()),
+    });
+    match (said?, issuer?, audience?) {
+        (None, None, None) => Some(Auth::Unsaid),
+        (Some(Said::Off), None, None) => Some(Auth::Off),
+        (Some(Said::Keys), None, None) => Some(Auth::Keys),
+        (Some(Said::Off), _, _) => {
+            resolver.complain("auth", "contradicts auth_issuer and auth_audience");
+            None
+        }
+        (_, Some(issuer), Some(audience)) => Some(Auth::Issuer(Issuer { issuer, audience, any_type: any_type? })),
+        (_, Some(_), None) => {
+            resolver.complain("auth_issuer", "needs auth_audience beside it");
+            None
+        }
+        (_, None, Some(_)) => {
+            resolver.complain("auth_audience", "needs auth_issuer beside it");
+            None
+        }
+    }
+}
+
+fn resolve_tls(resolver: &mut Resolver<'_>) -> Option<Option<TlsFiles>> {
+    let certificate = resolver.optional("tls_cert", |text| Ok(PathBuf::from(text)));
+    let key = resolver.optional("tls_key", |text| Ok(PathBuf::from(text)));
+    match (certificate?, key?) {
+        (Some(certificate), Some(key)) => Some(Some(TlsFiles { certificate, key })),
+        (None, None) => Some(None),
+        (Some(_), None) => {
+            resolver.complain("tls_cert", "needs tls_key beside it");
+            None
+        }
+        (None, Some(_)) => {
+            resolver.complain("tls_key", "needs tls_cert beside it");
+            None
+        }
+    }
+}
+
+/// An issuer's identifier, which is compared as it is written. Without TLS anybody between could say what its keys are.
+fn issuer(text: &str) -> Result<String, String> {
+    let url = Url::parse(text).map_err(|error| format!("is no address: {error}"))?;
+    let is_local = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => IpAddr::from(address).to_canonical().is_loopback(),
+        None => false,
+    };
+    match url.scheme() {
+        _ if url.query().is_some() || url.fragment().is_some() => Err("must not have a query or a fragment".into()),
+        "https" => Ok(text.to_owned()),
+        "http" if is_local => Ok(text.to_owned()),
+        _ => Err("is no https address, as it must be anywhere but on this machine".into()),
+    }
+}
+
+impl Doors {
+    /// Each setting by its name in a file, as text.
+    pub(super) fn entries(&self) -> Vec<(&'static str, String)> {
+        let path = |path: Option<&PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
+        let issuer = match &self.auth {
+            Auth::Issuer(issuer) => Some(issuer),
+            _ => None,
+        };
+        let auth = match &self.auth {
+            Auth::Off => "off",
+            Auth::Keys => "keys",
+            Auth::Unsaid | Auth::Issuer(_) => "",
+        };
+        let token_type = if issuer.is_some_and(|issuer| issuer.any_type) { "any" } else { "at+jwt" };
+        vec![
+            ("auth", auth.to_owned()),
+            ("auth_issuer", issuer.map(|issuer| issuer.issuer.clone()).unwrap_or_default()),
+            ("auth_audience", issuer.map(|issuer| issuer.audience.clone()).unwrap_or_default()),
+            ("auth_token_type", token_type.to_owned()),
+            ("tls_cert", path(self.tls.as_ref().map(|tls| &tls.certificate))),
+            ("tls_key", path(self.tls.as_ref().map(|tls| &tls.key))),
+            ("hsts", self.hsts_seconds.map(|seconds| format!("{seconds}s")).unwrap_or_default()),
+            ("plain_http", if self.plain_http { "allow".into() } else { String::new() }),
+            ("trusted_proxies", self.proxies.to_string()),
+            ("rate_limit", self.quota.map(|quota| quota.to_string()).unwrap_or_default()),
+            ("cors_origins", self.origins.to_string()),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_issuer_is_asked_over_https_or_on_this_machine() {
+        for text in ["https://id.example/realms/shop", "http://127.0.0.1:8081", "http://localhost/a", "http://[::1]:1/"]
+        {
+            assert_eq!(issuer(text), Ok(text.to_owned()));
+        }
+        for text in ["http://id.example", "id.example", "https://id.example/?a", "ftp://127.0.0.1", "http://10.0.0.1"] {
+            assert!(issuer(text).is_err(), "{text} was taken");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Several products in one request: taken apart into their texts, each of which is read and judged alone.
+
+use serde_json::value::RawValue;
+
+use crate::domain::{AddressPolicy, Fields, Invalid, Malformed, NewProduct, UserId};
+
+/// Most products of one request.
+pub const MAX_PRODUCTS: usize = 1_000;
+
+/// The products of a list, or of an object whose field `products` is one, each as far as it is right. Where they do not say
+/// whose they are, they are `subject`'s.
+///
+/// # Errors
+/// [`Malformed`] if `json` is neither; the inner error is another wrong field, or a list that is too long.
+pub fn products_from_json(
+    json: &[u8],
+    policy: &AddressPolicy,
+    subject: Option<&UserId>,
+) -> Result<Result<Vec<Result<NewProduct, Invalid>>, Invalid>, Malformed> {
+    let is_list = json.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    let items: Vec<Box<RawValue>> = if is_list {
+        serde_json::from_slice(json).map_err(|error| Malformed::unreadable(&error))?
+    } else {
+        let mut fields = Fields::parse(json)?;
+        let items = fields.list("products");
+        let missing = items.is_none() && !fields.is_wrong("products");
+        if missing {
+            fields.error("products", "is required");
+        }
+        let errors = fields.finish(&["products"]);
+        match Invalid::unless_empty(errors, || items.unwrap_or_default()) {
+            Ok(items) => items,
+            Err(invalid) => return Ok(Err(invalid)),
+        }
+    };
+    if items.len() > MAX_PRODUCTS {
+        let message = format!("has {} products; at most {MAX_PRODUCTS} are allowed", items.len());
+        return Ok(Err(Invalid::field("products", message)));
+    }
+    let read = |item: &RawValue| match NewProduct::from_json_of(item.get().as_bytes(), policy, subject) {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Invalid::field("product", "must be an object")),
+    };
+    Ok(Ok(items.iter().map(|item| read(item)).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Result<Vec<Result<NewProduct, Invalid>>, Invalid>, Malformed> {
+        products_from_json(json.as_bytes(), &AddressPolicy::default(), None)
+    }
+
+    #[test]
+    fn a_list_and_an_object_around_it_are_the_same() {
+        let list = r#"[{"user_id": "u", "product_name": "n", "product_price": 1}, {"user_id": "u"}, 5]"#;
+        let one = read(list).expect("JSON").expect("a list");
+        assert_eq!(one, read(&format!("{{\"products\": {list}}}")).expect("JSON").expect("a list"));
+        assert_eq!(one.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, false]);
+    }
+
+    #[test]
+    fn what_is_no_list_of_products_is_refused_as_a_whole() {
+        for malformed in ["", "[", "5", "\"x\""] {
+            assert!(read(malformed).is_err(), "{malformed}");
+        }
+        for wrong in ["{}", r#"{"products": 5}"#, r#"{"products": [], "more": 1}"#] {
+            assert!(read(wrong).expect("JSON").is_err(), "{wrong}");
+        }
+        let many = format!("[{}]", vec!["{}"; MAX_PRODUCTS + 1].join(","));
+        assert!(read(&many).expect("JSON").is_err());
+    }
+}

@@ -1,0 +1,360 @@
+//! Changes of a product: a merge patch as it comes in, and what becomes of the product's pictures by it.
+
+use crate::domain::{
+    AddressPolicy, FieldError, Fields, ImageId, ImageSource, Invalid, Malformed, NewProduct, Price, Product,
+    product::{check_images, checked_description, checked_text},
+};
+
+/// A change as it comes in, unchecked; what is `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct PatchDraft {
+    /// Another name.
+    pub product_name: Option<String>,
+    /// Another description.
+    pub product_description: Option<String>,
+    /// The digits of another price.
+    pub product_price: Option<String>,
+    /// Other pictures.
+    pub images: ImagesPatch,
+}
+
+/// What is to happen to a product's pictures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ImagesPatch {
+    /// Nothing.
+    #[default]
+    Keep,
+    /// These addresses take their place; pictures whose address is among them stay.
+    Replace(Vec<String>),
+    /// Some go and others come behind the last one.
+    Edit {
+        /// Those that come.
+        add: Vec<ImageSource>,
+        /// Those that go.
+        remove: Vec<ImageId>,
+    },
+}
+
+/// A change of a product. Its texts and its price are checked already; whether an address is allowed can only be said once
+/// the product's present pictures are known, so what is wrong is told by [`ProductPatch::plan`], all at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProductPatch {
+    /// Another name, trimmed.
+    pub product_name: Option<String>,
+    /// Another description.
+    pub product_description: Option<String>,
+    /// Another price.
+    pub product_price: Option<Price>,
+    images: ImagesPatch,
+    errors: Vec<FieldError>,
+}
+
+/// A picture that a product has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresentImage {
+    /// Its number.
+    pub id: ImageId,
+    /// Its place among the product's pictures.
+    pub position: i32,
+    /// Where its bytes come from.
+    pub source: ImageSource,
+    /// Its address as it stands in `product_images`.
+    pub link: String,
+}
+
+/// The pictures of a product after a change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImagePlan {
+    /// Those that stay, each with its new position.
+    pub kept: Vec<(ImageId, i32)>,
+    /// Those that go.
+    pub removed: Vec<ImageId>,
+    /// Those that come, each with its position.
+    pub added: Vec<(i32, ImageSource)>,
+}
+
+impl ProductPatch {
+    const FIELDS: [&str; 4] = ["product_name", "product_description", "product_images", "product_price"];
+
+    /// Reads a JSON merge patch (RFC 7396): `null` empties the description and the pictures, and is an error for what every
+    /// product has.
+    ///
+    /// # Errors
+    /// [`Malformed`] if `json` is no object.
+    pub fn from_json(json: &[u8]) -> Result<Self, Malformed> {
+        let mut fields = Fields::parse(json)?;
+        for required in ["product_name", "product_price"] {
+            if fields.null(required) {
+                fields.error(required, "cannot be removed");
+            }
+        }
+        let product_description = match fields.null("product_description") {
+            true => Some(String::new()),
+            false => fields.text("product_description"),
+        };
+        let images = match fields.null("product_images") {
+            true => Some(Vec::new()),
+            false => fields.texts("product_images"),
+        };
+        let draft = PatchDraft {
+            product_name: fields.text("product_name"),
+            product_description,
+            product_price: fields.number("product_price"),
+            images: images.map_or(ImagesPatch::Keep, ImagesPatch::Replace),
+        };
+        Ok(Self::checked(draft, fields.finish(&Self::FIELDS)))
+    }
+
+    /// Reads the addresses of more pictures: `{"url": …}` or `{"urls": […]}`.
+    ///
+    /// # Errors
+    /// [`Malformed`] if `json` is no object.
+    pub fn more_images_from_json(json: &[u8]) -> Result<Self, Malformed> {
+        let mut fields = Fields::parse(json)?;
+        let one = fields.text("url");
+        let several = fields.texts("urls");
+        match (&one, &several) {
+            (Some(_), Some(_)) => fields.error("urls", "cannot stand beside url"),
+            (None, None) => fields.error("url", "is required"),
+            (None, Some(none)) if none.is_empty() => fields.error("urls", "must not be empty"),
+            _ => {}
+        }
+        let mut errors = fields.finish(&["url", "urls"]);
+        // A field of the wrong type is not missing as well.
+        let mistyped = errors.iter().any(|error| error.field != "url" || error.message != "is required");
+        if mistyped {
+            errors.retain(|error| error.message != "is required");
+        }
+        let add = one.into_iter().chain(several.unwrap_or_default()).map(ImageSource::Url).collect();
+        Ok(Self { images: ImagesPatch::Edit { add, remove: Vec::new() }, errors, ..Self::default() })
+    }
+
+    /// Checks a draft.
+    pub fn parse(draft: PatchDraft) -> Self {
+        Self::checked(draft, Vec::new())
+    }
+
+    /// A change of pictures alone.
+    pub fn of_images(images: ImagesPatch) -> Self {
+        Self { images, ..Self::default() }
+    }
+
+    fn checked(draft: PatchDraft, mut errors: Vec<FieldError>) -> Self {
+        let mut note = |field: &str, message: String| errors.push(FieldError { field: field.into(), message });
+        let name = draft.product_name.map(|text| checked_text(&text, 1, NewProduct::MAX_NAME_CHARS));
+        let product_name = name.and_then(|checked| checked.map_err(|message| note("product_name", message)).ok());
+        let description = draft.product_description.map(checked_description);
+        let product_description =
+            description.and_then(|checked| checked.map_err(|message| note("product_description", message)).ok());
+        let price = draft.product_price.map(|digits| Price::parse(&digits));
+        let product_price = price.and_then(|checked| checked.map_err(|message| note("product_price", message)).ok());
+        Self { product_name, product_description, product_price, images: draft.images, errors }
+    }
+
+    /// The pictures of a product that has `present`, by position, after this change. An address that stands there already is
+    /// taken for the picture that has it, once for each time it stands there, and is not judged again.
+    ///
+    /// # Errors
+    /// [`Invalid`] with everything that is wrong with the whole change.
+    pub fn plan(&self, present: &[PresentImage], policy: &AddressPolicy) -> Result<ImagePlan, Invalid> {
+        let mut errors = self.errors.clone();
+        let plan = match &self.images {
+            ImagesPatch::Keep => {
+                ImagePlan { kept: in_order(present.iter().map(|image| image.id)), ..ImagePlan::default() }
+            }
+            ImagesPatch::Replace(addresses) => replace(present, addresses, policy, &mut errors),
+            ImagesPatch::Edit { add, remove } => edit(present, add, remove, policy, &mut errors),
+        };
+        Invalid::unless_empty(errors, || plan)
+    }
+
+    /// Whether a product's texts and its price stay as they are.
+    pub fn leaves_texts(&self, product: &Product) -> bool {
+        let name_stays = self.product_name.as_ref().is_none_or(|name| *name == product.product_name);
+        let description = self.product_description.as_ref();
+        let description_stays = description.is_none_or(|description| *description == product.product_description);
+        name_stays && description_stays && self.product_price.is_none_or(|price| price == product.product_price)
+    }
+
+    /// Pictures that were handed over for this change.
+    pub fn uploaded(&self) -> &[ImageSource] {
+        match &self.images {
+            ImagesPatch::Edit { add, .. } => add,
+            _ => &[],
+        }
+    }
+
+    /// The pictures that would go by this change.
+    pub fn removes(&self, present: &[PresentImage], policy: &AddressPolicy) -> Vec<ImageId> {
+        self.plan(present, policy).map(|plan| plan.removed).unwrap_or_default()
+    }
+}
+
+impl ImagePlan {
+    /// Whether the pictures stay as they are.
+    pub fn changes_nothing(&self, present: &[PresentImage]) -> bool {
+        self.removed.is_empty() && self.added.is_empty() && self.moved(present).is_empty()
+    }
+
+    /// Those that stay and get another position.
+    pub fn moved(&self, present: &[PresentImage]) -> Vec<(ImageId, i32)> {
+        let stays = |(id, position): &(ImageId, i32)| {
+            present.iter().any(|image| image.id == *id && image.position == *position)
+        };
+        self.kept.iter().filter(|place| !stays(place)).copied().collect()
+    }
+}
+
+fn in_order(ids: impl Iterator<Item = ImageId>) -> Vec<(ImageId, i32)> {
+    ids.zip(0..).collect()
+}
+
+fn replace(
+    present: &[PresentImage],
+    addresses: &[String],
+    policy: &AddressPolicy,
+    errors: &mut Vec<FieldError>,
+) -> ImagePlan {
+    let mut left: Vec<_> = present.iter().collect();
+    let mut plan = ImagePlan::default();
+    if addresses.len() > NewProduct::MAX_IMAGES {
+        errors.push(too_many(addresses.len()));
+    }
+    for (address, (index, position)) in addresses.iter().zip((0_usize..).zip(0..)) {
+        if let Some(place) = left.iter().position(|image| image.link == *address) {
+            plan.kept.push((left.remove(place).id, position));
+            continue;
+        }
+        // A link to an uploaded file that stands once more than before: the same file again.
+        let uploaded =
+            present.iter().find(|image| image.link == *address && matches!(image.source, ImageSource::Stored(_)));
+        let source = match uploaded {
+            Some(image) => image.source.clone(),
+            None => ImageSource::Url(address.clone()),
+        };
+        if let ImageSource::Url(url) = &source
+            && let Err(refusal) = policy.check_url(url)
+        {
+            errors.push(FieldError { field: format!("product_images[{index}]"), message: refusal.to_string() });
+        }
+        plan.added.push((position, source));
+    }
+    plan.removed = left.into_iter().map(|image| image.id).collect();
+    plan
+}
+
+fn edit(
+    present: &[PresentImage],
+    add: &[ImageSource],
+    remove: &[ImageId],
+    policy: &AddressPolicy,
+    errors: &mut Vec<FieldError>,
+) -> ImagePlan {
+    let (removed, stay): (Vec<_>, Vec<_>) = present.iter().map(|image| image.id).partition(|id| remove.contains(id));
+    for id in remove.iter().filter(|id| !removed.contains(id)) {
+        errors
+            .push(FieldError { field: "remove_image".into(), message: format!("{id} is no picture of this product") });
+    }
+    if stay.len() + add.len() > NewProduct::MAX_IMAGES {
+        errors.push(too_many(stay.len() + add.len()));
+    }
+    let before = errors.len();
+    check_images(&add[..add.len().min(NewProduct::MAX_IMAGES)], policy, errors);
+    for error in &mut errors[before..] {
+        error.field = error.field.replace("product_images", "urls");
+    }
+    let kept = in_order(stay.into_iter());
+    let added =
+        (kept.len()..).zip(add).filter_map(|(place, source)| Some((i32::try_from(place).ok()?, source.clone())));
+    ImagePlan { removed, added: added.collect(), kept }
+}
+
+fn too_many(count: usize) -> FieldError {
+    let message = format!("has {count} images; at most {} are allowed", NewProduct::MAX_IMAGES);
+    FieldError { field: "product_images".into(), message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn present(links: &[&str]) -> Vec<PresentImage> {
+        let image = |(id, link): (i64, &&str)| {
+            let source = match link.strip_prefix("/images/") {
+                Some(key) => ImageSource::Stored(key.into()),
+                None => ImageSource::Url((*link).into()),
+            };
+            let position = i32::try_from(id - 1).expect("few pictures");
+            PresentImage { id: ImageId(id), position, source, link: (*link).into() }
+        };
+        (1..).zip(links).map(image).collect()
+    }
+
+    fn plan(before: &[&str], after: &str) -> Result<ImagePlan, Vec<String>> {
+        let patch = ProductPatch::from_json(format!("{{\"product_images\": {after}}}").as_bytes()).expect("an object");
+        let fields = |invalid: Invalid| invalid.errors.into_iter().map(|error| error.field).collect();
+        patch.plan(&present(before), &AddressPolicy::default()).map_err(fields)
+    }
+
+    #[test]
+    fn pictures_whose_address_stays_keep_their_number_and_take_their_new_place() {
+        let before = ["http://a.example/1", "http://a.example/2", "http://a.example/1"];
+        let plan =
+            plan(&before, r#"["http://a.example/3", "http://a.example/1", "http://a.example/2"]"#).expect("right");
+        assert_eq!(plan.kept, [(ImageId(1), 1), (ImageId(2), 2)]);
+        assert_eq!(plan.removed, [ImageId(3)], "an address that stands once keeps one picture");
+        assert_eq!(plan.added, [(0, ImageSource::Url("http://a.example/3".into()))]);
+    }
+
+    #[test]
+    fn a_link_to_an_uploaded_file_stays_however_often_it_stands_there() {
+        let after = plan(&["/images/key.jpg"], r#"["/images/key.jpg", "/images/key.jpg"]"#).expect("right");
+        assert_eq!(after.kept, [(ImageId(1), 0)]);
+        assert_eq!(after.added, [(1, ImageSource::Stored("key.jpg".into()))]);
+        assert_eq!(plan(&[], r#"["/images/key.jpg"]"#), Err(vec!["product_images[0]".to_owned()]));
+    }
+
+    #[test]
+    fn an_address_that_stands_there_already_is_not_judged_again() {
+        assert!(plan(&["http://10.0.0.1/a"], r#"["http://10.0.0.1/a"]"#).is_ok());
+        assert!(plan(&[], r#"["http://10.0.0.1/a"]"#).is_err());
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_at_once() {
+        let json = br#"{"product_name": null, "product_price": "1", "product_images": ["ftp://a"], "user_id": "u",
+            "product_description": 5}"#;
+        let patch = ProductPatch::from_json(json).expect("an object");
+        let invalid = patch.plan(&[], &AddressPolicy::default()).expect_err("wrong");
+        let mut fields: Vec<_> = invalid.errors.iter().map(|error| error.field.as_str()).collect();
+        fields.sort_unstable();
+        assert_eq!(fields, ["product_description", "product_images[0]", "product_name", "product_price", "user_id"]);
+    }
+
+    #[test]
+    fn null_empties_what_may_be_empty() {
+        let json = br#"{"product_description": null, "product_images": null}"#;
+        let patch = ProductPatch::from_json(json).expect("an object");
+        assert_eq!(patch.product_description.as_deref(), Some(""));
+        let plan = patch.plan(&present(&["http://a.example/1"]), &AddressPolicy::default()).expect("right");
+        assert_eq!(plan.removed, [ImageId(1)]);
+    }
+
+    #[test]
+    fn more_pictures_are_named_one_way_or_the_other() {
+        let fields = |json: &str| {
+            let patch = ProductPatch::more_images_from_json(json.as_bytes()).expect("an object");
+            match patch.plan(&[], &AddressPolicy::default()) {
+                Ok(plan) => vec![plan.added.len().to_string()],
+                Err(invalid) => invalid.errors.into_iter().map(|error| error.field).collect(),
+            }
+        };
+        assert_eq!(fields(r#"{"url": "http://a.example/1"}"#), ["1"]);
+        assert_eq!(fields(r#"{"urls": ["http://a.example/1", "http://a.example/2"]}"#), ["2"]);
+        assert_eq!(fields("{}"), ["url"]);
+        assert_eq!(fields(r#"{"url": 5}"#), ["url"]);
+        assert_eq!(fields(r#"{"urls": []}"#), ["urls"]);
+        assert_eq!(fields(r#"{"urls": ["ftp://a"], "colour": 1}"#), ["colour", "urls[0]"]);
+        assert_eq!(fields(r#"{"url": "http://a.example/1", "urls": ["http://a.example/1"]}"#), ["urls"]);
+    }
+}

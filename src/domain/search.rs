@@ -1,0 +1,356 @@
+//! What a text is found by: its words, folded so that case, accents and forms of letters make no difference. Both databases
+//! get the very same words and never take a text apart themselves, so they find the same.
+
+use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
+
+use crate::domain::NewProduct;
+
+/// Stands before each word of a name, which is stored once more with it; no word has it.
+const IN_NAME: char = '=';
+
+/// Longest word in characters; of a longer one this many count.
+const MAX_WORD_CHARS: usize = 64;
+
+/// The words of a search; never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Words {
+    whole: Vec<String>,
+    last: String,
+}
+
+/// How well a product fits a search. The order of the variants is that of the list.
+///
+/// Steps and no finer rank: a rank by frequencies differs from one database to the other and changes with every product that
+/// is added, so that pages of a list could neither agree nor be continued, and finding the best means looking at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fit {
+    /// Every word stands in the name.
+    Whole = 4,
+    /// Every word stands in the name, the last of them as the beginning of one.
+    Name = 3,
+    /// Every word stands somewhere, at least one of them in the name.
+    Partly = 2,
+    /// Every word stands in the description.
+    Anywhere = 1,
+}
+
+/// Which products fit, in terms of stored words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// This word is there.
+    Word(String),
+    /// A word that begins like this is there.
+    Prefix(String),
+    /// All of these hold.
+    All(Vec<Condition>),
+    /// One of these holds.
+    Any(Vec<Condition>),
+    /// The first holds and the second does not.
+    Except(Box<(Condition, Condition)>),
+}
+
+impl Fit {
+    /// Every step, the best first.
+    pub const ALL: [Self; 4] = [Self::Whole, Self::Name, Self::Partly, Self::Anywhere];
+
+    /// The number that stands in a cursor.
+    pub const fn number(self) -> i64 {
+        self as i64
+    }
+
+    /// The step with this number.
+    pub fn of_number(number: i64) -> Option<Self> {
+        Self::ALL.into_iter().find(|fit| fit.number() == number)
+    }
+}
+
+impl Words {
+    /// Longest text of a search in characters.
+    pub const MAX_CHARS: usize = NewProduct::MAX_NAME_CHARS;
+    /// Most words of a search.
+    pub const MAX_WORDS: usize = 16;
+
+    /// Takes what was searched for apart.
+    ///
+    /// # Errors
+    /// A sentence: too long, too many words, or none at all.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let chars = text.chars().count();
+        if chars > Self::MAX_CHARS {
+            return Err(format!("has {chars} characters; at most {} are allowed", Self::MAX_CHARS));
+        }
+        let mut words: Vec<_> = words_of(text).collect();
+        let last = words.pop().ok_or("has no letter and no digit")?;
+        let mut seen = std::collections::HashSet::from([last.clone()]);
+        words.retain(|word| seen.insert(word.clone()));
+        if seen.len() > Self::MAX_WORDS {
+            return Err(format!("has {} words; at most {} are allowed", seen.len(), Self::MAX_WORDS));
+        }
+        Ok(Self { whole: words, last })
+    }
+
+    /// What holds for every product that is found, whatever its step.
+    pub fn found(&self) -> Condition {
+        self.each(false, true)
+    }
+
+    /// What holds for products of this step and no other.
+    pub fn at(&self, fit: Fit) -> Condition {
+        let some = Condition::Any(vec![
+            Condition::Any(self.whole.iter().map(|word| Condition::Word(in_name(word))).collect()),
+            Condition::Prefix(in_name(&self.last)),
+        ]);
+        match fit {
+            Fit::Whole => self.each(true, false),
+            Fit::Name => except(self.each(true, true), self.each(true, false)),
+            Fit::Partly => except(Condition::All(vec![self.found(), some]), self.each(true, true)),
+            Fit::Anywhere => except(self.found(), some),
+        }
+    }
+
+    fn each(&self, name: bool, prefix: bool) -> Condition {
+        let spell = |word: &String| if name { in_name(word) } else { word.clone() };
+        let last = if prefix { Condition::Prefix(spell(&self.last)) } else { Condition::Word(spell(&self.last)) };
+        Condition::All(self.whole.iter().map(|word| Condition::Word(spell(word))).chain([last]).collect())
+    }
+}
+
+impl Condition {
+    /// As PostgreSQL's `tsquery`. Words are letters, digits and marks, so that nothing in them means anything else.
+    pub fn as_tsquery(&self) -> String {
+        self.write(&Dialect { all: " & ", except: " & !", word: |word| format!("'{word}'"), prefix: ":*", quote: '\'' })
+    }
+
+    /// As SQLite's FTS5 reads it.
+    pub fn as_fts5(&self) -> String {
+        self.write(&Dialect {
+            all: " AND ",
+            except: " NOT ",
+            word: |word| format!("\"{word}\""),
+            prefix: " *",
+            quote: '"',
+        })
+    }
+
+    fn write(&self, dialect: &Dialect) -> String {
+        let any = if dialect.quote == '"' { " OR " } else { " | " };
+        let join = |parts: &[Self], between: &str| {
+            let written: Vec<_> = parts.iter().map(|part| part.write(dialect)).filter(|part| part != "()").collect();
+            format!("({})", written.join(between))
+        };
+        match self {
+            Self::Word(word) => (dialect.word)(word),
+            Self::Prefix(word) => format!("{}{}", (dialect.word)(word), dialect.prefix),
+            Self::All(parts) => join(parts, dialect.all),
+            Self::Any(parts) => join(parts, any),
+            Self::Except(pair) => format!("({}{}{})", pair.0.write(dialect), dialect.except, pair.1.write(dialect)),
+        }
+    }
+}
+
+/// How one database writes conditions.
+struct Dialect {
+    all: &'static str,
+    except: &'static str,
+    word: fn(&str) -> String,
+    prefix: &'static str,
+    quote: char,
+}
+
+/// What is stored of a product to find it by: each of its words once, and those of its name once more with a sign before
+/// them, all separated by spaces. Letters, digits, marks and the sign `=`; nothing else.
+pub fn stored_words(name: &str, description: &str) -> String {
+    let mut seen = std::collections::HashSet::new();
+    let mut stored = String::new();
+    let names = words_of(name).flat_map(|word| [in_name(&word), word]);
+    for word in names.chain(words_of(description)) {
+        if !seen.contains(&word) {
+            if !stored.is_empty() {
+                stored.push(' ');
+            }
+            stored.push_str(&word);
+            seen.insert(word);
+        }
+    }
+    stored
+}
+
+fn except(one: Condition, other: Condition) -> Condition {
+    Condition::Except(Box::new((one, other)))
+}
+
+fn in_name(word: &str) -> String {
+    format!("{IN_NAME}{word}")
+}
+
+/// The words of a text in their order. Scripts that write no spaces between words are taken apart into their signs, since
+/// nothing shorter than a whole sentence could be found otherwise.
+fn words_of(text: &str) -> impl Iterator<Item = String> {
+    let folded = fold(text);
+    let mut words: Vec<String> = Vec::new();
+    let mut open = false;
+    for letter in folded.chars() {
+        let alone = stands_alone(letter) && letter.is_alphanumeric();
+        if alone || letter.is_alphanumeric() {
+            match words.last_mut().filter(|_| open && !alone) {
+                Some(word) => word.push(letter),
+                None => words.push(letter.into()),
+            }
+            open = !alone;
+        } else if is_combining_mark(letter) {
+            // Vowels of Indian and other scripts, which belong to their letter. At a word's beginning there is none.
+            if let Some(word) = words.last_mut().filter(|_| open) {
+                word.push(letter);
+            }
+        } else {
+            open = false;
+        }
+    }
+    words.into_iter().map(|word| match word.char_indices().nth(MAX_WORD_CHARS) {
+        Some((end, _)) => word[..end].to_owned(),
+        None => word,
+    })
+}
+
+/// Compatibility forms are resolved, marks that only colour a letter are taken off, case is dropped, and letters that do
+/// not decompose are written as people without them on their keyboard do.
+fn fold(text: &str) -> String {
+    let bare = text.nfkd().filter(|letter| !is_diacritic(*letter)).flat_map(char::to_lowercase);
+    let mut folded = String::with_capacity(text.len());
+    for letter in bare.nfkd().filter(|letter| !is_diacritic(*letter)) {
+        match spelled_out(letter) {
+            Some(letters) => folded.push_str(letters),
+            None => folded.push(letter),
+        }
+    }
+    folded.nfc().collect()
+}
+
+/// Accents and their like: the marks that any script may bear, the points of Hebrew and the vowel signs of Arabic.
+const fn is_diacritic(letter: char) -> bool {
+    matches!(letter, '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{591}'..='\u{5bd}' | '\u{5bf}' | '\u{5c1}'..='\u{5c2}'
+        | '\u{5c4}'..='\u{5c5}' | '\u{5c7}' | '\u{610}'..='\u{61a}' | '\u{640}' | '\u{64b}'..='\u{65f}' | '\u{670}'
+        | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}' | '\u{20d0}'..='\u{20ff}' | '\u{fe00}'..='\u{fe0f}'
+        | '\u{fe20}'..='\u{fe2f}' | '\u{ad}' | '\u{200b}'..='\u{200d}' | '\u{2060}')
+}
+
+const fn spelled_out(letter: char) -> Option<&'static str> {
+    Some(match letter {
+        'ß' => "ss",
+        'ø' => "o",
+        'ł' => "l",
+        'æ' => "ae",
+        'œ' => "oe",
+        'đ' | 'ð' => "d",
+        'þ' => "th",
+        'ħ' => "h",
+        'ŧ' => "t",
+        'ŋ' => "n",
+        'ı' => "i",
+        'ĸ' => "k",
+        'ς' => "σ",
+        'ə' => "e",
+        _ => return None,
+    })
+}
+
+/// Chinese characters and the syllables of Japanese.
+const fn stands_alone(letter: char) -> bool {
+    matches!(letter, '\u{3005}'..='\u{3007}' | '\u{3041}'..='\u{3096}' | '\u{30a1}'..='\u{30fa}' | '\u{31f0}'..='\u{31ff}'
+        | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{323af}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn words(text: &str) -> Vec<String> {
+        words_of(text).collect()
+    }
+
+    #[test]
+    fn case_accents_and_forms_of_letters_make_no_difference() {
+        for (one, other) in [
+            ("Naïve CAFÉ", "naive cafe"),
+            ("e\u{301}clair", "Éclair"),
+            ("Straße", "STRASSE"),
+            ("GRÖẞE", "grosse"),
+            ("smørrebrød Łódź", "smorrebrod lodz"),
+            ("Æon œuvre", "AEON OEUVRE"),
+            ("İstanbul ılık", "istanbul ilik"),
+            ("ΟΔΟΣ", "οδός"),
+            ("ｆｕｌｌ　ｗｉｄｔｈ", "full width"),
+            ("ﬁne ①", "fine 1"),
+            ("ё", "Е"),
+            ("שָׁלוֹם", "שלום"),
+            ("co\u{ad}operate", "cooperate"),
+        ] {
+            assert_eq!(words(one), words(other), "{one}");
+        }
+    }
+
+    #[test]
+    fn words_are_letters_digits_and_the_marks_that_make_them() {
+        assert_eq!(words("snake_case-2.5\"x'y\" a&b|!(c):*"), ["snake", "case", "2", "5", "x", "y", "a", "b", "c"]);
+        assert_eq!(words("日本語 の本x1"), ["日", "本", "語", "の", "本", "x1"]);
+        assert_eq!(words("がぎ"), ["が", "ぎ"], "a voiced syllable is another one");
+        assert_eq!(words("हिन्दी किताब"), ["हिन्दी", "किताब"]);
+        assert_eq!(words("เสื้อยืด"), ["เสื้อยืด"]);
+        assert_eq!(words("한국어"), ["한국어"]);
+        assert_eq!(words("🦀 = \0 … \u{301}"), Vec::<String>::new());
+        assert_eq!(words(&"x".repeat(1_000)), ["x".repeat(64)]);
+    }
+
+    #[test]
+    fn a_names_words_are_stored_as_such_too() {
+        assert_eq!(stored_words("Red Lamp", "A lamp, red."), "=red red =lamp lamp a");
+        assert_eq!(stored_words("🦀", ""), "");
+    }
+
+    #[test]
+    fn a_search_without_words_or_with_too_many_is_refused() {
+        assert!(Words::parse("&|!()\"'*🦀").expect_err("none").contains("no letter"));
+        assert!(Words::parse(&"a ".repeat(101)).expect_err("long").contains("202 characters"));
+        let many: Vec<_> = (0..17).map(|number| number.to_string()).collect();
+        assert!(Words::parse(&many.join(" ")).expect_err("many").contains("17 words"));
+        assert!(Words::parse(&many[1..].join(" ")).is_ok());
+        assert_eq!(Words::parse("a b a"), Words::parse("b a"));
+    }
+
+    #[test]
+    fn steps_are_written_for_both_databases() {
+        let words = Words::parse("red la").expect("words");
+        assert_eq!(words.at(Fit::Whole).as_tsquery(), "('=red' & '=la')");
+        assert_eq!(words.at(Fit::Name).as_tsquery(), "(('=red' & '=la':*) & !('=red' & '=la'))");
+        assert_eq!(
+            words.at(Fit::Partly).as_fts5(),
+            r#"((("red" AND "la" *) AND (("=red") OR "=la" *)) NOT ("=red" AND "=la" *))"#
+        );
+        let one = Words::parse("la").expect("a word");
+        assert_eq!(one.at(Fit::Anywhere).as_fts5(), r#"(("la" *) NOT ("=la" *))"#);
+        assert_eq!(one.at(Fit::Anywhere).as_tsquery(), "(('la':*) & !('=la':*))");
+    }
+
+    proptest! {
+        #[test]
+        fn stored_words_hold_nothing_that_a_database_could_read_otherwise(text in "\\PC{0,40}", other in ".{0,40}") {
+            for word in stored_words(&text, &other).split(' ').filter(|word| !word.is_empty()) {
+                let word = word.strip_prefix(IN_NAME).unwrap_or(word);
+                prop_assert!(!word.is_empty());
+                prop_assert!(word.chars().all(|c| !c.is_ascii() || c.is_ascii_alphanumeric()), "{word}");
+                prop_assert!(word.chars().all(|c| c.is_alphanumeric() || is_combining_mark(c)), "{word}");
+            }
+        }
+
+        #[test]
+        fn what_is_stored_is_found_by_each_of_its_words(text in "\\PC{0,60}") {
+            let stored = stored_words(&text, "");
+            for word in words_of(&text) {
+                prop_assert!(stored.split(' ').any(|known| known == word), "{word} of {text}");
+                let again: Vec<_> = words_of(&word).collect();
+                prop_assert_eq!(again.concat(), word);
+            }
+        }
+    }
+}

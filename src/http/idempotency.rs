@@ -1,0 +1,91 @@
+//! The header `Idempotency-Key`: a request that bears one is carried out once, and answered alike each time.
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use sha2::{Digest as _, Sha256};
+
+use super::{caller::Caller, problem::Problem, reply::Ready};
+use crate::{
+    catalog::{Answer, Once},
+    domain::Invalid,
+};
+
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// Longest key in characters.
+const MAX_CHARS: usize = 255;
+
+/// The key of the request of `caller` to `path`, and what stands for the request; `None` without one.
+///
+/// # Errors
+/// 422 for a key that is empty, too long, not of visible ASCII characters, or there twice.
+pub fn once(headers: &HeaderMap, caller: &Caller, path: &str, body: &[u8]) -> Result<Option<Once>, Problem> {
+    let mut keys = headers.get_all(KEY).iter();
+    let Some(key) = keys.next() else { return Ok(None) };
+    let bytes = key.as_bytes();
+    let visible = bytes.iter().all(u8::is_ascii_graphic);
+    if keys.next().is_some() || bytes.is_empty() || bytes.len() > MAX_CHARS || !visible {
+        let message = format!("must be one key of 1 to {MAX_CHARS} visible ASCII characters");
+        return Err(Invalid::field("Idempotency-Key", message).into());
+    }
+    let fingerprint = Sha256::new().chain_update(path).chain_update([0]).chain_update(body).finalize();
+    Ok(Some(Once {
+        // Without authentication nobody can tell one caller from another.
+        scope: caller.user().map(ToString::to_string).unwrap_or_default(),
+        key: String::from_utf8_lossy(bytes).into_owned(),
+        fingerprint: hex::encode(fingerprint),
+    }))
+}
+
+/// What was answered, now or before.
+///
+/// # Errors
+/// An internal problem if it cannot be written as an answer.
+pub fn reply(answer: Answer) -> Result<Ready, Problem> {
+    let mut response = http::Response::new(answer.body);
+    *response.status_mut() = StatusCode::from_u16(answer.status).map_err(Problem::internal)?;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(location) = answer.location {
+        headers.insert(header::LOCATION, HeaderValue::try_from(location).map_err(Problem::internal)?);
+    }
+    if answer.replayed {
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(keys: &[&str]) -> Result<Option<Once>, Problem> {
+        let mut headers = HeaderMap::new();
+        for key in keys {
+            headers.append(KEY, HeaderValue::from_str(key).expect("a header's value"));
+        }
+        once(&headers, &Caller::Anyone, "/products", b"{}")
+    }
+
+    #[test]
+    fn a_key_is_visible_and_not_too_long() {
+        assert_eq!(read(&[]).expect("right"), None);
+        assert_eq!(read(&["\"a-1\""]).expect("right").expect("a key").key, "\"a-1\"");
+        let longest = "k".repeat(255);
+        assert!(read(&[&longest]).is_ok());
+        for wrong in [&[""][..], &["a b"], &["é"], &["a", "a"], &["k".repeat(256).as_str()]] {
+            assert_eq!(read(wrong).expect_err("refused").head().status(), 422, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn another_path_or_body_is_another_request() {
+        let headers = HeaderMap::from_iter([(KEY, HeaderValue::from_static("k"))]);
+        let of = |path: &str, body: &[u8]| {
+            once(&headers, &Caller::Anyone, path, body).expect("right").expect("a key").fingerprint
+        };
+        assert_eq!(of("/a", b"b"), of("/a", b"b"));
+        assert_ne!(of("/a", b"b"), of("/ab", b""));
+        assert_ne!(of("/a", b"b"), of("/a", b"c"));
+    }
+}

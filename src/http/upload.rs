@@ -1,0 +1,236 @@
+//! Files as they stream in: each is read alone, up to the most that is read of a picture, looked at, and stored before the
+//! next one is read. An upload may take long as long as its bytes flow; one that stalls or trickles is ended, and all uploads
+//! together never hold more than a fixed amount of memory.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _, stream::BoxStream};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use multer::{Constraints, Field, Multipart, SizeLimit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use warp::{Filter, Rejection};
+
+use super::{extract, problem::Problem, seats::Seat};
+use crate::{
+    catalog::{self, Catalog},
+    code::ErrorCode,
+    domain::{FieldError, ImageSource, Invalid, NewProduct},
+};
+
+/// The longest that an upload may take, however fast it is.
+pub const LONGEST: Duration = Duration::from_secs(900);
+/// The longest wait for the next bytes.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// After this time an upload must have kept up the least rate.
+const RATE_GRACE: Duration = Duration::from_secs(20);
+/// Bytes a second, on the average since the beginning.
+const LEAST_RATE: u64 = 8 * 1024;
+/// So many uploads are read at a time; the others of what may be in flight is left to other requests.
+const AT_ONCE: usize = 64;
+/// Memory is counted in pieces of so many bytes.
+const PIECE: usize = 1 << 20;
+/// How many files of the largest size may be in memory at a time.
+const LARGEST_AT_ONCE: usize = 4;
+/// How long an upload waits for memory that others have.
+const MEMORY_WAIT: Duration = Duration::from_secs(5);
+/// What form fields need around their files.
+const AROUND: u64 = 1 << 20;
+
+/// A body in pieces.
+pub type Chunks = BoxStream<'static, Result<Bytes, warp::Error>>;
+
+/// The bounds that all uploads share.
+#[derive(Clone, Debug)]
+pub struct Uploads(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    max_bytes: u64,
+    places: Semaphore,
+    memory: Arc<Semaphore>,
+}
+
+/// Why a body is read no further.
+#[derive(Debug, thiserror::Error)]
+enum Stopped {
+    #[error("the upload stands still or is too slow")]
+    TooSlow,
+    #[error("the body broke off")]
+    BrokeOff,
+}
+
+/// The pieces of a body.
+pub fn chunks() -> impl Filter<Extract = (Chunks,), Error = Rejection> + Clone {
+    warp::body::stream().map(own)
+}
+
+fn own<B: Buf>(body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static) -> Chunks {
+    body.map(|piece| piece.map(|mut piece| piece.copy_to_bytes(piece.remaining()))).boxed()
+}
+
+impl Uploads {
+    /// Bounds for files of at most `max_bytes`.
+    pub fn new(max_bytes: u64) -> Self {
+        let largest = usize::try_from(max_bytes).unwrap_or(usize::MAX).div_ceil(PIECE);
+        let pieces = largest.saturating_mul(LARGEST_AT_ONCE).clamp(64, Semaphore::MAX_PERMITS);
+        let (places, memory) = (Semaphore::new(AT_ONCE), Arc::new(Semaphore::new(pieces)));
+        Self(Arc::new(Shared { max_bytes, places, memory }))
+    }
+
+    /// Stores the files of a multipart body, all of them or, as far as anybody can see, none.
+    ///
+    /// # Errors
+    /// 400 for what is no such body, 408 for one that is too slow, 413 for a file that is too large, 422 for one that is no
+    /// picture and for too many, 503 if too many uploads are under way; each names the file.
+    pub async fn receive(
+        &self,
+        headers: &HeaderMap,
+        body: &mut Chunks,
+        seat: &Seat,
+        catalog: &Catalog,
+    ) -> Result<Vec<ImageSource>, Problem> {
+        let Ok(_place) = self.0.places.try_acquire() else {
+            return Err(Problem::unavailable(ErrorCode::Unavailable, "too many uploads are under way"));
+        };
+        let told = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let boundary = multer::parse_boundary(told)
+            .map_err(|_| Problem::bad_request("the `Content-Type` of a multipart body must tell its `boundary`"))?;
+        let most = self.0.max_bytes.saturating_mul(NewProduct::MAX_IMAGES as u64).saturating_add(AROUND);
+        let constraints = Constraints::new().size_limit(SizeLimit::new().whole_stream(most));
+        let outcome = {
+            let multipart = Multipart::with_constraints(paced(body, seat), boundary, constraints);
+            self.store_all(multipart, catalog).await
+        };
+        seat.works();
+        outcome
+    }
+
+    async fn store_all(&self, mut multipart: Multipart<'_>, catalog: &Catalog) -> Result<Vec<ImageSource>, Problem> {
+        let mut stored = Vec::new();
+        while let Some(field) = multipart.next_field().await.map_err(|error| refusal(&error))? {
+            if stored.len() == NewProduct::MAX_IMAGES {
+                let message = format!("has more than {} files", NewProduct::MAX_IMAGES);
+                return Err(Invalid::field("file", message).into());
+            }
+            stored.push(self.store(field, stored.len(), catalog).await?);
+        }
+        if stored.is_empty() {
+            return Err(Invalid::field("file", "is required: the body has no file").into());
+        }
+        Ok(stored)
+    }
+
+    async fn store(&self, mut field: Field<'_>, index: usize, catalog: &Catalog) -> Result<ImageSource, Problem> {
+        let name = shown(field.file_name().or(field.name()).unwrap_or_default());
+        let mut bytes = BytesMut::new();
+        let mut held: Option<OwnedSemaphorePermit> = None;
+        while let Some(chunk) = field.chunk().await.map_err(|error| refusal(&error))? {
+            let size = bytes.len() + chunk.len();
+            if size as u64 > self.0.max_bytes {
+                let detail = format!("{name} has more than {} bytes, which is the most that is read", self.0.max_bytes);
+                return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::TooLarge, detail)
+                    .with_errors(vec![about(index, &name, "has too many bytes")]));
+            }
+            self.reserve(&mut held, size).await?;
+            bytes.extend_from_slice(&chunk);
+        }
+        catalog.store_source(bytes.freeze()).await.map_err(|error| match error {
+            catalog::Error::Invalid(invalid) => {
+                let named = invalid.errors.into_iter().map(|error| about(index, &name, &error.message));
+                Invalid { errors: named.collect() }.into()
+            }
+            error => error.into(),
+        })
+    }
+
+    /// Counts a file that has grown to `size` bytes.
+    async fn reserve(&self, held: &mut Option<OwnedSemaphorePermit>, size: usize) -> Result<(), Problem> {
+        let have = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let wanted = size.div_ceil(PIECE).saturating_sub(have);
+        let Some(wanted) = u32::try_from(wanted).ok().filter(|wanted| *wanted > 0) else { return Ok(()) };
+        let more = Arc::clone(&self.0.memory).acquire_many_owned(wanted);
+        let Ok(Ok(more)) = tokio::time::timeout(MEMORY_WAIT, more).await else {
+            return Err(Problem::unavailable(ErrorCode::Unavailable, "uploads have all the memory that they may have"));
+        };
+        match held {
+            Some(held) => held.merge(more),
+            None => *held = Some(more),
+        }
+        Ok(())
+    }
+}
+
+/// Whether a request brings files.
+pub fn is_multipart(headers: &HeaderMap) -> bool {
+    extract::is_of_kind("multipart/form-data", headers)
+}
+
+/// The same pieces, as long as they come fast enough. The seat is told at each that the client is waited for, so that a
+/// client that stands still makes room for others first.
+fn paced<'a>(body: &'a mut Chunks, seat: &'a Seat) -> impl Stream<Item = Result<Bytes, Stopped>> + Send + 'a {
+    let begun = Instant::now();
+    futures_util::stream::unfold((body, 0_u64, false), move |(body, received, ended)| async move {
+        if ended {
+            return None;
+        }
+        seat.waits_for_body();
+        let left = LONGEST.saturating_sub(begun.elapsed()).min(LONGEST_PAUSE);
+        let piece = match tokio::time::timeout(left, body.next()).await {
+            Ok(Some(Ok(piece))) => piece,
+            Ok(Some(Err(_))) => return Some((Err(Stopped::BrokeOff), (body, received, true))),
+            Ok(None) => return None,
+            Err(_elapsed) => return Some((Err(Stopped::TooSlow), (body, received, true))),
+        };
+        seat.works();
+        let received = received + piece.len() as u64;
+        let elapsed = begun.elapsed();
+        if elapsed > RATE_GRACE && received < LEAST_RATE * elapsed.as_secs() {
+            return Some((Err(Stopped::TooSlow), (body, received, true)));
+        }
+        Some((Ok(piece), (body, received, false)))
+    })
+}
+
+fn refusal(error: &multer::Error) -> Problem {
+    match error {
+        multer::Error::StreamReadFailed(cause) => match cause.downcast_ref() {
+            Some(Stopped::TooSlow) => {
+                let detail = "the upload stood still or was too slow";
+                Problem::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::DeadlineExceeded, detail)
+                    .with_header(header::CONNECTION, HeaderValue::from_static("close"))
+            }
+            _ => Problem::bad_request("the body broke off"),
+        },
+        multer::Error::StreamSizeExceeded { limit } => {
+            let detail = format!("the body is over the limit of {limit} bytes");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::BodyTooLarge, detail)
+        }
+        _ => Problem::bad_request("the body is not the multipart form that its `Content-Type` says"),
+    }
+}
+
+fn about(index: usize, name: &str, message: &str) -> FieldError {
+    FieldError { field: format!("file[{index}]"), message: format!("({name}) {message}") }
+}
+
+/// A file's name as far as it is repeated to anybody.
+fn shown(name: &str) -> String {
+    let kept: String = name.chars().filter(|letter| !letter.is_control()).take(100).collect();
+    if kept.is_empty() { "unnamed".into() } else { kept }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_file_is_repeated_only_as_far_as_it_does_no_harm() {
+        assert_eq!(shown("a\r\nb.jpg"), "ab.jpg");
+        assert_eq!(shown(""), "unnamed");
+        assert_eq!(shown(&"x".repeat(500)).len(), 100);
+    }
+}

@@ -1,0 +1,82 @@
+//! Several products in one request.
+
+use serde_json::{Value, json};
+
+use super::{problem, wire, wrong_fields};
+use crate::support::{Origin, Setup, TestApp, app, on_both_setups, pictures};
+
+fn product(number: usize, images: &[String]) -> Value {
+    json!({
+        "user_id": format!("u{}", number % 7), "product_name": format!("n{number}"), "product_price": number,
+        "product_images": images,
+    })
+}
+
+on_both_setups! {
+    async fn right_products_are_stored_beside_wrong_ones(app: &TestApp) {
+        let origin = Origin::start().await;
+        origin.serve("/a.png", "image/png", pictures::png(64, 48));
+        let picture = [origin.url("/a.png"), origin.url("/a.png")];
+        let wrong = json!({"user_id": "u", "product_name": " ", "product_price": "1"});
+        let body = json!([product(0, &picture), wrong, product(2, &[]), 5, product(4, &picture[..1])]).to_string();
+        let answer = wire::post(app, "/products:batch", &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let told = answer.json();
+        assert_eq!((&told["created"], &told["failed"]), (&json!(3), &json!(2)));
+        let items = told["items"].as_array().unwrap();
+        let statuses: Vec<_> = items.iter().map(|item| (item["index"].as_u64(), item["status"].as_u64())).collect();
+        let status = |index, status| (Some(index), Some(status));
+        assert_eq!(statuses, [status(0, 201), status(1, 422), status(2, 201), status(3, 422), status(4, 201)]);
+        assert_eq!(items[1]["error"]["code"], "validation");
+        assert_eq!(wrong_fields(&items[1]["error"]), ["product_name", "product_price"]);
+        for place in [0, 2, 4] {
+            let stored = &items[place]["product"];
+            assert_eq!(*stored, app.product(&stored["id"]).await, "what was answered is what is read");
+        }
+        assert_eq!(app.drain().await, 3);
+        assert_eq!(app.product(&items[0]["product"]["id"]).await["status"], "ready");
+        assert_eq!(app.get_json("/products?q=n4").await["items"].as_array().map(Vec::len), Some(1));
+    }
+
+    async fn a_thousand_products_are_one_request(app: &TestApp) {
+        let products: Vec<_> = (0..1_000).map(|number| product(number, &[])).collect();
+        let body = json!({"products": products}).to_string();
+        let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "all")];
+        let first = wire::send(app.address, "POST", "/products:batch", &headers, body.as_bytes()).await;
+        assert_eq!((first.status, &first.json()["created"]), (200, &json!(1_000)));
+        let again = wire::send(app.address, "POST", "/products:batch", &headers, body.as_bytes()).await;
+        assert_eq!((again.header("idempotency-replayed"), again.text()), ("true", first.text()));
+        let last = app.get_json("/products?sort=-id&limit=1").await;
+        assert_eq!(last["items"][0]["product_name"], "n999");
+        assert_eq!(last["items"][0]["id"], first.json()["items"][999]["product"]["id"]);
+    }
+
+    async fn what_is_no_batch_is_refused_as_a_whole(app: &TestApp) {
+        let many = json!(vec![json!({}); 1_001]).to_string();
+        for (body, status, code) in [
+            ("{", 400, "malformed_json"),
+            ("5", 400, "malformed_json"),
+            ("{}", 422, "validation"),
+            (r#"{"products": [], "more": 1}"#, 422, "validation"),
+            (many.as_str(), 422, "validation"),
+        ] {
+            problem(&wire::post(app, "/products:batch", body).await, status, code, body);
+        }
+        let large = format!("[\"{}\"]", "x".repeat(8 << 20));
+        problem(&wire::post(app, "/products:batch", &large).await, 413, "body_too_large", "9 MiB");
+        let none = wire::post(app, "/products:batch", "[]").await.json();
+        assert_eq!(none, json!({"items": [], "created": 0, "failed": 0}));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_user_keeps_out_only_the_own_products() {
+    app::run_with(Setup::Embedded, &[("PM_AUTO_USERS", "false")], async |app: &TestApp| {
+        assert_eq!(wire::post(app, "/users", r#"{"id": "u1"}"#).await.status, 201);
+        let body = json!([product(0, &[]), product(1, &[])]).to_string();
+        let told = wire::post(app, "/products:batch", &body).await.json();
+        assert_eq!((&told["items"][0]["status"], &told["items"][1]["status"]), (&json!(422), &json!(201)));
+        assert_eq!(wrong_fields(&told["items"][0]["error"]), ["user_id"]);
+    })
+    .await;
+}

@@ -1,0 +1,217 @@
+//! A product's pictures one by one: uploads, addresses, removals, another run.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+
+use super::{problem, wire, wrong_fields};
+use crate::support::{Origin, Setup, TestApp, app, on_both_setups, pictures};
+
+const BOUNDARY: &str = "a-boundary";
+const MULTIPART: (&str, &str) = ("Content-Type", "multipart/form-data; boundary=a-boundary");
+
+/// A form with these files.
+fn form(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (name, bytes) in files {
+        let head = format!(
+            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
+             Content-Type: application/octet-stream\r\n\r\n"
+        );
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(bytes);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(format!("--{BOUNDARY}--\r\n").as_bytes());
+    body
+}
+
+async fn upload(app: &TestApp, id: &Value, files: &[(&str, &[u8])]) -> wire::Answer {
+    wire::send(app.address, "POST", &format!("/products/{id}/images"), &[MULTIPART], &form(files)).await
+}
+
+fn places(product: &Value) -> Vec<(i64, i64)> {
+    let images = product["images"].as_array().unwrap();
+    images.iter().map(|image| (image["id"].as_i64().unwrap(), image["position"].as_i64().unwrap())).collect()
+}
+
+on_both_setups! {
+    async fn uploaded_files_become_pictures_behind_the_others(app: &TestApp) {
+        let origin = Origin::start().await;
+        origin.serve("/a.png", "image/png", pictures::png(64, 48));
+        let id = app.create(&[origin.url("/a.png")]).await["id"].clone();
+        app.product(&id).await;
+        let (one, other) = (pictures::jpeg(800, 600), pictures::png(40, 30));
+        let answer = upload(app, &id, &[("one.jpg", &one), ("other.txt", &other)]).await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        let added = answer.json();
+        let added = added["images"].as_array().unwrap();
+        let shown: Vec<_> = added.iter().map(|image| (&image["position"], &image["status"])).collect();
+        assert_eq!(shown, [(&json!(1), &json!("pending")), (&json!(2), &json!("pending"))]);
+        let product = app.product(&id).await;
+        assert_eq!((&product["version"], &product["status"]), (&json!(2), &json!("processing")));
+        assert_eq!(product["images"].as_array().unwrap()[1..], added[..]);
+        let link = product["product_images"][1].as_str().unwrap();
+        assert!(link.starts_with("/images/") && link.ends_with(".jpg"), "by what it is: {link}");
+        assert_eq!(wire::get(app, link).await.body, one);
+        app.drain().await;
+        let product = app.product(&id).await;
+        assert_eq!(product["status"], "ready", "{product}");
+        assert_eq!(product["images"][2]["width"], 40);
+
+        // The link stands for the uploaded file when the pictures are put in another order.
+        let order = json!({"product_images": [product["product_images"][2], product["product_images"][1]]}).to_string();
+        let headers = [("Content-Type", "application/json")];
+        let path = format!("/products/{id}");
+        let changed = wire::send(app.address, "PATCH", &path, &headers, order.as_bytes()).await.json();
+        let ids = places(&product);
+        assert_eq!(places(&changed), [(ids[2].0, 0), (ids[1].0, 1)]);
+        assert_eq!(changed["status"], "ready");
+        assert_eq!(changed["images"][0]["renditions"], product["images"][2]["renditions"]);
+    }
+
+    async fn one_bad_file_keeps_the_others_out(app: &TestApp) {
+        let before = app.create(&[]).await;
+        let id = &before["id"];
+        let good = pictures::png(40, 30);
+        let answer = upload(app, id, &[("good.png", &good), ("notes.txt", b"no picture at all")]).await;
+        let told = problem(&answer, 422, "validation", "a text among pictures");
+        assert_eq!(wrong_fields(&told), ["file[1]"]);
+        assert!(told["errors"][0]["message"].as_str().unwrap().contains("notes.txt"), "{told}");
+        problem(&upload(app, id, &[]).await, 422, "validation", "no file");
+        problem(&upload(app, id, &[("empty.png", b"")]).await, 422, "validation", "an empty file");
+        let many: Vec<(&str, &[u8])> = vec![("good.png", &good); 33];
+        problem(&upload(app, id, &many).await, 422, "validation", "too many files");
+        problem(&upload(app, &json!(99), &[("good.png", &good)]).await, 404, "not_found", "no product");
+        let path = format!("/products/{id}/images");
+        let mut cut = form(&[("good.png", &good)]);
+        cut.truncate(cut.len() - 20);
+        let answer = wire::send(app.address, "POST", &path, &[MULTIPART], &cut).await;
+        problem(&answer, 400, "bad_request", "a form that ends in its midst");
+        let answer = wire::send(app.address, "POST", &path, &[("Content-Type", "multipart/form-data")], b"x").await;
+        problem(&answer, 400, "bad_request", "no boundary");
+        let answer = wire::send(app.address, "POST", &path, &[("Content-Type", "image/png")], &good).await;
+        problem(&answer, 415, "unsupported_media_type", "a bare file");
+        assert_eq!(app.product(id).await, before, "nothing refers to anything of it");
+        assert_eq!(app.drain().await, 0);
+    }
+
+    async fn a_product_has_no_more_than_its_pictures(app: &TestApp) {
+        let before = app.create(&vec!["https://example.com/a.jpg".to_owned(); 31]).await;
+        let good = pictures::png(40, 30);
+        let answer = upload(app, &before["id"], &[("a.png", &good), ("b.png", &good)]).await;
+        assert_eq!(wrong_fields(&problem(&answer, 422, "validation", "33 pictures")), ["product_images"]);
+        assert_eq!(upload(app, &before["id"], &[("a.png", &good)]).await.status, 202);
+        problem(&upload(app, &before["id"], &[("a.png", &good)]).await, 422, "validation", "the 33rd");
+    }
+
+    async fn addresses_are_added_as_json(app: &TestApp) {
+        let origin = Origin::start().await;
+        origin.serve("/a.png", "image/png", pictures::png(64, 48));
+        let id = app.create(&[]).await["id"].clone();
+        let path = format!("/products/{id}/images");
+        let one = wire::post(app, &path, json!({"url": origin.url("/a.png")}).to_string()).await;
+        assert_eq!((one.status, one.json()["images"].as_array().map(Vec::len)), (202, Some(1)), "{}", one.text());
+        let urls = json!({"urls": [origin.url("/a.png"), origin.url("/a.png")]}).to_string();
+        assert_eq!(wire::post(app, &path, urls).await.json()["images"][1]["position"], 2);
+        let wrong = wire::post(app, &path, r#"{"urls": ["ftp://a"], "colour": 1}"#).await;
+        assert_eq!(wrong_fields(&problem(&wrong, 422, "validation", "wrong addresses")), ["colour", "urls[0]"]);
+        app.drain().await;
+        assert_eq!(app.product(&id).await["status"], "ready");
+    }
+
+    async fn a_picture_is_removed_and_the_others_move_up(app: &TestApp) {
+        let urls = ["a", "b", "c"].map(|name| format!("https://example.com/{name}.jpg"));
+        let before = app.create(&urls).await;
+        let ids = places(&before);
+        let path = format!("/products/{}/images/{}", before["id"], ids[1].0);
+        let _claimed = app.claim().await.expect("a worker is at one of them");
+        assert_eq!(wire::send(app.address, "DELETE", &path, &[], b"").await.status, 204);
+        let after = app.product(&before["id"]).await;
+        assert_eq!(places(&after), [(ids[0].0, 0), (ids[2].0, 1)]);
+        assert_eq!(after["product_images"], json!([urls[0], urls[2]]));
+        problem(&wire::send(app.address, "DELETE", &path, &[], b"").await, 404, "not_found", "it is gone");
+        let other = app.create(&[]).await["id"].clone();
+        let foreign = format!("/products/{other}/images/{}", ids[0].0);
+        problem(&wire::send(app.address, "DELETE", &foreign, &[], b"").await, 404, "not_found", "another product's");
+        for wrong in ["/products/x/images/1", "/products/1/images/x", "/products/99/images/1"] {
+            problem(&wire::send(app.address, "DELETE", wrong, &[], b"").await, 404, "not_found", wrong);
+        }
+    }
+
+    async fn a_picture_is_worked_on_again(app: &TestApp) {
+        let origin = Origin::start().await;
+        let id = app.create(&[origin.url("/later.png"), origin.url("/status/404")]).await["id"].clone();
+        app.drain().await;
+        let before = app.product(&id).await;
+        assert_eq!(before["status"], "failed");
+        origin.serve("/later.png", "image/png", pictures::png(64, 48));
+        let image = places(&before)[0].0;
+        let path = format!("/products/{id}/images/{image}/reprocess");
+        let answer = wire::post(app, &path, "").await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        assert_eq!((&answer.json()["id"], &answer.json()["status"]), (&json!(image), &json!("pending")));
+        assert_eq!(app.product(&id).await["status"], "processing");
+        let version = app.product(&id).await["version"].clone();
+        assert_eq!(wire::post(app, &path, "").await.json()["status"], "pending", "it is on its way already");
+        assert_eq!(app.product(&id).await["version"], version);
+        assert_eq!(app.drain().await, 1, "the other picture is left alone");
+        assert_eq!(app.product(&id).await["images"][0]["status"], "ready");
+        problem(&wire::post(app, "/products/1/images/99/reprocess", "").await, 404, "not_found", "no such picture");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_over_the_limit_is_refused_by_name_while_it_streams() {
+    app::run_with(Setup::Embedded, &[("PM_FETCH_MAX_BYTES", "20000")], async |app: &TestApp| {
+        let id = app.create(&[]).await["id"].clone();
+        let answer = upload(app, &id, &[("big.png", &vec![0; 20_001])]).await;
+        let told = problem(&answer, 413, "too_large", "a large file");
+        assert!(told["detail"].as_str().unwrap().contains("big.png"), "{told}");
+        let several: Vec<_> = (0..8).map(|_| pictures::png(40, 30)).collect();
+        let files: Vec<(&str, &[u8])> = several.iter().map(|bytes| ("small.png", bytes.as_slice())).collect();
+        assert_eq!(upload(app, &id, &files).await.status, 202, "the limit is for each file");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_whose_client_goes_away_leaves_nothing_behind() {
+    app::run_with(Setup::Embedded, &[], async |app: &TestApp| {
+        let before = app.create(&[]).await;
+        let body = form(&[("a.png", &pictures::png(40, 30)), ("b.png", &pictures::png(50, 30))]);
+        let head = format!(
+            "POST /products/{}/images HTTP/1.1\r\nHost: pm\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n",
+            before["id"],
+            MULTIPART.1,
+            body.len()
+        );
+        let mut stream = TcpStream::connect(app.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body[..body.len() - 40]).await.unwrap();
+        drop(stream);
+        // Another one after it is served, and the product is as it was.
+        let answer = upload(app, &before["id"], &[("c.png", &pictures::png(30, 30))]).await;
+        assert_eq!(answer.status, 202);
+        let product = app.product(&before["id"]).await;
+        assert_eq!((product["images"].as_array().map(Vec::len), &product["version"]), (Some(1), &json!(2)));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_stands_still_is_ended() {
+    app::run_with(Setup::Embedded, &[], async |app: &TestApp| {
+        let id = app.create(&[]).await["id"].clone();
+        let head = format!(
+            "POST /products/{id}/images HTTP/1.1\r\nHost: pm\r\nConnection: close\r\nContent-Type: {}\r\nContent-Length: 999\r\n\r\n--",
+            MULTIPART.1
+        );
+        let begun = std::time::Instant::now();
+        let answer = wire::exchange(app.address, head.as_bytes()).await;
+        problem(&answer, 408, "deadline_exceeded", "a client that sends nothing more");
+        assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
+    })
+    .await;
+}

@@ -1,0 +1,54 @@
+//! API keys: what they open, and that they stop doing so.
+
+use pm::domain::{ApiKey, KeyText, NewApiKey, Scopes, UserId};
+use serde_json::json;
+use std::time::Duration;
+
+use super::send;
+use crate::{
+    api::wire,
+    support::{Setup, TestApp, app},
+};
+
+async fn make(app: &TestApp, user: &str, scopes: &[&str], lifetime: Option<Duration>) -> (ApiKey, KeyText) {
+    let scopes = Scopes::parse(scopes.iter().copied()).unwrap();
+    let new = NewApiKey { name: None, user_id: UserId::parse(user).unwrap(), scopes, lifetime };
+    app.app.catalog.create_api_key(new).await.unwrap()
+}
+
+async fn a_key_opens_what_its_scopes_say(app: &TestApp) {
+    let (key, text) = make(app, "alice", &["products:read", "products:write"], None).await;
+    let body = json!({"product_name": "Sample Product", "product_price": 1});
+    let made = send(app, "POST", "/products", text.reveal(), Some(&body)).await;
+    assert_eq!((made.status, made.json()["user_id"].as_str()), (201, Some("alice")), "{}", made.text());
+    assert_eq!(send(app, "GET", "/products", text.reveal(), None).await.status, 200);
+    assert_eq!(send(app, "GET", "/queue", text.reveal(), None).await.status, 403);
+    assert_eq!(wire::get(app, "/products").await.status, 401);
+    let (_, expired) = make(app, "alice", &["admin"], Some(Duration::ZERO)).await;
+    assert_eq!(send(app, "GET", "/products", expired.reveal(), None).await.status, 401);
+    let guessed = KeyText::of([7; 32]);
+    assert_eq!(send(app, "GET", "/products", guessed.reveal(), None).await.status, 401);
+    // Only tokens of an issuer are asked for where there is one.
+    assert_eq!(send(app, "GET", "/products", "a.b.c", None).await.status, 401);
+
+    // Another process takes the key back; this one goes by what it knows for 5 s at most.
+    app.another().await.catalog.revoke_api_key(key.id).await.unwrap();
+    let begun = std::time::Instant::now();
+    while send(app, "GET", "/products", text.reveal(), None).await.status == 200 {
+        assert!(begun.elapsed() < Duration::from_secs(7), "a key that was taken back is still good");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let keys = app.app.catalog.api_keys().await.unwrap();
+    assert_eq!(keys.iter().filter(|key| key.revoked_at.is_some()).count(), 1);
+    assert!(keys[0].last_used_at.is_some(), "its use is noted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_opens_what_its_scopes_say_embedded() {
+    app::run_with(Setup::Embedded, &[("PM_AUTH", "keys")], a_key_opens_what_its_scopes_say).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_opens_what_its_scopes_say_full() {
+    app::run_with(Setup::Full, &[("PM_AUTH", "keys")], a_key_opens_what_its_scopes_say).await;
+}

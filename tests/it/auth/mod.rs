@@ -1,0 +1,35 @@
+//! Who may do what: access tokens of an issuer, API keys, scopes and ownership.
+
+mod keys;
+mod scopes;
+mod tokens;
+
+use serde_json::Value;
+
+use crate::{
+    api::wire::{self, Answer},
+    support::{
+        Setup, TestApp, app,
+        issuer::{AUDIENCE, Issuer, SigningKey},
+    },
+};
+
+/// Runs `test` on a program that believes a new issuer with one key.
+async fn with_issuer(setup: Setup, test: impl AsyncFnOnce(&TestApp, &Issuer, &SigningKey)) {
+    let key = SigningKey::p256("first");
+    let issuer = Issuer::start(&[&key]).await;
+    let settings = [("PM_AUTH_ISSUER", issuer.url()), ("PM_AUTH_AUDIENCE", AUDIENCE.to_owned())];
+    let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+    app::run_with(setup, &settings, async |app| test(app, &issuer, &key).await).await;
+}
+
+/// Sends a request with `Authorization: Bearer` and perhaps a JSON body.
+async fn send(app: &TestApp, method: &str, path: &str, token: &str, body: Option<&Value>) -> Answer {
+    let authorization = format!("Bearer {token}");
+    let mut headers = vec![("Authorization", authorization.as_str())];
+    if body.is_some() {
+        headers.push(("Content-Type", "application/json"));
+    }
+    let body = body.map(ToString::to_string).unwrap_or_default();
+    wire::send(app.address, method, path, &headers, body.as_bytes()).await
+}
