@@ -74,6 +74,7 @@ impl Listener {
     async fn next_of(&mut self, product: &Value) -> Told {
         loop {
             let told = self.next().await.expect("the stream goes on");
+            assert_ne!(told.name, "reset");
             if told.data["product_id"] == *product {
                 return told;
             }
