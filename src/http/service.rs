@@ -86,9 +86,9 @@ impl Service {
         let feed = Feed::new(state.catalog.clone(), config.max_streams);
         let batch = BodyLimits { max_bytes: config.max_batch_body, ..limits };
         let routes = products::routes(&state, limits, batch)
-            .or(product_images::routes(&state, limits, config.max_upload))
-            .unify()
             .or(events::routes(&state, &feed))
+            .unify()
+            .or(product_images::routes(&state, limits, config.max_upload))
             .unify()
             .or(images::routes(&state))
             .unify()

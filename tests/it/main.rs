@@ -8,6 +8,7 @@ mod auth;
 mod cli;
 mod doors;
 mod engines;
+mod events;
 mod keep;
 mod migrate;
 mod outage;

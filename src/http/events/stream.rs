@@ -21,6 +21,8 @@ use crate::{
 
 /// Something is sent at least this often, so that neither side keeps a connection that is gone.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// A stream ends after this, and its client comes back: so it shows again that it may listen, with a token that still holds.
+const LONGEST: Duration = Duration::from_secs(3_600);
 /// How long a browser waits before it connects again.
 const RETRY_MILLIS: u32 = 3_000;
 
@@ -45,6 +47,7 @@ pub(super) struct Listener {
     over: bool,
     ready: VecDeque<Bytes>,
     next_beat: Instant,
+    ends_at: Instant,
     _place: Place,
 }
 
@@ -70,6 +73,7 @@ impl Listener {
             over: false,
             ready: VecDeque::from([opening.into()]),
             next_beat: Instant::now() + HEARTBEAT,
+            ends_at: Instant::now() + LONGEST,
             _place: place,
         }
     }
@@ -85,7 +89,7 @@ impl Listener {
                 self.next_beat = Instant::now() + HEARTBEAT;
                 return Some(piece);
             }
-            if self.over || self.live.stop.is_wanted() {
+            if self.over || self.live.stop.is_wanted() || self.ends_at <= Instant::now() {
                 return None;
             }
             if self.behind {

@@ -1,0 +1,125 @@
+//! What happens to products, told while it happens: `/events` and `/products/{id}/events`.
+
+mod resuming;
+mod streams;
+
+use std::{collections::VecDeque, time::Duration};
+
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::support::{TestApp, contract};
+
+/// An event as a client sees it.
+#[derive(Clone, Debug, PartialEq)]
+struct Told {
+    id: String,
+    name: String,
+    data: Value,
+}
+
+/// A client of a stream, reading as browsers do.
+struct Listener {
+    response: reqwest::Response,
+    buffer: Vec<u8>,
+    ready: VecDeque<Told>,
+    last_id: String,
+}
+
+impl Listener {
+    async fn open(app: &TestApp, path: &str) -> Self {
+        Self::after(app, path, None).await
+    }
+
+    async fn after(app: &TestApp, path: &str, last_event_id: Option<&str>) -> Self {
+        Self::at(&app.client, &app.url(path), path, last_event_id).await
+    }
+
+    async fn at(client: &reqwest::Client, url: &str, path: &str, last_event_id: Option<&str>) -> Self {
+        let mut request = client.get(url);
+        if let Some(id) = last_event_id {
+            request = request.header("last-event-id", id);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        contract::check("GET", path, 200, "text/event-stream", b"a stream");
+        Self { response, buffer: Vec::new(), ready: VecDeque::new(), last_id: String::new() }
+    }
+
+    /// The next event; `None` if the stream has ended.
+    async fn next(&mut self) -> Option<Told> {
+        loop {
+            if let Some(told) = self.ready.pop_front() {
+                return Some(told);
+            }
+            let chunk =
+                timeout(Duration::from_secs(30), self.response.chunk()).await.expect("nothing for 30 s").unwrap();
+            self.buffer.extend_from_slice(&chunk?);
+            while let Some(end) = self.buffer.windows(2).position(|two| two == b"\n\n") {
+                let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                self.read(std::str::from_utf8(&block).unwrap());
+            }
+        }
+    }
+
+    async fn some(&mut self, count: usize) -> Vec<Told> {
+        let mut told = Vec::with_capacity(count);
+        while told.len() < count {
+            told.push(self.next().await.expect("the stream goes on"));
+        }
+        told
+    }
+
+    /// The next event of a product; what happened a moment before a stream began may stand before it.
+    async fn next_of(&mut self, product: &Value) -> Told {
+        loop {
+            let told = self.next().await.expect("the stream goes on");
+            assert_ne!(told.name, "reset");
+            if told.data["product_id"] == *product {
+                return told;
+            }
+        }
+    }
+
+    async fn names(&mut self, count: usize) -> Vec<String> {
+        self.some(count).await.into_iter().map(|told| told.name).collect()
+    }
+
+    fn read(&mut self, block: &str) {
+        let (mut name, mut data) = (String::new(), String::new());
+        for line in block.lines() {
+            match line.split_once(": ") {
+                Some(("id", id)) => self.last_id = id.to_owned(),
+                Some(("event", event)) => name = event.to_owned(),
+                Some(("data", text)) => data.push_str(text),
+                Some(("retry" | "", _)) => {}
+                _ => assert!(line.is_empty(), "{line:?}"),
+            }
+        }
+        if !data.is_empty() {
+            let data = serde_json::from_str(&data).unwrap();
+            self.ready.push_back(Told { id: self.last_id.clone(), name, data });
+        }
+    }
+}
+
+/// Where an event stands among all.
+fn position(told: &Told) -> (i64, i64) {
+    let (tx, id) = told.id.split_once('-').unwrap();
+    (tx.parse().unwrap(), id.parse().unwrap())
+}
+
+fn in_order(told: &[Told]) -> bool {
+    told.windows(2).all(|two| position(&two[0]) < position(&two[1]))
+}
+
+/// Writes events as if they had happened at `created_at`, with so many bytes in each.
+async fn write_events(app: &TestApp, count: u32, created_at: i64, padding: usize) {
+    let data = format!("{{\"product_id\":1,\"text\":\"{}\"}}", "x".repeat(padding));
+    app.sql(&format!(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
+         INSERT INTO events (product_id, user_id, kind, data, created_at)
+         SELECT 1, 'seller', 'product.updated', '{data}', {created_at} FROM n"
+    ))
+    .await;
+}
