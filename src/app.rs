@@ -2,6 +2,7 @@
 //! over that. `serve`, `worker` and every other command begin here.
 
 mod doors;
+mod url_keys;
 
 use std::{fmt, io, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
@@ -23,7 +24,6 @@ use crate::{
     isolation,
     jobs::{self, Handler, ResizeConfig, ResizeOptions, Resizer, UrlKeys},
     queue::{self, Queue},
-    secret_file,
     stop::{self, Stop},
     telemetry::Metrics,
     worker::{self, Worker},
@@ -175,7 +175,7 @@ impl App {
             Engines { database: database.clone(), cache: cache.clone(), queue: queue.clone(), blobs: blobs.clone() };
         let health = Health { database: database.clone(), cache, queue: queue.clone(), blobs: blobs.clone() };
         let catalog = Catalog::new(config, engines);
-        let url_keys = url_keys(&settings).await?;
+        let url_keys = url_keys::of(&settings).await?;
         let settings = Arc::new(settings);
         Ok(Self { catalog, health, blobs, queue, database, settings, url_keys, decoder_program: None })
     }
@@ -341,25 +341,6 @@ impl App {
         let herald = worker::herald(self.catalog.clone(), stop.clone());
         tokio::join!(relay, herald, worker::sweep(self.catalog.clone(), stop), figures);
     }
-}
-
-/// The keys of the settings; on SQLite one that is made at the first start and kept in the data directory.
-async fn url_keys(settings: &Settings) -> Result<Option<UrlKeys>, Error> {
-    if settings.url_key.is_some() || matches!(settings.database, DatabaseUrl::Postgres { .. }) {
-        return Ok(settings.url_key.clone());
-    }
-    let path = settings.data_dir.join("url.key");
-    let unusable = |source| Error::DataDirectory { path: path.clone(), source };
-    let text = match tokio::fs::read_to_string(&path).await {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let directory = settings.data_dir.clone();
-            let made = tokio::task::spawn_blocking(move || secret_file::make(&directory.join("url.key"))).await;
-            made.map_err(io::Error::other).flatten().map_err(unusable)?
-        }
-        read => read.map_err(unusable)?,
-    };
-    let keys = UrlKeys::parse(text.trim());
-    keys.map(Some).map_err(|message| Error::Setting(format!("{} {message}", path.display())))
 }
 
 async fn ensure_schema(database: &Database, auto_migrate: bool) -> Result<(), Error> {

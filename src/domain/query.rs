@@ -283,8 +283,12 @@ impl<'a> Parameters<'a> {
         parameters
     }
 
+    /// A cursor without a text is the beginning, so that a script may begin with an empty one.
     fn take<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let (_, value) = *self.pairs.iter().find(|(known, _)| *known == name)?;
+        if name == "cursor" && value.is_empty() {
+            return None;
+        }
         parse(value).map_err(|message| self.error(name, message)).ok()
     }
 

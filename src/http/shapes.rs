@@ -73,21 +73,40 @@ pub enum BatchShape {
     },
 }
 
-/// More pictures of a product, by their addresses: one of the two fields.
+/// More pictures of a product, by their addresses.
 #[derive(ToSchema)]
 #[schema(as = MoreImages)]
+#[serde(untagged)]
+pub enum MoreImagesShape {
+    /// One.
+    One(OneImageShape),
+    /// Several.
+    Several(SeveralImagesShape),
+}
+
+/// One more picture of a product.
+#[derive(ToSchema)]
+#[schema(as = OneImage)]
 #[serde(deny_unknown_fields)]
-pub struct MoreImagesShape {
-    /// The address of one picture.
-    url: Option<PictureUrl>,
-    /// The addresses of several.
+pub struct OneImageShape {
+    /// Its address.
+    url: PictureUrl,
+}
+
+/// Several more pictures of a product.
+#[derive(ToSchema)]
+#[schema(as = SeveralImages)]
+#[serde(deny_unknown_fields)]
+pub struct SeveralImagesShape {
+    /// Their addresses.
     #[schema(min_items = 1, max_items = 32)]
-    urls: Option<Vec<PictureUrl>>,
+    urls: Vec<PictureUrl>,
 }
 
 /// More pictures of a product, as files; the names of the fields do not matter.
 #[derive(ToSchema)]
 #[schema(as = ImageFiles)]
+#[serde(deny_unknown_fields)]
 pub struct ImageFilesShape {
     /// The files.
     #[schema(value_type = Vec<String>, format = Binary, max_items = 32)]

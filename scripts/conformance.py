@@ -1,0 +1,48 @@
+"""What schemathesis cannot know from a schema: addresses that pictures may come from, prices of at most four places, keys
+that were not used before, and files that are pictures."""
+
+import base64
+import uuid
+
+import schemathesis
+from hypothesis import strategies
+
+PICTURE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+)
+
+schemathesis.openapi.format(
+    "uri", strategies.from_regex(r"https://[a-z]{3,12}\.example/[a-z0-9]{1,12}\.jpg", fullmatch=True)
+)
+schemathesis.openapi.format("cursor", strategies.just(""))
+schemathesis.openapi.format("binary", strategies.just(PICTURE))
+
+
+def exact(value):
+    """The same with prices of two places: a float seldom has at most four."""
+    if isinstance(value, float):
+        return round(value, 2)
+    if isinstance(value, dict):
+        return {name: exact(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [exact(part) for part in value]
+    return value
+
+
+@schemathesis.hook
+def map_body(context, body):
+    return exact(body)
+
+
+@schemathesis.hook
+def map_query(context, query):
+    return exact(query)
+
+
+@schemathesis.hook
+def map_headers(context, headers):
+    """A key that stands for another request is refused, as it should be."""
+    key = (headers or {}).get("Idempotency-Key")
+    if isinstance(key, str) and 1 <= len(key) <= 255 and key.isascii() and key.isprintable() and " " not in key:
+        headers["Idempotency-Key"] = uuid.uuid4().hex
+    return headers
