@@ -11,6 +11,7 @@ use crate::{
 
 /// What kind of thing happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, utoipa::ToSchema)]
+#[schema(as = EventType)]
 pub enum EventKind {
     /// A product was stored.
     #[schema(rename = "product.created")]

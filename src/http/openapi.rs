@@ -19,6 +19,7 @@ use super::{
     reply::{self, Ready},
     status, users, webhooks,
 };
+use crate::domain::EventKind;
 
 /// Everything that stands in the description besides what its operations refer to by themselves.
 #[derive(OpenApi)]
@@ -50,7 +51,7 @@ use super::{
         status::alive, status::ready, status::metrics, status::index,
         description,
     ),
-    components(schemas(problem::ProblemBody)),
+    components(schemas(problem::ProblemBody, EventKind)),
     modifiers(&COMMON),
 )]
 struct Description;

@@ -5,7 +5,6 @@ mod feed;
 mod stream;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use utoipa::ToSchema;
 use warp::{Filter, Reply as _, filters::BoxedFilter, reply::Response};
 
 pub use feed::Feed;
@@ -19,38 +18,13 @@ use super::{
 };
 use crate::{
     catalog::Catalog,
-    domain::{EventPosition, EventQuery, ProductId, UserId},
+    domain::{EventKind, EventPosition, EventQuery, ProductId, UserId},
 };
 
 /// What a browser sends when it connects again.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Tells proxies such as nginx to pass each event on at once.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-
-/// The names of events, as a stream bears them.
-#[derive(ToSchema)]
-#[schema(as = EventType)]
-#[allow(dead_code, reason = "stands in the description only")]
-pub enum EventTypeShape {
-    /// A product was stored.
-    #[schema(rename = "product.created")]
-    ProductCreated,
-    /// Something of a product that readers see has changed.
-    #[schema(rename = "product.updated")]
-    ProductUpdated,
-    /// A product was deleted.
-    #[schema(rename = "product.deleted")]
-    ProductDeleted,
-    /// A worker has taken a picture up.
-    #[schema(rename = "image.processing")]
-    ImageProcessing,
-    /// A picture is ready.
-    #[schema(rename = "image.ready")]
-    ImageReady,
-    /// A picture has failed for good.
-    #[schema(rename = "image.failed")]
-    ImageFailed,
-}
 
 /// The routes of events.
 pub fn routes(state: &State, feed: &Feed) -> BoxedFilter<(Response,)> {
@@ -71,7 +45,7 @@ pub fn routes(state: &State, feed: &Feed) -> BoxedFilter<(Response,)> {
     params(
         ("product_id" = Option<ProductId>, Query, description = "Only this product's"),
         ("user_id" = Option<UserId>, Query, description = "Only those of this user's products"),
-        ("types" = Option<Vec<EventTypeShape>>, Query, description = "Only these, with commas between them", style = Form, explode = false),
+        ("types" = Option<Vec<EventKind>>, Query, description = "Only these, with commas between them", style = Form, explode = false),
         ("last_event_id" = Option<String>, Query, description = "As the header, for a first connection", pattern = "^[0-9]+-[0-9]+$"),
         ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event that was seen: all after it follow. One that is \
             older than the events that are kept begins with an event `reset`"),
@@ -88,7 +62,7 @@ pub async fn all_events(pairs: Pairs, headers: HeaderMap, feed: Feed) -> Result<
     get, path = "/products/{id}/events", tag = "events", operation_id = "listenToProduct",
     params(
         ("id" = ProductId, Path, description = "The product's number"),
-        ("types" = Option<Vec<EventTypeShape>>, Query, description = "Only these, with commas between them", style = Form, explode = false),
+        ("types" = Option<Vec<EventKind>>, Query, description = "Only these, with commas between them", style = Form, explode = false),
         ("last_event_id" = Option<String>, Query, description = "As the header, for a first connection", pattern = "^[0-9]+-[0-9]+$"),
         ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event that was seen: all after it follow"),
     ),
