@@ -80,7 +80,7 @@ impl Catalog {
         let listening = notifications::listen(&self.database().read(), notifications::EVENTS, move || {
             wake.send_replace(());
         });
-        Happenings { here: self.0.happened.here.subscribe(), listening: listening }
+        Happenings { here: self.0.happened.here.subscribe(), listening }
     }
 
     /// Tells other processes of events that this one wrote since the last time; waits until there are some, and a moment

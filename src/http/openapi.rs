@@ -47,7 +47,7 @@ use super::{
         status::alive, status::ready, status::metrics, status::index,
         description,
     ),
-    components(schemas(problem::ProblemBody)),
+    components(schemas(problem::ProblemBody, events::EventTypeShape)),
     modifiers(&COMMON),
 )]
 struct Description;
