@@ -203,9 +203,10 @@ impl App {
             http::serve(listener, self.http_state(), config, async move { told.wanted().await }).await;
             stopper.stop();
         };
+        let deliver = self.deliver(stop.clone())?;
         let work = async {
             if let Some(worker) = worker {
-                worker.run(stop).await;
+                tokio::join!(worker.run(stop), deliver);
             }
         };
         tokio::join!(answer, work, self.look_after(after_requests));
@@ -220,8 +221,9 @@ impl App {
     pub async fn work(&self, concurrency: usize, status: Option<TcpListener>, stop: Stop) -> Result<(), Error> {
         let (stopper, after_jobs) = stop::channel();
         let worker = self.worker(concurrency)?;
+        let deliver = self.deliver(stop.clone())?;
         let work = async {
-            worker.run(stop).await;
+            tokio::join!(worker.run(stop), deliver);
             stopper.stop();
         };
         let mut told = after_jobs.clone();
@@ -254,12 +256,7 @@ impl App {
     /// If its downloader cannot be made.
     pub fn worker(&self, decoders: usize) -> Result<Worker, Error> {
         let settings = &self.settings;
-        let fetcher = Fetcher::new(&fetch::Config {
-            policy: settings.fetch_policy.clone(),
-            max_bytes: settings.fetch_max_bytes,
-            timeout: settings.fetch_timeout,
-            ..fetch::Config::default()
-        })?;
+        let fetcher = self.fetcher()?;
         let config = jobs::Config {
             presets: settings.presets.clone(),
             limits: self.limits(),
@@ -269,6 +266,21 @@ impl App {
         };
         let handler = Handler::new(config, fetcher, self.blobs.clone());
         Ok(Worker::new(self.catalog.clone(), self.queue.clone(), handler, decoders))
+    }
+
+    fn fetcher(&self) -> Result<Fetcher, Error> {
+        let settings = &self.settings;
+        Ok(Fetcher::new(&fetch::Config {
+            policy: settings.fetch_policy.clone(),
+            max_bytes: settings.fetch_max_bytes,
+            timeout: settings.fetch_timeout,
+            ..fetch::Config::default()
+        })?)
+    }
+
+    /// Posts messages to webhooks until `stop`.
+    fn deliver(&self, stop: Stop) -> Result<impl Future<Output = ()> + use<>, Error> {
+        Ok(worker::deliver(self.catalog.clone(), self.fetcher()?, stop))
     }
 
     /// How pictures are handed out.

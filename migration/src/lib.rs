@@ -18,6 +18,7 @@ mod m0009_source_keys;
 mod m0010_product_words;
 mod m0011_idempotency_keys;
 mod m0012_events;
+mod m0013_webhooks;
 mod m0014_api_keys;
 mod m0015_variants;
 
@@ -43,6 +44,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0010_product_words::Step),
             Box::new(m0011_idempotency_keys::Step),
             Box::new(m0012_events::Step),
+            Box::new(m0013_webhooks::Step),
             Box::new(m0014_api_keys::Step),
             Box::new(m0015_variants::Step),
         ]

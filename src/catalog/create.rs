@@ -61,12 +61,12 @@ impl Catalog {
                 return Ok(answer);
             }
             let stored = catalog.store(&write, news, request_id.as_deref(), now).await?;
-            let told: Vec<_> = stored.iter().flatten().map(events::of_creation).collect();
+            let created: Vec<_> = stored.iter().flatten().map(events::of_creation).collect();
             let answer = shape(catalog.links(), stored)?;
             if let Some(once) = &once {
                 catalog.keep_answer(&write, once, &answer).await?;
             }
-            catalog.end_creation(write, &told, now).await?;
+            catalog.end_creation(write, &created, now).await?;
             Ok(answer)
         })
         .await
@@ -135,10 +135,10 @@ impl Catalog {
         Ok(unknown)
     }
 
-    async fn end_creation(&self, write: Write, told: &[NewEvent], now: Timestamp) -> Result<(), Error> {
-        let ids: Vec<_> = told.iter().map(|event| event.product_id).collect();
+    async fn end_creation(&self, write: Write, created: &[NewEvent], now: Timestamp) -> Result<(), Error> {
+        let ids: Vec<_> = created.iter().map(|event| event.product_id).collect();
         // Somebody may have asked for these numbers before and been told that they do not exist.
-        self.commit(write, &ids, told, now).await?;
+        self.commit(write, &ids, created, now).await?;
         self.queue().wake();
         metrics::counter!("pm_products_created_total").increment(ids.len() as u64);
         Ok(())

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    catalog::{Catalog, Error},
+    catalog::{Catalog, Error, webhooks},
     clock::Timestamp,
     code::ErrorCode,
     db::{
@@ -155,8 +155,8 @@ pub(super) async fn record_events(write: &Write, events: &[NewEvent]) -> Result<
     if events.is_empty() {
         return Ok(());
     }
-    let _ids = events::insert(&**write, events).await?;
-    Ok(())
+    events::insert(&**write, events).await?;
+    webhooks::enqueue(write, events).await
 }
 
 /// What is told of products that changed: the steps of their pictures, or else that they were updated.

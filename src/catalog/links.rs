@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::{
     blobs::BlobKey,
-    domain::{ImageId, ProductId, UserId},
+    domain::{ImageId, ProductId, UserId, WebhookId},
 };
 
 /// Makes links: absolute ones with a public URL, else paths.
@@ -37,6 +37,11 @@ impl Links {
     /// A product.
     pub fn product(&self, id: ProductId) -> String {
         format!("{}/products/{id}", self.base)
+    }
+
+    /// A webhook.
+    pub fn webhook(&self, id: WebhookId) -> String {
+        format!("{}/webhooks/{id}", self.base)
     }
 
     /// A user.

@@ -27,6 +27,8 @@ mod step;
 mod update;
 mod upkeep;
 mod users;
+mod webhook_body;
+mod webhooks;
 mod write;
 
 use std::sync::Arc;
@@ -51,6 +53,8 @@ pub use read::{Body, Freshness};
 pub use reprocess::{Batch, Progress, Selection, Which};
 pub use step::{Step, Watch};
 pub use update::{Precondition, Updated};
+pub use webhook_body::{DeliveryBody, WebhookBody};
+pub use webhooks::{MOST_WEBHOOKS, Posted};
 
 pub use crate::db::idempotency::Once;
 use crate::{blobs::Blobs, cache::Cache, db::Database, domain::AddressPolicy, imaging::Preset, queue::Queue};
@@ -92,16 +96,16 @@ struct Inner {
     links: Links,
     reads: read::Reads,
     told: write::Told,
-    happened: events::Happened,
     api_keys: api_keys::Known,
+    happened: events::Happened,
 }
 
 impl Catalog {
     /// A catalogue over these engines.
     pub fn new(config: Config, engines: Engines) -> Self {
         let links = Links::new(config.public_url.clone());
-        let (reads, told, happened, api_keys) = Default::default();
-        Self(Arc::new(Inner { config, engines, links, reads, told, happened, api_keys }))
+        let (reads, told, api_keys, happened) = Default::default();
+        Self(Arc::new(Inner { config, engines, links, reads, told, api_keys, happened }))
     }
 
     /// How links are made.

@@ -5,6 +5,7 @@ mod key;
 mod product;
 mod queue;
 mod serve;
+mod webhook;
 
 use std::path::PathBuf;
 
@@ -16,6 +17,7 @@ pub(super) use self::{
     product::{Product, ProductAdd, ProductList, ProductUpdate},
     queue::{Dead, Queue},
     serve::Serve,
+    webhook::Webhook,
 };
 use crate::config::Flags;
 
@@ -125,6 +127,9 @@ pub(super) enum Command {
     Queue(Queue),
     /// Write the API's description, OpenAPI 3.1
     Openapi,
+    /// Addresses that are told of events
+    #[command(subcommand)]
+    Webhook(Webhook),
     /// Show the effective settings, each with where it comes from
     Config,
     /// Say whether every part of the set-up answers and its data are whole

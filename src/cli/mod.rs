@@ -28,6 +28,7 @@ mod settings;
 mod signals;
 mod user;
 mod wait;
+mod webhook;
 
 use std::{
     io::{self, IsTerminal as _},
@@ -100,6 +101,10 @@ async fn dispatch(command: Command, settings: Settings, console: &mut Console) -
         Command::Worker(_) => Box::pin(serve::work(settings, stop)).await,
         Command::Config => settings::run(&settings, console),
         Command::Openapi => openapi(console),
+        Command::Webhook(command) => {
+            let work = async { webhook::run(command, &build(settings).await?.catalog, console).await };
+            Box::pin(signals::unless_stopped(&stop, UNCHANGED, work)).await
+        }
         Command::Image(command) => image::run(command, &build(settings).await?, console),
         Command::Doctor { quick, json } => {
             let depth = if quick { Depth::Quick } else { Depth::Full };

@@ -153,6 +153,58 @@ pub mod variant {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
+pub mod webhook {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "webhooks")]
+    pub struct Model {
+        #[sea_orm(primary_key)]
+        pub id: i64,
+        pub url: String,
+        pub types: String,
+        pub secret: String,
+        pub enabled: i32,
+        pub disabled_reason: Option<String>,
+        pub failing_since: Option<i64>,
+        pub created_at: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+pub mod webhook_delivery {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "webhook_deliveries")]
+    pub struct Model {
+        #[sea_orm(primary_key)]
+        pub id: i64,
+        pub webhook_id: i64,
+        pub message_id: String,
+        pub kind: String,
+        pub body: String,
+        pub state: String,
+        pub attempt: i32,
+        pub run_at: i64,
+        pub lease_token: Option<String>,
+        pub lease_until: Option<i64>,
+        pub response_status: Option<i32>,
+        pub error_message: Option<String>,
+        pub created_at: i64,
+        pub updated_at: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
 pub mod job {
     use sea_orm::entity::prelude::*;
 

@@ -7,6 +7,7 @@ mod changes;
 mod connect;
 pub mod crashes;
 pub mod dead_letters;
+pub mod deliveries;
 pub mod dispatch;
 mod entity;
 mod error;
@@ -31,6 +32,7 @@ pub mod touch;
 pub mod transfer;
 pub mod users;
 pub mod variants;
+pub mod webhooks;
 pub mod words;
 
 pub use changes::{ChangeLog, Changes};

@@ -11,7 +11,7 @@ use crate::{
     clock::Timestamp,
     db::{
         Database, Error,
-        entity::{api_key, image, job, job_attempt, product, rendition, user, variant},
+        entity::{api_key, image, job, job_attempt, product, rendition, user, variant, webhook},
         jobs::query,
         migrate,
     },
@@ -48,6 +48,7 @@ pub fn tables() -> Vec<Table> {
         Table::of::<variant::Entity>(),
         Table::of::<job::Entity>(),
         Table::of::<job_attempt::Entity>(),
+        Table::of::<webhook::Entity>(),
     ]
 }
 

@@ -10,19 +10,25 @@ use crate::{
 };
 
 /// What kind of thing happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, utoipa::ToSchema)]
 pub enum EventKind {
     /// A product was stored.
+    #[schema(rename = "product.created")]
     ProductCreated,
     /// Something of a product that readers see has changed.
+    #[schema(rename = "product.updated")]
     ProductUpdated,
     /// A product was deleted.
+    #[schema(rename = "product.deleted")]
     ProductDeleted,
     /// A worker has taken a picture up.
+    #[schema(rename = "image.processing")]
     ImageProcessing,
     /// A picture is ready.
+    #[schema(rename = "image.ready")]
     ImageReady,
     /// A picture has failed for good.
+    #[schema(rename = "image.failed")]
     ImageFailed,
 }
 

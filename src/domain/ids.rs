@@ -35,10 +35,14 @@ number_id! {
     ImageId,
     /// A unit of work in the queue of record.
     JobId,
-    /// Something that happened to a product.
-    EventId,
     /// A key that a script shows.
     ApiKeyId,
+    /// Something that happened to a product.
+    EventId,
+    /// An address that is told of events.
+    WebhookId,
+    /// A message for a webhook.
+    DeliveryId,
 }
 
 /// A user; 1 to 64 characters that the caller chooses.

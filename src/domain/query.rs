@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::domain::{
-    Cursor, EventFilter, EventKind, EventQuery, FieldError, Invalid, Price, ProductId, ProductStatus, UserId,
-    search::Words,
+    Cursor, DeliveryQuery, EventFilter, EventKind, EventQuery, FieldError, Invalid, Price, ProductId, ProductStatus,
+    UserId, search::Words,
 };
 
 /// One page of a list.
@@ -206,6 +206,21 @@ impl crate::domain::DeadQuery {
             limit: limit.unwrap_or(ProductQuery::DEFAULT_LIMIT),
             before,
         })
+    }
+}
+
+impl DeliveryQuery {
+    /// Reads a query from its parameters, decoded.
+    ///
+    /// # Errors
+    /// [`Invalid`] with every parameter that is unknown, stands twice, or has a value that is not allowed.
+    pub fn parse<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Invalid> {
+        let mut parameters = Parameters::read(pairs, &["limit", "cursor"]);
+        let limit = parameters.take("limit", |text| parse_limit(text, ProductQuery::MAX_LIMIT));
+        let before = parameters
+            .take("cursor", |text| text.parse().map_err(|_| "is not a cursor that a list answered".to_owned()));
+        let limit = limit.unwrap_or(ProductQuery::DEFAULT_LIMIT);
+        Invalid::unless_empty(parameters.errors, || Self { limit, before })
     }
 }
 

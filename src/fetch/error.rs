@@ -218,7 +218,7 @@ fn code_of_status(status: u16) -> ErrorCode {
 }
 
 /// Seconds, or an HTTP date; a date that is past means now.
-fn parse_retry_after(wish: &str, now: SystemTime) -> Option<Duration> {
+pub(super) fn parse_retry_after(wish: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = wish.trim().parse() {
         return Some(Duration::from_secs(seconds));
     }

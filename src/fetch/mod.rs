@@ -6,6 +6,7 @@
 //! cookies, credentials or a Referer, never uses a proxy from the environment and never unpacks an encoding.
 
 mod error;
+mod post;
 mod resolver;
 
 use std::{sync::Arc, time::Duration};
@@ -18,6 +19,7 @@ use crate::domain::address::AddressPolicy;
 
 use error::within_connection;
 pub use error::{Error, Host};
+pub use post::Answer;
 
 /// What is fetched and how much patience there is.
 #[derive(Clone, Debug)]

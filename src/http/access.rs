@@ -36,10 +36,15 @@ pub const fn need(route: Route, verb: Verb) -> Need {
         // Whose product a new one is stands in its body.
         Route::Products | Route::ProductsBatch => WRITE,
         Route::Product if reads => READ,
-        Route::ProductEvents | Route::Events => READ,
+        Route::Events | Route::ProductEvents => READ,
         Route::Product | Route::ProductImages | Route::ProductImage | Route::ProductImageReprocess => Need::OwnProduct,
         Route::User => Need::OwnUser,
         Route::Users
+        | Route::Webhooks
+        | Route::Webhook
+        | Route::WebhookEnable
+        | Route::WebhookDeliveries
+        | Route::WebhookDeliveryRetry
         | Route::Queue
         | Route::DeadLetters
         | Route::DeadLetter

@@ -37,6 +37,7 @@ mod tests;
 mod tls;
 mod upload;
 mod users;
+mod webhooks;
 
 use std::{sync::Arc, time::Duration};
 

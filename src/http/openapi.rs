@@ -17,7 +17,7 @@ use super::{
     problem::{self, Problem},
     product_images, products, queue,
     reply::{self, Ready},
-    status, users,
+    status, users, webhooks,
 };
 
 /// Everything that stands in the description besides what its operations refer to by themselves.
@@ -34,6 +34,7 @@ use super::{
         (name = "events", description = "What happens to products, while it happens"),
         (name = "users", description = "Whoever owns products"),
         (name = "pictures", description = "Stored pictures and their forms"),
+        (name = "webhooks", description = "Addresses that are told of events, by the Standard Webhooks scheme"),
         (name = "queue", description = "Work that waits, and work that failed for good"),
         (name = "server", description = "How the server is"),
     ),
@@ -43,6 +44,8 @@ use super::{
         events::all_events, events::product_events,
         users::create, users::list, users::show,
         super::images::show, pictures::preset, pictures::resize,
+        webhooks::create, webhooks::list, webhooks::show, webhooks::delete, webhooks::enable,
+        webhooks::deliveries, webhooks::retry,
         queue::status, queue::list, queue::show, queue::retry,
         status::alive, status::ready, status::metrics, status::index,
         description,

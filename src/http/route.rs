@@ -26,6 +26,16 @@ pub enum Route {
     ProductEvents,
     /// `/events`
     Events,
+    /// `/webhooks`
+    Webhooks,
+    /// `/webhooks/{id}`
+    Webhook,
+    /// `/webhooks/{id}/enable`
+    WebhookEnable,
+    /// `/webhooks/{id}/deliveries`
+    WebhookDeliveries,
+    /// `/webhooks/{id}/deliveries/{delivery_id}/retry`
+    WebhookDeliveryRetry,
     /// `/users`
     Users,
     /// `/users/{id}`
@@ -94,6 +104,7 @@ const READ: &str = "GET, HEAD, OPTIONS";
 const READ_AND_CREATE: &str = "GET, HEAD, POST, OPTIONS";
 const READ_CHANGE_AND_DELETE: &str = "GET, HEAD, PATCH, DELETE, OPTIONS";
 const REMOVE: &str = "DELETE, OPTIONS";
+const READ_AND_DELETE: &str = "GET, HEAD, DELETE, OPTIONS";
 const DO: &str = "POST, OPTIONS";
 
 const TABLE: &[Entry] = &[
@@ -106,6 +117,11 @@ const TABLE: &[Entry] = &[
     entry(Route::ProductImageReprocess, "/products/{id}/images/{image_id}/reprocess", DO),
     entry(Route::ProductEvents, "/products/{id}/events", READ),
     entry(Route::Events, "/events", READ),
+    entry(Route::Webhooks, "/webhooks", READ_AND_CREATE),
+    entry(Route::Webhook, "/webhooks/{id}", READ_AND_DELETE),
+    entry(Route::WebhookEnable, "/webhooks/{id}/enable", DO),
+    entry(Route::WebhookDeliveries, "/webhooks/{id}/deliveries", READ),
+    entry(Route::WebhookDeliveryRetry, "/webhooks/{id}/deliveries/{delivery_id}/retry", DO),
     entry(Route::Users, "/users", READ_AND_CREATE),
     entry(Route::User, "/users/{id}", READ),
     entry(Route::Image, "/images/{key}", READ),

@@ -39,7 +39,7 @@ use super::{
     request_id::{self, RequestId},
     route::{Route, Verb},
     seats::Seat,
-    status, upload, users,
+    status, upload, users, webhooks,
 };
 use crate::{
     catalog::{Catalog, Freshness},
@@ -93,6 +93,8 @@ impl Service {
             .or(images::routes(&state))
             .unify()
             .or(users::routes(&state, limits))
+            .unify()
+            .or(webhooks::routes(&state, limits))
             .unify()
             .or(queue::routes(&state))
             .unify()

@@ -5,6 +5,8 @@
 
 use utoipa::ToSchema;
 
+use crate::domain::EventKind;
+
 /// A product to be stored.
 #[derive(ToSchema)]
 #[schema(as = NewProduct)]
@@ -121,4 +123,25 @@ pub struct NewUserShape {
         example = "ada@example.com"
     )]
     email: Option<String>,
+}
+
+/// An address to be told of events.
+#[derive(ToSchema)]
+#[schema(as = NewWebhook)]
+#[serde(deny_unknown_fields)]
+pub struct NewWebhookShape {
+    /// Where messages are posted to: http or https, on a public host.
+    #[schema(
+        format = "uri",
+        max_length = 2_048,
+        pattern = "^[Hh][Tt][Tt][Pp][Ss]?://",
+        example = "https://shop.example/hooks/pm"
+    )]
+    url: String,
+    /// What it is told of; everything if it is left out or empty.
+    #[schema(max_items = 6, value_type = Option<std::collections::HashSet<EventKind>>)]
+    types: Option<Vec<EventKind>>,
+    /// What its messages are signed with: `whsec_` and the base64 of 24 to 64 bytes. Made if it is left out.
+    #[schema(pattern = "^whsec_(?:[A-Za-z0-9+/]{4}){8,20}$", example = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz")]
+    secret: Option<String>,
 }

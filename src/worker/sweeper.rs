@@ -63,6 +63,7 @@ async fn round(catalog: &Catalog, with_upkeep: bool) -> Result<(), Error> {
         }
     });
     let forgotten = catalog.forget_finished().await.and(catalog.forget_events().await);
-    let keys = catalog.forget_keys().await;
-    recovered.and(told).and(measured).and(again).and(forgotten).and(keys).map(|_| ())
+    let keys = catalog.forget_keys().await.and(catalog.forget_deliveries().await);
+    let deliveries = catalog.recover_deliveries().await;
+    recovered.and(told).and(measured).and(again).and(forgotten).and(keys).and(deliveries).map(|_| ())
 }

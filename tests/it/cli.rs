@@ -402,7 +402,7 @@ fn the_doctor_says_how_every_part_is_and_changes_nothing() {
     let shop = Shop::new();
     let output = shop.run(&["doctor"]);
     assert_eq!(output.status.code(), Some(1), "there is no schema yet");
-    assert!(text(&output.stdout).contains("lacks 14 of 14 steps"), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("lacks 15 of 15 steps"), "{}", text(&output.stdout));
     shop.add("someone", "Lamp", "10");
     let told: Value = serde_json::from_str(&shop.read(&["doctor", "--json"])).expect("JSON");
     assert_eq!(told["healthy"], true, "{told}");

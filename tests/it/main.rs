@@ -14,4 +14,5 @@ mod migrate;
 mod outage;
 mod service;
 mod support;
+mod webhooks;
 mod worker;

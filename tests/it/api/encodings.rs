@@ -24,13 +24,13 @@ on_both_setups! {
         let path = format!("/products/{id}");
         let plain = wire::get(app, &path).await;
         assert_eq!((plain.header("content-encoding"), plain.header("vary")), ("", "Accept-Encoding"));
-        let unpack: [(&str, fn(&[u8]) -> Vec<u8>); 2] = [("gzip", unzipped), ("br", unbrotlied)];
-        for (coding, unpack) in unpack {
+        for coding in ["gzip", "br"] {
             let packed = wire::get_with(app, &path, &[("Accept-Encoding", coding)]).await;
             assert_eq!((packed.status, packed.header("content-encoding")), (200, coding));
             assert_eq!(packed.header("content-length"), packed.body.len().to_string());
             assert!(packed.body.len() * 3 < plain.body.len(), "{} of {}", packed.body.len(), plain.body.len());
-            assert_eq!(unpack(&packed.body), plain.body);
+            let unpacked = if coding == "br" { unbrotlied(&packed.body) } else { unzipped(&packed.body) };
+            assert_eq!(unpacked, plain.body);
             let tag = packed.header("etag").to_owned();
             assert_ne!(tag, plain.header("etag"), "other bytes have another tag");
             let again = wire::get_with(app, &path, &[("Accept-Encoding", coding), ("If-None-Match", &tag)]).await;

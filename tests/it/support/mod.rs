@@ -8,6 +8,7 @@ pub mod issuer;
 pub mod origin;
 pub mod pictures;
 pub mod proxy;
+pub mod receiver;
 pub mod s3;
 mod services;
 

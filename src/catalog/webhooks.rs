@@ -1,0 +1,323 @@
+//! Webhooks: who is told of events, and the messages on their way there. A message is queued in the transaction of its event,
+//! claimed and settled under a lease like a job, and tried again for days.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::{
+    catalog::{Catalog, Error},
+    clock::Timestamp,
+    db::{
+        Write,
+        deliveries::{self, Ending, Message},
+        webhooks,
+    },
+    domain::{
+        ClaimedDelivery, Delivery, DeliveryId, DeliveryQuery, DeliveryState, EventData, NewEvent, NewWebhook, Page,
+        Webhook, WebhookId,
+    },
+};
+
+/// Webhooks of an installation; each costs every event a row.
+pub const MOST_WEBHOOKS: u64 = 100;
+/// Messages that one webhook is sent at a time, however slow it is.
+const MOST_UNDER_WAY: u32 = 4;
+/// Longer than any attempt takes.
+const LEASE: Duration = Duration::from_secs(60);
+/// A webhook that took nothing for so long is told nothing more.
+const PATIENCE: Duration = Duration::from_secs(5 * 24 * 3_600);
+/// How long deliveries that are over are kept.
+const KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// The delays before the second attempt, the third and so on, in seconds: two and a half days in all.
+const DELAYS: [u64; 10] = [5, 60, 300, 1_800, 7_200, 18_000, 36_000, 43_200, 43_200, 86_400];
+/// Share of a delay by which chance shortens or lengthens it.
+const JITTER: f64 = 0.2;
+
+/// What came of an attempt to post a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Posted {
+    /// It was taken.
+    Taken {
+        /// What was answered.
+        status: u16,
+    },
+    /// The address says that it wants no messages any more.
+    Gone,
+    /// It was not taken.
+    Refused {
+        /// What was answered, if anything.
+        status: Option<u16>,
+        /// Why.
+        reason: String,
+        /// How long the other side asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// A message as it is posted.
+#[derive(Serialize)]
+struct Envelope<'a> {
+    r#type: &'a str,
+    timestamp: Timestamp,
+    data: &'a EventData,
+}
+
+impl Catalog {
+    /// Stores a webhook and answers it with its secret, which is told this one time only.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if there are [`MOST_WEBHOOKS`] already.
+    pub async fn create_webhook(&self, new: NewWebhook) -> Result<(Webhook, String), Error> {
+        let catalog = self.clone();
+        self.to_the_end(async move {
+            let write = catalog.database().begin().await?;
+            if webhooks::count(&*write).await? >= MOST_WEBHOOKS {
+                return Err(Error::Conflict(format!(
+                    "there are {MOST_WEBHOOKS} webhooks already, the most there can be"
+                )));
+            }
+            let secret = new.secret.clone().unwrap_or_else(make_secret);
+            let webhook = webhooks::insert(&*write, &new, &secret, Timestamp::now()).await?;
+            write.commit().await?;
+            Ok((webhook, secret))
+        })
+        .await
+    }
+
+    /// Every webhook by number.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn webhooks(&self) -> Result<Vec<Webhook>, Error> {
+        Ok(webhooks::all(&self.database().read()).await?)
+    }
+
+    /// One webhook.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none.
+    pub async fn webhook(&self, id: WebhookId) -> Result<Webhook, Error> {
+        webhooks::find(&self.database().read(), id).await?.ok_or_else(|| unknown(id))
+    }
+
+    /// Removes a webhook with its deliveries. A message that is under way may still arrive.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none.
+    pub async fn delete_webhook(&self, id: WebhookId) -> Result<(), Error> {
+        let catalog = self.clone();
+        self.to_the_end(async move {
+            let write = catalog.database().begin().await?;
+            if !webhooks::delete(&*write, id).await? {
+                return Err(unknown(id));
+            }
+            Ok(write.commit().await?)
+        })
+        .await
+    }
+
+    /// Tells a webhook again that was disabled; what waits for it is sent.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none.
+    pub async fn enable_webhook(&self, id: WebhookId) -> Result<Webhook, Error> {
+        let catalog = self.clone();
+        self.to_the_end(async move {
+            let write = catalog.database().begin().await?;
+            if !webhooks::enable(&*write, id).await? {
+                return Err(unknown(id));
+            }
+            Ok(write.commit().await?)
+        })
+        .await?;
+        self.0.happened.signal();
+        self.webhook(id).await
+    }
+
+    /// A page of a webhook's deliveries, the latest first.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such webhook.
+    pub async fn deliveries(&self, id: WebhookId, page: DeliveryQuery) -> Result<Page<Delivery>, Error> {
+        self.webhook(id).await?;
+        let (items, more) = deliveries::list(&self.database().read(), id, page).await?;
+        let next_cursor = items.last().filter(|_| more).map(|last| last.id.to_string());
+        Ok(Page { items, next_cursor })
+    }
+
+    /// Sends a message again that was taken or given up.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none, [`Error::Conflict`] if it waits or is under way.
+    pub async fn retry_delivery(&self, webhook: WebhookId, id: DeliveryId) -> Result<(), Error> {
+        let catalog = self.clone();
+        self.to_the_end(async move {
+            let write = catalog.database().begin().await?;
+            let queued = deliveries::queue_anew(&*write, webhook, id, Timestamp::now()).await?;
+            match queued {
+                None => Err(Error::not_found(format_args!("delivery {id} of webhook {webhook}"))),
+                Some(false) => Err(Error::Conflict(format!("delivery {id} waits or is under way already"))),
+                Some(true) => Ok(write.commit().await?),
+            }
+        })
+        .await?;
+        self.0.happened.signal();
+        Ok(())
+    }
+
+    /// Claims up to one due message of each webhook that has room for another one under way.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn claim_deliveries(&self) -> Result<Vec<ClaimedDelivery>, Error> {
+        let now = Timestamp::now();
+        let mut claimed = Vec::new();
+        // Looking costs no turn at writing.
+        for webhook in deliveries::with_work(&self.database().read(), MOST_UNDER_WAY, now).await? {
+            let catalog = self.clone();
+            let one = self.to_the_end(async move {
+                let (write, token) = (catalog.database().begin().await?, Uuid::new_v4().simple().to_string());
+                let claimed = deliveries::claim(&*write, webhook, &token, now.plus(LEASE), now).await?;
+                write.commit().await?;
+                Ok(claimed)
+            });
+            claimed.extend(one.await?);
+        }
+        Ok(claimed)
+    }
+
+    /// Notes what came of an attempt. A webhook that is gone, or took nothing for five days, is disabled.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`] if the message was given to another worker meanwhile, or its webhook was removed.
+    pub async fn settle_delivery(&self, claimed: ClaimedDelivery, posted: Posted) -> Result<(), Error> {
+        let catalog = self.clone();
+        self.to_the_end(async move {
+            let (write, now) = (catalog.database().begin().await?, Timestamp::now());
+            let ending = ending_of(&claimed, &posted, now);
+            if !deliveries::settle(&*write, &claimed, &ending, now).await? {
+                return Err(Error::LeaseLost);
+            }
+            note(&write, claimed.webhook_id, &posted, now).await?;
+            Ok(write.commit().await?)
+        })
+        .await
+    }
+
+    /// Lets messages be sent again whose workers died; answers how many.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn recover_deliveries(&self) -> Result<u64, Error> {
+        let now = Timestamp::now();
+        if !deliveries::any_expired(&self.database().read(), now).await? {
+            return Ok(0);
+        }
+        let write = self.database().begin().await?;
+        let recovered = deliveries::recover(&*write, now).await?;
+        write.commit().await?;
+        self.0.happened.signal();
+        Ok(recovered)
+    }
+
+    /// Removes deliveries that were over a week ago, up to 1,000 of them; answers how many.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn forget_deliveries(&self) -> Result<u64, Error> {
+        const AT_ONCE: u64 = 1_000;
+        let before = Timestamp::now().minus(KEPT);
+        if !deliveries::any_over(&self.database().read(), before).await? {
+            return Ok(0);
+        }
+        let write = self.database().begin().await?;
+        let forgotten = deliveries::forget(&*write, before, AT_ONCE).await?;
+        write.commit().await?;
+        Ok(forgotten)
+    }
+}
+
+/// Queues a message about each event, in the transaction of the event.
+pub(super) async fn enqueue(write: &Write, events: &[NewEvent]) -> Result<(), Error> {
+    let Some(first) = events.first() else { return Ok(()) };
+    let messages: Result<Vec<_>, Error> = events.iter().map(message_of).collect();
+    deliveries::enqueue(&**write, &messages?, first.created_at).await?;
+    Ok(())
+}
+
+fn message_of(event: &NewEvent) -> Result<Message, Error> {
+    let envelope = Envelope { r#type: event.kind.as_str(), timestamp: event.created_at, data: &event.data };
+    let body = serde_json::to_string(&envelope).map_err(Error::internal)?;
+    Ok(Message { id: format!("evt_{}", Uuid::now_v7().simple()), kind: event.kind, body })
+}
+
+fn ending_of(claimed: &ClaimedDelivery, posted: &Posted, now: Timestamp) -> Ending {
+    let over = |state, response_status, error| Ending { state, run_at: now, response_status, error };
+    match posted {
+        Posted::Taken { status } => over(DeliveryState::Done, Some(*status), None),
+        Posted::Gone => over(DeliveryState::Dead, Some(410), Some("the address wants no messages any more".into())),
+        Posted::Refused { status, reason, retry_after } => {
+            match delay(claimed.attempt, *retry_after, fastrand::f64()) {
+                Some(delay) => {
+                    let again = over(DeliveryState::Queued, *status, Some(reason.clone()));
+                    Ending { run_at: now.plus(delay), ..again }
+                }
+                None => over(DeliveryState::Dead, *status, Some(reason.clone())),
+            }
+        }
+    }
+}
+
+async fn note(write: &Write, webhook: WebhookId, posted: &Posted, now: Timestamp) -> Result<(), Error> {
+    match posted {
+        Posted::Taken { .. } => webhooks::note_success(&**write, webhook).await?,
+        Posted::Gone => webhooks::disable(&**write, webhook, "it answered 410 Gone").await?,
+        Posted::Refused { .. } => {
+            let since = webhooks::note_failure(&**write, webhook, now).await?;
+            if since.is_some_and(|since| now.since(since) > PATIENCE) {
+                webhooks::disable(&**write, webhook, "it took no message for five days").await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The delay after attempt number `attempt` failed; what the other side asks for wins, up to a day. `chance` is in 0.0..1.0.
+fn delay(attempt: i32, asked_for: Option<Duration>, chance: f64) -> Option<Duration> {
+    let place = usize::try_from(attempt.saturating_sub(1)).unwrap_or(0);
+    let own = Duration::from_secs(*DELAYS.get(place)?).mul_f64(1.0 + JITTER * (2.0 * chance - 1.0));
+    Some(asked_for.map_or(own, |asked| asked.min(Duration::from_secs(86_400)).max(own)))
+}
+
+/// 32 bytes by chance.
+fn make_secret() -> String {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let bytes = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
+    format!("whsec_{}", STANDARD.encode(bytes))
+}
+
+fn unknown(id: WebhookId) -> Error {
+    Error::not_found(format_args!("webhook {id}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_go_on_for_more_than_two_days_and_then_end() {
+        let total: f64 = (1..).map_while(|attempt| delay(attempt, None, 0.5)).map(|delay| delay.as_secs_f64()).sum();
+        assert!((2.0 * 86_400.0..4.0 * 86_400.0).contains(&total), "{total} s");
+        assert_eq!(delay(11, None, 0.5), None);
+        assert_eq!(delay(11, Some(Duration::from_secs(5)), 0.5), None);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_kept_but_never_hurried() {
+        assert_eq!(delay(1, Some(Duration::from_secs(600)), 0.5), Some(Duration::from_secs(600)));
+        assert_eq!(delay(3, Some(Duration::from_secs(1)), 0.5), Some(Duration::from_secs(300)));
+        assert_eq!(delay(1, Some(Duration::from_secs(1_000_000)), 0.5), Some(Duration::from_secs(86_400)));
+    }
+}

@@ -1,0 +1,55 @@
+//! The words of `pm webhook`.
+
+use clap::Subcommand;
+
+use super::Paging;
+
+/// Addresses that are told of events.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Webhook {
+    /// Have an address told of events; its secret is shown this one time only
+    Add {
+        /// Where messages are posted to
+        url: String,
+        /// Only events of this type, such as image.ready; may be repeated
+        #[arg(long = "type", value_name = "TYPE")]
+        types: Vec<String>,
+        /// What messages are signed with, `whsec_` and base64; made unless given
+        #[arg(long)]
+        secret: Option<String>,
+    },
+    /// List them and how they are
+    List,
+    /// Show one
+    Get {
+        /// The webhook's number
+        id: i64,
+    },
+    /// Tell one nothing any more
+    Delete {
+        /// The webhook's number
+        id: i64,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Tell one again that was disabled
+    Enable {
+        /// The webhook's number
+        id: i64,
+    },
+    /// List what one was or is to be told, the latest first
+    Deliveries {
+        /// The webhook's number
+        id: i64,
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Send a message again
+    Retry {
+        /// The webhook's number
+        id: i64,
+        /// The delivery's number
+        delivery: i64,
+    },
+}

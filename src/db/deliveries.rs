@@ -1,0 +1,259 @@
+//! Rows of deliveries: claimed and settled like jobs, by fenced statements.
+
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Value,
+};
+
+use crate::{
+    clock::Timestamp,
+    db::{
+        Error,
+        entity::webhook_delivery::{ActiveModel, Column, Entity, Model},
+        jobs::query,
+    },
+    domain::{ClaimedDelivery, Delivery, DeliveryId, DeliveryQuery, DeliveryState, EventKind, WebhookId},
+};
+
+/// A message for whichever webhook wants its kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The message's own id.
+    pub id: String,
+    /// What it is about.
+    pub kind: EventKind,
+    /// The message, JSON.
+    pub body: String,
+}
+
+/// How the last attempt at a delivery ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// What becomes of the delivery.
+    pub state: DeliveryState,
+    /// When it is tried again, if it is.
+    pub run_at: Timestamp,
+    /// What was answered.
+    pub response_status: Option<u16>,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// Queues `messages` for every enabled webhook that wants them; answers how many deliveries that makes.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn enqueue(connection: &impl ConnectionTrait, messages: &[Message], now: Timestamp) -> Result<u64, Error> {
+    // Both databases bound the number of values in one statement.
+    const AT_ONCE: usize = 300;
+    let mut queued = 0;
+    for some in messages.chunks(AT_ONCE) {
+        let mut values: Vec<Value> = vec![now.0.into()];
+        let mut tuples = Vec::with_capacity(some.len());
+        for message in some {
+            let first = values.len() + 1;
+            tuples.push(format!("(${first}, ${}, ${})", first + 1, first + 2));
+            values.extend([message.id.as_str().into(), message.kind.as_str().into(), message.body.as_str().into()]);
+        }
+        let sql = format!(
+            "INSERT INTO webhook_deliveries (webhook_id, message_id, kind, body, state, attempt, run_at, created_at, updated_at)
+             SELECT webhooks.id, column1, column2, column3, 'queued', 0, $1, $1, $1
+             FROM webhooks CROSS JOIN (VALUES {}) AS messages
+             WHERE enabled = 1 AND (types = '' OR ',' || types || ',' LIKE '%,' || column2 || ',%')
+             RETURNING id",
+            tuples.join(", ")
+        );
+        queued += query(connection, &sql, values).await?.len() as u64;
+    }
+    Ok(queued)
+}
+
+/// Webhooks that have a message due and fewer than `most` messages under way.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn with_work(connection: &impl ConnectionTrait, most: u32, now: Timestamp) -> Result<Vec<WebhookId>, Error> {
+    let sql = "SELECT id FROM webhooks WHERE enabled = 1
+        AND EXISTS (SELECT 1 FROM webhook_deliveries d
+            WHERE d.webhook_id = webhooks.id AND d.state = 'queued' AND d.run_at <= $1)
+        AND (SELECT count(*) FROM webhook_deliveries d
+            WHERE d.webhook_id = webhooks.id AND d.state = 'running') < $2
+        ORDER BY id";
+    let rows = query(connection, sql, vec![now.0.into(), i64::from(most).into()]).await?;
+    rows.iter().map(|row| Ok(WebhookId(row.try_get("", "id")?))).collect()
+}
+
+/// Claims the message of a webhook that has been due longest, if there is one.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn claim(
+    connection: &impl ConnectionTrait,
+    webhook: WebhookId,
+    lease_token: &str,
+    lease_until: Timestamp,
+    now: Timestamp,
+) -> Result<Option<ClaimedDelivery>, Error> {
+    let skip = if connection.get_database_backend() == DbBackend::Postgres { " FOR UPDATE SKIP LOCKED" } else { "" };
+    let sql = format!(
+        "UPDATE webhook_deliveries
+         SET state = 'running', attempt = attempt + 1, lease_token = $1, lease_until = $2, updated_at = $3
+         WHERE id = (SELECT id FROM webhook_deliveries WHERE webhook_id = $4 AND state = 'queued' AND run_at <= $3
+             ORDER BY run_at, id LIMIT 1{skip})
+         RETURNING id, message_id, body, attempt,
+             (SELECT url FROM webhooks WHERE webhooks.id = webhook_id) AS url,
+             (SELECT secret FROM webhooks WHERE webhooks.id = webhook_id) AS secret"
+    );
+    let values = vec![lease_token.into(), lease_until.0.into(), now.0.into(), webhook.0.into()];
+    let rows = query(connection, &sql, values).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    Ok(Some(ClaimedDelivery {
+        id: DeliveryId(row.try_get("", "id")?),
+        webhook_id: webhook,
+        url: row.try_get("", "url")?,
+        secret: row.try_get("", "secret")?,
+        message_id: row.try_get("", "message_id")?,
+        body: row.try_get("", "body")?,
+        attempt: row.try_get("", "attempt")?,
+        lease_token: lease_token.to_owned(),
+    }))
+}
+
+/// Ends an attempt; `false` if the lease is another's by now, or the webhook is gone.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn settle(
+    connection: &impl ConnectionTrait,
+    claimed: &ClaimedDelivery,
+    ending: &Ending,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let row = ActiveModel {
+        state: Set(ending.state.as_str().to_owned()),
+        run_at: Set(ending.run_at.0),
+        lease_token: Set(None),
+        lease_until: Set(None),
+        response_status: Set(ending.response_status.map(i32::from)),
+        error_message: Set(ending.error.clone()),
+        updated_at: Set(now.0),
+        ..ActiveModel::default()
+    };
+    let held = Entity::update_many().set(row).filter(Column::Id.eq(claimed.id.0));
+    let held = held.filter(Column::State.eq(DeliveryState::Running.as_str()));
+    let settled = held.filter(Column::LeaseToken.eq(claimed.lease_token.as_str())).exec(connection).await?;
+    Ok(settled.rows_affected > 0)
+}
+
+/// Lets messages be tried again whose workers gave no sign of life; answers how many.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn recover(connection: &impl ConnectionTrait, now: Timestamp) -> Result<u64, Error> {
+    let row = ActiveModel {
+        state: Set(DeliveryState::Queued.as_str().to_owned()),
+        run_at: Set(now.0),
+        lease_token: Set(None),
+        lease_until: Set(None),
+        updated_at: Set(now.0),
+        ..ActiveModel::default()
+    };
+    let orphaned = Entity::update_many().set(row).filter(Column::State.eq(DeliveryState::Running.as_str()));
+    Ok(orphaned.filter(Column::LeaseUntil.lt(now.0)).exec(connection).await?.rows_affected)
+}
+
+/// Whether a message's worker gave no sign of life.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn any_expired(connection: &impl ConnectionTrait, now: Timestamp) -> Result<bool, Error> {
+    let sql = "SELECT 1 AS found FROM webhook_deliveries WHERE state = 'running' AND lease_until < $1 LIMIT 1";
+    Ok(!query(connection, sql, vec![now.0.into()]).await?.is_empty())
+}
+
+/// Queues a message of this webhook anew, as if it had never been tried; `None` if there is none, `false` if it waits or is
+/// under way.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn queue_anew(
+    connection: &impl ConnectionTrait,
+    webhook: WebhookId,
+    id: DeliveryId,
+    now: Timestamp,
+) -> Result<Option<bool>, Error> {
+    let one = Entity::find_by_id(id.0).filter(Column::WebhookId.eq(webhook.0));
+    let Some(found) = one.one(connection).await? else { return Ok(None) };
+    let row = ActiveModel {
+        state: Set(DeliveryState::Queued.as_str().to_owned()),
+        attempt: Set(0),
+        run_at: Set(now.0),
+        updated_at: Set(now.0),
+        ..ActiveModel::default()
+    };
+    let over = [DeliveryState::Done, DeliveryState::Dead].map(DeliveryState::as_str);
+    let queued = Entity::update_many().set(row).filter(Column::Id.eq(found.id)).filter(Column::State.is_in(over));
+    Ok(Some(queued.exec(connection).await?.rows_affected > 0))
+}
+
+/// A page of a webhook's deliveries, the latest first, and whether there are more.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn list(
+    connection: &impl ConnectionTrait,
+    webhook: WebhookId,
+    page: DeliveryQuery,
+) -> Result<(Vec<Delivery>, bool), Error> {
+    let mut found = Entity::find().filter(Column::WebhookId.eq(webhook.0));
+    if let Some(before) = page.before {
+        found = found.filter(Column::Id.lt(before.0));
+    }
+    let mut rows = found.order_by_desc(Column::Id).limit(page.limit + 1).all(connection).await?;
+    let more = rows.len() as u64 > page.limit;
+    rows.truncate(usize::try_from(page.limit).unwrap_or(usize::MAX));
+    Ok((rows.into_iter().map(read).collect(), more))
+}
+
+/// Removes up to `limit` deliveries that were over before `before`; answers how many.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn forget(connection: &impl ConnectionTrait, before: Timestamp, limit: u64) -> Result<u64, Error> {
+    let ids = over(connection, before, limit).await?;
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    Ok(Entity::delete_many().filter(Column::Id.is_in(ids)).exec(connection).await?.rows_affected)
+}
+
+/// Whether a delivery was over before `before`.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn any_over(connection: &impl ConnectionTrait, before: Timestamp) -> Result<bool, Error> {
+    Ok(!over(connection, before, 1).await?.is_empty())
+}
+
+async fn over(connection: &impl ConnectionTrait, before: Timestamp, limit: u64) -> Result<Vec<i64>, Error> {
+    let sql = "SELECT id FROM webhook_deliveries WHERE state IN ('done', 'dead') AND updated_at < $1
+        ORDER BY updated_at, id LIMIT $2";
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = query(connection, sql, vec![before.0.into(), limit.into()]).await?;
+    rows.iter().map(|row| Ok(row.try_get("", "id")?)).collect()
+}
+
+fn read(row: Model) -> Delivery {
+    let state = DeliveryState::parse(&row.state).unwrap_or(DeliveryState::Dead);
+    Delivery {
+        id: DeliveryId(row.id),
+        kind: row.kind,
+        message_id: row.message_id,
+        state,
+        attempts: row.attempt,
+        next_attempt_at: (state == DeliveryState::Queued).then_some(Timestamp(row.run_at)),
+        response_status: row.response_status.and_then(|status| u16::try_from(status).ok()),
+        error: row.error_message,
+        created_at: Timestamp(row.created_at),
+        updated_at: Timestamp(row.updated_at),
+    }
+}

@@ -1,0 +1,44 @@
+//! Posting a message to an address that somebody named: behind the same walls as a download, redirects not followed, and
+//! nothing of the answer read but its head.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use reqwest::header::{self, HeaderMap};
+use tokio::time::timeout;
+
+use super::{
+    Fetcher,
+    error::{Error, Host, parse_retry_after, within_connection},
+};
+
+/// Time for everything: name, connection, the message and the answer's head.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// The head of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// How long the host asks to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
+impl Fetcher {
+    /// Posts `body` to `url`.
+    ///
+    /// # Errors
+    /// If the address is not one that is connected to, or no answer came within 15 s.
+    pub async fn post(&self, url: &str, headers: HeaderMap, body: Bytes) -> Result<Answer, Error> {
+        let url = self.config.policy.check_url(url).map_err(Error::Address)?;
+        let host = Host::of(&url);
+        let sent = self.client.post(url).headers(headers).body(body).send();
+        let response = match timeout(LIMIT, sent).await {
+            Ok(sent) => sent.map_err(|error| within_connection(host, error))?,
+            Err(_) => return Err(Error::Slow { host, limit: LIMIT }),
+        };
+        let wish = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let retry_after = wish.and_then(|wish| parse_retry_after(wish, SystemTime::now()));
+        Ok(Answer { status: response.status().as_u16(), retry_after })
+    }
+}
