@@ -102,6 +102,23 @@ async fn one_request_too_many_is_told_to_come_again() {
 }
 
 #[tokio::test]
+async fn streams_have_places_of_their_own_and_are_no_requests_in_flight() {
+    let server = Server::with(Config { max_in_flight: 1, max_streams: 1, ..Config::default() }).await;
+    let mut stream = server.connect().await;
+    stream.write_all(b"GET /events HTTP/1.1\r\nHost: pm\r\n\r\n").await.expect("sent");
+    let mut head = [0; 15];
+    stream.read_exact(&mut head).await.expect("a head");
+    assert_eq!(&head, b"HTTP/1.1 200 OK");
+
+    let refused = server.get("/events").await;
+    refused.problem(503, "unavailable");
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(server.get("/products").await.status, 200);
+    drop(stream);
+    while server.send("HEAD /events HTTP/1.1", b"").await.status != 200 {}
+}
+
+#[tokio::test]
 async fn slow_clients_lock_nobody_out() {
     let server = Server::with(Config { max_connections: 4, ..Config::default() }).await;
     let mut slow = Vec::new();

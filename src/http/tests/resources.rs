@@ -8,15 +8,16 @@ use crate::http::route::Route;
 #[tokio::test]
 async fn every_route_of_the_table_is_answered_by_a_handler() {
     let server = Server::start().await;
-    // A stream of all events has no end that could be read.
-    for route in Route::all().filter(|route| *route != Route::Events) {
+    for route in Route::all() {
         let path = route
             .template()
             .replace("{id}", "1")
             .replace("{image_id}", "1")
             .replace("{delivery_id}", "1")
             .replace("{key}", "ab/cd/ef.jpg");
-        let answer = server.get(&path).await;
+        // A stream goes on for ever, its head does not.
+        let method = if route == Route::Events { "HEAD" } else { "GET" };
+        let answer = server.send(&format!("{method} {path} HTTP/1.1"), b"").await;
         let expected: &[u16] = if route.permits(crate::http::route::Verb::Get) { &[200, 403, 404] } else { &[405] };
         assert!(expected.contains(&answer.status), "{path}: {answer:?}");
         if route.permits(crate::http::route::Verb::Post) {

@@ -247,7 +247,7 @@ on_both_setups! {
             "/nothing",
             "/products/",
             "/products/1/",
-            "/products/1/images",
+            "/products/1/pictures",
             "//products",
             "/Products",
             "/images",

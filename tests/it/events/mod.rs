@@ -81,6 +81,15 @@ impl Listener {
         }
     }
 
+    /// Everything up to the stream's end.
+    async fn rest(&mut self) -> Vec<Told> {
+        let mut told = Vec::new();
+        while let Some(next) = self.next().await {
+            told.push(next);
+        }
+        told
+    }
+
     async fn names(&mut self, count: usize) -> Vec<String> {
         self.some(count).await.into_iter().map(|told| told.name).collect()
     }
