@@ -107,6 +107,8 @@ impl Catalog {
     /// # Errors
     /// [`Error::NotFound`] if there is none.
     pub async fn delete_webhook(&self, id: WebhookId) -> Result<(), Error> {
+        self.webhook(id).await?;
+        self.empty_webhook(id).await?;
         let catalog = self.clone();
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
@@ -116,6 +118,28 @@ impl Catalog {
             Ok(write.commit().await?)
         })
         .await
+    }
+
+    /// Tells a webhook nothing more, and removes its deliveries, a few at a time: there may be very many.
+    async fn empty_webhook(&self, id: WebhookId) -> Result<(), Error> {
+        const AT_ONCE: u64 = 1_000;
+        let mut first = true;
+        loop {
+            let catalog = self.clone();
+            let removed = self.to_the_end(async move {
+                let write = catalog.database().begin().await?;
+                if first {
+                    webhooks::disable(&*write, id, "it is being removed").await?;
+                }
+                let removed = deliveries::remove(&*write, id, AT_ONCE).await?;
+                write.commit().await?;
+                Ok(removed)
+            });
+            if removed.await? < AT_ONCE {
+                return Ok(());
+            }
+            first = false;
+        }
     }
 
     /// Tells a webhook again that was disabled; what waits for it is sent.
@@ -179,7 +203,8 @@ impl Catalog {
             let catalog = self.clone();
             let one = self.to_the_end(async move {
                 let (write, token) = (catalog.database().begin().await?, Uuid::new_v4().simple().to_string());
-                let claimed = deliveries::claim(&*write, webhook, &token, now.plus(LEASE), now).await?;
+                let claimed =
+                    deliveries::claim(&*write, webhook, MOST_UNDER_WAY, (&token, now.plus(LEASE)), now).await?;
                 write.commit().await?;
                 Ok(claimed)
             });
@@ -196,11 +221,12 @@ impl Catalog {
         let catalog = self.clone();
         self.to_the_end(async move {
             let (write, now) = (catalog.database().begin().await?, Timestamp::now());
+            // The webhook before the delivery, as a removal takes them. A lease that is lost takes the note back.
+            note(&write, claimed.webhook_id, &posted, now).await?;
             let ending = ending_of(&claimed, &posted, now);
             if !deliveries::settle(&*write, &claimed, &ending, now).await? {
                 return Err(Error::LeaseLost);
             }
-            note(&write, claimed.webhook_id, &posted, now).await?;
             Ok(write.commit().await?)
         })
         .await

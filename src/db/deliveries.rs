@@ -45,6 +45,8 @@ pub struct Ending {
 pub async fn enqueue(connection: &impl ConnectionTrait, messages: &[Message], now: Timestamp) -> Result<u64, Error> {
     // Both databases bound the number of values in one statement.
     const AT_ONCE: usize = 300;
+    // A webhook that is being removed at this moment is waited for and passed by, instead of failing the change it is told of.
+    let held = if is_postgres(connection) { " FOR KEY SHARE OF webhooks" } else { "" };
     let mut queued = 0;
     for some in messages.chunks(AT_ONCE) {
         let mut values: Vec<Value> = vec![now.0.into()];
@@ -58,7 +60,7 @@ pub async fn enqueue(connection: &impl ConnectionTrait, messages: &[Message], no
             "INSERT INTO webhook_deliveries (webhook_id, message_id, kind, body, state, attempt, run_at, created_at, updated_at)
              SELECT webhooks.id, column1, column2, column3, 'queued', 0, $1, $1, $1
              FROM webhooks CROSS JOIN (VALUES {}) AS messages
-             WHERE enabled = 1 AND (types = '' OR ',' || types || ',' LIKE '%,' || column2 || ',%')
+             WHERE enabled = 1 AND (types = '' OR ',' || types || ',' LIKE '%,' || column2 || ',%'){held}
              RETURNING id",
             tuples.join(", ")
         );
@@ -82,28 +84,35 @@ pub async fn with_work(connection: &impl ConnectionTrait, most: u32, now: Timest
     rows.iter().map(|row| Ok(WebhookId(row.try_get("", "id")?))).collect()
 }
 
-/// Claims the message of a webhook that has been due longest, if there is one.
+/// Claims the message of an enabled webhook that has been due longest, if there is one and fewer than `most` are under way.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn claim(
     connection: &impl ConnectionTrait,
     webhook: WebhookId,
-    lease_token: &str,
-    lease_until: Timestamp,
+    most: u32,
+    (lease_token, lease_until): (&str, Timestamp),
     now: Timestamp,
 ) -> Result<Option<ClaimedDelivery>, Error> {
-    let skip = if connection.get_database_backend() == DbBackend::Postgres { " FOR UPDATE SKIP LOCKED" } else { "" };
+    // One claims at a time for a webhook, or all would count before any of them has claimed.
+    let held = if is_postgres(connection) { " FOR NO KEY UPDATE SKIP LOCKED" } else { "" };
+    let enabled = format!("SELECT id FROM webhooks WHERE id = $1 AND enabled = 1{held}");
+    if query(connection, &enabled, vec![webhook.0.into()]).await?.is_empty() {
+        return Ok(None);
+    }
+    let skip = if is_postgres(connection) { " FOR UPDATE SKIP LOCKED" } else { "" };
     let sql = format!(
         "UPDATE webhook_deliveries
          SET state = 'running', attempt = attempt + 1, lease_token = $1, lease_until = $2, updated_at = $3
          WHERE id = (SELECT id FROM webhook_deliveries WHERE webhook_id = $4 AND state = 'queued' AND run_at <= $3
              ORDER BY run_at, id LIMIT 1{skip})
+             AND (SELECT count(*) FROM webhook_deliveries WHERE webhook_id = $4 AND state = 'running') < $5
          RETURNING id, message_id, body, attempt,
              (SELECT url FROM webhooks WHERE webhooks.id = webhook_id) AS url,
              (SELECT secret FROM webhooks WHERE webhooks.id = webhook_id) AS secret"
     );
-    let values = vec![lease_token.into(), lease_until.0.into(), now.0.into(), webhook.0.into()];
+    let values = vec![lease_token.into(), lease_until.0.into(), now.0.into(), webhook.0.into(), i64::from(most).into()];
     let rows = query(connection, &sql, values).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     Ok(Some(ClaimedDelivery {
@@ -232,6 +241,23 @@ pub async fn forget(connection: &impl ConnectionTrait, before: Timestamp, limit:
 /// If the database does not answer.
 pub async fn any_over(connection: &impl ConnectionTrait, before: Timestamp) -> Result<bool, Error> {
     Ok(!over(connection, before, 1).await?.is_empty())
+}
+
+/// Removes up to `limit` deliveries of a webhook; answers how many.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn remove(connection: &impl ConnectionTrait, webhook: WebhookId, limit: u64) -> Result<u64, Error> {
+    let ids = Entity::find().select_only().column(Column::Id).filter(Column::WebhookId.eq(webhook.0));
+    let ids: Vec<i64> = ids.order_by_asc(Column::Id).limit(limit).into_tuple().all(connection).await?;
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    Ok(Entity::delete_many().filter(Column::Id.is_in(ids)).exec(connection).await?.rows_affected)
+}
+
+fn is_postgres(connection: &impl ConnectionTrait) -> bool {
+    connection.get_database_backend() == DbBackend::Postgres
 }
 
 async fn over(connection: &impl ConnectionTrait, before: Timestamp, limit: u64) -> Result<Vec<i64>, Error> {

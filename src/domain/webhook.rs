@@ -1,6 +1,8 @@
 //! Webhooks: addresses that are told what happens to products, by the
 //! [Standard Webhooks](https://www.standardwebhooks.com) scheme.
 
+use std::fmt;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::{
@@ -26,7 +28,7 @@ pub struct Webhook {
 }
 
 /// A webhook that may be stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct NewWebhook {
     /// Where messages are posted to.
     pub url: String,
@@ -34,6 +36,13 @@ pub struct NewWebhook {
     pub kinds: Vec<EventKind>,
     /// What its messages are signed with; made if none is given.
     pub secret: Option<String>,
+}
+
+/// Nobody sees the secret.
+impl fmt::Debug for NewWebhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewWebhook").field("url", &self.url).field("kinds", &self.kinds).finish_non_exhaustive()
+    }
 }
 
 impl NewWebhook {
@@ -156,7 +165,7 @@ pub struct Delivery {
 }
 
 /// A message that a worker has claimed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ClaimedDelivery {
     /// The delivery.
     pub id: crate::domain::DeliveryId,
@@ -174,6 +183,15 @@ pub struct ClaimedDelivery {
     pub attempt: i32,
     /// Proof of the claim.
     pub lease_token: String,
+}
+
+/// Nobody sees the secret.
+impl fmt::Debug for ClaimedDelivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("ClaimedDelivery");
+        shown.field("id", &self.id).field("webhook_id", &self.webhook_id).field("attempt", &self.attempt);
+        shown.finish_non_exhaustive()
+    }
 }
 
 /// A page of a webhook's deliveries, the latest first.

@@ -103,6 +103,8 @@ fn signed(claimed: &ClaimedDelivery) -> Option<HeaderMap> {
     let signer = Signer::new(&claimed.secret).ok()?;
     let signature = signer.sign(&claimed.message_id, seconds, claimed.body.as_bytes()).ok()?;
     let mut headers = HeaderMap::new();
+    // Else it would say that it wants a picture.
+    headers.insert("accept", HeaderValue::from_static("*/*"));
     headers.insert("content-type", HeaderValue::from_static("application/json"));
     headers.insert("webhook-id", HeaderValue::try_from(&claimed.message_id).ok()?);
     headers.insert("webhook-timestamp", HeaderValue::from(seconds));

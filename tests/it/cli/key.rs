@@ -20,13 +20,13 @@ fn a_key_is_shown_once_listed_without_itself_and_taken_back() {
     let listed = shop.read(&["key", "list"]);
     assert!(!listed.contains(key) && !listed.contains(quiet.trim()), "{listed}");
     assert!(listed.contains(&key[..11]) && listed.contains("import"), "{listed}");
-    let keys = shop.json(&["key", "list"]);
+    let keys = shop.json(&["key", "list"])["items"].clone();
     assert_eq!(keys.as_array().map(Vec::len), Some(2), "{keys}");
     assert!(keys[0].get("key").is_none() && keys[0]["revoked_at"].is_null(), "{keys}");
 
     let id = made["id"].to_string();
     shop.read(&["key", "revoke", &id]);
-    assert!(shop.json(&["key", "list"])[0]["revoked_at"].is_string());
+    assert!(shop.json(&["key", "list"])["items"][0]["revoked_at"].is_string());
     assert_eq!(shop.fail(&["key", "revoke", "999"]).0, 3);
     let (code, told) = shop.fail(&["key", "create", "--user-id", "seller", "--scope", "everything"]);
     assert!(code == 2 && told.contains("`everything`"), "{told}");

@@ -215,7 +215,7 @@ on_both_setups! {
                 let output = pm(target, &["restore", &path(&directory), "--yes"]).await;
                 assert_eq!(code(&output), 1, "{}", stderr(&output));
                 assert!(stderr(&output).contains(what) && stderr(&output).contains("hint: "), "{}", stderr(&output));
-                assert_eq!(rows(target).await, [0; 6], "no row of any table");
+                assert_eq!(rows(target).await, [0; 9], "no row of any table");
                 assert!(!target.app.blobs.exists(&keys(&product)[1]).await.unwrap(), "and no blob");
             };
             edit(&rows_file, |text| text.replace("Sample", "Simple"));

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::{Origin, TestApp, on_both_setups, pictures};
 
 /// What stands in the place of the first picture's colour from now on: whoever shows it was not worked out anew.
-const MARK: &str = "#marked";
+const MARK: &str = "#0bad00";
 
 async fn ready_and_marked(app: &TestApp, url: String) -> Value {
     let id = app.create(&[url]).await["id"].clone();
