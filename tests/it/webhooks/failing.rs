@@ -24,6 +24,7 @@ on_both_setups! {
         let failing = wire::get(app, &format!("/webhooks/{}", made["id"])).await.json();
         assert!(failing["failing_since"].is_string(), "{failing}");
         for attempts in 2..=3 {
+            latest(app, &made, "queued").await;
             let_messages_be_due(app).await;
             receiver.wait_for(attempts).await;
         }
@@ -62,6 +63,7 @@ on_both_setups! {
         let made = webhook(app, &receiver, &[]).await;
         let (stopper, worker) = app.start_worker().await;
         app.create(&[]).await;
+        receiver.wait_for(1).await;
         latest(app, &made, "queued").await;
         let days_ago = pm::clock::Timestamp::now().0 - 6 * DAY;
         app.sql(&format!("UPDATE webhooks SET failing_since = {days_ago}")).await;

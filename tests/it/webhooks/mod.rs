@@ -94,7 +94,7 @@ on_both_setups! {
     }
 
     async fn a_webhook_at_a_private_address_is_refused(app: &TestApp) {
-        for url in ["http://10.0.0.1/hook", "http://169.254.169.254/", "http://localhost/", "ftp://shop.example/", "x"] {
+        for url in ["http://10.0.0.1/hook", "http://169.254.169.254/", "http://[::1]/", "ftp://shop.example/", "x"] {
             let answer = wire::post(app, "/webhooks", json!({"url": url}).to_string()).await;
             assert_eq!(answer.status, 422, "{url}: {}", answer.text());
             assert_eq!(answer.json()["errors"][0]["field"], "url");

@@ -74,7 +74,7 @@ on_both_setups! {
         let origin = Origin::start().await;
         origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(700, 500));
         let first = ready_and_marked(app, origin.url("/a.jpg")).await;
-        app.sql("UPDATE images SET recipe = 'old' WHERE dominant_color = '#marked'").await;
+        app.sql(&format!("UPDATE images SET recipe = 'old' WHERE dominant_color = '{MARK}'")).await;
         let second = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
         app.drain().await;
         // Of the first picture all but the thumbnail was made by other settings, so nobody takes it for whole.
