@@ -40,9 +40,14 @@ def map_query(context, query):
 
 
 @schemathesis.hook
-def map_headers(context, headers):
-    """A key that stands for another request is refused, as it should be."""
-    key = (headers or {}).get("Idempotency-Key")
+def before_call(context, case, kwargs):
+    """Rules between values, which a schema cannot say: a range has its ends in order, and a key stands for one request."""
+    query, headers = case.query or {}, case.headers or {}
+    try:
+        if float(query["min_price"]) > float(query["max_price"]):
+            query["min_price"], query["max_price"] = query["max_price"], query["min_price"]
+    except (KeyError, TypeError, ValueError):
+        pass
+    key = headers.get("Idempotency-Key")
     if isinstance(key, str) and 1 <= len(key) <= 255 and key.isascii() and key.isprintable() and " " not in key:
         headers["Idempotency-Key"] = uuid.uuid4().hex
-    return headers

@@ -27,6 +27,13 @@ use crate::{
 /// Experiments that only use the engines and run side by side in their short form.
 const SIDE_BY_SIDE: usize = 4;
 
+/// Whether an experiment is run for the first time, or again after it failed beside others.
+#[derive(Clone, Copy)]
+enum Take {
+    First,
+    Again,
+}
+
 /// What is run, and where.
 struct Session<'a> {
     arguments: &'a Arguments,
@@ -133,7 +140,9 @@ impl Session<'_> {
             experiments.iter().partition(|experiment| experiment.engines == Use::Peaceful);
         self.some(&peaceful, Setup::Full, Some(&engines)).await;
         for experiment in hostile {
-            self.one(experiment, Setup::Full, Some(&engines)).await;
+            if !self.one(experiment, Setup::Full, Some(&engines), Take::First).await {
+                self.failed.store(true, Ordering::SeqCst);
+            }
             engines.restore().await?;
         }
         engines.stop().await;
@@ -142,14 +151,26 @@ impl Session<'_> {
 
     async fn some(&self, experiments: &[&Experiment], setup: Setup, engines: Option<&Arc<Engines>>) {
         let at_once = if self.arguments.form() == Form::Full { 1 } else { SIDE_BY_SIDE };
-        let runs = experiments.iter().map(|experiment| self.one(experiment, setup, engines));
-        stream::iter(runs).buffer_unordered(at_once).collect::<()>().await;
+        let runs = experiments.iter().map(async |experiment| {
+            let passed = self.one(experiment, setup, engines, Take::First).await;
+            (!passed).then_some(*experiment)
+        });
+        let failed: Vec<_> = stream::iter(runs).buffer_unordered(at_once).collect().await;
+        for experiment in failed.into_iter().flatten() {
+            // What several experiments do to a small machine at once is nobody's promise: what failed beside others may
+            // show once that it holds by itself.
+            let again = at_once > 1 && self.one(experiment, setup, engines, Take::Again).await;
+            if !again {
+                self.failed.store(true, Ordering::SeqCst);
+            }
+        }
     }
 
-    async fn one(&self, experiment: &Experiment, setup: Setup, engines: Option<&Arc<Engines>>) {
+    /// Runs an experiment and says how it ended; answers whether it passed.
+    async fn one(&self, experiment: &Experiment, setup: Setup, engines: Option<&Arc<Engines>>, take: Take) -> bool {
         let (form, seed) = (self.arguments.form(), self.arguments.seed);
         let began = Instant::now();
-        let running = AssertUnwindSafe(self.on_stage(experiment, setup, engines));
+        let running = AssertUnwindSafe(self.on_stage(experiment, setup, engines, take));
         let outcome = match running.catch_unwind().await {
             Ok(outcome) => outcome,
             Err(_) => Err(anyhow::anyhow!("the experiment itself broke down; the panic's message stands above")),
@@ -163,10 +184,10 @@ impl Session<'_> {
             seconds: (began.elapsed().as_secs_f64() * 10.0).round() / 10.0,
             counts: Counts::new(),
         };
+        let passed = line.passed;
         match outcome {
             Ok(counts) => line.counts = counts,
             Err(error) => {
-                self.failed.store(true, Ordering::SeqCst);
                 let full = if form == Form::Full { " --full" } else { "" };
                 eprintln!("chaos: {} on {} failed: {error:#}", experiment.promise, setup.letter());
                 eprintln!(
@@ -177,6 +198,7 @@ impl Session<'_> {
             }
         }
         println!("{}", serde_json::to_string(&line).expect("names are texts"));
+        passed
     }
 
     async fn on_stage(
@@ -184,9 +206,14 @@ impl Session<'_> {
         experiment: &Experiment,
         setup: Setup,
         engines: Option<&Arc<Engines>>,
+        take: Take,
     ) -> anyhow::Result<Counts> {
         let how = (setup, self.arguments.form(), self.arguments.seed);
-        let stage = Stage::set(how, experiment.promise, self.root, engines.cloned()).await?;
+        let name = match take {
+            Take::First => experiment.promise.to_owned(),
+            Take::Again => format!("{}_again", experiment.promise),
+        };
+        let stage = Stage::set(how, &name, self.root, engines.cloned()).await?;
         let counts = experiment.run(&stage).await?;
         stage.deserted().await?;
         Ok(counts)
