@@ -101,7 +101,7 @@ pub async fn show(id: String, headers: HeaderMap, catalog: Catalog) -> Result<Re
         ("min_price" = Option<Price>, Query, description = "At least this price"),
         ("max_price" = Option<Price>, Query, description = "At most this price"),
         ("name" = Option<String>, Query, description = "Names that contain this, whatever the case", min_length = 1, max_length = 200),
-        ("q" = Option<String>, Query, description = "Words of the name and the description, the last one as the beginning of one; best match first unless `sort` says otherwise", min_length = 1, max_length = 200),
+        ("q" = Option<String>, Query, description = "Words of the name and the description, the last one as the beginning of one; best match first unless `sort` says otherwise", min_length = 1, max_length = 200, pattern = r"^[\s\S]*[^\W_][\s\S]*$"),
         ("status" = Option<ProductStatus>, Query, description = "Only products of this status"),
         ("sort" = Option<String>, Query, description = "The order, a `-` before it for descending", pattern = "^-?(id|product_price|product_name|created_at)$"),
         ("limit" = Option<u64>, Query, description = "Products per page", minimum = 1, maximum = 100),
@@ -123,7 +123,7 @@ pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
 /// Stores a product; its pictures are queued in the same transaction.
 #[utoipa::path(
     post, path = "/products", tag = "products", operation_id = "createProduct", request_body = NewProductShape,
-    params(("Idempotency-Key" = Option<String>, Header, description = "The request is carried out once within 24 hours, however often it is sent", min_length = 1, max_length = 255)),
+    params(("Idempotency-Key" = Option<String>, Header, description = "The request is carried out once within 24 hours, however often it is sent", min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
     responses((status = 201, description = "The product", body = ProductBody, headers(
         ("Location" = String, description = "Where the product is"),
         ("Idempotency-Replayed" = Option<bool>, description = "`true` if it was stored by a request before"),
@@ -140,7 +140,7 @@ pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: 
 /// Stores up to 1,000 products, each as far as it is right, and answers what became of each.
 #[utoipa::path(
     post, path = "/products:batch", tag = "products", operation_id = "createProducts", request_body = BatchShape,
-    params(("Idempotency-Key" = Option<String>, Header, description = "The request is carried out once within 24 hours, however often it is sent", min_length = 1, max_length = 255)),
+    params(("Idempotency-Key" = Option<String>, Header, description = "The request is carried out once within 24 hours, however often it is sent", min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
     responses((status = 200, description = "A result for each product, in order", body = BatchBody, headers(
         ("Idempotency-Replayed" = Option<bool>, description = "`true` if they were stored by a request before"),
     ))),

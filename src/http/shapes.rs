@@ -66,11 +66,17 @@ pub enum BatchShape {
     /// The products. A wrong one does not keep the others from being stored.
     List(Vec<serde_json::Value>),
     /// The same, in an object.
-    Object {
-        /// The products.
-        #[schema(max_items = 1_000)]
-        products: Vec<serde_json::Value>,
-    },
+    Object(BatchObjectShape),
+}
+
+/// Several products in an object.
+#[derive(ToSchema)]
+#[schema(as = NewProductsObject)]
+#[serde(deny_unknown_fields)]
+pub struct BatchObjectShape {
+    /// The products.
+    #[schema(max_items = 1_000)]
+    products: Vec<serde_json::Value>,
 }
 
 /// More pictures of a product, by their addresses.
