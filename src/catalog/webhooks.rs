@@ -30,7 +30,7 @@ const LEASE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(5 * 24 * 3_600);
 /// How long deliveries that are over are kept.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// The delays before the second attempt, the third and so on, in seconds: two and a half days in all.
+/// The delays before the second attempt, the third and so on, in seconds: 2.7 days in all.
 const DELAYS: [u64; 10] = [5, 60, 300, 1_800, 7_200, 18_000, 36_000, 43_200, 43_200, 86_400];
 /// Share of a delay by which chance shortens or lengthens it.
 const JITTER: f64 = 0.2;
@@ -191,15 +191,16 @@ impl Catalog {
         Ok(())
     }
 
-    /// Claims up to one due message of each webhook that has room for another one under way.
+    /// Claims up to one due message of each webhook that has room for another one under way, and `most` in all.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn claim_deliveries(&self) -> Result<Vec<ClaimedDelivery>, Error> {
+    pub async fn claim_deliveries(&self, most: usize) -> Result<Vec<ClaimedDelivery>, Error> {
         let now = Timestamp::now();
         let mut claimed = Vec::new();
         // Looking costs no turn at writing.
-        for webhook in deliveries::with_work(&self.database().read(), MOST_UNDER_WAY, now).await? {
+        let webhooks = deliveries::with_work(&self.database().read(), MOST_UNDER_WAY, now).await?;
+        for webhook in webhooks.into_iter().take(most) {
             let catalog = self.clone();
             let one = self.to_the_end(async move {
                 let (write, token) = (catalog.database().begin().await?, Uuid::new_v4().simple().to_string());

@@ -32,8 +32,8 @@ pub async fn deliver(catalog: Catalog, fetcher: Fetcher, mut stop: Stop) {
     let mut under_way = JoinSet::new();
     loop {
         while under_way.try_join_next().is_some() {}
-        let room = under_way.len() < MOST_UNDER_WAY;
-        let claimed = if room { catalog.claim_deliveries().await } else { Ok(Vec::new()) };
+        let room = MOST_UNDER_WAY.saturating_sub(under_way.len());
+        let claimed = if room > 0 { catalog.claim_deliveries(room).await } else { Ok(Vec::new()) };
         let again = match claimed {
             Ok(claimed) => {
                 let some = !claimed.is_empty();

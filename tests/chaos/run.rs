@@ -158,7 +158,7 @@ impl Session<'_> {
         let failed: Vec<_> = stream::iter(runs).buffer_unordered(at_once).collect().await;
         for experiment in failed.into_iter().flatten() {
             // What several experiments do to a small machine at once is nobody's promise: what failed beside others may
-            // show once that it holds by itself.
+            // show once that it holds without those of its set-up.
             let again = at_once > 1 && self.one(experiment, setup, engines, Take::Again).await;
             if !again {
                 self.failed.store(true, Ordering::SeqCst);

@@ -86,8 +86,8 @@ on_both_setups! {
         let receiver = Receiver::start().await;
         let made = webhook(app, &receiver, &["product.created"]).await;
         app.create(&[]).await;
-        let claimed = app.app.catalog.claim_deliveries().await.unwrap().pop().expect("a message is due");
-        assert!(app.app.catalog.claim_deliveries().await.unwrap().is_empty(), "it is claimed once");
+        let claimed = app.app.catalog.claim_deliveries(64).await.unwrap().pop().expect("a message is due");
+        assert!(app.app.catalog.claim_deliveries(64).await.unwrap().is_empty(), "it is claimed once");
         app.sql("UPDATE webhook_deliveries SET lease_until = 0 WHERE state = 'running'").await;
         let (stopper, worker) = app.start_worker().await;
         receiver.wait_for(1).await;
@@ -110,7 +110,7 @@ on_both_setups! {
         // More messages are never under way to one of them than there is room for.
         let mut claimed = Vec::new();
         loop {
-            let some = app.app.catalog.claim_deliveries().await.unwrap();
+            let some = app.app.catalog.claim_deliveries(64).await.unwrap();
             if some.is_empty() {
                 break;
             }
@@ -120,7 +120,7 @@ on_both_setups! {
         for delivery in claimed.into_iter().filter(|delivery| delivery.url == quick.url()) {
             app.app.catalog.settle_delivery(delivery, Posted::Taken { status: 200 }).await.unwrap();
         }
-        let next = app.app.catalog.claim_deliveries().await.unwrap();
+        let next = app.app.catalog.claim_deliveries(64).await.unwrap();
         assert!(next.iter().all(|delivery| delivery.url == quick.url()) && !next.is_empty());
         assert_eq!(wire::send(app.address, "DELETE", &format!("/webhooks/{}", well["id"]), &[], b"").await.status, 204);
         let gone = app.app.catalog.settle_delivery(next[0].clone(), Posted::Taken { status: 200 }).await;
