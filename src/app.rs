@@ -2,6 +2,7 @@
 //! over that. `serve`, `worker` and every other command begin here.
 
 mod doors;
+mod start;
 mod url_keys;
 
 use std::{fmt, io, num::NonZeroUsize, path::PathBuf, sync::Arc};
@@ -163,7 +164,7 @@ impl App {
         let database = open_database(&settings).await?;
         ensure_schema(&database, settings.auto_migrate).await?;
         let cache = Cache::connect(&cache_engine(&settings, &database)).await?;
-        let queue = Queue::connect(&queue_engine(&settings), &database.read()).await?;
+        let queue = Queue::connect(&queue_engine(&settings), database.read().pool()).await?;
         let blobs = Blobs::connect(&storage_engine(&settings)?).await?;
         let config = catalog::Config {
             public_url: settings.public_url.clone(),

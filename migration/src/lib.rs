@@ -22,7 +22,7 @@ mod m0013_webhooks;
 mod m0014_api_keys;
 mod m0015_variants;
 
-pub use sea_orm_migration::{MigratorTrait, sea_orm};
+pub use sea_orm_migration::{MigrationTrait, MigratorTrait, SchemaManager, sea_orm};
 
 /// Every step in order.
 #[derive(Debug)]

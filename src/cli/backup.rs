@@ -55,8 +55,7 @@ pub(super) async fn restore(
     ask::confirm(&question, yes).await?;
     // An empty database gets its schema; one with an old schema is somebody's.
     let database = app::open_database(&settings).await?;
-    let steps = migrate::status(&database).await.map_err(app::Error::from)?;
-    settings.auto_migrate = steps.iter().all(|step| !step.applied);
+    settings.auto_migrate = migrate::applied(&database).await.map_err(app::Error::from)?.is_empty();
     drop(database);
     let app = Box::pin(App::build(settings)).await?;
     let mut steps = Steps::new(console.is_quiet());

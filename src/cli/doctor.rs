@@ -16,7 +16,7 @@ use crate::{
     app::{self, App},
     catalog::{self, Depth, Invariant},
     config::Settings,
-    db::{self, migrate, renditions},
+    db::{migrate, renditions},
     health::Component,
     imaging,
     isolation::{self, Decoders},
@@ -77,7 +77,8 @@ async fn examine(app: &App) -> (Vec<Finding>, Exit) {
         findings.push(match detail {
             Ok(detail) => Finding::ok(check, detail),
             Err(error) => {
-                exit = Exit::Unreachable;
+                let transient = error.is_transient();
+                exit = if transient || exit == Exit::Unreachable { Exit::Unreachable } else { Exit::Failed };
                 Finding::failed(check, chain(&error))
             }
         });
@@ -186,12 +187,17 @@ const fn remedy(invariant: Invariant) -> (&'static str, &'static str) {
     }
 }
 
-async fn schema(app: &App) -> Result<String, db::Error> {
+async fn schema(app: &App) -> Result<String, app::Error> {
     let steps = migrate::status(&app.database).await?;
-    Ok(format!("{} steps, all applied", steps.len()))
+    let missing = steps.iter().filter(|step| !step.applied).count();
+    if missing > 0 {
+        Err(app::Error::OldSchema { missing, of: steps.len() })
+    } else {
+        Ok(format!("{} steps, all applied", steps.len()))
+    }
 }
 
-async fn renditions(app: &App) -> Result<String, db::Error> {
+async fn renditions(app: &App) -> Result<String, app::Error> {
     let shared = renditions::sharing(&app.database.read()).await?;
     Ok(format!("{} stored, in {} blobs", shared.renditions, shared.blobs))
 }

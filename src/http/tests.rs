@@ -60,7 +60,7 @@ impl Server {
         db::migrate::up(&database, None).await.expect("a schema");
         let cache =
             Cache::connect(&cache::Engine::Memory { max_bytes: 1 << 20, database: path }).await.expect("a cache");
-        let queue = Queue::connect(&queue::Engine::Database, &database.read()).await.expect("a queue");
+        let queue = Queue::connect(&queue::Engine::Database, database.read().pool()).await.expect("a queue");
         let engine = blobs::Engine::Disk { directory: directory.path().join("blobs") };
         let blobs = Blobs::connect(&engine).await.expect("a store");
         let engines =
