@@ -63,8 +63,6 @@ pub struct Database {
 pub(super) struct Shared {
     /// Replaced when it does not work any more.
     pub(super) pool: RwLock<Pool>,
-    /// When a write last worked; locked while one is tried.
-    proven: Mutex<Option<Instant>>,
 }
 
 /// The connections, and the queue of those who want to write.
@@ -73,6 +71,8 @@ pub(super) struct Pool {
     connection: Connection,
     /// SQLite has one writer at a time: waiting here is fair and cannot time out in the middle of a transaction.
     turn: Option<Arc<Mutex<()>>>,
+    /// When a write last worked; locked while one is tried, so that there is one at a time.
+    proven: Arc<Mutex<Option<Instant>>>,
 }
 
 /// A transaction that writes; rolled back if it is dropped before [`Write::commit`].
@@ -93,7 +93,7 @@ const PROOF_LIMIT: Duration = Duration::from_secs(20);
 impl Database {
     /// Opens the database; a connection is made at once.
     pub(super) async fn open(config: &Config) -> Result<Self, Error> {
-        let shared = Arc::new(Shared { pool: RwLock::new(open(config).await?), proven: Mutex::default() });
+        let shared = Arc::new(Shared { pool: RwLock::new(open(config).await?) });
         Ok(match config {
             Config::Sqlite { path } => {
                 let mut lock_file = path.clone().into_os_string();
@@ -158,18 +158,7 @@ impl Shared {
 
     /// As [`Database::check`].
     pub(super) async fn check(&self) -> Result<(), Error> {
-        let mut proven = self.proven.lock().await;
-        if proven.is_some_and(|at| at.elapsed() < PROOF_LIFETIME) {
-            return Ok(());
-        }
-        *proven = None;
-        let pool = self.pool();
-        // In a task of its own: the driver loses track of a transaction that is cut off while it begins.
-        let proof = tokio::spawn(async move { tokio::time::timeout(PROOF_LIMIT, pool.prove()).await });
-        let silent = |_| Error::Unavailable(DbErr::Custom("a write is not answered".into()));
-        proof.await.map_err(|broken| Error::Unavailable(DbErr::Custom(broken.to_string())))?.map_err(silent)??;
-        *proven = Some(Instant::now());
-        Ok(())
+        self.pool().check().await
     }
 }
 
@@ -185,6 +174,23 @@ impl Pool {
         let mode = turn.is_some().then_some(SqliteTransactionMode::Immediate);
         let options = TransactionOptions { sqlite_transaction_mode: mode, ..TransactionOptions::default() };
         Ok(Write { transaction: self.connection.begin(options).await?, _turn: turn })
+    }
+
+    async fn check(&self) -> Result<(), Error> {
+        let mut proven = Arc::clone(&self.proven).lock_owned().await;
+        if proven.is_some_and(|at| at.elapsed() < PROOF_LIFETIME) {
+            return Ok(());
+        }
+        *proven = None;
+        let pool = self.clone();
+        // In a task of its own: the driver loses track of a transaction that is cut off while it begins.
+        let proof = tokio::spawn(async move {
+            let silent = |_| Error::Unavailable(DbErr::Custom("a write is not answered".into()));
+            tokio::time::timeout(PROOF_LIMIT, pool.prove()).await.map_err(silent)??;
+            *proven = Some(Instant::now());
+            Ok(())
+        });
+        proof.await.map_err(|broken| Error::Unavailable(DbErr::Custom(broken.to_string())))?
     }
 
     /// Takes the write lock on SQLite, and a row's on PostgreSQL, which a standby refuses; leaves nothing behind.
@@ -254,13 +260,14 @@ pub(super) async fn open(config: &Config) -> Result<Pool, Error> {
         // A round trip for each checkout; a dead connection shows itself with the first statement anyway.
         .test_before_acquire(false)
         .sqlx_logging(false);
-    const TRIES: u32 = 20;
-    let mut tries = 1;
+    let began = Instant::now();
     loop {
         match sea_orm::Database::connect(options.clone()).await {
-            Ok(pool) => return Ok(Pool { connection: Connection::new(pool, outdated), turn }),
+            Ok(pool) => {
+                return Ok(Pool { connection: Connection::new(pool, outdated), turn, proven: Arc::default() });
+            }
             // Whoever opens a new file first sets its journal, and nobody else is made to wait for that.
-            Err(error) if is_locked(&error) && tries < TRIES => tries += 1,
+            Err(error) if is_locked(&error) && began.elapsed() < WAIT_LIMIT => {}
             Err(error) => return Err(Error::Unavailable(error)),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -111,35 +111,34 @@ async fn becomes(app: &TestApp, status: u16) {
     panic!("/readyz does not become {status}");
 }
 
-/// A statement with `*` stands for anything over which the driver's thread dies.
+/// A statement with `*` stands for anything over which the driver's thread dies. Counts the deaths.
+async fn ask_for_everything(connection: &impl sea_orm::ConnectionTrait, deaths: &mut u32) {
+    let sql = "SELECT * FROM users WHERE created_at = $1";
+    match connection.query_all_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, [1_i64.into()])).await {
+        Ok(rows) => assert_eq!(rows.len(), 1, "rows that are missing are no answer"),
+        Err(error) => {
+            assert!(pm::db::Error::from(error).is_transient());
+            *deaths += 1;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_driver_that_dies_is_an_error_and_gives_the_write_lock_back() {
     let directory = tempfile::TempDir::new().unwrap();
     let database = Database::connect(&Config::Sqlite { path: directory.path().join("pm.db") }).await.unwrap();
     migrate::up(&database, None).await.unwrap();
     database.read().execute_unprepared("INSERT INTO users (id, created_at) VALUES ('seller', 1)").await.unwrap();
-    let everything = || {
-        Statement::from_sql_and_values(DbBackend::Sqlite, "SELECT * FROM users WHERE created_at = $1", [1_i64.into()])
-    };
     let mut deaths = 0;
     for number in 0..6 {
-        let write = database.begin().await.unwrap();
-        write.query_all_raw(everything()).await.unwrap();
-        write.commit().await.unwrap();
+        // Prepares the statement, and dies over the column before if it is prepared there already.
+        ask_for_everything(&*database.begin().await.unwrap(), &mut deaths).await;
         let alter = format!("ALTER TABLE users ADD COLUMN added_{number} BIGINT");
         database.read().execute_unprepared(&alter).await.unwrap();
-
         let write = database.begin().await.expect("nobody has the write lock");
         let user = format!("INSERT INTO users (id, created_at) VALUES ('user-{number}', 2)");
         write.execute_unprepared(&user).await.unwrap();
-        match write.query_all_raw(everything()).await {
-            Ok(rows) => assert_eq!(rows.len(), 1, "rows that are missing are no answer"),
-            Err(error) => {
-                assert!(pm::db::Error::from(error).is_transient());
-                deaths += 1;
-            }
-        }
-        drop(write);
+        ask_for_everything(&*write, &mut deaths).await;
     }
     assert!(deaths > 0, "no thread of the driver has died, so nothing is shown");
     let write = database.begin().await.expect("the write lock is free again");

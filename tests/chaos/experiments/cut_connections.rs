@@ -55,8 +55,8 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let mut tally = Tally::default();
     for round in 0..runs {
         for ((words, same), expected) in COMMANDS.iter().zip(&expected) {
-            let running = stage.spec("pm").arguments(*words).run(LIMIT);
-            let (output, ()) = tokio::join!(running, database.happen(&mut random, round));
+            let command = stage.spec("pm").arguments(*words);
+            let (output, ()) = tokio::join!(command.run(LIMIT), database.happen(&mut random, round));
             let output = output?;
             tally.runs += 1;
             let (told, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
