@@ -212,7 +212,7 @@ async fn state(directory: &Path) -> State {
     db::migrate::up(&database, None).await.expect("a schema");
     let cache = cache::Engine::Memory { max_bytes: 1 << 20, database: path };
     let cache = Cache::connect(&cache).await.expect("a cache");
-    let queue = Queue::connect(&queue::Engine::Database, &database.read()).await.expect("a queue");
+    let queue = Queue::connect(&queue::Engine::Database, database.read().pool()).await.expect("a queue");
     let blobs = blobs::Engine::Disk { directory: directory.join("blobs") };
     let blobs = Blobs::connect(&blobs).await.expect("a store");
     let engines =
