@@ -2,11 +2,14 @@
 //! over that. `serve`, `worker` and every other command begin here.
 
 mod doors;
+mod opening;
 mod url_keys;
 
-use std::{fmt, io, num::NonZeroUsize, path::PathBuf, sync::Arc};
+pub use opening::{Access, open_database, own_store, release_store, take_store};
 
-use tokio::net::TcpListener;
+use std::{fmt, io, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     auth,
@@ -15,8 +18,8 @@ use crate::{
     catalog::{self, Catalog, Engines},
     code::ErrorCode,
     config::{DatabaseUrl, Settings},
-    db::{self, Database, migrate},
-    domain::ImageId,
+    db::{self, Database, installation},
+    domain::{ImageId, InstallationId},
     fetch::{self, Fetcher},
     health::Health,
     http,
@@ -51,6 +54,8 @@ pub struct App {
     pub settings: Arc<Settings>,
     /// What addresses of pictures in any size are signed with.
     pub url_keys: Option<UrlKeys>,
+    /// Whether the blob store has shown that it is the installation's.
+    store_compared: bool,
     /// The program whose processes decode pictures, if they are not decoded in this one.
     decoder_program: Option<PathBuf>,
 }
@@ -67,6 +72,32 @@ pub enum Error {
     /// The database cannot be opened or brought up to date.
     #[error("the database cannot be used")]
     Database(#[from] db::Error),
+    /// There is no catalogue to work with.
+    #[error("there is no catalogue here: {place}")]
+    NoCatalogue {
+        /// Where it was looked for, and what was found.
+        place: String,
+    },
+    /// The schema is newer than this version can work with.
+    #[error("the database's schema needs pm {needs} or newer; this is pm {}", env!("CARGO_PKG_VERSION"))]
+    NewSchema {
+        /// The oldest version that can.
+        needs: String,
+    },
+    /// The blob store is not the one that the database's blobs were put into.
+    #[error(
+        "the blob store {store} is not the store of the installation {installation} in the database {database}: {found}"
+    )]
+    ForeignStore {
+        /// The store of the settings.
+        store: String,
+        /// The database of the settings.
+        database: String,
+        /// The database's installation.
+        installation: InstallationId,
+        /// What the store shows instead.
+        found: String,
+    },
     /// The schema is older than this version needs.
     #[error("the database's schema lacks {missing} of {of} steps")]
     OldSchema {
@@ -114,7 +145,12 @@ impl Error {
             Self::Cache(error) => error.code(),
             Self::Queue(error) => error.code(),
             Self::Storage(error) => error.code(),
-            Self::OldSchema { .. } | Self::Setting(_) | Self::Tls(_) => ErrorCode::Validation,
+            Self::NoCatalogue { .. }
+            | Self::OldSchema { .. }
+            | Self::NewSchema { .. }
+            | Self::ForeignStore { .. }
+            | Self::Setting(_)
+            | Self::Tls(_) => ErrorCode::Validation,
             Self::Auth(error) => error.code(),
             Self::Fetcher(_) | Self::DataDirectory { .. } => ErrorCode::Internal,
         }
@@ -132,52 +168,46 @@ impl Error {
     }
 }
 
-/// Opens the database alone, for commands that look after its schema.
-///
-/// # Errors
-/// If it cannot be reached, or its directory cannot be made.
-pub async fn open_database(settings: &Settings) -> Result<Database, Error> {
-    let config = match &settings.database {
-        DatabaseUrl::Sqlite { path } => {
-            if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-                let made = tokio::fs::create_dir_all(directory).await;
-                made.map_err(|source| Error::DataDirectory { path: directory.to_owned(), source })?;
-            }
-            db::Config::Sqlite { path: path.clone() }
-        }
-        DatabaseUrl::Postgres { url } => {
-            db::Config::Postgres { url: url.clone(), max_connections: POSTGRES_CONNECTIONS }
-        }
-    };
-    Ok(Database::connect(&config).await?)
-}
-
 impl App {
-    /// Connects every engine. The schema is brought up to date where the settings want that, else an old one is refused.
+    /// Connects every engine, as [`Access::Serve`] has it.
+    ///
+    /// # Errors
+    /// As for [`App::open`].
+    pub async fn build(settings: Settings) -> Result<Self, Error> {
+        Self::open(settings, Access::Serve).await
+    }
+
+    /// Connects every engine. `access` says whether a catalogue is made and its schema brought up to date.
     ///
     /// # Errors
     /// [`Error`] by the part that cannot be used; a broker or a Redis that is away is none, they are connected later.
-    pub async fn build(settings: Settings) -> Result<Self, Error> {
+    pub async fn open(settings: Settings, access: Access) -> Result<Self, Error> {
         // One provider for every TLS client of the process; an error means that there is one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let database = open_database(&settings).await?;
-        ensure_schema(&database, settings.auto_migrate).await?;
+        let database = opening::open_catalogue(&settings, access).await?;
+        let installation = installation::read(&database.read()).await?;
+        let (blobs, store_compared) = opening::open_store(&settings, &database, &installation).await?;
         let cache = Cache::connect(&cache_engine(&settings, &database)).await?;
-        let queue = Queue::connect(&queue_engine(&settings), &database.read()).await?;
-        let blobs = Blobs::connect(&storage_engine(&settings)?).await?;
+        let (id, current_id) = watch::channel(installation.id);
+        let queue = Queue::connect(&queue_engine(&settings), &database.read(), current_id).await?;
         let config = catalog::Config {
             public_url: settings.public_url.clone(),
             auto_users: settings.auto_users,
             policy: settings.fetch_policy.clone(),
             presets: settings.presets.clone(),
         };
-        let engines =
-            Engines { database: database.clone(), cache: cache.clone(), queue: queue.clone(), blobs: blobs.clone() };
+        let engines = Engines {
+            database: database.clone(),
+            cache: cache.clone(),
+            queue: queue.clone(),
+            blobs: blobs.clone(),
+            installation: id,
+        };
         let health = Health { database: database.clone(), cache, queue: queue.clone(), blobs: blobs.clone() };
         let catalog = Catalog::new(config, engines);
-        let url_keys = url_keys::of(&settings).await?;
+        let url_keys = url_keys::of(&settings, access != Access::Existing).await?;
         let settings = Arc::new(settings);
-        Ok(Self { catalog, health, blobs, queue, database, settings, url_keys, decoder_program: None })
+        Ok(Self { catalog, health, blobs, queue, database, settings, url_keys, store_compared, decoder_program: None })
     }
 
     /// From now on pictures are decoded in processes of `program`, a program that calls [`isolation::run_decoder`] before
@@ -209,8 +239,11 @@ impl App {
                 tokio::join!(worker.run(stop), deliver);
             }
         };
-        tokio::join!(answer, work, self.look_after(after_requests));
-        Ok(())
+        let run = async { tokio::join!(answer, work, self.look_after(after_requests)) };
+        tokio::select! {
+            _ = run => Ok(()),
+            error = self.foreign_store() => Err(error),
+        }
     }
 
     /// Consumes jobs until `stop`, `concurrency` pictures at a time. On `status`, if there is one, health and figures are
@@ -235,8 +268,26 @@ impl App {
                 Box::pin(http::serve(listener, self.http_state(), config, stop)).await;
             }
         };
-        tokio::join!(Box::pin(work), answer, self.look_after(after_jobs));
-        Ok(())
+        let run = async { tokio::join!(Box::pin(work), answer, self.look_after(after_jobs)) };
+        tokio::select! {
+            _ = run => Ok(()),
+            error = self.foreign_store() => Err(error),
+        }
+    }
+
+    /// Waits until a blob store that did not answer at the start shows that it is another installation's.
+    async fn foreign_store(&self) -> Error {
+        const EVERY: Duration = Duration::from_secs(5);
+        let mut compared = self.store_compared;
+        while !compared {
+            tokio::time::sleep(EVERY).await;
+            match opening::compare_store(&self.settings, &self.database, &self.blobs).await {
+                Ok(()) => compared = true,
+                Err(error) if error.is_transient() => {}
+                Err(error) => return error,
+            }
+        }
+        std::future::pending().await
     }
 
     fn http_state(&self) -> http::State {
@@ -343,26 +394,19 @@ impl App {
     }
 }
 
-async fn ensure_schema(database: &Database, auto_migrate: bool) -> Result<(), Error> {
-    if auto_migrate {
-        return Ok(migrate::up(database, None).await?);
-    }
-    let steps = migrate::status(database).await?;
-    let missing = steps.iter().filter(|step| !step.applied).count();
-    if missing == 0 { Ok(()) } else { Err(Error::OldSchema { missing, of: steps.len() }) }
-}
-
 /// Without Redis, SQLite has a cache in the process that follows the file; PostgreSQL has none, since a cache in one
 /// process would not hear of what another one commits.
 fn cache_engine(settings: &Settings, database: &Database) -> cache::Engine {
+    let lifetimes = cache::Lifetimes { value: settings.cache_lifetime, ..cache::Lifetimes::default() };
     match (&settings.redis_url, &settings.database) {
         (Some(url), _) => cache::Engine::Redis {
             url: url.clone(),
             prefix: settings.redis_prefix.clone(),
             notes: Some(database.clone()),
+            lifetimes,
         },
         (None, DatabaseUrl::Sqlite { path }) => {
-            cache::Engine::Memory { max_bytes: MEMORY_CACHE_BYTES, database: path.clone() }
+            cache::Engine::Memory { max_bytes: MEMORY_CACHE_BYTES, database: path.clone(), lifetimes }
         }
         (None, DatabaseUrl::Postgres { .. }) => cache::Engine::Off,
     }

@@ -14,6 +14,7 @@ mod events;
 mod idempotency;
 mod images;
 mod inspect;
+mod installation;
 mod links;
 mod owner;
 mod pictures;
@@ -57,7 +58,16 @@ pub use webhook_body::{DeliveryBody, WebhookBody};
 pub use webhooks::{MOST_WEBHOOKS, Posted};
 
 pub use crate::db::idempotency::Once;
-use crate::{blobs::Blobs, cache::Cache, db::Database, domain::AddressPolicy, imaging::Preset, queue::Queue};
+use tokio::sync::watch;
+
+use crate::{
+    blobs::Blobs,
+    cache::Cache,
+    db::Database,
+    domain::{AddressPolicy, InstallationId},
+    imaging::Preset,
+    queue::Queue,
+};
 
 /// What the catalogue is to do.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +93,8 @@ pub struct Engines {
     pub queue: Queue,
     /// Where pictures are.
     pub blobs: Blobs,
+    /// The installation's id; every listener learns of another one.
+    pub installation: watch::Sender<InstallationId>,
 }
 
 /// The catalogue; cheap to clone.

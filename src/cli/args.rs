@@ -19,7 +19,7 @@ pub(super) use self::{
     serve::Serve,
     webhook::Webhook,
 };
-use crate::config::Flags;
+use crate::{app::Access, config::Flags};
 
 /// A product catalogue with asynchronous image processing.
 #[derive(Debug, Parser)]
@@ -305,6 +305,21 @@ impl Arguments {
     /// Whether the command runs until it is stopped.
     pub(super) fn is_service(&self) -> bool {
         matches!(self.command, Command::Serve(_) | Command::Worker(_))
+    }
+}
+
+impl Command {
+    /// What the command may do where there is no catalogue yet: only what adds something makes one.
+    pub(super) const fn access(&self) -> Access {
+        match self {
+            Self::Serve(_) => Access::Serve,
+            Self::User(User::Add { .. })
+            | Self::Key(Key::Create { .. })
+            | Self::Product(Product::Add(_))
+            | Self::Webhook(Webhook::Add { .. })
+            | Self::Restore { .. } => Access::Create,
+            _ => Access::Existing,
+        }
     }
 }
 

@@ -11,10 +11,9 @@ use super::{
     progress::Steps,
 };
 use crate::{
-    app::{self, App},
+    app::{Access, App},
     catalog::backup::{self, Restored, Saved},
     config::Settings,
-    db::migrate,
 };
 
 /// Runs `pm backup`; partly done if the store lacked blobs.
@@ -53,12 +52,8 @@ pub(super) async fn restore(
         settings.storage_url
     );
     ask::confirm(&question, yes).await?;
-    // An empty database gets its schema; one with an old schema is somebody's.
-    let database = app::open_database(&settings).await?;
-    let steps = migrate::status(&database).await.map_err(app::Error::from)?;
-    settings.auto_migrate = steps.iter().all(|step| !step.applied);
-    drop(database);
-    let app = Box::pin(App::build(settings)).await?;
+    settings.auto_migrate = true;
+    let app = Box::pin(App::open(settings, Access::Create)).await?;
     let mut steps = Steps::new(console.is_quiet());
     let restored = app.catalog.restore(&checked, &mut |step| steps.show(step)).await;
     drop(steps);

@@ -7,16 +7,21 @@ use serde::Serialize;
 
 use super::{
     args::Format,
+    exit_of,
     failure::{Exit, Failure},
     output::{Console, Row},
     progress::Steps,
     serve::own_program,
 };
 use crate::{
-    app::{self, App},
+    app::{self, Access, App},
     catalog::{self, Depth, Invariant},
     config::Settings,
-    db::{self, migrate, renditions},
+    db::{
+        self,
+        installation::{self, Installation},
+        migrate, renditions,
+    },
     health::Component,
     imaging,
     isolation::{self, Decoders},
@@ -24,14 +29,12 @@ use crate::{
 
 /// Runs the command; `as_json` is the API's way of writing it, whatever `--output` says.
 pub(super) async fn run(
-    mut settings: Settings,
+    settings: Settings,
     depth: Depth,
     as_json: bool,
     console: &mut Console,
 ) -> Result<Exit, Failure> {
-    // An old schema is a finding here, not something to be mended in passing.
-    settings.auto_migrate = false;
-    let (findings, exit) = match Box::pin(App::build(settings)).await {
+    let (findings, exit) = match Box::pin(App::open(settings, Access::Existing)).await {
         Ok(app) => {
             let app = app.isolated_by(own_program());
             let (mut findings, exit) = examine(&app).await;
@@ -41,7 +44,7 @@ pub(super) async fn run(
             (findings, if exit == Exit::Done { whole } else { exit })
         }
         Err(error) => {
-            let exit = if error.is_transient() { Exit::Unreachable } else { Exit::Failed };
+            let exit = exit_of(&error);
             let failed = Finding::failed(part_of(&error), chain(&error));
             (iter::once(failed).chain(of_the_program()).collect(), exit)
         }
@@ -73,7 +76,12 @@ async fn examine(app: &App) -> (Vec<Finding>, Exit) {
     let unreachable = components.iter().any(|component| component.error.is_some());
     let mut findings: Vec<_> = components.into_iter().map(Finding::of_component).collect();
     let mut exit = if unreachable { Exit::Unreachable } else { Exit::Done };
-    for (check, detail) in [("schema", schema(app).await), ("renditions", renditions(app).await)] {
+    let details = [
+        ("schema", schema(app).await),
+        ("installation", installation(app).await),
+        ("renditions", renditions(app).await),
+    ];
+    for (check, detail) in details {
         findings.push(match detail {
             Ok(detail) => Finding::ok(check, detail),
             Err(error) => {
@@ -191,6 +199,17 @@ async fn schema(app: &App) -> Result<String, db::Error> {
     Ok(format!("{} steps, all applied", steps.len()))
 }
 
+async fn installation(app: &App) -> Result<String, db::Error> {
+    let Installation { id, blob_store, cache, .. } = installation::read(&app.database.read()).await?;
+    let store = blob_store.as_deref().unwrap_or("none yet");
+    let cache = match (app.settings.redis_url.is_some(), cache.server) {
+        (false, _) => String::new(),
+        (true, Some(server)) => format!("; cache epoch {} of the Redis server {server}", cache.number),
+        (true, None) => format!("; cache epoch {}, closed", cache.number),
+    };
+    Ok(format!("{id}; blob store {store}{cache}"))
+}
+
 async fn renditions(app: &App) -> Result<String, db::Error> {
     let shared = renditions::sharing(&app.database.read()).await?;
     Ok(format!("{} stored, in {} blobs", shared.renditions, shared.blobs))
@@ -210,7 +229,9 @@ fn imaging_detail() -> String {
 const fn part_of(error: &app::Error) -> &'static str {
     match error {
         app::Error::Database(_) => "database",
-        app::Error::OldSchema { .. } => "schema",
+        app::Error::NoCatalogue { .. } => "database",
+        app::Error::OldSchema { .. } | app::Error::NewSchema { .. } => "schema",
+        app::Error::ForeignStore { .. } => "installation",
         app::Error::Cache(_) => "cache",
         app::Error::Queue(_) => "queue",
         app::Error::Storage(_) => "storage",

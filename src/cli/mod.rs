@@ -39,7 +39,7 @@ use std::{
 pub use args::Arguments;
 
 use crate::{
-    app::{self, App},
+    app::{self, Access, App},
     catalog::Depth,
     config::{self, LogFormat, Settings, Source},
     http, telemetry,
@@ -96,28 +96,29 @@ pub fn run(arguments: Arguments, settings: Settings) -> ExitCode {
 async fn dispatch(command: Command, settings: Settings, console: &mut Console) -> Result<Exit, Failure> {
     const UNCHANGED: &str = "the same command begins anew";
     let stop = signals::listen();
+    let access = command.access();
     match command {
         Command::Serve(_) => Box::pin(serve::serve(settings, stop)).await,
         Command::Worker(_) => Box::pin(serve::work(settings, stop)).await,
         Command::Config => settings::run(&settings, console),
         Command::Openapi => openapi(console),
         Command::Webhook(command) => {
-            let work = async { webhook::run(command, &build(settings).await?.catalog, console).await };
+            let work = async { webhook::run(command, &open(settings, access).await?.catalog, console).await };
             Box::pin(signals::unless_stopped(&stop, UNCHANGED, work)).await
         }
-        Command::Image(command) => image::run(command, &build(settings).await?, console),
+        Command::Image(command) => image::run(command, &open(settings, access).await?, console),
         Command::Doctor { quick, json } => {
             let depth = if quick { Depth::Quick } else { Depth::Full };
             Box::pin(signals::unless_stopped(&stop, UNCHANGED, doctor::run(settings, depth, json, console))).await
         }
         Command::Gc { dry_run } => {
             let hint = "what was removed was of no use; the same command goes on";
-            let work = async { gc::run(dry_run, &build(settings).await?, console).await };
+            let work = async { gc::run(dry_run, &open(settings, access).await?, console).await };
             Box::pin(signals::unless_stopped(&stop, hint, work)).await
         }
         Command::Backup { directory } => {
             let hint = "a backup from before holds still; the same command begins anew and copies no blob twice";
-            let work = async { backup::save(&directory, &build(settings).await?, console).await };
+            let work = async { backup::save(&directory, &open(settings, access).await?, console).await };
             Box::pin(signals::unless_stopped(&stop, hint, work)).await
         }
         Command::Restore { directory, yes } => {
@@ -130,23 +131,23 @@ async fn dispatch(command: Command, settings: Settings, console: &mut Console) -
             signals::unless_stopped(&stop, hint, migrate::run(command, &settings, console)).await
         }
         Command::User(command) => {
-            let work = async { user::run(command, &build(settings).await?.catalog, console).await };
+            let work = async { user::run(command, &open(settings, access).await?.catalog, console).await };
             signals::unless_stopped(&stop, UNCHANGED, work).await
         }
         Command::Key(command) => {
-            let work = async { key::run(command, &build(settings).await?.catalog, console).await };
+            let work = async { key::run(command, &open(settings, access).await?.catalog, console).await };
             signals::unless_stopped(&stop, UNCHANGED, work).await
         }
         Command::Product(command) => {
-            let app = signals::unless_stopped(&stop, UNCHANGED, build(settings)).await?;
+            let app = signals::unless_stopped(&stop, UNCHANGED, open(settings, access)).await?;
             Box::pin(product::run(command, &app, console, &stop)).await
         }
         Command::Reprocess(command) => {
-            let app = signals::unless_stopped(&stop, UNCHANGED, build(settings)).await?;
+            let app = signals::unless_stopped(&stop, UNCHANGED, open(settings, access)).await?;
             reprocess::run(command, &app, console, &stop).await
         }
         Command::Queue(command) => {
-            let app = signals::unless_stopped(&stop, UNCHANGED, build(settings)).await?;
+            let app = signals::unless_stopped(&stop, UNCHANGED, open(settings, access)).await?;
             Box::pin(queue::run(command, &app, console, &stop)).await
         }
     }
@@ -160,28 +161,41 @@ fn openapi(console: &mut Console) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-async fn build(settings: Settings) -> Result<App, Failure> {
-    Ok(Box::pin(App::build(settings)).await?)
+async fn open(settings: Settings, access: Access) -> Result<App, Failure> {
+    Ok(Box::pin(App::open(settings, access)).await?)
+}
+
+/// How a command ends that cannot open the installation.
+fn exit_of(error: &app::Error) -> Exit {
+    match error {
+        app::Error::NoCatalogue { .. } => Exit::Unreachable,
+        app::Error::Setting(_) | app::Error::Tls(_) | app::Error::ForeignStore { .. } => Exit::Usage,
+        error if error.is_transient() => Exit::Unreachable,
+        _ => Exit::Failed,
+    }
 }
 
 impl From<app::Error> for Failure {
     fn from(error: app::Error) -> Self {
         let hint = match &error {
-            app::Error::OldSchema { .. } => {
-                Some("`pm migrate up` brings it up to date; PM_AUTO_MIGRATE=true does so at each start")
+            app::Error::NoCatalogue { .. } => {
+                Some("`pm serve` and `pm migrate up` make one; PM_DATA_DIR or DATABASE_URL says where another one is")
             }
+            app::Error::OldSchema { .. } => {
+                Some("`pm migrate up` brings it up to date; with PM_AUTO_MIGRATE=true `pm serve` does so at its start")
+            }
+            app::Error::NewSchema { .. } => Some("install that version here as well"),
+            app::Error::ForeignStore { .. } => Some(
+                "run pm where its blobs are, or set PM_STORAGE_URL to them; after they were moved without their file \
+                 `installation.json`, or lost, run one command with PM_STORAGE_ADOPT=true",
+            ),
             app::Error::Setting(_) | app::Error::Tls(_) | app::Error::DataDirectory { .. } => {
                 Some("`pm config` shows every setting and where it is set")
             }
             error if error.is_transient() => Some("`pm config` shows which address is used and where it is set"),
             _ => None,
         };
-        let exit = match &error {
-            app::Error::Setting(_) | app::Error::Tls(_) => Exit::Usage,
-            error if error.is_transient() => Exit::Unreachable,
-            _ => Exit::Failed,
-        };
-        let failure = Self::because(exit, error);
+        let failure = Self::because(exit_of(&error), error);
         match hint {
             Some(hint) => failure.hint(hint),
             None => failure,

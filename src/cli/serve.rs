@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use super::failure::{Exit, Failure};
 use crate::{
-    app::App,
+    app::{Access, App},
     config::{Auth, Settings},
     imaging::JPEG_BACKEND,
     stop::Stop,
@@ -17,7 +17,7 @@ pub(super) async fn serve(settings: Settings, stop: Stop) -> Result<Exit, Failur
     refuse_the_open(&settings)?;
     let workers = settings.workers;
     let asked = settings.listen;
-    let app = App::build(settings).await?.isolated_by(own_program());
+    let app = App::open(settings, Access::Serve).await?.isolated_by(own_program());
     let scheme = if app.settings.doors.tls.is_some() { "https" } else { "http" };
     let listener = bind(asked, scheme).await?;
     tracing::info!(workers, jpeg = JPEG_BACKEND, isolation = app.settings.isolation, "serving");
@@ -34,7 +34,7 @@ pub(super) async fn work(settings: Settings, stop: Stop) -> Result<Exit, Failure
         workers => workers,
     };
     let asked = settings.worker_listen;
-    let app = App::build(settings).await?.isolated_by(own_program());
+    let app = App::open(settings, Access::Existing).await?.isolated_by(own_program());
     let status = match asked {
         Some(address) => Some(bind(address, "http").await?),
         None => None,

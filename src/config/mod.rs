@@ -51,12 +51,16 @@ pub struct Settings {
     pub redis_url: Option<String>,
     /// What every key in Redis begins with.
     pub redis_prefix: String,
+    /// The longest that an entry stays in a cache, in the process or in Redis.
+    pub cache_lifetime: Duration,
     /// The message broker, if there is one.
     pub rabbitmq_url: Option<String>,
-    /// The queue's name at the broker.
+    /// What the queue's name at the broker begins with; the installation's id follows.
     pub rabbitmq_queue: String,
     /// `file://DIRECTORY` or `s3://BUCKET/PREFIX`.
     pub storage_url: String,
+    /// Whether a blob store that is not marked as the installation's is taken all the same.
+    pub storage_adopt: bool,
     /// Every `AWS_*` variable of `.env` and the environment, for the store of pictures.
     pub storage_environment: BTreeMap<String, String>,
     /// Where the server listens.
@@ -210,9 +214,13 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
     let auto_migrate = resolver.take("auto_migrate", values::automatic);
     let redis_url = resolver.optional("redis_url", |text| values::service_url(text, &["redis", "rediss"]));
     let redis_prefix = resolver.take("redis_prefix", values::plain_name);
+    let cache_lifetime = resolver.take("cache_lifetime", |text| {
+        values::duration_within(text, Duration::from_secs(1), Duration::from_secs(30 * 24 * 3_600))
+    });
     let rabbitmq_url = resolver.optional("rabbitmq_url", |text| values::service_url(text, &["amqp", "amqps"]));
     let rabbitmq_queue = resolver.take("rabbitmq_queue", values::plain_name);
     let storage_url = resolver.take("storage_url", values::storage_url);
+    let storage_adopt = resolver.take("storage_adopt", values::boolean);
     let listen = resolver.take("listen", values::listen);
     let public_url = resolver.optional("public_url", values::public_url);
     let url_key = resolver.optional("url_key", UrlKeys::parse);
@@ -246,8 +254,10 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
         database,
         redis_url: redis_url?,
         redis_prefix: redis_prefix?,
+        cache_lifetime: cache_lifetime?,
         rabbitmq_url: rabbitmq_url?,
         rabbitmq_queue: rabbitmq_queue?,
+        storage_adopt: storage_adopt?,
         storage_environment: layers.iter().flat_map(|layer| layer.aws.clone()).collect(),
         listen: listen?,
         public_url: public_url?,
@@ -327,9 +337,11 @@ impl Settings {
             ("auto_migrate", self.auto_migrate.to_string()),
             ("redis_url", none(&self.redis_url)),
             ("redis_prefix", self.redis_prefix.clone()),
+            ("cache_lifetime", format!("{}s", self.cache_lifetime.as_secs())),
             ("rabbitmq_url", none(&self.rabbitmq_url)),
             ("rabbitmq_queue", self.rabbitmq_queue.clone()),
             ("storage_url", redact(&self.storage_url)),
+            ("storage_adopt", self.storage_adopt.to_string()),
             ("listen", self.listen.to_string()),
             ("public_url", none(&self.public_url)),
             ("url_key", self.url_key.as_ref().map_or(String::new(), |_| "***".into())),

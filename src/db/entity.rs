@@ -270,6 +270,7 @@ pub mod cache_invalidation {
         pub id: i64,
         pub product_id: i64,
         pub created_at: i64,
+        pub cache_schema: Option<i64>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

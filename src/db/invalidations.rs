@@ -14,6 +14,10 @@ use crate::{
     domain::ProductId,
 };
 
+/// The keys that a writer deletes from the shared cache. Where the number is missing, the database moves the cache to a new
+/// epoch (see the step `m0016_installation`).
+const CACHE_SCHEMA: i64 = 2;
+
 /// A change that a shared cache may not know of yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Invalidation {
@@ -23,13 +27,15 @@ pub struct Invalidation {
     pub product_id: ProductId,
 }
 
-/// Notes that products change with this transaction.
+/// Notes that products change with this transaction. `deletes_entries` says that the caller deletes their entries from the
+/// shared cache after the commit; otherwise the database moves that cache to a new epoch.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn record(
     connection: &impl ConnectionTrait,
     products: &[ProductId],
+    deletes_entries: bool,
     now: Timestamp,
 ) -> Result<Vec<Invalidation>, Error> {
     const AT_ONCE: usize = 1_000;
@@ -39,6 +45,7 @@ pub async fn record(
             id: NotSet,
             product_id: Set(product_id.0),
             created_at: Set(now.0),
+            cache_schema: Set(deletes_entries.then_some(CACHE_SCHEMA)),
         });
         let rows = Entity::insert_many(rows).exec_with_returning(connection).await?;
         recorded.extend(rows.iter().map(|row| Invalidation { id: row.id, product_id: ProductId(row.product_id) }));

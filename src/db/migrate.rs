@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use migration::{Migrator, MigratorTrait};
 
-use crate::db::{Database, Error, words};
+use crate::db::{Database, Error, jobs::query, words};
 
 /// A step of the schema's history.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,20 +20,28 @@ pub struct Step {
 /// # Errors
 /// If the database does not answer.
 pub async fn status(database: &Database) -> Result<Vec<Step>, Error> {
-    let connection = database.read();
-    // Only `install` makes the table that the state is read from; asking must not change an empty database.
-    let applied: Vec<String> = match Migrator::get_applied_migrations(&connection).await {
-        Ok(steps) => steps.iter().map(|step| step.name().to_owned()).collect(),
-        Err(error) => {
-            database.check().await?;
-            tracing::debug!(%error, "no schema yet");
-            Vec::new()
-        }
-    };
+    let applied = applied(database).await?;
     Ok(Migrator::get_migration_files()
         .iter()
         .map(|step| Step { name: step.name().to_owned(), applied: applied.iter().any(|name| name == step.name()) })
         .collect())
+}
+
+/// The names of every step that the database has, oldest first; of newer programs' steps as well. Empty without a schema.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn applied(database: &Database) -> Result<Vec<String>, Error> {
+    let connection = database.read();
+    const SQLITE: &str =
+        "SELECT count(*) AS tables FROM sqlite_master WHERE type = 'table' AND name = 'seaql_migrations'";
+    const POSTGRES: &str = "SELECT count(to_regclass('seaql_migrations')) AS tables";
+    let exists = query(&connection, if database.is_sqlite() { SQLITE } else { POSTGRES }, Vec::new()).await?;
+    if exists.first().map_or(Ok(0), |row| row.try_get::<i64>("", "tables"))? == 0 {
+        return Ok(Vec::new());
+    }
+    let rows = query(&connection, "SELECT version FROM seaql_migrations ORDER BY version", Vec::new()).await?;
+    rows.iter().map(|row| Ok(row.try_get("", "version")?)).collect()
 }
 
 /// The names of every step that this version has, oldest first.

@@ -47,6 +47,15 @@ pub async fn of_images(
     Ok(renditions)
 }
 
+/// The blob keys of the `limit` newest renditions.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn newest_keys(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<String>, Error> {
+    let keys = Entity::find().select_only().column(Column::BlobKey).order_by_desc(Column::Id).limit(limit);
+    Ok(keys.into_tuple().all(connection).await?)
+}
+
 /// How many renditions there are, and how many blobs they share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sharing {

@@ -55,6 +55,7 @@ async fn round(catalog: &Catalog, with_upkeep: bool) -> Result<(), Error> {
     if !with_upkeep {
         return recovered.map(|_| ());
     }
+    let named = catalog.follow_installation().await;
     let told = catalog.keep_cache_told().await;
     let measured = catalog.measure_queue().await;
     let again = catalog.recover_messages().await.inspect(|again| {
@@ -65,5 +66,5 @@ async fn round(catalog: &Catalog, with_upkeep: bool) -> Result<(), Error> {
     let forgotten = catalog.forget_finished().await.and(catalog.forget_events().await);
     let keys = catalog.forget_keys().await.and(catalog.forget_deliveries().await);
     let deliveries = catalog.recover_deliveries().await;
-    recovered.and(told).and(measured).and(again).and(forgotten).and(keys).and(deliveries).map(|_| ())
+    recovered.and(named).and(told).and(measured).and(again).and(forgotten).and(keys).and(deliveries).map(|_| ())
 }

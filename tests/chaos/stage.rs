@@ -154,7 +154,24 @@ impl Stage {
         }
     }
 
-    /// The broker's queue.
+    /// The queue at the broker that the installation has for this text in `PM_RABBITMQ_QUEUE`.
+    ///
+    /// # Errors
+    /// If the database does not tell the installation's id.
+    pub async fn queue_at_broker(&self, prefix: &str) -> anyhow::Result<String> {
+        Ok(format!("{prefix}.{}", self.installation().await?))
+    }
+
+    /// The installation's id.
+    ///
+    /// # Errors
+    /// If the database does not tell it.
+    pub async fn installation(&self) -> anyhow::Result<String> {
+        let rows = self.rows("SELECT id FROM installation").await?;
+        Ok(rows.first().context("no installation")?.try_get_by_index(0)?)
+    }
+
+    /// What the names of the installation's queues begin with.
     pub fn queue(&self) -> String {
         format!("{}.images", self.name)
     }

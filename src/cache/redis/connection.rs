@@ -1,9 +1,10 @@
 //! The one connection to Redis: making it, trusting it, giving it up.
 //!
-//! Two rules keep old values from being read. A restarted Redis brings deleted keys back from its last snapshot, so the
-//! server's run id is part of every key and is asked for on every new connection before anything else. And a deletion
-//! that failed is remembered; nothing is read until a later one went through. Hence no connection ever repairs itself:
-//! whatever fails or takes too long costs the connection, and the supervisor makes a new one.
+//! Three rules keep old values from being read. A restarted Redis brings deleted keys back from its last snapshot, so the
+//! server's run id is part of every key and is asked for on every new connection before anything else. Another server, as
+//! after a failover, begins a new epoch (`epoch.rs`). And a deletion that failed is remembered; nothing is read until a
+//! later one went through. Hence no connection ever repairs itself: whatever fails or takes too long costs the connection,
+//! and the supervisor makes a new one.
 
 use std::{
     collections::HashSet,
@@ -24,12 +25,19 @@ use tokio::sync::Notify;
 use super::{
     super::Error,
     breaker::Breaker,
+    epoch::{Epochs, Generation, Readable},
     pending::{Batch, Deletion, Pending},
 };
 use crate::{
     db::{Database, invalidations},
     domain::ProductId,
 };
+
+/// The number of the stored shape. Raise it whenever the bytes of a body change their meaning, or the keys their form: old
+/// and new processes then never read each other's entries.
+const SCHEMA: u32 = 2;
+/// Programs before [`SCHEMA`] kept their entries under this number.
+const EARLIER_SCHEMA: u32 = 1;
 
 const CONNECT_LIMIT: Duration = Duration::from_millis(100);
 /// Two more round trips and the arithmetic of a handshake.
@@ -48,10 +56,10 @@ const KEYS_A_COMMAND: usize = 500;
 pub(super) struct Link {
     client: Client,
     connect_limit: Duration,
-    /// What every key begins with, before the run id.
+    /// What every key begins with, before the number of the schema.
     prefix: String,
-    /// Where every process notes what it changes.
-    notes: Option<Database>,
+    /// The epoch, in the database where every process notes what it changes; `None` without a database.
+    epochs: Option<Epochs>,
     live: RwLock<Option<Arc<Live>>>,
     made: AtomicU64,
     breaker: Breaker,
@@ -64,8 +72,15 @@ pub(super) struct Link {
 pub(super) struct Live {
     number: u64,
     connection: MultiplexedConnection,
-    /// What every key begins with, the run id included.
+    /// The epoch that the keys belong to, where there is a database that keeps it.
+    generation: Option<Generation>,
+    /// What every key begins with: installation, run id and epoch included.
     key_prefix: String,
+    /// What the keys of programs with the earlier schema begin with: these programs must not read old values either.
+    earlier_key_prefix: String,
+    /// What the keys of clients' quotas begin with. Neither run nor epoch is part of it: a server that lost them counts
+    /// from zero.
+    quota_prefix: String,
 }
 
 impl Link {
@@ -84,7 +99,7 @@ impl Link {
             client,
             connect_limit: if tls { TLS_CONNECT_LIMIT } else { CONNECT_LIMIT },
             prefix,
-            notes,
+            epochs: notes.map(Epochs::new),
             live: RwLock::default(),
             made: AtomicU64::new(0),
             breaker: Breaker::default(),
@@ -95,19 +110,30 @@ impl Link {
     }
 
     /// The connection, if there is one and everything that is read over it can be believed.
-    pub(super) fn trusted(&self) -> Result<Arc<Live>, Error> {
+    pub(super) async fn trusted(self: &Arc<Self>) -> Result<Arc<Live>, Error> {
         let live = self.live().ok_or_else(|| away("there is no connection"))?;
-        if self.pending.is_clear() { Ok(live) } else { Err(away("changes have not been told to Redis yet")) }
+        if !self.pending.is_clear() {
+            return Err(away("changes have not been deleted from Redis yet"));
+        }
+        let (Some(epochs), Some(generation)) = (&self.epochs, &live.generation) else { return Ok(live) };
+        if epochs.is_due() {
+            let link = Arc::clone(self);
+            tokio::spawn(async move {
+                if let Some(epochs) = &link.epochs {
+                    epochs.refresh().await;
+                }
+            });
+        }
+        match epochs.readable(generation).await {
+            Readable::Yes => Ok(live),
+            Readable::Settling => Err(away("the epoch of the cache began less than a second ago")),
+            Readable::Over => Err(self.leave(&live)),
+        }
     }
 
     /// The connection, if there is one, for what no product depends on.
     pub(super) fn connected(&self) -> Result<Arc<Live>, Error> {
         self.live().ok_or_else(|| away("there is no connection"))
-    }
-
-    /// Where a client's quota is counted. A run of the server that forgot it begins anew, so the run is no part of it.
-    pub(super) fn key_of_client(&self, client: &str) -> String {
-        format!("{}:q:{client}", self.prefix)
     }
 
     /// Waits for the answer within the limit of an operation; without one, the connection is given up.
@@ -124,24 +150,53 @@ impl Link {
         }
     }
 
-    /// Deletes these products' values and leases, or remembers to.
+    /// Deletes these products' values and leases. If that fails, remembers to, and closes the cache for all processes.
     pub(super) async fn delete(&self, ids: Vec<ProductId>) -> Result<(), Error> {
         let failure = match self.live() {
-            Some(live) => match live.delete_products(&ids).await {
-                Ok(()) => {
-                    self.breaker.success();
-                    return Ok(());
-                }
+            Some(live) => match self.delete_over(&live, &ids).await {
+                Ok(()) => return Ok(()),
                 // Whatever the reason: the supervisor accepts a connection only after a deletion over it.
                 Err(error) => self.lose(&live, error),
             },
+            None if self.is_closed().await => return Ok(()),
             None => away("there is no connection"),
         };
-        let number = self.pending.note(ids);
+        let number = self.pending.note(ids.iter().copied());
         self.wake.notify_one();
         // Even while the breaker is open: another process may have found its way back to Redis already and read there
         // what this one has just changed.
-        if self.pending.wait(number, SECOND_CHANCE_LIMIT).await { Ok(()) } else { Err(failure) }
+        if self.pending.wait(number, SECOND_CHANCE_LIMIT).await
+            && let Some(live) = self.live()
+            && self.is_settled(&live).await.is_ok()
+        {
+            return Ok(());
+        }
+        match &self.epochs {
+            Some(epochs) => epochs.close().await,
+            None => Err(failure),
+        }
+    }
+
+    async fn delete_over(&self, live: &Live, ids: &[ProductId]) -> Result<(), Error> {
+        live.delete_products(ids).await?;
+        self.is_settled(live).await?;
+        self.breaker.success();
+        Ok(())
+    }
+
+    /// Waits until what was deleted over this connection cannot be read anywhere.
+    async fn is_settled(&self, live: &Live) -> Result<(), Error> {
+        match (&self.epochs, &live.generation) {
+            (Some(epochs), Some(generation)) => epochs.deleted(generation).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn is_closed(&self) -> bool {
+        match &self.epochs {
+            Some(epochs) => epochs.is_closed().await,
+            None => false,
+        }
     }
 
     /// Keeps a connection up and owes Redis nothing; never ends.
@@ -201,20 +256,38 @@ impl Link {
             .lines()
             .find_map(|line| line.strip_prefix("run_id:"))
             .ok_or_else(|| away("the server does not tell its run id"))?;
-        let live = Live {
-            number: self.made.fetch_add(1, Ordering::Relaxed),
-            connection,
-            key_prefix: format!("{}:{}:p:", self.prefix, run_id.trim()),
+        let run_id = run_id.trim();
+        let generation = match &self.epochs {
+            Some(epochs) => Some(epochs.adopt(run_id).await?),
+            None => None,
         };
+        let live = self.live_over(connection, run_id, generation);
         self.settle_for_all(&live).await?;
         self.settle(&live).await?;
         Ok(live)
     }
 
+    fn live_over(&self, connection: MultiplexedConnection, run_id: &str, generation: Option<Generation>) -> Live {
+        let Self { prefix, .. } = self;
+        let (installation, epoch) = match &generation {
+            Some(Generation { installation, number }) => (installation.as_str(), *number),
+            None => ("none", 0),
+        };
+        Live {
+            number: self.made.fetch_add(1, Ordering::Relaxed),
+            connection,
+            key_prefix: format!("{prefix}:{SCHEMA}:{installation}:{run_id}:{epoch}:p:"),
+            earlier_key_prefix: format!("{prefix}:{EARLIER_SCHEMA}:{run_id}:p:"),
+            quota_prefix: format!("{prefix}:{SCHEMA}:{installation}:q:"),
+            generation,
+        }
+    }
+
     /// Deletes what any process has noted as changed: one that was cut off from Redis as well may not have told it yet.
     async fn settle_for_all(&self, live: &Live) -> Result<(), Error> {
-        let Some(notes) = &self.notes else { return Ok(()) };
-        let noted = tokio::time::timeout(NOTES_LIMIT, invalidations::products(&notes.read(), MOST_NOTED + 1)).await;
+        let Some(epochs) = &self.epochs else { return Ok(()) };
+        let database = epochs.database().read();
+        let noted = tokio::time::timeout(NOTES_LIMIT, invalidations::products(&database, MOST_NOTED + 1)).await;
         let noted = noted.map_err(|late| Error::Unavailable(late.into()))?;
         let noted = noted.map_err(|error| Error::Unavailable(error.into()))?;
         if noted.len() as u64 > MOST_NOTED {
@@ -251,6 +324,20 @@ impl Link {
         reason
     }
 
+    /// Gives up a connection whose epoch is over, for one of the present epoch.
+    fn leave(&self, live: &Live) -> Error {
+        let mut current = self.live.write().expect("nothing panics under this lock");
+        if current.take_if(|current| current.number == live.number).is_some() {
+            drop(current);
+            if let Some(epochs) = &self.epochs {
+                epochs.note_displaced();
+            }
+            tracing::info!("the epoch of the cache in Redis is over; products are read from the database for a moment");
+            self.wake.notify_one();
+        }
+        away("the epoch of the connection is over")
+    }
+
     fn report_away(&self, error: &Error) {
         if !self.reported_away.swap(true, Ordering::Relaxed) {
             let reason = std::error::Error::source(error).map(ToString::to_string);
@@ -282,18 +369,30 @@ impl Live {
         }
     }
 
+    /// Where the client's quota is counted.
+    pub(super) fn key_of_client(&self, client: &str) -> String {
+        format!("{}{client}", self.quota_prefix)
+    }
+
     async fn delete_products<'a>(&self, ids: impl IntoIterator<Item = &'a ProductId>) -> Result<(), Error> {
-        let keys: Vec<String> = ids.into_iter().collect::<HashSet<_>>().into_iter().map(|id| self.key(*id)).collect();
+        let ids: HashSet<_> = ids.into_iter().collect();
+        let keys = ids.into_iter().flat_map(|id| [self.key(*id), format!("{}{id}", self.earlier_key_prefix)]);
+        let keys: Vec<String> = keys.collect();
         for some in keys.chunks(KEYS_A_COMMAND) {
             self.delete_keys(some).await?;
         }
         Ok(())
     }
 
-    /// Deletes all keys of this run. A scan returns every key that is there from its beginning to its end; one that is
+    /// Deletes all keys of this run and epoch. A scan returns every key that is there from its beginning to its end; one that is
     /// set meanwhile belongs to a lease given meanwhile, hence to a read that saw the changes.
     async fn delete_everything(&self) -> Result<(), Error> {
-        let pattern = format!("{}*", literal_in_pattern(&self.key_prefix));
+        self.delete_all_under(&self.earlier_key_prefix).await?;
+        self.delete_all_under(&self.key_prefix).await
+    }
+
+    async fn delete_all_under(&self, prefix: &str) -> Result<(), Error> {
+        let pattern = format!("{}*", literal_in_pattern(prefix));
         let mut cursor = 0_u64;
         loop {
             let mut scan = redis::cmd("SCAN");

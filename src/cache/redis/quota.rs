@@ -27,7 +27,7 @@ impl RedisCache {
     pub(in crate::cache) async fn spend(&self, client: &str, quota: Quota) -> Result<Spent, Error> {
         let live = self.link.connected()?;
         let mut connection = live.connection();
-        let mut script = SPEND.key(self.link.key_of_client(client));
+        let mut script = SPEND.key(live.key_of_client(client));
         script.arg(u64::try_from(quota.interval.as_micros()).unwrap_or(u64::MAX)).arg(quota.burst);
         let (allowed, now, full_at): (bool, u64, u64) =
             self.link.run(&live, script.invoke_async(&mut connection)).await?;

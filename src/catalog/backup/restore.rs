@@ -10,7 +10,7 @@ use super::{
     save::{REFERRING, reference},
 };
 use crate::{
-    blobs::{BlobKey, Blobs, State},
+    blobs::{BlobKey, Blobs, Marker, State},
     cache::Cache,
     catalog::{
         Catalog,
@@ -18,10 +18,11 @@ use crate::{
     },
     clock::Timestamp,
     db::{
-        Write,
+        Write, installation,
         transfer::{self, Table},
         words,
     },
+    domain::InstallationId,
 };
 
 /// What was restored.
@@ -56,9 +57,12 @@ impl Catalog {
         let write = self.database().begin().await?;
         restored.rows = restore_rows(&write, backup, watch).await?;
         words::fill_all(&*write).await?;
+        // A new installation, so that neither cache nor broker nor running process takes the data for those of before.
+        let id = installation::renew(&*write).await?;
         transfer::take_over(&*write, Timestamp::now()).await?;
         self.announce(&write).await?;
         write.commit().await?;
+        self.mark_store(id).await?;
         // Caches in processes read the rows that were just written as their log; a shared one is told now, and what it
         // cannot be told by now a sweeper will tell it.
         if matches!(self.cache(), Cache::Redis(_)) {
@@ -69,6 +73,15 @@ impl Catalog {
         // Letting go fails only if the connection broke off, which lets go as well.
         let _ = hold.release().await;
         Ok(restored)
+    }
+
+    /// Writes the new id into the store's marker; a start does so as well, if this does not come to its end.
+    async fn mark_store(&self, id: InstallationId) -> Result<(), Error> {
+        let store = &self.0.engines.blobs;
+        if let Some(marker) = store.marker().await? {
+            store.mark(&Marker { installation: id, ..marker }).await?;
+        }
+        Ok(self.follow_installation().await?)
     }
 
     async fn restore_blobs(

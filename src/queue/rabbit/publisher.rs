@@ -146,14 +146,15 @@ async fn send(line: &Line, job: JobId) -> Result<Outcome, Error> {
     let properties = BasicProperties::default().with_delivery_mode(2).with_content_type("application/json".into());
     let sent = line
         .channel
-        .basic_publish("".into(), line.queue().into(), options, &message::encode(job), properties)
+        .basic_publish("".into(), line.queue().into(), options, &message::encode(line.installation(), job), properties)
         .await
         .map_err(fail)?;
     match sent.await.map_err(fail)? {
         Confirmation::Ack(None) => Ok(Outcome::Confirmed(job)),
         Confirmation::Ack(Some(stray)) | Confirmation::Nack(Some(stray)) => {
             // Confirmations can come in one for several messages, so the text says whose this one is.
-            Ok(Outcome::Returned { confirmed: job, returned: message::decode(&stray.delivery.data).unwrap_or(job) })
+            let returned = message::decode(&stray.delivery.data, line.installation()).unwrap_or(job);
+            Ok(Outcome::Returned { confirmed: job, returned })
         }
         Confirmation::Nack(None) | Confirmation::NotRequested => Ok(Outcome::Refused),
     }

@@ -1,6 +1,8 @@
 //! The experiments, one for each promise, and on which set-ups each says something.
 
+mod failover;
 mod hostages;
+mod installations;
 mod p01;
 mod p02;
 mod p03;
@@ -233,6 +235,20 @@ pub const ALL: &[Experiment] = &[
         setups: BOTH,
         engines: Use::Peaceful,
         run: |stage| Box::pin(p24::run(stage)),
+    },
+    Experiment {
+        promise: "P25",
+        title: "installations never mix",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(installations::run(stage)),
+    },
+    Experiment {
+        promise: "P29",
+        title: "no stale read after a failover of Redis",
+        setups: FULL,
+        engines: Use::Hostile,
+        run: |stage| Box::pin(failover::run(stage)),
     },
 ];
 

@@ -44,6 +44,8 @@ struct Resources {
     postgres: Option<(String, String)>,
     redis: Option<(String, String)>,
     rabbitmq: Option<(String, String)>,
+    /// The ids that the installation had: its queues are named after them.
+    installations: Vec<String>,
 }
 
 /// Runs `test` on a fresh program and removes everything afterwards, also if the test fails. Without the set-up's
@@ -72,8 +74,9 @@ pub async fn run_with(setup: Setup, settings: &[(&str, &str)], test: impl AsyncF
 }
 
 impl TestApp {
-    async fn start(setup: Setup, environment: BTreeMap<String, String>, resources: Resources) -> Self {
+    async fn start(setup: Setup, environment: BTreeMap<String, String>, mut resources: Resources) -> Self {
         let app = build(&environment, resources.directory.path()).await;
+        resources.installations.push(app.catalog.installation().to_string());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stopper, stop) = stop::channel();
@@ -197,6 +200,7 @@ impl TestApp {
             stopper.stop();
             server.await.unwrap();
         }
+        self.resources.installations.push(self.app.catalog.installation().to_string());
     }
 }
 
@@ -220,7 +224,7 @@ async fn build(environment: &BTreeMap<String, String>, directory: &Path) -> App 
 impl Resources {
     async fn reserve(setup: Setup) -> Option<Self> {
         let directory = TempDir::new().unwrap();
-        let mut resources = Self { directory, postgres: None, redis: None, rabbitmq: None };
+        let mut resources = Self { directory, postgres: None, redis: None, rabbitmq: None, installations: Vec::new() };
         if setup == Setup::Full {
             let name = format!("pm_test_{}", uuid::Uuid::new_v4().simple());
             let (postgres, redis, rabbitmq) = (postgres_url().await?, redis_url().await?, rabbitmq_url().await?);
@@ -258,8 +262,10 @@ impl Resources {
         if let Some((url, prefix)) = &self.redis {
             remove_keys(url, prefix).await;
         }
-        if let Some((url, queue)) = &self.rabbitmq {
-            remove_queues(url, queue).await;
+        if let Some((url, prefix)) = &self.rabbitmq {
+            for installation in &self.installations {
+                remove_queues(url, &format!("{prefix}.{installation}")).await;
+            }
         }
     }
 }
