@@ -44,7 +44,8 @@ const CONNECT_LIMIT: Duration = Duration::from_millis(100);
 const TLS_CONNECT_LIMIT: Duration = Duration::from_millis(500);
 const OPERATION_LIMIT: Duration = Duration::from_millis(50);
 /// How long a writer waits for the supervisor to delete over a new connection what it could not delete over the old one.
-const SECOND_CHANCE_LIMIT: Duration = Duration::from_millis(150);
+/// An attempt that fails ends the wait at once.
+const SECOND_CHANCE_LIMIT: Duration = Duration::from_millis(500);
 /// The database answers what was noted within this, or the cache stays away.
 const NOTES_LIMIT: Duration = Duration::from_secs(1);
 /// More noted changes than this are not looked up one by one: everything is deleted.
@@ -72,6 +73,8 @@ pub(super) struct Link {
 pub(super) struct Live {
     number: u64,
     connection: MultiplexedConnection,
+    /// The run of the server.
+    run_id: String,
     /// The epoch that the keys belong to, where there is a database that keeps it.
     generation: Option<Generation>,
     /// What every key begins with: installation, run id and epoch included.
@@ -276,6 +279,7 @@ impl Link {
         Live {
             number: self.made.fetch_add(1, Ordering::Relaxed),
             connection,
+            run_id: run_id.to_owned(),
             key_prefix: format!("{prefix}:{SCHEMA}:{installation}:{run_id}:{epoch}:p:"),
             earlier_key_prefix: format!("{prefix}:{EARLIER_SCHEMA}:{run_id}:p:"),
             quota_prefix: format!("{prefix}:{SCHEMA}:{installation}:q:"),
@@ -330,7 +334,7 @@ impl Link {
         if current.take_if(|current| current.number == live.number).is_some() {
             drop(current);
             if let Some(epochs) = &self.epochs {
-                epochs.note_displaced();
+                epochs.note_displaced(&live.run_id);
             }
             tracing::info!("the epoch of the cache in Redis is over; products are read from the database for a moment");
             self.wake.notify_one();

@@ -16,6 +16,7 @@ use std::{
 };
 
 use sea_orm::DbErr;
+use tokio::sync::watch;
 
 use super::super::Error;
 use crate::{
@@ -34,6 +35,8 @@ const RELIED_ON: Duration = Duration::from_millis(800);
 const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(400);
 /// The database answers within this, or counts as unavailable.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+/// A reader waits this long for the database before it does without the cache.
+const READER_TIMEOUT: Duration = Duration::from_millis(50);
 /// While the database is unavailable it is asked this often.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// A process whose server was displaced several times waits up to this before it chooses it again.
@@ -66,8 +69,10 @@ pub(super) struct Epochs {
     asking: tokio::sync::Mutex<()>,
     opening: tokio::sync::Mutex<()>,
     asking_in_background: AtomicBool,
-    /// When the database last failed to answer.
+    /// When the database last failed to answer; `None` if it answered since.
     failed: Mutex<Option<Instant>>,
+    /// Counts answers and failures.
+    answers: watch::Sender<u64>,
     displaced: Mutex<Displaced>,
 }
 
@@ -112,6 +117,7 @@ impl Epochs {
             opening: tokio::sync::Mutex::default(),
             asking_in_background: AtomicBool::new(false),
             failed: Mutex::default(),
+            answers: watch::Sender::default(),
             displaced: Mutex::default(),
         }
     }
@@ -146,26 +152,29 @@ impl Epochs {
         Err(Error::Unavailable("other processes keep changing the epoch of the cache".into()))
     }
 
-    /// Whether entries of `generation` may be read. Asks the database at most about twice a second; while it is
-    /// unavailable, what is known stays valid.
+    /// Whether entries of `generation` may be read. Waits a moment for an answer that is under way. Nobody acknowledges a
+    /// write while the database is unavailable, so what is known stays valid as long as it is.
     pub(super) async fn readable(&self, generation: &Generation) -> Readable {
-        let Some(known) = self.known() else { return Readable::Over };
-        if known.asked.elapsed() < RELIED_ON || self.failed_recently() {
-            return self.judge(&known, generation).await;
+        let mut answers = self.answers.subscribe();
+        if !self.is_reliable() {
+            let _ = tokio::time::timeout(READER_TIMEOUT, answers.changed()).await;
         }
-        match self.ask().await {
-            Ok(known) => self.judge(&known, generation).await,
-            // Nobody acknowledges a write while the database is away, so what is known goes on.
-            Err(_) if self.failed_recently() => self.judge(&known, generation).await,
-            Err(_) => Readable::Over,
+        match self.known() {
+            Some(known) if self.is_reliable() => self.judge(&known, generation).await,
+            Some(_) => Readable::Settling,
+            None => Readable::Over,
         }
+    }
+
+    fn is_reliable(&self) -> bool {
+        self.failed().is_some() || self.known().is_some_and(|known| known.asked.elapsed() < RELIED_ON)
     }
 
     /// Whether the next reader should let the database be asked in the background.
     pub(super) fn is_due(&self) -> bool {
         let age = self.known().map(|known| known.asked.elapsed());
         age.is_some_and(|age| age >= ASKED_AGAIN_AFTER)
-            && !self.failed_recently()
+            && self.failed().is_none_or(|failed| failed.elapsed() >= RETRY_PAUSE)
             && !self.asking_in_background.swap(true, Ordering::AcqRel)
     }
 
@@ -248,8 +257,11 @@ impl Epochs {
         Readable::Settling
     }
 
-    /// Notes that another process chose another server than this process had.
-    pub(super) fn note_displaced(&self) {
+    /// Notes that another process chose another server than this one.
+    pub(super) fn note_displaced(&self, run_id: &str) {
+        if self.known().is_some_and(|known| known.epoch.server.as_deref() == Some(run_id)) {
+            return;
+        }
         let mut displaced = self.displaced.lock().unwrap_or_else(PoisonError::into_inner);
         if displaced.last.is_some_and(|last| last.elapsed() > LONGEST_DISPLACED_PAUSE) {
             displaced.times = 0;
@@ -307,7 +319,8 @@ impl Epochs {
             return Ok(known);
         }
         let asked = Instant::now();
-        match within(installation::read(&self.database.read())).await {
+        let found = within(installation::read(&self.database.read())).await;
+        let answered = match found {
             Ok(found) => {
                 *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 Ok(self.note(found, asked))
@@ -321,7 +334,9 @@ impl Epochs {
                 }
                 Err(Error::Unavailable(error.into()))
             }
-        }
+        };
+        self.answers.send_modify(|count| *count += 1);
+        answered
     }
 
     fn note(&self, found: Installation, asked: Instant) -> Arc<Known> {
@@ -339,9 +354,8 @@ impl Epochs {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn failed_recently(&self) -> bool {
-        let failed = *self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.is_some_and(|failed| failed.elapsed() < RETRY_PAUSE)
+    fn failed(&self) -> Option<Instant> {
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -180,7 +180,7 @@ async fn jobs_and_changes_that_nobody_hands_over_are_found() {
         assert_eq!(finding(&doctor(app, &[]).await, "outbox")["count"], 1);
         drop(job);
 
-        let note = "INSERT INTO cache_invalidation (product_id, created_at) VALUES (1, 5)";
+        let note = "INSERT INTO cache_invalidation (product_id, created_at, cache_schema) VALUES (1, 5, 2)";
         let change = held(app, note, "cache_invalidation WHERE created_at = 5").await;
         assert!(finding(&doctor(app, &[]).await, "invalidations")["count"].as_u64().unwrap() >= 1);
         drop(change);
