@@ -4,6 +4,8 @@
 mod doors;
 mod url_keys;
 
+pub use url_keys::restore as restore_url_keys;
+
 use std::{fmt, io, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use tokio::net::TcpListener;
