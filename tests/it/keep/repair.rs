@@ -135,16 +135,17 @@ on_both_setups! {
         let output = pm(app, &["doctor", "--json", "--repair"]).await;
         let repaired = told(&output);
         assert_eq!(code(&output), 0, "{repaired} {}", stderr(&output));
-        for check in ["images", "orphans", "unfinished"] {
+        for check in ["images", "orphans"] {
             let found = repaired["checks"].as_array().unwrap().iter().find(|found| found["check"] == check).unwrap();
             assert!(!found["repaired"].as_array().unwrap().is_empty(), "{found}");
         }
+        assert!(!file_of(app, &format!("{orphan}#1")).exists(), "the unfinished file went with the orphans");
         assert_eq!(doctor(app, &[]).await["healthy"], true);
         app.let_time_pass().await;
         app.drain().await;
         for product in [&jobless, &busy, &old] {
             let now = app.product(&product["id"]).await;
-            assert_eq!((&now["status"], super::keys(&now)), (&json!("ready"), super::keys(product)), "{now}");
+            assert_eq!((&now["status"], keys(&now)), (&json!("ready"), keys(product)), "{now}");
         }
         assert_eq!(doctor(app, &[]).await["healthy"], true);
     }

@@ -62,7 +62,7 @@ on_both_setups! {
             fs::write(&wrong, "another\n").unwrap();
             let refused = pm(target, &["restore", &path, "--yes", "--passphrase-file", &wrong.display().to_string()]).await;
             assert!(code(&refused) == 1 && stderr(&refused).contains("does not open"), "{}", stderr(&refused));
-            assert_eq!(code(&pm(target, &[&["restore", &path, "--yes"], NEVER].concat()).await), 2);
+            assert_eq!(code(&pm(target, &[&["restore", &path, "--yes"][..], NEVER].concat()).await), 2);
             let right = target.directory().join("right");
             fs::write(&right, "correct horse battery staple\n").unwrap();
             let restored = pm(target, &["restore", &path, "--yes", "--passphrase-file", &right.display().to_string()]).await;
