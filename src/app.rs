@@ -6,6 +6,7 @@ mod opening;
 mod url_keys;
 
 pub use opening::{Access, open_database, own_store, release_store, take_store};
+pub use url_keys::restore as restore_url_keys;
 
 use std::{fmt, io, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 

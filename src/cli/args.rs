@@ -1,6 +1,7 @@
 //! The shape of the command line, for clap. What the values mean is checked by whoever uses them.
 
 mod image;
+mod keep;
 mod key;
 mod product;
 mod queue;
@@ -13,6 +14,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use self::{
     image::{Image, ImageLink},
+    keep::{Backup, Doctor, Restore, Secrets},
     key::Key,
     product::{Product, ProductAdd, ProductList, ProductUpdate},
     queue::{Dead, Queue},
@@ -133,14 +135,7 @@ pub(super) enum Command {
     /// Show the effective settings, each with where it comes from
     Config,
     /// Say whether every part of the set-up answers and its data are whole
-    Doctor {
-        /// Do not read the bytes of pictures
-        #[arg(long)]
-        quick: bool,
-        /// As JSON, whatever --output says
-        #[arg(long)]
-        json: bool,
-    },
+    Doctor(Doctor),
     /// Remove pictures' files that nothing refers to any more
     Gc {
         /// Say what would be removed, and remove nothing
@@ -148,20 +143,9 @@ pub(super) enum Command {
         dry_run: bool,
     },
     /// Copy the whole catalogue into a directory, while everything is running
-    Backup {
-        /// The directory; a second backup into it copies only what is new
-        #[arg(value_name = "DIR")]
-        directory: PathBuf,
-    },
+    Backup(Backup),
     /// Put a backup into an empty installation, whatever engines it has
-    Restore {
-        /// The directory of the backup
-        #[arg(value_name = "DIR")]
-        directory: PathBuf,
-        /// Do not ask
-        #[arg(long)]
-        yes: bool,
-    },
+    Restore(Restore),
 }
 
 #[derive(Debug, Args)]
@@ -317,7 +301,7 @@ impl Command {
             | Self::Key(Key::Create { .. })
             | Self::Product(Product::Add(_))
             | Self::Webhook(Webhook::Add { .. })
-            | Self::Restore { .. } => Access::Create,
+            | Self::Restore(_) => Access::Create,
             _ => Access::Existing,
         }
     }

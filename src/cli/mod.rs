@@ -40,7 +40,6 @@ pub use args::Arguments;
 
 use crate::{
     app::{self, Access, App},
-    catalog::Depth,
     config::{self, LogFormat, Settings, Source},
     http, telemetry,
 };
@@ -107,23 +106,22 @@ async fn dispatch(command: Command, settings: Settings, console: &mut Console) -
             Box::pin(signals::unless_stopped(&stop, UNCHANGED, work)).await
         }
         Command::Image(command) => image::run(command, &open(settings, access).await?, console),
-        Command::Doctor { quick, json } => {
-            let depth = if quick { Depth::Quick } else { Depth::Full };
-            Box::pin(signals::unless_stopped(&stop, UNCHANGED, doctor::run(settings, depth, json, console))).await
+        Command::Doctor(command) => {
+            Box::pin(signals::unless_stopped(&stop, UNCHANGED, doctor::run(settings, &command, console))).await
         }
         Command::Gc { dry_run } => {
             let hint = "what was removed was of no use; the same command goes on";
             let work = async { gc::run(dry_run, &open(settings, access).await?, console).await };
             Box::pin(signals::unless_stopped(&stop, hint, work)).await
         }
-        Command::Backup { directory } => {
+        Command::Backup(command) => {
             let hint = "a backup from before holds still; the same command begins anew and copies no blob twice";
-            let work = async { backup::save(&directory, &open(settings, access).await?, console).await };
+            let work = async { backup::save(&command, settings, console).await };
             Box::pin(signals::unless_stopped(&stop, hint, work)).await
         }
-        Command::Restore { directory, yes } => {
+        Command::Restore(command) => {
             let hint = "no row was stored unless all were; the same command begins anew";
-            let work = backup::restore(&directory, yes, settings, console);
+            let work = backup::restore(&command, settings, console);
             Box::pin(signals::unless_stopped(&stop, hint, work)).await
         }
         Command::Migrate(command) => {

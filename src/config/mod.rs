@@ -29,6 +29,7 @@ pub use secret::redact;
 pub use values::{parse_duration, parse_size};
 
 use crate::{
+    age::Passphrase,
     code::ErrorCode,
     domain::AddressPolicy,
     http::Placeholder,
@@ -69,6 +70,8 @@ pub struct Settings {
     pub public_url: Option<String>,
     /// What addresses of pictures in any size are signed with.
     pub url_key: Option<UrlKeys>,
+    /// What encrypts the secrets in a backup.
+    pub backup_passphrase: Option<Passphrase>,
     /// What stands in the place of a picture that is on its way.
     pub placeholder: Placeholder,
     /// How clients come in.
@@ -224,6 +227,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
     let listen = resolver.take("listen", values::listen);
     let public_url = resolver.optional("public_url", values::public_url);
     let url_key = resolver.optional("url_key", UrlKeys::parse);
+    let backup_passphrase = resolver.optional("backup_passphrase", Passphrase::parse);
     let placeholder =
         resolver.take("placeholder", |text| Placeholder::parse(text).ok_or_else(|| "is not known".into()));
     let doors = doors::resolve(resolver);
@@ -262,6 +266,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
         listen: listen?,
         public_url: public_url?,
         url_key: url_key?,
+        backup_passphrase: backup_passphrase?,
         placeholder: placeholder?,
         doors: doors?,
         auto_users: auto_users?,
@@ -345,6 +350,7 @@ impl Settings {
             ("listen", self.listen.to_string()),
             ("public_url", none(&self.public_url)),
             ("url_key", self.url_key.as_ref().map_or(String::new(), |_| "***".into())),
+            ("backup_passphrase", self.backup_passphrase.as_ref().map_or(String::new(), |_| "***".into())),
             ("placeholder", self.placeholder.as_str().to_owned()),
             ("auto_users", self.auto_users.to_string()),
             ("workers", self.workers.to_string()),

@@ -29,6 +29,16 @@ pub struct ImageJobs {
 }
 
 impl ImageJobs {
+    /// Whether it is at rest.
+    pub fn is_final(&self) -> bool {
+        ImageStatus::parse(&self.status).is_some_and(ImageStatus::is_final)
+    }
+
+    /// Whether a live job belongs to its present generation.
+    pub const fn has_its_job(&self) -> bool {
+        self.present > 0
+    }
+
     /// Whether it is on its way with exactly one job of its present run, or at rest with none.
     pub fn is_sound(&self) -> bool {
         match ImageStatus::parse(&self.status) {

@@ -21,6 +21,7 @@ pub mod invalidations;
 pub mod invariants;
 pub mod jobs;
 pub mod listing;
+pub mod losses;
 pub mod migrate;
 pub mod notifications;
 pub mod owner;

@@ -3,13 +3,18 @@
 use std::collections::HashSet;
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait as _, QueryFilter, QueryOrder, QuerySelect, Select,
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, PaginatorTrait as _, QueryFilter, QueryOrder, QuerySelect,
+    Select,
     sea_query::{Expr, ExprTrait},
 };
 
-use crate::db::{
-    Error,
-    entity::{image, rendition, variant},
+use crate::{
+    db::{
+        Error,
+        entity::{image, rendition, variant},
+        losses::LOST_SOURCE,
+    },
+    domain::ImageStatus,
 };
 
 /// What refers to a blob.
@@ -61,7 +66,7 @@ impl Referrer {
             }
             Self::Source => {
                 let key = image::Column::SourceKey;
-                let found = sources().expr(Expr::value(Option::<i64>::None).cast_as("bigint"));
+                let found = sources().filter(is_not_lost()).expr(Expr::value(Option::<i64>::None).cast_as("bigint"));
                 let found = found.filter(key.gt(after)).group_by(key).order_by_asc(key).limit(limit);
                 found.into_tuple().all(connection).await?
             }
@@ -102,6 +107,15 @@ pub async fn unreferenced(connection: &impl ConnectionTrait, keys: &[&str]) -> R
     referred.extend(on_demand.into_tuple::<String>().all(connection).await?);
     referred.extend(given.into_tuple::<String>().all(connection).await?);
     Ok(wanted().filter(|key| !referred.contains(*key)).map(str::to_owned).collect())
+}
+
+/// Leaves out images that failed because their uploaded file is lost: their row says so itself.
+fn is_not_lost() -> Condition {
+    let codes = LOST_SOURCE.iter().map(|code| code.as_str());
+    Condition::any()
+        .add(image::Column::ErrorCode.is_null())
+        .add(image::Column::ErrorCode.is_not_in(codes))
+        .add(image::Column::Status.ne(ImageStatus::Failed.as_str()))
 }
 
 fn sources() -> Select<image::Entity> {

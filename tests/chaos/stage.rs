@@ -115,6 +115,7 @@ impl Stage {
         let usual = [
             ("HOME", stage.directory.display().to_string()),
             ("PM_DATA_DIR", data),
+            ("PM_BACKUP_PASSPHRASE", "correct horse battery staple".to_owned()),
             ("PM_FETCH_ALLOW", "127.0.0.0/8".to_owned()),
             ("PM_LISTEN", address.to_string()),
             ("PM_LOG_FORMAT", "json".to_owned()),

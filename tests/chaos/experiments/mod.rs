@@ -27,6 +27,7 @@ mod p21;
 mod p22;
 mod p23;
 mod p24;
+mod p32;
 mod traffic;
 
 use std::{future::Future, pin::Pin};
@@ -249,6 +250,13 @@ pub const ALL: &[Experiment] = &[
         setups: FULL,
         engines: Use::Hostile,
         run: |stage| Box::pin(failover::run(stage)),
+    },
+    Experiment {
+        promise: "P32",
+        title: "a damaged copy is found and mended",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p32::run(stage)),
     },
 ];
 

@@ -188,7 +188,7 @@ impl<'a> Place<'a> {
         Ok(process)
     }
 
-    async fn is_healthy(&self) -> anyhow::Result<()> {
+    pub(super) async fn is_healthy(&self) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
             let output = self.spec().arguments(["doctor", "--json"]).run(Duration::from_secs(120)).await?;

@@ -241,6 +241,7 @@ impl Resources {
             ("PM_DATA_DIR".to_owned(), self.directory.path().join("data").display().to_string()),
             ("PM_FETCH_ALLOW".to_owned(), "127.0.0.0/8".to_owned()),
             ("PM_AUTO_MIGRATE".to_owned(), "true".to_owned()),
+            ("PM_BACKUP_PASSPHRASE".to_owned(), "correct horse battery staple".to_owned()),
         ]);
         if let Some((url, name)) = &self.postgres {
             all.insert("DATABASE_URL".into(), database_url(url, name));
