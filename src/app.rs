@@ -3,6 +3,7 @@
 
 mod doors;
 mod opening;
+mod start;
 mod url_keys;
 
 pub use opening::{Access, open_database, own_store, release_store, take_store};
@@ -190,7 +191,7 @@ impl App {
         let (blobs, store_compared) = opening::open_store(&settings, &database, &installation).await?;
         let cache = Cache::connect(&cache_engine(&settings, &database)).await?;
         let (id, current_id) = watch::channel(installation.id);
-        let queue = Queue::connect(&queue_engine(&settings), &database.read(), current_id).await?;
+        let queue = Queue::connect(&queue_engine(&settings), database.read().pool(), current_id).await?;
         let config = catalog::Config {
             public_url: settings.public_url.clone(),
             auto_users: settings.auto_users,

@@ -23,7 +23,7 @@ mod m0014_api_keys;
 mod m0015_variants;
 mod m0016_installation;
 
-pub use sea_orm_migration::{MigratorTrait, sea_orm};
+pub use sea_orm_migration::{MigrationTrait, MigratorTrait, SchemaManager, sea_orm};
 
 /// Every step in order.
 #[derive(Debug)]

@@ -19,7 +19,6 @@ use crate::{
     catalog::{self, Depth, Invariant, Repair, Repaired, backup},
     config::Settings,
     db::{
-        self,
         installation::{self, Installation},
         migrate, renditions,
     },
@@ -91,7 +90,8 @@ async fn examine(app: &App) -> (Vec<Finding>, Exit) {
         findings.push(match detail {
             Ok(detail) => Finding::ok(check, detail),
             Err(error) => {
-                exit = Exit::Unreachable;
+                let transient = error.is_transient();
+                exit = if transient || exit == Exit::Unreachable { Exit::Unreachable } else { Exit::Failed };
                 Finding::failed(check, chain(&error))
             }
         });
@@ -247,12 +247,17 @@ const fn remedy(invariant: Invariant) -> (&'static str, &'static str) {
     }
 }
 
-async fn schema(app: &App) -> Result<String, db::Error> {
+async fn schema(app: &App) -> Result<String, app::Error> {
     let steps = migrate::status(&app.database).await?;
-    Ok(format!("{} steps, all applied", steps.len()))
+    let missing = steps.iter().filter(|step| !step.applied).count();
+    if missing > 0 {
+        Err(app::Error::OldSchema { missing, of: steps.len() })
+    } else {
+        Ok(format!("{} steps, all applied", steps.len()))
+    }
 }
 
-async fn installation(app: &App) -> Result<String, db::Error> {
+async fn installation(app: &App) -> Result<String, app::Error> {
     let Installation { id, blob_store, cache, .. } = installation::read(&app.database.read()).await?;
     let store = blob_store.as_deref().unwrap_or("none yet");
     let cache = match (app.settings.redis_url.is_some(), cache.server) {
@@ -263,7 +268,7 @@ async fn installation(app: &App) -> Result<String, db::Error> {
     Ok(format!("{id}; blob store {store}{cache}"))
 }
 
-async fn renditions(app: &App) -> Result<String, db::Error> {
+async fn renditions(app: &App) -> Result<String, app::Error> {
     let shared = renditions::sharing(&app.database.read()).await?;
     Ok(format!("{} stored, in {} blobs", shared.renditions, shared.blobs))
 }

@@ -17,7 +17,7 @@ pub(super) async fn serve(settings: Settings, stop: Stop) -> Result<Exit, Failur
     refuse_the_open(&settings)?;
     let workers = settings.workers;
     let asked = settings.listen;
-    let app = App::open(settings, Access::Serve).await?.isolated_by(own_program());
+    let Some(app) = started(&settings, Access::Serve, &stop).await? else { return Ok(Exit::Done) };
     let scheme = if app.settings.doors.tls.is_some() { "https" } else { "http" };
     let listener = bind(asked, scheme).await?;
     tracing::info!(workers, jpeg = JPEG_BACKEND, isolation = app.settings.isolation, "serving");
@@ -34,7 +34,7 @@ pub(super) async fn work(settings: Settings, stop: Stop) -> Result<Exit, Failure
         workers => workers,
     };
     let asked = settings.worker_listen;
-    let app = App::open(settings, Access::Existing).await?.isolated_by(own_program());
+    let Some(app) = started(&settings, Access::Existing, &stop).await? else { return Ok(Exit::Done) };
     let status = match asked {
         Some(address) => Some(bind(address, "http").await?),
         None => None,
@@ -43,6 +43,15 @@ pub(super) async fn work(settings: Settings, stop: Stop) -> Result<Exit, Failure
     Box::pin(as_a_service(stop.clone(), app.work(concurrency, status, stop))).await?;
     tracing::info!("stopped");
     Ok(Exit::Done)
+}
+
+/// Connects every engine, and waits for those that are away for a moment; `None` if somebody stopped it meanwhile.
+async fn started(settings: &Settings, access: Access, stop: &Stop) -> Result<Option<App>, Failure> {
+    let mut stop = stop.clone();
+    tokio::select! {
+        app = App::start(settings, access) => Ok(Some(app?.isolated_by(own_program()))),
+        () = stop.wanted() => Ok(None),
+    }
 }
 
 /// Runs `work`; whoever started the process may want to know how it is.

@@ -6,9 +6,10 @@
 
 use std::{path::Path, time::Duration};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use sea_orm::DbErr;
 
-use crate::domain::ProductId;
+use crate::{db::Error, domain::ProductId};
 
 /// What changed since the last look.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,13 +35,35 @@ impl ChangeLog {
     /// Opens the database at `path` for reading; everything up to now counts as seen.
     ///
     /// # Errors
-    /// If the file is not there or has no schema yet.
-    pub fn open(path: &Path) -> Result<Self, rusqlite::Error> {
+    /// [`Error::Unavailable`] if the file cannot be opened or is locked, [`Error::Statement`] if it is not there
+    /// or has no schema yet.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_file(path).map_err(|error| {
+            let passes = matches!(
+                error.sqlite_error_code(),
+                Some(
+                    ErrorCode::DatabaseBusy
+                        | ErrorCode::DatabaseLocked
+                        | ErrorCode::CannotOpen
+                        | ErrorCode::SystemIoFailure
+                        | ErrorCode::FileLockingProtocolFailed
+                        | ErrorCode::SchemaChanged
+                )
+            );
+            let cause = DbErr::Custom(error.to_string());
+            let missing = matches!(path.try_exists(), Ok(false));
+            if passes && !missing { Error::Unavailable(cause) } else { Error::Statement(cause) }
+        })
+    }
+
+    fn open_file(path: &Path) -> Result<Self, rusqlite::Error> {
         let connection =
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        connection.busy_timeout(Duration::from_millis(100))?;
+        // A program starts once; what it asks afterwards waits for nobody.
+        connection.busy_timeout(Duration::from_secs(5))?;
         let data_version = data_version(&connection)?;
         let (last_entry, installation) = (last_entry(&connection)?, installation(&connection)?);
+        connection.busy_timeout(Duration::from_millis(100))?;
         Ok(Self { connection, data_version, last_entry, installation })
     }
 

@@ -3,18 +3,22 @@
 use std::{
     ops::Deref,
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock, Weak},
-    time::Duration,
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
 use sea_orm::{
-    AccessMode, ConnectOptions, DatabaseConnection, DatabaseTransaction, DbErr, IsolationLevel, RuntimeErr,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait,
-    sqlx::{Connection as _, PgConnection, SqliteConnection},
+    AccessMode, ConnectOptions, ConnectionTrait as _, DbBackend, DbErr, IsolationLevel, RuntimeErr,
+    SqliteTransactionMode, Statement, TransactionOptions,
+    sqlx::{self, Connection as _, PgConnection, SqliteConnection},
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::db::Error;
+use crate::db::{
+    Error,
+    connection::{Connection, Outdated, Transaction},
+    driver,
+};
 
 /// Which database.
 #[derive(Clone, PartialEq, Eq)]
@@ -48,65 +52,80 @@ impl std::fmt::Debug for Config {
 /// An open database; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Database {
-    pool: Arc<RwLock<DatabaseConnection>>,
-    /// SQLite has one writer at a time: waiting here is fair and cannot time out in the middle of a transaction.
-    turn: Option<Arc<Mutex<()>>>,
+    pub(super) shared: Arc<Shared>,
+    sqlite: bool,
     /// Beside SQLite's file: what PostgreSQL has advisory locks for.
     pub(super) lock_file: Option<Arc<PathBuf>>,
+}
+
+/// What all clones share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Replaced when it does not work any more.
+    pub(super) pool: RwLock<Pool>,
+}
+
+/// The connections, and the queue of those who want to write.
+#[derive(Clone, Debug)]
+pub(super) struct Pool {
+    connection: Connection,
+    /// SQLite has one writer at a time: waiting here is fair and cannot time out in the middle of a transaction.
+    turn: Option<Arc<Mutex<()>>>,
+    /// When a write last worked; locked while one is tried, so that there is one at a time.
+    proven: Arc<Mutex<Option<Instant>>>,
 }
 
 /// A transaction that writes; rolled back if it is dropped before [`Write::commit`].
 #[derive(Debug)]
 pub struct Write {
-    transaction: DatabaseTransaction,
+    transaction: Transaction,
     _turn: Option<OwnedMutexGuard<()>>,
 }
 
 /// A writer waits this long for its turn or for a connection.
-const WAIT_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const WAIT_LIMIT: Duration = Duration::from_secs(5);
+
+/// A write that worked proves for this long that writes work.
+const PROOF_LIFETIME: Duration = Duration::from_secs(2);
+/// A write that is tried is given up after this.
+const PROOF_LIMIT: Duration = Duration::from_secs(20);
 
 impl Database {
-    /// Opens the database; a connection is made at once, so that a wrong address is seen here.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] if it cannot be reached.
-    pub async fn connect(config: &Config) -> Result<Self, Error> {
-        let pool = Arc::new(RwLock::new(open(config).await?));
+    /// Opens the database; a connection is made at once.
+    pub(super) async fn open(config: &Config) -> Result<Self, Error> {
+        let shared = Arc::new(Shared { pool: RwLock::new(open(config).await?) });
         Ok(match config {
             Config::Sqlite { path } => {
                 let mut lock_file = path.clone().into_os_string();
                 lock_file.push(".lock");
-                Self { pool, turn: Some(Arc::default()), lock_file: Some(Arc::new(lock_file.into())) }
+                Self { shared, sqlite: true, lock_file: Some(Arc::new(lock_file.into())) }
             }
-            Config::Postgres { .. } => {
-                tokio::spawn(watch(config.clone(), Arc::downgrade(&pool)));
-                Self { pool, turn: None, lock_file: None }
-            }
+            Config::Postgres { .. } => Self { shared, sqlite: false, lock_file: None },
         })
     }
 
     /// For single statements that only read.
-    pub fn read(&self) -> DatabaseConnection {
-        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn read(&self) -> Connection {
+        self.shared.pool().connection
     }
 
     /// For several statements that must see the same moment; nothing is written.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if no connection is free within 5 s.
-    pub async fn snapshot(&self) -> Result<DatabaseTransaction, Error> {
+    pub async fn snapshot(&self) -> Result<Transaction, Error> {
         let postgres = !self.is_sqlite();
         let options = TransactionOptions {
             isolation_level: postgres.then_some(IsolationLevel::RepeatableRead),
             access_mode: postgres.then_some(AccessMode::ReadOnly),
             sqlite_transaction_mode: None,
         };
-        Ok(self.read().begin_with_options(options).await?)
+        self.shared.pool().connection.begin(options).await
     }
 
     /// Whether this is SQLite.
     pub const fn is_sqlite(&self) -> bool {
-        self.turn.is_some()
+        self.sqlite
     }
 
     /// `sqlite` or `postgres`.
@@ -120,6 +139,31 @@ impl Database {
     /// # Errors
     /// [`Error::Unavailable`] if its turn does not come or no connection is free within 5 s.
     pub async fn begin(&self) -> Result<Write, Error> {
+        self.shared.pool().begin().await
+    }
+
+    /// Proves that the database takes writes: begins one and takes it back. A proof holds for 2 s.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if it does not.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.shared.check().await
+    }
+}
+
+impl Shared {
+    fn pool(&self) -> Pool {
+        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// As [`Database::check`].
+    pub(super) async fn check(&self) -> Result<(), Error> {
+        self.pool().check().await
+    }
+}
+
+impl Pool {
+    async fn begin(&self) -> Result<Write, Error> {
         let turn = match &self.turn {
             Some(turn) => {
                 let waited = tokio::time::timeout(WAIT_LIMIT, turn.clone().lock_owned()).await;
@@ -127,18 +171,36 @@ impl Database {
             }
             None => None,
         };
-        let mode = self.is_sqlite().then_some(SqliteTransactionMode::Immediate);
+        let mode = turn.is_some().then_some(SqliteTransactionMode::Immediate);
         let options = TransactionOptions { sqlite_transaction_mode: mode, ..TransactionOptions::default() };
-        let transaction = self.read().begin_with_options(options).await?;
-        Ok(Write { transaction, _turn: turn })
+        Ok(Write { transaction: self.connection.begin(options).await?, _turn: turn })
     }
 
-    /// Whether the database answers.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] if it does not.
-    pub async fn check(&self) -> Result<(), Error> {
-        self.read().ping().await.map_err(Error::Unavailable)
+    async fn check(&self) -> Result<(), Error> {
+        let mut proven = Arc::clone(&self.proven).lock_owned().await;
+        if proven.is_some_and(|at| at.elapsed() < PROOF_LIFETIME) {
+            return Ok(());
+        }
+        *proven = None;
+        let pool = self.clone();
+        // In a task of its own: the driver loses track of a transaction that is cut off while it begins.
+        let proof = tokio::spawn(async move {
+            let silent = |_| Error::Unavailable(DbErr::Custom("a write is not answered".into()));
+            tokio::time::timeout(PROOF_LIMIT, pool.prove()).await.map_err(silent)??;
+            *proven = Some(Instant::now());
+            Ok(())
+        });
+        proof.await.map_err(|broken| Error::Unavailable(DbErr::Custom(broken.to_string())))?
+    }
+
+    /// Takes the write lock on SQLite, and a row's on PostgreSQL, which a standby refuses; leaves nothing behind.
+    pub(super) async fn prove(&self) -> Result<(), Error> {
+        const LOCK_A_ROW: &str = "SELECT version FROM seaql_migrations LIMIT 1 FOR UPDATE SKIP LOCKED";
+        let write = self.begin().await?;
+        if write.get_database_backend() == DbBackend::Postgres {
+            write.query_one_raw(Statement::from_string(DbBackend::Postgres, LOCK_A_ROW)).await?;
+        }
+        write.rollback().await
     }
 }
 
@@ -148,26 +210,44 @@ impl Write {
     /// # Errors
     /// If the database refuses, nothing was written; if the connection breaks off, that is not known.
     pub async fn commit(self) -> Result<(), Error> {
-        self.transaction.commit().await.map_err(Error::from)
+        self.transaction.commit().await
+    }
+
+    /// Takes back everything that was written; dropping it does so, too, a little later.
+    ///
+    /// # Errors
+    /// If the connection breaks off; then the database takes it back by itself.
+    pub async fn rollback(self) -> Result<(), Error> {
+        self.transaction.rollback().await
     }
 }
 
 impl Deref for Write {
-    type Target = DatabaseTransaction;
+    type Target = Transaction;
 
-    fn deref(&self) -> &DatabaseTransaction {
+    fn deref(&self) -> &Transaction {
         &self.transaction
     }
 }
 
-async fn open(config: &Config) -> Result<DatabaseConnection, Error> {
+/// Opens the connections; one is made at once.
+pub(super) async fn open(config: &Config) -> Result<Pool, Error> {
+    let outdated = Outdated::default();
+    let turn = matches!(config, Config::Sqlite { .. }).then(Arc::default);
     let mut options = match config {
         Config::Sqlite { path } => sqlite_options(path),
         Config::Postgres { url, max_connections } => {
             let mut options = ConnectOptions::new(url.clone());
             options.max_connections(*max_connections);
-            options.map_sqlx_postgres_pool_opts(|pool| {
-                pool.after_connect(|connection, _| Box::pin(give_up_what_idles(connection)))
+            let outdated = outdated.clone();
+            options.map_sqlx_postgres_pool_opts(move |pool| {
+                let outdated = outdated.clone();
+                pool.after_connect(|connection, _| Box::pin(give_up_what_idles(connection))).before_acquire(
+                    move |_, state| {
+                        let usable = outdated.allows(state.age);
+                        Box::pin(async move { Ok(usable) })
+                    },
+                )
             });
             options
         }
@@ -180,13 +260,14 @@ async fn open(config: &Config) -> Result<DatabaseConnection, Error> {
         // A round trip for each checkout; a dead connection shows itself with the first statement anyway.
         .test_before_acquire(false)
         .sqlx_logging(false);
-    const TRIES: u32 = 20;
-    let mut tries = 1;
+    let began = Instant::now();
     loop {
         match sea_orm::Database::connect(options.clone()).await {
-            Ok(connection) => return Ok(connection),
+            Ok(pool) => {
+                return Ok(Pool { connection: Connection::new(pool, outdated), turn, proven: Arc::default() });
+            }
             // Whoever opens a new file first sets its journal, and nobody else is made to wait for that.
-            Err(error) if is_locked(&error) && tries < TRIES => tries += 1,
+            Err(error) if is_locked(&error) && began.elapsed() < WAIT_LIMIT => {}
             Err(error) => return Err(Error::Unavailable(error)),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -195,45 +276,22 @@ async fn open(config: &Config) -> Result<DatabaseConnection, Error> {
 
 /// Lets PostgreSQL end a transaction whose process has stopped in the midst of it, frozen or cut off: until then it keeps
 /// its locks, and everybody waits who needs the same rows, the sweeper among them. No transaction of ours ever pauses.
-async fn give_up_what_idles(connection: &mut PgConnection) -> Result<(), sea_orm::sqlx::Error> {
-    sea_orm::sqlx::query("SET idle_in_transaction_session_timeout = '10s'").execute(connection).await.map(|_| ())
+async fn give_up_what_idles(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SET idle_in_transaction_session_timeout = '10s'").execute(connection).await.map(|_| ())
 }
 
 fn is_locked(error: &DbErr) -> bool {
-    const SQLITE_BUSY: &str = "5";
+    const SQLITE_BUSY: u32 = 5;
     let (DbErr::Conn(RuntimeErr::SqlxError(inner)) | DbErr::Exec(RuntimeErr::SqlxError(inner))) = error else {
         return false;
     };
-    inner.as_database_error().and_then(|refusal| refusal.code()).as_deref() == Some(SQLITE_BUSY)
-}
-
-/// Replaces a pool whose connections have all fallen silent, as after a failover by address or in a firewall that forgot
-/// them: such a connection never ends by itself, and whoever waits for it never gives it back.
-async fn watch(config: Config, pool: Weak<RwLock<DatabaseConnection>>) {
-    const EVERY: Duration = Duration::from_secs(2);
-    const LIMIT: Duration = Duration::from_secs(2);
-    const SILENT_AFTER: u32 = 3;
-    let mut silences = 0;
-    loop {
-        tokio::time::sleep(EVERY).await;
-        let Some(pool) = pool.upgrade() else { return };
-        let connection = pool.read().unwrap_or_else(PoisonError::into_inner).clone();
-        match tokio::time::timeout(LIMIT, connection.ping()).await {
-            // A refusal is an answer: the pool makes new connections by itself.
-            Ok(_) => silences = 0,
-            Err(_) => silences += 1,
-        }
-        if silences >= SILENT_AFTER
-            && let Ok(Ok(fresh)) = tokio::time::timeout(WAIT_LIMIT, open(&config)).await
-        {
-            tracing::warn!("the connections to the database fell silent and are replaced");
-            *pool.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-            silences = 0;
-        }
-    }
+    let code = inner.as_database_error().and_then(|refusal| refusal.code()?.parse::<u32>().ok());
+    // The lowest byte is the kind; the others say why.
+    code.is_some_and(|code| code & 0xff == SQLITE_BUSY)
 }
 
 fn sqlite_options(path: &std::path::Path) -> ConnectOptions {
+    driver::watch_threads();
     let file = path.to_owned();
     // The path itself is set below, since not every path can be written as a URL.
     let mut options = ConnectOptions::new("sqlite://pm.db");
@@ -247,6 +305,7 @@ fn sqlite_options(path: &std::path::Path) -> ConnectOptions {
             .pragma("synchronous", "FULL")
             .pragma("mmap_size", "268435456")
             .statement_cache_capacity(256)
+            .thread_name(|number| format!("{}{number}", driver::THREAD_PREFIX))
     });
     options.map_sqlx_sqlite_pool_opts(|pool| {
         pool.after_release(|connection, _| Box::pin(async move { is_at_rest(connection).await }))
@@ -257,8 +316,14 @@ fn sqlite_options(path: &std::path::Path) -> ConnectOptions {
 /// Whether no transaction is open on a connection that comes back. When the disk is full SQLite rolls back by itself; the
 /// driver's own rollback then fails and it goes on counting a transaction, so that whatever came next on this connection
 /// would be committed only in appearance.
-async fn is_at_rest(connection: &mut SqliteConnection) -> Result<bool, sea_orm::sqlx::Error> {
+///
+/// A connection whose thread has died may never answer. It has to be dropped all the same: its transaction keeps the write
+/// lock until then.
+async fn is_at_rest(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    /// Shorter than a writer waits for the lock.
+    const ANSWER_LIMIT: Duration = Duration::from_secs(1);
     // The answer comes after whatever is still under way on the connection.
-    connection.ping().await?;
+    let answer = tokio::time::timeout(ANSWER_LIMIT, connection.ping()).await;
+    answer.map_err(|_| sqlx::Error::WorkerCrashed)??;
     Ok(!connection.is_in_transaction())
 }

@@ -220,7 +220,7 @@ pub async fn list(
     let mut rows = found.order_by_desc(Column::Id).limit(page.limit + 1).all(connection).await?;
     let more = rows.len() as u64 > page.limit;
     rows.truncate(usize::try_from(page.limit).unwrap_or(usize::MAX));
-    Ok((rows.into_iter().map(read).collect(), more))
+    Ok((rows.into_iter().map(read).collect::<Result<_, _>>()?, more))
 }
 
 /// Removes up to `limit` deliveries that were over before `before`; answers how many.
@@ -268,9 +268,10 @@ async fn over(connection: &impl ConnectionTrait, before: Timestamp, limit: u64) 
     rows.iter().map(|row| Ok(row.try_get("", "id")?)).collect()
 }
 
-fn read(row: Model) -> Delivery {
-    let state = DeliveryState::parse(&row.state).unwrap_or(DeliveryState::Dead);
-    Delivery {
+fn read(row: Model) -> Result<Delivery, Error> {
+    let state = DeliveryState::parse(&row.state)
+        .ok_or_else(|| Error::Corrupt(format!("delivery {} has the state {}", row.id, row.state)))?;
+    Ok(Delivery {
         id: DeliveryId(row.id),
         kind: row.kind,
         message_id: row.message_id,
@@ -281,5 +282,5 @@ fn read(row: Model) -> Delivery {
         error: row.error_message,
         created_at: Timestamp(row.created_at),
         updated_at: Timestamp(row.updated_at),
-    }
+    })
 }

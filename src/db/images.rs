@@ -317,10 +317,10 @@ fn image_of(row: Model, renditions: Vec<Rendition>) -> Result<Image, Error> {
     });
     let facts = match (row.width, row.height, row.format, row.bytes) {
         (Some(width), Some(height), Some(format), Some(bytes)) => Some(Facts {
-            width: u32::try_from(width).unwrap_or(0),
-            height: u32::try_from(height).unwrap_or(0),
+            width: renditions::stored(width)?,
+            height: renditions::stored(height)?,
             format,
-            bytes: u64::try_from(bytes).unwrap_or(0),
+            bytes: renditions::stored(bytes)?,
             thumbhash: row.thumbhash.unwrap_or_default(),
             dominant_color: row.dominant_color.unwrap_or_default(),
             perceptual_hash: row.perceptual_hash,

@@ -1,16 +1,14 @@
 //! Questions whose answer is nothing in a database that is whole: for `pm doctor`. Each costs a page, not the table; none
 //! changes anything.
 
-use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, PaginatorTrait as _, QueryFilter, Statement, Value,
-};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, PaginatorTrait as _, QueryFilter};
 
 use crate::{
     clock::Timestamp,
     db::{
         Error,
         entity::{image, product},
-        jobs::query,
+        jobs::{query, query_one},
         products,
     },
     domain::{ImageStatus, Product, ProductId},
@@ -138,9 +136,7 @@ impl Overdue {
     /// If the database does not answer.
     pub async fn count(self, connection: &impl ConnectionTrait, before: Timestamp) -> Result<u64, Error> {
         let sql = format!("SELECT count(*) AS rows_left FROM {}", self.sql().0);
-        let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, [Value::from(before.0)]);
-        let row = connection.query_one_raw(statement).await?;
-        let count: i64 = row.map_or(Ok(0), |row| row.try_get("", "rows_left"))?;
+        let count: i64 = query_one(connection, &sql, vec![before.0.into()]).await?.try_get("", "rows_left")?;
         Ok(count.unsigned_abs())
     }
 }

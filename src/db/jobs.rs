@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QuerySelect,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryResult, QuerySelect,
     Statement, Value,
 };
 
@@ -12,7 +12,7 @@ use crate::{
     code::ErrorCode,
     db::{
         Error,
-        entity::job::{ActiveModel, Column, Entity, Model},
+        entity::job::{ActiveModel, Column, Entity},
     },
     domain::{ImageId, Job, JobId, JobPayload, JobState},
 };
@@ -215,10 +215,7 @@ pub async fn depth(connection: &impl ConnectionTrait) -> Result<Depth, Error> {
         (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'running' LIMIT 100001) AS few) AS running,
         (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'dead' LIMIT 100001) AS few) AS dead,
         (SELECT created_at FROM jobs WHERE state = 'queued' ORDER BY run_at, id LIMIT 1) AS oldest";
-    let rows = query(connection, DEPTH, Vec::new()).await?;
-    let Some(row) = rows.first() else {
-        return Ok(Depth::default());
-    };
+    let row = query_one(connection, DEPTH, Vec::new()).await?;
     let number = |name| row.try_get::<i64>("", name).map(|count| u64::try_from(count).unwrap_or(0));
     Ok(Depth {
         queued: number("queued")?,
@@ -278,23 +275,22 @@ async fn claim_where(
 ) -> Result<Option<Job>, Error> {
     let sql = format!(
         "UPDATE jobs SET state = 'running', attempt = attempt + 1, decoding = 0, working_on = NULL, lease_token = $1, lease_until = $2, updated_at = $3
-         WHERE {condition} RETURNING *"
+         WHERE {condition} RETURNING id, image_id, payload, attempt, lease_token, request_id, created_at"
     );
-    let rows = query(connection, &sql, values).await?;
-    rows.first().map(|row| job_of(Model::from_query_result(row, "")?)).transpose()
+    query(connection, &sql, values).await?.first().map(job_of).transpose()
 }
 
-fn job_of(row: Model) -> Result<Job, Error> {
-    // What a newer version queued must not stand in the way of everything behind it.
-    let payload = serde_json::from_str(&row.payload).unwrap_or(JobPayload::Unknown);
+fn job_of(row: &QueryResult) -> Result<Job, Error> {
+    let payload: String = row.try_get("", "payload")?;
     Ok(Job {
-        id: JobId(row.id),
-        image_id: ImageId(row.image_id),
-        payload,
-        attempt: row.attempt,
-        lease_token: row.lease_token.unwrap_or_default(),
-        request_id: row.request_id,
-        created_at: Timestamp(row.created_at),
+        id: JobId(row.try_get("", "id")?),
+        image_id: ImageId(row.try_get("", "image_id")?),
+        // What a newer version queued must not stand in the way of everything behind it.
+        payload: serde_json::from_str(&payload).unwrap_or(JobPayload::Unknown),
+        attempt: row.try_get("", "attempt")?,
+        lease_token: row.try_get("", "lease_token")?,
+        request_id: row.try_get("", "request_id")?,
+        created_at: Timestamp(row.try_get("", "created_at")?),
     })
 }
 
@@ -303,11 +299,20 @@ pub(super) fn skip_locked(connection: &impl ConnectionTrait) -> &'static str {
     if connection.get_database_backend() == DbBackend::Postgres { " FOR UPDATE SKIP LOCKED" } else { "" }
 }
 
+/// The one row of a statement that always has one.
+pub(super) async fn query_one(
+    connection: &impl ConnectionTrait,
+    sql: &str,
+    values: Vec<Value>,
+) -> Result<QueryResult, Error> {
+    query(connection, sql, values).await?.into_iter().next().ok_or_else(Error::no_row)
+}
+
 pub(super) async fn query(
     connection: &impl ConnectionTrait,
     sql: &str,
     values: Vec<Value>,
-) -> Result<Vec<sea_orm::QueryResult>, Error> {
+) -> Result<Vec<QueryResult>, Error> {
     let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, values);
     Ok(connection.query_all_raw(statement).await?)
 }

@@ -51,8 +51,8 @@ pub async fn notify(connection: &impl ConnectionTrait, channel: &str) -> Result<
 /// Calls `wake` for each notification on `channel`, and whenever some may have been missed; `None` on SQLite, which has
 /// none.
 ///
-/// It takes one connection of its own beside those of `database`, which comes back by itself, and ends when `database` is
-/// closed or what this answers is dropped. Needs a tokio runtime.
+/// It takes one connection of its own beside those of `database`, which comes back by itself, and ends when what this answers
+/// is dropped: the connections of `database` may be replaced meanwhile. Needs a tokio runtime.
 pub fn listen(
     database: &DatabaseConnection,
     channel: &'static str,
@@ -61,9 +61,8 @@ pub fn listen(
     if database.get_database_backend() != DbBackend::Postgres {
         return None;
     }
-    let pool = database.get_postgres_connection_pool();
-    let (mut closed, listening) = (pool.close_event(), listen_for_ever(pool.connect_options(), channel, wake));
-    Some(Listening(tokio::spawn(async move { closed.do_until(listening).await }).abort_handle()))
+    let options = database.get_postgres_connection_pool().connect_options();
+    Some(Listening(tokio::spawn(listen_for_ever(options, channel, wake)).abort_handle()))
 }
 
 async fn listen_for_ever(options: Arc<PgConnectOptions>, channel: &'static str, wake: impl Fn()) {

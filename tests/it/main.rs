@@ -12,6 +12,7 @@ mod events;
 mod keep;
 mod migrate;
 mod outage;
+mod schema_change;
 mod service;
 mod support;
 mod webhooks;

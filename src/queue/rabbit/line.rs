@@ -146,7 +146,8 @@ impl Line {
     /// # Errors
     /// [`Error::Unavailable`] if it was deleted or could not be: nothing more can be done on this line.
     pub(super) async fn replace_queue(&self) -> Result<(), Error> {
-        if self.backlog().await.is_ok_and(|backlog| backlog.consumers > 0) {
+        // A broker that gives no answer has not said that nobody consumes.
+        if self.backlog().await?.consumers > 0 {
             return Ok(());
         }
         tracing::warn!(

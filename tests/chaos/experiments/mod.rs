@@ -1,5 +1,6 @@
 //! The experiments, one for each promise, and on which set-ups each says something.
 
+mod cut_connections;
 mod failover;
 mod hostages;
 mod installations;
@@ -28,6 +29,7 @@ mod p22;
 mod p23;
 mod p24;
 mod p32;
+mod schema_change;
 mod traffic;
 
 use std::{future::Future, pin::Pin};
@@ -243,6 +245,20 @@ pub const ALL: &[Experiment] = &[
         setups: BOTH,
         engines: Use::Peaceful,
         run: |stage| Box::pin(installations::run(stage)),
+    },
+    Experiment {
+        promise: "P26",
+        title: "the schema may change under a running program",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(schema_change::run(stage)),
+    },
+    Experiment {
+        promise: "P27",
+        title: "an error is never an empty answer",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(cut_connections::run(stage)),
     },
     Experiment {
         promise: "P29",

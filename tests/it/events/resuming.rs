@@ -123,7 +123,7 @@ on_both_setups! {
 async fn an_event_waits_for_transactions_that_began_before_its_own() {
     app::run(Setup::Full, async |app| {
         let mut all = Listener::open(app, "/events").await;
-        let slow = app.app.database.read().begin().await.unwrap();
+        let slow = app.app.database.read().pool().begin().await.unwrap();
         let insert = "INSERT INTO events (product_id, user_id, kind, data, created_at)
             VALUES (99, 'slow', 'product.updated', '{\"product_id\":99}', 1)";
         slow.execute_unprepared(insert).await.unwrap();
