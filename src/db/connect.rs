@@ -65,6 +65,13 @@ pub struct Write {
 /// A writer waits this long for its turn or for a connection.
 const WAIT_LIMIT: Duration = Duration::from_secs(5);
 
+/// Connections to SQLite's file.
+const SQLITE_CONNECTIONS: u32 = 8;
+/// What each of them keeps of the file in memory.
+const PAGE_CACHE_KIB: u32 = 2_000;
+/// Statements that a connection keeps prepared. Lists and batches are of many texts; one takes up to 20 KiB on SQLite.
+const STATEMENTS: usize = 100;
+
 impl Database {
     /// Opens the database; a connection is made at once, so that a wrong address is seen here.
     ///
@@ -166,6 +173,7 @@ async fn open(config: &Config) -> Result<DatabaseConnection, Error> {
         Config::Postgres { url, max_connections } => {
             let mut options = ConnectOptions::new(url.clone());
             options.max_connections(*max_connections);
+            options.map_sqlx_postgres_opts(|postgres| postgres.statement_cache_capacity(STATEMENTS));
             options.map_sqlx_postgres_pool_opts(|pool| {
                 pool.after_connect(|connection, _| Box::pin(give_up_what_idles(connection)))
             });
@@ -237,7 +245,7 @@ fn sqlite_options(path: &std::path::Path) -> ConnectOptions {
     let file = path.to_owned();
     // The path itself is set below, since not every path can be written as a URL.
     let mut options = ConnectOptions::new("sqlite://pm.db");
-    options.max_connections(8).map_sqlx_sqlite_opts(move |sqlite| {
+    options.max_connections(SQLITE_CONNECTIONS).map_sqlx_sqlite_opts(move |sqlite| {
         sqlite
             .filename(&file)
             .create_if_missing(true)
@@ -245,8 +253,10 @@ fn sqlite_options(path: &std::path::Path) -> ConnectOptions {
             .busy_timeout(Duration::from_secs(5))
             .pragma("journal_mode", "WAL")
             .pragma("synchronous", "FULL")
-            .pragma("mmap_size", "268435456")
-            .statement_cache_capacity(256)
+            // Every connection would map the file anew, and the process seem to hold several times its size.
+            .pragma("mmap_size", "0")
+            .pragma("cache_size", format!("-{PAGE_CACHE_KIB}"))
+            .statement_cache_capacity(STATEMENTS)
     });
     options.map_sqlx_sqlite_pool_opts(|pool| {
         pool.after_release(|connection, _| Box::pin(async move { is_at_rest(connection).await }))

@@ -19,6 +19,7 @@ pub mod images;
 pub mod invalidations;
 pub mod invariants;
 pub mod jobs;
+mod lengths;
 pub mod listing;
 pub mod migrate;
 pub mod notifications;
