@@ -8,6 +8,7 @@ mod engine;
 mod error;
 mod examine;
 mod key;
+mod staged;
 
 use std::{
     fmt,
@@ -26,6 +27,7 @@ pub use engine::{Engine, S3Options};
 pub use error::Error;
 pub use examine::{State, Unfinished};
 pub use key::BlobKey;
+pub use staged::Staged;
 
 /// A blob that is stored longer than this is written again when it is put again, which renews its `modified` time.
 /// Whoever deletes blobs that nothing refers to must leave alone what is younger than twice this.
