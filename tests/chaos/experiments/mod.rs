@@ -25,6 +25,7 @@ mod p21;
 mod p22;
 mod p23;
 mod p24;
+pub mod p34;
 mod traffic;
 
 use std::{future::Future, pin::Pin};
@@ -233,6 +234,13 @@ pub const ALL: &[Experiment] = &[
         setups: BOTH,
         engines: Use::Peaceful,
         run: |stage| Box::pin(p24::run(stage)),
+    },
+    Experiment {
+        promise: "P34",
+        title: "a soak of days grows nothing",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p34::run(stage)),
     },
 ];
 
