@@ -29,7 +29,7 @@ use crate::{
     isolation,
     jobs::{self, Handler, ResizeConfig, ResizeOptions, Resizer, UrlKeys},
     queue::{self, Queue},
-    stop::{self, Stop},
+    stop::{self, Reload, Stop},
     telemetry::Metrics,
     worker::{self, Worker},
 };
@@ -60,6 +60,8 @@ pub struct App {
     store_compared: bool,
     /// The program whose processes decode pictures, if they are not decoded in this one.
     decoder_program: Option<PathBuf>,
+    /// Asks for the certificate's files to be read again.
+    reload: Reload,
 }
 
 impl fmt::Debug for App {
@@ -209,7 +211,19 @@ impl App {
         let catalog = Catalog::new(config, engines);
         let url_keys = url_keys::of(&settings, access != Access::Existing).await?;
         let settings = Arc::new(settings);
-        Ok(Self { catalog, health, blobs, queue, database, settings, url_keys, store_compared, decoder_program: None })
+        let (decoder_program, reload) = (None, Reload::default());
+        Ok(Self {
+            catalog,
+            health,
+            blobs,
+            queue,
+            database,
+            settings,
+            url_keys,
+            store_compared,
+            decoder_program,
+            reload,
+        })
     }
 
     /// From now on pictures are decoded in processes of `program`, a program that calls [`isolation::run_decoder`] before
@@ -220,13 +234,20 @@ impl App {
         Self { decoder_program, ..self }
     }
 
+    /// Reads the certificate's files again at every request of `reload`.
+    #[must_use]
+    pub fn reloaded_by(self, reload: Reload) -> Self {
+        Self { reload, ..self }
+    }
+
     /// Answers requests on `listener` until `stop`, with a worker for `workers` pictures at a time beside it.
     ///
     /// # Errors
     /// If the worker cannot be made.
     pub async fn serve(&self, listener: TcpListener, workers: usize, stop: Stop) -> Result<(), Error> {
         let upload = self.settings.fetch_max_bytes;
-        let config = http::Config { max_upload: upload, ..doors::config(&self.settings.doors)? };
+        let reload = self.reload.clone();
+        let config = http::Config { max_upload: upload, reload, ..doors::config(&self.settings.doors)? };
         // The worker goes on until the last request has been answered.
         let (stopper, after_requests) = stop::channel();
         let worker = if workers == 0 { None } else { Some(self.worker(workers)?) };

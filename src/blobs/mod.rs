@@ -9,6 +9,7 @@ mod error;
 mod examine;
 mod key;
 mod marker;
+mod staged;
 
 use std::{
     fmt,
@@ -28,6 +29,7 @@ pub use error::Error;
 pub use examine::{State, Unfinished};
 pub use key::BlobKey;
 pub use marker::{MARKER, Marker};
+pub use staged::Staged;
 
 /// A blob that is stored longer than this is written again when it is put again, which renews its `modified` time.
 /// Whoever deletes blobs that nothing refers to must leave alone what is younger than twice this.

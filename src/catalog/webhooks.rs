@@ -12,7 +12,7 @@ use crate::{
     db::{
         Write,
         deliveries::{self, Ending, Message},
-        webhooks,
+        webhooks::{self, Breaker},
     },
     domain::{
         ClaimedDelivery, Delivery, DeliveryId, DeliveryQuery, DeliveryState, EventData, NewEvent, NewWebhook, Page,
@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(5 * 24 * 3_600);
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// The delays before the second attempt, the third and so on, in seconds: 2.7 days in all.
 const DELAYS: [u64; 10] = [5, 60, 300, 1_800, 7_200, 18_000, 36_000, 43_200, 43_200, 86_400];
+/// A webhook that failed so often in a row is tried once in each pause, by one process, until it takes a message.
+const BREAKER: Breaker = Breaker { failures: 5, pause: Duration::from_secs(10) };
 /// Share of a delay by which chance shortens or lengthens it.
 const JITTER: f64 = 0.2;
 
@@ -191,7 +193,8 @@ impl Catalog {
         Ok(())
     }
 
-    /// Claims up to one due message of each webhook that has room for another one under way, and `most` in all.
+    /// Claims up to one due message of each webhook that has room for another one under way and is not paused, and `most`
+    /// in all.
     ///
     /// # Errors
     /// If the database does not answer.
@@ -205,7 +208,8 @@ impl Catalog {
             let one = self.to_the_end(async move {
                 let (write, token) = (catalog.database().begin().await?, Uuid::new_v4().simple().to_string());
                 let claimed =
-                    deliveries::claim(&*write, webhook, MOST_UNDER_WAY, (&token, now.plus(LEASE)), now).await?;
+                    deliveries::claim(&*write, webhook, (MOST_UNDER_WAY, BREAKER), (&token, now.plus(LEASE)), now)
+                        .await?;
                 write.commit().await?;
                 Ok(claimed)
             });
@@ -299,11 +303,23 @@ fn ending_of(claimed: &ClaimedDelivery, posted: &Posted, now: Timestamp) -> Endi
 
 async fn note(write: &Write, webhook: WebhookId, posted: &Posted, now: Timestamp) -> Result<(), Error> {
     match posted {
-        Posted::Taken { .. } => webhooks::note_success(&**write, webhook).await?,
+        Posted::Taken { .. } => {
+            let failures = webhooks::note_success(&**write, webhook).await?;
+            if failures >= i64::from(BREAKER.failures) {
+                tracing::info!(webhook.id = %webhook, failures, "webhook {webhook} takes messages again");
+            }
+        }
         Posted::Gone => webhooks::disable(&**write, webhook, "it answered 410 Gone").await?,
         Posted::Refused { .. } => {
-            let since = webhooks::note_failure(&**write, webhook, now).await?;
-            if since.is_some_and(|since| now.since(since) > PATIENCE) {
+            let failing = webhooks::note_failure(&**write, webhook, BREAKER, now).await?;
+            let Some(failing) = failing else { return Ok(()) };
+            if failing.failures == i64::from(BREAKER.failures) {
+                let pause_seconds = BREAKER.pause.as_secs();
+                tracing::warn!(webhook.id = %webhook, pause_seconds, "webhook {webhook} failed {} times in a row; \
+                    it gets one attempt every {pause_seconds} s until it takes a message", failing.failures);
+                metrics::counter!("pm_webhook_pauses_total").increment(1);
+            }
+            if now.since(failing.since) > PATIENCE {
                 webhooks::disable(&**write, webhook, "it took no message for five days").await?;
             }
         }

@@ -20,6 +20,7 @@ mod product_row;
 mod product_update;
 mod progress;
 mod queue;
+mod reload;
 mod reprocess;
 mod serve;
 #[cfg(target_os = "linux")]
@@ -53,9 +54,7 @@ impl Arguments {
     /// # Errors
     /// The exit code, after people were told on stderr what is wrong.
     pub fn settings(&self) -> Result<Settings, ExitCode> {
-        let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-        let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
-        config::load(&self.flags(), Path::new("."), environment).map_err(|error| Failure::from(error).report().into())
+        load(&self.flags()).map_err(|error| Failure::from(error).report().into())
     }
 
     /// How logs are written while these words are run.
@@ -76,12 +75,20 @@ impl Arguments {
     }
 }
 
+/// Reads the settings of all layers in the working directory, with these words on top.
+fn load(flags: &config::Flags) -> Result<Settings, config::Error> {
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+    config::load(flags, Path::new("."), environment)
+}
+
 /// Runs the command to its end and tells people on stderr if it failed. The runtime is made here and not in the binary,
 /// which would otherwise compile every async function a second time.
 pub fn run(arguments: Arguments, settings: Settings) -> ExitCode {
     let mut console = Console::new(&arguments.global);
+    let flags = arguments.flags();
     let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(Box::pin(dispatch(arguments.command, settings, &mut console))),
+        Ok(runtime) => runtime.block_on(Box::pin(dispatch(arguments.command, (flags, settings), &mut console))),
         Err(error) => Err(Failure::because(Exit::Failed, error).context("the threads cannot be started")),
     };
     // What a failed command had found before is written all the same.
@@ -92,13 +99,16 @@ pub fn run(arguments: Arguments, settings: Settings) -> ExitCode {
     }
 }
 
-async fn dispatch(command: Command, settings: Settings, console: &mut Console) -> Result<Exit, Failure> {
+/// The flags, and the settings of all layers with them.
+type Given = (config::Flags, Settings);
+
+async fn dispatch(command: Command, (flags, settings): Given, console: &mut Console) -> Result<Exit, Failure> {
     const UNCHANGED: &str = "the same command begins anew";
     let stop = signals::listen();
     let access = command.access();
     match command {
-        Command::Serve(_) => Box::pin(serve::serve(settings, stop)).await,
-        Command::Worker(_) => Box::pin(serve::work(settings, stop)).await,
+        Command::Serve(_) => Box::pin(serve::serve(settings.clone(), stop, reload::listen(flags, settings))).await,
+        Command::Worker(_) => Box::pin(serve::work(settings.clone(), stop, reload::listen(flags, settings))).await,
         Command::Config => settings::run(&settings, console),
         Command::Openapi => openapi(console),
         Command::Webhook(command) => {

@@ -9,15 +9,17 @@ use crate::{
     app::{Access, App},
     config::{Auth, Settings},
     imaging::JPEG_BACKEND,
-    stop::Stop,
+    stop::{Reload, Stop},
 };
 
-/// Serves the API until `stop`, with a worker beside it unless the settings have none.
-pub(super) async fn serve(settings: Settings, stop: Stop) -> Result<Exit, Failure> {
+/// Serves the API until `stop`, with a worker beside it unless the settings have none; `reload` asks for the certificate to
+/// be read again.
+pub(super) async fn serve(settings: Settings, stop: Stop, reload: Reload) -> Result<Exit, Failure> {
     refuse_the_open(&settings)?;
     let workers = settings.workers;
     let asked = settings.listen;
     let Some(app) = started(&settings, Access::Serve, &stop).await? else { return Ok(Exit::Done) };
+    let app = app.reloaded_by(reload);
     let scheme = if app.settings.doors.tls.is_some() { "https" } else { "http" };
     let listener = bind(asked, scheme).await?;
     tracing::info!(workers, jpeg = JPEG_BACKEND, isolation = app.settings.isolation, "serving");
@@ -26,8 +28,8 @@ pub(super) async fn serve(settings: Settings, stop: Stop) -> Result<Exit, Failur
     Ok(Exit::Done)
 }
 
-/// Works on pictures until `stop`.
-pub(super) async fn work(settings: Settings, stop: Stop) -> Result<Exit, Failure> {
+/// Works on images until `stop`. Its status is not encrypted, so `reload` has nothing to read again here.
+pub(super) async fn work(settings: Settings, stop: Stop, reload: Reload) -> Result<Exit, Failure> {
     // No workers is a wish about `serve`; whoever starts a worker wants one.
     let concurrency = match settings.workers {
         0 => thread::available_parallelism().map_or(1, NonZeroUsize::get),
@@ -35,6 +37,7 @@ pub(super) async fn work(settings: Settings, stop: Stop) -> Result<Exit, Failure
     };
     let asked = settings.worker_listen;
     let Some(app) = started(&settings, Access::Existing, &stop).await? else { return Ok(Exit::Done) };
+    let app = app.reloaded_by(reload);
     let status = match asked {
         Some(address) => Some(bind(address, "http").await?),
         None => None,

@@ -90,6 +90,13 @@ const PROOF_LIFETIME: Duration = Duration::from_secs(2);
 /// A write that is tried is given up after this.
 const PROOF_LIMIT: Duration = Duration::from_secs(20);
 
+/// Connections to SQLite's file.
+const SQLITE_CONNECTIONS: u32 = 8;
+/// What each of them keeps of the file in memory.
+const PAGE_CACHE_KIB: u32 = 2_000;
+/// Statements that a connection keeps prepared. Lists and batches are of many texts; one takes up to 20 KiB on SQLite.
+const STATEMENTS: usize = 100;
+
 impl Database {
     /// Opens the database; a connection is made at once.
     pub(super) async fn open(config: &Config) -> Result<Self, Error> {
@@ -239,6 +246,7 @@ pub(super) async fn open(config: &Config) -> Result<Pool, Error> {
         Config::Postgres { url, max_connections } => {
             let mut options = ConnectOptions::new(url.clone());
             options.max_connections(*max_connections);
+            options.map_sqlx_postgres_opts(|postgres| postgres.statement_cache_capacity(STATEMENTS));
             let outdated = outdated.clone();
             options.map_sqlx_postgres_pool_opts(move |pool| {
                 let outdated = outdated.clone();
@@ -295,7 +303,7 @@ fn sqlite_options(path: &std::path::Path) -> ConnectOptions {
     let file = path.to_owned();
     // The path itself is set below, since not every path can be written as a URL.
     let mut options = ConnectOptions::new("sqlite://pm.db");
-    options.max_connections(8).map_sqlx_sqlite_opts(move |sqlite| {
+    options.max_connections(SQLITE_CONNECTIONS).map_sqlx_sqlite_opts(move |sqlite| {
         sqlite
             .filename(&file)
             .create_if_missing(true)
@@ -303,8 +311,10 @@ fn sqlite_options(path: &std::path::Path) -> ConnectOptions {
             .busy_timeout(Duration::from_secs(5))
             .pragma("journal_mode", "WAL")
             .pragma("synchronous", "FULL")
-            .pragma("mmap_size", "268435456")
-            .statement_cache_capacity(256)
+            // Every connection would map the file anew, and the process seem to hold several times its size.
+            .pragma("mmap_size", "0")
+            .pragma("cache_size", format!("-{PAGE_CACHE_KIB}"))
+            .statement_cache_capacity(STATEMENTS)
             .thread_name(|number| format!("{}{number}", driver::THREAD_PREFIX))
     });
     options.map_sqlx_sqlite_pool_opts(|pool| {

@@ -12,6 +12,7 @@ use crate::{
         Error,
         entity::job::{ActiveModel, Column, Entity},
         jobs::{query, skip_locked},
+        lengths::padded,
     },
     domain::{DeadLetter, DeadQuery, Grave, ImageId, ImageSource, JobId, JobState, ProductId},
 };
@@ -136,7 +137,7 @@ pub async fn queue_anew(
     let present = "generation = (SELECT images.generation FROM images WHERE images.id = jobs.image_id)";
     let queued = Entity::update_many()
         .set(row)
-        .filter(Column::Id.is_in(ids.iter().map(|id| id.0)))
+        .filter(Column::Id.is_in(padded(ids.iter().map(|id| id.0))))
         .filter(Column::State.eq(JobState::Dead.as_str()))
         .filter(Expr::cust(present))
         .exec_with_returning(connection)
@@ -153,7 +154,7 @@ pub async fn end(connection: &impl ConnectionTrait, images: &[ImageId], now: Tim
         ActiveModel { state: Set(JobState::Done.as_str().into()), updated_at: Set(now.0), ..ActiveModel::default() };
     Entity::update_many()
         .set(row)
-        .filter(Column::ImageId.is_in(images.iter().map(|id| id.0)))
+        .filter(Column::ImageId.is_in(padded(images.iter().map(|id| id.0))))
         .filter(Column::State.eq(JobState::Dead.as_str()))
         .exec(connection)
         .await?;

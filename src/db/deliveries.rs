@@ -10,6 +10,8 @@ use crate::{
         Error,
         entity::webhook_delivery::{ActiveModel, Column, Entity, Model},
         jobs::query,
+        lengths::{padded, parts},
+        webhooks::{self, Breaker},
     },
     domain::{ClaimedDelivery, Delivery, DeliveryId, DeliveryQuery, DeliveryState, EventKind, WebhookId},
 };
@@ -43,12 +45,10 @@ pub struct Ending {
 /// # Errors
 /// If the database does not answer.
 pub async fn enqueue(connection: &impl ConnectionTrait, messages: &[Message], now: Timestamp) -> Result<u64, Error> {
-    // Both databases bound the number of values in one statement.
-    const AT_ONCE: usize = 300;
     // A webhook that is being removed at this moment is waited for and passed by, instead of failing the change it is told of.
     let held = if is_postgres(connection) { " FOR KEY SHARE OF webhooks" } else { "" };
     let mut queued = 0;
-    for some in messages.chunks(AT_ONCE) {
+    for some in parts(messages) {
         let mut values: Vec<Value> = vec![now.0.into()];
         let mut tuples = Vec::with_capacity(some.len());
         for message in some {
@@ -69,12 +69,12 @@ pub async fn enqueue(connection: &impl ConnectionTrait, messages: &[Message], no
     Ok(queued)
 }
 
-/// Webhooks that have a message due and fewer than `most` messages under way.
+/// Webhooks that have a message due, fewer than `most` messages under way, and no pause.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn with_work(connection: &impl ConnectionTrait, most: u32, now: Timestamp) -> Result<Vec<WebhookId>, Error> {
-    let sql = "SELECT id FROM webhooks WHERE enabled = 1
+    let sql = "SELECT id FROM webhooks WHERE enabled = 1 AND (paused_until IS NULL OR paused_until <= $1)
         AND EXISTS (SELECT 1 FROM webhook_deliveries d
             WHERE d.webhook_id = webhooks.id AND d.state = 'queued' AND d.run_at <= $1)
         AND (SELECT count(*) FROM webhook_deliveries d
@@ -85,22 +85,27 @@ pub async fn with_work(connection: &impl ConnectionTrait, most: u32, now: Timest
 }
 
 /// Claims the message of an enabled webhook that has been due longest, if there is one and fewer than `most` are under way.
+/// A webhook that `breaker` has paused gets one message when its pause is over, and is paused again at once: of several
+/// processes one makes that attempt.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn claim(
     connection: &impl ConnectionTrait,
     webhook: WebhookId,
-    most: u32,
+    (most, breaker): (u32, Breaker),
     (lease_token, lease_until): (&str, Timestamp),
     now: Timestamp,
 ) -> Result<Option<ClaimedDelivery>, Error> {
     // One claims at a time for a webhook, or all would count before any of them has claimed.
     let held = if is_postgres(connection) { " FOR NO KEY UPDATE SKIP LOCKED" } else { "" };
-    let enabled = format!("SELECT id FROM webhooks WHERE id = $1 AND enabled = 1{held}");
-    if query(connection, &enabled, vec![webhook.0.into()]).await?.is_empty() {
-        return Ok(None);
-    }
+    let ready = format!(
+        "SELECT failures FROM webhooks
+         WHERE id = $1 AND enabled = 1 AND (paused_until IS NULL OR paused_until <= $2){held}"
+    );
+    let ready = query(connection, &ready, vec![webhook.0.into(), now.0.into()]).await?;
+    let Some(ready) = ready.first() else { return Ok(None) };
+    let failures: i64 = ready.try_get("", "failures")?;
     let skip = if is_postgres(connection) { " FOR UPDATE SKIP LOCKED" } else { "" };
     let sql = format!(
         "UPDATE webhook_deliveries
@@ -115,6 +120,9 @@ pub async fn claim(
     let values = vec![lease_token.into(), lease_until.0.into(), now.0.into(), webhook.0.into(), i64::from(most).into()];
     let rows = query(connection, &sql, values).await?;
     let Some(row) = rows.first() else { return Ok(None) };
+    if failures >= i64::from(breaker.failures) {
+        webhooks::pause(connection, webhook, now.plus(breaker.pause)).await?;
+    }
     Ok(Some(ClaimedDelivery {
         id: DeliveryId(row.try_get("", "id")?),
         webhook_id: webhook,
@@ -232,7 +240,7 @@ pub async fn forget(connection: &impl ConnectionTrait, before: Timestamp, limit:
     if ids.is_empty() {
         return Ok(0);
     }
-    Ok(Entity::delete_many().filter(Column::Id.is_in(ids)).exec(connection).await?.rows_affected)
+    Ok(Entity::delete_many().filter(Column::Id.is_in(padded(ids))).exec(connection).await?.rows_affected)
 }
 
 /// Whether a delivery was over before `before`.
@@ -253,7 +261,7 @@ pub async fn remove(connection: &impl ConnectionTrait, webhook: WebhookId, limit
     if ids.is_empty() {
         return Ok(0);
     }
-    Ok(Entity::delete_many().filter(Column::Id.is_in(ids)).exec(connection).await?.rows_affected)
+    Ok(Entity::delete_many().filter(Column::Id.is_in(padded(ids))).exec(connection).await?.rows_affected)
 }
 
 fn is_postgres(connection: &impl ConnectionTrait) -> bool {

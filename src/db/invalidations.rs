@@ -10,6 +10,7 @@ use crate::{
     db::{
         Error,
         entity::cache_invalidation::{ActiveModel, Column, Entity},
+        lengths::{padded, parts},
     },
     domain::ProductId,
 };
@@ -38,9 +39,8 @@ pub async fn record(
     deletes_entries: bool,
     now: Timestamp,
 ) -> Result<Vec<Invalidation>, Error> {
-    const AT_ONCE: usize = 1_000;
     let mut recorded = Vec::with_capacity(products.len());
-    for some in products.chunks(AT_ONCE) {
+    for some in parts(products) {
         let rows = some.iter().map(|product_id| ActiveModel {
             id: NotSet,
             product_id: Set(product_id.0),
@@ -87,6 +87,6 @@ pub async fn products(connection: &impl ConnectionTrait, limit: u64) -> Result<V
 /// # Errors
 /// If the database does not answer.
 pub async fn forget(connection: &impl ConnectionTrait, rows: &[Invalidation]) -> Result<(), Error> {
-    Entity::delete_many().filter(Column::Id.is_in(rows.iter().map(|row| row.id))).exec(connection).await?;
+    Entity::delete_many().filter(Column::Id.is_in(padded(rows.iter().map(|row| row.id)))).exec(connection).await?;
     Ok(())
 }

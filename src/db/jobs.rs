@@ -13,6 +13,7 @@ use crate::{
     db::{
         Error,
         entity::job::{ActiveModel, Column, Entity},
+        lengths::parts,
     },
     domain::{ImageId, Job, JobId, JobPayload, JobState},
 };
@@ -51,9 +52,7 @@ pub struct Depth {
 /// # Errors
 /// If the database does not answer.
 pub async fn insert_all(connection: &impl ConnectionTrait, jobs: &[NewJob<'_>], now: Timestamp) -> Result<(), Error> {
-    // Both databases bound the number of values in one statement.
-    const AT_ONCE: usize = 500;
-    for some in jobs.chunks(AT_ONCE) {
+    for some in parts(jobs) {
         let rows = some.iter().map(|job| row_of(job, now)).collect::<Result<Vec<_>, _>>()?;
         Entity::insert_many(rows).exec_without_returning(connection).await?;
     }

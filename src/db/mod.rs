@@ -22,6 +22,7 @@ pub mod installation;
 pub mod invalidations;
 pub mod invariants;
 pub mod jobs;
+mod lengths;
 pub mod listing;
 pub mod losses;
 pub mod migrate;

@@ -12,6 +12,7 @@ use crate::{
     db::{
         Error,
         entity::{image, rendition, variant},
+        lengths::padded,
         losses::LOST_SOURCE,
     },
     domain::ImageStatus,
@@ -98,11 +99,12 @@ pub async fn unreferenced(connection: &impl ConnectionTrait, keys: &[&str]) -> R
         return Ok(Vec::new());
     }
     let wanted = || keys.iter().copied();
+    let listed = || padded(keys.iter().copied());
     let made = rendition::Entity::find().select_only().column(rendition::Column::BlobKey).distinct();
-    let made = made.filter(rendition::Column::BlobKey.is_in(wanted()));
+    let made = made.filter(rendition::Column::BlobKey.is_in(listed()));
     let on_demand = variant::Entity::find().select_only().column(variant::Column::BlobKey).distinct();
-    let on_demand = on_demand.filter(variant::Column::BlobKey.is_in(wanted()));
-    let given = sources().distinct().filter(image::Column::SourceKey.is_in(wanted()));
+    let on_demand = on_demand.filter(variant::Column::BlobKey.is_in(listed()));
+    let given = sources().distinct().filter(image::Column::SourceKey.is_in(listed()));
     let mut referred: HashSet<String> = made.into_tuple::<String>().all(connection).await?.into_iter().collect();
     referred.extend(on_demand.into_tuple::<String>().all(connection).await?);
     referred.extend(given.into_tuple::<String>().all(connection).await?);

@@ -12,6 +12,7 @@ use crate::{
     db::{
         Error,
         entity::rendition::{ActiveModel, Column, Entity},
+        lengths::padded,
     },
     domain::{ImageId, Rendition},
 };
@@ -29,7 +30,7 @@ pub async fn of_images(
         return Ok(renditions);
     }
     let rows = Entity::find()
-        .filter(Column::ImageId.is_in(ids))
+        .filter(Column::ImageId.is_in(padded(ids)))
         .order_by_desc(Expr::col(Column::Width).mul(Expr::col(Column::Height)))
         .order_by_asc(Column::Id)
         .all(connection)

@@ -55,6 +55,9 @@ fn main() -> ExitCode {
     if let Some(table) = &arguments.table {
         inputs::TABLE.get_or_init(|| table.clone());
     }
+    if let Some(minutes) = arguments.minutes {
+        experiments::p34::MINUTES.get_or_init(|| minutes);
+    }
     match run::run(&arguments) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

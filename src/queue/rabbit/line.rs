@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{Stream, StreamExt};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, Event,
-    options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions},
+    options::{
+        BasicGetOptions, BasicPublishOptions, BasicRejectOptions, ConfirmSelectOptions, QueueDeclareOptions,
+        QueueDeleteOptions,
+    },
     types::{AMQPValue, FieldTable},
 };
 use tokio::sync::{Mutex, watch};
@@ -137,6 +140,25 @@ impl Line {
         backlog
     }
 
+    /// Tries everything that this process needs of the broker, on a channel of its own: declares the queues, publishes a
+    /// message that fits no queue, and, if it `consumes`, asks for a message and gives it back.
+    ///
+    /// A connection that was made earlier goes on when a permission is taken away, until something needs it.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] with the broker's words; a queue that is gone condemns the line.
+    pub(super) async fn try_rights(&self, consumes: bool) -> Result<(), Error> {
+        self.backlog().await?;
+        let channel = step("opening a channel", self.connection.create_channel()).await?;
+        declare(&channel, &self.target).await?;
+        step("asking for confirmations", channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        try_publishing(&channel, &format!("{}.nowhere", self.target.queue)).await?;
+        if consumes {
+            try_reading(&channel, &self.target.queue).await?;
+        }
+        step("closing a channel", channel.close(200, "done".into())).await
+    }
+
     /// Deletes the queue unless somebody consumes from it by now; the next line declares it anew. The messages that go with
     /// it were only hints: the sweeper finds their jobs in the database and lets them be sent again.
     ///
@@ -192,6 +214,24 @@ async fn verdict(condemned: &mut watch::Receiver<Option<Error>>) -> Error {
         Ok(Some(reason)) => reason.clone(),
         Ok(None) | Err(_) => Error::unavailable("the connection was given up"),
     }
+}
+
+/// Publishes a message that no queue takes: the broker returns it, or refuses it for lack of a permission.
+async fn try_publishing(channel: &Channel, nowhere: &str) -> Result<(), Error> {
+    const PUBLISHING: &str = "publishing";
+    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    let sending = channel.basic_publish("".into(), nowhere.into(), options, &[], BasicProperties::default());
+    step(PUBLISHING, async { sending.await?.await }).await.map(|_| ())
+}
+
+/// Takes a message from the queue, if there is one, and gives it back.
+async fn try_reading(channel: &Channel, queue: &str) -> Result<(), Error> {
+    let asking = channel.basic_get(queue.into(), BasicGetOptions { no_ack: false });
+    if let Some(message) = step("reading from the queue", asking).await? {
+        let giving_back = message.delivery.acker.reject(BasicRejectOptions { requeue: true });
+        step("giving a message back", giving_back).await?;
+    }
+    Ok(())
 }
 
 /// Declares the queue of jobs, and the one for unreadable messages.

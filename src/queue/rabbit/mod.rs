@@ -9,7 +9,13 @@ mod line;
 mod publisher;
 mod supervisor;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use lapin::uri::AMQPUri;
 use tokio::sync::{Notify, watch};
@@ -28,6 +34,8 @@ pub struct RabbitQueue {
     target: Arc<Target>,
     publisher: Publisher,
     relay: Arc<Notify>,
+    /// Whether this process reads from the queue.
+    consumes: Arc<AtomicBool>,
 }
 
 /// The broker, and what the names of the queues there are made of.
@@ -69,7 +77,7 @@ impl RabbitQueue {
         }
         let target = Arc::new(Target { uri, prefix: prefix.into(), installation });
         let publisher = Publisher::start(Arc::clone(&target));
-        Ok(Self { target, publisher, relay: Arc::new(Notify::new()) })
+        Ok(Self { target, publisher, relay: Arc::default(), consumes: Arc::default() })
     }
 
     pub(super) fn wake(&self) {
@@ -88,12 +96,18 @@ impl RabbitQueue {
         self.publisher.backlog().await
     }
 
+    /// Whether the broker lets this process do what it needs.
+    pub(super) async fn check(&self) -> Result<(), Error> {
+        self.publisher.check(self.consumes.load(Ordering::Relaxed)).await
+    }
+
     /// What the last try to reach the broker said, if there is no connection now.
     pub(super) fn outage(&self) -> Option<Error> {
         self.publisher.outage()
     }
 
     pub(super) fn consume(&self, prefetch: u16) -> Deliveries {
+        self.consumes.store(true, Ordering::Relaxed);
         // A prefetch of 0 means without limit in the protocol.
         Deliveries::start(Arc::clone(&self.target), prefetch.max(1))
     }

@@ -29,6 +29,7 @@ mod p22;
 mod p23;
 mod p24;
 mod p32;
+pub mod p34;
 mod schema_change;
 mod traffic;
 
@@ -273,6 +274,13 @@ pub const ALL: &[Experiment] = &[
         setups: BOTH,
         engines: Use::Peaceful,
         run: |stage| Box::pin(p32::run(stage)),
+    },
+    Experiment {
+        promise: "P34",
+        title: "a soak of days grows nothing",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p34::run(stage)),
     },
 ];
 
