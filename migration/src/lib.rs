@@ -21,6 +21,7 @@ mod m0012_events;
 mod m0013_webhooks;
 mod m0014_api_keys;
 mod m0015_variants;
+mod m0018_lost_claims_and_clock;
 
 pub use sea_orm_migration::{MigratorTrait, sea_orm};
 
@@ -47,6 +48,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0013_webhooks::Step),
             Box::new(m0014_api_keys::Step),
             Box::new(m0015_variants::Step),
+            Box::new(m0018_lost_claims_and_clock::Step),
         ]
     }
 }

@@ -14,6 +14,7 @@ mod events;
 mod idempotency;
 mod images;
 mod inspect;
+mod leases;
 mod links;
 mod owner;
 mod pictures;
@@ -57,7 +58,9 @@ pub use webhook_body::{DeliveryBody, WebhookBody};
 pub use webhooks::{MOST_WEBHOOKS, Posted};
 
 pub use crate::db::idempotency::Once;
-use crate::{blobs::Blobs, cache::Cache, db::Database, domain::AddressPolicy, imaging::Preset, queue::Queue};
+use crate::{
+    blobs::Blobs, cache::Cache, clock::Timestamp, db::Database, domain::AddressPolicy, imaging::Preset, queue::Queue,
+};
 
 /// What the catalogue is to do.
 #[derive(Clone, Debug, Default)]
@@ -98,14 +101,15 @@ struct Inner {
     told: write::Told,
     api_keys: api_keys::Known,
     happened: events::Happened,
+    leases: leases::Leases,
 }
 
 impl Catalog {
     /// A catalogue over these engines.
     pub fn new(config: Config, engines: Engines) -> Self {
         let links = Links::new(config.public_url.clone());
-        let (reads, told, api_keys, happened) = Default::default();
-        Self(Arc::new(Inner { config, engines, links, reads, told, api_keys, happened }))
+        let (reads, told, api_keys, happened, leases) = Default::default();
+        Self(Arc::new(Inner { config, engines, links, reads, told, api_keys, happened, leases }))
     }
 
     /// How links are made.
@@ -121,6 +125,14 @@ impl Catalog {
     /// What is made of each picture.
     pub fn presets(&self) -> &[Preset] {
         &self.0.config.presets
+    }
+
+    /// Returns the database's time, by which all processes judge what is due, old or over.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn now(&self) -> Result<Timestamp, Error> {
+        Ok(self.database().now().await?)
     }
 
     fn database(&self) -> &Database {

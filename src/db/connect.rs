@@ -14,7 +14,7 @@ use sea_orm::{
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::db::Error;
+use crate::db::{Error, clock::FileClock};
 
 /// Which database.
 #[derive(Clone, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub struct Database {
     turn: Option<Arc<Mutex<()>>>,
     /// Beside SQLite's file: what PostgreSQL has advisory locks for.
     pub(super) lock_file: Option<Arc<PathBuf>>,
+    /// SQLite has no clock of its own.
+    pub(super) clock: Option<Arc<FileClock>>,
 }
 
 /// A transaction that writes; rolled back if it is dropped before [`Write::commit`].
@@ -60,6 +62,7 @@ pub struct Database {
 pub struct Write {
     transaction: DatabaseTransaction,
     _turn: Option<OwnedMutexGuard<()>>,
+    pub(super) clock: Option<Arc<FileClock>>,
 }
 
 /// A writer waits this long for its turn or for a connection.
@@ -76,11 +79,16 @@ impl Database {
             Config::Sqlite { path } => {
                 let mut lock_file = path.clone().into_os_string();
                 lock_file.push(".lock");
-                Self { pool, turn: Some(Arc::default()), lock_file: Some(Arc::new(lock_file.into())) }
+                Self {
+                    pool,
+                    turn: Some(Arc::default()),
+                    lock_file: Some(Arc::new(lock_file.into())),
+                    clock: FileClock::find(),
+                }
             }
             Config::Postgres { .. } => {
                 tokio::spawn(watch(config.clone(), Arc::downgrade(&pool)));
-                Self { pool, turn: None, lock_file: None }
+                Self { pool, turn: None, lock_file: None, clock: None }
             }
         })
     }
@@ -130,7 +138,7 @@ impl Database {
         let mode = self.is_sqlite().then_some(SqliteTransactionMode::Immediate);
         let options = TransactionOptions { sqlite_transaction_mode: mode, ..TransactionOptions::default() };
         let transaction = self.read().begin_with_options(options).await?;
-        Ok(Write { transaction, _turn: turn })
+        Ok(Write { transaction, _turn: turn, clock: self.clock.clone() })
     }
 
     /// Whether the database answers.

@@ -16,7 +16,6 @@ use crate::{
         Catalog,
         step::{Step, Watch},
     },
-    clock::Timestamp,
     db::{
         Write,
         transfer::{self, Table},
@@ -56,7 +55,7 @@ impl Catalog {
         let write = self.database().begin().await?;
         restored.rows = restore_rows(&write, backup, watch).await?;
         words::fill_all(&*write).await?;
-        transfer::take_over(&*write, Timestamp::now()).await?;
+        transfer::take_over(&*write, write.now().await?).await?;
         self.announce(&write).await?;
         write.commit().await?;
         // Caches in processes read the rows that were just written as their log; a shared one is told now, and what it

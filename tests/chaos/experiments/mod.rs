@@ -25,6 +25,7 @@ mod p21;
 mod p22;
 mod p23;
 mod p24;
+mod p28;
 mod traffic;
 
 use std::{future::Future, pin::Pin};
@@ -233,6 +234,13 @@ pub const ALL: &[Experiment] = &[
         setups: BOTH,
         engines: Use::Peaceful,
         run: |stage| Box::pin(p24::run(stage)),
+    },
+    Experiment {
+        promise: "P28",
+        title: "clocks may be wrong",
+        setups: BOTH,
+        engines: Use::Hostile,
+        run: |stage| Box::pin(p28::run(stage)),
     },
 ];
 
