@@ -20,7 +20,7 @@ use crate::{
     clock::Timestamp,
     code::ErrorCode,
     db::{
-        self, Presence, Write, attempts, crashes, images,
+        self, Presence, Write, attempts, crashes, deliveries, images,
         jobs::LEASE,
         leases::{self, Losses, Taken},
         products, waiting,
@@ -28,8 +28,6 @@ use crate::{
     domain::{Attempt, AttemptOutcome, EventKind, Lapsed, Lease, LeaseRule, LeaseWatch},
 };
 
-/// Longer than any attempt to post a message takes; its lease is not lengthened.
-pub(super) const DELIVERY_LEASE: Duration = Duration::from_secs(60);
 /// A worker that dies is not to blame on an image that has a process of its own. But where a system ends the worker along
 /// with it, for memory say, it must come to an end all the same.
 const MAX_WORKER_DEATHS: i32 = 20;
@@ -98,7 +96,7 @@ impl Catalog {
         let deliveries = leases::of_deliveries(&self.database().read()).await?;
         let holders = jobs.iter().chain(&deliveries).filter_map(Lease::holder).collect();
         let lapsed = self.lapsed(&self.0.leases.jobs, jobs, &rule).await?;
-        let delivery_rule = LeaseRule { lease: DELIVERY_LEASE, ..rule };
+        let delivery_rule = LeaseRule { lease: deliveries::LEASE, ..rule };
         let lapsed_deliveries = self.lapsed(&self.0.leases.deliveries, deliveries, &delivery_rule).await?;
         let taken = self.take_jobs(&lapsed).await?;
         self.take_deliveries(&lapsed_deliveries).await?;

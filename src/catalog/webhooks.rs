@@ -7,7 +7,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    catalog::{Catalog, Error, leases::DELIVERY_LEASE},
+    catalog::{Catalog, Error},
     clock::Timestamp,
     db::{
         Write,
@@ -204,7 +204,7 @@ impl Catalog {
                 let token = catalog.lease_token().await;
                 let write = catalog.database().begin().await?;
                 let now = write.now().await?;
-                let lease = (token.as_str(), now.plus(DELIVERY_LEASE));
+                let lease = (token.as_str(), now.plus(deliveries::LEASE));
                 let claimed = deliveries::claim(&*write, webhook, MOST_UNDER_WAY, lease, now).await?;
                 write.commit().await?;
                 Ok(claimed)

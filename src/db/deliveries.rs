@@ -1,5 +1,7 @@
 //! Rows of deliveries: claimed and settled like jobs, by fenced statements.
 
+use std::time::Duration;
+
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Value,
 };
@@ -13,6 +15,9 @@ use crate::{
     },
     domain::{ClaimedDelivery, Delivery, DeliveryId, DeliveryQuery, DeliveryState, EventKind, WebhookId},
 };
+
+/// How long a lease lasts: longer than any attempt to post a message takes. It is not lengthened.
+pub const LEASE: Duration = Duration::from_secs(60);
 
 /// A message for whichever webhook wants its kind.
 #[derive(Clone, Debug, PartialEq, Eq)]

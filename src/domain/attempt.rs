@@ -18,7 +18,7 @@ pub enum AttemptOutcome {
 }
 
 impl AttemptOutcome {
-    /// The word clients see and the database holds.
+    /// The word clients see.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Retry => "retry",

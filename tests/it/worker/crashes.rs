@@ -9,7 +9,7 @@ use pm::{
 };
 use serde_json::json;
 
-use crate::support::{Origin, Setup, TestApp, on_both_setups, pictures};
+use crate::support::{Origin, Setup, on_both_setups, pictures};
 
 fn outcome() -> Outcome {
     let facts = Facts {
