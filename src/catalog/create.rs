@@ -24,7 +24,8 @@ impl Catalog {
     pub async fn create(&self, new: NewProduct, request_id: Option<&str>) -> Result<Product, Error> {
         let (catalog, request_id) = (self.clone(), request_id.map(str::to_owned));
         self.to_the_end(async move {
-            let (write, now) = (catalog.database().begin().await?, Timestamp::now());
+            let write = catalog.database().begin().await?;
+            let now = write.now().await?;
             let stored = catalog.store(&write, vec![new], request_id.as_deref(), now).await?;
             let product = only(stored)?;
             catalog.end_creation(write, &[events::of_creation(&product)], now).await?;
@@ -50,7 +51,8 @@ impl Catalog {
     {
         let (catalog, request_id) = (self.clone(), request_id.map(str::to_owned));
         self.to_the_end(async move {
-            let (write, now) = (catalog.database().begin().await?, Timestamp::now());
+            let write = catalog.database().begin().await?;
+            let now = write.now().await?;
             if let Some(once) = &once
                 && let Some(answer) = catalog.answered(&write, once, now).await?
             {

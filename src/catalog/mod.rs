@@ -15,6 +15,7 @@ mod idempotency;
 mod images;
 mod inspect;
 mod installation;
+mod leases;
 mod links;
 mod losses;
 mod owner;
@@ -68,6 +69,7 @@ use tokio::sync::watch;
 use crate::{
     blobs::Blobs,
     cache::Cache,
+    clock::Timestamp,
     db::Database,
     domain::{AddressPolicy, InstallationId},
     imaging::Preset,
@@ -115,14 +117,15 @@ struct Inner {
     told: write::Told,
     api_keys: api_keys::Known,
     happened: events::Happened,
+    leases: leases::Leases,
 }
 
 impl Catalog {
     /// A catalogue over these engines.
     pub fn new(config: Config, engines: Engines) -> Self {
         let links = Links::new(config.public_url.clone());
-        let (reads, told, api_keys, happened) = Default::default();
-        Self(Arc::new(Inner { config, engines, links, reads, told, api_keys, happened }))
+        let (reads, told, api_keys, happened, leases) = Default::default();
+        Self(Arc::new(Inner { config, engines, links, reads, told, api_keys, happened, leases }))
     }
 
     /// How links are made.
@@ -138,6 +141,14 @@ impl Catalog {
     /// What is made of each picture.
     pub fn presets(&self) -> &[Preset] {
         &self.0.config.presets
+    }
+
+    /// Returns the database's time, by which all processes judge what is due, old or over.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn now(&self) -> Result<Timestamp, Error> {
+        Ok(self.database().now().await?)
     }
 
     fn database(&self) -> &Database {

@@ -24,8 +24,6 @@ use crate::{
 pub const MOST_WEBHOOKS: u64 = 100;
 /// Messages that one webhook is sent at a time, however slow it is.
 const MOST_UNDER_WAY: u32 = 4;
-/// Longer than any attempt takes.
-const LEASE: Duration = Duration::from_secs(60);
 /// A webhook that took nothing for so long is told nothing more.
 const PATIENCE: Duration = Duration::from_secs(5 * 24 * 3_600);
 /// How long deliveries that are over are kept.
@@ -81,7 +79,7 @@ impl Catalog {
                 )));
             }
             let secret = new.secret.clone().unwrap_or_else(make_secret);
-            let webhook = webhooks::insert(&*write, &new, &secret, Timestamp::now()).await?;
+            let webhook = webhooks::insert(&*write, &new, &secret, write.now().await?).await?;
             write.commit().await?;
             Ok((webhook, secret))
         })
@@ -181,7 +179,7 @@ impl Catalog {
         let catalog = self.clone();
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
-            let queued = deliveries::queue_anew(&*write, webhook, id, Timestamp::now()).await?;
+            let queued = deliveries::queue_anew(&*write, webhook, id, write.now().await?).await?;
             match queued {
                 None => Err(Error::not_found(format_args!("delivery {id} of webhook {webhook}"))),
                 Some(false) => Err(Error::Conflict(format!("delivery {id} waits or is under way already"))),
@@ -199,17 +197,18 @@ impl Catalog {
     /// # Errors
     /// If the database does not answer.
     pub async fn claim_deliveries(&self, most: usize) -> Result<Vec<ClaimedDelivery>, Error> {
-        let now = Timestamp::now();
+        let now = self.now().await?;
         let mut claimed = Vec::new();
         // Looking costs no turn at writing.
         let webhooks = deliveries::with_work(&self.database().read(), MOST_UNDER_WAY, now).await?;
         for webhook in webhooks.into_iter().take(most) {
             let catalog = self.clone();
             let one = self.to_the_end(async move {
-                let (write, token) = (catalog.database().begin().await?, Uuid::new_v4().simple().to_string());
-                let claimed =
-                    deliveries::claim(&*write, webhook, (MOST_UNDER_WAY, BREAKER), (&token, now.plus(LEASE)), now)
-                        .await?;
+                let token = catalog.lease_token().await;
+                let write = catalog.database().begin().await?;
+                let now = write.now().await?;
+                let lease = (token.as_str(), now.plus(deliveries::LEASE));
+                let claimed = deliveries::claim(&*write, webhook, (MOST_UNDER_WAY, BREAKER), lease, now).await?;
                 write.commit().await?;
                 Ok(claimed)
             });
@@ -225,7 +224,8 @@ impl Catalog {
     pub async fn settle_delivery(&self, claimed: ClaimedDelivery, posted: Posted) -> Result<(), Error> {
         let catalog = self.clone();
         self.to_the_end(async move {
-            let (write, now) = (catalog.database().begin().await?, Timestamp::now());
+            let write = catalog.database().begin().await?;
+            let now = write.now().await?;
             // The webhook before the delivery, as a removal takes them. A lease that is lost takes the note back.
             note(&write, claimed.webhook_id, &posted, now).await?;
             let ending = ending_of(&claimed, &posted, now);
@@ -237,29 +237,13 @@ impl Catalog {
         .await
     }
 
-    /// Lets messages be sent again whose workers died; answers how many.
-    ///
-    /// # Errors
-    /// If the database does not answer.
-    pub async fn recover_deliveries(&self) -> Result<u64, Error> {
-        let now = Timestamp::now();
-        if !deliveries::any_expired(&self.database().read(), now).await? {
-            return Ok(0);
-        }
-        let write = self.database().begin().await?;
-        let recovered = deliveries::recover(&*write, now).await?;
-        write.commit().await?;
-        self.0.happened.signal();
-        Ok(recovered)
-    }
-
     /// Removes deliveries that were over a week ago, up to 1,000 of them; answers how many.
     ///
     /// # Errors
     /// If the database does not answer.
     pub async fn forget_deliveries(&self) -> Result<u64, Error> {
         const AT_ONCE: u64 = 1_000;
-        let before = Timestamp::now().minus(KEPT);
+        let before = self.now().await?.minus(KEPT);
         if !deliveries::any_over(&self.database().read(), before).await? {
             return Ok(0);
         }

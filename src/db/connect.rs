@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::db::{
     Error,
+    clock::FileClock,
     connection::{Connection, Outdated, Transaction},
     driver,
 };
@@ -56,6 +57,8 @@ pub struct Database {
     sqlite: bool,
     /// Beside SQLite's file: what PostgreSQL has advisory locks for.
     pub(super) lock_file: Option<Arc<PathBuf>>,
+    /// SQLite has no clock of its own.
+    pub(super) clock: Option<Arc<FileClock>>,
 }
 
 /// What all clones share.
@@ -80,6 +83,7 @@ pub(super) struct Pool {
 pub struct Write {
     transaction: Transaction,
     _turn: Option<OwnedMutexGuard<()>>,
+    pub(super) clock: Option<Arc<FileClock>>,
 }
 
 /// A writer waits this long for its turn or for a connection.
@@ -105,9 +109,10 @@ impl Database {
             Config::Sqlite { path } => {
                 let mut lock_file = path.clone().into_os_string();
                 lock_file.push(".lock");
-                Self { shared, sqlite: true, lock_file: Some(Arc::new(lock_file.into())) }
+                let (lock_file, clock) = (Some(Arc::new(lock_file.into())), FileClock::find());
+                Self { shared, sqlite: true, lock_file, clock }
             }
-            Config::Postgres { .. } => Self { shared, sqlite: false, lock_file: None },
+            Config::Postgres { .. } => Self { shared, sqlite: false, lock_file: None, clock: None },
         })
     }
 
@@ -146,7 +151,7 @@ impl Database {
     /// # Errors
     /// [`Error::Unavailable`] if its turn does not come or no connection is free within 5 s.
     pub async fn begin(&self) -> Result<Write, Error> {
-        self.shared.pool().begin().await
+        Ok(Write { clock: self.clock.clone(), ..self.shared.pool().begin().await? })
     }
 
     /// Proves that the database takes writes: begins one and takes it back. A proof holds for 2 s.
@@ -180,7 +185,7 @@ impl Pool {
         };
         let mode = turn.is_some().then_some(SqliteTransactionMode::Immediate);
         let options = TransactionOptions { sqlite_transaction_mode: mode, ..TransactionOptions::default() };
-        Ok(Write { transaction: self.connection.begin(options).await?, _turn: turn })
+        Ok(Write { transaction: self.connection.begin(options).await?, _turn: turn, clock: None })
     }
 
     async fn check(&self) -> Result<(), Error> {

@@ -12,6 +12,7 @@ use crate::{
         Error,
         entity::job::{ActiveModel, Column, Entity},
         jobs::{query, skip_locked},
+        leases,
         lengths::padded,
     },
     domain::{DeadLetter, DeadQuery, Grave, ImageId, ImageSource, JobId, JobState, ProductId},
@@ -142,7 +143,10 @@ pub async fn queue_anew(
         .filter(Expr::cust(present))
         .exec_with_returning(connection)
         .await?;
-    Ok(queued.into_iter().map(|job| (JobId(job.id), ImageId(job.image_id))).collect())
+    let queued: Vec<_> = queued.into_iter().map(|job| (JobId(job.id), ImageId(job.image_id))).collect();
+    let jobs: Vec<_> = queued.iter().map(|(job, _)| *job).collect();
+    leases::forget_losses(connection, &jobs).await?;
+    Ok(queued)
 }
 
 /// Ends the dead jobs of pictures that begin another run: nobody has to look at them any more.

@@ -1,5 +1,7 @@
 //! Rows of deliveries: claimed and settled like jobs, by fenced statements.
 
+use std::time::Duration;
+
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Value,
 };
@@ -15,6 +17,9 @@ use crate::{
     },
     domain::{ClaimedDelivery, Delivery, DeliveryId, DeliveryQuery, DeliveryState, EventKind, WebhookId},
 };
+
+/// How long a lease lasts: longer than any attempt to post a message takes. It is not lengthened.
+pub const LEASE: Duration = Duration::from_secs(60);
 
 /// A message for whichever webhook wants its kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +137,7 @@ pub async fn claim(
         body: row.try_get("", "body")?,
         attempt: row.try_get("", "attempt")?,
         lease_token: lease_token.to_owned(),
+        claimed_at: now,
     }))
 }
 
@@ -159,32 +165,6 @@ pub async fn settle(
     let held = held.filter(Column::State.eq(DeliveryState::Running.as_str()));
     let settled = held.filter(Column::LeaseToken.eq(claimed.lease_token.as_str())).exec(connection).await?;
     Ok(settled.rows_affected > 0)
-}
-
-/// Lets messages be tried again whose workers gave no sign of life; answers how many.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn recover(connection: &impl ConnectionTrait, now: Timestamp) -> Result<u64, Error> {
-    let row = ActiveModel {
-        state: Set(DeliveryState::Queued.as_str().to_owned()),
-        run_at: Set(now.0),
-        lease_token: Set(None),
-        lease_until: Set(None),
-        updated_at: Set(now.0),
-        ..ActiveModel::default()
-    };
-    let orphaned = Entity::update_many().set(row).filter(Column::State.eq(DeliveryState::Running.as_str()));
-    Ok(orphaned.filter(Column::LeaseUntil.lt(now.0)).exec(connection).await?.rows_affected)
-}
-
-/// Whether a message's worker gave no sign of life.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn any_expired(connection: &impl ConnectionTrait, now: Timestamp) -> Result<bool, Error> {
-    let sql = "SELECT 1 AS found FROM webhook_deliveries WHERE state = 'running' AND lease_until < $1 LIMIT 1";
-    Ok(!query(connection, sql, vec![now.0.into()]).await?.is_empty())
 }
 
 /// Queues a message of this webhook anew, as if it had never been tried; `None` if there is none, `false` if it waits or is

@@ -97,8 +97,6 @@ pub enum Overdue {
     Undispatched,
     /// Changes that the cache was not told of, or that were not forgotten afterwards.
     Untold,
-    /// Jobs whose worker gave no sign of life.
-    Leased,
 }
 
 impl Overdue {
@@ -109,7 +107,6 @@ impl Overdue {
                 ("jobs WHERE state = 'queued' AND dispatched_at IS NULL AND run_at < $1", "run_at, id")
             }
             Self::Untold => ("cache_invalidation WHERE created_at < $1", "created_at, id"),
-            Self::Leased => ("jobs WHERE state = 'running' AND lease_until < $1", "lease_until"),
         }
     }
 

@@ -48,7 +48,12 @@ pub async fn hold_live_jobs(connection: &impl ConnectionTrait, of: Of<'_>) -> Re
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn put_off_live_jobs(connection: &impl ConnectionTrait, of: Of<'_>, until: Timestamp) -> Result<(), Error> {
+pub async fn put_off_live_jobs(
+    connection: &impl ConnectionTrait,
+    of: Of<'_>,
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<(), Error> {
     let seen = see(connection, of).await?;
     let held = hold(connection, &seen).await?;
     let row = ActiveModel {
@@ -58,6 +63,7 @@ pub async fn put_off_live_jobs(connection: &impl ConnectionTrait, of: Of<'_>, un
         lease_token: Set(None),
         lease_until: Set(None),
         working_on: Set(None),
+        updated_at: Set(now.0),
         ..ActiveModel::default()
     };
     Entity::update_many().set(row).filter(Column::Id.is_in(padded(held))).exec(connection).await?;

@@ -8,6 +8,7 @@
 
 mod api;
 mod arguments;
+mod clock;
 mod engines;
 mod experiments;
 mod faults;

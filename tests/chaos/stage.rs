@@ -182,6 +182,11 @@ impl Stage {
         self.variables().insert(name.to_owned(), value.into());
     }
 
+    /// Takes a variable from the environment of every process that is started from now on.
+    pub fn unset(&self, name: &str) {
+        self.variables().remove(name);
+    }
+
     /// Puts a proxy before each engine for every process that is started from now on.
     pub async fn put_proxies(&self) -> Proxies {
         let engines = self.engines();

@@ -20,7 +20,6 @@ use crate::{
         losses::GiveUp,
         step::{Step, Watch},
     },
-    clock::Timestamp,
     db::{
         Write, installation,
         transfer::{self, Table},

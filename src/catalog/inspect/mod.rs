@@ -133,7 +133,8 @@ impl Catalog {
             Invariant::Blobs | Invariant::Sources => stored::blobs(self, invariant, depth, watch).await,
             Invariant::Orphans => stored::orphans(self, watch).await,
             Invariant::Unfinished => stored::unfinished(self).await,
-            Invariant::Outbox | Invariant::Invalidations | Invariant::Leases => rows::overdue(self, invariant).await,
+            Invariant::Outbox | Invariant::Invalidations => rows::overdue(self, invariant).await,
+            Invariant::Leases => rows::leases(self).await,
             Invariant::Entries => entries::cached(self, watch).await,
         }
     }

@@ -28,6 +28,7 @@ mod p21;
 mod p22;
 mod p23;
 mod p24;
+mod p28;
 mod p32;
 pub mod p34;
 mod schema_change;
@@ -260,6 +261,13 @@ pub const ALL: &[Experiment] = &[
         setups: BOTH,
         engines: Use::Peaceful,
         run: |stage| Box::pin(cut_connections::run(stage)),
+    },
+    Experiment {
+        promise: "P28",
+        title: "clocks may be wrong",
+        setups: BOTH,
+        engines: Use::Hostile,
+        run: |stage| Box::pin(p28::run(stage)),
     },
     Experiment {
         promise: "P29",

@@ -37,6 +37,9 @@ async fn held(app: &TestApp, break_it: &str, rows: &str) -> Write {
         app.sql(break_it).await;
         let write = app.app.database.begin().await.unwrap();
         let lock = if app.app.database.is_sqlite() { "" } else { " FOR UPDATE" };
+        if !app.app.database.is_sqlite() {
+            write.execute_unprepared("SET LOCAL idle_in_transaction_session_timeout = 0").await.unwrap();
+        }
         let statement = Statement::from_string(write.get_database_backend(), format!("SELECT id FROM {rows}{lock}"));
         if !write.query_all_raw(statement).await.unwrap().is_empty() {
             return write;

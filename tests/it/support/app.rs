@@ -147,8 +147,13 @@ impl TestApp {
 
     /// Claims a due job as a worker does, and keeps it; `None` if none is due.
     pub async fn claim(&self) -> Option<pm::catalog::Claimed> {
+        self.claim_by(&self.app).await
+    }
+
+    /// As [`claim`](Self::claim), by another process.
+    pub async fn claim_by(&self, app: &App) -> Option<pm::catalog::Claimed> {
         loop {
-            let claimed = self.app.catalog.claim(pm::catalog::Due::First).await.unwrap();
+            let claimed = app.catalog.claim(pm::catalog::Due::First).await.unwrap();
             if claimed.is_some() || self.due().await == 0 {
                 return claimed;
             }
@@ -157,13 +162,8 @@ impl TestApp {
     }
 
     async fn due(&self) -> i64 {
-        let connection = self.app.database.read();
-        let sql = format!(
-            "SELECT count(*) AS due FROM jobs WHERE state = 'queued' AND run_at <= {}",
-            pm::clock::Timestamp::now().0
-        );
-        let statement = sea_orm::Statement::from_string(connection.get_database_backend(), sql);
-        connection.query_one_raw(statement).await.unwrap().unwrap().try_get("", "due").unwrap()
+        let now = self.app.catalog.now().await.unwrap();
+        self.number(&format!("SELECT count(*) FROM jobs WHERE state = 'queued' AND run_at <= {}", now.0)).await
     }
 
     /// Starts a consumer as `pm worker` has it; stop it by the stopper and await the handle.
@@ -190,9 +190,33 @@ impl TestApp {
         self.app.database.read().execute_unprepared(statement).await.unwrap();
     }
 
+    /// Asks the database for one number.
+    pub async fn number(&self, sql: &str) -> i64 {
+        let connection = self.app.database.read();
+        let statement = sea_orm::Statement::from_string(connection.get_database_backend(), sql);
+        connection.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+    }
+
     /// Lets every waiting job be due now, whatever its backoff.
     pub async fn let_time_pass(&self) {
         self.sql("UPDATE jobs SET run_at = 0 WHERE state = 'queued'").await;
+    }
+
+    /// Takes the jobs of all workers from them, as if each had ended.
+    pub async fn let_workers_die(&self) -> usize {
+        self.take_leases(true).await
+    }
+
+    /// Takes the jobs of all workers from them, as if none had given a sign of life for a whole lease.
+    pub async fn let_leases_run_out(&self) -> usize {
+        self.take_leases(false).await
+    }
+
+    async fn take_leases(&self, holder_ended: bool) -> usize {
+        let catalog = &self.app.catalog;
+        let leases = catalog.job_leases().await.unwrap();
+        let lapsed: Vec<_> = leases.into_iter().map(|lease| pm::domain::Lapsed { lease, holder_ended }).collect();
+        catalog.take_jobs(&lapsed).await.unwrap()
     }
 
     async fn stop(&mut self) {
