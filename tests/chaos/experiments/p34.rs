@@ -37,12 +37,15 @@ const IMAGES: u32 = 50;
 /// Between two samples of a full soak.
 const SAMPLE_EVERY: Duration = Duration::from_secs(30);
 
+/// A level is the median of so many samples.
+const JUDGED_SAMPLES: usize = 3;
+
 /// The bounds of one form.
 struct Bounds {
     lasts: Duration,
     sample_every: Duration,
-    /// The part of the soak, from and to, whose samples the end is compared with.
-    level: (Duration, Duration),
+    /// The moment whose nearest samples the end is compared with.
+    level_at: Duration,
     /// What memory may grow by from there: a share of it, and KiB.
     growth: (f64, u64),
     /// What descriptors, threads and connections may grow by.
@@ -103,19 +106,13 @@ fn bounds(form: Form) -> Bounds {
         Form::Short => Bounds {
             lasts: seconds(60),
             sample_every: seconds(5),
-            level: (seconds(25), seconds(40)),
+            level_at: seconds(32),
             growth: (1.5, 16 * 1024),
             more: 24,
         },
         Form::Full => {
             let lasts = Duration::from_secs(60 * MINUTES.get().copied().unwrap_or(60).max(10));
-            Bounds {
-                lasts,
-                sample_every: SAMPLE_EVERY,
-                level: (seconds(270), seconds(330)),
-                growth: (1.2, 0),
-                more: 16,
-            }
+            Bounds { lasts, sample_every: SAMPLE_EVERY, level_at: seconds(300), growth: (1.2, 0), more: 16 }
         }
     }
 }
@@ -220,10 +217,11 @@ fn figures(processes: &[(&'static str, Usage)]) -> Vec<Figure> {
 
 /// Compares the end with the level.
 fn judge(samples: &[Sample], bounds: &Bounds) -> anyhow::Result<Counts> {
-    let level: Vec<&Sample> =
-        samples.iter().filter(|sample| (bounds.level.0..=bounds.level.1).contains(&sample.at)).collect();
-    let end: Vec<&Sample> = samples.iter().rev().take(3).collect();
-    anyhow::ensure!(!level.is_empty() && !end.is_empty(), "the soak was too short to be judged");
+    let mut level: Vec<&Sample> = samples.iter().collect();
+    level.sort_by_key(|sample| sample.at.abs_diff(bounds.level_at));
+    level.truncate(JUDGED_SAMPLES);
+    let end: Vec<&Sample> = samples.iter().rev().take(JUDGED_SAMPLES).collect();
+    anyhow::ensure!(samples.len() > 2 * JUDGED_SAMPLES, "the soak was too short to be judged");
     let (mut told, mut grown) = (Counts::new(), Vec::new());
     for (name, figure, is_memory) in figures(&samples[0].processes) {
         let (Some(before), Some(after)) = (median(&level, &figure), median(&end, &figure)) else { continue };
