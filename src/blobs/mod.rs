@@ -224,6 +224,12 @@ impl Blobs {
         Ok(left.is_empty())
     }
 
+    /// Whether a blob of this size is stored, need not be renewed, and is what its key says.
+    async fn is_young_and_whole(&self, key: &BlobKey, size: u64) -> Result<bool, Error> {
+        let Some(meta) = self.meta(key).await? else { return Ok(false) };
+        Ok(meta.size == size && is_young(&meta) && matches!(self.examine(key).await?, State::Whole { .. }))
+    }
+
     async fn meta(&self, key: &BlobKey) -> Result<Option<ObjectMeta>, Error> {
         present(self.store.head(&path(key)).await)
     }

@@ -148,7 +148,7 @@ impl Blobs {
     pub async fn keep(&self, mut staged: Staged, extension: &str) -> Result<BlobKey, Error> {
         let hash = staged.on_thread(|spool| Ok(hex::encode(spool.hash.clone().finalize()))).await?;
         let key = BlobKey::for_hash(&hash, extension).ok_or_else(|| Error::UnknownExtension(extension.to_owned()))?;
-        let is_stored = self.is_fresh(&key, staged.size).await?;
+        let is_stored = self.is_young_and_whole(&key, staged.size).await?;
         match (&self.folders, &staged.file) {
             (Some(folders), Some(named)) if !is_stored => {
                 let (from, to) = (named.0.clone(), folders.path_of(&key));

@@ -83,6 +83,20 @@ impl Catalog {
         outcome
     }
 
+    /// Watches all leases until `count` of them were taken from holders that ended or gave no sign of life, or 20 s have passed.
+    pub(super) async fn take_lapsed_leases(&self, count: u64) -> Result<(), Error> {
+        const LOOKS: u32 = 20;
+        let mut taken = 0;
+        for _ in 0..LOOKS {
+            taken += self.watch_leases().await? as u64;
+            if taken >= count {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        Ok(())
+    }
+
     /// Forgets what was seen of leases, since a look did not come to its end.
     pub fn forget_leases(&self) {
         for watch in [&self.0.leases.jobs, &self.0.leases.deliveries] {

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use crate::{
     blobs::{BlobKey, Blobs, State},
     catalog::{Catalog, Error, Finding, GRACE, Invariant, Mode, losses::GiveUp, step::Watch},
-    clock::Timestamp,
     db::{images, invariants, losses, products},
     domain::{JobPayload, ProductId},
 };
@@ -67,7 +66,7 @@ impl Catalog {
             }
             Invariant::Outbox => while self.dispatch_due().await? > 0 {},
             Invariant::Invalidations => self.keep_cache_told().await?,
-            Invariant::Leases => while self.recover_expired().await? > 0 {},
+            Invariant::Leases => self.take_lapsed_leases(finding.broken).await?,
             Invariant::Entries => {
                 let ids: Vec<_> = finding.all.iter().filter_map(|id| id.parse().ok()).map(ProductId).collect();
                 self.cache().invalidate(&ids).await.map_err(|error| Error::away("cache", error))?;
@@ -97,7 +96,7 @@ impl Catalog {
 
     /// Jobs of earlier generations end; an image at rest whose job is live goes its way; one on its way without a job gets one.
     async fn repair_some_images(&self, ids: &[i64]) -> Result<Vec<Repair>, Error> {
-        let (now, mut repaired) = (Timestamp::now(), Repaired::default());
+        let (now, mut repaired) = (self.now().await?, Repaired::default());
         let write = self.database().begin().await?;
         // Jobs before products, as workers lock them.
         let before = losses::images(&*write, ids).await?;
@@ -152,7 +151,7 @@ impl Catalog {
     }
 
     async fn make_blobs_again(&self, keys: &[String]) -> Result<(), Error> {
-        let now = Timestamp::now();
+        let now = self.now().await?;
         let write = self.database().begin().await?;
         self.lock_products_of(&write, keys).await?;
         let lost = self.give_up(&write, keys, GiveUp::Made, now).await?;

@@ -28,11 +28,7 @@ use crate::{
 };
 
 /// Runs the command.
-pub(super) async fn run(
-    settings: Settings,
-    command: &args::Doctor,
-    console: &mut Console,
-) -> Result<Exit, Failure> {
+pub(super) async fn run(settings: Settings, command: &args::Doctor, console: &mut Console) -> Result<Exit, Failure> {
     let depth = if command.quick { Depth::Quick } else { Depth::Full };
     let copies = match &command.from {
         Some(directory) => Some(backup::copies_in(directory).await?),

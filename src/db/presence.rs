@@ -66,7 +66,7 @@ impl Database {
                 Lock::File { _file: file }
             }
             None => {
-                let options = self.read().get_postgres_connection_pool().connect_options();
+                let options = self.read().pool().get_postgres_connection_pool().connect_options();
                 Lock::Session(tokio::spawn(hold_for_ever(options, id)).abort_handle())
             }
         };

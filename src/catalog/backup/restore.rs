@@ -20,6 +20,7 @@ use crate::{
         losses::GiveUp,
         step::{Step, Watch},
     },
+    clock::Timestamp,
     db::{
         Write, installation,
         transfer::{self, Table},
@@ -87,8 +88,8 @@ impl Catalog {
         self.ensure_empty().await?;
         let mut restored = Restored::default();
         let lost = self.restore_blobs(backup, &mut restored, watch).await?;
-        let now = Timestamp::now();
         let write = self.database().begin().await?;
+        let now = write.now().await?;
         restore_rows(&write, backup, secrets, &mut restored, watch).await?;
         words::fill_all(&*write).await?;
         // A new installation, so that neither cache nor broker nor running process takes the data for those of before.
@@ -204,7 +205,7 @@ async fn restore_rows(
     restored: &mut Restored,
     watch: &mut Watch<'_>,
 ) -> Result<(), Error> {
-    let now = Timestamp::now();
+    let now = write.now().await?;
     let total = backup.manifest.tables.iter().map(|table| table.rows).sum();
     for table in transfer::tables() {
         // A backup of an older version lacks the tables that came later.

@@ -150,11 +150,11 @@ impl Line {
     pub(super) async fn try_rights(&self, consumes: bool) -> Result<(), Error> {
         self.backlog().await?;
         let channel = step("opening a channel", self.connection.create_channel()).await?;
-        declare(&channel, &self.target).await?;
+        declare(&channel, &self.names).await?;
         step("asking for confirmations", channel.confirm_select(ConfirmSelectOptions::default())).await?;
-        try_publishing(&channel, &format!("{}.nowhere", self.target.queue)).await?;
+        try_publishing(&channel, &format!("{}.nowhere", self.names.queue)).await?;
         if consumes {
-            try_reading(&channel, &self.target.queue).await?;
+            try_reading(&channel, &self.names.queue).await?;
         }
         step("closing a channel", channel.close(200, "done".into())).await
     }

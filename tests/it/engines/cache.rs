@@ -264,7 +264,8 @@ async fn memory_without_a_database_is_a_wrong_setting() {
 #[tokio::test]
 async fn memory_beside_a_file_that_cannot_be_opened_is_unavailable() {
     let directory = tempfile::tempdir().expect("a directory");
-    let engine = Engine::Memory { max_bytes: 1 << 20, database: directory.path().to_owned() };
+    let engine =
+        Engine::Memory { max_bytes: 1 << 20, database: directory.path().to_owned(), lifetimes: Lifetimes::default() };
     let error = Cache::connect(&engine).await.expect_err("a directory is no database");
     assert_eq!((error.code(), error.is_transient()), (ErrorCode::Unavailable, true));
 }
