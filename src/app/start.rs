@@ -17,7 +17,8 @@ const PAUSES: retry::Policy = retry::Policy {
 };
 
 impl App {
-    /// As [`App::open`], for `serve` and `worker`: while a component does not answer it is tried again, for up to 30 s.
+    /// As [`App::open`], for `serve` and `worker`: while a component does not answer, or the catalogue is not made yet, it is
+    /// tried again, for up to 30 s.
     ///
     /// # Errors
     /// As [`App::open`].
@@ -26,7 +27,7 @@ impl App {
         let mut failures = 0_u32;
         loop {
             match Box::pin(Self::open(settings.clone(), access)).await {
-                Err(error) if error.is_transient() && began.elapsed() < START_LIMIT => {
+                Err(error) if is_awaited(&error, access) && began.elapsed() < START_LIMIT => {
                     failures += 1;
                     if failures == 1 {
                         let error = &error as &dyn std::error::Error;
@@ -39,4 +40,9 @@ impl App {
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+/// Whether waiting may help. A worker that is started together with `pm serve` waits for that one to make the catalogue.
+fn is_awaited(error: &Error, access: Access) -> bool {
+    error.is_transient() || (access == Access::Existing && matches!(error, Error::NoCatalogue { .. }))
 }

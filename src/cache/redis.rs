@@ -5,6 +5,7 @@
 mod breaker;
 mod connection;
 mod epoch;
+mod live;
 mod pending;
 mod quota;
 
@@ -127,7 +128,7 @@ impl RedisCache {
     }
 
     pub(super) async fn check(&self) -> Result<(), Error> {
-        let live = self.link.trusted().await?;
+        let live = self.link.settled()?;
         let mut connection = live.connection();
         self.link.run(&live, redis::cmd("PING").query_async(&mut connection)).await
     }

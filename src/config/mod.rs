@@ -217,9 +217,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
     let auto_migrate = resolver.take("auto_migrate", values::automatic);
     let redis_url = resolver.optional("redis_url", |text| values::service_url(text, &["redis", "rediss"]));
     let redis_prefix = resolver.take("redis_prefix", values::plain_name);
-    let cache_lifetime = resolver.take("cache_lifetime", |text| {
-        values::duration_within(text, Duration::from_secs(1), Duration::from_secs(30 * 24 * 3_600))
-    });
+    let cache_lifetime = resolver.take("cache_lifetime", values::cache_lifetime);
     let rabbitmq_url = resolver.optional("rabbitmq_url", |text| values::service_url(text, &["amqp", "amqps"]));
     let rabbitmq_queue = resolver.take("rabbitmq_queue", values::plain_name);
     let storage_url = resolver.take("storage_url", values::storage_url);
@@ -236,13 +234,10 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
     let worker_listen = resolver.optional("worker_listen", values::listen);
     let fetch_policy = resolver.optional("fetch_allow", AddressPolicy::parse);
     let fetch_max_bytes = resolver.take("fetch_max_bytes", |text| values::size_within(text, 1 << 10, 1 << 30));
-    let fetch_timeout = resolver.take("fetch_timeout", |text| {
-        values::duration_within(text, Duration::from_millis(100), Duration::from_secs(3_600))
-    });
+    let fetch_timeout = resolver.take("fetch_timeout", values::fetch_timeout);
     let image_max_pixels = resolver.take("image_max_pixels", values::pixels);
     let image_memory = resolver.take("image_memory", |text| values::size_within(text, 16 << 20, u64::MAX));
-    let image_timeout = resolver
-        .take("image_timeout", |text| values::duration_within(text, Duration::from_secs(1), Duration::from_secs(600)));
+    let image_timeout = resolver.take("image_timeout", values::image_timeout);
     let isolation = resolver.take("isolation", values::boolean);
     let image_effort = resolver.take("image_effort", values::effort);
     let presets = resolver.take_raw("presets", |raw| presets::parse(raw, image_effort.unwrap_or_default()));

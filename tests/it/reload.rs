@@ -86,7 +86,10 @@ fn sighup_changes_the_log_filter_of_a_worker() {
     };
 
     let directory = tempfile::tempdir().unwrap();
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("pm"));
+    let program = assert_cmd::cargo::cargo_bin!("pm");
+    let migrated = Command::new(program).env_clear().current_dir(directory.path()).args(["migrate", "up"]).status();
+    assert!(migrated.unwrap().success());
+    let mut command = Command::new(program);
     command.env_clear().env("PM_LOG_FORMAT", "json").current_dir(directory.path());
     let mut worker = command.args(["worker"]).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let (sender, lines) = std::sync::mpsc::channel();

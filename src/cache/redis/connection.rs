@@ -7,7 +7,6 @@
 //! and the supervisor makes a new one.
 
 use std::{
-    collections::HashSet,
     future::Future,
     sync::{
         Arc, RwLock,
@@ -17,8 +16,8 @@ use std::{
 };
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo, RedisResult,
-    aio::MultiplexedConnection, io::tcp::TcpSettings,
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisResult, aio::MultiplexedConnection,
+    io::tcp::TcpSettings,
 };
 use tokio::sync::Notify;
 
@@ -26,7 +25,8 @@ use super::{
     super::Error,
     breaker::Breaker,
     epoch::{Epochs, Generation, Readable},
-    pending::{Batch, Deletion, Pending},
+    live::{Live, OPERATION_LIMIT, answer},
+    pending::Pending,
 };
 use crate::{
     db::{Database, invalidations},
@@ -42,7 +42,6 @@ const EARLIER_SCHEMA: u32 = 1;
 const CONNECT_LIMIT: Duration = Duration::from_millis(100);
 /// Two more round trips and the arithmetic of a handshake.
 const TLS_CONNECT_LIMIT: Duration = Duration::from_millis(500);
-const OPERATION_LIMIT: Duration = Duration::from_millis(50);
 /// How long a writer waits for the supervisor to delete over a new connection what it could not delete over the old one.
 /// An attempt that fails ends the wait at once.
 const SECOND_CHANCE_LIMIT: Duration = Duration::from_millis(500);
@@ -50,8 +49,6 @@ const SECOND_CHANCE_LIMIT: Duration = Duration::from_millis(500);
 const NOTES_LIMIT: Duration = Duration::from_secs(1);
 /// More noted changes than this are not looked up one by one: everything is deleted.
 const MOST_NOTED: u64 = 10_000;
-/// So many keys are deleted or scanned by one command, which keeps each far below the limit of an operation.
-const KEYS_A_COMMAND: usize = 500;
 
 /// The way to one Redis, whether there is a connection at the moment or not.
 pub(super) struct Link {
@@ -67,23 +64,6 @@ pub(super) struct Link {
     pending: Pending,
     wake: Notify,
     reported_away: AtomicBool,
-}
-
-/// One connection to one run of the server.
-pub(super) struct Live {
-    number: u64,
-    connection: MultiplexedConnection,
-    /// The run of the server.
-    run_id: String,
-    /// The epoch that the keys belong to, where there is a database that keeps it.
-    generation: Option<Generation>,
-    /// What every key begins with: installation, run id and epoch included.
-    key_prefix: String,
-    /// What the keys of programs with the earlier schema begin with: these programs must not read old values either.
-    earlier_key_prefix: String,
-    /// What the keys of clients' quotas begin with. Neither run nor epoch is part of it: a server that lost them counts
-    /// from zero.
-    quota_prefix: String,
 }
 
 impl Link {
@@ -114,10 +94,7 @@ impl Link {
 
     /// The connection, if there is one and everything that is read over it can be believed.
     pub(super) async fn trusted(self: &Arc<Self>) -> Result<Arc<Live>, Error> {
-        let live = self.live().ok_or_else(|| away("there is no connection"))?;
-        if !self.pending.is_clear() {
-            return Err(away("changes have not been deleted from Redis yet"));
-        }
+        let live = self.settled()?;
         let (Some(epochs), Some(generation)) = (&self.epochs, &live.generation) else { return Ok(live) };
         if epochs.is_due() {
             let link = Arc::clone(self);
@@ -132,6 +109,12 @@ impl Link {
             Readable::Settling => Err(away("the epoch of the cache began less than a second ago")),
             Readable::Over => Err(self.leave(&live)),
         }
+    }
+
+    /// The connection, if there is one and nothing has to be deleted over it; whatever the epoch.
+    pub(super) fn settled(&self) -> Result<Arc<Live>, Error> {
+        let live = self.connected()?;
+        if self.pending.is_clear() { Ok(live) } else { Err(away("changes have not been deleted from Redis yet")) }
     }
 
     /// The connection, if there is one, for what no product depends on.
@@ -354,98 +337,6 @@ impl Link {
     }
 }
 
-impl Live {
-    /// The connection, to send one command over; all clones share one socket.
-    pub(super) fn connection(&self) -> MultiplexedConnection {
-        self.connection.clone()
-    }
-
-    /// Where the product is kept by this run of the server.
-    pub(super) fn key(&self, id: ProductId) -> String {
-        format!("{}{id}", self.key_prefix)
-    }
-
-    async fn delete_batch(&self, batch: &Batch) -> Result<(), Error> {
-        match &batch.what {
-            Deletion::Everything => self.delete_everything().await,
-            Deletion::Products(ids) if ids.is_empty() => self.delete_keys(&[self.key_prefix.as_bytes()]).await,
-            Deletion::Products(ids) => self.delete_products(ids).await,
-        }
-    }
-
-    /// Where the client's quota is counted.
-    pub(super) fn key_of_client(&self, client: &str) -> String {
-        format!("{}{client}", self.quota_prefix)
-    }
-
-    async fn delete_products<'a>(&self, ids: impl IntoIterator<Item = &'a ProductId>) -> Result<(), Error> {
-        let ids: HashSet<_> = ids.into_iter().collect();
-        let keys = ids.into_iter().flat_map(|id| [self.key(*id), format!("{}{id}", self.earlier_key_prefix)]);
-        let keys: Vec<String> = keys.collect();
-        for some in keys.chunks(KEYS_A_COMMAND) {
-            self.delete_keys(some).await?;
-        }
-        Ok(())
-    }
-
-    /// Deletes all keys of this run and epoch. A scan returns every key that is there from its beginning to its end; one that is
-    /// set meanwhile belongs to a lease given meanwhile, hence to a read that saw the changes.
-    async fn delete_everything(&self) -> Result<(), Error> {
-        self.delete_all_under(&self.earlier_key_prefix).await?;
-        self.delete_all_under(&self.key_prefix).await
-    }
-
-    async fn delete_all_under(&self, prefix: &str) -> Result<(), Error> {
-        let pattern = format!("{}*", literal_in_pattern(prefix));
-        let mut cursor = 0_u64;
-        loop {
-            let mut scan = redis::cmd("SCAN");
-            scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(KEYS_A_COMMAND);
-            let (next, keys): (u64, Vec<Vec<u8>>) = answer(&scan, &mut self.connection()).await?;
-            if !keys.is_empty() {
-                self.delete_keys(&keys).await?;
-            }
-            if next == 0 {
-                return Ok(());
-            }
-            cursor = next;
-        }
-    }
-
-    /// Some of the products that are kept, from `cursor` on, and the next cursor: 0 begins and ends. One may come twice.
-    pub(super) async fn scan(&self, cursor: u64) -> RedisResult<(u64, Vec<ProductId>)> {
-        let mut scan = redis::cmd("SCAN");
-        let pattern = format!("{}*", literal_in_pattern(&self.key_prefix));
-        scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(KEYS_A_COMMAND);
-        let (next, keys): (u64, Vec<String>) = scan.query_async(&mut self.connection()).await?;
-        let id = |key: &String| key.strip_prefix(&self.key_prefix).and_then(|id| id.parse().ok());
-        Ok((next, keys.iter().filter_map(id).collect()))
-    }
-
-    async fn delete_keys(&self, keys: &[impl redis::ToRedisArgs]) -> Result<(), Error> {
-        answer(redis::cmd("DEL").arg(keys), &mut self.connection()).await
-    }
-}
-
-/// The answer to the command, within the limit of an operation.
-async fn answer<T: FromRedisValue>(command: &Cmd, connection: &mut MultiplexedConnection) -> Result<T, Error> {
-    match tokio::time::timeout(OPERATION_LIMIT, command.query_async(connection)).await {
-        Ok(answered) => answered.map_err(|error| Error::Unavailable(error.into())),
-        Err(late) => Err(Error::Unavailable(late.into())),
-    }
-}
-
-fn literal_in_pattern(text: &str) -> String {
-    let mut pattern = String::with_capacity(text.len());
-    for c in text.chars() {
-        if matches!(c, '*' | '?' | '[' | ']' | '^' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern
-}
-
 fn away(reason: &'static str) -> Error {
     Error::Unavailable(reason.into())
 }
@@ -453,15 +344,5 @@ fn away(reason: &'static str) -> Error {
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link").field("connected", &self.live().is_some()).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_with_signs_of_patterns_matches_only_itself() {
-        assert_eq!(literal_in_pattern("pm*[a]?\\"), "pm\\*\\[a\\]\\?\\\\");
     }
 }

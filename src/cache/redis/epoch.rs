@@ -15,7 +15,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sea_orm::DbErr;
 use tokio::sync::watch;
 
 use super::super::Error;
@@ -360,6 +359,5 @@ impl Epochs {
 }
 
 async fn within<T>(work: impl Future<Output = Result<T, db::Error>>) -> Result<T, db::Error> {
-    let late = || db::Error::Unavailable(DbErr::Custom("no answer within 1 s".into()));
-    tokio::time::timeout(ASK_TIMEOUT, work).await.unwrap_or_else(|_| Err(late()))
+    tokio::time::timeout(ASK_TIMEOUT, work).await.unwrap_or_else(|_| Err(db::Error::timed_out(ASK_TIMEOUT)))
 }

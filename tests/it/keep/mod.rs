@@ -47,7 +47,16 @@ fn json(output: &Output) -> Value {
 async fn doctor(app: &TestApp, words: &[&str]) -> Value {
     let output = pm(app, &[&["doctor", "--json"], words].concat()).await;
     let told = json(&output);
-    assert_eq!(code(&output), if told["healthy"] == true { 0 } else { 1 }, "{told} {}", stderr(&output));
+    // A test that holds SQLite's write lock keeps the database from proving that it takes writes.
+    let unreachable = failed(&told).iter().any(|check| ["database", "cache", "queue", "storage"].contains(check));
+    let expected = if told["healthy"] == true {
+        0
+    } else if unreachable {
+        5
+    } else {
+        1
+    };
+    assert_eq!(code(&output), expected, "{told} {}", stderr(&output));
     told
 }
 
