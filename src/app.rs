@@ -160,7 +160,7 @@ impl App {
                 tokio::join!(worker.run(stop), deliver);
             }
         };
-        let run = async { tokio::join!(answer, work, self.look_after(after_requests)) };
+        let run = Box::pin(async { tokio::join!(answer, work, self.look_after(after_requests)) });
         tokio::select! {
             _ = run => Ok(()),
             error = self.foreign_store() => Err(error),
@@ -189,7 +189,7 @@ impl App {
                 Box::pin(http::serve(listener, self.http_state(), config, stop)).await;
             }
         };
-        let run = async { tokio::join!(Box::pin(work), answer, self.look_after(after_jobs)) };
+        let run = Box::pin(async { tokio::join!(work, answer, self.look_after(after_jobs)) });
         tokio::select! {
             _ = run => Ok(()),
             error = self.foreign_store() => Err(error),

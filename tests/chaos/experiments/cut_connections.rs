@@ -192,13 +192,14 @@ impl<'a> Faults<'a> {
 
 /// Keeps everybody from reading and writing, if nobody has the file open at this moment; else from writing.
 async fn lock(file: std::path::PathBuf, lasts: Duration) {
-    let locked = tokio::task::spawn_blocking(move || {
-        let Ok(connection) = rusqlite::Connection::open(file) else { return };
+    let locking = tokio::task::spawn_blocking(move || {
+        let connection = rusqlite::Connection::open(file).ok()?;
         // Whoever has the file open keeps it from being locked; that is a run without a fault.
         let _ = connection.busy_timeout(Duration::from_millis(200));
         let _ = connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; ");
-        std::thread::sleep(lasts);
-        let _ = connection.execute_batch("ROLLBACK");
+        Some(connection)
     });
-    let _ = locked.await;
+    let Ok(Some(connection)) = locking.await else { return };
+    tokio::time::sleep(lasts).await;
+    let _ = tokio::task::spawn_blocking(move || connection.execute_batch("ROLLBACK")).await;
 }

@@ -22,7 +22,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     stage.configure("REDIS_URL", Redis::url(address.address()));
     let failovers = Failovers { address, standby };
     failovers.follow(&failovers.standby, &stage.engines().redis).await?;
-    let faults = Faults::Failovers(failovers);
+    let faults = Faults::Failovers(Box::new(failovers));
     let counts = p09::run_with(stage, &faults).await;
     let Faults::Failovers(failovers) = faults else { return counts };
     stage.engines().redis.command::<String>(&["REPLICAOF", "NO", "ONE"]).await?;

@@ -59,7 +59,7 @@ pub(super) enum Faults {
     /// It is killed and comes back with what it had saved before, and it evicts.
     Restores,
     /// Its address leads to another server and back.
-    Failovers(Failovers),
+    Failovers(Box<Failovers>),
 }
 
 pub(super) async fn run_with(stage: &Stage, faults: &Faults) -> anyhow::Result<Counts> {
