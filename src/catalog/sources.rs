@@ -58,7 +58,7 @@ impl IncomingSource {
     }
 
     /// Stores the file as the source of an image. Its bytes are in memory while its headers are read, of no more than
-    /// [`FILES_IN_MEMORY`] files at a time.
+    /// two files at a time.
     ///
     /// # Errors
     /// [`Error::Invalid`] if it is no image of a kind that is read; else as the storage says.
