@@ -111,6 +111,19 @@ impl Link {
         }
     }
 
+    /// As [`trusted`](Self::trusted), for a caller that has the time to wait until a new epoch has settled.
+    pub(super) async fn trusted_soon(self: &Arc<Self>) -> Result<Arc<Live>, Error> {
+        const TRIES: u32 = 10;
+        const PAUSE: Duration = Duration::from_millis(200);
+        for _ in 1..TRIES {
+            if let Ok(live) = self.trusted().await {
+                return Ok(live);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.trusted().await
+    }
+
     /// The connection, if there is one and nothing has to be deleted over it; whatever the epoch.
     pub(super) fn settled(&self) -> Result<Arc<Live>, Error> {
         let live = self.connected()?;
