@@ -154,7 +154,7 @@ impl Database {
         Ok(Write { clock: self.clock.clone(), ..self.shared.pool().begin().await? })
     }
 
-    /// Proves that the database takes writes: begins one and takes it back. A proof holds for 2 s.
+    /// Asks whether the database answers, and proves that it takes writes: begins one and takes it back. A proof holds for 2 s.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if it does not.
@@ -189,6 +189,8 @@ impl Pool {
     }
 
     async fn check(&self) -> Result<(), Error> {
+        // Whether it answers is asked each time: a proof from before says nothing about that.
+        self.connection.pool().ping().await.map_err(Error::Unavailable)?;
         let mut proven = Arc::clone(&self.proven).lock_owned().await;
         if proven.is_some_and(|at| at.elapsed() < PROOF_LIFETIME) {
             return Ok(());

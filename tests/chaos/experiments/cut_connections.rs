@@ -9,9 +9,8 @@ use serde_json::{Value, json};
 
 use crate::{
     figures::counts,
-    proxy::Proxy,
     soundness::{self, Counts},
-    stage::{Setup, Stage},
+    stage::{Proxies, Setup, Stage},
 };
 
 /// What a command that cannot reach its database ends with.
@@ -76,8 +75,11 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         start(stage, "worker", &database, &mut random, round, &mut tally).await?;
     }
     anyhow::ensure!(tally.unreachable > 0 && tally.answered > 0, "with no mixture nothing is shown");
-    drop(database);
+    // What was not told to the cache when the first server stopped is told by another one.
+    let mut server = stage.serve(&["--no-worker"]).await?;
     let mut found = soundness::check(stage).await?;
+    server.process.kill().await;
+    drop(database);
     found.extend(counts(json!({
         "runs": tally.runs, "answered": tally.answered, "exit_5": tally.unreachable,
         "starts": tally.starts, "started": tally.started, "wrong_states": 0,
@@ -143,7 +145,7 @@ async fn start(
 /// What happens to the database while a command runs.
 enum Faults<'a> {
     /// A proxy before PostgreSQL cuts connections off.
-    Cut(Proxy),
+    Cut(Proxies),
     /// SQLite's file is locked, or something else is in its place.
     File(&'a Path),
 }
@@ -151,7 +153,7 @@ enum Faults<'a> {
 impl<'a> Faults<'a> {
     async fn before(stage: &'a Stage) -> Self {
         match stage.setup {
-            Setup::Full => Self::Cut(stage.put_proxies().await.postgres),
+            Setup::Full => Self::Cut(stage.put_proxies().await),
             Setup::Embedded => Self::File(&stage.directory),
         }
     }
@@ -161,15 +163,15 @@ impl<'a> Faults<'a> {
         let begins = Duration::from_millis(random.u64(0..400));
         let lasts = Duration::from_millis(random.u64(10..1_500));
         match self {
-            Self::Cut(proxy) => {
+            Self::Cut(Proxies { postgres, .. }) => {
                 tokio::time::sleep(begins).await;
                 if round.is_multiple_of(2) {
-                    proxy.cut()
+                    postgres.cut()
                 } else {
-                    proxy.reset()
+                    postgres.reset()
                 }
                 tokio::time::sleep(lasts).await;
-                proxy.restore();
+                postgres.restore();
             }
             Self::File(directory) if round.is_multiple_of(2) => {
                 tokio::time::sleep(begins).await;

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use serde_json::json;
 use tokio::time::MissedTickBehavior;
 
@@ -48,6 +49,9 @@ const BETWEEN_CHANGES: Duration = Duration::from_millis(3_000);
 /// A job may be this much late, beside the time that its work takes on a busy machine.
 const JOB_LATE_AFTER: Duration = Duration::from_secs(5);
 const JOB_WORK: Duration = Duration::from_secs(2);
+
+/// Requests that are not answered yet.
+const MAX_IN_FLIGHT: usize = 16;
 
 /// What clients saw.
 #[derive(Default)]
@@ -161,12 +165,13 @@ async fn change(
 async fn clients(api: &Api, seen: &RefCell<Seen>, image: &str, per_second: u32) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / per_second);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut under_way = futures_util::stream::FuturesUnordered::new();
+    let mut under_way = FuturesUnordered::new();
     for number in 0_u64.. {
         loop {
             tokio::select! {
-                _ = ticks.tick() => break,
-                Some(()) = futures_util::StreamExt::next(&mut under_way) => {}
+                // A machine that is too slow for this pace gets fewer requests, not a queue that grows.
+                _ = ticks.tick(), if under_way.len() < MAX_IN_FLIGHT => break,
+                Some(()) = under_way.next() => {}
             }
         }
         under_way.push(async move {
