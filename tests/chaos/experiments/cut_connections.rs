@@ -43,7 +43,7 @@ struct Tally {
 }
 
 pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
-    let runs = stage.size(4, 200);
+    let runs = stage.size(2, 200);
     fill(stage).await?;
     let mut expected = Vec::new();
     for (words, _) in COMMANDS {

@@ -161,7 +161,7 @@ async fn change(
     Ok(changes)
 }
 
-/// Half of the requests read, the others write; each twentieth product has an image.
+/// Half of the requests read, the others write; each fifteenth product has an image.
 async fn clients(api: &Api, seen: &RefCell<Seen>, image: &str, per_second: u32) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / per_second);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -175,7 +175,7 @@ async fn clients(api: &Api, seen: &RefCell<Seen>, image: &str, per_second: u32) 
             }
         }
         under_way.push(async move {
-            let images = if number.is_multiple_of(20) { vec![image.to_owned()] } else { vec![] };
+            let images = if number.is_multiple_of(60) { vec![image.to_owned()] } else { vec![] };
             let (write, outcome, good) = match number % 4 {
                 0 => (true, api.post("/products", &product(&format!("changing {number}"), &images)).await, 201),
                 1 => (false, api.get("/products?limit=5").await, 200),
