@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{App, Error};
+use super::{Access, App, Error};
 use crate::{config::Settings, retry};
 
 /// A program that is started beside its database waits this long for it.
@@ -17,16 +17,17 @@ const PAUSES: retry::Policy = retry::Policy {
 };
 
 impl App {
-    /// As [`App::build`], for `serve` and `worker`: while a component does not answer it is tried again, for up to 30 s.
+    /// As [`App::open`], for `serve` and `worker`: while a component does not answer, or the catalogue is not made yet, it is
+    /// tried again, for up to 30 s.
     ///
     /// # Errors
-    /// As [`App::build`].
-    pub async fn start(settings: &Settings) -> Result<Self, Error> {
+    /// As [`App::open`].
+    pub async fn start(settings: &Settings, access: Access) -> Result<Self, Error> {
         let began = Instant::now();
         let mut failures = 0_u32;
         loop {
-            match Box::pin(Self::build(settings.clone())).await {
-                Err(error) if error.is_transient() && began.elapsed() < START_LIMIT => {
+            match Box::pin(Self::open(settings.clone(), access)).await {
+                Err(error) if is_awaited(&error, access) && began.elapsed() < START_LIMIT => {
                     failures += 1;
                     if failures == 1 {
                         let error = &error as &dyn std::error::Error;
@@ -39,4 +40,9 @@ impl App {
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+/// Whether waiting may help. A worker that is started together with `pm serve` waits for that one to make the catalogue.
+fn is_awaited(error: &Error, access: Access) -> bool {
+    error.is_transient() || (access == Access::Existing && matches!(error, Error::NoCatalogue { .. }))
 }

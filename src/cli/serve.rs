@@ -6,18 +6,20 @@ use tokio::net::TcpListener;
 
 use super::failure::{Exit, Failure};
 use crate::{
-    app::App,
+    app::{Access, App},
     config::{Auth, Settings},
     imaging::JPEG_BACKEND,
-    stop::Stop,
+    stop::{Reload, Stop},
 };
 
-/// Serves the API until `stop`, with a worker beside it unless the settings have none.
-pub(super) async fn serve(settings: Settings, stop: Stop) -> Result<Exit, Failure> {
+/// Serves the API until `stop`, with a worker beside it unless the settings have none; `reload` asks for the certificate to
+/// be read again.
+pub(super) async fn serve(settings: Settings, stop: Stop, reload: Reload) -> Result<Exit, Failure> {
     refuse_the_open(&settings)?;
     let workers = settings.workers;
     let asked = settings.listen;
-    let Some(app) = started(&settings, &stop).await? else { return Ok(Exit::Done) };
+    let Some(app) = started(&settings, Access::Serve, &stop).await? else { return Ok(Exit::Done) };
+    let app = app.reloaded_by(reload);
     let scheme = if app.settings.doors.tls.is_some() { "https" } else { "http" };
     let listener = bind(asked, scheme).await?;
     tracing::info!(workers, jpeg = JPEG_BACKEND, isolation = app.settings.isolation, "serving");
@@ -26,15 +28,16 @@ pub(super) async fn serve(settings: Settings, stop: Stop) -> Result<Exit, Failur
     Ok(Exit::Done)
 }
 
-/// Works on pictures until `stop`.
-pub(super) async fn work(settings: Settings, stop: Stop) -> Result<Exit, Failure> {
+/// Works on images until `stop`. Its status is not encrypted, so `reload` has nothing to read again here.
+pub(super) async fn work(settings: Settings, stop: Stop, reload: Reload) -> Result<Exit, Failure> {
     // No workers is a wish about `serve`; whoever starts a worker wants one.
     let concurrency = match settings.workers {
         0 => thread::available_parallelism().map_or(1, NonZeroUsize::get),
         workers => workers,
     };
     let asked = settings.worker_listen;
-    let Some(app) = started(&settings, &stop).await? else { return Ok(Exit::Done) };
+    let Some(app) = started(&settings, Access::Existing, &stop).await? else { return Ok(Exit::Done) };
+    let app = app.reloaded_by(reload);
     let status = match asked {
         Some(address) => Some(bind(address, "http").await?),
         None => None,
@@ -46,10 +49,10 @@ pub(super) async fn work(settings: Settings, stop: Stop) -> Result<Exit, Failure
 }
 
 /// Connects every engine, and waits for those that are away for a moment; `None` if somebody stopped it meanwhile.
-async fn started(settings: &Settings, stop: &Stop) -> Result<Option<App>, Failure> {
+async fn started(settings: &Settings, access: Access, stop: &Stop) -> Result<Option<App>, Failure> {
     let mut stop = stop.clone();
     tokio::select! {
-        app = App::start(settings) => Ok(Some(app?.isolated_by(own_program()))),
+        app = App::start(settings, access) => Ok(Some(app?.isolated_by(own_program()))),
         () = stop.wanted() => Ok(None),
     }
 }

@@ -28,6 +28,7 @@ pub struct ChangeLog {
     connection: Connection,
     data_version: i64,
     last_entry: i64,
+    installation: String,
 }
 
 impl ChangeLog {
@@ -61,9 +62,9 @@ impl ChangeLog {
         // A program starts once; what it asks afterwards waits for nobody.
         connection.busy_timeout(Duration::from_secs(5))?;
         let data_version = data_version(&connection)?;
-        let last_entry = last_entry(&connection)?;
+        let (last_entry, installation) = (last_entry(&connection)?, installation(&connection)?);
         connection.busy_timeout(Duration::from_millis(100))?;
-        Ok(Self { connection, data_version, last_entry })
+        Ok(Self { connection, data_version, last_entry, installation })
     }
 
     /// What changed since the last call; a few microseconds when nothing did.
@@ -76,7 +77,11 @@ impl ChangeLog {
             return Ok(Changes::None);
         }
         let newest = last_entry(&self.connection)?;
-        let changes = if newest == self.last_entry {
+        // Numbers begin again in a catalogue that was emptied, so they alone do not tell it from the one before.
+        let installation = installation(&self.connection)?;
+        let changes = if installation != self.installation {
+            Changes::Everything
+        } else if newest == self.last_entry {
             Changes::None
         } else {
             let products = self.entries_between(self.last_entry, newest)?;
@@ -85,6 +90,7 @@ impl ChangeLog {
         };
         self.data_version = data_version;
         self.last_entry = newest;
+        self.installation = installation;
         Ok(changes)
     }
 
@@ -98,6 +104,10 @@ impl ChangeLog {
 
 fn data_version(connection: &Connection) -> Result<i64, rusqlite::Error> {
     connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
+}
+
+fn installation(connection: &Connection) -> Result<String, rusqlite::Error> {
+    connection.prepare_cached("SELECT id FROM installation WHERE singleton = 1")?.query_row([], |row| row.get(0))
 }
 
 /// The number of the newest entry ever written: SQLite keeps it after the entry itself is gone.

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::db::{
     Error,
+    clock::FileClock,
     connection::{Connection, Outdated, Transaction},
     driver,
 };
@@ -56,6 +57,8 @@ pub struct Database {
     sqlite: bool,
     /// Beside SQLite's file: what PostgreSQL has advisory locks for.
     pub(super) lock_file: Option<Arc<PathBuf>>,
+    /// SQLite has no clock of its own.
+    pub(super) clock: Option<Arc<FileClock>>,
 }
 
 /// What all clones share.
@@ -80,6 +83,7 @@ pub(super) struct Pool {
 pub struct Write {
     transaction: Transaction,
     _turn: Option<OwnedMutexGuard<()>>,
+    pub(super) clock: Option<Arc<FileClock>>,
 }
 
 /// A writer waits this long for its turn or for a connection.
@@ -90,6 +94,13 @@ const PROOF_LIFETIME: Duration = Duration::from_secs(2);
 /// A write that is tried is given up after this.
 const PROOF_LIMIT: Duration = Duration::from_secs(20);
 
+/// Connections to SQLite's file.
+const SQLITE_CONNECTIONS: u32 = 8;
+/// What each of them keeps of the file in memory.
+const PAGE_CACHE_KIB: u32 = 2_000;
+/// Statements that a connection keeps prepared. Lists and batches are of many texts; one takes up to 20 KiB on SQLite.
+const STATEMENTS: usize = 100;
+
 impl Database {
     /// Opens the database; a connection is made at once.
     pub(super) async fn open(config: &Config) -> Result<Self, Error> {
@@ -98,9 +109,10 @@ impl Database {
             Config::Sqlite { path } => {
                 let mut lock_file = path.clone().into_os_string();
                 lock_file.push(".lock");
-                Self { shared, sqlite: true, lock_file: Some(Arc::new(lock_file.into())) }
+                let (lock_file, clock) = (Some(Arc::new(lock_file.into())), FileClock::find());
+                Self { shared, sqlite: true, lock_file, clock }
             }
-            Config::Postgres { .. } => Self { shared, sqlite: false, lock_file: None },
+            Config::Postgres { .. } => Self { shared, sqlite: false, lock_file: None, clock: None },
         })
     }
 
@@ -139,7 +151,7 @@ impl Database {
     /// # Errors
     /// [`Error::Unavailable`] if its turn does not come or no connection is free within 5 s.
     pub async fn begin(&self) -> Result<Write, Error> {
-        self.shared.pool().begin().await
+        Ok(Write { clock: self.clock.clone(), ..self.shared.pool().begin().await? })
     }
 
     /// Asks whether the database answers, and proves that it takes writes: begins one and takes it back. A proof holds for 2 s.
@@ -173,7 +185,7 @@ impl Pool {
         };
         let mode = turn.is_some().then_some(SqliteTransactionMode::Immediate);
         let options = TransactionOptions { sqlite_transaction_mode: mode, ..TransactionOptions::default() };
-        Ok(Write { transaction: self.connection.begin(options).await?, _turn: turn })
+        Ok(Write { transaction: self.connection.begin(options).await?, _turn: turn, clock: None })
     }
 
     async fn check(&self) -> Result<(), Error> {
@@ -241,6 +253,7 @@ pub(super) async fn open(config: &Config) -> Result<Pool, Error> {
         Config::Postgres { url, max_connections } => {
             let mut options = ConnectOptions::new(url.clone());
             options.max_connections(*max_connections);
+            options.map_sqlx_postgres_opts(|postgres| postgres.statement_cache_capacity(STATEMENTS));
             let outdated = outdated.clone();
             options.map_sqlx_postgres_pool_opts(move |pool| {
                 let outdated = outdated.clone();
@@ -297,7 +310,7 @@ fn sqlite_options(path: &std::path::Path) -> ConnectOptions {
     let file = path.to_owned();
     // The path itself is set below, since not every path can be written as a URL.
     let mut options = ConnectOptions::new("sqlite://pm.db");
-    options.max_connections(8).map_sqlx_sqlite_opts(move |sqlite| {
+    options.max_connections(SQLITE_CONNECTIONS).map_sqlx_sqlite_opts(move |sqlite| {
         sqlite
             .filename(&file)
             .create_if_missing(true)
@@ -305,8 +318,10 @@ fn sqlite_options(path: &std::path::Path) -> ConnectOptions {
             .busy_timeout(Duration::from_secs(5))
             .pragma("journal_mode", "WAL")
             .pragma("synchronous", "FULL")
-            .pragma("mmap_size", "268435456")
-            .statement_cache_capacity(256)
+            // Every connection would map the file anew, and the process seem to hold several times its size.
+            .pragma("mmap_size", "0")
+            .pragma("cache_size", format!("-{PAGE_CACHE_KIB}"))
+            .statement_cache_capacity(STATEMENTS)
             .thread_name(|number| format!("{}{number}", driver::THREAD_PREFIX))
     });
     options.map_sqlx_sqlite_pool_opts(|pool| {

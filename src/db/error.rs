@@ -31,6 +31,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// The database did not answer within `limit`.
+    pub(crate) fn timed_out(limit: std::time::Duration) -> Self {
+        Self::Unavailable(DbErr::Custom(format!("no answer within {limit:?}")))
+    }
+
     /// The code that clients see.
     pub const fn code(&self) -> ErrorCode {
         match self {

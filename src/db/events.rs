@@ -9,7 +9,7 @@ use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Value};
 
 use crate::{
     clock::Timestamp,
-    db::{Error, jobs::query},
+    db::{Error, jobs::query, lengths::parts},
     domain::{Event, EventId, EventKind, EventPosition, ImageId, NewEvent, ProductId, UserId},
 };
 
@@ -35,10 +35,8 @@ pub struct EventPage {
 /// If the database does not answer.
 pub async fn insert(connection: &impl ConnectionTrait, events: &[NewEvent]) -> Result<Vec<EventId>, Error> {
     const COLUMNS: usize = 6;
-    // Both databases bound the number of values in one statement.
-    const AT_ONCE: usize = 500;
     let mut ids = Vec::with_capacity(events.len());
-    for some in events.chunks(AT_ONCE) {
+    for some in parts(events) {
         let mut values = Vec::with_capacity(some.len() * COLUMNS);
         let mut tuples = Vec::with_capacity(some.len());
         for event in some {

@@ -27,6 +27,16 @@ pub struct ImageJobs {
 }
 
 impl ImageJobs {
+    /// Whether it is at rest.
+    pub fn is_final(&self) -> bool {
+        ImageStatus::parse(&self.status).is_some_and(ImageStatus::is_final)
+    }
+
+    /// Whether a live job belongs to its present generation.
+    pub const fn has_its_job(&self) -> bool {
+        self.present > 0
+    }
+
     /// Whether it is on its way with exactly one job of its present run, or at rest with none.
     pub fn is_sound(&self) -> bool {
         match ImageStatus::parse(&self.status) {
@@ -87,8 +97,6 @@ pub enum Overdue {
     Undispatched,
     /// Changes that the cache was not told of, or that were not forgotten afterwards.
     Untold,
-    /// Jobs whose worker gave no sign of life.
-    Leased,
 }
 
 impl Overdue {
@@ -99,7 +107,6 @@ impl Overdue {
                 ("jobs WHERE state = 'queued' AND dispatched_at IS NULL AND run_at < $1", "run_at, id")
             }
             Self::Untold => ("cache_invalidation WHERE created_at < $1", "created_at, id"),
-            Self::Leased => ("jobs WHERE state = 'running' AND lease_until < $1", "lease_until"),
         }
     }
 

@@ -12,6 +12,7 @@ use crate::{
     db::{
         Error,
         entity::rendition::{ActiveModel, Column, Entity},
+        lengths::padded,
     },
     domain::{ImageId, Rendition},
 };
@@ -29,7 +30,7 @@ pub async fn of_images(
         return Ok(renditions);
     }
     let rows = Entity::find()
-        .filter(Column::ImageId.is_in(ids))
+        .filter(Column::ImageId.is_in(padded(ids)))
         .order_by_desc(Expr::col(Column::Width).mul(Expr::col(Column::Height)))
         .order_by_asc(Column::Id)
         .all(connection)
@@ -45,6 +46,12 @@ pub async fn of_images(
         });
     }
     Ok(renditions)
+}
+
+/// The blob keys of the `limit` newest renditions.
+pub async fn newest_keys(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<String>, Error> {
+    let keys = Entity::find().select_only().column(Column::BlobKey).order_by_desc(Column::Id).limit(limit);
+    Ok(keys.into_tuple().all(connection).await?)
 }
 
 /// A size as it was stored; a negative one is none of ours.

@@ -37,7 +37,7 @@ enum Kind {
 }
 
 /// Every table that is backed up, what is referred to before what refers to it. A new table is one more line here; what the
-/// cache has to be told, and the steps of the schema, are each installation's own.
+/// cache has to be told, lost claims, the clock's anchors and the steps of the schema are each installation's own.
 pub fn tables() -> Vec<Table> {
     vec![
         Table::of::<user::Entity>(),

@@ -202,14 +202,14 @@ impl<'a> Faults<'a> {
 
 /// Keeps everybody from reading and writing, if nobody has the file open at this moment; else from writing.
 async fn lock(file: std::path::PathBuf, lasts: Duration) {
-    let locked = tokio::task::spawn_blocking(move || {
-        let connection = rusqlite::Connection::open(file)?;
-        connection.busy_timeout(Duration::from_millis(200))?;
+    let locking = tokio::task::spawn_blocking(move || {
+        let connection = rusqlite::Connection::open(file).ok()?;
         // Whoever has the file open keeps it from being locked; that is a run without a fault.
-        connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE").map(|()| connection)
+        let _ = connection.busy_timeout(Duration::from_millis(200));
+        let _ = connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; ");
+        Some(connection)
     });
-    let locked = locked.await;
+    let Ok(Some(connection)) = locking.await else { return };
     tokio::time::sleep(lasts).await;
-    // Closing it takes the transaction back.
-    drop(locked);
+    let _ = tokio::task::spawn_blocking(move || connection.execute_batch("ROLLBACK")).await;
 }

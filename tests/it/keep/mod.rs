@@ -1,12 +1,15 @@
 //! What keeps the data whole: `pm doctor`, `pm gc`, `pm backup` and `pm restore`, as people run them.
 
 mod backup;
+mod damage;
 mod doctor;
 mod gc;
+mod repair;
+mod secrets;
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::{Duration, SystemTime},
 };
@@ -44,7 +47,16 @@ fn json(output: &Output) -> Value {
 async fn doctor(app: &TestApp, words: &[&str]) -> Value {
     let output = pm(app, &[&["doctor", "--json"], words].concat()).await;
     let told = json(&output);
-    assert_eq!(code(&output), if told["healthy"] == true { 0 } else { 1 }, "{told} {}", stderr(&output));
+    // A test that holds SQLite's write lock keeps the database from proving that it takes writes.
+    let unreachable = failed(&told).iter().any(|check| ["database", "cache", "queue", "storage"].contains(check));
+    let expected = if told["healthy"] == true {
+        0
+    } else if unreachable {
+        5
+    } else {
+        1
+    };
+    assert_eq!(code(&output), expected, "{told} {}", stderr(&output));
     told
 }
 
@@ -63,6 +75,20 @@ fn keys(product: &Value) -> Vec<BlobKey> {
 
 fn file_of(app: &TestApp, key: &str) -> PathBuf {
     app.directory().join("data/blobs").join(key)
+}
+
+/// Changes one byte of a file, in the middle of it.
+fn flip(file: &Path) {
+    let mut bytes = fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(file, bytes).unwrap();
+}
+
+/// Cuts a file in half.
+fn cut(file: &Path) {
+    let bytes = fs::read(file).unwrap();
+    fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
 }
 
 fn make_old(app: &TestApp, key: &str) {
