@@ -196,7 +196,10 @@ fn mib(kib: u64) -> f64 {
 }
 
 /// A figure that must be level: its name, where it is found, and whether it is memory.
-type Figure = (String, Box<dyn Fn(&Sample) -> Option<u64>>, bool);
+type Figure = (String, Read, bool);
+
+/// Finds a figure in a sample, if it has it.
+type Read = Box<dyn Fn(&Sample) -> Option<u64>>;
 
 /// Every figure of these processes. Decoders come and go with their images: those that are met are no measure.
 fn figures(processes: &[(&'static str, Usage)]) -> Vec<Figure> {
@@ -205,7 +208,7 @@ fn figures(processes: &[(&'static str, Usage)]) -> Vec<Figure> {
         ("broker_connections".to_owned(), Box::new(|sample| sample.broker_connections), false),
     ];
     for (place, (name, _)) in processes.iter().enumerate().filter(|(_, (name, _))| *name != "decoders") {
-        let of = |figure: fn(&Usage) -> u64| -> Box<dyn Fn(&Sample) -> Option<u64>> {
+        let of = |figure: fn(&Usage) -> u64| -> Read {
             Box::new(move |sample| sample.processes.get(place).map(|(_, usage)| figure(usage)))
         };
         all.push((format!("{name}_rss_kib"), of(|usage| usage.rss_kib), true));
