@@ -94,7 +94,8 @@ impl Publisher {
         {
             return last.outcome.clone();
         }
-        let outcome = line.try_rights(consumes).await;
+        // On the heap: it is large, and whoever asks for readiness would carry it along.
+        let outcome = Box::pin(line.try_rights(consumes)).await;
         *tried = Some(Tried { line: Arc::downgrade(&line), consumes, at: Instant::now(), outcome: outcome.clone() });
         outcome
     }

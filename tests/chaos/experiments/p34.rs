@@ -20,7 +20,10 @@ use crate::{
     figures::counts,
     origin::Origin,
     pictures,
-    processes::{Process, tree, usage::Usage},
+    processes::{
+        Process, tree,
+        usage::{Usage, connections_to},
+    },
     soundness::Counts,
     stage::{Form, Setup, Stage},
 };
@@ -164,8 +167,9 @@ async fn sample(stage: &Stage, (server, worker): (&Process, Option<&Process>), a
     if stage.setup == Setup::Full {
         let of_ours = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()";
         database_connections = Some(stage.number(of_ours).await?.unsigned_abs());
-        let told = stage.engines().rabbitmq.control(&["list_connections", "--no-table-headers", "name"]).await?;
-        broker_connections = Some(told.lines().filter(|line| !line.trim().is_empty()).count() as u64);
+        let port = stage.engines().rabbitmq.address().port();
+        let pids: Vec<u32> = roots.iter().flatten().map(|process| process.pid()).collect();
+        broker_connections = Some(connections_to(port, &pids));
     }
     Ok(Sample { at, processes, zombies, database_connections, broker_connections })
 }
@@ -198,7 +202,7 @@ fn mib(kib: u64) -> f64 {
 /// A figure that must be level: its name, where it is found, and whether it is memory.
 type Figure = (String, Read, bool);
 
-/// Takes a figure from a sample.
+/// Finds a figure in a sample, if it has it.
 type Read = Box<dyn Fn(&Sample) -> Option<u64>>;
 
 /// Every figure of these processes. Decoders come and go with their images: those that are met are no measure.
