@@ -14,7 +14,7 @@ use crate::{
     cache::{self, Cache},
     catalog::{self, Catalog, Engines},
     code::ErrorCode,
-    config::{DatabaseUrl, Settings},
+    config::{DatabaseConnections, DatabaseUrl, Settings},
     db::{self, Database, migrate},
     domain::ImageId,
     fetch::{self, Fetcher},
@@ -29,8 +29,6 @@ use crate::{
     worker::{self, Worker},
 };
 
-/// Most connections of one process to PostgreSQL.
-const POSTGRES_CONNECTIONS: u32 = 16;
 /// Bytes of products that a process keeps in its own cache.
 const MEMORY_CACHE_BYTES: u64 = 64 << 20;
 
@@ -145,11 +143,23 @@ pub async fn open_database(settings: &Settings) -> Result<Database, Error> {
             }
             db::Config::Sqlite { path: path.clone() }
         }
-        DatabaseUrl::Postgres { url } => {
-            db::Config::Postgres { url: url.clone(), max_connections: POSTGRES_CONNECTIONS }
-        }
+        DatabaseUrl::Postgres { url } => db::Config::Postgres(postgres(url, &settings.database_connections)),
     };
     Ok(Database::connect(&config).await?)
+}
+
+fn postgres(url: &str, connections: &DatabaseConnections) -> db::Postgres {
+    let defaults = db::Postgres::new(url);
+    db::Postgres {
+        direct_url: connections.direct_url.clone(),
+        pooler: connections.pooler,
+        max_connections: connections.max,
+        idle_timeout: connections.idle_timeout,
+        statement_timeout: connections.statement_timeout,
+        connect_timeout: connections.connect_timeout,
+        patience: if connections.wait { None } else { defaults.patience },
+        ..defaults
+    }
 }
 
 impl App {

@@ -13,7 +13,8 @@ use crate::{
 };
 
 /// Serves the API until `stop`, with a worker beside it unless the settings have none.
-pub(super) async fn serve(settings: Settings, stop: Stop) -> Result<Exit, Failure> {
+pub(super) async fn serve(mut settings: Settings, stop: Stop) -> Result<Exit, Failure> {
+    settings.database_connections.wait = true;
     refuse_the_open(&settings)?;
     let workers = settings.workers;
     let asked = settings.listen;
@@ -27,7 +28,8 @@ pub(super) async fn serve(settings: Settings, stop: Stop) -> Result<Exit, Failur
 }
 
 /// Works on pictures until `stop`.
-pub(super) async fn work(settings: Settings, stop: Stop) -> Result<Exit, Failure> {
+pub(super) async fn work(mut settings: Settings, stop: Stop) -> Result<Exit, Failure> {
+    settings.database_connections.wait = true;
     // No workers is a wish about `serve`; whoever starts a worker wants one.
     let concurrency = match settings.workers {
         0 => thread::available_parallelism().map_or(1, NonZeroUsize::get),

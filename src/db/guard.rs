@@ -10,9 +10,9 @@ use std::{
     sync::Arc,
 };
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, Statement, TransactionTrait as _};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement, TransactionOptions};
 
-use crate::db::{Database, Error, Write};
+use crate::db::{Database, Error, Write, connection::Transaction};
 
 /// `pm` and a number: the locks' names within one PostgreSQL database.
 const REFERRING: i64 = 0x706d_0001;
@@ -21,7 +21,7 @@ const COPYING: i64 = 0x706d_0002;
 /// While it lasts no blob is removed.
 #[derive(Debug)]
 pub struct Hold {
-    transaction: Option<DatabaseTransaction>,
+    transaction: Option<Transaction>,
     _file: Option<File>,
 }
 
@@ -60,7 +60,7 @@ impl Database {
             let file = locked.await.map_err(io::Error::other).and_then(|file| file).map_err(|e| of_io(&e))?;
             return Ok(Hold { transaction: None, _file: Some(file) });
         }
-        let transaction = self.read().begin().await?;
+        let transaction = self.read().begin(TransactionOptions::default()).await?;
         // It says nothing more until it ends, which a careful server may take for a client that went away.
         transaction.execute_unprepared("SET LOCAL idle_in_transaction_session_timeout = 0").await?;
         lock(&transaction, "SELECT pg_advisory_xact_lock_shared($1)", COPYING).await?;
@@ -114,9 +114,9 @@ impl Removal {
 }
 
 impl Deref for Removal {
-    type Target = DatabaseTransaction;
+    type Target = Transaction;
 
-    fn deref(&self) -> &DatabaseTransaction {
+    fn deref(&self) -> &Transaction {
         &self.write
     }
 }

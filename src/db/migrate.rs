@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use migration::{Migrator, MigratorTrait};
 
-use crate::db::{Database, Error, words};
+use crate::db::{Database, Error, schema::Access, words};
 
 /// A step of the schema's history.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,10 +20,9 @@ pub struct Step {
 /// # Errors
 /// If the database does not answer.
 pub async fn status(database: &Database) -> Result<Vec<Step>, Error> {
-    let connection = database.read();
     // Only `install` makes the table that the state is read from; asking must not change an empty database.
-    let applied: Vec<String> = match Migrator::get_applied_migrations(&connection).await {
-        Ok(steps) => steps.iter().map(|step| step.name().to_owned()).collect(),
+    let applied = match Access::reading(database).await?.applied().await {
+        Ok(steps) => steps,
         Err(error) => {
             database.check().await?;
             tracing::debug!(%error, "no schema yet");
@@ -60,7 +59,7 @@ pub async fn up(database: &Database, steps: Option<u32>) -> Result<(), Error> {
     const PAUSE: Duration = Duration::from_millis(100);
     let mut tries = 1;
     loop {
-        match Migrator::up(&database.read(), steps).await {
+        match Access::open(database).await?.up(steps).await {
             Ok(()) => break,
             Err(_) if tries < TRIES => tries += 1,
             Err(error) => return Err(error.into()),
@@ -85,5 +84,5 @@ async fn fill(database: &Database) -> Result<(), Error> {
 /// # Errors
 /// If a step fails.
 pub async fn down(database: &Database, steps: Option<u32>) -> Result<(), Error> {
-    Migrator::down(&database.read(), steps).await.map_err(Error::from)
+    Access::open(database).await?.down(steps).await.map_err(Error::from)
 }

@@ -1,10 +1,10 @@
 //! PostgreSQL's notifications, by which processes hear of each other's commits. They are hints: one that is lost costs a
 //! moment, never an event or a job.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, Statement,
+    ConnectionTrait, DbBackend, Statement,
     sqlx::{
         self, PgPool,
         postgres::{PgConnectOptions, PgListener, PgPoolOptions},
@@ -13,7 +13,14 @@ use sea_orm::{
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
-use crate::{db::Error, retry};
+use crate::{
+    db::{
+        Error,
+        connection::{Connection, Listen},
+        pooler,
+    },
+    retry,
+};
 
 /// The channel on which processes tell each other that something happened to products.
 pub const EVENTS: &str = "pm_events";
@@ -49,31 +56,42 @@ pub async fn notify(connection: &impl ConnectionTrait, channel: &str) -> Result<
 }
 
 /// Calls `wake` for each notification on `channel`, and whenever some may have been missed; `None` on SQLite, which has
-/// none.
+/// none, and behind a pooler in transaction mode, which passes none on, unless a direct address is set.
 ///
 /// It takes one connection of its own beside those of `database`, which comes back by itself, and ends when `database` is
 /// closed or what this answers is dropped. Needs a tokio runtime.
 pub fn listen(
-    database: &DatabaseConnection,
+    database: &Connection,
     channel: &'static str,
     wake: impl Fn() + Send + Sync + 'static,
 ) -> Option<Listening> {
     if database.get_database_backend() != DbBackend::Postgres {
         return None;
     }
-    let pool = database.get_postgres_connection_pool();
-    let (mut closed, listening) = (pool.close_event(), listen_for_ever(pool.connect_options(), channel, wake));
+    let pool = database.pool().get_postgres_connection_pool();
+    let options = match database.listen() {
+        Listen::Here => pool.connect_options().as_ref().clone(),
+        Listen::At(url) => match pooler::options(url) {
+            Ok(options) => options,
+            Err(error) => {
+                warn!(%error, "the direct address of the database cannot be read; no notifications arrive");
+                return None;
+            }
+        },
+        Listen::Nowhere => return None,
+    };
+    let (mut closed, listening) = (pool.close_event(), listen_for_ever(options, channel, wake));
     Some(Listening(tokio::spawn(async move { closed.do_until(listening).await }).abort_handle()))
 }
 
-async fn listen_for_ever(options: Arc<PgConnectOptions>, channel: &'static str, wake: impl Fn()) {
+async fn listen_for_ever(options: PgConnectOptions, channel: &'static str, wake: impl Fn()) {
     // One connection, so that listening never takes one from those who write.
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .idle_timeout(None)
         .max_lifetime(None)
         .acquire_timeout(Duration::from_secs(5))
-        .connect_lazy_with(options.as_ref().clone());
+        .connect_lazy_with(options);
     let mut failures = 0_u32;
     loop {
         let Err(error) = forward(&pool, channel, &wake, &mut failures).await;

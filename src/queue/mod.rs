@@ -10,14 +10,12 @@ mod rabbit;
 
 use std::{fmt, time::Duration};
 
-use sea_orm::DatabaseConnection;
-
 pub use self::{
     database::{DatabaseQueue, NOTIFY_CHANNEL},
     error::{Error, PublishError},
     rabbit::RabbitQueue,
 };
-use crate::domain::JobId;
+use crate::{db::Connection, domain::JobId};
 
 /// The queue's name in RabbitMQ unless another is set; its version changes with the form of the messages.
 pub const DEFAULT_QUEUE: &str = "pm.images.v1";
@@ -71,7 +69,7 @@ impl Queue {
     ///
     /// # Errors
     /// [`Error::Config`] if the settings can never work.
-    pub async fn connect(engine: &Engine, database: &DatabaseConnection) -> Result<Self, Error> {
+    pub async fn connect(engine: &Engine, database: &Connection) -> Result<Self, Error> {
         match engine {
             Engine::Database => Ok(Self::Database(DatabaseQueue::connect(database, database::POLL_INTERVAL))),
             Engine::RabbitMq { url, queue } => Ok(Self::RabbitMq(RabbitQueue::connect(url, queue)?)),

@@ -33,7 +33,7 @@ const NEVER: Duration = Duration::from_secs(3_600);
 
 #[tokio::test]
 async fn a_hint_reaches_a_worker_that_waits_at_the_database() {
-    let queue = Queue::connect(&Engine::Database, &sqlite().await).await.expect("a queue");
+    let queue = Queue::connect(&Engine::Database, &sqlite().await.into()).await.expect("a queue");
     assert_eq!((queue.name(), queue.needs_relay()), ("database", false));
     a_hint_reaches_a_waiting_worker(&queue).await;
 }
@@ -474,7 +474,7 @@ async fn settings_that_can_never_work_are_refused_at_once() {
     let long = "q".repeat(300);
     for (url, queue) in [("http://broker", "q"), ("broker", "q"), ("amqp://broker", ""), ("amqp://broker", &long)] {
         let engine = Engine::RabbitMq { url: url.into(), queue: queue.into() };
-        let Err(error) = Queue::connect(&engine, &database).await else { panic!("{url} and {queue:?} are taken") };
+        let Err(error) = Queue::connect(&engine, &database.clone().into()).await else { panic!("{url} and {queue:?} are taken") };
         assert!(matches!(error, Error::Config(_)) && !error.is_transient(), "{error}");
         assert_eq!(error.code(), ErrorCode::Internal);
     }
@@ -529,7 +529,7 @@ impl Broker {
 
     async fn queue_with(&self, url: &str) -> Queue {
         let engine = Engine::RabbitMq { url: url.into(), queue: self.name.clone() };
-        Queue::connect(&engine, &sqlite().await).await.expect("a queue")
+        Queue::connect(&engine, &sqlite().await.into()).await.expect("a queue")
     }
 
     async fn channel(&self) -> Channel {
@@ -602,7 +602,7 @@ async fn sqlite() -> DatabaseConnection {
 }
 
 fn waiting_at(database: &DatabaseConnection, poll_interval: Duration) -> Queue {
-    Queue::Database(DatabaseQueue::connect(database, poll_interval))
+    Queue::Database(DatabaseQueue::connect(&database.clone().into(), poll_interval))
 }
 
 /// Waits until `count` connections listen for notifications.

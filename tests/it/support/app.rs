@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use pm::{
     app::App,
     config::{self, Flags},
-    db::{Config, Database, migrate},
+    db::{Config, Database, Postgres, migrate},
     stop::{self, Stopper},
     worker::Worker,
 };
@@ -277,7 +277,7 @@ pub fn database_url(url: &str, name: &str) -> String {
 }
 
 pub async fn admin(url: &str) -> Database {
-    Database::connect(&Config::Postgres { url: url.to_owned(), max_connections: 1 }).await.unwrap()
+    Database::connect(&Config::Postgres(Postgres { max_connections: 1, ..Postgres::new(url) })).await.unwrap()
 }
 
 /// Whether the schema of `app` is complete.

@@ -1,0 +1,57 @@
+//! Gives connections back to PostgreSQL that are needed no more. The driver closes those that nobody used for a while, but it
+//! hands them out in turn: under little work each is used again before its time is over, and a burst's connections all stay.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, RwLock, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use sea_orm::{DatabaseConnection, sqlx::PgPool};
+use tokio::time::Instant;
+
+/// The most connections that were in use at once since the last look.
+#[derive(Debug, Default)]
+pub(super) struct Demand(AtomicU32);
+
+impl Demand {
+    /// Notes that one more connection is about to be used.
+    pub(super) fn note(&self, pool: &PgPool) {
+        self.0.fetch_max(in_use(pool) + 1, Ordering::Relaxed);
+    }
+
+    fn take(&self, pool: &PgPool) -> u32 {
+        self.0.swap(0, Ordering::Relaxed).max(in_use(pool))
+    }
+}
+
+fn in_use(pool: &PgPool) -> u32 {
+    pool.size().saturating_sub(u32::try_from(pool.num_idle()).unwrap_or(u32::MAX))
+}
+
+/// Closes idle connections beyond the most that were in use at once within `idle_timeout`; ends with the pool.
+pub(super) async fn trim(pool: Weak<RwLock<DatabaseConnection>>, demand: Arc<Demand>, idle_timeout: Duration) {
+    let every = (idle_timeout / 4).clamp(Duration::from_millis(50), Duration::from_secs(5));
+    let mut peaks = VecDeque::new();
+    loop {
+        tokio::time::sleep(every).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let connection = pool.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        drop(pool);
+        let pool = connection.get_postgres_connection_pool();
+        peaks.push_back((Instant::now(), demand.take(pool)));
+        while peaks.front().is_some_and(|(at, _)| at.elapsed() > idle_timeout) {
+            peaks.pop_front();
+        }
+        let needed = peaks.iter().map(|(_, peak)| *peak).max().unwrap_or(0).max(1);
+        for _ in needed..pool.size() {
+            // The one that has been idle longest; none if all are in use by now.
+            let Some(surplus) = pool.try_acquire() else { break };
+            // It is gone either way.
+            let _ = surplus.close().await;
+        }
+    }
+}
