@@ -210,13 +210,19 @@ async fn state(directory: &Path) -> State {
     let path = directory.join("pm.db");
     let database = Database::connect(&db::Config::Sqlite { path: path.clone() }).await.expect("a database");
     db::migrate::up(&database, None).await.expect("a schema");
-    let cache = cache::Engine::Memory { max_bytes: 1 << 20, database: path };
+    let cache = cache::Engine::Memory { max_bytes: 1 << 20, database: path, lifetimes: cache::Lifetimes::default() };
     let cache = Cache::connect(&cache).await.expect("a cache");
-    let queue = Queue::connect(&queue::Engine::Database, &database.read()).await.expect("a queue");
+    let (installation, id) = tokio::sync::watch::channel(pm::domain::InstallationId::new(uuid::Uuid::nil()));
+    let queue = Queue::connect(&queue::Engine::Database, &database.read(), id).await.expect("a queue");
     let blobs = blobs::Engine::Disk { directory: directory.join("blobs") };
     let blobs = Blobs::connect(&blobs).await.expect("a store");
-    let engines =
-        Engines { database: database.clone(), cache: cache.clone(), queue: queue.clone(), blobs: blobs.clone() };
+    let engines = Engines {
+        database: database.clone(),
+        cache: cache.clone(),
+        queue: queue.clone(),
+        blobs: blobs.clone(),
+        installation,
+    };
     let config = catalog::Config { auto_users: true, ..catalog::Config::default() };
     let metrics = Metrics::install();
     let catalog = Catalog::new(config, engines);

@@ -137,7 +137,10 @@ fn queue(criterion: &mut Criterion) {
     };
     let name = format!("pm_bench_{}", uuid::Uuid::new_v4().simple());
     let admin = runtime.block_on(async {
-        let admin = Database::connect(&Config::Postgres(Postgres { max_connections: 1, ..Postgres::new(server.clone()) })).await.unwrap();
+        let admin =
+            Database::connect(&Config::Postgres(Postgres { max_connections: 1, ..Postgres::new(server.clone()) }))
+                .await
+                .unwrap();
         admin.read().execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
         admin
     });

@@ -174,6 +174,13 @@ need_engine_programs() {
       missing+=("the program redis-server (Debian: apt-get install redis-server)")
     fi
   fi
+  if ! compgen -G "/usr/lib/*/faketime/libfaketimeMT.so.1" >/dev/null; then
+    if can_install; then
+      install libfaketime
+    else
+      missing+=("the library libfaketime (Debian: apt-get install libfaketime)")
+    fi
+  fi
   if ! has rabbitmq-server || ! has rabbitmqctl || ! has epmd; then
     if can_install; then
       install rabbitmq-server

@@ -2,20 +2,25 @@
 //! over that. `serve`, `worker` and every other command begin here.
 
 mod doors;
+mod error;
+mod opening;
+mod start;
 mod url_keys;
 
-use std::{fmt, io, num::NonZeroUsize, path::PathBuf, sync::Arc};
+pub use error::Error;
+pub use opening::{Access, open_database, own_store, release_store, take_store};
+pub use url_keys::restore as restore_url_keys;
 
-use tokio::net::TcpListener;
+use std::{fmt, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
-    auth,
     blobs::{self, Blobs},
     cache::{self, Cache},
     catalog::{self, Catalog, Engines},
-    code::ErrorCode,
-    config::{DatabaseConnections, DatabaseUrl, Settings},
-    db::{self, Database, migrate},
+    config::{DatabaseUrl, Settings},
+    db::{Database, installation},
     domain::ImageId,
     fetch::{self, Fetcher},
     health::Health,
@@ -24,7 +29,7 @@ use crate::{
     isolation,
     jobs::{self, Handler, ResizeConfig, ResizeOptions, Resizer, UrlKeys},
     queue::{self, Queue},
-    stop::{self, Stop},
+    stop::{self, Reload, Stop},
     telemetry::Metrics,
     worker::{self, Worker},
 };
@@ -49,8 +54,12 @@ pub struct App {
     pub settings: Arc<Settings>,
     /// What addresses of pictures in any size are signed with.
     pub url_keys: Option<UrlKeys>,
+    /// Whether the blob store has shown that it is the installation's.
+    store_compared: bool,
     /// The program whose processes decode pictures, if they are not decoded in this one.
     decoder_program: Option<PathBuf>,
+    /// Asks for the certificate's files to be read again.
+    reload: Reload,
 }
 
 impl fmt::Debug for App {
@@ -59,135 +68,58 @@ impl fmt::Debug for App {
     }
 }
 
-/// Why there is no app.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The database cannot be opened or brought up to date.
-    #[error("the database cannot be used")]
-    Database(#[from] db::Error),
-    /// The schema is older than this version needs.
-    #[error("the database's schema lacks {missing} of {of} steps")]
-    OldSchema {
-        /// Steps that are missing.
-        missing: usize,
-        /// Steps there are.
-        of: usize,
-    },
-    /// The cache cannot be used.
-    #[error("the cache cannot be used")]
-    Cache(#[from] cache::Error),
-    /// The queue cannot be used.
-    #[error("the queue cannot be used")]
-    Queue(#[from] queue::Error),
-    /// The store for pictures cannot be used.
-    #[error("the store for pictures cannot be used")]
-    Storage(#[from] blobs::Error),
-    /// The downloader cannot be made.
-    #[error("the downloader cannot be made")]
-    Fetcher(#[from] fetch::Error),
-    /// The certificate cannot be used.
-    #[error("connections cannot be encrypted")]
-    Tls(#[from] http::TlsError),
-    /// The issuer of access tokens cannot be asked.
-    #[error("access tokens cannot be checked")]
-    Auth(#[from] auth::Error),
-    /// A setting cannot work.
-    #[error("{0}")]
-    Setting(String),
-    /// The data directory, or a file in it, cannot be made or read.
-    #[error("{} cannot be made or read", .path.display())]
-    DataDirectory {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-impl Error {
-    /// The code that clients see.
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::Database(error) => error.code(),
-            Self::Cache(error) => error.code(),
-            Self::Queue(error) => error.code(),
-            Self::Storage(error) => error.code(),
-            Self::OldSchema { .. } | Self::Setting(_) | Self::Tls(_) => ErrorCode::Validation,
-            Self::Auth(error) => error.code(),
-            Self::Fetcher(_) | Self::DataDirectory { .. } => ErrorCode::Internal,
-        }
-    }
-
-    /// Whether a component is unreachable, so that the same command may go through later.
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Database(error) => error.is_transient(),
-            Self::Cache(error) => error.is_transient(),
-            Self::Queue(error) => error.is_transient(),
-            Self::Storage(error) => error.is_transient(),
-            _ => false,
-        }
-    }
-}
-
-/// Opens the database alone, for commands that look after its schema.
-///
-/// # Errors
-/// If it cannot be reached, or its directory cannot be made.
-pub async fn open_database(settings: &Settings) -> Result<Database, Error> {
-    let config = match &settings.database {
-        DatabaseUrl::Sqlite { path } => {
-            if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-                let made = tokio::fs::create_dir_all(directory).await;
-                made.map_err(|source| Error::DataDirectory { path: directory.to_owned(), source })?;
-            }
-            db::Config::Sqlite { path: path.clone() }
-        }
-        DatabaseUrl::Postgres { url } => db::Config::Postgres(postgres(url, &settings.database_connections)),
-    };
-    Ok(Database::connect(&config).await?)
-}
-
-fn postgres(url: &str, connections: &DatabaseConnections) -> db::Postgres {
-    let defaults = db::Postgres::new(url);
-    db::Postgres {
-        direct_url: connections.direct_url.clone(),
-        pooler: connections.pooler,
-        max_connections: connections.max,
-        idle_timeout: connections.idle_timeout,
-        statement_timeout: connections.statement_timeout,
-        connect_timeout: connections.connect_timeout,
-        patience: if connections.wait { None } else { defaults.patience },
-        ..defaults
-    }
-}
-
 impl App {
-    /// Connects every engine. The schema is brought up to date where the settings want that, else an old one is refused.
+    /// Connects every engine, as [`Access::Serve`] has it.
+    ///
+    /// # Errors
+    /// As for [`App::open`].
+    pub async fn build(settings: Settings) -> Result<Self, Error> {
+        Self::open(settings, Access::Serve).await
+    }
+
+    /// Connects every engine. `access` says whether a catalogue is made and its schema brought up to date.
     ///
     /// # Errors
     /// [`Error`] by the part that cannot be used; a broker or a Redis that is away is none, they are connected later.
-    pub async fn build(settings: Settings) -> Result<Self, Error> {
+    pub async fn open(settings: Settings, access: Access) -> Result<Self, Error> {
         // One provider for every TLS client of the process; an error means that there is one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let database = open_database(&settings).await?;
-        ensure_schema(&database, settings.auto_migrate).await?;
+        let database = opening::open_catalogue(&settings, access).await?;
+        let installation = installation::read(&database.read()).await?;
+        let (blobs, store_compared) = opening::open_store(&settings, &database, &installation).await?;
         let cache = Cache::connect(&cache_engine(&settings, &database)).await?;
-        let queue = Queue::connect(&queue_engine(&settings), &database.read()).await?;
-        let blobs = Blobs::connect(&storage_engine(&settings)?).await?;
+        let (id, current_id) = watch::channel(installation.id);
+        let queue = Queue::connect(&queue_engine(&settings), &database.read(), current_id).await?;
         let config = catalog::Config {
             public_url: settings.public_url.clone(),
             auto_users: settings.auto_users,
             policy: settings.fetch_policy.clone(),
             presets: settings.presets.clone(),
         };
-        let engines =
-            Engines { database: database.clone(), cache: cache.clone(), queue: queue.clone(), blobs: blobs.clone() };
+        let engines = Engines {
+            database: database.clone(),
+            cache: cache.clone(),
+            queue: queue.clone(),
+            blobs: blobs.clone(),
+            installation: id,
+        };
         let health = Health { database: database.clone(), cache, queue: queue.clone(), blobs: blobs.clone() };
         let catalog = Catalog::new(config, engines);
-        let url_keys = url_keys::of(&settings).await?;
+        let url_keys = url_keys::of(&settings, access != Access::Existing).await?;
         let settings = Arc::new(settings);
-        Ok(Self { catalog, health, blobs, queue, database, settings, url_keys, decoder_program: None })
+        let (decoder_program, reload) = (None, Reload::default());
+        Ok(Self {
+            catalog,
+            health,
+            blobs,
+            queue,
+            database,
+            settings,
+            url_keys,
+            store_compared,
+            decoder_program,
+            reload,
+        })
     }
 
     /// From now on pictures are decoded in processes of `program`, a program that calls [`isolation::run_decoder`] before
@@ -198,13 +130,20 @@ impl App {
         Self { decoder_program, ..self }
     }
 
+    /// Reads the certificate's files again at every request of `reload`.
+    #[must_use]
+    pub fn reloaded_by(self, reload: Reload) -> Self {
+        Self { reload, ..self }
+    }
+
     /// Answers requests on `listener` until `stop`, with a worker for `workers` pictures at a time beside it.
     ///
     /// # Errors
     /// If the worker cannot be made.
     pub async fn serve(&self, listener: TcpListener, workers: usize, stop: Stop) -> Result<(), Error> {
         let upload = self.settings.fetch_max_bytes;
-        let config = http::Config { max_upload: upload, ..doors::config(&self.settings.doors)? };
+        let reload = self.reload.clone();
+        let config = http::Config { max_upload: upload, reload, ..doors::config(&self.settings.doors)? };
         // The worker goes on until the last request has been answered.
         let (stopper, after_requests) = stop::channel();
         let worker = if workers == 0 { None } else { Some(self.worker(workers)?) };
@@ -219,8 +158,11 @@ impl App {
                 tokio::join!(worker.run(stop), deliver);
             }
         };
-        tokio::join!(answer, work, self.look_after(after_requests));
-        Ok(())
+        let run = Box::pin(async { tokio::join!(answer, work, self.look_after(after_requests)) });
+        tokio::select! {
+            _ = run => Ok(()),
+            error = self.foreign_store() => Err(error),
+        }
     }
 
     /// Consumes jobs until `stop`, `concurrency` pictures at a time. On `status`, if there is one, health and figures are
@@ -245,8 +187,26 @@ impl App {
                 Box::pin(http::serve(listener, self.http_state(), config, stop)).await;
             }
         };
-        tokio::join!(Box::pin(work), answer, self.look_after(after_jobs));
-        Ok(())
+        let run = Box::pin(async { tokio::join!(work, answer, self.look_after(after_jobs)) });
+        tokio::select! {
+            _ = run => Ok(()),
+            error = self.foreign_store() => Err(error),
+        }
+    }
+
+    /// Waits until a blob store that did not answer at the start shows that it is another installation's.
+    async fn foreign_store(&self) -> Error {
+        const EVERY: Duration = Duration::from_secs(5);
+        let mut compared = self.store_compared;
+        while !compared {
+            tokio::time::sleep(EVERY).await;
+            match opening::compare_store(&self.settings, &self.database, &self.blobs).await {
+                Ok(()) => compared = true,
+                Err(error) if error.is_transient() => {}
+                Err(error) => return error,
+            }
+        }
+        std::future::pending().await
     }
 
     fn http_state(&self) -> http::State {
@@ -353,26 +313,19 @@ impl App {
     }
 }
 
-async fn ensure_schema(database: &Database, auto_migrate: bool) -> Result<(), Error> {
-    if auto_migrate {
-        return Ok(migrate::up(database, None).await?);
-    }
-    let steps = migrate::status(database).await?;
-    let missing = steps.iter().filter(|step| !step.applied).count();
-    if missing == 0 { Ok(()) } else { Err(Error::OldSchema { missing, of: steps.len() }) }
-}
-
 /// Without Redis, SQLite has a cache in the process that follows the file; PostgreSQL has none, since a cache in one
 /// process would not hear of what another one commits.
 fn cache_engine(settings: &Settings, database: &Database) -> cache::Engine {
+    let lifetimes = cache::Lifetimes { value: settings.cache_lifetime, ..cache::Lifetimes::default() };
     match (&settings.redis_url, &settings.database) {
         (Some(url), _) => cache::Engine::Redis {
             url: url.clone(),
             prefix: settings.redis_prefix.clone(),
             notes: Some(database.clone()),
+            lifetimes,
         },
         (None, DatabaseUrl::Sqlite { path }) => {
-            cache::Engine::Memory { max_bytes: MEMORY_CACHE_BYTES, database: path.clone() }
+            cache::Engine::Memory { max_bytes: MEMORY_CACHE_BYTES, database: path.clone(), lifetimes }
         }
         (None, DatabaseUrl::Postgres { .. }) => cache::Engine::Off,
     }

@@ -10,7 +10,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// The machine's time.
+    /// This process's wall clock, which may be wrong. What processes compare is the database's time: see `db::Database::now`.
     pub fn now() -> Self {
         Self(i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX))
     }
@@ -36,6 +36,44 @@ impl Timestamp {
     pub fn parse(text: &str) -> Option<Self> {
         let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?;
         i64::try_from(moment.unix_timestamp_nanos() / 1_000).ok().map(Self)
+    }
+}
+
+/// The time since the machine started, by a clock that no correction of the date steps. All processes of the machine read
+/// the same value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootClock {
+    /// Names this start of the machine, and the time namespace.
+    pub boot: String,
+}
+
+impl BootClock {
+    /// Returns the machine's clock; `None` where the system has none that its processes share.
+    #[cfg(target_os = "linux")]
+    pub fn find() -> Option<Self> {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        // Clocks of containers with a time namespace of their own are apart.
+        let namespace = std::fs::read_link("/proc/self/ns/time").unwrap_or_default();
+        Some(Self { boot: format!("{} {}", boot.trim(), namespace.display()) })
+    }
+
+    /// Returns the machine's clock; `None` where the system has none that its processes share.
+    #[cfg(not(target_os = "linux"))]
+    pub fn find() -> Option<Self> {
+        None
+    }
+
+    /// Microseconds since the machine started, sleep included.
+    #[cfg(target_os = "linux")]
+    pub fn micros(&self) -> i64 {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        time.tv_sec * 1_000_000 + time.tv_nsec / 1_000
+    }
+
+    /// Microseconds since the machine started; never called, since there is no such clock.
+    #[cfg(not(target_os = "linux"))]
+    pub fn micros(&self) -> i64 {
+        Timestamp::now().0
     }
 }
 

@@ -64,6 +64,7 @@ codes! {
     TlsFailed = "tls_failed": "The picture's host has no valid certificate.",
     TimedOut = "timed_out": "The picture's host was too slow.",
     SourceNotFound = "source_not_found": "The picture's host has no such picture.",
+    SourceDamaged = "source_damaged": "The stored file of the image is damaged.",
     SourceForbidden = "source_forbidden": "The picture's host refuses access.",
     SourceRefused = "source_refused": "The picture's host refuses the request.",
     SourceUnavailable = "source_unavailable": "The picture's host cannot answer for the moment.",

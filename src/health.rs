@@ -39,7 +39,7 @@ impl Health {
     /// The state of every component.
     pub async fn check(&self) -> Vec<Component> {
         let (database, cache, queue, storage) = tokio::join!(
-            component("database", self.database.name(), true, self.database.check()),
+            component("database", self.database.name(), true, Box::pin(self.database.check())),
             component("cache", self.cache.name(), false, self.cache.check()),
             component("queue", self.queue.name(), false, self.queue.check()),
             component("storage", self.blobs.name(), true, self.blobs.check()),

@@ -2,9 +2,10 @@
 //!
 //! `docs/ARCHITECTURE.md` walks through a request and through an image. In short, each room imports only rooms below it:
 //! `cli` → `config`, `telemetry`, `app` → `http`, `worker` → `jobs` → `catalog`, `health` → `auth`, `cache`, `queue`, `blobs`,
-//! `fetch`, `isolation` → `db` → `domain`, `imaging` → `code`, `clock`, `retry`,
+//! `fetch`, `isolation` → `db` → `domain`, `imaging` → `age`, `code`, `clock`, `memory`, `retry`,
 //! `secret_file`, `stop`.
 
+pub mod age;
 pub mod app;
 pub mod auth;
 pub mod blobs;
@@ -22,6 +23,7 @@ pub mod http;
 pub mod imaging;
 pub mod isolation;
 pub mod jobs;
+pub mod memory;
 pub mod queue;
 pub mod retry;
 pub mod secret_file;

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use uuid::Uuid;
@@ -16,6 +16,27 @@ use uuid::Uuid;
 pub fn make(path: &Path) -> io::Result<String> {
     // Two random ids of 122 bits each.
     let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    let unfinished = write(path, &secret)?;
+    // A link is never made over a file that is there.
+    let linked = fs::hard_link(&unfinished, path);
+    fs::remove_file(&unfinished)?;
+    match linked {
+        Ok(()) => Ok(secret),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::read_to_string(path),
+        Err(error) => Err(error),
+    }
+}
+
+/// Keeps `secret` in the file `path`, whole or not at all, in the place of what was there.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn replace(path: &Path, secret: &str) -> io::Result<()> {
+    fs::rename(write(path, secret)?, path)
+}
+
+/// Writes a file beside `path` that only its owner reads; returns its name.
+fn write(path: &Path, secret: &str) -> io::Result<PathBuf> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
@@ -27,14 +48,7 @@ pub fn make(path: &Path) -> io::Result<String> {
     let mut file = options.open(&unfinished)?;
     file.write_all(secret.as_bytes())?;
     file.sync_all()?;
-    // A link is never made over a file that is there.
-    let linked = fs::hard_link(&unfinished, path);
-    fs::remove_file(&unfinished)?;
-    match linked {
-        Ok(()) => Ok(secret),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::read_to_string(path),
-        Err(error) => Err(error),
-    }
+    Ok(unfinished)
 }
 
 #[cfg(test)]

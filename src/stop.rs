@@ -1,4 +1,4 @@
-//! Telling tasks to come to an end, and hearing of it.
+//! Tells tasks to come to an end, or to read their files again.
 
 use tokio::sync::watch;
 
@@ -33,5 +33,41 @@ impl Stop {
     /// Whether it is time.
     pub fn is_wanted(&self) -> bool {
         *self.0.borrow() || self.0.has_changed().is_err()
+    }
+}
+
+/// Tells tasks to read their files again; clones share it.
+#[derive(Clone, Debug)]
+pub struct Reload(watch::Sender<()>);
+
+/// Hears when files are to be read again.
+#[derive(Debug)]
+pub struct Reloads(watch::Receiver<()>);
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self(watch::Sender::new(()))
+    }
+}
+
+impl Reload {
+    /// Wakes every task that reads files.
+    pub fn request(&self) {
+        self.0.send_replace(());
+    }
+
+    /// Hears of every request from now on.
+    pub fn requests(&self) -> Reloads {
+        Reloads(self.0.subscribe())
+    }
+}
+
+impl Reloads {
+    /// Returns after the next request, at once if there was one since the last call. Cancel-safe.
+    pub async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            // Nobody is left to ask.
+            std::future::pending::<()>().await;
+        }
     }
 }

@@ -18,10 +18,11 @@ use tracing::{
 };
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
-    EnvFilter, Layer,
+    EnvFilter, Layer, Registry,
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
     layer::{Context, SubscriberExt as _},
     registry::LookupSpan,
+    reload,
     util::SubscriberInitExt as _,
 };
 
@@ -39,6 +40,9 @@ const REQUEST_BUCKETS: [f64; 14] =
 
 /// Seconds, 10 ms to 60 s: how long jobs take.
 const JOB_BUCKETS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// The filter of the logs that this process writes, once there are any.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +93,7 @@ pub fn init(config: &Config) -> Guard {
         .finish(io::stderr());
     let dropped = writer.error_counter();
     let filter = EnvFilter::builder().parse(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let (filter, handle) = reload::Layer::new(filter);
     let registry = tracing_subscriber::registry().with(filter);
     let installed = match config.format {
         Format::Pretty { colour } => {
@@ -101,10 +106,23 @@ pub fn init(config: &Config) -> Guard {
         }
     };
     match installed {
-        Ok(()) => std::panic::set_hook(Box::new(log_panic)),
+        Ok(()) => {
+            std::panic::set_hook(Box::new(log_panic));
+            FILTER.get_or_init(|| handle);
+        }
         Err(_) => tracing::debug!("logs have a place already"),
     }
     Guard { dropped, _writer: guard }
+}
+
+/// Replaces the filter of the logs from the next event on.
+///
+/// # Errors
+/// A sentence if `filter` is no filter, or this process writes no logs; the filter stays as it is then.
+pub fn set_filter(filter: &str) -> Result<(), String> {
+    let parsed = EnvFilter::builder().parse(filter).map_err(|error| error.to_string())?;
+    let handle = FILTER.get().ok_or("this process writes no logs of its own")?;
+    handle.reload(parsed).map_err(|error| error.to_string())
 }
 
 /// A panic is a line of the log like any other: one in a decoder is caught and costs its picture alone.

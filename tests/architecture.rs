@@ -13,7 +13,7 @@ use source::{House, Kind, Source};
 
 /// The rooms of `src/` from the ground up. A room imports rooms of lower rows alone, never one beside or above it.
 const LAYERS: &[&[&str]] = &[
-    &["code", "clock", "retry", "secret_file", "stop"],
+    &["age", "code", "clock", "memory", "retry", "secret_file", "stop"],
     &["domain", "imaging"],
     &["db"],
     &["auth", "cache", "queue", "blobs", "fetch", "isolation"],
@@ -185,6 +185,29 @@ fn sql_is_in_db_alone(house: &House) -> Vec<String> {
             STATEMENTS.iter().any(|start| content.starts_with(start))
         });
         named.chain(statements.map(|token| (token.line, "SQL outside `db`".to_owned()))).collect()
+    })
+}
+
+/// A prepared statement with `*` has other columns once somebody adds one to its table: SQLite's driver breaks down over it,
+/// and PostgreSQL refuses it.
+fn statements_name_their_columns(house: &House) -> Vec<String> {
+    complaints(house, |source| {
+        let texts = source.tokens.iter().filter(|token| token.kind == Kind::Text);
+        let every_column = texts.filter(|token| {
+            let words: Vec<_> = token.text.split(|sign: char| sign.is_whitespace() || "\"(,)".contains(sign)).collect();
+            let before =
+                |at: usize| words[..at].iter().rev().find(|word| !word.is_empty()).map(|word| word.to_uppercase());
+            let starts = |word: &str| ["SELECT", "RETURNING", "DISTINCT", "ALL"].contains(&word);
+            words.iter().enumerate().any(|(at, word)| match *word {
+                "*" => before(at).is_some_and(|word| starts(&word)),
+                word => {
+                    word.strip_suffix(".*").is_some_and(|table| table.chars().all(|c| c.is_alphanumeric() || c == '_'))
+                }
+            })
+        });
+        let places = every_column.map(|token| (token.line, "a statement that does not name its columns".to_owned()));
+        let asterisks = source.lines_with(&["Asterisk"]).map(|line| (line, "`Asterisk` names no columns".to_owned()));
+        if source.room() == Some("db") { places.chain(asterisks).collect() } else { Vec::new() }
     })
 }
 
@@ -384,6 +407,19 @@ rules! {
             ("app.rs", "fn f() { g(&format!(\"DROP TABLE {}\", 1)) }"),
         ],
         at: ["src/catalog/mod.rs:1", "src/jobs.rs:2", "src/app.rs:1"],
+    }
+    statements_name_their_columns {
+        keeps: [
+            ("db/mod.rs", "const A: &str = \"SELECT count(*), price * 2 FROM t WHERE a RETURNING id\"; // SELECT *"),
+            ("http/mod.rs", "const A: &str = \"RETURNING *\";"),
+            ("db/changes.rs", "#[cfg(test)]\nmod tests { const A: &str = \"SELECT * FROM t\"; }"),
+        ],
+        breaks: [
+            ("db/mod.rs", "const A: &str = \"SELECT * FROM t\";\nconst B: &str = \"UPDATE t SET a = 1\n RETURNING *\";"),
+            ("db/jobs.rs", "const A: &str = \"SELECT a.id, b.* FROM a, b\";\nfn f() { column(Asterisk) }"),
+            ("db/users.rs", "const A: &str = \"(SELECT DISTINCT * FROM t)\";"),
+        ],
+        at: ["src/db/mod.rs:1", "src/db/mod.rs:2", "src/db/jobs.rs:1", "src/db/jobs.rs:2", "src/db/users.rs:1"],
     }
     transactions_begin_in_the_catalog_alone {
         keeps: [

@@ -21,8 +21,11 @@ mod m0012_events;
 mod m0013_webhooks;
 mod m0014_api_keys;
 mod m0015_variants;
+mod m0016_installation;
+mod m0018_lost_claims_and_clock;
+mod m0020_webhook_pauses;
 
-pub use sea_orm_migration::{MigratorTrait, sea_orm};
+pub use sea_orm_migration::{MigrationTrait, MigratorTrait, SchemaManager, sea_orm};
 
 /// Every step in order.
 #[derive(Debug)]
@@ -47,6 +50,9 @@ impl MigratorTrait for Migrator {
             Box::new(m0013_webhooks::Step),
             Box::new(m0014_api_keys::Step),
             Box::new(m0015_variants::Step),
+            Box::new(m0016_installation::Step),
+            Box::new(m0018_lost_claims_and_clock::Step),
+            Box::new(m0020_webhook_pauses::Step),
         ]
     }
 }

@@ -2,24 +2,51 @@
 
 use std::io;
 
-use super::Error;
+use super::{App, Error};
 use crate::{
     config::{DatabaseUrl, Settings},
     jobs::UrlKeys,
     secret_file,
 };
 
-/// The keys of the settings; on SQLite one that is made at the first start and kept in the data directory.
-pub(super) async fn of(settings: &Settings) -> Result<Option<UrlKeys>, Error> {
+/// The file of the keys in the data directory.
+const FILE: &str = "url.key";
+
+/// Keeps the keys of a backup, so that addresses which were signed before hold on; returns a sentence if something is left to be
+/// done by hand.
+///
+/// # Errors
+/// If the file in the data directory cannot be written.
+pub async fn restore(app: &App, keys: &str) -> Result<Option<String>, Error> {
+    if app.url_keys.as_ref().is_some_and(|current| current.reveal() == keys) {
+        return Ok(None);
+    }
+    let settings = &app.settings;
+    let path = settings.data_dir.join(FILE);
+    let (to, text) = (path.clone(), keys.to_owned());
+    let written = tokio::task::spawn_blocking(move || secret_file::replace(&to, &text)).await;
+    let unusable = |source| Error::DataDirectory { path: path.clone(), source };
+    written.map_err(io::Error::other).flatten().map_err(unusable)?;
+    let is_used = settings.url_key.is_none() && matches!(settings.database, DatabaseUrl::Sqlite { .. });
+    let by_hand = || {
+        let path = path.display();
+        format!("addresses that were signed before hold on once PM_URL_KEY is set to the content of {path}")
+    };
+    Ok((!is_used).then(by_hand))
+}
+
+/// The keys of the settings; on SQLite one that is kept in the data directory, where `make` makes it if it is missing.
+pub(super) async fn of(settings: &Settings, make: bool) -> Result<Option<UrlKeys>, Error> {
     if settings.url_key.is_some() || matches!(settings.database, DatabaseUrl::Postgres { .. }) {
         return Ok(settings.url_key.clone());
     }
-    let path = settings.data_dir.join("url.key");
+    let path = settings.data_dir.join(FILE);
     let unusable = |source| Error::DataDirectory { path: path.clone(), source };
     let text = match tokio::fs::read_to_string(&path).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !make => return Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let directory = settings.data_dir.clone();
-            let made = tokio::task::spawn_blocking(move || secret_file::make(&directory.join("url.key"))).await;
+            let made = tokio::task::spawn_blocking(move || secret_file::make(&directory.join(FILE))).await;
             made.map_err(io::Error::other).flatten().map_err(unusable)?
         }
         read => read.map_err(unusable)?,

@@ -2,7 +2,8 @@
 //!
 //! Files are written by `object_store`'s local store with its fsync on: the bytes go to `{name}#1` in the blob's own
 //! folder, that file is synced, renamed to `{name}`, and the folder is synced; folders that had to be made are synced
-//! upwards. A process that is killed leaves at most a `…#1` behind, which is no [`BlobKey`] and so is never served.
+//! upwards. A process that is killed leaves at most a `…#1` behind, which is no [`BlobKey`] and so is never served. Bytes
+//! that arrive piece by piece are gathered in `.incoming` and renamed from there.
 
 use std::{
     collections::HashSet,
@@ -15,6 +16,9 @@ use std::{
 use object_store::local::LocalFileSystem;
 
 use super::{Error, Unfinished, key::BlobKey};
+
+/// The folder of bytes that arrive piece by piece; its name is no part of any key.
+const INCOMING: &str = ".incoming";
 
 /// The folders of the store, and which of them are known to be on stable storage.
 #[derive(Debug)]
@@ -55,6 +59,16 @@ impl Folders {
         .await?;
         self.lock().insert(folders);
         Ok(())
+    }
+
+    /// Where bytes lie that are not blobs yet.
+    pub(super) fn incoming(&self) -> PathBuf {
+        self.root.join(INCOMING)
+    }
+
+    /// Where the blob of `key` lies or would lie.
+    pub(super) fn path_of(&self, key: &BlobKey) -> PathBuf {
+        self.root.join(key.as_str())
     }
 
     /// Whether a file can be made in the directory.
@@ -137,25 +151,57 @@ fn folders_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Visits files of writes that never ended. One that is gone by then was finished by its writer.
 fn each_unfinished(root: &Path, age: Duration, mut visit: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    let incoming = root.join(INCOMING);
+    if incoming.is_dir() {
+        visit_old(&incoming, age, is_staged, &mut visit)?;
+    }
     for outer in folders_in(root)? {
         for inner in folders_in(&outer)? {
-            for entry in fs::read_dir(inner)? {
-                let entry = entry?;
-                match is_unfinished(&entry, age).and_then(|is| if is { visit(&entry.path()) } else { Ok(()) }) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-            }
+            visit_old(&inner, age, is_half_a_blob, &mut visit)?;
         }
     }
     Ok(())
 }
 
-fn is_unfinished(entry: &fs::DirEntry, age: Duration) -> io::Result<bool> {
-    // The part before the `#` must be a blob's name: nothing else in here was written by this store.
-    let name = entry.file_name();
-    let blob = name.to_str().and_then(|name| name.split_once('#')).and_then(|(blob, _)| BlobKey::of_file(blob));
-    Ok(blob.is_some() && entry.metadata()?.modified()?.elapsed().unwrap_or_default() >= age)
+/// Visits the files in `folder` to which nothing was written for `age`, if `is_ours` knows their names.
+fn visit_old(
+    folder: &Path,
+    age: Duration,
+    is_ours: fn(&str) -> bool,
+    visit: &mut impl FnMut(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let mut look = || {
+            let ours = entry.file_name().to_str().is_some_and(is_ours);
+            let old = ours && entry.metadata()?.modified()?.elapsed().unwrap_or_default() >= age;
+            if old { visit(&entry.path()) } else { Ok(()) }
+        };
+        match look() {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file beside blobs was written by this store: the part before the `#` is a blob's name.
+fn is_half_a_blob(name: &str) -> bool {
+    name.split_once('#').is_some_and(|(blob, _)| BlobKey::of_file(blob).is_some())
+}
+
+/// Whether a file among the incoming ones was written by this store.
+fn is_staged(name: &str) -> bool {
+    uuid::Uuid::try_parse(name).is_ok()
+}
+
+/// Makes `file`, which is called `from`, the file `to`, on stable storage; folders above `to` that are missing are made.
+pub(super) fn rename_durably(file: &fs::File, from: &Path, to: &Path) -> io::Result<()> {
+    let folder = to.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    make_directory(folder)?;
+    file.sync_all()?;
+    fs::rename(from, to)?;
+    sync(folder)
 }
 
 fn sync(directory: &Path) -> io::Result<()> {
@@ -163,7 +209,9 @@ fn sync(directory: &Path) -> io::Result<()> {
     if cfg!(unix) { fs::File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, Error> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.map_err(Error::of_task)?.map_err(Error::of_io)
 }
 

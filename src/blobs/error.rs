@@ -2,6 +2,7 @@
 
 use std::{error::Error as StdError, io};
 
+use super::BlobKey;
 use crate::code::ErrorCode;
 
 /// Why a blob was not stored or read.
@@ -18,6 +19,12 @@ pub enum Error {
     OutOfRange {
         /// Bytes of the whole blob.
         size: u64,
+    },
+    /// The blob's bytes are not those that its key names.
+    #[error("the blob {key} is damaged")]
+    Damaged {
+        /// Which.
+        key: BlobKey,
     },
     /// Blobs with this extension are not stored.
     #[error("`{0}` is not the extension of a picture")]
@@ -36,6 +43,7 @@ impl Error {
             Self::Full(_) => ErrorCode::StorageFull,
             Self::Unavailable(_) => ErrorCode::StorageUnavailable,
             Self::OutOfRange { .. } => ErrorCode::RangeNotSatisfiable,
+            Self::Damaged { .. } => ErrorCode::SourceDamaged,
             Self::UnknownExtension(_) | Self::Misconfigured(_) => ErrorCode::Internal,
         }
     }
@@ -43,6 +51,16 @@ impl Error {
     /// Whether the same call may well work later.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Full(_) | Self::Unavailable(_))
+    }
+
+    /// Whether the disk reports that it cannot read the place where the bytes lie.
+    pub(super) fn is_bad_medium(&self) -> bool {
+        const EIO: i32 = 5;
+        let Self::Unavailable(cause) = self else { return false };
+        causes(cause.as_ref()).any(|cause| {
+            let io = cause.downcast_ref::<io::Error>();
+            cfg!(unix) && io.is_some_and(|io| io.raw_os_error() == Some(EIO))
+        })
     }
 
     /// Sorts what the store reports. A refused permission counts as unavailable: it lies with whoever runs the store,
@@ -71,14 +89,14 @@ impl Error {
 /// Whether `error` comes of a full disk or a used-up quota, wherever in its causes that stands.
 fn is_full(error: &(dyn StdError + 'static)) -> bool {
     use io::ErrorKind::{QuotaExceeded, StorageFull};
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.downcast_ref::<io::Error>().is_some_and(|io| matches!(io.kind(), StorageFull | QuotaExceeded)) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
+    causes(error).any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|io| matches!(io.kind(), StorageFull | QuotaExceeded))
+    })
+}
+
+/// The error and everything that it comes of.
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
 }
 
 #[cfg(test)]
@@ -97,5 +115,6 @@ mod tests {
         assert_eq!(quota.code(), ErrorCode::StorageFull);
         let broken = Error::of_store(generic(io::Error::from_raw_os_error(5)));
         assert_eq!((broken.code(), broken.is_transient()), (ErrorCode::StorageUnavailable, true));
+        assert!(broken.is_bad_medium() && !full.is_bad_medium());
     }
 }

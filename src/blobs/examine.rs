@@ -17,7 +17,7 @@ pub enum State {
         /// How many bytes it has.
         bytes: u64,
     },
-    /// Its SHA-256 is another than its key's.
+    /// Its SHA-256 is another than its key's, or the disk cannot read it.
     Damaged,
     /// There is no such blob.
     Missing,
@@ -48,12 +48,36 @@ impl Blobs {
     pub async fn examine(&self, key: &BlobKey) -> Result<State, Error> {
         let Some(mut blob) = self.open(key, None).await? else { return Ok(State::Missing) };
         let (mut hash, mut bytes) = (Sha256::new(), 0);
-        while let Some(piece) = blob.stream.try_next().await? {
-            hash.update(&piece);
-            bytes += piece.len() as u64;
+        loop {
+            match blob.stream.try_next().await {
+                Ok(Some(piece)) => {
+                    hash.update(&piece);
+                    bytes += piece.len() as u64;
+                }
+                Ok(None) => break,
+                Err(error) if error.is_bad_medium() => return Ok(State::Damaged),
+                Err(error) => return Err(error),
+            }
         }
         let whole = hex::encode(hash.finalize()) == key.sha256();
         Ok(if whole { State::Whole { bytes } } else { State::Damaged })
+    }
+
+    /// The whole blob, its bytes proved by its key; `None` if there is no such one.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if its SHA-256 is another than its key's; [`Error::Unavailable`].
+    pub async fn read_proved(&self, key: &BlobKey) -> Result<Option<Bytes>, Error> {
+        let bytes = match self.read(key).await {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(None),
+            Err(error) if error.is_bad_medium() => return Err(Error::Damaged { key: key.clone() }),
+            Err(error) => return Err(error),
+        };
+        if key_for(bytes.clone(), key.extension()).await? != *key {
+            return Err(Error::Damaged { key: key.clone() });
+        }
+        Ok(Some(bytes))
     }
 
     /// Copies the blob to `target`, as [`put`](Self::put) does, if it is what its key says. It is in memory meanwhile.
@@ -61,10 +85,12 @@ impl Blobs {
     /// # Errors
     /// [`Error::Full`], [`Error::Unavailable`] by either store.
     pub async fn copy_to(&self, key: &BlobKey, target: &Self) -> Result<State, Error> {
-        let Some(bytes) = self.read(key).await? else { return Ok(State::Missing) };
-        if key_for(bytes.clone(), key.extension()).await? != *key {
-            return Ok(State::Damaged);
-        }
+        let bytes = match self.read_proved(key).await {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(State::Missing),
+            Err(Error::Damaged { .. }) => return Ok(State::Damaged),
+            Err(error) => return Err(error),
+        };
         let size = Bytes::len(&bytes) as u64;
         target.put(bytes, key.extension()).await?;
         Ok(State::Whole { bytes: size })

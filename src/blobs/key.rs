@@ -26,9 +26,13 @@ pub struct BlobKey(String);
 impl BlobKey {
     /// The key of `bytes`, or `None` if `extension` is not on the list.
     pub fn for_bytes(bytes: &[u8], extension: &str) -> Option<Self> {
-        media_type_of(extension)?;
-        let hash = hex::encode(Sha256::digest(bytes));
-        Some(Self(format!("{}/{}/{hash}.{extension}", &hash[..2], &hash[2..4])))
+        Self::for_hash(&hex::encode(Sha256::digest(bytes)), extension)
+    }
+
+    /// The key of bytes with this SHA-256, 64 digits of lower-case hex; `None` if it is not one, or `extension` is not on the
+    /// list.
+    pub(super) fn for_hash(hash: &str, extension: &str) -> Option<Self> {
+        Self::of_file(&format!("{hash}.{extension}"))
     }
 
     /// Reads a key strictly: the one spelling that [`for_bytes`](Self::for_bytes) makes, and nothing else.

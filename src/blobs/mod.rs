@@ -8,6 +8,8 @@ mod engine;
 mod error;
 mod examine;
 mod key;
+mod marker;
+mod staged;
 
 use std::{
     fmt,
@@ -26,6 +28,8 @@ pub use engine::{Engine, S3Options};
 pub use error::Error;
 pub use examine::{State, Unfinished};
 pub use key::BlobKey;
+pub use marker::{MARKER, Marker};
+pub use staged::Staged;
 
 /// A blob that is stored longer than this is written again when it is put again, which renews its `modified` time.
 /// Whoever deletes blobs that nothing refers to must leave alone what is younger than twice this.
@@ -89,14 +93,14 @@ impl Blobs {
 
     /// Stores `bytes` under the key they give; `extension` is one of [`BlobKey`]'s list.
     ///
-    /// When it returns the blob is on stable storage. Bytes that are stored already are not written again, unless they
-    /// have the wrong size or are older than [`RENEWED_AFTER`].
+    /// When it returns the blob is on stable storage. A young blob is read and compared, and written again only if its bytes
+    /// differ: its size says nothing. One that is older than [`RENEWED_AFTER`] is written again in any case.
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::Unavailable`], or [`Error::UnknownExtension`].
     pub async fn put(&self, bytes: Bytes, extension: &str) -> Result<BlobKey, Error> {
         let key = key_for(bytes.clone(), extension).await?;
-        if !self.is_fresh(&key, bytes.len() as u64).await? {
+        if !self.holds(&key, &bytes).await? {
             self.store.put_opts(&path(&key), bytes.into(), self.put_options(&key)).await.map_err(Error::of_store)?;
         }
         if let Some(folders) = &self.folders {
@@ -105,7 +109,7 @@ impl Blobs {
         Ok(key)
     }
 
-    /// The whole blob, or `None` if there is no such one.
+    /// The whole blob, or `None` if there is no such one. Its bytes are not proved, see [`read_proved`](Self::read_proved).
     ///
     /// # Errors
     /// [`Error::Unavailable`].
@@ -146,21 +150,21 @@ impl Blobs {
         Ok(self.meta(key).await?.is_some())
     }
 
-    /// Sees to it that a blob which is about to be referred to again stays, as [`put`](Self::put) would; `false` if it is
-    /// not there or not what its key says, so that it has to be made anew.
+    /// Proves by its SHA-256 that a blob is whole and keeps it from removal, before something refers to it again; `false` if
+    /// it is missing or damaged and has to be made again. A young blob is read a piece at a time, an old one is written again.
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::Unavailable`].
-    pub async fn renew(&self, key: &BlobKey) -> Result<bool, Error> {
+    pub async fn prove(&self, key: &BlobKey) -> Result<bool, Error> {
         let Some(meta) = self.meta(key).await? else { return Ok(false) };
-        if self.is_fresh(key, meta.size).await? {
-            return Ok(true);
+        if is_young(&meta) {
+            return Ok(matches!(self.examine(key).await?, State::Whole { .. }));
         }
-        let Some(bytes) = self.read(key).await? else { return Ok(false) };
-        if key_for(bytes.clone(), key.extension()).await? != *key {
-            return Ok(false);
+        match self.read_proved(key).await {
+            Ok(Some(bytes)) => self.put(bytes, key.extension()).await.map(|_| true),
+            Ok(None) | Err(Error::Damaged { .. }) => Ok(false),
+            Err(error) => Err(error),
         }
-        self.put(bytes, key.extension()).await.map(|_| true)
     }
 
     /// Deletes a blob; one that is not there is deleted already.
@@ -202,10 +206,28 @@ impl Blobs {
         self.store.list_with_offset(None, &Path::from("~")).try_next().await.map(|_| ()).map_err(Error::of_store)
     }
 
-    async fn is_fresh(&self, key: &BlobKey, size: u64) -> Result<bool, Error> {
+    /// Whether the store has exactly these bytes in a young blob.
+    async fn holds(&self, key: &BlobKey, bytes: &Bytes) -> Result<bool, Error> {
         let Some(meta) = self.meta(key).await? else { return Ok(false) };
-        let age = SystemTime::now().duration_since(meta.last_modified.into()).unwrap_or_default();
-        Ok(meta.size == size && age < RENEWED_AFTER)
+        if meta.size != bytes.len() as u64 || !is_young(&meta) {
+            return Ok(false);
+        }
+        let Some(mut blob) = self.open(key, None).await? else { return Ok(false) };
+        let mut left = &bytes[..];
+        // A blob that cannot be read to its end is damaged: it is written again, and that says if the store is away.
+        while let Some(Ok(piece)) = blob.stream.next().await {
+            match left.strip_prefix(&piece[..]) {
+                Some(rest) => left = rest,
+                None => return Ok(false),
+            }
+        }
+        Ok(left.is_empty())
+    }
+
+    /// Whether a blob of this size is stored, need not be renewed, and is what its key says.
+    async fn is_young_and_whole(&self, key: &BlobKey, size: u64) -> Result<bool, Error> {
+        let Some(meta) = self.meta(key).await? else { return Ok(false) };
+        Ok(meta.size == size && is_young(&meta) && matches!(self.examine(key).await?, State::Whole { .. }))
     }
 
     async fn meta(&self, key: &BlobKey) -> Result<Option<ObjectMeta>, Error> {
@@ -241,6 +263,10 @@ async fn key_for(bytes: Bytes, extension: &str) -> Result<BlobKey, Error> {
     let extension = extension.to_owned();
     let make = move || BlobKey::for_bytes(&bytes, &extension).ok_or(Error::UnknownExtension(extension));
     if small { make() } else { tokio::task::spawn_blocking(make).await.map_err(Error::of_task)? }
+}
+
+fn is_young(meta: &ObjectMeta) -> bool {
+    SystemTime::now().duration_since(meta.last_modified.into()).unwrap_or_default() < RENEWED_AFTER
 }
 
 fn path(key: &BlobKey) -> Path {

@@ -57,9 +57,13 @@ impl MemoryCache {
     /// A cache of at most `max_bytes` that follows the SQLite file `database`.
     ///
     /// # Errors
-    /// [`Error::Config`] if the file is not there or has no schema.
+    /// [`Error::Unavailable`] if the file cannot be opened or is locked, [`Error::Config`] if it is not there or has
+    /// no schema.
     pub fn open(max_bytes: u64, database: &Path, lifetimes: Lifetimes) -> Result<Self, Error> {
-        let changes = ChangeLog::open(database).map_err(|error| Error::Config(error.into()))?;
+        let changes = ChangeLog::open(database).map_err(|error| match error.is_transient() {
+            true => Error::Unavailable(error.into()),
+            false => Error::Config(error.into()),
+        })?;
         let slots = Cache::builder()
             .max_capacity(max_bytes)
             .weigher(|_, slot: &Slot| u32::try_from(slot.size_bytes()).unwrap_or(u32::MAX))

@@ -14,7 +14,10 @@ use bytes::Bytes;
 use metrics::counter;
 use uuid::Uuid;
 
-pub use self::{memory::MemoryCache, redis::RedisCache};
+pub use self::{
+    memory::MemoryCache,
+    redis::{RedisCache, SETTLING},
+};
 use crate::{
     code::ErrorCode,
     db::Database,
@@ -33,6 +36,8 @@ pub enum Engine {
         /// The database in which every process notes what it changes; without it a process that was cut off from Redis
         /// may read what another one, cut off as well, has changed and not deleted yet.
         notes: Option<Database>,
+        /// How long entries are kept.
+        lifetimes: Lifetimes,
     },
     /// In this process; other processes' commits are seen through the SQLite file.
     Memory {
@@ -40,6 +45,8 @@ pub enum Engine {
         max_bytes: u64,
         /// The SQLite file, with its schema.
         database: PathBuf,
+        /// How long entries are kept.
+        lifetimes: Lifetimes,
     },
     /// None: every read goes to the database.
     Off,
@@ -115,11 +122,11 @@ impl Cache {
     /// [`Error::Config`] if the address cannot be read or the SQLite file cannot be followed.
     pub async fn connect(engine: &Engine) -> Result<Self, Error> {
         Ok(match engine {
-            Engine::Redis { url, prefix, notes } => {
-                Self::Redis(RedisCache::connect(url, prefix, notes.clone(), Lifetimes::default()).await?)
+            Engine::Redis { url, prefix, notes, lifetimes } => {
+                Self::Redis(RedisCache::connect(url, prefix, notes.clone(), *lifetimes).await?)
             }
-            Engine::Memory { max_bytes, database } => {
-                Self::Memory(MemoryCache::open(*max_bytes, database, Lifetimes::default())?)
+            Engine::Memory { max_bytes, database, lifetimes } => {
+                Self::Memory(MemoryCache::open(*max_bytes, database, *lifetimes)?)
             }
             Engine::Off => Self::Off,
         })
@@ -250,7 +257,7 @@ impl Fill {
 
 impl Default for Lifetimes {
     fn default() -> Self {
-        Self { value: Duration::from_secs(24 * 60 * 60), absent: Duration::from_secs(5), lease: Duration::from_secs(3) }
+        Self { value: Duration::from_secs(60 * 60), absent: Duration::from_secs(5), lease: Duration::from_secs(3) }
     }
 }
 
@@ -280,7 +287,7 @@ impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Redis { prefix, .. } => f.debug_struct("Redis").field("prefix", prefix).finish_non_exhaustive(),
-            Self::Memory { max_bytes, database } => {
+            Self::Memory { max_bytes, database, .. } => {
                 f.debug_struct("Memory").field("max_bytes", max_bytes).field("database", database).finish()
             }
             Self::Off => f.write_str("Off"),

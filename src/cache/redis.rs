@@ -4,6 +4,8 @@
 
 mod breaker;
 mod connection;
+mod epoch;
+mod live;
 mod pending;
 mod quota;
 
@@ -18,12 +20,9 @@ use redis::{Script, Value};
 use tokio::task::JoinHandle;
 
 use self::connection::Link;
+pub use self::epoch::SETTLING;
 use super::{Entry, Error, Fill, Lease, Lifetimes, Lookup};
 use crate::{db::Database, domain::ProductId};
-
-/// The number of the stored shape. Raise it whenever the bytes of a body change their meaning: old and new processes
-/// then never read each other's entries.
-const SCHEMA: u32 = 1;
 
 /// The first byte of what is stored tells what it is.
 const VALUE: u8 = b'V';
@@ -75,14 +74,14 @@ impl RedisCache {
         notes: Option<Database>,
         lifetimes: Lifetimes,
     ) -> Result<Self, Error> {
-        let link = Arc::new(Link::new(url, format!("{prefix}:{SCHEMA}"), notes)?);
+        let link = Arc::new(Link::new(url, prefix.to_owned(), notes)?);
         link.reconnect().await;
         let supervisor = Supervisor(tokio::spawn(link.clone().supervise()));
         Ok(Self { link, lifetimes, _supervisor: Arc::new(supervisor) })
     }
 
     pub(super) async fn get(&self, id: ProductId) -> Result<Option<Entry>, Error> {
-        let live = self.link.trusted()?;
+        let live = self.link.trusted().await?;
         let mut connection = live.connection();
         let mut command = redis::cmd("GET");
         command.arg(live.key(id));
@@ -91,7 +90,7 @@ impl RedisCache {
     }
 
     pub(super) async fn lookup(&self, id: ProductId) -> Result<Lookup, Error> {
-        let live = self.link.trusted()?;
+        let live = self.link.trusted().await?;
         let mut connection = live.connection();
         let lease = Lease::new();
         let mut script = LOOKUP.key(live.key(id));
@@ -104,7 +103,8 @@ impl RedisCache {
     }
 
     pub(super) async fn fill(&self, lease: Lease, id: ProductId, entry: Entry) -> Result<bool, Error> {
-        let live = self.link.trusted()?;
+        // Keys carry their epoch, so what is stored for one that is over is never read.
+        let live = self.link.settled()?;
         let mut connection = live.connection();
         let (stored, lifetime) = match entry {
             Entry::Value(body) => ([&[VALUE], &body[..]].concat(), self.lifetimes.value),
@@ -124,12 +124,12 @@ impl RedisCache {
     }
 
     pub(super) async fn listed(&self, cursor: u64) -> Result<(u64, Vec<ProductId>), Error> {
-        let live = self.link.trusted()?;
+        let live = self.link.trusted_soon().await?;
         self.link.run(&live, live.scan(cursor)).await
     }
 
     pub(super) async fn check(&self) -> Result<(), Error> {
-        let live = self.link.trusted()?;
+        let live = self.link.settled()?;
         let mut connection = live.connection();
         self.link.run(&live, redis::cmd("PING").query_async(&mut connection)).await
     }

@@ -1,6 +1,9 @@
 //! API keys: made, listed, taken back, and asked for with each request that shows one.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use moka::sync::Cache;
 
@@ -19,7 +22,22 @@ const NOTED_EVERY: Duration = Duration::from_secs(600);
 
 /// What the process knows of the keys that it was shown, by their hashes; also that there is none.
 #[derive(Debug)]
-pub(super) struct Known(Cache<String, Option<Arc<ApiKey>>>);
+pub(super) struct Known(Cache<String, Option<Arc<Seen>>>);
+
+/// A key as it was at a moment of the database's time.
+#[derive(Debug)]
+struct Seen {
+    key: Arc<ApiKey>,
+    at: Timestamp,
+    since: Instant,
+}
+
+impl Seen {
+    /// Returns the key if it may be used now, by the database's time and this process's monotonic clock.
+    fn valid(&self) -> Option<Arc<ApiKey>> {
+        self.key.is_valid(self.at.plus(self.since.elapsed())).then(|| self.key.clone())
+    }
+}
 
 impl Default for Known {
     fn default() -> Self {
@@ -33,13 +51,13 @@ impl Catalog {
     /// # Errors
     /// [`Error::Invalid`] if there is no such user and none is made along.
     pub async fn create_api_key(&self, new: NewApiKey) -> Result<(ApiKey, KeyText), Error> {
-        let now = Timestamp::now();
         let mut random = [0; 32];
         for half in random.chunks_exact_mut(16) {
             half.copy_from_slice(uuid::Uuid::new_v4().as_bytes());
         }
         let text = KeyText::of(random);
         let write = self.database().begin().await?;
+        let now = write.now().await?;
         if self.0.config.auto_users {
             users::ensure(&*write, &new.user_id, now).await?;
         } else if !users::exists(&*write, &new.user_id).await? {
@@ -64,7 +82,7 @@ impl Catalog {
     /// [`Error::NotFound`] if there is none of this number.
     pub async fn revoke_api_key(&self, id: ApiKeyId) -> Result<(), Error> {
         let write = self.database().begin().await?;
-        if !api_keys::revoke(&*write, id, Timestamp::now()).await? {
+        if !api_keys::revoke(&*write, id, write.now().await?).await? {
             return Err(Error::not_found(format_args!("API key {id}")));
         }
         write.commit().await?;
@@ -77,19 +95,20 @@ impl Catalog {
     /// # Errors
     /// If the database does not answer and the process does not know the key.
     pub async fn valid_api_key(&self, text: &KeyText) -> Result<Option<Arc<ApiKey>>, Error> {
-        let (hash, now) = (text.hash(), Timestamp::now());
-        let key = match self.0.api_keys.0.get(&hash) {
-            Some(known) => known,
-            None => {
-                let found = api_keys::find(&self.database().read(), &hash).await?.map(Arc::new);
-                self.0.api_keys.0.insert(hash, found.clone());
-                if let Some(key) = found.as_deref().filter(|key| key.is_valid(now)) {
-                    self.note_use(key, now);
-                }
-                found
-            }
+        let hash = text.hash();
+        if let Some(known) = self.0.api_keys.0.get(&hash) {
+            return Ok(known.and_then(|seen| seen.valid()));
+        }
+        let found = match api_keys::find(&self.database().read(), &hash).await? {
+            Some(key) => Some(Arc::new(Seen { key: Arc::new(key), at: self.now().await?, since: Instant::now() })),
+            None => None,
         };
-        Ok(key.filter(|key| key.is_valid(now)))
+        self.0.api_keys.0.insert(hash, found.clone());
+        let valid = found.and_then(|seen| Some((seen.valid()?, seen.at)));
+        Ok(valid.map(|(key, now)| {
+            self.note_use(&key, now);
+            key
+        }))
     }
 
     /// Notes the use of a key beside the request, which need not wait for it and does not fail with it.

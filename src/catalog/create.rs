@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
-
 use crate::{
-    blobs::BlobKey,
     catalog::{Answer, Catalog, Error, Links, Once, events},
     clock::Timestamp,
     db::{Write, images, jobs, jobs::NewJob, products, users},
@@ -13,7 +10,6 @@ use crate::{
         Image, ImageId, ImageSource, ImageStatus, Invalid, JobPayload, NewEvent, NewProduct, Product, ProductId,
         ProductStatus, UserId,
     },
-    imaging,
 };
 
 /// A product that was stored, or what kept it from being stored.
@@ -28,7 +24,8 @@ impl Catalog {
     pub async fn create(&self, new: NewProduct, request_id: Option<&str>) -> Result<Product, Error> {
         let (catalog, request_id) = (self.clone(), request_id.map(str::to_owned));
         self.to_the_end(async move {
-            let (write, now) = (catalog.database().begin().await?, Timestamp::now());
+            let write = catalog.database().begin().await?;
+            let now = write.now().await?;
             let stored = catalog.store(&write, vec![new], request_id.as_deref(), now).await?;
             let product = only(stored)?;
             catalog.end_creation(write, &[events::of_creation(&product)], now).await?;
@@ -54,7 +51,8 @@ impl Catalog {
     {
         let (catalog, request_id) = (self.clone(), request_id.map(str::to_owned));
         self.to_the_end(async move {
-            let (write, now) = (catalog.database().begin().await?, Timestamp::now());
+            let write = catalog.database().begin().await?;
+            let now = write.now().await?;
             if let Some(once) = &once
                 && let Some(answer) = catalog.answered(&write, once, now).await?
             {
@@ -142,17 +140,6 @@ impl Catalog {
         self.queue().wake();
         metrics::counter!("pm_products_created_total").increment(ids.len() as u64);
         Ok(())
-    }
-
-    /// Keeps a file that was handed over, as the source of a picture.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] if it is no picture of a kind that is read; else as the storage says.
-    pub async fn store_source(&self, bytes: Bytes) -> Result<ImageSource, Error> {
-        let probed = imaging::probe(&bytes, &imaging::Limits::default());
-        let probe = probed.map_err(|error| Invalid::field("product_images", error.to_string()))?;
-        let key: BlobKey = self.0.engines.blobs.put(bytes, probe.format.extension()).await?;
-        Ok(ImageSource::Stored(key.to_string()))
     }
 }
 

@@ -115,7 +115,7 @@ impl Catalog {
 
     /// The products are held by `write`.
     async fn queue_anew(&self, write: Write, ids: &[JobId], products: &[ProductId]) -> Result<Vec<JobId>, Error> {
-        let now = Timestamp::now();
+        let now = write.now().await?;
         let queued = dead_letters::queue_anew(&*write, ids, now).await?;
         if queued.is_empty() {
             return Ok(Vec::new());

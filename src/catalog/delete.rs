@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::{
     catalog::{Catalog, Error, events},
-    clock::Timestamp,
     db::{
         products,
         removals::{self, Of},
@@ -37,7 +36,8 @@ impl Catalog {
                     return Ok(deleted);
                 }
                 let write = catalog.database().begin().await?;
-                removals::put_off_live_jobs(&*write, Of::Products(&ids), Timestamp::now().plus(OUT_OF_REACH)).await?;
+                let now = write.now().await?;
+                removals::put_off_live_jobs(&*write, Of::Products(&ids), now.plus(OUT_OF_REACH), now).await?;
                 write.commit().await?;
                 tokio::time::sleep(PAUSE).await;
             }
@@ -51,8 +51,8 @@ impl Catalog {
     /// Claims and results hold a job first and its product then; whoever begins another run holds the product first, and of its
     /// jobs only those that ended. So this holds the others, then the products, and waits for no job while it holds anything.
     async fn delete_now(&self, ids: &[ProductId]) -> Result<Option<Vec<ProductId>>, Error> {
-        let now = Timestamp::now();
         let write = self.database().begin().await?;
+        let now = write.now().await?;
         if !removals::hold_live_jobs(&*write, Of::Products(ids)).await? {
             return Ok(None);
         }

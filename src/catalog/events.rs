@@ -135,7 +135,7 @@ impl Catalog {
     /// If the database does not answer.
     pub async fn forget_events(&self) -> Result<u64, Error> {
         const BATCHES: u32 = 16;
-        let before = Timestamp::now().minus(KEPT);
+        let before = self.now().await?.minus(KEPT);
         let mut forgotten = 0;
         for _ in 0..BATCHES {
             // Looking costs no turn at writing.

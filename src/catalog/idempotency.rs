@@ -66,7 +66,7 @@ impl Catalog {
     pub async fn forget_keys(&self) -> Result<u64, Error> {
         const BATCH: u64 = 500;
         const BATCHES: u64 = 8;
-        let before = Timestamp::now().minus(KEPT);
+        let before = self.now().await?.minus(KEPT);
         let mut forgotten = 0;
         while forgotten < BATCH * BATCHES && idempotency::any_older(&self.database().read(), before).await? {
             let write = self.database().begin().await?;

@@ -2,7 +2,6 @@
 
 use crate::{
     catalog::{Catalog, Error, Updated},
-    clock::Timestamp,
     db::{products, reruns},
     domain::{ImageId, ImageStatus, ImagesPatch, JobPayload, Product, ProductId, ProductPatch},
 };
@@ -38,7 +37,8 @@ impl Catalog {
     ) -> Result<Product, Error> {
         let (catalog, request_id) = (self.clone(), request_id.map(str::to_owned));
         self.to_the_end(async move {
-            let (write, now) = (catalog.database().begin().await?, Timestamp::now());
+            let write = catalog.database().begin().await?;
+            let now = write.now().await?;
             products::lock(&*write, &[id]).await?;
             let found = products::find(&*write, id).await?;
             let product = found.ok_or_else(|| Error::not_found(format_args!("product {id}")))?;

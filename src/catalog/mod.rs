@@ -14,7 +14,10 @@ mod events;
 mod idempotency;
 mod images;
 mod inspect;
+mod installation;
+mod leases;
 mod links;
+mod losses;
 mod owner;
 mod pictures;
 mod process;
@@ -22,7 +25,9 @@ mod queue_body;
 mod queue_status;
 mod read;
 mod references;
+mod repair;
 mod reprocess;
+mod sources;
 mod step;
 mod update;
 mod upkeep;
@@ -50,14 +55,26 @@ pub use process::{AtRisk, Claimed, Due, Outcome, Settlement, Turn};
 pub use queue_body::{DeadLetterBody, QueueBody};
 pub use queue_status::QueueStatus;
 pub use read::{Body, Freshness};
+pub use repair::{Repair, Repaired};
 pub use reprocess::{Batch, Progress, Selection, Which};
+pub use sources::IncomingSource;
 pub use step::{Step, Watch};
 pub use update::{Precondition, Updated};
 pub use webhook_body::{DeliveryBody, WebhookBody};
 pub use webhooks::{MOST_WEBHOOKS, Posted};
 
 pub use crate::db::idempotency::Once;
-use crate::{blobs::Blobs, cache::Cache, db::Database, domain::AddressPolicy, imaging::Preset, queue::Queue};
+use tokio::sync::watch;
+
+use crate::{
+    blobs::Blobs,
+    cache::Cache,
+    clock::Timestamp,
+    db::Database,
+    domain::{AddressPolicy, InstallationId},
+    imaging::Preset,
+    queue::Queue,
+};
 
 /// What the catalogue is to do.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +100,8 @@ pub struct Engines {
     pub queue: Queue,
     /// Where pictures are.
     pub blobs: Blobs,
+    /// The installation's id; every listener learns of another one.
+    pub installation: watch::Sender<InstallationId>,
 }
 
 /// The catalogue; cheap to clone.
@@ -98,14 +117,15 @@ struct Inner {
     told: write::Told,
     api_keys: api_keys::Known,
     happened: events::Happened,
+    leases: leases::Leases,
 }
 
 impl Catalog {
     /// A catalogue over these engines.
     pub fn new(config: Config, engines: Engines) -> Self {
         let links = Links::new(config.public_url.clone());
-        let (reads, told, api_keys, happened) = Default::default();
-        Self(Arc::new(Inner { config, engines, links, reads, told, api_keys, happened }))
+        let (reads, told, api_keys, happened, leases) = Default::default();
+        Self(Arc::new(Inner { config, engines, links, reads, told, api_keys, happened, leases }))
     }
 
     /// How links are made.
@@ -121,6 +141,14 @@ impl Catalog {
     /// What is made of each picture.
     pub fn presets(&self) -> &[Preset] {
         &self.0.config.presets
+    }
+
+    /// Returns the database's time, by which all processes judge what is due, old or over.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn now(&self) -> Result<Timestamp, Error> {
+        Ok(self.database().now().await?)
     }
 
     fn database(&self) -> &Database {

@@ -6,7 +6,6 @@ use serde::Deserialize;
 use crate::{
     blobs::BlobKey,
     catalog::{Catalog, Error, Links, read::Body},
-    clock::Timestamp,
     db::variants::{self, NewVariant},
     domain::{ImageId, ImageStatus, ProductId},
 };
@@ -89,7 +88,7 @@ impl Catalog {
             if variants::product_of(&*write, new.image_id).await?.is_none() {
                 return Err(Error::not_found(format_args!("image {}", new.image_id)));
             }
-            variants::keep(&*write, &new, MOST_VARIANTS, Timestamp::now()).await?;
+            variants::keep(&*write, &new, MOST_VARIANTS, write.now().await?).await?;
             Ok(write.commit().await?)
         })
         .await

@@ -8,11 +8,9 @@ use crate::{
     clock::Timestamp,
     code::ErrorCode,
     db::{
-        self, Write, attempts, crashes,
-        crashes::Expired,
-        images,
+        self, Write, attempts, crashes, images,
         jobs::{self, LEASE},
-        products, renditions,
+        leases, products, renditions,
     },
     domain::{
         Attempt, AttemptOutcome, Content, EventKind, Facts, Image, ImageId, ImageSource, Job, JobId, JobPayload,
@@ -166,7 +164,7 @@ async fn end_crashed(
     let Some(crashes) = crashes::crash(&**write, job, (code, message), now.plus(delay), now).await? else {
         return Ok(None);
     };
-    if crashes < MOST_CRASHES {
+    if crashes < MAX_CRASHES {
         return Ok(Some(Settlement::Crash(message.to_owned(), delay)));
     }
     let message = format!("workers or decoders died {crashes} times over this picture; at last: {message}");
@@ -174,26 +172,12 @@ async fn end_crashed(
     Ok(Some(Settlement::Fail(code, message)))
 }
 
-/// Why the picture is given up, if it is.
-async fn take_from_dead_worker(write: &Write, job: &Expired, now: Timestamp) -> Result<Option<ErrorCode>, db::Error> {
-    let deaths = if job.attempt >= MOST_CLAIMS { job.attempt } else { job.crashes };
-    let error = (deaths >= MOST_CRASHES)
-        .then(|| (ErrorCode::Poison, format!("{deaths} workers or decoders died over this picture")));
-    let shown = error.as_ref().map(|(code, message)| (*code, message.as_str()));
-    match shown {
-        Some(error) => {
-            crashes::bury_unheld(&**write, job.id, error, now).await?;
-            images::set_failed(&**write, job.image_id, error, now).await?;
-        }
-        None => images::set_pending(&**write, job.image_id, None, now).await?,
-    }
-    let failed = shown.map(|(code, _)| code);
-    let attempt = Attempt { number: job.attempt, outcome: AttemptOutcome::WorkerDied, error, ended_at: now };
-    attempts::record(&**write, job.id, &attempt).await?;
-    Ok(failed)
-}
-
-const fn step(kind: EventKind, product_id: ProductId, image_id: ImageId, error_code: Option<ErrorCode>) -> PictureStep {
+pub(super) const fn step(
+    kind: EventKind,
+    product_id: ProductId,
+    image_id: ImageId,
+    error_code: Option<ErrorCode>,
+) -> PictureStep {
     PictureStep { kind, product_id, image_id, error_code }
 }
 
@@ -206,11 +190,8 @@ fn working_on(job: &Job, content: &Content) -> String {
     }
 }
 
-/// After this many dead workers and decoders a picture is given up.
-const MOST_CRASHES: i32 = 3;
-/// A worker that dies is not to blame on a picture that has a process of its own. But where a system ends the worker along
-/// with it, for memory say, it must come to an end all the same.
-const MOST_CLAIMS: i32 = 20;
+/// After this many workers and decoders are known to have died over an image it is given up.
+pub(super) const MAX_CRASHES: i32 = 3;
 
 impl Catalog {
     /// Claims a job, if there is such a one and nobody has it.
@@ -220,8 +201,10 @@ impl Catalog {
     pub async fn claim(&self, due: Due) -> Result<Option<Claimed>, Error> {
         let catalog = self.clone();
         self.to_the_end(async move {
-            let (token, now) = (uuid::Uuid::new_v4().simple().to_string(), Timestamp::now());
-            let (write, until) = (catalog.database().begin().await?, now.plus(LEASE));
+            let token = catalog.lease_token().await;
+            let write = catalog.database().begin().await?;
+            let now = write.now().await?;
+            let until = now.plus(LEASE);
             let job = match due {
                 Due::First => jobs::claim_next(&*write, &token, until, now).await?,
                 Due::Orphan => jobs::claim_orphan(&*write, &token, until, now).await?,
@@ -233,9 +216,12 @@ impl Catalog {
     }
 
     async fn take_up(&self, write: Write, job: Option<Job>, now: Timestamp) -> Result<Option<Claimed>, Error> {
-        let Some(job) = job else {
+        let Some(mut job) = job else {
             return Ok(None);
         };
+        if job.attempt > 1 {
+            job.lost = leases::losses(&*write, job.id).await?.lost;
+        }
         let Some(work) = images::work(&*write, job.image_id).await? else {
             return Ok(None);
         };
@@ -254,7 +240,7 @@ impl Catalog {
         let (catalog, job) = (self.clone(), job.clone());
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
-            let held = jobs::extend_lease(&*write, &job, Timestamp::now().plus(LEASE)).await?;
+            let held = jobs::extend_lease(&*write, &job, write.now().await?.plus(LEASE)).await?;
             write.commit().await?;
             Ok(held)
         })
@@ -288,7 +274,7 @@ impl Catalog {
         let (catalog, job, working_on) = (self.clone(), job.clone(), working_on(job, content));
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
-            let (blamable, until) = (at_risk == AtRisk::Worker, Timestamp::now().plus(LEASE));
+            let (blamable, until) = (at_risk == AtRisk::Worker, write.now().await?.plus(LEASE));
             match jobs::begin_decoding(&*write, &job, &working_on, blamable, until).await {
                 Ok(true) => write.commit().await.map(|()| true).map_err(Error::from),
                 Ok(false) => Err(Error::LeaseLost),
@@ -307,8 +293,8 @@ impl Catalog {
     pub async fn settle(&self, claimed: &Claimed, settlement: Settlement) -> Result<(), Error> {
         let (catalog, claimed) = (self.clone(), claimed.clone());
         self.to_the_end(async move {
-            let now = Timestamp::now();
             let write = catalog.database().begin().await?;
+            let now = write.now().await?;
             // The job's row comes first: it is the fence.
             let attempt = settlement.attempt(&claimed.job, now);
             let Some(settlement) = settlement.end_job(&write, &claimed.job, now).await? else {
@@ -328,37 +314,5 @@ impl Catalog {
             Ok(())
         })
         .await
-    }
-
-    /// Takes jobs from workers that died: they are due again at once, or given up if workers die over them again and
-    /// again. Answers how many there were.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] by the database.
-    pub async fn recover_expired(&self) -> Result<usize, Error> {
-        const AT_ONCE: u64 = 100;
-        let now = Timestamp::now();
-        let write = self.database().begin().await?;
-        let expired = crashes::take_expired(&*write, now, AT_ONCE).await?;
-        if expired.is_empty() {
-            return Ok(0);
-        }
-        let mut products = Vec::with_capacity(expired.len());
-        for job in &expired {
-            products.push(images::product_of(&*write, job.image_id).await?);
-        }
-        let mut ids: Vec<_> = products.iter().flatten().copied().collect();
-        ids.sort_unstable();
-        ids.dedup();
-        products::lock(&*write, &ids).await?;
-        let mut steps = Vec::new();
-        for (job, product) in expired.iter().zip(products) {
-            let failed = take_from_dead_worker(&write, job, now).await?;
-            let told = product.zip(failed);
-            steps.extend(told.map(|(product, code)| step(EventKind::ImageFailed, product, job.image_id, Some(code))));
-        }
-        self.commit_step(write, &ids, &steps, now).await?;
-        self.queue().wake();
-        Ok(expired.len())
     }
 }

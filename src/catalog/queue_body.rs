@@ -87,7 +87,7 @@ pub struct DeadLetterBody<'a> {
 struct AttemptBody<'a> {
     /// From 1.
     attempt: i32,
-    /// `retry`, `failed`, `crashed` or `worker_died`.
+    /// `retry`, `failed`, `crashed`, `worker_died` or `lease_lost`.
     outcome: &'static str,
     /// Why.
     #[schema(required)]

@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     catalog::{BoxError, Catalog, Error},
-    clock::Timestamp,
     db::{
         finished,
         jobs::{self, Depth},
@@ -38,7 +37,7 @@ impl Catalog {
     /// # Errors
     /// [`Error::Unavailable`] by the database.
     pub async fn queue_status(&self) -> Result<QueueStatus, Error> {
-        let now = Timestamp::now();
+        let now = self.now().await?;
         let read = self.database().read();
         let depth = jobs::depth(&read).await?;
         let done_last_minute = finished::count(&read, now.minus(LATELY)).await?;

@@ -104,8 +104,8 @@ impl Catalog {
         limit: u64,
         request_id: Option<&str>,
     ) -> Result<Batch, Error> {
-        let now = Timestamp::now();
         let write = self.database().begin().await?;
+        let now = write.now().await?;
         let chosen = reruns::select(&*write, &selection.images(), after, limit).await?;
         let Some(last) = chosen.last().map(|image| image.id) else {
             return Ok(Batch::default());

@@ -69,8 +69,8 @@ impl Catalog {
                     Try::Busy(images) => images,
                 };
                 let write = catalog.database().begin().await?;
-                let until = Timestamp::now().plus(OUT_OF_REACH);
-                removals::put_off_live_jobs(&*write, Of::Images(&images), until).await?;
+                let now = write.now().await?;
+                removals::put_off_live_jobs(&*write, Of::Images(&images), now.plus(OUT_OF_REACH), now).await?;
                 write.commit().await?;
                 tokio::time::sleep(PAUSE).await;
             }
@@ -82,8 +82,8 @@ impl Catalog {
     /// As a deletion of products does: holds the jobs of the pictures that go, then the product, then looks again, and waits
     /// for no job while it holds anything.
     async fn update_now(&self, asked: &Asked<'_>) -> Result<Try, Error> {
-        let now = Timestamp::now();
         let write = self.database().begin().await?;
+        let now = write.now().await?;
         let before = self.find_held(&write, asked.id, false).await?;
         let present = present(&before, self.links());
         let going = asked.patch.removes(&present, self.policy());

@@ -6,7 +6,6 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     cache::Cache,
     catalog::{Catalog, Error},
-    clock::Timestamp,
     db::{
         dispatch, finished, invalidations,
         jobs::{self, Depth},
@@ -46,7 +45,7 @@ impl Catalog {
     pub(super) async fn tell_left_over(&self, age: Duration) -> Result<(), Error> {
         let shared = matches!(self.cache(), Cache::Redis(_));
         loop {
-            let now = Timestamp::now();
+            let now = self.now().await?;
             let rows = invalidations::left_over(&self.database().read(), now.minus(age), AT_ONCE).await?;
             if rows.is_empty() {
                 return Ok(());
@@ -86,7 +85,7 @@ impl Catalog {
 
     async fn take_undispatched(&self, limit: u64) -> Result<Vec<JobId>, Error> {
         let write = self.database().begin().await?;
-        let taken = dispatch::take_undispatched(&*write, Timestamp::now(), limit).await?;
+        let taken = dispatch::take_undispatched(&*write, write.now().await?, limit).await?;
         write.commit().await?;
         Ok(taken)
     }
@@ -100,7 +99,7 @@ impl Catalog {
     /// # Errors
     /// If the database or the broker does not answer.
     pub async fn recover_messages(&self) -> Result<u64, Error> {
-        let before = Timestamp::now().minus(HANDED_OVER);
+        let before = self.now().await?.minus(HANDED_OVER);
         if !self.queue().needs_relay() || !dispatch::any_dispatched(&self.database().read(), before).await? {
             return Ok(0);
         }
@@ -132,7 +131,7 @@ impl Catalog {
     pub async fn forget_finished(&self) -> Result<u64, Error> {
         const BATCH: u64 = 500;
         const BATCHES: u64 = 8;
-        let before = Timestamp::now().minus(FINISHED_KEPT);
+        let before = self.now().await?.minus(FINISHED_KEPT);
         let mut forgotten = 0;
         // Looking costs no turn at writing.
         while forgotten < BATCH * BATCHES && finished::any(&self.database().read(), before).await? {
@@ -160,11 +159,11 @@ impl Catalog {
     /// # Errors
     /// If the database does not answer.
     pub async fn measure_queue(&self) -> Result<(), Error> {
-        let depth = self.depth().await?;
+        let (depth, now) = (self.depth().await?, self.now().await?);
         for (state, count) in [("queued", depth.queued), ("running", depth.running), ("dead", depth.dead)] {
             metrics::gauge!("pm_queue_jobs", "state" => state).set(count as f64);
         }
-        let age = depth.oldest.map_or(Duration::ZERO, |oldest| Timestamp::now().since(oldest));
+        let age = depth.oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
         metrics::gauge!("pm_queue_oldest_job_age_seconds").set(age.as_secs_f64());
         Ok(())
     }

@@ -2,7 +2,6 @@
 
 use crate::{
     catalog::{Catalog, Error},
-    clock::Timestamp,
     db::{self, users},
     domain::{NewUser, Page, User, UserId, UserQuery},
 };
@@ -14,8 +13,8 @@ impl Catalog {
     /// [`Error::Conflict`] if the id is taken.
     pub async fn create_user(&self, new: NewUser) -> Result<User, Error> {
         let id = new.id.unwrap_or_else(|| UserId::stored(uuid::Uuid::new_v4().to_string()));
-        let user = User { id, name: new.name, email: new.email, created_at: Timestamp::now() };
         let write = self.database().begin().await?;
+        let user = User { id, name: new.name, email: new.email, created_at: write.now().await? };
         match users::insert(&*write, &user).await {
             Err(db::Error::Duplicate(_)) => {
                 return Err(Error::Conflict(format!("there is a user {} already", user.id)));

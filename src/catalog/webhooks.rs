@@ -12,7 +12,7 @@ use crate::{
     db::{
         Write,
         deliveries::{self, Ending, Message},
-        webhooks,
+        webhooks::{self, Breaker},
     },
     domain::{
         ClaimedDelivery, Delivery, DeliveryId, DeliveryQuery, DeliveryState, EventData, NewEvent, NewWebhook, Page,
@@ -24,14 +24,14 @@ use crate::{
 pub const MOST_WEBHOOKS: u64 = 100;
 /// Messages that one webhook is sent at a time, however slow it is.
 const MOST_UNDER_WAY: u32 = 4;
-/// Longer than any attempt takes.
-const LEASE: Duration = Duration::from_secs(60);
 /// A webhook that took nothing for so long is told nothing more.
 const PATIENCE: Duration = Duration::from_secs(5 * 24 * 3_600);
 /// How long deliveries that are over are kept.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// The delays before the second attempt, the third and so on, in seconds: 2.7 days in all.
 const DELAYS: [u64; 10] = [5, 60, 300, 1_800, 7_200, 18_000, 36_000, 43_200, 43_200, 86_400];
+/// A webhook that failed so often in a row is tried once in each pause, by one process, until it takes a message.
+const BREAKER: Breaker = Breaker { failures: 5, pause: Duration::from_secs(10) };
 /// Share of a delay by which chance shortens or lengthens it.
 const JITTER: f64 = 0.2;
 
@@ -79,7 +79,7 @@ impl Catalog {
                 )));
             }
             let secret = new.secret.clone().unwrap_or_else(make_secret);
-            let webhook = webhooks::insert(&*write, &new, &secret, Timestamp::now()).await?;
+            let webhook = webhooks::insert(&*write, &new, &secret, write.now().await?).await?;
             write.commit().await?;
             Ok((webhook, secret))
         })
@@ -179,7 +179,7 @@ impl Catalog {
         let catalog = self.clone();
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
-            let queued = deliveries::queue_anew(&*write, webhook, id, Timestamp::now()).await?;
+            let queued = deliveries::queue_anew(&*write, webhook, id, write.now().await?).await?;
             match queued {
                 None => Err(Error::not_found(format_args!("delivery {id} of webhook {webhook}"))),
                 Some(false) => Err(Error::Conflict(format!("delivery {id} waits or is under way already"))),
@@ -191,21 +191,24 @@ impl Catalog {
         Ok(())
     }
 
-    /// Claims up to one due message of each webhook that has room for another one under way, and `most` in all.
+    /// Claims up to one due message of each webhook that has room for another one under way and is not paused, and `most`
+    /// in all.
     ///
     /// # Errors
     /// If the database does not answer.
     pub async fn claim_deliveries(&self, most: usize) -> Result<Vec<ClaimedDelivery>, Error> {
-        let now = Timestamp::now();
+        let now = self.now().await?;
         let mut claimed = Vec::new();
         // Looking costs no turn at writing.
         let webhooks = deliveries::with_work(&self.database().read(), MOST_UNDER_WAY, now).await?;
         for webhook in webhooks.into_iter().take(most) {
             let catalog = self.clone();
             let one = self.to_the_end(async move {
-                let (write, token) = (catalog.database().begin().await?, Uuid::new_v4().simple().to_string());
-                let claimed =
-                    deliveries::claim(&*write, webhook, MOST_UNDER_WAY, (&token, now.plus(LEASE)), now).await?;
+                let token = catalog.lease_token().await;
+                let write = catalog.database().begin().await?;
+                let now = write.now().await?;
+                let lease = (token.as_str(), now.plus(deliveries::LEASE));
+                let claimed = deliveries::claim(&*write, webhook, (MOST_UNDER_WAY, BREAKER), lease, now).await?;
                 write.commit().await?;
                 Ok(claimed)
             });
@@ -221,7 +224,8 @@ impl Catalog {
     pub async fn settle_delivery(&self, claimed: ClaimedDelivery, posted: Posted) -> Result<(), Error> {
         let catalog = self.clone();
         self.to_the_end(async move {
-            let (write, now) = (catalog.database().begin().await?, Timestamp::now());
+            let write = catalog.database().begin().await?;
+            let now = write.now().await?;
             // The webhook before the delivery, as a removal takes them. A lease that is lost takes the note back.
             note(&write, claimed.webhook_id, &posted, now).await?;
             let ending = ending_of(&claimed, &posted, now);
@@ -233,29 +237,13 @@ impl Catalog {
         .await
     }
 
-    /// Lets messages be sent again whose workers died; answers how many.
-    ///
-    /// # Errors
-    /// If the database does not answer.
-    pub async fn recover_deliveries(&self) -> Result<u64, Error> {
-        let now = Timestamp::now();
-        if !deliveries::any_expired(&self.database().read(), now).await? {
-            return Ok(0);
-        }
-        let write = self.database().begin().await?;
-        let recovered = deliveries::recover(&*write, now).await?;
-        write.commit().await?;
-        self.0.happened.signal();
-        Ok(recovered)
-    }
-
     /// Removes deliveries that were over a week ago, up to 1,000 of them; answers how many.
     ///
     /// # Errors
     /// If the database does not answer.
     pub async fn forget_deliveries(&self) -> Result<u64, Error> {
         const AT_ONCE: u64 = 1_000;
-        let before = Timestamp::now().minus(KEPT);
+        let before = self.now().await?.minus(KEPT);
         if !deliveries::any_over(&self.database().read(), before).await? {
             return Ok(0);
         }
@@ -299,11 +287,23 @@ fn ending_of(claimed: &ClaimedDelivery, posted: &Posted, now: Timestamp) -> Endi
 
 async fn note(write: &Write, webhook: WebhookId, posted: &Posted, now: Timestamp) -> Result<(), Error> {
     match posted {
-        Posted::Taken { .. } => webhooks::note_success(&**write, webhook).await?,
+        Posted::Taken { .. } => {
+            let failures = webhooks::note_success(&**write, webhook).await?;
+            if failures >= i64::from(BREAKER.failures) {
+                tracing::info!(webhook.id = %webhook, failures, "webhook {webhook} takes messages again");
+            }
+        }
         Posted::Gone => webhooks::disable(&**write, webhook, "it answered 410 Gone").await?,
         Posted::Refused { .. } => {
-            let since = webhooks::note_failure(&**write, webhook, now).await?;
-            if since.is_some_and(|since| now.since(since) > PATIENCE) {
+            let failing = webhooks::note_failure(&**write, webhook, BREAKER, now).await?;
+            let Some(failing) = failing else { return Ok(()) };
+            if failing.failures == i64::from(BREAKER.failures) {
+                let pause_seconds = BREAKER.pause.as_secs();
+                tracing::warn!(webhook.id = %webhook, pause_seconds, "webhook {webhook} failed {} times in a row; \
+                    it gets one attempt every {pause_seconds} s until it takes a message", failing.failures);
+                metrics::counter!("pm_webhook_pauses_total").increment(1);
+            }
+            if now.since(failing.since) > PATIENCE {
                 webhooks::disable(&**write, webhook, "it took no message for five days").await?;
             }
         }
@@ -319,7 +319,8 @@ fn delay(attempt: i32, asked_for: Option<Duration>, chance: f64) -> Option<Durat
 }
 
 /// 32 bytes by chance.
-fn make_secret() -> String {
+/// Makes a secret that messages are signed with.
+pub(super) fn make_secret() -> String {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     let bytes = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
     format!("whsec_{}", STANDARD.encode(bytes))

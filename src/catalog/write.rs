@@ -66,7 +66,8 @@ impl Catalog {
         events: &[NewEvent],
         now: Timestamp,
     ) -> Result<(), Error> {
-        let rows = invalidations::record(&*write, ids, now).await?;
+        let deletes_entries = matches!(self.cache(), Cache::Redis(_));
+        let rows = invalidations::record(&*write, ids, deletes_entries, now).await?;
         events::record_events(&write, events).await?;
         let committed = write.commit().await;
         // Also after a failure, for the same reason as below.

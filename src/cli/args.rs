@@ -1,6 +1,7 @@
 //! The shape of the command line, for clap. What the values mean is checked by whoever uses them.
 
 mod image;
+mod keep;
 mod key;
 mod product;
 mod queue;
@@ -13,13 +14,14 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use self::{
     image::{Image, ImageLink},
+    keep::{Backup, Doctor, Restore, Secrets},
     key::Key,
     product::{Product, ProductAdd, ProductList, ProductUpdate},
     queue::{Dead, Queue},
     serve::Serve,
     webhook::Webhook,
 };
-use crate::config::Flags;
+use crate::{app::Access, config::Flags};
 
 /// A product catalogue with asynchronous image processing.
 #[derive(Debug, Parser)]
@@ -133,14 +135,7 @@ pub(super) enum Command {
     /// Show the effective settings, each with where it comes from
     Config,
     /// Say whether every part of the set-up answers and its data are whole
-    Doctor {
-        /// Do not read the bytes of pictures
-        #[arg(long)]
-        quick: bool,
-        /// As JSON, whatever --output says
-        #[arg(long)]
-        json: bool,
-    },
+    Doctor(Doctor),
     /// Remove pictures' files that nothing refers to any more
     Gc {
         /// Say what would be removed, and remove nothing
@@ -148,20 +143,9 @@ pub(super) enum Command {
         dry_run: bool,
     },
     /// Copy the whole catalogue into a directory, while everything is running
-    Backup {
-        /// The directory; a second backup into it copies only what is new
-        #[arg(value_name = "DIR")]
-        directory: PathBuf,
-    },
+    Backup(Backup),
     /// Put a backup into an empty installation, whatever engines it has
-    Restore {
-        /// The directory of the backup
-        #[arg(value_name = "DIR")]
-        directory: PathBuf,
-        /// Do not ask
-        #[arg(long)]
-        yes: bool,
-    },
+    Restore(Restore),
 }
 
 #[derive(Debug, Args)]
@@ -305,6 +289,21 @@ impl Arguments {
     /// Whether the command runs until it is stopped.
     pub(super) fn is_service(&self) -> bool {
         matches!(self.command, Command::Serve(_) | Command::Worker(_))
+    }
+}
+
+impl Command {
+    /// What the command may do where there is no catalogue yet: only what adds something makes one.
+    pub(super) const fn access(&self) -> Access {
+        match self {
+            Self::Serve(_) => Access::Serve,
+            Self::User(User::Add { .. })
+            | Self::Key(Key::Create { .. })
+            | Self::Product(Product::Add(_))
+            | Self::Webhook(Webhook::Add { .. })
+            | Self::Restore(_) => Access::Create,
+            _ => Access::Existing,
+        }
     }
 }
 

@@ -5,46 +5,77 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{
-    ask,
+    args, ask,
     failure::{Exit, Failure},
     output::{Console, Row},
     progress::Steps,
 };
 use crate::{
-    app::{self, App},
-    catalog::backup::{self, Restored, Saved},
+    age::Passphrase,
+    app::{self, Access, App},
+    catalog::backup::{self, Checked, Names, Options, Protection, Restored, Saved, Secrets, Verify},
     config::Settings,
-    db::migrate,
 };
 
+/// What a backup has to keep from strangers.
+const SECRETS: &str = "webhook secrets, hashes of API keys and the keys of signed addresses";
+
 /// Runs `pm backup`; partly done if the store lacked blobs.
-pub(super) async fn save(directory: &Path, app: &App, console: &mut Console) -> Result<Exit, Failure> {
+pub(super) async fn save(command: &args::Backup, settings: Settings, console: &mut Console) -> Result<Exit, Failure> {
+    let passphrase = passphrase(&command.secrets, &settings)?;
+    if passphrase.is_none() && !command.secrets.without_secrets {
+        return Err(Failure::new(Exit::Usage, format!("a backup holds {SECRETS}, and no passphrase encrypts them"))
+            .hint(
+                "set PM_BACKUP_PASSPHRASE or give --passphrase-file FILE; --without-secrets leaves the secrets out",
+            ));
+    }
+    let app = Box::pin(App::open(settings, Access::Existing)).await?;
+    let protection = match passphrase {
+        Some(passphrase) => {
+            Protection::Encrypted { passphrase, url_keys: app.url_keys.as_ref().map(|keys| keys.reveal()) }
+        }
+        None => Protection::LeftOut,
+    };
+    let verify = if command.verify { Verify::All } else { Verify::Due };
     let mut steps = Steps::new(console.is_quiet());
-    let saved = app.catalog.backup(directory, &mut |step| steps.show(step)).await;
+    let options = Options { verify, protection };
+    let saved = app.catalog.backup(&command.directory, options, &mut |step| steps.show(step)).await;
     drop(steps);
     let saved = saved?;
-    for key in &saved.missing {
-        console.say(&format!("missing: {key} is not in the store, or not what its key says"));
+    name(console, &saved.mended, "mended: ");
+    name(console, &saved.missing, "missing: ");
+    if saved.missing.count > 0 {
+        console.say(
+            "these blobs are not in the store, or damaged; the rest is in the backup. `pm doctor --repair` mends them",
+        );
     }
-    if saved.missing_count > 0 {
-        console
-            .say("the rest is in the backup; `pm doctor` names what is missing, `pm reprocess` makes renditions anew");
+    if !saved.has_secrets {
+        console.say(&format!("not in this backup: {SECRETS}"));
     }
-    console.single(&SavedRow::new(directory, &saved))?;
-    Ok(if saved.missing_count == 0 { Exit::Done } else { Exit::Partly })
+    let exit = if saved.missing_references == 0 { Exit::Done } else { Exit::Partly };
+    console.single(&SavedRow::new(&command.directory, saved))?;
+    Ok(exit)
 }
 
 /// Runs `pm restore`: the backup is checked before anything is connected or made.
 pub(super) async fn restore(
-    directory: &Path,
-    yes: bool,
+    command: &args::Restore,
     mut settings: Settings,
     console: &mut Console,
 ) -> Result<Exit, Failure> {
     let mut steps = Steps::new(console.is_quiet());
-    let checked = backup::check(directory, &mut |step| steps.show(step)).await;
+    let checked = backup::check(&command.directory, &mut |step| steps.show(step)).await;
     drop(steps);
     let checked = checked?;
+    let damage = &checked.damage().files;
+    name(console, damage, "damaged: ");
+    if damage.count > 0 && !command.allow_missing {
+        let reason = format!("the backup is damaged in {} files, such as {}", damage.count, example(damage));
+        return Err(Failure::new(Exit::Failed, reason).hint(
+            "nothing was changed; the next `pm backup` mends the backup, `pm restore --allow-missing` restores what is whole",
+        ));
+    }
+    let secrets = secrets_of(&checked, &command.secrets, &settings).await?;
     let question = format!(
         "This restores {} products, as they were on {}, into {} and {}.",
         checked.products(),
@@ -52,22 +83,80 @@ pub(super) async fn restore(
         settings.database,
         settings.storage_url
     );
-    ask::confirm(&question, yes).await?;
-    // An empty database gets its schema; one with an old schema is somebody's.
-    let database = app::open_database(&settings).await?;
-    let steps = migrate::status(&database).await.map_err(app::Error::from)?;
-    settings.auto_migrate = steps.iter().all(|step| !step.applied);
-    drop(database);
-    let app = Box::pin(App::build(settings)).await?;
+    ask::confirm(&question, command.yes).await?;
+    settings.auto_migrate = true;
+    let app = Box::pin(App::open(settings, Access::Create)).await?;
+    app.catalog.ensure_empty().await?;
+    if let Some(keys) = secrets.as_ref().and_then(|secrets| secrets.url_keys.as_deref()) {
+        // Before the rows: a restore that ends in between is simply run again.
+        if let Some(advice) = app::restore_url_keys(&app, keys).await? {
+            console.say(&advice);
+        }
+    }
     let mut steps = Steps::new(console.is_quiet());
-    let restored = app.catalog.restore(&checked, &mut |step| steps.show(step)).await;
+    let restored = app.catalog.restore(&checked, secrets.as_ref(), &mut |step| steps.show(step)).await;
     drop(steps);
     let restored = restored?;
-    if restored.missing > 0 {
-        console.say("some blobs were missing when the backup was made; `pm doctor` names them");
+    say_what_is_lost(console, &restored);
+    if secrets.is_none() && (checked.lacks_secrets() || command.secrets.without_secrets) {
+        console.say(
+            "restored without secrets: webhooks are disabled, API keys revoked, and addresses that were signed before are refused",
+        );
     }
     console.single(&RestoredRow(restored))?;
-    Ok(if restored.missing == 0 { Exit::Done } else { Exit::Partly })
+    Ok(if restored.is_whole() && !checked.damage().secrets { Exit::Done } else { Exit::Partly })
+}
+
+fn say_what_is_lost(console: &Console, restored: &Restored) {
+    let Restored { missing, queued, replaced, failed, lost_rows, .. } = restored;
+    if *lost_rows > 0 {
+        console.say(&format!("{lost_rows} rows are lost, or belonged to rows that are lost"));
+    }
+    if *missing > 0 {
+        console.say(&format!(
+            "{missing} references led to blobs that are lost: {queued} images are made again from their sources, {replaced} \
+             have their largest rendition as their source from now on, {failed} failed (source_not_found)"
+        ));
+    }
+}
+
+/// The secrets of the backup; `None` if it has none, or they are not wanted.
+async fn secrets_of(checked: &Checked, words: &args::Secrets, settings: &Settings) -> Result<Option<Secrets>, Failure> {
+    if words.without_secrets || !checked.has_encrypted_secrets() {
+        return Ok(None);
+    }
+    match passphrase(words, settings)? {
+        Some(passphrase) => Ok(Some(checked.secrets(passphrase).await?)),
+        None => Err(Failure::new(Exit::Usage, format!("the backup holds {SECRETS}, encrypted by a passphrase"))
+            .hint("set PM_BACKUP_PASSPHRASE or give --passphrase-file FILE; --without-secrets restores without them")),
+    }
+}
+
+fn passphrase(words: &args::Secrets, settings: &Settings) -> Result<Option<Passphrase>, Failure> {
+    if words.without_secrets {
+        return Ok(None);
+    }
+    let Some(file) = &words.passphrase_file else { return Ok(settings.backup_passphrase.clone()) };
+    let wrong = |error: anyhow::Error| {
+        Failure::because(Exit::Usage, error.context(format!("{} cannot be read as a passphrase", file.display())))
+    };
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.into()))?;
+    let passphrase = Passphrase::parse(text.trim_end_matches(['\r', '\n']));
+    passphrase.map(Some).map_err(|reason| wrong(anyhow::anyhow!("it {reason}")))
+}
+
+fn name(console: &Console, names: &Names, word: &str) {
+    for file in &names.first {
+        console.say(&format!("{word}{file}"));
+    }
+    let more = names.count.saturating_sub(names.first.len() as u64);
+    if more > 0 {
+        console.say(&format!("{word}and {more} more"));
+    }
+}
+
+fn example(names: &Names) -> &str {
+    names.first.first().map_or("", String::as_str)
 }
 
 impl From<backup::Error> for Failure {
@@ -75,9 +164,8 @@ impl From<backup::Error> for Failure {
         match error {
             backup::Error::Catalog(error) => error.into(),
             backup::Error::Refused { hint, .. } => Self::because(Exit::Failed, error).hint(hint),
-            backup::Error::Damaged(_) => {
-                Self::because(Exit::Failed, error).hint("nothing was changed; take another backup")
-            }
+            backup::Error::Damaged(_) => Self::because(Exit::Failed, error)
+                .hint("nothing was changed, and nothing can be restored from it; take another backup"),
             backup::Error::File { .. } => Self::because(Exit::Failed, error),
         }
     }
@@ -90,36 +178,56 @@ struct SavedRow {
     references: u64,
     copied: u64,
     bytes: u64,
+    verified: u64,
+    mended: u64,
+    mended_files: Vec<String>,
     missing: u64,
     missing_keys: Vec<String>,
+    secrets: &'static str,
 }
 
 impl SavedRow {
-    fn new(directory: &Path, saved: &Saved) -> Self {
+    fn new(directory: &Path, saved: Saved) -> Self {
         Self {
             directory: directory.display().to_string(),
             products: saved.products,
             references: saved.references,
             copied: saved.copied,
             bytes: saved.bytes,
-            missing: saved.missing_count,
-            missing_keys: saved.missing.clone(),
+            verified: saved.verified,
+            mended: saved.mended.count,
+            mended_files: saved.mended.first,
+            missing: saved.missing_references,
+            missing_keys: saved.missing.first,
+            secrets: if saved.has_secrets { "encrypted" } else { "left out" },
         }
     }
 }
 
 impl Row for SavedRow {
-    const COLUMNS: &'static [&'static str] =
-        &["directory", "products", "references to blobs", "blobs copied", "bytes", "missing"];
-    const FIELDS: &'static [&'static str] = &["directory", "products", "references", "copied", "bytes", "missing"];
+    const COLUMNS: &'static [&'static str] = &[
+        "directory",
+        "products",
+        "references to blobs",
+        "blobs copied",
+        "bytes",
+        "blobs verified",
+        "files mended",
+        "missing",
+        "secrets",
+    ];
+    const FIELDS: &'static [&'static str] =
+        &["directory", "products", "references", "copied", "bytes", "verified", "mended", "missing", "secrets"];
 
     fn id(&self) -> String {
         self.directory.clone()
     }
 
     fn cells(&self) -> Vec<String> {
-        let counts = [self.products, self.references, self.copied, self.bytes, self.missing];
-        [self.directory.clone()].into_iter().chain(counts.map(|count| count.to_string())).collect()
+        let counts =
+            [self.products, self.references, self.copied, self.bytes, self.verified, self.mended, self.missing];
+        let counts = counts.map(|count| count.to_string());
+        [self.directory.clone()].into_iter().chain(counts).chain([self.secrets.to_owned()]).collect()
     }
 
     fn fields(&self) -> Vec<String> {
@@ -129,24 +237,48 @@ impl Row for SavedRow {
 
 struct RestoredRow(Restored);
 
+impl RestoredRow {
+    fn named(&self) -> [(&'static str, u64); 8] {
+        let Restored { rows, products, references, missing, queued, replaced, failed, lost_rows } = self.0;
+        [
+            ("products", products),
+            ("rows", rows),
+            ("references", references),
+            ("missing", missing),
+            ("queued", queued),
+            ("replaced", replaced),
+            ("failed", failed),
+            ("lost_rows", lost_rows),
+        ]
+    }
+}
+
 impl Serialize for RestoredRow {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Restored { rows, products, references, missing } = self.0;
-        let named = [("products", products), ("rows", rows), ("references", references), ("missing", missing)];
-        serializer.collect_map(named)
+        serializer.collect_map(self.named())
     }
 }
 
 impl Row for RestoredRow {
-    const COLUMNS: &'static [&'static str] = &["products", "rows", "references to blobs", "missing"];
-    const FIELDS: &'static [&'static str] = &["products", "rows", "references", "missing"];
+    const COLUMNS: &'static [&'static str] = &[
+        "products",
+        "rows",
+        "references to blobs",
+        "missing",
+        "images made again",
+        "sources replaced",
+        "images failed",
+        "rows lost",
+    ];
+    const FIELDS: &'static [&'static str] =
+        &["products", "rows", "references", "missing", "queued", "replaced", "failed", "lost_rows"];
 
     fn id(&self) -> String {
         self.0.products.to_string()
     }
 
     fn cells(&self) -> Vec<String> {
-        [self.0.products, self.0.rows, self.0.references, self.0.missing].map(|count| count.to_string()).into()
+        self.named().map(|(_, count)| count.to_string()).into()
     }
 
     fn fields(&self) -> Vec<String> {

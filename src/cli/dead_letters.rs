@@ -14,7 +14,6 @@ use super::{
 use crate::{
     app::App,
     catalog::{Catalog, DeadLetterBody, Error},
-    clock::Timestamp,
     domain::{Attempt, DeadLetter, DeadQuery, JobId},
     stop::Stop,
 };
@@ -97,7 +96,7 @@ async fn retry(ids: &[i64], catalog: &Catalog, console: &mut Console, stop: &Sto
 }
 
 async fn retry_all(catalog: &Catalog, console: &mut Console, stop: &Stop) -> Result<Exit, Failure> {
-    let until = Timestamp::now();
+    let until = catalog.now().await?;
     let total = catalog.depth().await?.dead;
     let mut progress = Progress::new("queueing", total, console.is_quiet());
     let (mut after, mut queued) = (None, 0_u64);
@@ -128,7 +127,7 @@ async fn retry_all(catalog: &Catalog, console: &mut Console, stop: &Stop) -> Res
 }
 
 async fn purge(yes: bool, catalog: &Catalog, console: &mut Console, stop: &Stop) -> Result<Exit, Failure> {
-    let until = Timestamp::now();
+    let until = catalog.now().await?;
     let total = catalog.depth().await?.dead;
     if total > 0 {
         let question = format!("{total} dead letters would be removed; their pictures stay failed.");

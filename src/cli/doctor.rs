@@ -1,52 +1,56 @@
 //! `pm doctor`: whether everything that a set-up consists of is there and answers, and whether the data are whole. It
-//! changes nothing.
+//! changes nothing unless it is told to repair.
 
 use std::{iter, time::Duration};
 
 use serde::Serialize;
 
 use super::{
-    args::Format,
+    args::{self, Format},
+    exit_of,
     failure::{Exit, Failure},
     output::{Console, Row},
     progress::Steps,
     serve::own_program,
 };
 use crate::{
-    app::{self, App},
-    catalog::{self, Depth, Invariant},
+    app::{self, Access, App},
+    blobs::Blobs,
+    catalog::{self, Depth, Invariant, Repair, Repaired, backup},
     config::Settings,
-    db::{self, migrate, renditions},
+    db::{
+        installation::{self, Installation},
+        migrate, renditions,
+    },
     health::Component,
     imaging,
     isolation::{self, Decoders},
 };
 
-/// Runs the command; `as_json` is the API's way of writing it, whatever `--output` says.
-pub(super) async fn run(
-    mut settings: Settings,
-    depth: Depth,
-    as_json: bool,
-    console: &mut Console,
-) -> Result<Exit, Failure> {
-    // An old schema is a finding here, not something to be mended in passing.
-    settings.auto_migrate = false;
-    let (findings, exit) = match Box::pin(App::build(settings)).await {
+/// Runs the command.
+pub(super) async fn run(settings: Settings, command: &args::Doctor, console: &mut Console) -> Result<Exit, Failure> {
+    let depth = if command.quick { Depth::Quick } else { Depth::Full };
+    let copies = match &command.from {
+        Some(directory) => Some(backup::copies_in(directory).await?),
+        None => None,
+    };
+    let repairs = if command.repair { Repairs::Made(copies) } else { Repairs::None };
+    let (findings, exit) = match Box::pin(App::open(settings, Access::Existing)).await {
         Ok(app) => {
             let app = app.isolated_by(own_program());
             let (mut findings, exit) = examine(&app).await;
             findings.extend(of_the_program());
-            let whole = inspect(&app, depth, console, &mut findings).await;
+            let whole = inspect(&app, depth, &repairs, console, &mut findings).await;
             // A component that does not answer weighs more than what it keeps.
             (findings, if exit == Exit::Done { whole } else { exit })
         }
         Err(error) => {
-            let exit = if error.is_transient() { Exit::Unreachable } else { Exit::Failed };
+            let exit = exit_of(&error);
             let failed = Finding::failed(part_of(&error), chain(&error));
             (iter::once(failed).chain(of_the_program()).collect(), exit)
         }
     };
-    show(&findings, as_json, console)?;
+    show(&findings, command.json, console)?;
     Ok(exit)
 }
 
@@ -72,12 +76,22 @@ async fn examine(app: &App) -> (Vec<Finding>, Exit) {
     }
     let unreachable = components.iter().any(|component| component.error.is_some());
     let mut findings: Vec<_> = components.into_iter().map(Finding::of_component).collect();
+    if let Some(way) = app.database.way_of_connecting() {
+        let database = findings.iter_mut().find(|finding| finding.check == "database" && finding.status == OK);
+        database.into_iter().for_each(|finding| finding.detail = format!("{}; {way}", finding.detail));
+    }
     let mut exit = if unreachable { Exit::Unreachable } else { Exit::Done };
-    for (check, detail) in [("schema", schema(app).await), ("renditions", renditions(app).await)] {
+    let details = [
+        ("schema", schema(app).await),
+        ("installation", installation(app).await),
+        ("renditions", renditions(app).await),
+    ];
+    for (check, detail) in details {
         findings.push(match detail {
             Ok(detail) => Finding::ok(check, detail),
             Err(error) => {
-                exit = Exit::Unreachable;
+                let transient = error.is_transient();
+                exit = if transient || exit == Exit::Unreachable { Exit::Unreachable } else { Exit::Failed };
                 Finding::failed(check, chain(&error))
             }
         });
@@ -109,9 +123,15 @@ fn walls_detail(walls: &isolation::Walls) -> String {
     format!("walls around decoders: {}; missing on this system: {missing}", standing.join(", "))
 }
 
-/// Looks at every invariant of the data.
-async fn inspect(app: &App, depth: Depth, console: &Console, findings: &mut Vec<Finding>) -> Exit {
-    let mut exit = Exit::Done;
+/// Whether what is found is repaired, and from which copies.
+enum Repairs {
+    None,
+    Made(Option<Blobs>),
+}
+
+/// Looks at every invariant of the data, and repairs it if that is wanted.
+async fn inspect(app: &App, depth: Depth, repairs: &Repairs, console: &Console, findings: &mut Vec<Finding>) -> Exit {
+    let (mut exit, mut repaired) = (Exit::Done, false);
     let mut steps = Steps::new(console.is_quiet());
     for invariant in Invariant::ALL {
         if let Some(reason) = not_here(app, invariant) {
@@ -121,8 +141,15 @@ async fn inspect(app: &App, depth: Depth, console: &Console, findings: &mut Vec<
         findings.push(match app.catalog.inspect(invariant, depth, &mut |step| steps.show(step)).await {
             Ok(found) if found.broken == 0 => Finding::ok(invariant.name(), whole(&found)),
             Ok(found) => {
-                exit = if exit == Exit::Done { Exit::Failed } else { exit };
-                Finding::broken(&found)
+                let finding = match repairs {
+                    Repairs::None => Finding::broken(&found),
+                    Repairs::Made(copies) => repair(app, &found, depth, copies.as_ref(), &mut steps).await,
+                };
+                repaired |= !finding.repaired.is_empty();
+                if finding.status != OK && exit == Exit::Done {
+                    exit = Exit::Failed;
+                }
+                finding
             }
             Err(error) => {
                 exit = if error.is_transient() { Exit::Unreachable } else { Exit::Failed };
@@ -130,7 +157,33 @@ async fn inspect(app: &App, depth: Depth, console: &Console, findings: &mut Vec<
             }
         });
     }
-    exit
+    if exit == Exit::Failed && repaired { Exit::Partly } else { exit }
+}
+
+/// Repairs what was found and looks again.
+async fn repair(
+    app: &App,
+    found: &catalog::Finding,
+    depth: Depth,
+    copies: Option<&Blobs>,
+    steps: &mut Steps,
+) -> Finding {
+    let check = found.invariant.name();
+    let repaired = match app.catalog.repair(found, copies, &mut |step| steps.show(step)).await {
+        Ok(repaired) => repaired,
+        Err(error) => return Finding::failed(check, format!("the repair failed: {}", chain(&error))),
+    };
+    let Repaired { done, left } = repaired;
+    let again = app.catalog.inspect(found.invariant, depth, &mut |step| steps.show(step)).await;
+    let mut finding = match again {
+        Ok(again) if again.broken == 0 => Finding::ok(check, format!("{}; repaired {}", whole(&again), done.len())),
+        Ok(again) => Finding::broken(&again),
+        Err(error) => Finding::failed(check, chain(&error)),
+    };
+    for Repair { what, how } in done.iter().chain(&left).take(SHOWN) {
+        finding.detail.push_str(&format!("; {what}: {how}"));
+    }
+    Finding { repaired: done, left, ..finding }
 }
 
 /// Why there is nothing to look at.
@@ -164,34 +217,58 @@ fn whole(found: &catalog::Finding) -> String {
 const fn remedy(invariant: Invariant) -> (&'static str, &'static str) {
     match invariant {
         Invariant::Images => {
-            ("images without one terminal state or one live job", "`pm reprocess --product ID` runs them again")
+            ("images without one terminal state or one live job", "`pm doctor --repair` queues them again")
         }
-        Invariant::Blobs => {
-            ("blobs are missing or not what their keys say", "`pm reprocess --status ready` makes them anew")
+        Invariant::Blobs => (
+            "blobs are missing or not what their keys say",
+            "`pm doctor --repair` queues their images again, `--from DIR` copies them from a backup",
+        ),
+        Invariant::Sources => {
+            ("uploaded files are missing or damaged", "`pm doctor --repair --from DIR` copies them from a backup")
         }
-        Invariant::Sources => ("uploaded files are missing or damaged", "restore them from a backup"),
-        Invariant::Orphans => ("old blobs that nothing refers to", "`pm gc` removes them"),
-        Invariant::Unfinished => ("files that killed processes left", "`pm gc` removes them"),
-        Invariant::Outbox => {
-            ("due jobs were not handed to the broker", "a running `pm serve` or `pm worker` hands them over")
-        }
-        Invariant::Invalidations => {
-            ("changes the cache was not told of", "a running `pm serve` or `pm worker` tells it")
-        }
-        Invariant::Leases => ("jobs are held by dead workers", "a running `pm serve` or `pm worker` takes them up"),
+        Invariant::Orphans => ("old blobs that nothing refers to", "`pm gc` or `pm doctor --repair` removes them"),
+        Invariant::Unfinished => ("files that killed processes left", "`pm gc` or `pm doctor --repair` removes them"),
+        Invariant::Outbox => (
+            "due jobs were not handed to the broker",
+            "a running `pm serve` or `pm worker`, or `pm doctor --repair`, hands them over",
+        ),
+        Invariant::Invalidations => (
+            "changes the cache was not told of",
+            "a running `pm serve` or `pm worker`, or `pm doctor --repair`, tells it",
+        ),
+        Invariant::Leases => (
+            "jobs are held by dead workers",
+            "a running `pm serve` or `pm worker`, or `pm doctor --repair`, takes them up",
+        ),
         Invariant::Entries => (
             "cached products differ from their rows",
-            "do all processes have the same PM_PUBLIC_URL and version? A change to the product drops its entry",
+            "`pm doctor --repair` deletes the entries; do all processes have the same PM_PUBLIC_URL and version?",
         ),
     }
 }
 
-async fn schema(app: &App) -> Result<String, db::Error> {
+async fn schema(app: &App) -> Result<String, app::Error> {
     let steps = migrate::status(&app.database).await?;
-    Ok(format!("{} steps, all applied", steps.len()))
+    let missing = steps.iter().filter(|step| !step.applied).count();
+    if missing > 0 {
+        Err(app::Error::OldSchema { missing, of: steps.len() })
+    } else {
+        Ok(format!("{} steps, all applied", steps.len()))
+    }
 }
 
-async fn renditions(app: &App) -> Result<String, db::Error> {
+async fn installation(app: &App) -> Result<String, app::Error> {
+    let Installation { id, blob_store, cache, .. } = installation::read(&app.database.read()).await?;
+    let store = blob_store.as_deref().unwrap_or("none yet");
+    let cache = match (app.settings.redis_url.is_some(), cache.server) {
+        (false, _) => String::new(),
+        (true, Some(server)) => format!("; cache epoch {} of the Redis server {server}", cache.number),
+        (true, None) => format!("; cache epoch {}, closed", cache.number),
+    };
+    Ok(format!("{id}; blob store {store}{cache}"))
+}
+
+async fn renditions(app: &App) -> Result<String, app::Error> {
     let shared = renditions::sharing(&app.database.read()).await?;
     Ok(format!("{} stored, in {} blobs", shared.renditions, shared.blobs))
 }
@@ -210,7 +287,9 @@ fn imaging_detail() -> String {
 const fn part_of(error: &app::Error) -> &'static str {
     match error {
         app::Error::Database(_) => "database",
-        app::Error::OldSchema { .. } => "schema",
+        app::Error::NoCatalogue { .. } => "database",
+        app::Error::OldSchema { .. } | app::Error::NewSchema { .. } => "schema",
+        app::Error::ForeignStore { .. } => "installation",
         app::Error::Cache(_) => "cache",
         app::Error::Queue(_) => "queue",
         app::Error::Storage(_) => "storage",
@@ -237,6 +316,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 const OK: &str = "ok";
 const FAILED: &str = "failed";
+/// So many examples and repairs stand in a sentence.
+const SHOWN: usize = 5;
 
 #[derive(Debug, Serialize)]
 struct Finding {
@@ -245,24 +326,31 @@ struct Finding {
     detail: String,
     /// How many rows, blobs or entries break an invariant.
     count: u64,
-    /// Up to five of these.
+    /// Up to a hundred of these.
     examples: Vec<String>,
+    /// What was repaired.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    repaired: Vec<Repair>,
+    /// What could not be repaired.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left: Vec<Repair>,
 }
 
 impl Finding {
     const fn ok(check: &'static str, detail: String) -> Self {
-        Self { check, status: OK, detail, count: 0, examples: Vec::new() }
+        Self { check, status: OK, detail, count: 0, examples: Vec::new(), repaired: Vec::new(), left: Vec::new() }
     }
 
-    const fn failed(check: &'static str, detail: String) -> Self {
-        Self { check, status: FAILED, detail, count: 0, examples: Vec::new() }
+    fn failed(check: &'static str, detail: String) -> Self {
+        Self { status: FAILED, ..Self::ok(check, detail) }
     }
 
     fn broken(found: &catalog::Finding) -> Self {
         let (wrong, help) = remedy(found.invariant);
         let count = found.broken;
-        let more = if count > found.examples.len() as u64 { ", …" } else { "" };
-        let detail = format!("{count} {wrong}: {}{more}; {help}", found.examples.join(", "));
+        let shown = &found.examples[..found.examples.len().min(SHOWN)];
+        let more = if count > shown.len() as u64 { ", …" } else { "" };
+        let detail = format!("{count} {wrong}: {}{more}; {help}", shown.join(", "));
         Self { count, examples: found.examples.clone(), ..Self::failed(found.invariant.name(), detail) }
     }
 

@@ -20,6 +20,7 @@ mod product_row;
 mod product_update;
 mod progress;
 mod queue;
+mod reload;
 mod reprocess;
 mod serve;
 #[cfg(target_os = "linux")]
@@ -39,8 +40,7 @@ use std::{
 pub use args::Arguments;
 
 use crate::{
-    app::{self, App},
-    catalog::Depth,
+    app::{self, Access, App},
     config::{self, LogFormat, Settings, Source},
     http, telemetry,
 };
@@ -54,9 +54,7 @@ impl Arguments {
     /// # Errors
     /// The exit code, after people were told on stderr what is wrong.
     pub fn settings(&self) -> Result<Settings, ExitCode> {
-        let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-        let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
-        config::load(&self.flags(), Path::new("."), environment).map_err(|error| Failure::from(error).report().into())
+        load(&self.flags()).map_err(|error| Failure::from(error).report().into())
     }
 
     /// How logs are written while these words are run.
@@ -77,12 +75,20 @@ impl Arguments {
     }
 }
 
+/// Reads the settings of all layers in the working directory, with these words on top.
+fn load(flags: &config::Flags) -> Result<Settings, config::Error> {
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+    config::load(flags, Path::new("."), environment)
+}
+
 /// Runs the command to its end and tells people on stderr if it failed. The runtime is made here and not in the binary,
 /// which would otherwise compile every async function a second time.
 pub fn run(arguments: Arguments, settings: Settings) -> ExitCode {
     let mut console = Console::new(&arguments.global);
+    let flags = arguments.flags();
     let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(Box::pin(dispatch(arguments.command, settings, &mut console))),
+        Ok(runtime) => runtime.block_on(Box::pin(dispatch(arguments.command, (flags, settings), &mut console))),
         Err(error) => Err(Failure::because(Exit::Failed, error).context("the threads cannot be started")),
     };
     // What a failed command had found before is written all the same.
@@ -93,36 +99,39 @@ pub fn run(arguments: Arguments, settings: Settings) -> ExitCode {
     }
 }
 
-async fn dispatch(command: Command, settings: Settings, console: &mut Console) -> Result<Exit, Failure> {
+/// The flags, and the settings of all layers with them.
+type Given = (config::Flags, Settings);
+
+async fn dispatch(command: Command, (flags, settings): Given, console: &mut Console) -> Result<Exit, Failure> {
     const UNCHANGED: &str = "the same command begins anew";
     let stop = signals::listen();
+    let access = command.access();
     match command {
-        Command::Serve(_) => Box::pin(serve::serve(settings, stop)).await,
-        Command::Worker(_) => Box::pin(serve::work(settings, stop)).await,
+        Command::Serve(_) => Box::pin(serve::serve(settings.clone(), stop, reload::listen(flags, settings))).await,
+        Command::Worker(_) => Box::pin(serve::work(settings.clone(), stop, reload::listen(flags, settings))).await,
         Command::Config => settings::run(&settings, console),
         Command::Openapi => openapi(console),
         Command::Webhook(command) => {
-            let work = async { webhook::run(command, &build(settings).await?.catalog, console).await };
+            let work = async { webhook::run(command, &open(settings, access).await?.catalog, console).await };
             Box::pin(signals::unless_stopped(&stop, UNCHANGED, work)).await
         }
-        Command::Image(command) => image::run(command, &build(settings).await?, console),
-        Command::Doctor { quick, json } => {
-            let depth = if quick { Depth::Quick } else { Depth::Full };
-            Box::pin(signals::unless_stopped(&stop, UNCHANGED, doctor::run(settings, depth, json, console))).await
+        Command::Image(command) => image::run(command, &open(settings, access).await?, console),
+        Command::Doctor(command) => {
+            Box::pin(signals::unless_stopped(&stop, UNCHANGED, doctor::run(settings, &command, console))).await
         }
         Command::Gc { dry_run } => {
             let hint = "what was removed was of no use; the same command goes on";
-            let work = async { gc::run(dry_run, &build(settings).await?, console).await };
+            let work = async { gc::run(dry_run, &open(settings, access).await?, console).await };
             Box::pin(signals::unless_stopped(&stop, hint, work)).await
         }
-        Command::Backup { directory } => {
+        Command::Backup(command) => {
             let hint = "a backup from before holds still; the same command begins anew and copies no blob twice";
-            let work = async { backup::save(&directory, &build(settings).await?, console).await };
+            let work = async { backup::save(&command, settings, console).await };
             Box::pin(signals::unless_stopped(&stop, hint, work)).await
         }
-        Command::Restore { directory, yes } => {
+        Command::Restore(command) => {
             let hint = "no row was stored unless all were; the same command begins anew";
-            let work = backup::restore(&directory, yes, settings, console);
+            let work = backup::restore(&command, settings, console);
             Box::pin(signals::unless_stopped(&stop, hint, work)).await
         }
         Command::Migrate(command) => {
@@ -130,23 +139,23 @@ async fn dispatch(command: Command, settings: Settings, console: &mut Console) -
             signals::unless_stopped(&stop, hint, migrate::run(command, &settings, console)).await
         }
         Command::User(command) => {
-            let work = async { user::run(command, &build(settings).await?.catalog, console).await };
+            let work = async { user::run(command, &open(settings, access).await?.catalog, console).await };
             signals::unless_stopped(&stop, UNCHANGED, work).await
         }
         Command::Key(command) => {
-            let work = async { key::run(command, &build(settings).await?.catalog, console).await };
+            let work = async { key::run(command, &open(settings, access).await?.catalog, console).await };
             signals::unless_stopped(&stop, UNCHANGED, work).await
         }
         Command::Product(command) => {
-            let app = signals::unless_stopped(&stop, UNCHANGED, build(settings)).await?;
+            let app = signals::unless_stopped(&stop, UNCHANGED, open(settings, access)).await?;
             Box::pin(product::run(command, &app, console, &stop)).await
         }
         Command::Reprocess(command) => {
-            let app = signals::unless_stopped(&stop, UNCHANGED, build(settings)).await?;
+            let app = signals::unless_stopped(&stop, UNCHANGED, open(settings, access)).await?;
             reprocess::run(command, &app, console, &stop).await
         }
         Command::Queue(command) => {
-            let app = signals::unless_stopped(&stop, UNCHANGED, build(settings)).await?;
+            let app = signals::unless_stopped(&stop, UNCHANGED, open(settings, access)).await?;
             Box::pin(queue::run(command, &app, console, &stop)).await
         }
     }
@@ -160,28 +169,41 @@ fn openapi(console: &mut Console) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-async fn build(settings: Settings) -> Result<App, Failure> {
-    Ok(Box::pin(App::build(settings)).await?)
+async fn open(settings: Settings, access: Access) -> Result<App, Failure> {
+    Ok(Box::pin(App::open(settings, access)).await?)
+}
+
+/// How a command ends that cannot open the installation.
+fn exit_of(error: &app::Error) -> Exit {
+    match error {
+        app::Error::NoCatalogue { .. } => Exit::Unreachable,
+        app::Error::Setting(_) | app::Error::Tls(_) | app::Error::ForeignStore { .. } => Exit::Usage,
+        error if error.is_transient() => Exit::Unreachable,
+        _ => Exit::Failed,
+    }
 }
 
 impl From<app::Error> for Failure {
     fn from(error: app::Error) -> Self {
         let hint = match &error {
-            app::Error::OldSchema { .. } => {
-                Some("`pm migrate up` brings it up to date; PM_AUTO_MIGRATE=true does so at each start")
+            app::Error::NoCatalogue { .. } => {
+                Some("`pm serve` and `pm migrate up` make one; PM_DATA_DIR or DATABASE_URL says where another one is")
             }
+            app::Error::OldSchema { .. } => {
+                Some("`pm migrate up` brings it up to date; with PM_AUTO_MIGRATE=true `pm serve` does so at its start")
+            }
+            app::Error::NewSchema { .. } => Some("install that version here as well"),
+            app::Error::ForeignStore { .. } => Some(
+                "run pm where its blobs are, or set PM_STORAGE_URL to them; after they were moved without their file \
+                 `installation.json`, or lost, run one command with PM_STORAGE_ADOPT=true",
+            ),
             app::Error::Setting(_) | app::Error::Tls(_) | app::Error::DataDirectory { .. } => {
                 Some("`pm config` shows every setting and where it is set")
             }
             error if error.is_transient() => Some("`pm config` shows which address is used and where it is set"),
             _ => None,
         };
-        let exit = match &error {
-            app::Error::Setting(_) | app::Error::Tls(_) => Exit::Usage,
-            error if error.is_transient() => Exit::Unreachable,
-            _ => Exit::Failed,
-        };
-        let failure = Self::because(exit, error);
+        let failure = Self::because(exit_of(&error), error);
         match hint {
             Some(hint) => failure.hint(hint),
             None => failure,

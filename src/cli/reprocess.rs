@@ -32,7 +32,7 @@ pub(super) async fn run(
     console: &mut Console,
     stop: &Stop,
 ) -> Result<Exit, Failure> {
-    let selection = selection(&command, Timestamp::now())?;
+    let selection = selection(&command, app.catalog.now().await?)?;
     let total = app.catalog.count_reprocess(&selection).await?;
     if command.dry_run {
         count(total, console)?;

@@ -6,19 +6,20 @@ use tokio::net::TcpListener;
 
 use super::failure::{Exit, Failure};
 use crate::{
-    app::App,
+    app::{Access, App},
     config::{Auth, Settings},
     imaging::JPEG_BACKEND,
-    stop::Stop,
+    stop::{Reload, Stop},
 };
 
-/// Serves the API until `stop`, with a worker beside it unless the settings have none.
-pub(super) async fn serve(mut settings: Settings, stop: Stop) -> Result<Exit, Failure> {
-    settings.database_connections.wait = true;
+/// Serves the API until `stop`, with a worker beside it unless the settings have none; `reload` asks for the certificate to
+/// be read again.
+pub(super) async fn serve(settings: Settings, stop: Stop, reload: Reload) -> Result<Exit, Failure> {
     refuse_the_open(&settings)?;
     let workers = settings.workers;
     let asked = settings.listen;
-    let app = App::build(settings).await?.isolated_by(own_program());
+    let Some(app) = started(&settings, Access::Serve, &stop).await? else { return Ok(Exit::Done) };
+    let app = app.reloaded_by(reload);
     let scheme = if app.settings.doors.tls.is_some() { "https" } else { "http" };
     let listener = bind(asked, scheme).await?;
     tracing::info!(workers, jpeg = JPEG_BACKEND, isolation = app.settings.isolation, "serving");
@@ -27,16 +28,16 @@ pub(super) async fn serve(mut settings: Settings, stop: Stop) -> Result<Exit, Fa
     Ok(Exit::Done)
 }
 
-/// Works on pictures until `stop`.
-pub(super) async fn work(mut settings: Settings, stop: Stop) -> Result<Exit, Failure> {
-    settings.database_connections.wait = true;
+/// Works on images until `stop`. Its status is not encrypted, so `reload` has nothing to read again here.
+pub(super) async fn work(settings: Settings, stop: Stop, reload: Reload) -> Result<Exit, Failure> {
     // No workers is a wish about `serve`; whoever starts a worker wants one.
     let concurrency = match settings.workers {
         0 => thread::available_parallelism().map_or(1, NonZeroUsize::get),
         workers => workers,
     };
     let asked = settings.worker_listen;
-    let app = App::build(settings).await?.isolated_by(own_program());
+    let Some(app) = started(&settings, Access::Existing, &stop).await? else { return Ok(Exit::Done) };
+    let app = app.reloaded_by(reload);
     let status = match asked {
         Some(address) => Some(bind(address, "http").await?),
         None => None,
@@ -45,6 +46,18 @@ pub(super) async fn work(mut settings: Settings, stop: Stop) -> Result<Exit, Fai
     Box::pin(as_a_service(stop.clone(), app.work(concurrency, status, stop))).await?;
     tracing::info!("stopped");
     Ok(Exit::Done)
+}
+
+/// Connects every engine, and waits for those that are away for a moment; `None` if somebody stopped it meanwhile.
+///
+/// While PostgreSQL has no connection free, it waits for one without end.
+async fn started(settings: &Settings, access: Access, stop: &Stop) -> Result<Option<App>, Failure> {
+    let (mut stop, mut settings) = (stop.clone(), settings.clone());
+    settings.database_connections.wait = true;
+    tokio::select! {
+        app = App::start(&settings, access) => Ok(Some(app?.isolated_by(own_program()))),
+        () = stop.wanted() => Ok(None),
+    }
 }
 
 /// Runs `work`; whoever started the process may want to know how it is.

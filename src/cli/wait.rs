@@ -56,7 +56,7 @@ pub(super) async fn until_final(
     let (stopper, stop) = stop::channel();
     let concurrency = if app.settings.rabbitmq_url.is_none() { app.settings.workers } else { 0 };
     let mut work = Box::pin(async {
-        if concurrency == 0 { std::future::pending().await } else { app.work(concurrency, None, stop).await }
+        if concurrency == 0 { std::future::pending().await } else { Box::pin(app.work(concurrency, None, stop)).await }
     });
     let mut interrupt = interrupt.clone();
     let outcome = tokio::select! {

@@ -64,8 +64,7 @@ impl DatabaseConnections {
 /// How connections are used, of the highest layers that say so.
 pub(super) fn connections(resolver: &mut Resolver<'_>) -> Option<DatabaseConnections> {
     const SECOND: Duration = Duration::from_secs(1);
-    let pooler =
-        resolver.take("database_pooler", |text| Pooler::parse(text).ok_or_else(|| "is not known".into()));
+    let pooler = resolver.take("database_pooler", |text| Pooler::parse(text).ok_or_else(|| "is not known".into()));
     let direct_url =
         resolver.optional("database_direct_url", |text| values::service_url(text, &["postgres", "postgresql"]));
     let max = resolver.take("database_max_connections", |text| {
@@ -73,11 +72,9 @@ pub(super) fn connections(resolver: &mut Resolver<'_>) -> Option<DatabaseConnect
     });
     let idle_timeout = resolver
         .take("database_idle_timeout", |text| values::duration_within(text, SECOND, Duration::from_secs(3_600)));
-    let statement_timeout = resolver.take("database_statement_timeout", |text| {
-        match values::parse_duration(text)? {
-            Duration::ZERO => Ok(Duration::ZERO),
-            _ => values::duration_within(text, SECOND, Duration::from_secs(86_400)),
-        }
+    let statement_timeout = resolver.take("database_statement_timeout", |text| match values::parse_duration(text)? {
+        Duration::ZERO => Ok(Duration::ZERO),
+        _ => values::duration_within(text, SECOND, Duration::from_secs(86_400)),
     });
     let connect_timeout = resolver.take("database_connect_timeout", |text| {
         values::duration_within(text, Duration::from_millis(100), Duration::from_secs(60))

@@ -63,14 +63,17 @@ pub(super) const KEYS: &[Key] = &[
     key("redis_url", &["REDIS_URL"], "redis://HOST:PORT or rediss://HOST:PORT").flag("--redis-url").secret(),
     key("redis_addr", &["REDIS_ADDR"], "HOST:PORT").environment_only(),
     key("redis_prefix", &["PM_REDIS_PREFIX"], "1 to 64 letters, digits and any of `-_.:`"),
+    key("cache_lifetime", &["PM_CACHE_LIFETIME"], "a time from 1s to 30d, such as 1h"),
     key("rabbitmq_url", &["RABBITMQ_URL"], "amqp://USER:PASSWORD@HOST:PORT/ or amqps://…")
         .flag("--rabbitmq-url")
         .secret(),
     key("rabbitmq_queue", &["PM_RABBITMQ_QUEUE"], "1 to 64 letters, digits and any of `-_.:`"),
     key("storage_url", &["PM_STORAGE_URL"], "file://DIRECTORY or s3://BUCKET/PREFIX").flag("--storage-url").secret(),
+    key("storage_adopt", &["PM_STORAGE_ADOPT"], BOOLEAN),
     key("listen", &["PM_LISTEN"], "an address and a port, such as 127.0.0.1:8080").flag("--listen"),
     key("public_url", &["PM_PUBLIC_URL"], "an http or https address without query, such as https://shop.example"),
     key("url_key", &["PM_URL_KEY"], "one or more keys of at least 32 characters, separated by commas").secret(),
+    key("backup_passphrase", &["PM_BACKUP_PASSPHRASE"], "a passphrase").secret(),
     key("placeholder", &["PM_PLACEHOLDER"], "none or thumbhash"),
     key("auth", &["PM_AUTH"], "off, keys, or nothing"),
     key("auth_issuer", &["PM_AUTH_ISSUER"], "an https address, or an http address of this machine"),

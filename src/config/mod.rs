@@ -29,6 +29,7 @@ pub use secret::redact;
 pub use values::{parse_duration, parse_size};
 
 use crate::{
+    age::Passphrase,
     code::ErrorCode,
     domain::AddressPolicy,
     http::Placeholder,
@@ -53,12 +54,16 @@ pub struct Settings {
     pub redis_url: Option<String>,
     /// What every key in Redis begins with.
     pub redis_prefix: String,
+    /// The longest that an entry stays in a cache, in the process or in Redis.
+    pub cache_lifetime: Duration,
     /// The message broker, if there is one.
     pub rabbitmq_url: Option<String>,
-    /// The queue's name at the broker.
+    /// What the queue's name at the broker begins with; the installation's id follows.
     pub rabbitmq_queue: String,
     /// `file://DIRECTORY` or `s3://BUCKET/PREFIX`.
     pub storage_url: String,
+    /// Whether a blob store that is not marked as the installation's is taken all the same.
+    pub storage_adopt: bool,
     /// Every `AWS_*` variable of `.env` and the environment, for the store of pictures.
     pub storage_environment: BTreeMap<String, String>,
     /// Where the server listens.
@@ -67,6 +72,8 @@ pub struct Settings {
     pub public_url: Option<String>,
     /// What addresses of pictures in any size are signed with.
     pub url_key: Option<UrlKeys>,
+    /// What encrypts the secrets in a backup.
+    pub backup_passphrase: Option<Passphrase>,
     /// What stands in the place of a picture that is on its way.
     pub placeholder: Placeholder,
     /// How clients come in.
@@ -213,12 +220,15 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
     let auto_migrate = resolver.take("auto_migrate", values::automatic);
     let redis_url = resolver.optional("redis_url", |text| values::service_url(text, &["redis", "rediss"]));
     let redis_prefix = resolver.take("redis_prefix", values::plain_name);
+    let cache_lifetime = resolver.take("cache_lifetime", values::cache_lifetime);
     let rabbitmq_url = resolver.optional("rabbitmq_url", |text| values::service_url(text, &["amqp", "amqps"]));
     let rabbitmq_queue = resolver.take("rabbitmq_queue", values::plain_name);
     let storage_url = resolver.take("storage_url", values::storage_url);
+    let storage_adopt = resolver.take("storage_adopt", values::boolean);
     let listen = resolver.take("listen", values::listen);
     let public_url = resolver.optional("public_url", values::public_url);
     let url_key = resolver.optional("url_key", UrlKeys::parse);
+    let backup_passphrase = resolver.optional("backup_passphrase", Passphrase::parse);
     let placeholder =
         resolver.take("placeholder", |text| Placeholder::parse(text).ok_or_else(|| "is not known".into()));
     let doors = doors::resolve(resolver);
@@ -227,13 +237,10 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
     let worker_listen = resolver.optional("worker_listen", values::listen);
     let fetch_policy = resolver.optional("fetch_allow", AddressPolicy::parse);
     let fetch_max_bytes = resolver.take("fetch_max_bytes", |text| values::size_within(text, 1 << 10, 1 << 30));
-    let fetch_timeout = resolver.take("fetch_timeout", |text| {
-        values::duration_within(text, Duration::from_millis(100), Duration::from_secs(3_600))
-    });
+    let fetch_timeout = resolver.take("fetch_timeout", values::fetch_timeout);
     let image_max_pixels = resolver.take("image_max_pixels", values::pixels);
     let image_memory = resolver.take("image_memory", |text| values::size_within(text, 16 << 20, u64::MAX));
-    let image_timeout = resolver
-        .take("image_timeout", |text| values::duration_within(text, Duration::from_secs(1), Duration::from_secs(600)));
+    let image_timeout = resolver.take("image_timeout", values::image_timeout);
     let isolation = resolver.take("isolation", values::boolean);
     let image_effort = resolver.take("image_effort", values::effort);
     let presets = resolver.take_raw("presets", |raw| presets::parse(raw, image_effort.unwrap_or_default()));
@@ -250,12 +257,15 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
         database_connections: database_connections?,
         redis_url: redis_url?,
         redis_prefix: redis_prefix?,
+        cache_lifetime: cache_lifetime?,
         rabbitmq_url: rabbitmq_url?,
         rabbitmq_queue: rabbitmq_queue?,
+        storage_adopt: storage_adopt?,
         storage_environment: layers.iter().flat_map(|layer| layer.aws.clone()).collect(),
         listen: listen?,
         public_url: public_url?,
         url_key: url_key?,
+        backup_passphrase: backup_passphrase?,
         placeholder: placeholder?,
         doors: doors?,
         auto_users: auto_users?,
@@ -331,12 +341,15 @@ impl Settings {
             ("auto_migrate", self.auto_migrate.to_string()),
             ("redis_url", none(&self.redis_url)),
             ("redis_prefix", self.redis_prefix.clone()),
+            ("cache_lifetime", format!("{}s", self.cache_lifetime.as_secs())),
             ("rabbitmq_url", none(&self.rabbitmq_url)),
             ("rabbitmq_queue", self.rabbitmq_queue.clone()),
             ("storage_url", redact(&self.storage_url)),
+            ("storage_adopt", self.storage_adopt.to_string()),
             ("listen", self.listen.to_string()),
             ("public_url", none(&self.public_url)),
             ("url_key", self.url_key.as_ref().map_or(String::new(), |_| "***".into())),
+            ("backup_passphrase", self.backup_passphrase.as_ref().map_or(String::new(), |_| "***".into())),
             ("placeholder", self.placeholder.as_str().to_owned()),
             ("auto_users", self.auto_users.to_string()),
             ("workers", self.workers.to_string()),

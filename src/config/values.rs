@@ -62,6 +62,21 @@ pub(super) fn size_within(text: &str, least: u64, most: u64) -> Result<u64, Stri
     if (least..=most).contains(&size) { Ok(size) } else { Err("is out of range".into()) }
 }
 
+/// How long entries stay in a cache.
+pub(super) fn cache_lifetime(text: &str) -> Result<Duration, String> {
+    duration_within(text, Duration::from_secs(1), Duration::from_secs(30 * 24 * 3_600))
+}
+
+/// The longest that a download may take.
+pub(super) fn fetch_timeout(text: &str) -> Result<Duration, String> {
+    duration_within(text, Duration::from_millis(100), Duration::from_secs(3_600))
+}
+
+/// The longest processor time of one image.
+pub(super) fn image_timeout(text: &str) -> Result<Duration, String> {
+    duration_within(text, Duration::from_secs(1), Duration::from_secs(600))
+}
+
 /// A time that lies within `least` and `most`.
 pub(super) fn duration_within(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
     let span = parse_duration(text)?;

@@ -18,6 +18,10 @@ use crate::{
 /// So many attempts at a job are kept, the latest.
 pub const KEPT: i64 = 50;
 
+/// A lost lease is stored as the death of a worker with this message: older versions know no other outcome, and the schema
+/// takes none.
+const LEASE_LOST: &str = "lease_lost";
+
 /// Notes how an attempt at a job ended, and forgets those that are too many.
 ///
 /// # Errors
@@ -27,11 +31,15 @@ pub async fn record(connection: &impl ConnectionTrait, job: JobId, attempt: &Att
          AND id <= (SELECT id FROM job_attempts WHERE job_id = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)";
     let (code, message) =
         attempt.error.as_ref().map(|(code, message)| (code.as_str().to_owned(), message.clone())).unzip();
+    let (outcome, message) = match attempt.outcome {
+        AttemptOutcome::LeaseLost => (AttemptOutcome::WorkerDied, Some(LEASE_LOST.to_owned())),
+        outcome => (outcome, message),
+    };
     let row = ActiveModel {
         id: NotSet,
         job_id: Set(job.0),
         attempt: Set(attempt.number),
-        outcome: Set(attempt.outcome.as_str().to_owned()),
+        outcome: Set(outcome.as_str().to_owned()),
         error_code: Set(code),
         error_message: Set(message),
         ended_at: Set(attempt.ended_at.0),
@@ -54,6 +62,10 @@ pub async fn of_job(connection: &impl ConnectionTrait, job: JobId) -> Result<Vec
 fn attempt_of(row: Model) -> Result<Attempt, Error> {
     let outcome = AttemptOutcome::parse(&row.outcome)
         .ok_or_else(|| Error::Corrupt(format!("an attempt at job {} ended as {}", row.job_id, row.outcome)))?;
+    if outcome == AttemptOutcome::WorkerDied && row.error_message.as_deref() == Some(LEASE_LOST) {
+        let outcome = AttemptOutcome::LeaseLost;
+        return Ok(Attempt { number: row.attempt, outcome, error: None, ended_at: Timestamp(row.ended_at) });
+    }
     let error = row
         .error_code
         .map(|code| (ErrorCode::parse(&code).unwrap_or(ErrorCode::Internal), row.error_message.unwrap_or_default()));

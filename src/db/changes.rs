@@ -6,9 +6,10 @@
 
 use std::{path::Path, time::Duration};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use sea_orm::DbErr;
 
-use crate::domain::ProductId;
+use crate::{db::Error, domain::ProductId};
 
 /// What changed since the last look.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,20 +28,43 @@ pub struct ChangeLog {
     connection: Connection,
     data_version: i64,
     last_entry: i64,
+    installation: String,
 }
 
 impl ChangeLog {
     /// Opens the database at `path` for reading; everything up to now counts as seen.
     ///
     /// # Errors
-    /// If the file is not there or has no schema yet.
-    pub fn open(path: &Path) -> Result<Self, rusqlite::Error> {
+    /// [`Error::Unavailable`] if the file cannot be opened or is locked, [`Error::Statement`] if it is not there
+    /// or has no schema yet.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_file(path).map_err(|error| {
+            let passes = matches!(
+                error.sqlite_error_code(),
+                Some(
+                    ErrorCode::DatabaseBusy
+                        | ErrorCode::DatabaseLocked
+                        | ErrorCode::CannotOpen
+                        | ErrorCode::SystemIoFailure
+                        | ErrorCode::FileLockingProtocolFailed
+                        | ErrorCode::SchemaChanged
+                )
+            );
+            let cause = DbErr::Custom(error.to_string());
+            let missing = matches!(path.try_exists(), Ok(false));
+            if passes && !missing { Error::Unavailable(cause) } else { Error::Statement(cause) }
+        })
+    }
+
+    fn open_file(path: &Path) -> Result<Self, rusqlite::Error> {
         let connection =
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        connection.busy_timeout(Duration::from_millis(100))?;
+        // A program starts once; what it asks afterwards waits for nobody.
+        connection.busy_timeout(Duration::from_secs(5))?;
         let data_version = data_version(&connection)?;
-        let last_entry = last_entry(&connection)?;
-        Ok(Self { connection, data_version, last_entry })
+        let (last_entry, installation) = (last_entry(&connection)?, installation(&connection)?);
+        connection.busy_timeout(Duration::from_millis(100))?;
+        Ok(Self { connection, data_version, last_entry, installation })
     }
 
     /// What changed since the last call; a few microseconds when nothing did.
@@ -53,7 +77,11 @@ impl ChangeLog {
             return Ok(Changes::None);
         }
         let newest = last_entry(&self.connection)?;
-        let changes = if newest == self.last_entry {
+        // Numbers begin again in a catalogue that was emptied, so they alone do not tell it from the one before.
+        let installation = installation(&self.connection)?;
+        let changes = if installation != self.installation {
+            Changes::Everything
+        } else if newest == self.last_entry {
             Changes::None
         } else {
             let products = self.entries_between(self.last_entry, newest)?;
@@ -62,6 +90,7 @@ impl ChangeLog {
         };
         self.data_version = data_version;
         self.last_entry = newest;
+        self.installation = installation;
         Ok(changes)
     }
 
@@ -75,6 +104,10 @@ impl ChangeLog {
 
 fn data_version(connection: &Connection) -> Result<i64, rusqlite::Error> {
     connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
+}
+
+fn installation(connection: &Connection) -> Result<String, rusqlite::Error> {
+    connection.prepare_cached("SELECT id FROM installation WHERE singleton = 1")?.query_row([], |row| row.get(0))
 }
 
 /// The number of the newest entry ever written: SQLite keeps it after the entry itself is gone.

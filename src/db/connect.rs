@@ -1,114 +1,57 @@
 //! Connecting, and the one way to write.
 
 use std::{
-    fmt,
     ops::Deref,
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock, Weak},
-    time::Duration,
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
 use sea_orm::{
-    AccessMode, ConnectOptions, DatabaseConnection, DbErr, IsolationLevel, RuntimeErr, SqliteTransactionMode,
-    TransactionOptions,
+    AccessMode, ConnectOptions, ConnectionTrait as _, DbBackend, DbErr, IsolationLevel, RuntimeErr,
+    SqliteTransactionMode, Statement, TransactionOptions,
     sqlx::{self, AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection},
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::db::{
-    Error,
-    connection::{Connection, Listen, Transaction},
-    pooler::{self, Pooler},
-    trim::{self, Demand},
+    Config, Error, Postgres,
+    clock::FileClock,
+    connection::{Connection, Outdated, Transaction},
+    driver,
+    pooler::{self, Link},
+    trim::Demand,
 };
-
-/// Which database.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Config {
-    /// A file, made if it is not there.
-    Sqlite {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A server.
-    Postgres(Postgres),
-}
-
-/// A PostgreSQL server and how connections to it are used.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Postgres {
-    /// `postgres://user:password@host:port/name`.
-    pub url: String,
-    /// The same database without a pooler between, for what needs a session: notifications and migrations.
-    pub direct_url: Option<String>,
-    /// Whether a pooler in transaction mode stands before the server.
-    pub pooler: Pooler,
-    /// Most connections of this process.
-    pub max_connections: u32,
-    /// Connections beyond the most that were in use at once within this time are closed.
-    pub idle_timeout: Duration,
-    /// The server ends a statement that takes longer; zero leaves it to the server's own setting.
-    pub statement_timeout: Duration,
-    /// The longest wait for a connection, be it a new one or one that is given back.
-    pub connect_timeout: Duration,
-    /// The server ends a transaction that says nothing for so long: its process was frozen or cut off, and would else keep
-    /// its locks. No transaction of ours ever pauses.
-    pub idle_in_transaction: Duration,
-    /// How long the first connection is waited for while the server has none free; without end if absent.
-    pub patience: Option<Duration>,
-}
-
-impl Postgres {
-    /// A server at `url` with the settings' defaults.
-    pub fn new(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            direct_url: None,
-            pooler: Pooler::Auto,
-            max_connections: 16,
-            idle_timeout: Duration::from_secs(30),
-            statement_timeout: Duration::from_secs(60),
-            connect_timeout: Duration::from_secs(5),
-            idle_in_transaction: Duration::from_secs(10),
-            patience: Some(Duration::from_secs(10)),
-        }
-    }
-}
-
-/// The URLs hold passwords and are not shown.
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sqlite { path } => f.debug_struct("Sqlite").field("path", path).finish(),
-            Self::Postgres(Postgres { pooler, max_connections, .. }) => f
-                .debug_struct("Postgres")
-                .field("pooler", pooler)
-                .field("max_connections", max_connections)
-                .finish_non_exhaustive(),
-        }
-    }
-}
 
 /// An open database; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Database {
-    pool: Arc<RwLock<DatabaseConnection>>,
-    /// How connections to PostgreSQL are used.
-    pub(super) server: Option<Arc<Server>>,
-    /// SQLite has one writer at a time: waiting here is fair and cannot time out in the middle of a transaction.
-    turn: Option<Arc<Mutex<()>>>,
+    pub(super) shared: Arc<Shared>,
+    sqlite: bool,
     /// Beside SQLite's file: what PostgreSQL has advisory locks for.
     pub(super) lock_file: Option<Arc<PathBuf>>,
+    /// SQLite has no clock of its own.
+    pub(super) clock: Option<Arc<FileClock>>,
 }
 
-/// What stays the same however often the pool of connections to PostgreSQL is replaced.
+/// What all clones share.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(super) struct Shared {
+    /// Replaced when it does not work any more.
+    pub(super) pool: RwLock<Pool>,
     pub(super) config: Config,
-    /// What each transaction sets behind a pooler in transaction mode.
-    pub(super) local: Option<Arc<str>>,
-    listen: Listen,
-    demand: Arc<Demand>,
+    pub(super) link: Arc<Link>,
+    pub(super) demand: Demand,
+}
+
+/// The connections, and the queue of those who want to write.
+#[derive(Clone, Debug)]
+pub(super) struct Pool {
+    connection: Connection,
+    /// SQLite has one writer at a time: waiting here is fair and cannot time out in the middle of a transaction.
+    turn: Option<Arc<Mutex<()>>>,
+    /// When a write last worked; locked while one is tried, so that there is one at a time.
+    proven: Arc<Mutex<Option<Instant>>>,
 }
 
 /// A transaction that writes; rolled back if it is dropped before [`Write::commit`].
@@ -116,59 +59,47 @@ pub(super) struct Server {
 pub struct Write {
     transaction: Transaction,
     _turn: Option<OwnedMutexGuard<()>>,
+    pub(super) clock: Option<Arc<FileClock>>,
 }
 
 /// A writer on SQLite waits this long for its turn or for a connection.
-const WAIT_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const WAIT_LIMIT: Duration = Duration::from_secs(5);
+
+/// A write that worked proves for this long that writes work.
+const PROOF_LIFETIME: Duration = Duration::from_secs(2);
+/// A write that is tried is given up after this.
+const PROOF_LIMIT: Duration = Duration::from_secs(20);
+
+/// Connections to SQLite's file.
+const SQLITE_CONNECTIONS: u32 = 8;
+/// What each of them keeps of the file in memory.
+const PAGE_CACHE_KIB: u32 = 2_000;
+/// Statements that a connection keeps prepared. Lists and batches are of many texts; one takes up to 20 KiB on SQLite.
+const STATEMENTS: usize = 100;
 
 impl Database {
-    /// Opens the database; a connection is made at once, so that a wrong address is seen here.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] if it cannot be reached.
-    pub async fn connect(config: &Config) -> Result<Self, Error> {
-        let postgres = match config {
+    /// Opens the database; a connection is made at once.
+    pub(super) async fn open(config: &Config) -> Result<Self, Error> {
+        let link = match config {
+            Config::Sqlite { .. } => Arc::default(),
+            Config::Postgres(postgres) => Arc::new(pooler::find(postgres).await?),
+        };
+        let pool = RwLock::new(open(config, &link).await?);
+        let shared = Arc::new(Shared { pool, config: config.clone(), link, demand: Demand::default() });
+        Ok(match config {
             Config::Sqlite { path } => {
                 let mut lock_file = path.clone().into_os_string();
                 lock_file.push(".lock");
-                let pool = Arc::new(RwLock::new(open_sqlite(path).await?));
-                let lock_file = Some(Arc::new(lock_file.into()));
-                return Ok(Self { pool, server: None, turn: Some(Arc::default()), lock_file });
+                let (lock_file, clock) = (Some(Arc::new(lock_file.into())), FileClock::find());
+                Self { shared, sqlite: true, lock_file, clock }
             }
-            Config::Postgres(postgres) => postgres,
-        };
-        let found = pooler::find(postgres).await?;
-        let listen = match (&postgres.direct_url, &found.local) {
-            (Some(url), _) => Listen::At(url.as_str().into()),
-            (None, None) => Listen::Here,
-            (None, Some(_)) => Listen::Nowhere,
-        };
-        let postgres = Postgres { url: found.url, ..postgres.clone() };
-        let pool = Arc::new(RwLock::new(open_postgres(&postgres, found.local.is_some()).await?));
-        let demand = Arc::<Demand>::default();
-        tokio::spawn(trim::trim(Arc::downgrade(&pool), demand.clone(), postgres.idle_timeout));
-        tokio::spawn(watch(postgres.clone(), found.local.is_some(), Arc::downgrade(&pool)));
-        say(&listen, found.local.is_some());
-        let server = Server { config: Config::Postgres(postgres), local: found.local, listen, demand };
-        Ok(Self { pool, server: Some(Arc::new(server)), turn: None, lock_file: None })
+            Config::Postgres(_) => Self { shared, sqlite: false, lock_file: None, clock: None },
+        })
     }
 
     /// For single statements that only read.
     pub fn read(&self) -> Connection {
-        let pool = self.pool.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(server) = &self.server else { return pool.into() };
-        server.demand.note(pool.get_postgres_connection_pool());
-        Connection::new(pool, server.local.clone(), server.listen.clone())
-    }
-
-    /// Whether a pooler in transaction mode stands before the server.
-    pub fn is_pooled(&self) -> bool {
-        self.server.as_ref().is_some_and(|server| server.local.is_some())
-    }
-
-    /// Whether other processes' notifications arrive.
-    pub fn hears_notifications(&self) -> bool {
-        self.server.as_ref().is_some_and(|server| !matches!(server.listen, Listen::Nowhere))
+        self.shared.pool().connection
     }
 
     /// For several statements that must see the same moment; nothing is written.
@@ -182,12 +113,28 @@ impl Database {
             access_mode: postgres.then_some(AccessMode::ReadOnly),
             sqlite_transaction_mode: None,
         };
-        Ok(self.read().begin(options).await?)
+        self.shared.pool().connection.begin(options).await
+    }
+
+    /// Begins a transaction in which the schema is changed: a step takes as long as it takes.
+    pub(super) async fn begin_for_schema(&self) -> Result<Write, Error> {
+        if self.is_sqlite() {
+            return self.begin().await;
+        }
+        let transaction = self.read().begin_for_schema().await?;
+        transaction.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
+        Ok(Write { transaction, _turn: None, clock: None })
+    }
+
+    /// Returns how connections to PostgreSQL are used, in words.
+    pub fn way_of_connecting(&self) -> Option<String> {
+        let Config::Postgres(config) = &self.shared.config else { return None };
+        Some(self.shared.link.describe(config))
     }
 
     /// Whether this is SQLite.
     pub const fn is_sqlite(&self) -> bool {
-        self.turn.is_some()
+        self.sqlite
     }
 
     /// `sqlite` or `postgres`.
@@ -199,8 +146,42 @@ impl Database {
     /// and writes later fails whenever another one wrote in between.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if its turn does not come, or no connection is free, in time.
+    /// [`Error::Unavailable`] if its turn does not come or no connection is free in time.
     pub async fn begin(&self) -> Result<Write, Error> {
+        Ok(Write { clock: self.clock.clone(), ..self.shared.pool().begin().await? })
+    }
+
+    /// Asks whether the database answers, and proves that it takes writes: begins one and takes it back. A proof holds for 2 s.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if it does not.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.shared.check().await
+    }
+}
+
+impl Shared {
+    fn pool(&self) -> Pool {
+        let pool = self.pool.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Config::Postgres(_) = self.config {
+            self.demand.note(pool.connection.pool().get_postgres_connection_pool());
+        }
+        pool
+    }
+
+    /// Returns the pool without counting as one who is about to use it.
+    pub(super) fn connection(&self) -> Connection {
+        self.pool.read().unwrap_or_else(PoisonError::into_inner).connection.clone()
+    }
+
+    /// As [`Database::check`].
+    pub(super) async fn check(&self) -> Result<(), Error> {
+        self.pool().check().await
+    }
+}
+
+impl Pool {
+    async fn begin(&self) -> Result<Write, Error> {
         let turn = match &self.turn {
             Some(turn) => {
                 let waited = tokio::time::timeout(WAIT_LIMIT, turn.clone().lock_owned()).await;
@@ -208,18 +189,38 @@ impl Database {
             }
             None => None,
         };
-        let mode = self.is_sqlite().then_some(SqliteTransactionMode::Immediate);
+        let mode = turn.is_some().then_some(SqliteTransactionMode::Immediate);
         let options = TransactionOptions { sqlite_transaction_mode: mode, ..TransactionOptions::default() };
-        let transaction = self.read().begin(options).await?;
-        Ok(Write { transaction, _turn: turn })
+        Ok(Write { transaction: self.connection.begin(options).await?, _turn: turn, clock: None })
     }
 
-    /// Whether the database answers.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] if it does not.
-    pub async fn check(&self) -> Result<(), Error> {
-        self.read().ping().await.map_err(Error::Unavailable)
+    async fn check(&self) -> Result<(), Error> {
+        // Whether it answers is asked each time: a proof from before says nothing about that.
+        self.connection.pool().ping().await.map_err(Error::Unavailable)?;
+        let mut proven = Arc::clone(&self.proven).lock_owned().await;
+        if proven.is_some_and(|at| at.elapsed() < PROOF_LIFETIME) {
+            return Ok(());
+        }
+        *proven = None;
+        let pool = self.clone();
+        // In a task of its own: the driver loses track of a transaction that is cut off while it begins.
+        let proof = tokio::spawn(async move {
+            let silent = |_| Error::Unavailable(DbErr::Custom("a write is not answered".into()));
+            tokio::time::timeout(PROOF_LIMIT, pool.prove()).await.map_err(silent)??;
+            *proven = Some(Instant::now());
+            Ok(())
+        });
+        proof.await.map_err(|broken| Error::Unavailable(DbErr::Custom(broken.to_string())))?
+    }
+
+    /// Takes the write lock on SQLite, and a row's on PostgreSQL, which a standby refuses; leaves nothing behind.
+    pub(super) async fn prove(&self) -> Result<(), Error> {
+        const LOCK_A_ROW: &str = "SELECT version FROM seaql_migrations LIMIT 1 FOR UPDATE SKIP LOCKED";
+        let write = self.begin().await?;
+        if write.get_database_backend() == DbBackend::Postgres {
+            write.query_one_raw(Statement::from_string(DbBackend::Postgres, LOCK_A_ROW)).await?;
+        }
+        write.rollback().await
     }
 }
 
@@ -229,7 +230,15 @@ impl Write {
     /// # Errors
     /// If the database refuses, nothing was written; if the connection breaks off, that is not known.
     pub async fn commit(self) -> Result<(), Error> {
-        self.transaction.commit().await.map_err(Error::from)
+        self.transaction.commit().await
+    }
+
+    /// Takes back everything that was written; dropping it does so, too, a little later.
+    ///
+    /// # Errors
+    /// If the connection breaks off; then the database takes it back by itself.
+    pub async fn rollback(self) -> Result<(), Error> {
+        self.transaction.rollback().await
     }
 }
 
@@ -241,126 +250,82 @@ impl Deref for Write {
     }
 }
 
-/// Says in the log what only some set-ups have.
-fn say(listen: &Listen, is_pooled: bool) {
-    if is_pooled {
-        tracing::info!("a pooler in transaction mode stands before PostgreSQL: every statement runs in a transaction");
-    }
-    if matches!(listen, Listen::Nowhere) {
-        tracing::info!(
-            "no notifications reach this process through the pooler: it looks for what others wrote each second, and for \
-             events four times a second; PM_DATABASE_DIRECT_URL names an address without a pooler"
-        );
-    }
-}
-
-pub(super) async fn open_postgres(config: &Postgres, is_pooled: bool) -> Result<DatabaseConnection, Error> {
-    let mut options = ConnectOptions::new(config.url.clone());
-    options
-        .max_connections(config.max_connections)
-        .min_connections(1)
-        .connect_timeout(config.connect_timeout)
-        .acquire_timeout(config.connect_timeout)
-        .idle_timeout(config.idle_timeout)
-        // A round trip for each checkout; a dead connection shows itself with the first statement anyway.
-        .test_before_acquire(false)
-        .sqlx_logging(false)
-        .map_sqlx_postgres_opts(move |options| {
-            let options = options.extra_float_digits(None);
-            if is_pooled { options.statement_cache_capacity(0) } else { options }
-        });
-    if !is_pooled {
-        let session: Arc<str> = session_settings(config).into();
-        options.map_sqlx_postgres_pool_opts(move |pool| {
-            let session = session.clone();
-            pool.after_connect(move |connection, _| Box::pin(set(connection, session.clone())))
-        });
-    }
-    sea_orm::Database::connect(options).await.map_err(Error::Unavailable)
-}
-
-/// What a session sets once. Behind a pooler in transaction mode each transaction does.
-fn session_settings(config: &Postgres) -> String {
-    let idle = config.idle_in_transaction.as_millis();
-    let idle = format!("SET idle_in_transaction_session_timeout = {idle}");
-    match config.statement_timeout.as_millis() {
-        0 => idle,
-        statement => format!("{idle}; SET statement_timeout = {statement}"),
-    }
-}
-
-async fn set(connection: &mut PgConnection, session: Arc<str>) -> Result<(), sqlx::Error> {
-    connection.execute(AssertSqlSafe(session.to_string())).await.map(|_| ())
-}
-
-async fn open_sqlite(path: &std::path::Path) -> Result<DatabaseConnection, Error> {
-    let mut options = sqlite_options(path);
-    options
-        .min_connections(1)
-        .connect_timeout(WAIT_LIMIT)
-        .acquire_timeout(WAIT_LIMIT)
-        .idle_timeout(Duration::from_secs(600))
-        .test_before_acquire(false)
-        .sqlx_logging(false);
-    const TRIES: u32 = 20;
-    let mut tries = 1;
+/// Opens the connections; one is made at once.
+pub(super) async fn open(config: &Config, link: &Arc<Link>) -> Result<Pool, Error> {
+    let outdated = Outdated::default();
+    let turn = matches!(config, Config::Sqlite { .. }).then(Arc::default);
+    let mut options = match config {
+        Config::Sqlite { path } => sqlite_options(path),
+        Config::Postgres(postgres) => postgres_options(postgres, link, &outdated),
+    };
+    // A check costs a round trip for each checkout; a dead connection shows itself with the first statement anyway.
+    options.min_connections(1).test_before_acquire(false).sqlx_logging(false);
+    let began = Instant::now();
     loop {
         match sea_orm::Database::connect(options.clone()).await {
-            Ok(connection) => return Ok(connection),
+            Ok(pool) => {
+                let connection = Connection::new(pool, outdated, link.clone());
+                return Ok(Pool { connection, turn, proven: Arc::default() });
+            }
             // Whoever opens a new file first sets its journal, and nobody else is made to wait for that.
-            Err(error) if is_locked(&error) && tries < TRIES => tries += 1,
+            Err(error) if is_locked(&error) && began.elapsed() < WAIT_LIMIT => {}
             Err(error) => return Err(Error::Unavailable(error)),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
+fn postgres_options(config: &Postgres, link: &Link, outdated: &Outdated) -> ConnectOptions {
+    let mut options = ConnectOptions::new(link.url.clone());
+    options
+        .max_connections(config.max_connections)
+        .connect_timeout(config.connect_timeout)
+        .acquire_timeout(config.connect_timeout)
+        .idle_timeout(config.idle_timeout);
+    let statements = if link.is_pooled() { 0 } else { STATEMENTS };
+    options.map_sqlx_postgres_opts(move |postgres| pooler::plain(postgres).statement_cache_capacity(statements));
+    let sets = config.timeouts().into_iter().map(|(name, value)| format!("SET {name} = {value}"));
+    // Behind a pooler each transaction sets them.
+    let session: Option<Arc<str>> = (!link.is_pooled()).then(|| sets.collect::<Vec<_>>().join("; ").into());
+    let outdated = outdated.clone();
+    options.map_sqlx_postgres_pool_opts(move |pool| {
+        let (outdated, session) = (outdated.clone(), session.clone());
+        pool.after_connect(move |connection, _| Box::pin(set(connection, session.clone()))).before_acquire(
+            move |_, state| {
+                let usable = outdated.allows(state.age);
+                Box::pin(async move { Ok(usable) })
+            },
+        )
+    });
+    options
+}
+
+async fn set(connection: &mut PgConnection, session: Option<Arc<str>>) -> Result<(), sqlx::Error> {
+    let Some(session) = session else { return Ok(()) };
+    connection.execute(AssertSqlSafe(session.to_string())).await.map(|_| ())
+}
+
 fn is_locked(error: &DbErr) -> bool {
-    const SQLITE_BUSY: &str = "5";
+    const SQLITE_BUSY: u32 = 5;
     let (DbErr::Conn(RuntimeErr::SqlxError(inner)) | DbErr::Exec(RuntimeErr::SqlxError(inner))) = error else {
         return false;
     };
-    inner.as_database_error().and_then(|refusal| refusal.code()).as_deref() == Some(SQLITE_BUSY)
-}
-
-/// Replaces a pool whose connections have all fallen silent, as after a failover by address or in a firewall that forgot
-/// them: such a connection never ends by itself, and whoever waits for it never gives it back.
-async fn watch(config: Postgres, is_pooled: bool, pool: Weak<RwLock<DatabaseConnection>>) {
-    const EVERY: Duration = Duration::from_secs(2);
-    const LIMIT: Duration = Duration::from_secs(2);
-    const SILENT_AFTER: u32 = 3;
-    let mut silences = 0;
-    loop {
-        tokio::time::sleep(EVERY).await;
-        let Some(pool) = pool.upgrade() else { return };
-        let connection = pool.read().unwrap_or_else(PoisonError::into_inner).clone();
-        match tokio::time::timeout(LIMIT, connection.ping()).await {
-            // A refusal is an answer: the pool makes new connections by itself.
-            Ok(_) => silences = 0,
-            Err(_) => silences += 1,
-        }
-        if silences >= SILENT_AFTER
-            && let Ok(Ok(fresh)) = tokio::time::timeout(WAIT_LIMIT, open_answering(&config, is_pooled)).await
-        {
-            tracing::warn!("the connections to the database fell silent and are replaced");
-            *pool.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-            silences = 0;
-        }
-    }
-}
-
-/// A pool whose first connection has answered: a pooler accepts connections before it has one to the server.
-async fn open_answering(config: &Postgres, is_pooled: bool) -> Result<DatabaseConnection, Error> {
-    let fresh = open_postgres(config, is_pooled).await?;
-    fresh.ping().await.map_err(Error::Unavailable)?;
-    Ok(fresh)
+    let code = inner.as_database_error().and_then(|refusal| refusal.code()?.parse::<u32>().ok());
+    // The lowest byte is the kind; the others say why.
+    code.is_some_and(|code| code & 0xff == SQLITE_BUSY)
 }
 
 fn sqlite_options(path: &std::path::Path) -> ConnectOptions {
+    driver::watch_threads();
     let file = path.to_owned();
     // The path itself is set below, since not every path can be written as a URL.
     let mut options = ConnectOptions::new("sqlite://pm.db");
-    options.max_connections(8).map_sqlx_sqlite_opts(move |sqlite| {
+    options
+        .connect_timeout(WAIT_LIMIT)
+        .acquire_timeout(WAIT_LIMIT)
+        .idle_timeout(Duration::from_secs(600))
+        .max_connections(SQLITE_CONNECTIONS);
+    options.map_sqlx_sqlite_opts(move |sqlite| {
         sqlite
             .filename(&file)
             .create_if_missing(true)
@@ -368,8 +333,11 @@ fn sqlite_options(path: &std::path::Path) -> ConnectOptions {
             .busy_timeout(Duration::from_secs(5))
             .pragma("journal_mode", "WAL")
             .pragma("synchronous", "FULL")
-            .pragma("mmap_size", "268435456")
-            .statement_cache_capacity(256)
+            // Every connection would map the file anew, and the process seem to hold several times its size.
+            .pragma("mmap_size", "0")
+            .pragma("cache_size", format!("-{PAGE_CACHE_KIB}"))
+            .statement_cache_capacity(STATEMENTS)
+            .thread_name(|number| format!("{}{number}", driver::THREAD_PREFIX))
     });
     options.map_sqlx_sqlite_pool_opts(|pool| {
         pool.after_release(|connection, _| Box::pin(async move { is_at_rest(connection).await }))
@@ -380,8 +348,14 @@ fn sqlite_options(path: &std::path::Path) -> ConnectOptions {
 /// Whether no transaction is open on a connection that comes back. When the disk is full SQLite rolls back by itself; the
 /// driver's own rollback then fails and it goes on counting a transaction, so that whatever came next on this connection
 /// would be committed only in appearance.
-async fn is_at_rest(connection: &mut SqliteConnection) -> Result<bool, sea_orm::sqlx::Error> {
+///
+/// A connection whose thread has died may never answer. It has to be dropped all the same: its transaction keeps the write
+/// lock until then.
+async fn is_at_rest(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    /// Shorter than a writer waits for the lock.
+    const ANSWER_LIMIT: Duration = Duration::from_secs(1);
     // The answer comes after whatever is still under way on the connection.
-    connection.ping().await?;
+    let answer = tokio::time::timeout(ANSWER_LIMIT, connection.ping()).await;
+    answer.map_err(|_| sqlx::Error::WorkerCrashed)??;
     Ok(!connection.is_in_transaction())
 }

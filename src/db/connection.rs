@@ -1,118 +1,127 @@
-//! What statements run on: [`Connection`] for single ones, [`Transaction`] for several. Both are sea-orm's own, or have the
-//! form that holds behind a pooler in transaction mode, where each transaction may get another connection of the server.
+//! What statements run on: the pool, or one transaction. Both turn what the drivers leave unsaid into errors.
 //!
-//! There a session keeps nothing from one transaction to the next. So every statement runs inside a transaction, which sets
-//! its own time-outs, and its prepared form has no name: a name would stay behind on a connection that others get next. The
-//! driver sends a statement in two steps, and only a transaction keeps both on the same connection of the server.
+//! PostgreSQL refuses a prepared statement whose columns changed their types since it was prepared (0A000). Outside a
+//! transaction such a statement is repeated at once on a new connection; inside one the transaction fails as transient, and the
+//! connections that were made before are not used again.
+//!
+//! Behind a pooler in transaction mode every statement runs in a transaction of its own kind ([`Pooled`]).
 
-use std::{fmt, sync::Arc};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, IsolationLevel,
-    QueryResult, RuntimeErr, Statement, TransactionOptions, TransactionTrait as _, Values,
-    prelude::async_trait,
-    sqlx::{self, AssertSqlSafe, Executor as _, PgPool, Postgres, query::Query},
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, Statement,
+    TransactionOptions, TransactionTrait as _, entity::prelude::async_trait,
 };
-use sea_query_sqlx::SqlxValues;
-use tokio::sync::Mutex;
 
-/// Runs single statements, each by itself; cheap to clone.
+use crate::db::{
+    driver,
+    error::{self, Error},
+    pooled::Pooled,
+    pooler::Link,
+};
+
+/// When prepared statements were last found to be outdated; connections that are older are closed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outdated(Arc<Mutex<Option<Instant>>>);
+
+impl Outdated {
+    /// Whether a connection of this age may still be used.
+    pub(super) fn allows(&self, age: Duration) -> bool {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_none_or(|since| since.elapsed() > age)
+    }
+
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Notes it if that is what `outcome` says.
+    fn is_told_by<T>(&self, outcome: &Result<T, DbErr>) -> bool {
+        let outdated = outcome.as_ref().is_err_and(error::is_outdated_statement);
+        if outdated {
+            self.note();
+        }
+        outdated
+    }
+}
+
+/// The pool: each statement runs on whichever connection is free. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Connection {
     pool: DatabaseConnection,
-    /// What each transaction sets behind a pooler in transaction mode; `None` where the session keeps it.
-    local: Option<Arc<str>>,
-    listen: Listen,
-}
-
-/// Where PostgreSQL's notifications come from.
-#[derive(Clone, Debug)]
-pub(super) enum Listen {
-    /// From the server that statements go to.
-    Here,
-    /// From the server at this address, which no pooler stands before.
-    At(Arc<str>),
-    /// From nowhere: a pooler in transaction mode passes no notifications on.
-    Nowhere,
-}
-
-/// Several statements that take effect together; rolled back if dropped before [`Transaction::commit`].
-pub struct Transaction(Inner);
-
-enum Inner {
-    Session(DatabaseTransaction),
-    Pooled(Mutex<sqlx::Transaction<'static, Postgres>>),
+    outdated: Outdated,
+    link: Arc<Link>,
 }
 
 impl From<DatabaseConnection> for Connection {
     fn from(pool: DatabaseConnection) -> Self {
-        Self { pool, local: None, listen: Listen::Here }
+        Self::new(pool, Outdated::default(), Arc::default())
     }
 }
 
 impl Connection {
-    pub(super) fn new(pool: DatabaseConnection, local: Option<Arc<str>>, listen: Listen) -> Self {
-        Self { pool, local, listen }
+    pub(super) const fn new(pool: DatabaseConnection, outdated: Outdated, link: Arc<Link>) -> Self {
+        Self { pool, outdated, link }
     }
 
-    /// Returns the pool itself, for what must not pass through [`ConnectionTrait`].
-    pub(super) fn pool(&self) -> &DatabaseConnection {
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// The pool itself, for what is no statement: listening, say.
+    pub const fn pool(&self) -> &DatabaseConnection {
         &self.pool
     }
 
-    pub(super) fn listen(&self) -> &Listen {
-        &self.listen
-    }
-
-    /// Whether each transaction may get another connection of the server.
-    pub(super) fn is_pooled(&self) -> bool {
-        self.local.is_some()
-    }
-
-    /// Asks whether the database answers, without a statement.
-    pub(super) async fn ping(&self) -> Result<(), DbErr> {
-        self.pool.ping().await
-    }
-
-    pub(super) async fn begin(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {
-        let Some(local) = &self.local else {
-            return Ok(Transaction(Inner::Session(self.pool.begin_with_options(options).await?)));
+    /// Begins a transaction.
+    pub(super) async fn begin(&self, options: TransactionOptions) -> Result<Transaction, Error> {
+        let inner = match &self.link.local {
+            Some(local) => {
+                Inner::Pooled(Pooled::begin(self.pool.get_postgres_connection_pool(), options, local).await?)
+            }
+            None => Inner::Session(self.begin_session(options).await?),
         };
-        let mut sql = "BEGIN".to_owned();
-        if let Some(IsolationLevel::RepeatableRead) = options.isolation_level {
-            sql.push_str(" ISOLATION LEVEL REPEATABLE READ");
-        }
-        if let Some(mode) = options.access_mode {
-            sql.push_str(&format!(" {mode}"));
-        }
-        let sql = format!("{sql}; {local}");
-        let pool: PgPool = self.pool.get_postgres_connection_pool().clone();
-        // In a task of its own: the driver forgets a transaction whose beginning is given up half-way, and the next user of
-        // the connection would be in it.
-        let begun = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(sql)).await }).await;
-        let begun = begun.map_err(|error| DbErr::Custom(error.to_string()))?;
-        let transaction = begun.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?;
-        Ok(Transaction(Inner::Pooled(Mutex::new(transaction))))
+        Ok(Transaction { inner, outdated: self.outdated.clone() })
     }
 
-    async fn begin_one(&self) -> Result<Transaction, DbErr> {
-        self.begin(TransactionOptions::default()).await
+    /// Begins a transaction of the library's own type, which the migration crate needs. Its statements have names that count
+    /// from 1 in each process: behind a pooler, those that another process left in this session go first.
+    pub(super) async fn begin_for_schema(&self) -> Result<Transaction, Error> {
+        let inner = self.begin_session(TransactionOptions::default()).await?;
+        if let Some(local) = &self.link.local {
+            inner.execute_unprepared(&format!("DEALLOCATE ALL; {local}")).await?;
+        }
+        Ok(Transaction { inner: Inner::Session(inner), outdated: self.outdated.clone() })
+    }
+
+    async fn begin_session(&self, options: TransactionOptions) -> Result<DatabaseTransaction, Error> {
+        let begun = self.pool.begin_with_options(options);
+        Ok(if self.is_sqlite() { driver::answered(begun).await? } else { begun.await? })
+    }
+
+    fn is_sqlite(&self) -> bool {
+        self.pool.get_database_backend() == DbBackend::Sqlite
     }
 }
 
-impl Transaction {
-    pub(super) async fn commit(self) -> Result<(), DbErr> {
-        match self.0 {
-            Inner::Session(transaction) => transaction.commit().await,
-            Inner::Pooled(transaction) => transaction.into_inner().commit().await.map_err(of_execution),
+/// Runs a statement on the pool; one that was prepared before the schema changed runs once more.
+macro_rules! run {
+    ($self:ident, $method:ident, $statement:expr) => {{
+        if $self.is_sqlite() {
+            return driver::rows($self.pool.$method($statement)).await;
         }
-    }
-}
-
-impl fmt::Debug for Transaction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transaction").finish_non_exhaustive()
-    }
+        if let Some(local) = &$self.link.local {
+            let pool = $self.pool.get_postgres_connection_pool();
+            let transaction = Pooled::begin(pool, TransactionOptions::default(), local).await?;
+            let outcome = transaction.$method($statement).await?;
+            return transaction.commit().await.map(|()| outcome);
+        }
+        let outcome = $self.pool.$method($statement.clone()).await;
+        if $self.outdated.is_told_by(&outcome) { $self.pool.$method($statement).await } else { outcome }
+    }};
 }
 
 #[async_trait::async_trait]
@@ -121,102 +130,122 @@ impl ConnectionTrait for Connection {
         self.pool.get_database_backend()
     }
 
-    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        if !self.is_pooled() {
-            return self.pool.execute_raw(statement).await;
-        }
-        let transaction = self.begin_one().await?;
-        let done = transaction.execute_raw(statement).await?;
-        transaction.commit().await?;
-        Ok(done)
+    async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
+        run!(self, execute_raw, stmt)
     }
 
-    /// One message to the server, which runs as one transaction anyway.
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.pool.execute_unprepared(sql).await
+        run!(self, execute_unprepared, sql)
     }
 
-    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        if !self.is_pooled() {
-            return self.pool.query_one_raw(statement).await;
-        }
-        let transaction = self.begin_one().await?;
-        let row = transaction.query_one_raw(statement).await?;
-        transaction.commit().await?;
-        Ok(row)
+    async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
+        run!(self, query_one_raw, stmt)
     }
 
-    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        if !self.is_pooled() {
-            return self.pool.query_all_raw(statement).await;
+    async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        run!(self, query_all_raw, stmt)
+    }
+}
+
+/// One transaction; rolled back if it is dropped before [`Transaction::commit`].
+#[derive(Debug)]
+pub struct Transaction {
+    inner: Inner,
+    outdated: Outdated,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Session(DatabaseTransaction),
+    Pooled(Pooled),
+}
+
+impl Transaction {
+    /// Makes everything that was written durable and visible.
+    ///
+    /// # Errors
+    /// If the database refuses, nothing was written; if the connection breaks off, that is not known.
+    pub async fn commit(self) -> Result<(), Error> {
+        let sqlite = self.is_sqlite();
+        match self.inner {
+            Inner::Session(inner) => end(sqlite, inner.commit()).await,
+            Inner::Pooled(inner) => Ok(inner.commit().await?),
         }
-        let transaction = self.begin_one().await?;
-        let rows = transaction.query_all_raw(statement).await?;
-        transaction.commit().await?;
-        Ok(rows)
+    }
+
+    /// Takes back everything that was written.
+    ///
+    /// # Errors
+    /// If the connection breaks off; then the database takes it back by itself.
+    pub async fn rollback(self) -> Result<(), Error> {
+        let sqlite = self.is_sqlite();
+        match self.inner {
+            Inner::Session(inner) => end(sqlite, inner.rollback()).await,
+            Inner::Pooled(inner) => Ok(inner.rollback().await?),
+        }
+    }
+
+    fn is_sqlite(&self) -> bool {
+        self.get_database_backend() == DbBackend::Sqlite
+    }
+
+    /// Returns the library's own transaction for the migration crate: that of [`Connection::begin_for_schema`].
+    pub(super) fn inner(&self) -> Result<&DatabaseTransaction, Error> {
+        match &self.inner {
+            Inner::Session(inner) => Ok(inner),
+            Inner::Pooled(_) => Err(Error::Corrupt("the schema is changed in a transaction of another kind".into())),
+        }
+    }
+
+    async fn run<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        if self.is_sqlite() {
+            return driver::rows(statement).await;
+        }
+        let outcome = statement.await;
+        self.outdated.is_told_by(&outcome);
+        outcome
     }
 }
 
 #[async_trait::async_trait]
 impl ConnectionTrait for Transaction {
     fn get_database_backend(&self) -> DbBackend {
-        match &self.0 {
-            Inner::Session(transaction) => transaction.get_database_backend(),
+        match &self.inner {
+            Inner::Session(inner) => inner.get_database_backend(),
             Inner::Pooled(_) => DbBackend::Postgres,
         }
     }
 
-    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        match &self.0 {
-            Inner::Session(transaction) => transaction.execute_raw(statement).await,
-            Inner::Pooled(transaction) => {
-                let done = unnamed(&statement).execute(&mut **transaction.lock().await).await;
-                done.map(ExecResult::from).map_err(of_execution)
-            }
+    async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
+        match &self.inner {
+            Inner::Session(inner) => self.run(inner.execute_raw(stmt)).await,
+            Inner::Pooled(inner) => inner.execute_raw(stmt).await,
         }
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        match &self.0 {
-            Inner::Session(transaction) => transaction.execute_unprepared(sql).await,
-            Inner::Pooled(transaction) => {
-                let done = transaction.lock().await.execute(AssertSqlSafe(sql.to_owned())).await;
-                done.map(ExecResult::from).map_err(of_execution)
-            }
+        match &self.inner {
+            Inner::Session(inner) => self.run(inner.execute_unprepared(sql)).await,
+            Inner::Pooled(inner) => inner.execute_unprepared(sql).await,
         }
     }
 
-    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        match &self.0 {
-            Inner::Session(transaction) => transaction.query_one_raw(statement).await,
-            Inner::Pooled(transaction) => {
-                let row = unnamed(&statement).fetch_optional(&mut **transaction.lock().await).await;
-                Ok(row.map_err(of_query)?.map(QueryResult::from))
-            }
+    async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
+        match &self.inner {
+            Inner::Session(inner) => self.run(inner.query_one_raw(stmt)).await,
+            Inner::Pooled(inner) => inner.query_one_raw(stmt).await,
         }
     }
 
-    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        match &self.0 {
-            Inner::Session(transaction) => transaction.query_all_raw(statement).await,
-            Inner::Pooled(transaction) => {
-                let rows = unnamed(&statement).fetch_all(&mut **transaction.lock().await).await;
-                Ok(rows.map_err(of_query)?.into_iter().map(QueryResult::from).collect())
-            }
+    async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        match &self.inner {
+            Inner::Session(inner) => self.run(inner.query_all_raw(stmt)).await,
+            Inner::Pooled(inner) => inner.query_all_raw(stmt).await,
         }
     }
 }
 
-/// The statement for the driver. Turning the driver's cache off is not enough: it would name each statement all the same.
-fn unnamed(statement: &Statement) -> Query<'_, Postgres, SqlxValues> {
-    let values = statement.values.clone().unwrap_or_else(|| Values(Vec::new()));
-    sqlx::query_with(AssertSqlSafe(statement.sql.as_str()), SqlxValues(values)).persistent(false)
-}
-
-fn of_execution(error: sqlx::Error) -> DbErr {
-    DbErr::Exec(RuntimeErr::SqlxError(error.into()))
-}
-
-fn of_query(error: sqlx::Error) -> DbErr {
-    DbErr::Query(RuntimeErr::SqlxError(error.into()))
+/// An end that is answered is a true one, unlike rows that end.
+async fn end(sqlite: bool, ending: impl Future<Output = Result<(), DbErr>>) -> Result<(), Error> {
+    if sqlite { Ok(driver::answered(ending).await?) } else { Ok(ending.await?) }
 }

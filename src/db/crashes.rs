@@ -1,5 +1,5 @@
-//! Jobs that somebody died over: a worker, whose lease then runs out, or the decoder that a worker had given the picture to.
-//! Both count in `crashes`, so that a picture that kills is given up whoever noticed.
+//! Jobs over which a decoder died, and the end of jobs over which too many did. Workers that died are found by their leases:
+//! see `leases`. Both count in `crashes`, so that an image that kills is given up whoever noticed.
 
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
 
@@ -9,23 +9,10 @@ use crate::{
     db::{
         Error,
         entity::job::{Column, Entity},
-        jobs::{ended, query, skip_locked},
+        jobs::{ended, query},
     },
-    domain::{ImageId, Job, JobId, JobState},
+    domain::{Job, JobId, JobState},
 };
-
-/// A job whose worker stopped giving signs of life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expired {
-    /// The job.
-    pub id: JobId,
-    /// The picture it is about.
-    pub image_id: ImageId,
-    /// The number of the attempt that the worker was at.
-    pub attempt: i32,
-    /// How many workers and decoders have died over it.
-    pub crashes: i32,
-}
 
 /// Takes a job from its holder since the decoder died over its picture, and queues it again for `run_at`. Answers how many
 /// have died over it by now; `None` if the lease is no longer the caller's.
@@ -54,39 +41,6 @@ pub async fn crash(
     ];
     let rows = query(connection, CRASH, values).await?;
     Ok(rows.first().map(|row| row.try_get("", "crashes")).transpose()?)
-}
-
-/// Takes jobs from workers whose lease ran out before `now`, to be queued again. A crash counts only against pictures
-/// that were being decoded. The first time such a picture is due at once; from the second on they are due at different
-/// times, so that a harmless one is not decoded beside the culprit again.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn take_expired(
-    connection: &impl ConnectionTrait,
-    now: Timestamp,
-    limit: u64,
-) -> Result<Vec<Expired>, Error> {
-    let sql = format!(
-        "UPDATE jobs SET state = 'queued', crashes = crashes + decoding,
-            run_at = CASE WHEN crashes + decoding < 2 THEN run_at ELSE $1 + (1 + id % 10) * 3000000 END,
-            decoding = 0, working_on = NULL, dispatched_at = NULL, lease_token = NULL, lease_until = NULL, updated_at = $1
-         WHERE id IN (SELECT id FROM jobs WHERE state = 'running' AND lease_until < $1 ORDER BY lease_until LIMIT $2{})
-         RETURNING id, image_id, attempt, crashes",
-        skip_locked(connection)
-    );
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = query(connection, &sql, vec![now.0.into(), limit.into()]).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Expired {
-                id: JobId(row.try_get("", "id")?),
-                image_id: ImageId(row.try_get("", "image_id")?),
-                attempt: row.try_get("", "attempt")?,
-                crashes: row.try_get("", "crashes")?,
-            })
-        })
-        .collect()
 }
 
 /// Ends a job that workers died over too often; nobody holds it.

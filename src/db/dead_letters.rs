@@ -12,6 +12,8 @@ use crate::{
         Error,
         entity::job::{ActiveModel, Column, Entity},
         jobs::{query, skip_locked},
+        leases,
+        lengths::padded,
     },
     domain::{DeadLetter, DeadQuery, Grave, ImageId, ImageSource, JobId, JobState, ProductId},
 };
@@ -136,12 +138,15 @@ pub async fn queue_anew(
     let present = "generation = (SELECT images.generation FROM images WHERE images.id = jobs.image_id)";
     let queued = Entity::update_many()
         .set(row)
-        .filter(Column::Id.is_in(ids.iter().map(|id| id.0)))
+        .filter(Column::Id.is_in(padded(ids.iter().map(|id| id.0))))
         .filter(Column::State.eq(JobState::Dead.as_str()))
         .filter(Expr::cust(present))
         .exec_with_returning(connection)
         .await?;
-    Ok(queued.into_iter().map(|job| (JobId(job.id), ImageId(job.image_id))).collect())
+    let queued: Vec<_> = queued.into_iter().map(|job| (JobId(job.id), ImageId(job.image_id))).collect();
+    let jobs: Vec<_> = queued.iter().map(|(job, _)| *job).collect();
+    leases::forget_losses(connection, &jobs).await?;
+    Ok(queued)
 }
 
 /// Ends the dead jobs of pictures that begin another run: nobody has to look at them any more.
@@ -153,7 +158,7 @@ pub async fn end(connection: &impl ConnectionTrait, images: &[ImageId], now: Tim
         ActiveModel { state: Set(JobState::Done.as_str().into()), updated_at: Set(now.0), ..ActiveModel::default() };
     Entity::update_many()
         .set(row)
-        .filter(Column::ImageId.is_in(images.iter().map(|id| id.0)))
+        .filter(Column::ImageId.is_in(padded(images.iter().map(|id| id.0))))
         .filter(Column::State.eq(JobState::Dead.as_str()))
         .exec(connection)
         .await?;

@@ -1,5 +1,7 @@
 //! Rows of deliveries: claimed and settled like jobs, by fenced statements.
 
+use std::time::Duration;
+
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Value,
 };
@@ -10,9 +12,14 @@ use crate::{
         Error,
         entity::webhook_delivery::{ActiveModel, Column, Entity, Model},
         jobs::query,
+        lengths::{padded, parts},
+        webhooks::{self, Breaker},
     },
     domain::{ClaimedDelivery, Delivery, DeliveryId, DeliveryQuery, DeliveryState, EventKind, WebhookId},
 };
+
+/// How long a lease lasts: longer than any attempt to post a message takes. It is not lengthened.
+pub const LEASE: Duration = Duration::from_secs(60);
 
 /// A message for whichever webhook wants its kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,12 +50,10 @@ pub struct Ending {
 /// # Errors
 /// If the database does not answer.
 pub async fn enqueue(connection: &impl ConnectionTrait, messages: &[Message], now: Timestamp) -> Result<u64, Error> {
-    // Both databases bound the number of values in one statement.
-    const AT_ONCE: usize = 300;
     // A webhook that is being removed at this moment is waited for and passed by, instead of failing the change it is told of.
     let held = if is_postgres(connection) { " FOR KEY SHARE OF webhooks" } else { "" };
     let mut queued = 0;
-    for some in messages.chunks(AT_ONCE) {
+    for some in parts(messages) {
         let mut values: Vec<Value> = vec![now.0.into()];
         let mut tuples = Vec::with_capacity(some.len());
         for message in some {
@@ -69,12 +74,12 @@ pub async fn enqueue(connection: &impl ConnectionTrait, messages: &[Message], no
     Ok(queued)
 }
 
-/// Webhooks that have a message due and fewer than `most` messages under way.
+/// Webhooks that have a message due, fewer than `most` messages under way, and no pause.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn with_work(connection: &impl ConnectionTrait, most: u32, now: Timestamp) -> Result<Vec<WebhookId>, Error> {
-    let sql = "SELECT id FROM webhooks WHERE enabled = 1
+    let sql = "SELECT id FROM webhooks WHERE enabled = 1 AND (paused_until IS NULL OR paused_until <= $1)
         AND EXISTS (SELECT 1 FROM webhook_deliveries d
             WHERE d.webhook_id = webhooks.id AND d.state = 'queued' AND d.run_at <= $1)
         AND (SELECT count(*) FROM webhook_deliveries d
@@ -85,22 +90,27 @@ pub async fn with_work(connection: &impl ConnectionTrait, most: u32, now: Timest
 }
 
 /// Claims the message of an enabled webhook that has been due longest, if there is one and fewer than `most` are under way.
+/// A webhook that `breaker` has paused gets one message when its pause is over, and is paused again at once: of several
+/// processes one makes that attempt.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn claim(
     connection: &impl ConnectionTrait,
     webhook: WebhookId,
-    most: u32,
+    (most, breaker): (u32, Breaker),
     (lease_token, lease_until): (&str, Timestamp),
     now: Timestamp,
 ) -> Result<Option<ClaimedDelivery>, Error> {
     // One claims at a time for a webhook, or all would count before any of them has claimed.
     let held = if is_postgres(connection) { " FOR NO KEY UPDATE SKIP LOCKED" } else { "" };
-    let enabled = format!("SELECT id FROM webhooks WHERE id = $1 AND enabled = 1{held}");
-    if query(connection, &enabled, vec![webhook.0.into()]).await?.is_empty() {
-        return Ok(None);
-    }
+    let ready = format!(
+        "SELECT failures FROM webhooks
+         WHERE id = $1 AND enabled = 1 AND (paused_until IS NULL OR paused_until <= $2){held}"
+    );
+    let ready = query(connection, &ready, vec![webhook.0.into(), now.0.into()]).await?;
+    let Some(ready) = ready.first() else { return Ok(None) };
+    let failures: i64 = ready.try_get("", "failures")?;
     let skip = if is_postgres(connection) { " FOR UPDATE SKIP LOCKED" } else { "" };
     let sql = format!(
         "UPDATE webhook_deliveries
@@ -115,6 +125,9 @@ pub async fn claim(
     let values = vec![lease_token.into(), lease_until.0.into(), now.0.into(), webhook.0.into(), i64::from(most).into()];
     let rows = query(connection, &sql, values).await?;
     let Some(row) = rows.first() else { return Ok(None) };
+    if failures >= i64::from(breaker.failures) {
+        webhooks::pause(connection, webhook, now.plus(breaker.pause)).await?;
+    }
     Ok(Some(ClaimedDelivery {
         id: DeliveryId(row.try_get("", "id")?),
         webhook_id: webhook,
@@ -124,6 +137,7 @@ pub async fn claim(
         body: row.try_get("", "body")?,
         attempt: row.try_get("", "attempt")?,
         lease_token: lease_token.to_owned(),
+        claimed_at: now,
     }))
 }
 
@@ -151,32 +165,6 @@ pub async fn settle(
     let held = held.filter(Column::State.eq(DeliveryState::Running.as_str()));
     let settled = held.filter(Column::LeaseToken.eq(claimed.lease_token.as_str())).exec(connection).await?;
     Ok(settled.rows_affected > 0)
-}
-
-/// Lets messages be tried again whose workers gave no sign of life; answers how many.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn recover(connection: &impl ConnectionTrait, now: Timestamp) -> Result<u64, Error> {
-    let row = ActiveModel {
-        state: Set(DeliveryState::Queued.as_str().to_owned()),
-        run_at: Set(now.0),
-        lease_token: Set(None),
-        lease_until: Set(None),
-        updated_at: Set(now.0),
-        ..ActiveModel::default()
-    };
-    let orphaned = Entity::update_many().set(row).filter(Column::State.eq(DeliveryState::Running.as_str()));
-    Ok(orphaned.filter(Column::LeaseUntil.lt(now.0)).exec(connection).await?.rows_affected)
-}
-
-/// Whether a message's worker gave no sign of life.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn any_expired(connection: &impl ConnectionTrait, now: Timestamp) -> Result<bool, Error> {
-    let sql = "SELECT 1 AS found FROM webhook_deliveries WHERE state = 'running' AND lease_until < $1 LIMIT 1";
-    Ok(!query(connection, sql, vec![now.0.into()]).await?.is_empty())
 }
 
 /// Queues a message of this webhook anew, as if it had never been tried; `None` if there is none, `false` if it waits or is
@@ -220,7 +208,7 @@ pub async fn list(
     let mut rows = found.order_by_desc(Column::Id).limit(page.limit + 1).all(connection).await?;
     let more = rows.len() as u64 > page.limit;
     rows.truncate(usize::try_from(page.limit).unwrap_or(usize::MAX));
-    Ok((rows.into_iter().map(read).collect(), more))
+    Ok((rows.into_iter().map(read).collect::<Result<_, _>>()?, more))
 }
 
 /// Removes up to `limit` deliveries that were over before `before`; answers how many.
@@ -232,7 +220,7 @@ pub async fn forget(connection: &impl ConnectionTrait, before: Timestamp, limit:
     if ids.is_empty() {
         return Ok(0);
     }
-    Ok(Entity::delete_many().filter(Column::Id.is_in(ids)).exec(connection).await?.rows_affected)
+    Ok(Entity::delete_many().filter(Column::Id.is_in(padded(ids))).exec(connection).await?.rows_affected)
 }
 
 /// Whether a delivery was over before `before`.
@@ -253,7 +241,7 @@ pub async fn remove(connection: &impl ConnectionTrait, webhook: WebhookId, limit
     if ids.is_empty() {
         return Ok(0);
     }
-    Ok(Entity::delete_many().filter(Column::Id.is_in(ids)).exec(connection).await?.rows_affected)
+    Ok(Entity::delete_many().filter(Column::Id.is_in(padded(ids))).exec(connection).await?.rows_affected)
 }
 
 fn is_postgres(connection: &impl ConnectionTrait) -> bool {
@@ -268,9 +256,10 @@ async fn over(connection: &impl ConnectionTrait, before: Timestamp, limit: u64) 
     rows.iter().map(|row| Ok(row.try_get("", "id")?)).collect()
 }
 
-fn read(row: Model) -> Delivery {
-    let state = DeliveryState::parse(&row.state).unwrap_or(DeliveryState::Dead);
-    Delivery {
+fn read(row: Model) -> Result<Delivery, Error> {
+    let state = DeliveryState::parse(&row.state)
+        .ok_or_else(|| Error::Corrupt(format!("delivery {} has the state {}", row.id, row.state)))?;
+    Ok(Delivery {
         id: DeliveryId(row.id),
         kind: row.kind,
         message_id: row.message_id,
@@ -281,5 +270,5 @@ fn read(row: Model) -> Delivery {
         error: row.error_message,
         created_at: Timestamp(row.created_at),
         updated_at: Timestamp(row.updated_at),
-    }
+    })
 }

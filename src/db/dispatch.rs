@@ -8,6 +8,7 @@ use crate::{
         Error,
         entity::job::{Column, Entity},
         jobs::{query, skip_locked},
+        lengths::padded,
     },
     domain::{JobId, JobState},
 };
@@ -40,7 +41,7 @@ pub async fn take_undispatched(
 pub async fn undo_dispatch(connection: &impl ConnectionTrait, ids: &[JobId]) -> Result<(), Error> {
     Entity::update_many()
         .col_expr(Column::DispatchedAt, Expr::value(Option::<i64>::None))
-        .filter(Column::Id.is_in(ids.iter().map(|id| id.0)))
+        .filter(Column::Id.is_in(padded(ids.iter().map(|id| id.0))))
         .filter(Column::State.eq(JobState::Queued.as_str()))
         .exec(connection)
         .await?;

@@ -168,6 +168,8 @@ pub mod webhook {
         pub disabled_reason: Option<String>,
         pub failing_since: Option<i64>,
         pub created_at: i64,
+        pub failures: i64,
+        pub paused_until: Option<i64>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -270,6 +272,7 @@ pub mod cache_invalidation {
         pub id: i64,
         pub product_id: i64,
         pub created_at: i64,
+        pub cache_schema: Option<i64>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -19,6 +19,9 @@ pub enum Error {
     /// The disk is full.
     #[error("the database's disk is full")]
     Full(#[source] DbErr),
+    /// A newer version has changed the schema by steps that this version does not know.
+    #[error("the database's schema was changed by a newer version of pm: {}", .0.join(", "))]
+    NewerSchema(Vec<String>),
     /// A row that this version cannot read.
     #[error("a stored value cannot be read: {0}")]
     Corrupt(String),
@@ -28,14 +31,25 @@ pub enum Error {
 }
 
 impl Error {
+    /// The database did not answer within `limit`.
+    pub(crate) fn timed_out(limit: std::time::Duration) -> Self {
+        Self::Unavailable(DbErr::Custom(format!("no answer within {limit:?}")))
+    }
+
     /// The code that clients see.
     pub const fn code(&self) -> ErrorCode {
         match self {
             Self::Unavailable(_) => ErrorCode::Unavailable,
             Self::Full(_) => ErrorCode::StorageFull,
             Self::Duplicate(_) => ErrorCode::Conflict,
+            Self::NewerSchema(_) => ErrorCode::Validation,
             Self::MissingReference(_) | Self::Corrupt(_) | Self::Statement(_) => ErrorCode::Internal,
         }
+    }
+
+    /// A statement that always has a row, such as a count, had none: that is no zero.
+    pub(super) fn no_row() -> Self {
+        Self::Unavailable(DbErr::RecordNotFound("a statement that always has a row had none".into()))
     }
 
     /// Whether the same call may go through later.
@@ -86,17 +100,29 @@ fn trouble(error: &sea_orm::sqlx::Error) -> Trouble {
     }
 }
 
+/// Whether PostgreSQL refuses a statement because it was prepared before the schema changed.
+pub(super) fn is_outdated_statement(error: &DbErr) -> bool {
+    let (DbErr::Exec(RuntimeErr::SqlxError(inner)) | DbErr::Query(RuntimeErr::SqlxError(inner))) = error else {
+        return false;
+    };
+    inner.as_database_error().and_then(|refusal| refusal.code()).as_deref() == Some(OUTDATED_STATEMENT)
+}
+
+/// `feature_not_supported`: `cached plan must not change result type`. No statement of ours asks for anything else that
+/// PostgreSQL lacks.
+const OUTDATED_STATEMENT: &str = "0A000";
+
 /// PostgreSQL's codes have five characters, SQLite's are numbers whose lowest byte is the kind.
 fn trouble_of_code(code: &str) -> Trouble {
-    /// Busy, locked, read-only, I/O error, cannot open.
-    const SQLITE_PASSING: [u32; 5] = [5, 6, 8, 10, 14];
+    /// Busy, locked, read-only, I/O error, cannot open, a lock that others took at the same moment, a schema that changes.
+    const SQLITE_PASSING: [u32; 7] = [5, 6, 8, 10, 14, 15, 17];
     const SQLITE_FULL: u32 = 13;
     /// No room to enlarge the shared memory beside the file.
     const SQLITE_NO_SHARED_MEMORY: u32 = 4_874;
     /// Connection exceptions, no resources, operator intervention, system errors, serialization and deadlock.
     const POSTGRES_PASSING: [&str; 5] = ["08", "53", "57", "58", "40"];
-    /// A standby that does not write, a lock that was not to be had.
-    const POSTGRES_PASSING_CODES: [&str; 2] = ["25006", "55P03"];
+    /// A standby that does not write, a lock that was not to be had, a statement from before a change of the schema.
+    const POSTGRES_PASSING_CODES: [&str; 3] = ["25006", "55P03", OUTDATED_STATEMENT];
     if code == "53100" {
         return Trouble::Full;
     }

@@ -12,7 +12,7 @@ use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Value};
 
 use crate::{
     clock::Timestamp,
-    db::{Error, jobs::query},
+    db::{Error, jobs::query, lengths::parts},
     domain::{Event, EventId, EventKind, EventPosition, ImageId, NewEvent, ProductId, UserId},
 };
 
@@ -21,14 +21,17 @@ pub const FORGOTTEN_TOGETHER: i64 = 500;
 
 /// The tables whose writers may still write events; a transaction of `pm` gets its number from PostgreSQL by writing to one
 /// of them or by locking its rows. Every table of the schema but the list of migrations stands here.
-pub const TABLES: [&str; 14] = [
+pub const TABLES: [&str; 17] = [
     "api_keys",
     "cache_invalidation",
+    "clock_anchors",
     "events",
     "idempotency_keys",
     "images",
+    "installation",
     "job_attempts",
     "jobs",
+    "lost_claims",
     "product_words",
     "products",
     "renditions",
@@ -57,10 +60,8 @@ pub struct EventPage {
 /// If the database does not answer.
 pub async fn insert(connection: &impl ConnectionTrait, events: &[NewEvent]) -> Result<Vec<EventId>, Error> {
     const COLUMNS: usize = 6;
-    // Both databases bound the number of values in one statement.
-    const AT_ONCE: usize = 500;
     let mut ids = Vec::with_capacity(events.len());
-    for some in events.chunks(AT_ONCE) {
+    for some in parts(events) {
         let mut values = Vec::with_capacity(some.len() * COLUMNS);
         let mut tuples = Vec::with_capacity(some.len());
         for event in some {

@@ -7,7 +7,7 @@ use crate::{
     clock::Timestamp,
     db::{
         Error,
-        jobs::{query, skip_locked},
+        jobs::{query, query_one, skip_locked},
     },
 };
 
@@ -18,8 +18,7 @@ use crate::{
 pub async fn count(connection: &impl ConnectionTrait, since: Timestamp) -> Result<u64, Error> {
     const COUNT: &str = "SELECT count(*) AS finished FROM
         (SELECT 1 FROM jobs WHERE state = 'done' AND updated_at >= $1 LIMIT 100001) AS few";
-    let rows = query(connection, COUNT, vec![since.0.into()]).await?;
-    let finished: i64 = rows.first().map_or(Ok(0), |row| row.try_get("", "finished"))?;
+    let finished: i64 = query_one(connection, COUNT, vec![since.0.into()]).await?.try_get("", "finished")?;
     Ok(finished.unsigned_abs())
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement, TransactionOptions};
 
-use crate::db::{Database, Error, Write, connection::Transaction};
+use crate::db::{Database, Error, Transaction, Write};
 
 /// `pm` and a number: the locks' names within one PostgreSQL database.
 const REFERRING: i64 = 0x706d_0001;
@@ -97,7 +97,7 @@ impl Hold {
     /// If the database does not answer: then it let go by itself.
     pub async fn release(self) -> Result<(), Error> {
         match self.transaction {
-            Some(transaction) => transaction.commit().await.map_err(Error::from),
+            Some(transaction) => transaction.commit().await,
             None => Ok(()),
         }
     }
@@ -129,8 +129,7 @@ async fn lock(connection: &impl ConnectionTrait, sql: &str, key: i64) -> Result<
 async fn try_lock(connection: &impl ConnectionTrait, key: i64) -> Result<bool, Error> {
     const TRY: &str = "SELECT pg_try_advisory_xact_lock($1) AS locked";
     let statement = Statement::from_sql_and_values(DbBackend::Postgres, TRY, [key.into()]);
-    let row = connection.query_one_raw(statement).await?;
-    Ok(row.map_or(Ok(false), |row| row.try_get("", "locked"))?)
+    Ok(connection.query_one_raw(statement).await?.ok_or_else(Error::no_row)?.try_get("", "locked")?)
 }
 
 /// The lock file for nobody else, or `None` if somebody has it.

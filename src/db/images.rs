@@ -14,6 +14,7 @@ use crate::{
     db::{
         Error,
         entity::image::{ActiveModel, Column, Entity, Model},
+        lengths::{padded, parts},
         renditions,
     },
     domain::{Content, Facts, Image, ImageId, ImageSource, ImageStatus, ProductId, Rendition},
@@ -37,10 +38,8 @@ pub async fn insert_all(
     pictures: &[(ProductId, i32, ImageSource)],
     now: Timestamp,
 ) -> Result<Vec<ImageId>, Error> {
-    // Both databases bound the number of values in one statement.
-    const AT_ONCE: usize = 500;
     let mut ids = Vec::with_capacity(pictures.len());
-    for some in pictures.chunks(AT_ONCE) {
+    for some in parts(pictures) {
         let rows = some.iter().map(|(product_id, position, source)| pending_row(*product_id, *position, source, now));
         let inserted = Entity::insert_many(rows).exec_with_returning(connection).await?;
         let numbers: HashMap<_, _> =
@@ -62,7 +61,7 @@ pub async fn move_to(connection: &impl ConnectionTrait, places: &[(ImageId, i32)
     let aside = Expr::col(Column::Position).mul(-1).sub(1);
     Entity::update_many()
         .col_expr(Column::Position, aside)
-        .filter(Column::Id.is_in(places.iter().map(|(id, _)| id.0)))
+        .filter(Column::Id.is_in(padded(places.iter().map(|(id, _)| id.0))))
         .exec(connection)
         .await?;
     for (id, position) in places {
@@ -85,7 +84,7 @@ pub async fn of_products(
         return Ok(images);
     }
     let rows = Entity::find()
-        .filter(Column::ProductId.is_in(ids.iter().map(|id| id.0)))
+        .filter(Column::ProductId.is_in(padded(ids.iter().map(|id| id.0))))
         .order_by_asc(Column::ProductId)
         .order_by_asc(Column::Position)
         .all(connection)
@@ -166,7 +165,7 @@ pub async fn set_untried(
 /// If the database does not answer.
 pub async fn begin_anew(connection: &impl ConnectionTrait, ids: &[ImageId], now: Timestamp) -> Result<(), Error> {
     let row = ActiveModel { attempts: Set(0), ..changed(ImageStatus::Pending, now) };
-    Entity::update_many().set(row).filter(Column::Id.is_in(ids.iter().map(|id| id.0))).exec(connection).await?;
+    Entity::update_many().set(row).filter(Column::Id.is_in(padded(ids.iter().map(|id| id.0)))).exec(connection).await?;
     Ok(())
 }
 
@@ -252,7 +251,7 @@ pub async fn statuses(connection: &impl ConnectionTrait, ids: &[ImageId]) -> Res
         let words: Vec<String> = Entity::find()
             .select_only()
             .column(Column::Status)
-            .filter(Column::Id.is_in(some.iter().map(|id| id.0)))
+            .filter(Column::Id.is_in(padded(some.iter().map(|id| id.0))))
             .into_tuple()
             .all(connection)
             .await?;
@@ -317,10 +316,10 @@ fn image_of(row: Model, renditions: Vec<Rendition>) -> Result<Image, Error> {
     });
     let facts = match (row.width, row.height, row.format, row.bytes) {
         (Some(width), Some(height), Some(format), Some(bytes)) => Some(Facts {
-            width: u32::try_from(width).unwrap_or(0),
-            height: u32::try_from(height).unwrap_or(0),
+            width: renditions::stored(width)?,
+            height: renditions::stored(height)?,
             format,
-            bytes: u64::try_from(bytes).unwrap_or(0),
+            bytes: renditions::stored(bytes)?,
             thumbhash: row.thumbhash.unwrap_or_default(),
             dominant_color: row.dominant_color.unwrap_or_default(),
             perceptual_hash: row.perceptual_hash,

@@ -10,9 +10,14 @@ use crate::{
     db::{
         Error,
         entity::cache_invalidation::{ActiveModel, Column, Entity},
+        lengths::{padded, parts},
     },
     domain::ProductId,
 };
+
+/// The keys that a writer deletes from the shared cache. Where the number is missing, the database moves the cache to a new
+/// epoch (see the step `m0016_installation`).
+const CACHE_SCHEMA: i64 = 2;
 
 /// A change that a shared cache may not know of yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,22 +28,24 @@ pub struct Invalidation {
     pub product_id: ProductId,
 }
 
-/// Notes that products change with this transaction.
+/// Notes that products change with this transaction. `deletes_entries` says that the caller deletes their entries from the
+/// shared cache after the commit; otherwise the database moves that cache to a new epoch.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn record(
     connection: &impl ConnectionTrait,
     products: &[ProductId],
+    deletes_entries: bool,
     now: Timestamp,
 ) -> Result<Vec<Invalidation>, Error> {
-    const AT_ONCE: usize = 1_000;
     let mut recorded = Vec::with_capacity(products.len());
-    for some in products.chunks(AT_ONCE) {
+    for some in parts(products) {
         let rows = some.iter().map(|product_id| ActiveModel {
             id: NotSet,
             product_id: Set(product_id.0),
             created_at: Set(now.0),
+            cache_schema: Set(deletes_entries.then_some(CACHE_SCHEMA)),
         });
         let rows = Entity::insert_many(rows).exec_with_returning(connection).await?;
         recorded.extend(rows.iter().map(|row| Invalidation { id: row.id, product_id: ProductId(row.product_id) }));
@@ -80,6 +87,6 @@ pub async fn products(connection: &impl ConnectionTrait, limit: u64) -> Result<V
 /// # Errors
 /// If the database does not answer.
 pub async fn forget(connection: &impl ConnectionTrait, rows: &[Invalidation]) -> Result<(), Error> {
-    Entity::delete_many().filter(Column::Id.is_in(rows.iter().map(|row| row.id))).exec(connection).await?;
+    Entity::delete_many().filter(Column::Id.is_in(padded(rows.iter().map(|row| row.id)))).exec(connection).await?;
     Ok(())
 }

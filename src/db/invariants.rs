@@ -1,16 +1,14 @@
 //! Questions whose answer is nothing in a database that is whole: for `pm doctor`. Each costs a page, not the table; none
 //! changes anything.
 
-use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, PaginatorTrait as _, QueryFilter, Statement, Value,
-};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, PaginatorTrait as _, QueryFilter};
 
 use crate::{
     clock::Timestamp,
     db::{
         Error,
         entity::{image, product},
-        jobs::query,
+        jobs::{query, query_one},
         products,
     },
     domain::{ImageStatus, Product, ProductId},
@@ -29,6 +27,16 @@ pub struct ImageJobs {
 }
 
 impl ImageJobs {
+    /// Whether it is at rest.
+    pub fn is_final(&self) -> bool {
+        ImageStatus::parse(&self.status).is_some_and(ImageStatus::is_final)
+    }
+
+    /// Whether a live job belongs to its present generation.
+    pub const fn has_its_job(&self) -> bool {
+        self.present > 0
+    }
+
     /// Whether it is on its way with exactly one job of its present run, or at rest with none.
     pub fn is_sound(&self) -> bool {
         match ImageStatus::parse(&self.status) {
@@ -89,8 +97,6 @@ pub enum Overdue {
     Undispatched,
     /// Changes that the cache was not told of, or that were not forgotten afterwards.
     Untold,
-    /// Jobs whose worker gave no sign of life.
-    Leased,
 }
 
 impl Overdue {
@@ -101,7 +107,6 @@ impl Overdue {
                 ("jobs WHERE state = 'queued' AND dispatched_at IS NULL AND run_at < $1", "run_at, id")
             }
             Self::Untold => ("cache_invalidation WHERE created_at < $1", "created_at, id"),
-            Self::Leased => ("jobs WHERE state = 'running' AND lease_until < $1", "lease_until"),
         }
     }
 
@@ -128,9 +133,7 @@ impl Overdue {
     /// If the database does not answer.
     pub async fn count(self, connection: &impl ConnectionTrait, before: Timestamp) -> Result<u64, Error> {
         let sql = format!("SELECT count(*) AS rows_left FROM {}", self.sql().0);
-        let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, [Value::from(before.0)]);
-        let row = connection.query_one_raw(statement).await?;
-        let count: i64 = row.map_or(Ok(0), |row| row.try_get("", "rows_left"))?;
+        let count: i64 = query_one(connection, &sql, vec![before.0.into()]).await?.try_get("", "rows_left")?;
         Ok(count.unsigned_abs())
     }
 }

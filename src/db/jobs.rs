@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, QuerySelect,
-    Statement, Value,
+    ActiveValue::Set,
+    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryResult, QuerySelect, Statement, UpdateMany,
+    Value,
+    sea_query::{Expr, SimpleExpr},
 };
 
 use crate::{
@@ -12,12 +14,13 @@ use crate::{
     code::ErrorCode,
     db::{
         Error,
-        entity::job::{ActiveModel, Column, Entity, Model},
+        entity::job::{ActiveModel, Column, Entity},
+        lengths::parts,
     },
     domain::{ImageId, Job, JobId, JobPayload, JobState},
 };
 
-/// How long a lease lasts unless its holder lengthens it.
+/// How long a lease lasts unless its holder lengthens it, by the clock of whoever looks on.
 pub const LEASE: Duration = Duration::from_secs(15);
 
 /// A job to be queued.
@@ -51,9 +54,7 @@ pub struct Depth {
 /// # Errors
 /// If the database does not answer.
 pub async fn insert_all(connection: &impl ConnectionTrait, jobs: &[NewJob<'_>], now: Timestamp) -> Result<(), Error> {
-    // Both databases bound the number of values in one statement.
-    const AT_ONCE: usize = 500;
-    for some in jobs.chunks(AT_ONCE) {
+    for some in parts(jobs) {
         let rows = some.iter().map(|job| row_of(job, now)).collect::<Result<Vec<_>, _>>()?;
         Entity::insert_many(rows).exec_without_returning(connection).await?;
     }
@@ -97,8 +98,7 @@ pub async fn claim_orphan(
         .await
 }
 
-/// Claims this job if it is due and nobody has it. One that was handed to a broker is due: whoever handed it over has
-/// looked at the clock, and another machine's may be a little behind.
+/// Claims this job if it is due and nobody has it. One that was handed to a broker is due: it was when it was handed over.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -119,8 +119,8 @@ pub async fn claim(
 /// # Errors
 /// If the database does not answer.
 pub async fn extend_lease(connection: &impl ConnectionTrait, job: &Job, until: Timestamp) -> Result<bool, Error> {
-    let row = ActiveModel { lease_until: Set(Some(until.0)), ..ActiveModel::default() };
-    update_held(connection, job, row).await
+    let held = Entity::update_many().col_expr(Column::LeaseUntil, grown(until));
+    update_held(connection, job, held).await
 }
 
 /// Notes that the picture is being decoded from now on, and what of, and lengthens the lease; `false` if it is no longer
@@ -136,12 +136,11 @@ pub async fn begin_decoding(
     until: Timestamp,
 ) -> Result<bool, Error> {
     let row = ActiveModel {
-        lease_until: Set(Some(until.0)),
         decoding: Set(i32::from(blamable)),
         working_on: Set(Some(working_on.to_owned())),
         ..ActiveModel::default()
     };
-    update_held(connection, job, row).await
+    update_held(connection, job, Entity::update_many().set(row).col_expr(Column::LeaseUntil, grown(until))).await
 }
 
 /// Whether a job other than `job` is at this content.
@@ -163,7 +162,7 @@ pub async fn is_worked_on(connection: &impl ConnectionTrait, working_on: &str, j
 /// # Errors
 /// If the database does not answer.
 pub async fn finish(connection: &impl ConnectionTrait, job: &Job, now: Timestamp) -> Result<bool, Error> {
-    update_held(connection, job, ended(JobState::Done, None, now)).await
+    update_held(connection, job, Entity::update_many().set(ended(JobState::Done, None, now))).await
 }
 
 /// Ends a job that failed for good; `false` if the lease is no longer the caller's.
@@ -176,7 +175,7 @@ pub async fn bury(
     error: (ErrorCode, &str),
     now: Timestamp,
 ) -> Result<bool, Error> {
-    update_held(connection, job, ended(JobState::Dead, Some(error), now)).await
+    update_held(connection, job, Entity::update_many().set(ended(JobState::Dead, Some(error), now))).await
 }
 
 /// Queues a job again for `run_at` after a failed attempt; `false` if the lease is no longer the caller's.
@@ -192,7 +191,7 @@ pub async fn retry(
 ) -> Result<bool, Error> {
     let row =
         ActiveModel { run_at: Set(run_at.0), dispatched_at: Set(None), ..ended(JobState::Queued, Some(error), now) };
-    update_held(connection, job, row).await
+    update_held(connection, job, Entity::update_many().set(row)).await
 }
 
 /// Gives a job back unfinished, as if it had never been claimed; `false` if the lease is no longer the caller's.
@@ -202,7 +201,9 @@ pub async fn retry(
 pub async fn release(connection: &impl ConnectionTrait, job: &Job, now: Timestamp) -> Result<bool, Error> {
     let row =
         ActiveModel { attempt: Set(job.attempt - 1), dispatched_at: Set(None), ..ended(JobState::Queued, None, now) };
-    update_held(connection, job, row).await
+    // At its old place, unless the clock has gone back since.
+    let place = Expr::cust_with_values("CASE WHEN run_at > $1 THEN $2 ELSE run_at END", [now.0, now.0]);
+    update_held(connection, job, Entity::update_many().set(row).col_expr(Column::RunAt, place)).await
 }
 
 /// How full the queue is; reads only the index of the living and the dead, and of that no more than 100,001 a state.
@@ -215,10 +216,7 @@ pub async fn depth(connection: &impl ConnectionTrait) -> Result<Depth, Error> {
         (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'running' LIMIT 100001) AS few) AS running,
         (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'dead' LIMIT 100001) AS few) AS dead,
         (SELECT created_at FROM jobs WHERE state = 'queued' ORDER BY run_at, id LIMIT 1) AS oldest";
-    let rows = query(connection, DEPTH, Vec::new()).await?;
-    let Some(row) = rows.first() else {
-        return Ok(Depth::default());
-    };
+    let row = query_one(connection, DEPTH, Vec::new()).await?;
     let number = |name| row.try_get::<i64>("", name).map(|count| u64::try_from(count).unwrap_or(0));
     Ok(Depth {
         queued: number("queued")?,
@@ -259,10 +257,15 @@ pub(super) fn ended(state: JobState, error: Option<(ErrorCode, &str)>, now: Time
     }
 }
 
+/// The end of a lease that is lengthened until `until`. It grows each time, whatever the clock says, since others see a
+/// heartbeat by its change.
+fn grown(until: Timestamp) -> SimpleExpr {
+    Expr::cust_with_values("CASE WHEN lease_until >= $1 THEN lease_until + 1 ELSE $2 END", [until.0, until.0])
+}
+
 /// The fence: only the holder of the lease changes a running job.
-async fn update_held(connection: &impl ConnectionTrait, job: &Job, row: ActiveModel) -> Result<bool, Error> {
-    let changed = Entity::update_many()
-        .set(row)
+async fn update_held(connection: &impl ConnectionTrait, job: &Job, update: UpdateMany<Entity>) -> Result<bool, Error> {
+    let changed = update
         .filter(Column::Id.eq(job.id.0))
         .filter(Column::State.eq(JobState::Running.as_str()))
         .filter(Column::LeaseToken.eq(job.lease_token.as_str()))
@@ -278,23 +281,23 @@ async fn claim_where(
 ) -> Result<Option<Job>, Error> {
     let sql = format!(
         "UPDATE jobs SET state = 'running', attempt = attempt + 1, decoding = 0, working_on = NULL, lease_token = $1, lease_until = $2, updated_at = $3
-         WHERE {condition} RETURNING *"
+         WHERE {condition} RETURNING id, image_id, payload, attempt, lease_token, request_id, created_at"
     );
-    let rows = query(connection, &sql, values).await?;
-    rows.first().map(|row| job_of(Model::from_query_result(row, "")?)).transpose()
+    query(connection, &sql, values).await?.first().map(job_of).transpose()
 }
 
-fn job_of(row: Model) -> Result<Job, Error> {
-    // What a newer version queued must not stand in the way of everything behind it.
-    let payload = serde_json::from_str(&row.payload).unwrap_or(JobPayload::Unknown);
+fn job_of(row: &QueryResult) -> Result<Job, Error> {
+    let payload: String = row.try_get("", "payload")?;
     Ok(Job {
-        id: JobId(row.id),
-        image_id: ImageId(row.image_id),
-        payload,
-        attempt: row.attempt,
-        lease_token: row.lease_token.unwrap_or_default(),
-        request_id: row.request_id,
-        created_at: Timestamp(row.created_at),
+        id: JobId(row.try_get("", "id")?),
+        image_id: ImageId(row.try_get("", "image_id")?),
+        // What a newer version queued must not stand in the way of everything behind it.
+        payload: serde_json::from_str(&payload).unwrap_or(JobPayload::Unknown),
+        attempt: row.try_get("", "attempt")?,
+        lost: 0,
+        lease_token: row.try_get("", "lease_token")?,
+        request_id: row.try_get("", "request_id")?,
+        created_at: Timestamp(row.try_get("", "created_at")?),
     })
 }
 
@@ -303,11 +306,20 @@ pub(super) fn skip_locked(connection: &impl ConnectionTrait) -> &'static str {
     if connection.get_database_backend() == DbBackend::Postgres { " FOR UPDATE SKIP LOCKED" } else { "" }
 }
 
+/// The one row of a statement that always has one.
+pub(super) async fn query_one(
+    connection: &impl ConnectionTrait,
+    sql: &str,
+    values: Vec<Value>,
+) -> Result<QueryResult, Error> {
+    query(connection, sql, values).await?.into_iter().next().ok_or_else(Error::no_row)
+}
+
 pub(super) async fn query(
     connection: &impl ConnectionTrait,
     sql: &str,
     values: Vec<Value>,
-) -> Result<Vec<sea_orm::QueryResult>, Error> {
+) -> Result<Vec<QueryResult>, Error> {
     let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, values);
     Ok(connection.query_all_raw(statement).await?)
 }

@@ -144,8 +144,7 @@ async fn count_of(connection: &impl ConnectionTrait, rows: sea_query::SelectStat
 }
 
 async fn count(connection: &impl ConnectionTrait, statement: Statement) -> Result<u64, Error> {
-    let row = connection.query_one_raw(statement).await?;
-    let seen: i64 = row.map_or(Ok(0), |row| row.try_get("", "seen"))?;
+    let seen: i64 = connection.query_one_raw(statement).await?.ok_or_else(Error::no_row)?.try_get("", "seen")?;
     Ok(seen.unsigned_abs())
 }
 

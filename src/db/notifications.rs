@@ -1,7 +1,7 @@
 //! PostgreSQL's notifications, by which processes hear of each other's commits. They are hints: one that is lost costs a
 //! moment, never an event or a job.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use sea_orm::{
     ConnectionTrait, DbBackend, Statement,
@@ -14,11 +14,7 @@ use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
 use crate::{
-    db::{
-        Error,
-        connection::{Connection, Listen},
-        pooler,
-    },
+    db::{Connection, Error},
     retry,
 };
 
@@ -56,10 +52,10 @@ pub async fn notify(connection: &impl ConnectionTrait, channel: &str) -> Result<
 }
 
 /// Calls `wake` for each notification on `channel`, and whenever some may have been missed; `None` on SQLite, which has
-/// none, and behind a pooler in transaction mode, which passes none on, unless a direct address is set.
+/// none, and behind a pooler in transaction mode, which passes none on, unless there is a direct address.
 ///
-/// It takes one connection of its own beside those of `database`, which comes back by itself, and ends when `database` is
-/// closed or what this answers is dropped. Needs a tokio runtime.
+/// It takes one connection of its own beside those of `database`, which comes back by itself, and ends when what this answers
+/// is dropped: the connections of `database` may be replaced meanwhile. Needs a tokio runtime.
 pub fn listen(
     database: &Connection,
     channel: &'static str,
@@ -68,30 +64,18 @@ pub fn listen(
     if database.get_database_backend() != DbBackend::Postgres {
         return None;
     }
-    let pool = database.pool().get_postgres_connection_pool();
-    let options = match database.listen() {
-        Listen::Here => pool.connect_options().as_ref().clone(),
-        Listen::At(url) => match pooler::options(url) {
-            Ok(options) => options,
-            Err(error) => {
-                warn!(%error, "the direct address of the database cannot be read; no notifications arrive");
-                return None;
-            }
-        },
-        Listen::Nowhere => return None,
-    };
-    let (mut closed, listening) = (pool.close_event(), listen_for_ever(options, channel, wake));
-    Some(Listening(tokio::spawn(async move { closed.do_until(listening).await }).abort_handle()))
+    let options = database.session_options()?;
+    Some(Listening(tokio::spawn(listen_for_ever(options, channel, wake)).abort_handle()))
 }
 
-async fn listen_for_ever(options: PgConnectOptions, channel: &'static str, wake: impl Fn()) {
+async fn listen_for_ever(options: Arc<PgConnectOptions>, channel: &'static str, wake: impl Fn()) {
     // One connection, so that listening never takes one from those who write.
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .idle_timeout(None)
         .max_lifetime(None)
         .acquire_timeout(Duration::from_secs(5))
-        .connect_lazy_with(options);
+        .connect_lazy_with(options.as_ref().clone());
     let mut failures = 0_u32;
     loop {
         let Err(error) = forward(&pool, channel, &wake, &mut failures).await;

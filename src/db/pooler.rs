@@ -9,7 +9,7 @@ use sea_orm::{
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    db::{Error, connect::Postgres},
+    db::{Config, Connection, Database, Error, Postgres},
     retry,
 };
 
@@ -41,13 +41,62 @@ impl Pooler {
     }
 }
 
-/// What the first connection shows.
-#[derive(Clone, Debug)]
-pub(super) struct Found {
+/// What the first connection showed; stays the same however often the pool is replaced. Nothing of it on SQLite.
+#[derive(Default)]
+pub(super) struct Link {
+    /// The address, without what a pooler refuses.
+    pub url: String,
     /// What each transaction sets for itself; `None` if connections are sessions.
     pub local: Option<Arc<str>>,
-    /// The address without what a pooler refuses.
-    pub url: String,
+    /// How connections to the direct address begin.
+    direct: Option<Arc<PgConnectOptions>>,
+}
+
+impl Link {
+    /// Whether each transaction may get another session.
+    pub(super) const fn is_pooled(&self) -> bool {
+        self.local.is_some()
+    }
+
+    /// Says how connections are used.
+    pub(super) fn describe(&self, config: &Postgres) -> String {
+        let most = config.max_connections;
+        match (self.is_pooled(), &self.direct) {
+            (false, _) => format!("sessions, {most} at most"),
+            (true, Some(_)) => format!("through a pooler in transaction mode, {most} at most, and a direct address"),
+            (true, None) => {
+                format!("through a pooler in transaction mode, {most} at most; no direct address for notifications")
+            }
+        }
+    }
+}
+
+/// The addresses hold passwords and are not shown.
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("local", &self.local).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Returns how a connection of one's own begins that is a session; `None` if there is no way to one.
+    pub(super) fn session_options(&self) -> Option<Arc<PgConnectOptions>> {
+        match (&self.link().direct, self.link().is_pooled()) {
+            (Some(direct), _) => Some(direct.clone()),
+            (None, false) => Some(self.pool().get_postgres_connection_pool().connect_options()),
+            (None, true) => None,
+        }
+    }
+}
+
+impl Database {
+    /// Returns the database over its direct address if there is one, else itself.
+    pub(super) async fn direct(&self) -> Result<Self, Error> {
+        let Config::Postgres(config) = &self.shared.config else { return Ok(self.clone()) };
+        let Some(url) = config.direct_url.clone() else { return Ok(self.clone()) };
+        let direct = Postgres { url, direct_url: None, pooler: Pooler::Off, ..config.clone() };
+        Self::open(&Config::Postgres(direct)).await
+    }
 }
 
 /// A parameter of our own that is sent as a connection begins. A server keeps it for the session, a pooler drops or refuses
@@ -58,11 +107,14 @@ const MARK: &str = "pm.session";
 ///
 /// # Errors
 /// [`Error::Unavailable`] if the database cannot be reached, or had no connection free for `config.patience`.
-pub(super) async fn find(config: &Postgres) -> Result<Found, Error> {
+pub(super) async fn find(config: &Postgres) -> Result<Link, Error> {
     let (began, mut said) = (Instant::now(), None::<Instant>);
     for tries in 1.. {
         match timeout(config.connect_timeout, look(config)).await {
-            Ok(Ok(found)) => return Ok(found),
+            Ok(Ok(link)) => {
+                say(&link);
+                return Ok(link);
+            }
             Ok(Err(error)) if is_full(&error) && config.patience.is_none_or(|limit| began.elapsed() < limit) => {
                 if said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
                     tracing::warn!(
@@ -91,21 +143,37 @@ const AGAIN: retry::Policy = retry::Policy {
     jitter: 0.2,
 };
 
-async fn look(config: &Postgres) -> Result<Found, sqlx::Error> {
+/// Says in the log what only some set-ups have.
+fn say(link: &Link) {
+    if link.is_pooled() {
+        tracing::info!("a pooler in transaction mode stands before PostgreSQL: every statement runs in a transaction");
+    }
+    if link.is_pooled() && link.direct.is_none() {
+        tracing::info!(
+            "no notifications reach this process through the pooler: it looks for jobs each second and for events four \
+             times a second, and nothing proves to others that it has ended; PM_DATABASE_DIRECT_URL names an address \
+             without a pooler"
+        );
+    }
+}
+
+async fn look(config: &Postgres) -> Result<Link, sqlx::Error> {
     let (bare_url, settings) = split_options(&config.url);
-    let session = Found { local: None, url: config.url.clone() };
-    let pooled = || Found { local: Some(local(config, &settings).into()), url: bare_url.clone() };
-    let found = match config.pooler {
+    let direct = config.direct_url.as_deref().map(options).transpose()?.map(Arc::new);
+    let session = Link { local: None, url: config.url.clone(), direct: direct.clone() };
+    let pooled =
+        || Link { local: Some(local(config, &settings).into()), url: bare_url.clone(), direct: direct.clone() };
+    let link = match config.pooler {
         Pooler::Off => session,
         Pooler::Transaction => pooled(),
         Pooler::Auto if keeps_its_session(&config.url).await? => session,
         Pooler::Auto => pooled(),
     };
     // A pooler accepts before it has a connection to the server: only a statement shows whether there is one.
-    let mut connection = options(&found.url)?.connect().await?;
+    let mut connection = options(&link.url)?.connect().await?;
     sqlx::raw_sql("SELECT 1").execute(&mut connection).await?;
     connection.close().await?;
-    Ok(found)
+    Ok(link)
 }
 
 /// Whether what is set as a connection begins is there afterwards.
@@ -123,10 +191,14 @@ async fn keeps_its_session(url: &str) -> Result<bool, sqlx::Error> {
     Ok(kept.as_deref() == Some(&value))
 }
 
-/// How a connection to `url` begins. Numbers with a point are written in full by every server that is still maintained, so
-/// nothing is said about them: a pooler would refuse it.
-pub(super) fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
-    Ok(PgConnectOptions::from_str(url)?.extra_float_digits(None).disable_statement_logging())
+fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
+    Ok(plain(PgConnectOptions::from_str(url)?).disable_statement_logging())
+}
+
+/// Leaves out what the driver says as a connection begins about numbers with a point: a pooler refuses it, and every server
+/// that is still maintained writes them in full by itself.
+pub(super) fn plain(options: PgConnectOptions) -> PgConnectOptions {
+    options.extra_float_digits(None)
 }
 
 /// PgBouncer: `unsupported startup parameter: options`, or `… in options: pm.session`. Others have their own words for it.
@@ -147,9 +219,7 @@ pub(super) fn is_full(error: &sqlx::Error) -> bool {
 
 /// What each transaction sets for itself behind a pooler.
 fn local(config: &Postgres, settings: &[(String, String)]) -> String {
-    let idle = ("idle_in_transaction_session_timeout".to_owned(), config.idle_in_transaction.as_millis().to_string());
-    let statement = ("statement_timeout".to_owned(), config.statement_timeout.as_millis().to_string());
-    let ours = [idle, statement].into_iter().filter(|(_, value)| value != "0");
+    let ours = config.timeouts().into_iter().map(|(name, value)| (name.to_owned(), value));
     let all = ours.chain(settings.iter().cloned());
     let sets = all.map(|(name, value)| format!("SET LOCAL {name} = {}", list(&value)));
     sets.collect::<Vec<_>>().join("; ")

@@ -10,7 +10,9 @@ use crate::{
     db::{
         Error,
         entity::product::{ActiveModel, Column, Entity, Model},
-        images, words,
+        images,
+        lengths::padded,
+        words,
     },
     domain::{NewProduct, Price, Product, ProductId, ProductPatch, ProductStatus, UserId},
 };
@@ -87,7 +89,7 @@ pub async fn lock(connection: &impl ConnectionTrait, ids: &[ProductId]) -> Resul
         let _: Vec<i64> = Entity::find()
             .select_only()
             .column(Column::Id)
-            .filter(Column::Id.is_in(ids.iter().map(|id| id.0)))
+            .filter(Column::Id.is_in(padded(ids.iter().map(|id| id.0))))
             .order_by_asc(Column::Id)
             .lock_exclusive()
             .into_tuple()

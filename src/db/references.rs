@@ -3,13 +3,19 @@
 use std::collections::HashSet;
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait as _, QueryFilter, QueryOrder, QuerySelect, Select,
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, PaginatorTrait as _, QueryFilter, QueryOrder, QuerySelect,
+    Select,
     sea_query::{Expr, ExprTrait},
 };
 
-use crate::db::{
-    Error,
-    entity::{image, rendition, variant},
+use crate::{
+    db::{
+        Error,
+        entity::{image, rendition, variant},
+        lengths::padded,
+        losses::LOST_SOURCE,
+    },
+    domain::ImageStatus,
 };
 
 /// What refers to a blob.
@@ -61,7 +67,7 @@ impl Referrer {
             }
             Self::Source => {
                 let key = image::Column::SourceKey;
-                let found = sources().expr(Expr::value(Option::<i64>::None).cast_as("bigint"));
+                let found = sources().filter(is_not_lost()).expr(Expr::value(Option::<i64>::None).cast_as("bigint"));
                 let found = found.filter(key.gt(after)).group_by(key).order_by_asc(key).limit(limit);
                 found.into_tuple().all(connection).await?
             }
@@ -93,15 +99,25 @@ pub async fn unreferenced(connection: &impl ConnectionTrait, keys: &[&str]) -> R
         return Ok(Vec::new());
     }
     let wanted = || keys.iter().copied();
+    let listed = || padded(keys.iter().copied());
     let made = rendition::Entity::find().select_only().column(rendition::Column::BlobKey).distinct();
-    let made = made.filter(rendition::Column::BlobKey.is_in(wanted()));
+    let made = made.filter(rendition::Column::BlobKey.is_in(listed()));
     let on_demand = variant::Entity::find().select_only().column(variant::Column::BlobKey).distinct();
-    let on_demand = on_demand.filter(variant::Column::BlobKey.is_in(wanted()));
-    let given = sources().distinct().filter(image::Column::SourceKey.is_in(wanted()));
+    let on_demand = on_demand.filter(variant::Column::BlobKey.is_in(listed()));
+    let given = sources().distinct().filter(image::Column::SourceKey.is_in(listed()));
     let mut referred: HashSet<String> = made.into_tuple::<String>().all(connection).await?.into_iter().collect();
     referred.extend(on_demand.into_tuple::<String>().all(connection).await?);
     referred.extend(given.into_tuple::<String>().all(connection).await?);
     Ok(wanted().filter(|key| !referred.contains(*key)).map(str::to_owned).collect())
+}
+
+/// Leaves out images that failed because their uploaded file is lost: their row says so itself.
+fn is_not_lost() -> Condition {
+    let codes = LOST_SOURCE.iter().map(|code| code.as_str());
+    Condition::any()
+        .add(image::Column::ErrorCode.is_null())
+        .add(image::Column::ErrorCode.is_not_in(codes))
+        .add(image::Column::Status.ne(ImageStatus::Failed.as_str()))
 }
 
 fn sources() -> Select<image::Entity> {

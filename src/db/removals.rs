@@ -15,6 +15,7 @@ use crate::{
             job::{ActiveModel, Column, Entity},
             product,
         },
+        lengths::padded,
     },
     domain::{ImageId, JobState, ProductId, UserId},
 };
@@ -47,7 +48,12 @@ pub async fn hold_live_jobs(connection: &impl ConnectionTrait, of: Of<'_>) -> Re
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn put_off_live_jobs(connection: &impl ConnectionTrait, of: Of<'_>, until: Timestamp) -> Result<(), Error> {
+pub async fn put_off_live_jobs(
+    connection: &impl ConnectionTrait,
+    of: Of<'_>,
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<(), Error> {
     let seen = see(connection, of).await?;
     let held = hold(connection, &seen).await?;
     let row = ActiveModel {
@@ -57,9 +63,10 @@ pub async fn put_off_live_jobs(connection: &impl ConnectionTrait, of: Of<'_>, un
         lease_token: Set(None),
         lease_until: Set(None),
         working_on: Set(None),
+        updated_at: Set(now.0),
         ..ActiveModel::default()
     };
-    Entity::update_many().set(row).filter(Column::Id.is_in(held)).exec(connection).await?;
+    Entity::update_many().set(row).filter(Column::Id.is_in(padded(held))).exec(connection).await?;
     Ok(())
 }
 
@@ -73,12 +80,12 @@ pub async fn delete_products(
 ) -> Result<Vec<(ProductId, UserId)>, Error> {
     // Looked up first also for SQLite's sake: a connection whose first statement ever is this deletion has not read the schema
     // yet, and the index of names, whose content is that table, then finds no such table.
-    let chosen = product::Column::Id.is_in(ids.iter().map(|id| id.0));
+    let chosen = product::Column::Id.is_in(padded(ids.iter().map(|id| id.0)));
     let present = product::Entity::find().select_only().columns([product::Column::Id, product::Column::UserId]);
     let present = present.filter(chosen).order_by_asc(product::Column::Id);
     let present: Vec<(i64, String)> = present.into_tuple().all(connection).await?;
     let ids = present.iter().map(|(id, _)| *id);
-    product::Entity::delete_many().filter(product::Column::Id.is_in(ids)).exec(connection).await?;
+    product::Entity::delete_many().filter(product::Column::Id.is_in(padded(ids))).exec(connection).await?;
     Ok(present.into_iter().map(|(id, user_id)| (ProductId(id), UserId::stored(user_id))).collect())
 }
 
@@ -87,7 +94,7 @@ pub async fn delete_products(
 /// # Errors
 /// If the database does not answer.
 pub async fn delete_images(connection: &impl ConnectionTrait, ids: &[ImageId]) -> Result<(), Error> {
-    let chosen = image::Column::Id.is_in(ids.iter().map(|id| id.0));
+    let chosen = image::Column::Id.is_in(padded(ids.iter().map(|id| id.0)));
     image::Entity::delete_many().filter(chosen).exec(connection).await?;
     Ok(())
 }
@@ -95,12 +102,12 @@ pub async fn delete_images(connection: &impl ConnectionTrait, ids: &[ImageId]) -
 /// The jobs of these products or pictures that wait or run.
 async fn see(connection: &impl ConnectionTrait, of: Of<'_>) -> Result<Vec<i64>, Error> {
     let chosen = match of {
-        Of::Images(ids) => Column::ImageId.is_in(ids.iter().map(|id| id.0)),
+        Of::Images(ids) => Column::ImageId.is_in(padded(ids.iter().map(|id| id.0))),
         Of::Products(ids) => {
             let images = Query::select()
                 .column(image::Column::Id)
                 .from(image::Entity)
-                .and_where(image::Column::ProductId.is_in(ids.iter().map(|id| id.0)))
+                .and_where(image::Column::ProductId.is_in(padded(ids.iter().map(|id| id.0))))
                 .to_owned();
             Column::ImageId.in_subquery(images)
         }
@@ -111,7 +118,7 @@ async fn see(connection: &impl ConnectionTrait, of: Of<'_>) -> Result<Vec<i64>, 
 /// Holds those of these jobs that wait or run still and that no other transaction has.
 async fn hold(connection: &impl ConnectionTrait, seen: &[i64]) -> Result<Vec<i64>, Error> {
     let held = live_jobs()
-        .filter(Column::Id.is_in(seen.iter().copied()))
+        .filter(Column::Id.is_in(padded(seen.iter().copied())))
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
     Ok(held.into_tuple().all(connection).await?)
 }

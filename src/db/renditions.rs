@@ -12,6 +12,7 @@ use crate::{
     db::{
         Error,
         entity::rendition::{ActiveModel, Column, Entity},
+        lengths::padded,
     },
     domain::{ImageId, Rendition},
 };
@@ -29,7 +30,7 @@ pub async fn of_images(
         return Ok(renditions);
     }
     let rows = Entity::find()
-        .filter(Column::ImageId.is_in(ids))
+        .filter(Column::ImageId.is_in(padded(ids)))
         .order_by_desc(Expr::col(Column::Width).mul(Expr::col(Column::Height)))
         .order_by_asc(Column::Id)
         .all(connection)
@@ -38,13 +39,24 @@ pub async fn of_images(
         renditions.entry(row.image_id).or_default().push(Rendition {
             preset: row.preset,
             format: row.format,
-            width: u32::try_from(row.width).unwrap_or(0),
-            height: u32::try_from(row.height).unwrap_or(0),
-            bytes: u64::try_from(row.bytes).unwrap_or(0),
+            width: stored(row.width)?,
+            height: stored(row.height)?,
+            bytes: stored(row.bytes)?,
             key: row.blob_key,
         });
     }
     Ok(renditions)
+}
+
+/// The blob keys of the `limit` newest renditions.
+pub async fn newest_keys(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<String>, Error> {
+    let keys = Entity::find().select_only().column(Column::BlobKey).order_by_desc(Column::Id).limit(limit);
+    Ok(keys.into_tuple().all(connection).await?)
+}
+
+/// A size as it was stored; a negative one is none of ours.
+pub(super) fn stored<From: Copy + std::fmt::Display, To: TryFrom<From>>(size: From) -> Result<To, Error> {
+    To::try_from(size).map_err(|_| Error::Corrupt(format!("the size {size}")))
 }
 
 /// How many renditions there are, and how many blobs they share.
@@ -63,7 +75,7 @@ pub struct Sharing {
 pub async fn sharing(connection: &impl ConnectionTrait) -> Result<Sharing, Error> {
     let key = Expr::col(Column::BlobKey);
     let counts = Entity::find().select_only().expr(key.clone().count()).expr(key.count_distinct()).into_tuple();
-    let (renditions, blobs) = counts.one(connection).await?.unwrap_or_default();
+    let (renditions, blobs) = counts.one(connection).await?.ok_or_else(Error::no_row)?;
     Ok(Sharing { renditions, blobs })
 }
 

@@ -13,6 +13,7 @@ use crate::{
             image::{Column, Entity},
             product,
         },
+        lengths::padded,
     },
     domain::{ImageId, ImageStatus, ProductId, UserId},
 };
@@ -74,7 +75,7 @@ pub async fn still_at_rest(connection: &impl ConnectionTrait, chosen: &[Selected
     let rows: Vec<(i64, i32, String)> = Entity::find()
         .select_only()
         .columns([Column::Id, Column::Generation, Column::Status])
-        .filter(Column::Id.is_in(chosen.iter().map(|image| image.id.0)))
+        .filter(Column::Id.is_in(padded(chosen.iter().map(|image| image.id.0))))
         .into_tuple()
         .all(connection)
         .await?;
@@ -107,7 +108,7 @@ pub async fn begin_run(connection: &impl ConnectionTrait, images: &[Selected], n
         .col_expr(Column::Generation, Expr::col(Column::Generation).add(1))
         .col_expr(Column::Attempts, Expr::value(0))
         .col_expr(Column::UpdatedAt, Expr::value(now.0))
-        .filter(Column::Id.is_in(images.iter().map(|image| image.id.0)))
+        .filter(Column::Id.is_in(padded(images.iter().map(|image| image.id.0))))
         .exec(connection)
         .await?;
     Ok(())
@@ -117,7 +118,7 @@ fn selected(selection: &Selection) -> Select<Entity> {
     let mut select =
         Entity::find().filter(Column::Status.is_in(selection.statuses.iter().map(|status| status.as_str())));
     if !selection.products.is_empty() {
-        select = select.filter(Column::ProductId.is_in(selection.products.iter().map(|id| id.0)));
+        select = select.filter(Column::ProductId.is_in(padded(selection.products.iter().map(|id| id.0))));
     }
     if let Some(user_id) = &selection.user_id {
         let products = Query::select()

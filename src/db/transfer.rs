@@ -12,7 +12,7 @@ use crate::{
     db::{
         Database, Error,
         entity::{api_key, image, job, job_attempt, product, rendition, user, variant, webhook},
-        jobs::query,
+        jobs::{query, query_one},
         migrate,
     },
 };
@@ -37,7 +37,7 @@ enum Kind {
 }
 
 /// Every table that is backed up, what is referred to before what refers to it. A new table is one more line here; what the
-/// cache has to be told, and the steps of the schema, are each installation's own.
+/// cache has to be told, lost claims, the clock's anchors and the steps of the schema are each installation's own.
 pub fn tables() -> Vec<Table> {
     vec![
         Table::of::<user::Entity>(),
@@ -96,8 +96,8 @@ impl Table {
     /// # Errors
     /// If the database does not answer.
     pub async fn count(&self, connection: &impl ConnectionTrait) -> Result<u64, Error> {
-        let rows = query(connection, &format!("SELECT count(*) AS counted FROM {}", self.name), Vec::new()).await?;
-        let counted: i64 = rows.first().map_or(Ok(0), |row| row.try_get("", "counted"))?;
+        let sql = format!("SELECT count(*) AS counted FROM {}", self.name);
+        let counted: i64 = query_one(connection, &sql, Vec::new()).await?.try_get("", "counted")?;
         Ok(counted.unsigned_abs())
     }
 
@@ -116,8 +116,7 @@ impl Table {
             }
             _ => "SELECT coalesce(max(seq), 0) AS last FROM sqlite_sequence WHERE name = $1",
         };
-        let rows = query(connection, sql, vec![self.name.into()]).await?;
-        Ok(rows.first().map(|row| row.try_get("", "last")).transpose()?)
+        Ok(Some(query_one(connection, sql, vec![self.name.into()]).await?.try_get("", "last")?))
     }
 
     /// Whether `row` has columns that this version does not know.
@@ -224,8 +223,7 @@ pub async fn take_over(connection: &impl ConnectionTrait, now: Timestamp) -> Res
 /// # Errors
 /// If the database does not answer.
 pub async fn schema(database: &Database) -> Result<Vec<String>, Error> {
-    let steps = migrate::status(database).await?;
-    Ok(steps.into_iter().filter(|step| step.applied).map(|step| step.name).collect())
+    migrate::applied(database).await
 }
 
 fn bound(value: &Value, kind: Kind) -> Bound {

@@ -4,14 +4,16 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, RwLock, Weak,
+        Weak,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
-use sea_orm::{DatabaseConnection, sqlx::PgPool};
+use sea_orm::sqlx::PgPool;
 use tokio::time::Instant;
+
+use crate::db::connect::Shared;
 
 /// The most connections that were in use at once since the last look.
 #[derive(Debug, Default)]
@@ -33,16 +35,16 @@ fn in_use(pool: &PgPool) -> u32 {
 }
 
 /// Closes idle connections beyond the most that were in use at once within `idle_timeout`; ends with the pool.
-pub(super) async fn trim(pool: Weak<RwLock<DatabaseConnection>>, demand: Arc<Demand>, idle_timeout: Duration) {
+pub(super) async fn trim(shared: Weak<Shared>, idle_timeout: Duration) {
     let every = (idle_timeout / 4).clamp(Duration::from_millis(50), Duration::from_secs(5));
     let mut peaks = VecDeque::new();
     loop {
         tokio::time::sleep(every).await;
-        let Some(pool) = pool.upgrade() else { return };
-        let connection = pool.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        drop(pool);
-        let pool = connection.get_postgres_connection_pool();
-        peaks.push_back((Instant::now(), demand.take(pool)));
+        let Some(shared) = shared.upgrade() else { return };
+        let connection = shared.connection();
+        let pool = connection.pool().get_postgres_connection_pool();
+        peaks.push_back((Instant::now(), shared.demand.take(pool)));
+        drop(shared);
         while peaks.front().is_some_and(|(at, _)| at.elapsed() > idle_timeout) {
             peaks.pop_front();
         }

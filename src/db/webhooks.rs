@@ -1,9 +1,10 @@
 //! Rows of webhooks.
 
+use std::time::Duration;
+
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait as _, QueryFilter, QueryOrder,
-    sea_query::Expr,
+    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait as _, QueryFilter, QueryOrder,
 };
 
 use crate::{
@@ -11,6 +12,7 @@ use crate::{
     db::{
         Error,
         entity::webhook::{ActiveModel, Column, Entity, Model},
+        jobs::query,
     },
     domain::{EventKind, NewWebhook, Webhook, WebhookId},
 };
@@ -35,6 +37,8 @@ pub async fn insert(
         disabled_reason: Set(None),
         failing_since: Set(None),
         created_at: Set(now.0),
+        failures: Set(0),
+        paused_until: Set(None),
     };
     Ok(read(Entity::insert(row).exec_with_returning(connection).await?))
 }
@@ -76,34 +80,82 @@ pub async fn delete(connection: &impl ConnectionTrait, id: WebhookId) -> Result<
 /// # Errors
 /// If the database does not answer.
 pub async fn enable(connection: &impl ConnectionTrait, id: WebhookId) -> Result<bool, Error> {
-    let reset =
-        ActiveModel { enabled: Set(1), disabled_reason: Set(None), failing_since: Set(None), ..ActiveModel::default() };
+    let reset = ActiveModel {
+        enabled: Set(1),
+        disabled_reason: Set(None),
+        failing_since: Set(None),
+        failures: Set(0),
+        paused_until: Set(None),
+        ..ActiveModel::default()
+    };
     let updated = Entity::update_many().set(reset).filter(Column::Id.eq(id.0)).exec(connection).await?;
     Ok(updated.rows_affected > 0)
 }
 
-/// Notes that a webhook took a message.
+/// Notes that a webhook took a message, which ends its pause; answers how many attempts had failed in a row before it.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn note_success(connection: &impl ConnectionTrait, id: WebhookId) -> Result<(), Error> {
-    let well = Entity::update_many().col_expr(Column::FailingSince, Expr::value(Option::<i64>::None));
-    well.filter(Column::Id.eq(id.0)).filter(Column::FailingSince.is_not_null()).exec(connection).await?;
-    Ok(())
+pub async fn note_success(connection: &impl ConnectionTrait, id: WebhookId) -> Result<i64, Error> {
+    let held = if is_postgres(connection) { " FOR NO KEY UPDATE" } else { "" };
+    let sql = format!(
+        "SELECT failures FROM webhooks
+         WHERE id = $1 AND (failing_since IS NOT NULL OR failures > 0 OR paused_until IS NOT NULL){held}"
+    );
+    let rows = query(connection, &sql, vec![id.0.into()]).await?;
+    let Some(row) = rows.first() else { return Ok(0) };
+    let well =
+        ActiveModel { failing_since: Set(None), failures: Set(0), paused_until: Set(None), ..ActiveModel::default() };
+    Entity::update_many().set(well).filter(Column::Id.eq(id.0)).exec(connection).await?;
+    Ok(row.try_get("", "failures")?)
 }
 
-/// Notes that a webhook did not take a message; answers since when it has taken none.
+/// When a webhook that keeps failing is paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// Failed attempts in a row that open it.
+    pub failures: u32,
+    /// How long no attempt is made then, and between two attempts until one succeeds.
+    pub pause: Duration,
+}
+
+/// What is known of a webhook after an attempt failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failing {
+    /// Since when no message was taken.
+    pub since: Timestamp,
+    /// Failed attempts in a row.
+    pub failures: i64,
+}
+
+/// Notes that a webhook did not take a message, and pauses it by `breaker`; `None` if there is no such webhook.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn note_failure(
     connection: &impl ConnectionTrait,
     id: WebhookId,
+    breaker: Breaker,
     now: Timestamp,
-) -> Result<Option<Timestamp>, Error> {
-    let failing = Entity::update_many().col_expr(Column::FailingSince, Expr::value(now.0));
-    failing.filter(Column::Id.eq(id.0)).filter(Column::FailingSince.is_null()).exec(connection).await?;
-    Ok(find(connection, id).await?.and_then(|webhook| webhook.failing_since))
+) -> Result<Option<Failing>, Error> {
+    let sql = "UPDATE webhooks SET failing_since = COALESCE(failing_since, $1), failures = failures + 1,
+            paused_until = CASE WHEN failures + 1 >= $2 THEN $3 ELSE paused_until END
+        WHERE id = $4 RETURNING failing_since, failures";
+    let until = now.plus(breaker.pause);
+    let values = vec![now.0.into(), i64::from(breaker.failures).into(), until.0.into(), id.0.into()];
+    let rows = query(connection, sql, values).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    Ok(Some(Failing { since: Timestamp(row.try_get("", "failing_since")?), failures: row.try_get("", "failures")? }))
+}
+
+/// Makes no attempt at a webhook before `until`.
+///
+/// # Errors
+/// If the database does not answer.
+pub(super) async fn pause(connection: &impl ConnectionTrait, id: WebhookId, until: Timestamp) -> Result<(), Error> {
+    let paused = ActiveModel { paused_until: Set(Some(until.0)), ..ActiveModel::default() };
+    Entity::update_many().set(paused).filter(Column::Id.eq(id.0)).exec(connection).await?;
+    Ok(())
 }
 
 /// Tells a webhook nothing any more until somebody enables it.
@@ -115,6 +167,10 @@ pub async fn disable(connection: &impl ConnectionTrait, id: WebhookId, reason: &
         ActiveModel { enabled: Set(0), disabled_reason: Set(Some(reason.to_owned())), ..ActiveModel::default() };
     Entity::update_many().set(disabled).filter(Column::Id.eq(id.0)).exec(connection).await?;
     Ok(())
+}
+
+fn is_postgres(connection: &impl ConnectionTrait) -> bool {
+    connection.get_database_backend() == DbBackend::Postgres
 }
 
 fn read(row: Model) -> Webhook {

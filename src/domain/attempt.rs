@@ -11,24 +11,29 @@ pub enum AttemptOutcome {
     Failed,
     /// The decoder died over the picture.
     Crashed,
-    /// The worker gave no sign of life any more.
+    /// The worker is known to have ended.
     WorkerDied,
+    /// The worker gave no sign of life for a whole lease. It may live.
+    LeaseLost,
 }
 
 impl AttemptOutcome {
-    /// The word clients see and the database holds.
+    /// The word clients see.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Retry => "retry",
             Self::Failed => "failed",
             Self::Crashed => "crashed",
             Self::WorkerDied => "worker_died",
+            Self::LeaseLost => "lease_lost",
         }
     }
 
     /// The outcome that is written `word`.
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::Retry, Self::Failed, Self::Crashed, Self::WorkerDied].into_iter().find(|o| o.as_str() == word)
+        [Self::Retry, Self::Failed, Self::Crashed, Self::WorkerDied, Self::LeaseLost]
+            .into_iter()
+            .find(|o| o.as_str() == word)
     }
 }
 

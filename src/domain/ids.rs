@@ -87,6 +87,49 @@ impl UserId {
     }
 }
 
+/// An installation: one database with the cache, the messages and the blobs that belong to it. 32 hex digits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(try_from = "String")]
+#[schema(value_type = String, min_length = 32, max_length = 32, example = "5f0c6a7e0d3b4c1e9a8f7b6c5d4e3f2a")]
+pub struct InstallationId(String);
+
+impl TryFrom<String> for InstallationId {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let hex = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if hex { Ok(Self(text)) } else { Err("an installation's id has 32 hex digits") }
+    }
+}
+
+impl InstallationId {
+    /// The id that is written as these 128 bits.
+    pub fn new(uuid: uuid::Uuid) -> Self {
+        Self(uuid.simple().to_string())
+    }
+
+    /// An id that is already in the database.
+    pub(crate) fn stored(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The first eight characters: enough for names that people read.
+    pub fn short(&self) -> &str {
+        self.0.get(..8).unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Display for InstallationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl fmt::Display for UserId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

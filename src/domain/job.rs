@@ -67,6 +67,8 @@ pub struct Job {
     pub payload: JobPayload,
     /// This attempt's number, from 1.
     pub attempt: i32,
+    /// Attempts before this one whose lease was lost: they say nothing about the image.
+    pub lost: i32,
     /// Proof of the claim: every later write carries it and is refused once it is another's.
     pub lease_token: String,
     /// The request that caused the job, for the log.

@@ -183,6 +183,8 @@ pub struct ClaimedDelivery {
     pub attempt: i32,
     /// Proof of the claim.
     pub lease_token: String,
+    /// When it was claimed, by the database's clock.
+    pub claimed_at: Timestamp,
 }
 
 /// Nobody sees the secret.

@@ -29,6 +29,7 @@ pub const fn need(route: Route, verb: Verb) -> Need {
         | Route::Resize
         | Route::Health
         | Route::Readiness
+        | Route::Version
         | Route::OpenApi
         | Route::Docs
         | Route::DocsFile => Need::Nothing,

@@ -2,7 +2,7 @@
 //! Brotli for who reads those. What is compressed is kept under its tag, which is made from its bytes: a hot body is
 //! compressed once.
 
-use std::io::Write as _;
+use std::{io::Write as _, time::Duration};
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
@@ -35,6 +35,8 @@ const MOST_BYTES: u64 = 8 << 20;
 /// What is smaller is compressed quicker than it would get to another thread.
 const INLINE_BYTES: usize = 16 << 10;
 const READY_MADE_BYTES: u64 = 32 << 20;
+/// What nobody asks for within this is forgotten: most lists and searches are asked for once.
+const READY_MADE_IDLE: Duration = Duration::from_secs(60);
 
 impl Wishes {
     /// What `request` wishes.
@@ -56,7 +58,8 @@ impl Finisher {
     /// A finisher with nothing ready-made yet.
     pub fn new() -> Self {
         let weight = |(tag, _): &(Bytes, &str), body: &Bytes| u32::try_from(tag.len() + body.len()).unwrap_or(u32::MAX);
-        Self { ready_made: Cache::builder().max_capacity(READY_MADE_BYTES).weigher(weight).build() }
+        let ready_made = Cache::builder().max_capacity(READY_MADE_BYTES).time_to_idle(READY_MADE_IDLE);
+        Self { ready_made: ready_made.weigher(weight).build() }
     }
 
     /// `response` as it is sent to who made the request with these `wishes`; `reads` is whether that was a `GET` or `HEAD`.

@@ -50,7 +50,7 @@ pub use pictures::{Pictures, Placeholder};
 pub use server::serve;
 pub use tls::{Error as TlsError, Tls};
 
-use crate::{blobs::Blobs, catalog::Catalog, domain::Quota, health::Health};
+use crate::{blobs::Blobs, catalog::Catalog, domain::Quota, health::Health, stop::Reload};
 
 /// Writes the process's figures as Prometheus text.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -119,6 +119,8 @@ pub struct Config {
     pub max_upload: u64,
     /// Time for what is in flight when the server is asked to stop.
     pub grace: Duration,
+    /// Asks for the certificate's files to be read again.
+    pub reload: Reload,
 }
 
 impl Default for Config {
@@ -142,6 +144,7 @@ impl Default for Config {
             max_batch_body: 8 << 20,
             max_upload: 32 << 20,
             grace: Duration::from_secs(10),
+            reload: Reload::default(),
         }
     }
 }

@@ -48,7 +48,7 @@ use crate::domain::EventKind;
         webhooks::create, webhooks::list, webhooks::show, webhooks::delete, webhooks::enable,
         webhooks::deliveries, webhooks::retry,
         queue::status, queue::list, queue::show, queue::retry,
-        status::alive, status::ready, status::metrics, status::index,
+        status::alive, status::ready, status::metrics, status::version, status::index,
         description,
     ),
     components(schemas(problem::ProblemBody, EventKind)),

@@ -1,7 +1,10 @@
 //! How often a client may come: counted in Redis for all processes together, and in this process while there is no Redis
 //! or it does not answer.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use moka::sync::Cache as Table;
@@ -9,7 +12,6 @@ use moka::sync::Cache as Table;
 use super::problem::Problem;
 use crate::{
     cache::Cache,
-    clock::Timestamp,
     code::ErrorCode,
     domain::{Quota, Spent},
 };
@@ -26,6 +28,8 @@ pub struct RateLimit {
     shared: Cache,
     /// The moment at which each client's burst is whole again, in microseconds.
     local: Table<String, Arc<Mutex<u64>>>,
+    /// What moments in this process are counted from.
+    began: Instant,
 }
 
 /// What is left of a client's quota.
@@ -40,7 +44,7 @@ impl RateLimit {
     pub fn new(quota: Quota, shared: Cache) -> Self {
         // After its window a client is as good as new, and need not be remembered.
         let local = Table::builder().max_capacity(MOST_CLIENTS).time_to_idle(quota.window() * 2).build();
-        Self { quota, shared, local }
+        Self { quota, shared, local, began: Instant::now() }
     }
 
     /// Counts one request of this client.
@@ -58,7 +62,8 @@ impl RateLimit {
     fn spend_here(&self, client: &str) -> Spent {
         let full_at = self.local.entry_by_ref(client).or_default().into_value();
         let mut full_at = full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = u64::try_from(Timestamp::now().0).unwrap_or(0);
+        // By the monotonic clock: a wall clock that goes back would refuse everybody for as long.
+        let now = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let (spent, next) = self.quota.spend(*full_at, now);
         *full_at = next;
         spent

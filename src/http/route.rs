@@ -60,6 +60,8 @@ pub enum Route {
     Readiness,
     /// `/metrics`
     Metrics,
+    /// `/version`
+    Version,
     /// `/openapi.json`
     OpenApi,
     /// `/docs`
@@ -134,6 +136,7 @@ const TABLE: &[Entry] = &[
     entry(Route::Health, "/healthz", READ),
     entry(Route::Readiness, "/readyz", READ),
     entry(Route::Metrics, "/metrics", READ),
+    entry(Route::Version, "/version", READ),
     entry(Route::OpenApi, "/openapi.json", READ),
     entry(Route::Docs, "/docs", READ),
     entry(Route::DocsFile, "/docs/{file}", READ),

@@ -39,6 +39,7 @@ use super::{
     stall::Stalling,
     tls::Tls,
 };
+use crate::stop::Reload;
 
 /// Longest line and headers of a request, in bytes; hyper answers 431 beyond.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -86,7 +87,7 @@ pub async fn serve(listener: TcpListener, state: State, config: Config, stop: im
         biased;
         () = stop => {}
         never = accept => match never {},
-        () = follow_certificate(config.tls.as_ref()) => {}
+        () = follow_certificate(config.tls.as_ref(), &config.reload) => {}
     }
     shared.service.stop();
     take_backlog(&listener, &shared, &seats, &mut connections).await;
@@ -224,9 +225,9 @@ async fn begin_connection(stream: TcpStream, address: SocketAddr, taken: Taken, 
 }
 
 /// Looks after the certificate, if there is one; never ends.
-async fn follow_certificate(tls: Option<&Tls>) {
+async fn follow_certificate(tls: Option<&Tls>, reload: &Reload) {
     match tls {
-        Some(tls) => tls.follow().await,
+        Some(tls) => tls.follow(reload).await,
         None => std::future::pending().await,
     }
 }

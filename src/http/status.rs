@@ -17,7 +17,12 @@ use super::{
     reply::{self, Ready},
     route::Route,
 };
-use crate::health::{Component, Health};
+use crate::{
+    catalog::Catalog,
+    domain::InstallationId,
+    health::{Component, Health},
+    imaging::JPEG_BACKEND,
+};
 
 /// The routes about the server; `stopping` is set once it is about to end.
 pub fn routes(state: &State, stopping: &Arc<AtomicBool>) -> BoxedFilter<(warp::reply::Response,)> {
@@ -28,11 +33,14 @@ pub fn routes(state: &State, stopping: &Arc<AtomicBool>) -> BoxedFilter<(warp::r
         .and(extract::with(stopping))
         .then(ready);
     let metrics = warp::path!("metrics").and(warp::get()).and(extract::with(&state.metrics)).then(metrics);
+    let version = warp::path!("version").and(warp::get()).and(extract::with(&state.catalog)).then(version);
     let index = warp::path::end().and(warp::get()).then(index);
     extract::boxed(alive)
         .or(extract::boxed(ready))
         .unify()
         .or(extract::boxed(metrics))
+        .unify()
+        .or(extract::boxed(version))
         .unify()
         .or(extract::boxed(index))
         .unify()
@@ -113,6 +121,35 @@ pub async fn metrics(render: RenderMetrics) -> Result<Ready, Problem> {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     Ok(fresh(response))
+}
+
+/// Which program answers, and for which installation.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Version)]
+pub struct VersionBody {
+    /// The program's version.
+    version: &'static str,
+    /// The commit that it was built from, where that was known.
+    commit: Option<&'static str>,
+    /// `pure` or `turbo`: what reads and writes JPEG.
+    jpeg_backend: &'static str,
+    /// The installation's id.
+    installation_id: InstallationId,
+}
+
+/// Returns the program's version and the installation's id.
+#[utoipa::path(
+    get, path = "/version", tag = "server", operation_id = "getVersion",
+    responses((status = 200, description = "The version", body = VersionBody)),
+)]
+pub async fn version(catalog: Catalog) -> Result<Ready, Problem> {
+    let body = VersionBody {
+        version: env!("CARGO_PKG_VERSION"),
+        commit: option_env!("PM_COMMIT").filter(|commit| !commit.is_empty()),
+        jpeg_backend: JPEG_BACKEND,
+        installation_id: catalog.installation(),
+    };
+    reply::json(StatusCode::OK, &body).map(fresh)
 }
 
 /// The paths there are.

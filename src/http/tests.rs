@@ -22,6 +22,7 @@ use crate::{
     cache::{self, Cache},
     catalog::{self, Catalog, Engines},
     db::{self, Database},
+    domain::InstallationId,
     health::Health,
     jobs::{ResizeConfig, Resizer},
     queue::{self, Queue},
@@ -58,13 +59,24 @@ impl Server {
         let path = directory.path().join("pm.db");
         let database = Database::connect(&db::Config::Sqlite { path: path.clone() }).await.expect("a database");
         db::migrate::up(&database, None).await.expect("a schema");
-        let cache =
-            Cache::connect(&cache::Engine::Memory { max_bytes: 1 << 20, database: path }).await.expect("a cache");
-        let queue = Queue::connect(&queue::Engine::Database, &database.read()).await.expect("a queue");
+        let cache = Cache::connect(&cache::Engine::Memory {
+            max_bytes: 1 << 20,
+            database: path,
+            lifetimes: cache::Lifetimes::default(),
+        })
+        .await
+        .expect("a cache");
+        let (installation, id) = tokio::sync::watch::channel(InstallationId::new(uuid::Uuid::nil()));
+        let queue = Queue::connect(&queue::Engine::Database, &database.read(), id).await.expect("a queue");
         let engine = blobs::Engine::Disk { directory: directory.path().join("blobs") };
         let blobs = Blobs::connect(&engine).await.expect("a store");
-        let engines =
-            Engines { database: database.clone(), cache: cache.clone(), queue: queue.clone(), blobs: blobs.clone() };
+        let engines = Engines {
+            database: database.clone(),
+            cache: cache.clone(),
+            queue: queue.clone(),
+            blobs: blobs.clone(),
+            installation,
+        };
         let catalog = Catalog::new(catalog::Config { auto_users: true, ..catalog::Config::default() }, engines);
         let health = Health { database, cache, queue, blobs: blobs.clone() };
         let resizer = Resizer::new(ResizeConfig::default(), catalog.clone(), blobs.clone());

@@ -1,5 +1,5 @@
-//! The server's certificate: read at start, looked at again every few seconds, and replaced without anybody noticing. A
-//! new one that is broken leaves the old one in place.
+//! The server's certificate: read at start, looked at again every few seconds and on request, and replaced while connections
+//! go on. A new one that is broken leaves the old one in place.
 
 use std::{
     io,
@@ -15,6 +15,8 @@ use rustls::{
 use sha2::{Digest, Sha256};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
+
+use crate::stop::Reload;
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -84,23 +86,32 @@ impl Tls {
         TlsAcceptor::from(Arc::clone(&self.0.current.read().unwrap_or_else(PoisonError::into_inner).config))
     }
 
-    /// Follows the files for ever. Connections that are there keep what they have agreed on.
-    pub async fn follow(&self) {
+    /// Follows the files for ever, and looks at once when `reload` asks for it. Connections that are there keep what they
+    /// have agreed on.
+    pub async fn follow(&self, reload: &Reload) {
+        let mut requests = reload.requests();
         let mut last_refusal = None;
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            let asked = tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => false,
+                () = requests.next() => true,
+            };
             let tls = self.clone();
             let Ok(seen) = tokio::task::spawn_blocking(move || tls.look()).await else { continue };
+            let certificate = self.0.certificate.display();
             match seen {
-                Ok(false) => last_refusal = None,
-                Ok(true) => {
+                Ok(changed) => {
                     last_refusal = None;
-                    info!(target: "pm::http", certificate = %self.0.certificate.display(), "a new certificate is in use");
+                    if changed {
+                        info!(target: "pm::http", %certificate, "a new certificate is in use");
+                    } else if asked {
+                        info!(target: "pm::http", %certificate, "the certificate was read again and is the same");
+                    }
                 }
                 Err(error) => {
                     // Once for each thing that is wrong, not each time the files are looked at.
                     let refusal = error.to_string();
-                    if last_refusal.as_ref() != Some(&refusal) {
+                    if asked || last_refusal.as_ref() != Some(&refusal) {
                         let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                         warn!(target: "pm::http", %error, reason, "the new certificate is not used; the old one stays");
                         last_refusal = Some(refusal);

@@ -1,17 +1,17 @@
-//! Files as they stream in: each is read alone, up to the most that is read of a picture, looked at, and stored before the
+//! Files as they stream in: each goes to a temporary file, up to the most that is read of an image, and is stored before the
 //! next one is read. An upload may take long as long as its bytes flow; one that stalls or trickles is ended, and all uploads
-//! together never hold more than a fixed amount of memory.
+//! together never hold more than a fixed amount of memory, whatever the size of their files.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt as _, stream::BoxStream};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use multer::{Constraints, Field, Multipart, SizeLimit};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use warp::{Filter, Rejection};
 
 use super::{extract, problem::Problem, seats::Seat};
@@ -31,12 +31,6 @@ const RATE_GRACE: Duration = Duration::from_secs(20);
 const LEAST_RATE: u64 = 8 * 1024;
 /// So many uploads are read at a time; the others of what may be in flight is left to other requests.
 const AT_ONCE: usize = 64;
-/// Memory is counted in pieces of so many bytes.
-const PIECE: usize = 1 << 20;
-/// How many files of the largest size may be in memory at a time.
-const LARGEST_AT_ONCE: usize = 4;
-/// How long an upload waits for memory that others have.
-const MEMORY_WAIT: Duration = Duration::from_secs(5);
 /// What form fields need around their files.
 const AROUND: u64 = 1 << 20;
 
@@ -51,7 +45,6 @@ pub struct Uploads(Arc<Shared>);
 struct Shared {
     max_bytes: u64,
     places: Semaphore,
-    memory: Arc<Semaphore>,
 }
 
 /// Why a body is read no further.
@@ -75,10 +68,7 @@ fn own<B: Buf>(body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static
 impl Uploads {
     /// Bounds for files of at most `max_bytes`.
     pub fn new(max_bytes: u64) -> Self {
-        let largest = usize::try_from(max_bytes).unwrap_or(usize::MAX).div_ceil(PIECE);
-        let pieces = largest.saturating_mul(LARGEST_AT_ONCE).clamp(64, Semaphore::MAX_PERMITS);
-        let (places, memory) = (Semaphore::new(AT_ONCE), Arc::new(Semaphore::new(pieces)));
-        Self(Arc::new(Shared { max_bytes, places, memory }))
+        Self(Arc::new(Shared { max_bytes, places: Semaphore::new(AT_ONCE) }))
     }
 
     /// Stores the files of a multipart body, all of them or, as far as anybody can see, none.
@@ -126,41 +116,22 @@ impl Uploads {
 
     async fn store(&self, mut field: Field<'_>, index: usize, catalog: &Catalog) -> Result<ImageSource, Problem> {
         let name = shown(field.file_name().or(field.name()).unwrap_or_default());
-        let mut bytes = BytesMut::new();
-        let mut held: Option<OwnedSemaphorePermit> = None;
+        let mut incoming = catalog.receive_source().await?;
         while let Some(chunk) = field.chunk().await.map_err(|error| refusal(&error))? {
-            let size = bytes.len() + chunk.len();
-            if size as u64 > self.0.max_bytes {
+            if incoming.size() + chunk.len() as u64 > self.0.max_bytes {
                 let detail = format!("{name} has more than {} bytes, which is the most that is read", self.0.max_bytes);
                 return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::TooLarge, detail)
                     .with_errors(vec![about(index, &name, "has too many bytes")]));
             }
-            self.reserve(&mut held, size).await?;
-            bytes.extend_from_slice(&chunk);
+            incoming.write(&chunk).await?;
         }
-        catalog.store_source(bytes.freeze()).await.map_err(|error| match error {
+        incoming.store().await.map_err(|error| match error {
             catalog::Error::Invalid(invalid) => {
                 let named = invalid.errors.into_iter().map(|error| about(index, &name, &error.message));
                 Invalid { errors: named.collect() }.into()
             }
             error => error.into(),
         })
-    }
-
-    /// Counts a file that has grown to `size` bytes.
-    async fn reserve(&self, held: &mut Option<OwnedSemaphorePermit>, size: usize) -> Result<(), Problem> {
-        let have = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let wanted = size.div_ceil(PIECE).saturating_sub(have);
-        let Some(wanted) = u32::try_from(wanted).ok().filter(|wanted| *wanted > 0) else { return Ok(()) };
-        let more = Arc::clone(&self.0.memory).acquire_many_owned(wanted);
-        let Ok(Ok(more)) = tokio::time::timeout(MEMORY_WAIT, more).await else {
-            return Err(Problem::unavailable(ErrorCode::Unavailable, "uploads have all the memory that they may have"));
-        };
-        match held {
-            Some(held) => held.merge(more),
-            None => *held = Some(more),
-        }
-        Ok(())
     }
 }
 

@@ -29,6 +29,12 @@ impl Failure {
     pub fn transient(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { retry: Some(retry::TRANSIENT), ..Self::permanent(code, message) }
     }
+
+    /// The work itself broke down over the image, which is given up if that happens again and again.
+    pub fn broken_down() -> Self {
+        let message = "the worker's task broke down over this image";
+        Self { decoder_died: true, ..Self::transient(ErrorCode::Internal, message) }
+    }
 }
 
 impl From<fetch::Error> for Failure {

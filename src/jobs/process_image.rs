@@ -168,7 +168,7 @@ impl Handler {
                         return Ok(Granted::Decode(held));
                     }
                 }
-                Turn::Reuse(twin) if self.are_stored(&twin.renditions).await? => {
+                Turn::Reuse(twin) if self.are_whole(&twin.renditions).await? => {
                     return Ok(Granted::Reuse(twin));
                 }
                 Turn::Reuse(_) => anew = true,
@@ -184,10 +184,11 @@ impl Handler {
         if self.decoders.are_apart() { AtRisk::Decoder } else { AtRisk::Worker }
     }
 
-    async fn are_stored(&self, renditions: &[Rendition]) -> Result<bool, Failure> {
+    /// Whether every rendition has its blob, proved by its SHA-256: one that is damaged must never reach another product.
+    async fn are_whole(&self, renditions: &[Rendition]) -> Result<bool, Failure> {
         for rendition in renditions {
             let Some(key) = BlobKey::parse(&rendition.key) else { return Ok(false) };
-            if !self.blobs.renew(&key).await? {
+            if !self.blobs.prove(&key).await? {
                 return Ok(false);
             }
         }
@@ -216,7 +217,8 @@ impl Handler {
         };
         let gone = || Failure::permanent(ErrorCode::SourceNotFound, "the uploaded file is no longer in the store");
         let key = BlobKey::parse(key).ok_or_else(gone)?;
-        self.blobs.read(&key).await?.ok_or_else(gone)
+        // Renditions of damaged bytes would look like those of the image.
+        self.blobs.read_proved(&key).await?.ok_or_else(gone)
     }
 
     /// Waits until there are `needed` bytes of memory and a core.

@@ -6,7 +6,7 @@ use crate::{code::ErrorCode, domain::JobId};
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The broker cannot be reached, refuses or is too slow; the same call may succeed later.
-    #[error("the message broker is not available: {reason}")]
+    #[error("the message broker is not available: {reason}{}", words(source.as_ref()))]
     Unavailable {
         /// The step that failed, for people.
         reason: &'static str,
@@ -46,6 +46,14 @@ impl Error {
     /// The client library failed with `source` while it was about `reason`.
     pub(super) fn broker(reason: &'static str, source: lapin::Error) -> Self {
         Self::Unavailable { reason, source: Some(source) }
+    }
+}
+
+/// What the broker itself answered, with a colon before it: it names the virtual host, the queue and the user.
+fn words(source: Option<&lapin::Error>) -> String {
+    match source.map(lapin::Error::kind) {
+        Some(lapin::ErrorKind::ProtocolError(refusal)) => format!(": {}", refusal.get_message()),
+        _ => String::new(),
     }
 }
 

@@ -1,13 +1,14 @@
-//! The message that travels through the broker: a version and the number of a job, never what the job is about.
+//! The message that travels through the broker: a version, the installation, and the number of a job; never what the job
+//! is about.
 
 use serde::Deserialize;
 
-use crate::domain::JobId;
+use crate::domain::{InstallationId, JobId};
 
 /// The version this program writes and the only one it reads; a new one gets a queue of its own name.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
-/// Why the bytes of a message are not a job's number.
+/// Why a message names no job of this installation.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unreadable {
     /// Not the JSON object that is expected.
@@ -19,64 +20,94 @@ pub(super) enum Unreadable {
     /// Jobs are numbered from 1.
     #[error("no job has the number {0}")]
     Number(i64),
+    /// It belongs to another installation.
+    #[error("a job of installation {0}")]
+    Foreign(InstallationId),
+}
+
+/// The part of a message that every version has.
+#[derive(Deserialize)]
+struct Version {
+    v: u32,
 }
 
 #[derive(Deserialize)]
 struct Message {
-    v: u32,
+    installation: InstallationId,
     job_id: JobId,
 }
 
-/// The message that names `job`.
-pub(super) fn encode(job: JobId) -> Vec<u8> {
-    format!(r#"{{"v":{VERSION},"job_id":{job}}}"#).into_bytes()
+/// The message that names `job` of `installation`.
+pub(super) fn encode(installation: &InstallationId, job: JobId) -> Vec<u8> {
+    format!(r#"{{"v":{VERSION},"installation":"{installation}","job_id":{job}}}"#).into_bytes()
 }
 
-/// The job that a message names; fields that are not known are passed over.
+/// The job of `installation` that a message names; unknown fields are ignored.
 ///
 /// # Errors
-/// [`Unreadable`] if the message cannot have been written by a program like this one.
-pub(super) fn decode(bytes: &[u8]) -> Result<JobId, Unreadable> {
-    let message: Message = serde_json::from_slice(bytes)?;
-    match message {
-        Message { v, .. } if v != VERSION => Err(Unreadable::Version(v)),
-        Message { job_id, .. } if job_id.0 < 1 => Err(Unreadable::Number(job_id.0)),
-        Message { job_id, .. } => Ok(job_id),
+/// [`Unreadable`] if the message cannot have been written by a program like this one for this installation.
+pub(super) fn decode(bytes: &[u8], installation: &InstallationId) -> Result<JobId, Unreadable> {
+    let Version { v } = serde_json::from_slice(bytes)?;
+    if v != VERSION {
+        return Err(Unreadable::Version(v));
     }
+    let message: Message = serde_json::from_slice(bytes)?;
+    if message.installation != *installation {
+        return Err(Unreadable::Foreign(message.installation));
+    }
+    if message.job_id.0 < 1 {
+        return Err(Unreadable::Number(message.job_id.0));
+    }
+    Ok(message.job_id)
 }
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
+    fn own() -> InstallationId {
+        InstallationId::new(Uuid::from_u128(7))
+    }
+
     #[test]
-    fn a_message_names_its_job_and_nothing_else() {
-        assert_eq!(encode(JobId(42)), br#"{"v":1,"job_id":42}"#);
+    fn a_message_names_its_installation_and_job_and_nothing_else() {
+        let expected = br#"{"v":2,"installation":"00000000000000000000000000000007","job_id":42}"#;
+        assert_eq!(encode(&own(), JobId(42)), expected);
     }
 
     #[test]
     fn every_job_comes_back_from_its_message() {
         for number in [1, 7, i64::MAX] {
-            assert_eq!(decode(&encode(JobId(number))).expect("a readable message"), JobId(number));
+            assert_eq!(decode(&encode(&own(), JobId(number)), &own()).expect("a readable message"), JobId(number));
         }
     }
 
     #[test]
-    fn fields_of_a_later_writer_are_passed_over() {
-        assert_eq!(decode(br#"{"v":1,"job_id":3,"hint":"x"}"#).expect("a readable message"), JobId(3));
+    fn unknown_fields_are_ignored() {
+        let message = br#"{"v":2,"installation":"00000000000000000000000000000007","job_id":3,"hint":"x"}"#;
+        assert_eq!(decode(message, &own()).expect("a readable message"), JobId(3));
     }
 
     #[test]
     fn another_version_is_not_read() {
-        assert!(matches!(decode(br#"{"v":2,"job_id":3}"#), Err(Unreadable::Version(2))));
+        assert!(matches!(decode(br#"{"v":1,"job_id":3}"#, &own()), Err(Unreadable::Version(1))));
     }
 
     #[test]
-    fn what_names_no_job_is_not_read() {
-        assert!(matches!(decode(br#"{"v":1,"job_id":0}"#), Err(Unreadable::Number(0))));
-        let garbage: [&[u8]; 6] = [b"", b"42", b"null", b"{\"v\":1}", b"{\"v\":1,\"job_id\":\"3\"}", b"\xff\xfe\0"];
+    fn a_job_of_another_installation_is_not_read() {
+        let other = InstallationId::new(Uuid::from_u128(8));
+        let message = encode(&other, JobId(3));
+        assert!(matches!(decode(&message, &own()), Err(Unreadable::Foreign(owner)) if owner == other));
+    }
+
+    #[test]
+    fn a_message_without_a_job_is_not_read() {
+        assert!(matches!(decode(&encode(&own(), JobId(0)), &own()), Err(Unreadable::Number(0))));
+        let garbage: [&[u8]; 6] = [b"", b"42", b"null", b"{\"v\":2}", b"{\"v\":2,\"job_id\":\"3\"}", b"\xff\xfe\0"];
         for bytes in garbage {
-            assert!(matches!(decode(bytes), Err(Unreadable::Malformed(_))), "{bytes:?}");
+            assert!(matches!(decode(bytes, &own()), Err(Unreadable::Malformed(_))), "{bytes:?}");
         }
     }
 }

@@ -10,15 +10,21 @@ mod rabbit;
 
 use std::{fmt, time::Duration};
 
+use tokio::sync::watch;
+
 pub use self::{
     database::{DatabaseQueue, NOTIFY_CHANNEL},
     error::{Error, PublishError},
     rabbit::RabbitQueue,
 };
-use crate::{db::Connection, domain::JobId};
+use crate::{
+    db::Connection,
+    domain::{InstallationId, JobId},
+};
 
-/// The queue's name in RabbitMQ unless another is set; its version changes with the form of the messages.
-pub const DEFAULT_QUEUE: &str = "pm.images.v1";
+/// What the queue's name in RabbitMQ begins with unless another text is set; its version changes with the form of the
+/// messages. The installation's id follows, so installations that share a broker have queues of their own.
+pub const DEFAULT_QUEUE: &str = "pm.images.v2";
 
 /// Readiness is answered within this time, one way or the other.
 const CHECK_LIMIT: Duration = Duration::from_secs(2);
@@ -32,7 +38,7 @@ pub enum Engine {
     RabbitMq {
         /// `amqp://` or `amqps://`, with user, password and virtual host.
         url: String,
-        /// The queue's name, [`DEFAULT_QUEUE`] by default.
+        /// What the queue's name begins with, [`DEFAULT_QUEUE`] by default.
         queue: String,
     },
 }
@@ -63,16 +69,21 @@ impl fmt::Debug for Queue {
 }
 
 impl Queue {
-    /// Sets the engine up and connects in the background: a broker that is away is no error.
+    /// Sets the engine up for the installation with this id and connects in the background: a broker that is away is no
+    /// error. Where the id changes, the queue of the new id is used from then on.
     ///
     /// Needs a tokio runtime, on which the connections are kept alive.
     ///
     /// # Errors
     /// [`Error::Config`] if the settings can never work.
-    pub async fn connect(engine: &Engine, database: &Connection) -> Result<Self, Error> {
+    pub async fn connect(
+        engine: &Engine,
+        database: &Connection,
+        installation: watch::Receiver<InstallationId>,
+    ) -> Result<Self, Error> {
         match engine {
             Engine::Database => Ok(Self::Database(DatabaseQueue::connect(database, database::POLL_INTERVAL))),
-            Engine::RabbitMq { url, queue } => Ok(Self::RabbitMq(RabbitQueue::connect(url, queue)?)),
+            Engine::RabbitMq { url, queue } => Ok(Self::RabbitMq(RabbitQueue::connect(url, queue, installation)?)),
         }
     }
 
@@ -148,7 +159,8 @@ impl Queue {
         }
     }
 
-    /// Whether the queue can be used now; answers within 2 s.
+    /// Whether the queue can be used now, with the permissions that this process needs; answers within 2 s, and what it
+    /// answers may be 3 s old.
     ///
     /// Without a broker there is nothing to ask that the database's own check does not ask.
     ///
@@ -157,8 +169,8 @@ impl Queue {
     pub async fn check(&self) -> Result<(), Error> {
         match self {
             Self::Database(_) => Ok(()),
-            Self::RabbitMq(queue) => match tokio::time::timeout(CHECK_LIMIT, queue.backlog()).await {
-                Ok(answer) => answer.map(|_| ()),
+            Self::RabbitMq(queue) => match tokio::time::timeout(CHECK_LIMIT, queue.check()).await {
+                Ok(answer) => answer,
                 Err(_) => Err(queue.outage().unwrap_or_else(|| Error::unavailable("no answer within 2 s"))),
             },
         }

@@ -10,7 +10,6 @@ use tokio::task::JoinSet;
 
 use crate::{
     catalog::{Catalog, Error, Posted},
-    clock::Timestamp,
     domain::ClaimedDelivery,
     fetch::Fetcher,
     stop::Stop,
@@ -99,7 +98,8 @@ async fn post(fetcher: &Fetcher, claimed: &ClaimedDelivery) -> Posted {
 }
 
 fn signed(claimed: &ClaimedDelivery) -> Option<HeaderMap> {
-    let seconds = Timestamp::now().0 / 1_000_000;
+    // The database's time: a receiver would refuse what a process with a wrong clock signed.
+    let seconds = claimed.claimed_at.0 / 1_000_000;
     let signer = Signer::new(&claimed.secret).ok()?;
     let signature = signer.sign(&claimed.message_id, seconds, claimed.body.as_bytes()).ok()?;
     let mut headers = HeaderMap::new();

@@ -1,7 +1,12 @@
 //! The consumer: as many jobs at a time as there are slots, each under its lease, none lost when it stops.
 
-use std::{sync::Arc, time::Duration, time::Instant};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use futures_util::FutureExt as _;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
@@ -150,7 +155,9 @@ impl Worker {
     async fn attempt(&self, claimed: Claimed, mut released: Stop) {
         let began = Instant::now();
         let work = async {
-            let outcome = self.handler.run(&claimed, &self.catalog).await;
+            let running = AssertUnwindSafe(self.handler.run(&claimed, &self.catalog)).catch_unwind();
+            // The log of panics has the reason. Left to its lease, such a job would begin again for ever.
+            let outcome = running.await.unwrap_or_else(|_| Err(Failure::broken_down()));
             self.settle(&claimed, outcome).await
         };
         let ending = tokio::select! {
@@ -169,7 +176,8 @@ impl Worker {
         let (settlement, ending) = match outcome {
             Ok(done) => (Settlement::Ready(done.outcome), Ending::Ready { steps: done.steps, reused: done.reused }),
             Err(failure) => {
-                let attempt = u32::try_from(claimed.job.attempt).unwrap_or(u32::MAX);
+                // A lost lease says nothing about the image, so it uses up no attempt.
+                let attempt = u32::try_from(claimed.job.attempt - claimed.job.lost).unwrap_or(1);
                 let policy = failure.retry;
                 let delay = policy.and_then(|policy| policy.delay(attempt, failure.retry_after, fastrand::f64()));
                 let (code, message) = (failure.code, failure.message.clone());

@@ -31,6 +31,9 @@ pub struct Arguments {
     /// Write what became of each file to FILE, by an experiment with files: P12
     #[arg(long, value_name = "FILE")]
     pub table: Option<PathBuf>,
+    /// Let the soak of P34 take N minutes in its full form, at least 10
+    #[arg(long, value_name = "N")]
+    pub minutes: Option<u64>,
     #[command(flatten)]
     foreign: Foreign,
 }
@@ -77,7 +80,9 @@ struct Foreign {
 impl Arguments {
     /// The size of the experiments.
     pub fn form(&self) -> Form {
-        if self.full { Form::Full } else { Form::Short }
+        // `soak` is the word for the full form of P34.
+        let full = self.full || self.minutes.is_some() || self.wanted.iter().any(|word| word == "soak");
+        if full { Form::Full } else { Form::Short }
     }
 
     /// Whether a machine asks for the list, as test runners do.

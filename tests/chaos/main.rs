@@ -8,6 +8,7 @@
 
 mod api;
 mod arguments;
+mod clock;
 mod engines;
 mod experiments;
 mod faults;
@@ -54,6 +55,9 @@ fn main() -> ExitCode {
     let arguments = arguments::Arguments::parse();
     if let Some(table) = &arguments.table {
         inputs::TABLE.get_or_init(|| table.clone());
+    }
+    if let Some(minutes) = arguments.minutes {
+        experiments::p34::MINUTES.get_or_init(|| minutes);
     }
     match run::run(&arguments) {
         Ok(true) => ExitCode::SUCCESS,

@@ -115,6 +115,7 @@ impl Stage {
         let usual = [
             ("HOME", stage.directory.display().to_string()),
             ("PM_DATA_DIR", data),
+            ("PM_BACKUP_PASSPHRASE", "correct horse battery staple".to_owned()),
             ("PM_FETCH_ALLOW", "127.0.0.0/8".to_owned()),
             ("PM_LISTEN", address.to_string()),
             ("PM_LOG_FORMAT", "json".to_owned()),
@@ -154,7 +155,24 @@ impl Stage {
         }
     }
 
-    /// The broker's queue.
+    /// The queue at the broker that the installation has for this text in `PM_RABBITMQ_QUEUE`.
+    ///
+    /// # Errors
+    /// If the database does not tell the installation's id.
+    pub async fn queue_at_broker(&self, prefix: &str) -> anyhow::Result<String> {
+        Ok(format!("{prefix}.{}", self.installation().await?))
+    }
+
+    /// The installation's id.
+    ///
+    /// # Errors
+    /// If the database does not tell it.
+    pub async fn installation(&self) -> anyhow::Result<String> {
+        let rows = self.rows("SELECT id FROM installation").await?;
+        Ok(rows.first().context("no installation")?.try_get_by_index(0)?)
+    }
+
+    /// What the names of the installation's queues begin with.
     pub fn queue(&self) -> String {
         format!("{}.images", self.name)
     }
@@ -162,6 +180,11 @@ impl Stage {
     /// Sets a variable of the environment of every process that is started from now on.
     pub fn configure(&self, name: &str, value: impl Into<String>) {
         self.variables().insert(name.to_owned(), value.into());
+    }
+
+    /// Takes a variable from the environment of every process that is started from now on.
+    pub fn unset(&self, name: &str) {
+        self.variables().remove(name);
     }
 
     /// Puts a proxy before each engine for every process that is started from now on.

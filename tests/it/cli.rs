@@ -253,6 +253,7 @@ fn wrong_words_and_wrong_settings_are_named() {
     let shop = Shop::new();
     assert_eq!(shop.fail(&["product", "add"]).0, 2);
     assert_eq!(shop.fail(&["product", "get", "seven"]).0, 2);
+    shop.read(&["migrate", "up"]);
     let (code, told) = shop.fail(&["product", "get", "7"]);
     assert_eq!(code, 3);
     assert!(told.starts_with("error: there is no product 7"), "{told}");
@@ -312,8 +313,10 @@ fn the_schema_goes_down_and_up_and_nobody_is_asked_without_a_terminal() {
     let applied = |shop: &Shop| {
         shop.json(&["migrate", "status"])["items"].as_array().expect("steps").iter().all(|step| step["applied"] == true)
     };
-    assert!(!applied(&shop));
-    shop.read(&["migrate", "up"]);
+    let output = shop.run(&["migrate", "up"]);
+    let told = text(&output.stderr);
+    let database = shop.path().join("pm-data/pm.db");
+    assert!(told.contains(&format!("sqlite://{}: ", database.display())) && told.contains("steps applied"), "{told}");
     assert!(applied(&shop));
     shop.add("u", "n", "1");
     let (code, told) = shop.fail(&["migrate", "fresh"]);
@@ -327,6 +330,65 @@ fn the_schema_goes_down_and_up_and_nobody_is_asked_without_a_terminal() {
     let output = shop.command(&["product", "list"]).env("PM_AUTO_MIGRATE", "false").output().expect("pm starts");
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("hint: `pm migrate up`"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn commands_that_read_make_no_catalogue() {
+    let shop = Shop::new();
+    for words in [
+        &["product", "list"][..],
+        &["product", "get", "1"],
+        &["user", "list"],
+        &["key", "list"],
+        &["webhook", "list"],
+        &["queue", "status"],
+        &["queue", "dead"],
+        &["reprocess", "--yes"],
+        &["migrate", "status"],
+        &["gc"],
+        &["backup", "--without-secrets", "copy"],
+    ] {
+        let (code, told) = shop.fail(words);
+        assert_eq!(code, 5, "pm {words:?}: {told}");
+        assert!(told.contains("there is no catalogue here") && told.contains("pm.db does not exist"), "{told}");
+    }
+    let output = shop.run(&["doctor", "--json"]);
+    assert_eq!(output.status.code(), Some(5));
+    assert!(text(&output.stdout).contains("there is no catalogue here"), "{}", text(&output.stdout));
+    let left: Vec<_> = std::fs::read_dir(shop.path()).expect("a directory").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_schema_is_changed_by_serve_and_migrate_up_alone() {
+    let shop = Shop::new();
+    shop.add("u", "n", "1");
+    shop.read(&["migrate", "down", "--yes"]);
+    for words in [&["product", "list"][..], &["user", "add", "--id", "v"], &["worker"], &["gc"]] {
+        let (code, told) = shop.fail(words);
+        assert_eq!(code, 1, "pm {words:?}: {told}");
+        assert!(told.contains("lacks 1 of") && told.contains("hint: `pm migrate up`"), "{told}");
+    }
+    shop.read(&["migrate", "up"]);
+    assert_eq!(shop.read(&["product", "list", "-q"]), "1\n");
+}
+
+#[test]
+fn an_older_program_says_which_version_the_schema_needs() {
+    let shop = Shop::new();
+    shop.add("u", "n", "1");
+    let database = rusqlite::Connection::open(shop.path().join("pm-data/pm.db")).expect("a database");
+    database
+        .execute_batch("INSERT INTO seaql_migrations VALUES ('m9999_from_the_future', 0)")
+        .expect("a step that this program does not know");
+    // A step that older programs can live with.
+    assert_eq!(shop.read(&["product", "list", "-q"]), "1\n");
+    database.execute_batch("UPDATE installation SET needs_program = '99.1.0'").expect("a row");
+    for words in [&["product", "list"][..], &["migrate", "up"], &["worker"], &["serve"]] {
+        let (code, told) = shop.fail(words);
+        assert_eq!(code, 1, "pm {words:?}: {told}");
+        assert!(told.contains("needs pm 99.1.0 or newer; this is pm "), "{told}");
+    }
 }
 
 #[cfg(unix)]
@@ -400,17 +462,15 @@ fn serve_refuses_to_be_open_to_all_unless_that_is_said() {
 #[test]
 fn the_doctor_says_how_every_part_is_and_changes_nothing() {
     let shop = Shop::new();
-    let output = shop.run(&["doctor"]);
-    assert_eq!(output.status.code(), Some(1), "there is no schema yet");
-    assert!(text(&output.stdout).contains("lacks 15 of 15 steps"), "{}", text(&output.stdout));
     shop.add("someone", "Lamp", "10");
     let told: Value = serde_json::from_str(&shop.read(&["doctor", "--json"])).expect("JSON");
     assert_eq!(told["healthy"], true, "{told}");
     let checks: Vec<_> = told["checks"].as_array().expect("a list").iter().map(|check| &check["check"]).collect();
-    let components = ["database", "cache", "queue", "storage", "schema", "renditions", "isolation", "imaging"];
+    let components =
+        ["database", "cache", "queue", "storage", "schema", "installation", "renditions", "isolation", "imaging"];
     let invariants = pm::catalog::Invariant::ALL.map(pm::catalog::Invariant::name);
     assert_eq!(checks, [&components[..], &invariants].concat());
-    assert!(told["checks"][7]["detail"].as_str().expect("a text").contains(pm::imaging::JPEG_BACKEND));
+    assert!(told["checks"][8]["detail"].as_str().expect("a text").contains(pm::imaging::JPEG_BACKEND));
 
     let output = shop.run(&["doctor", "--redis-url", "redis://127.0.0.1:1"]);
     assert_eq!(output.status.code(), Some(5));

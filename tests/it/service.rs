@@ -37,6 +37,9 @@ fn started(words: &[&str], directory: &tempfile::TempDir) -> (Child, UnixDatagra
 fn systemd_hears_that_a_service_is_ready_alive_and_stopping() {
     for words in [&["serve", "--listen", "127.0.0.1:0"][..], &["worker", "--concurrency", "1"]] {
         let directory = tempfile::tempdir().expect("a directory");
+        let migrated =
+            Command::new(cargo_bin!("pm")).env_clear().current_dir(&directory).args(["migrate", "up"]).status();
+        assert!(migrated.expect("pm starts").success());
         let (mut child, socket) = started(words, &directory);
         assert_eq!(heard(&socket), "READY=1", "{words:?}");
         for _ in 0..3 {

@@ -1,12 +1,12 @@
 //! The one connection to Redis: making it, trusting it, giving it up.
 //!
-//! Two rules keep old values from being read. A restarted Redis brings deleted keys back from its last snapshot, so the
-//! server's run id is part of every key and is asked for on every new connection before anything else. And a deletion
-//! that failed is remembered; nothing is read until a later one went through. Hence no connection ever repairs itself:
-//! whatever fails or takes too long costs the connection, and the supervisor makes a new one.
+//! Three rules keep old values from being read. A restarted Redis brings deleted keys back from its last snapshot, so the
+//! server's run id is part of every key and is asked for on every new connection before anything else. Another server, as
+//! after a failover, begins a new epoch (`epoch.rs`). And a deletion that failed is remembered; nothing is read until a
+//! later one went through. Hence no connection ever repairs itself: whatever fails or takes too long costs the connection,
+//! and the supervisor makes a new one.
 
 use std::{
-    collections::HashSet,
     future::Future,
     sync::{
         Arc, RwLock,
@@ -16,56 +16,54 @@ use std::{
 };
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo, RedisResult,
-    aio::MultiplexedConnection, io::tcp::TcpSettings,
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisResult, aio::MultiplexedConnection,
+    io::tcp::TcpSettings,
 };
 use tokio::sync::Notify;
 
 use super::{
     super::Error,
     breaker::Breaker,
-    pending::{Batch, Deletion, Pending},
+    epoch::{Epochs, Generation, Readable},
+    live::{Live, OPERATION_LIMIT, answer},
+    pending::Pending,
 };
 use crate::{
     db::{Database, invalidations},
     domain::ProductId,
 };
 
+/// The number of the stored shape. Raise it whenever the bytes of a body change their meaning, or the keys their form: old
+/// and new processes then never read each other's entries.
+const SCHEMA: u32 = 2;
+/// Programs before [`SCHEMA`] kept their entries under this number.
+const EARLIER_SCHEMA: u32 = 1;
+
 const CONNECT_LIMIT: Duration = Duration::from_millis(100);
 /// Two more round trips and the arithmetic of a handshake.
 const TLS_CONNECT_LIMIT: Duration = Duration::from_millis(500);
-const OPERATION_LIMIT: Duration = Duration::from_millis(50);
 /// How long a writer waits for the supervisor to delete over a new connection what it could not delete over the old one.
-const SECOND_CHANCE_LIMIT: Duration = Duration::from_millis(150);
+/// An attempt that fails ends the wait at once.
+const SECOND_CHANCE_LIMIT: Duration = Duration::from_millis(500);
 /// The database answers what was noted within this, or the cache stays away.
 const NOTES_LIMIT: Duration = Duration::from_secs(1);
 /// More noted changes than this are not looked up one by one: everything is deleted.
 const MOST_NOTED: u64 = 10_000;
-/// So many keys are deleted or scanned by one command, which keeps each far below the limit of an operation.
-const KEYS_A_COMMAND: usize = 500;
 
 /// The way to one Redis, whether there is a connection at the moment or not.
 pub(super) struct Link {
     client: Client,
     connect_limit: Duration,
-    /// What every key begins with, before the run id.
+    /// What every key begins with, before the number of the schema.
     prefix: String,
-    /// Where every process notes what it changes.
-    notes: Option<Database>,
+    /// The epoch, in the database where every process notes what it changes; `None` without a database.
+    epochs: Option<Epochs>,
     live: RwLock<Option<Arc<Live>>>,
     made: AtomicU64,
     breaker: Breaker,
     pending: Pending,
     wake: Notify,
     reported_away: AtomicBool,
-}
-
-/// One connection to one run of the server.
-pub(super) struct Live {
-    number: u64,
-    connection: MultiplexedConnection,
-    /// What every key begins with, the run id included.
-    key_prefix: String,
 }
 
 impl Link {
@@ -84,7 +82,7 @@ impl Link {
             client,
             connect_limit: if tls { TLS_CONNECT_LIMIT } else { CONNECT_LIMIT },
             prefix,
-            notes,
+            epochs: notes.map(Epochs::new),
             live: RwLock::default(),
             made: AtomicU64::new(0),
             breaker: Breaker::default(),
@@ -95,19 +93,46 @@ impl Link {
     }
 
     /// The connection, if there is one and everything that is read over it can be believed.
-    pub(super) fn trusted(&self) -> Result<Arc<Live>, Error> {
-        let live = self.live().ok_or_else(|| away("there is no connection"))?;
-        if self.pending.is_clear() { Ok(live) } else { Err(away("changes have not been told to Redis yet")) }
+    pub(super) async fn trusted(self: &Arc<Self>) -> Result<Arc<Live>, Error> {
+        let live = self.settled()?;
+        let (Some(epochs), Some(generation)) = (&self.epochs, &live.generation) else { return Ok(live) };
+        if epochs.is_due() {
+            let link = Arc::clone(self);
+            tokio::spawn(async move {
+                if let Some(epochs) = &link.epochs {
+                    epochs.refresh().await;
+                }
+            });
+        }
+        match epochs.readable(generation).await {
+            Readable::Yes => Ok(live),
+            Readable::Settling => Err(away("the epoch of the cache began less than a second ago")),
+            Readable::Over => Err(self.leave(&live)),
+        }
+    }
+
+    /// As [`trusted`](Self::trusted), for a caller that has the time to wait until a new epoch has settled.
+    pub(super) async fn trusted_soon(self: &Arc<Self>) -> Result<Arc<Live>, Error> {
+        const TRIES: u32 = 10;
+        const PAUSE: Duration = Duration::from_millis(200);
+        for _ in 1..TRIES {
+            if let Ok(live) = self.trusted().await {
+                return Ok(live);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.trusted().await
+    }
+
+    /// The connection, if there is one and nothing has to be deleted over it; whatever the epoch.
+    pub(super) fn settled(&self) -> Result<Arc<Live>, Error> {
+        let live = self.connected()?;
+        if self.pending.is_clear() { Ok(live) } else { Err(away("changes have not been deleted from Redis yet")) }
     }
 
     /// The connection, if there is one, for what no product depends on.
     pub(super) fn connected(&self) -> Result<Arc<Live>, Error> {
         self.live().ok_or_else(|| away("there is no connection"))
-    }
-
-    /// Where a client's quota is counted. A run of the server that forgot it begins anew, so the run is no part of it.
-    pub(super) fn key_of_client(&self, client: &str) -> String {
-        format!("{}:q:{client}", self.prefix)
     }
 
     /// Waits for the answer within the limit of an operation; without one, the connection is given up.
@@ -124,24 +149,53 @@ impl Link {
         }
     }
 
-    /// Deletes these products' values and leases, or remembers to.
+    /// Deletes these products' values and leases. If that fails, remembers to, and closes the cache for all processes.
     pub(super) async fn delete(&self, ids: Vec<ProductId>) -> Result<(), Error> {
         let failure = match self.live() {
-            Some(live) => match live.delete_products(&ids).await {
-                Ok(()) => {
-                    self.breaker.success();
-                    return Ok(());
-                }
+            Some(live) => match self.delete_over(&live, &ids).await {
+                Ok(()) => return Ok(()),
                 // Whatever the reason: the supervisor accepts a connection only after a deletion over it.
                 Err(error) => self.lose(&live, error),
             },
+            None if self.is_closed().await => return Ok(()),
             None => away("there is no connection"),
         };
-        let number = self.pending.note(ids);
+        let number = self.pending.note(ids.iter().copied());
         self.wake.notify_one();
         // Even while the breaker is open: another process may have found its way back to Redis already and read there
         // what this one has just changed.
-        if self.pending.wait(number, SECOND_CHANCE_LIMIT).await { Ok(()) } else { Err(failure) }
+        if self.pending.wait(number, SECOND_CHANCE_LIMIT).await
+            && let Some(live) = self.live()
+            && self.is_settled(&live).await.is_ok()
+        {
+            return Ok(());
+        }
+        match &self.epochs {
+            Some(epochs) => epochs.close().await,
+            None => Err(failure),
+        }
+    }
+
+    async fn delete_over(&self, live: &Live, ids: &[ProductId]) -> Result<(), Error> {
+        live.delete_products(ids).await?;
+        self.is_settled(live).await?;
+        self.breaker.success();
+        Ok(())
+    }
+
+    /// Waits until what was deleted over this connection cannot be read anywhere.
+    async fn is_settled(&self, live: &Live) -> Result<(), Error> {
+        match (&self.epochs, &live.generation) {
+            (Some(epochs), Some(generation)) => epochs.deleted(generation).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn is_closed(&self) -> bool {
+        match &self.epochs {
+            Some(epochs) => epochs.is_closed().await,
+            None => false,
+        }
     }
 
     /// Keeps a connection up and owes Redis nothing; never ends.
@@ -201,20 +255,39 @@ impl Link {
             .lines()
             .find_map(|line| line.strip_prefix("run_id:"))
             .ok_or_else(|| away("the server does not tell its run id"))?;
-        let live = Live {
-            number: self.made.fetch_add(1, Ordering::Relaxed),
-            connection,
-            key_prefix: format!("{}:{}:p:", self.prefix, run_id.trim()),
+        let run_id = run_id.trim();
+        let generation = match &self.epochs {
+            Some(epochs) => Some(epochs.adopt(run_id).await?),
+            None => None,
         };
+        let live = self.live_over(connection, run_id, generation);
         self.settle_for_all(&live).await?;
         self.settle(&live).await?;
         Ok(live)
     }
 
+    fn live_over(&self, connection: MultiplexedConnection, run_id: &str, generation: Option<Generation>) -> Live {
+        let Self { prefix, .. } = self;
+        let (installation, epoch) = match &generation {
+            Some(Generation { installation, number }) => (installation.as_str(), *number),
+            None => ("none", 0),
+        };
+        Live {
+            number: self.made.fetch_add(1, Ordering::Relaxed),
+            connection,
+            run_id: run_id.to_owned(),
+            key_prefix: format!("{prefix}:{SCHEMA}:{installation}:{run_id}:{epoch}:p:"),
+            earlier_key_prefix: format!("{prefix}:{EARLIER_SCHEMA}:{run_id}:p:"),
+            quota_prefix: format!("{prefix}:{SCHEMA}:{installation}:q:"),
+            generation,
+        }
+    }
+
     /// Deletes what any process has noted as changed: one that was cut off from Redis as well may not have told it yet.
     async fn settle_for_all(&self, live: &Live) -> Result<(), Error> {
-        let Some(notes) = &self.notes else { return Ok(()) };
-        let noted = tokio::time::timeout(NOTES_LIMIT, invalidations::products(&notes.read(), MOST_NOTED + 1)).await;
+        let Some(epochs) = &self.epochs else { return Ok(()) };
+        let database = epochs.database().read();
+        let noted = tokio::time::timeout(NOTES_LIMIT, invalidations::products(&database, MOST_NOTED + 1)).await;
         let noted = noted.map_err(|late| Error::Unavailable(late.into()))?;
         let noted = noted.map_err(|error| Error::Unavailable(error.into()))?;
         if noted.len() as u64 > MOST_NOTED {
@@ -251,6 +324,20 @@ impl Link {
         reason
     }
 
+    /// Gives up a connection whose epoch is over, for one of the present epoch.
+    fn leave(&self, live: &Live) -> Error {
+        let mut current = self.live.write().expect("nothing panics under this lock");
+        if current.take_if(|current| current.number == live.number).is_some() {
+            drop(current);
+            if let Some(epochs) = &self.epochs {
+                epochs.note_displaced(&live.run_id);
+            }
+            tracing::info!("the epoch of the cache in Redis is over; products are read from the database for a moment");
+            self.wake.notify_one();
+        }
+        away("the epoch of the connection is over")
+    }
+
     fn report_away(&self, error: &Error) {
         if !self.reported_away.swap(true, Ordering::Relaxed) {
             let reason = std::error::Error::source(error).map(ToString::to_string);
@@ -263,86 +350,6 @@ impl Link {
     }
 }
 
-impl Live {
-    /// The connection, to send one command over; all clones share one socket.
-    pub(super) fn connection(&self) -> MultiplexedConnection {
-        self.connection.clone()
-    }
-
-    /// Where the product is kept by this run of the server.
-    pub(super) fn key(&self, id: ProductId) -> String {
-        format!("{}{id}", self.key_prefix)
-    }
-
-    async fn delete_batch(&self, batch: &Batch) -> Result<(), Error> {
-        match &batch.what {
-            Deletion::Everything => self.delete_everything().await,
-            Deletion::Products(ids) if ids.is_empty() => self.delete_keys(&[self.key_prefix.as_bytes()]).await,
-            Deletion::Products(ids) => self.delete_products(ids).await,
-        }
-    }
-
-    async fn delete_products<'a>(&self, ids: impl IntoIterator<Item = &'a ProductId>) -> Result<(), Error> {
-        let keys: Vec<String> = ids.into_iter().collect::<HashSet<_>>().into_iter().map(|id| self.key(*id)).collect();
-        for some in keys.chunks(KEYS_A_COMMAND) {
-            self.delete_keys(some).await?;
-        }
-        Ok(())
-    }
-
-    /// Deletes all keys of this run. A scan returns every key that is there from its beginning to its end; one that is
-    /// set meanwhile belongs to a lease given meanwhile, hence to a read that saw the changes.
-    async fn delete_everything(&self) -> Result<(), Error> {
-        let pattern = format!("{}*", literal_in_pattern(&self.key_prefix));
-        let mut cursor = 0_u64;
-        loop {
-            let mut scan = redis::cmd("SCAN");
-            scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(KEYS_A_COMMAND);
-            let (next, keys): (u64, Vec<Vec<u8>>) = answer(&scan, &mut self.connection()).await?;
-            if !keys.is_empty() {
-                self.delete_keys(&keys).await?;
-            }
-            if next == 0 {
-                return Ok(());
-            }
-            cursor = next;
-        }
-    }
-
-    /// Some of the products that are kept, from `cursor` on, and the next cursor: 0 begins and ends. One may come twice.
-    pub(super) async fn scan(&self, cursor: u64) -> RedisResult<(u64, Vec<ProductId>)> {
-        let mut scan = redis::cmd("SCAN");
-        let pattern = format!("{}*", literal_in_pattern(&self.key_prefix));
-        scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(KEYS_A_COMMAND);
-        let (next, keys): (u64, Vec<String>) = scan.query_async(&mut self.connection()).await?;
-        let id = |key: &String| key.strip_prefix(&self.key_prefix).and_then(|id| id.parse().ok());
-        Ok((next, keys.iter().filter_map(id).collect()))
-    }
-
-    async fn delete_keys(&self, keys: &[impl redis::ToRedisArgs]) -> Result<(), Error> {
-        answer(redis::cmd("DEL").arg(keys), &mut self.connection()).await
-    }
-}
-
-/// The answer to the command, within the limit of an operation.
-async fn answer<T: FromRedisValue>(command: &Cmd, connection: &mut MultiplexedConnection) -> Result<T, Error> {
-    match tokio::time::timeout(OPERATION_LIMIT, command.query_async(connection)).await {
-        Ok(answered) => answered.map_err(|error| Error::Unavailable(error.into())),
-        Err(late) => Err(Error::Unavailable(late.into())),
-    }
-}
-
-fn literal_in_pattern(text: &str) -> String {
-    let mut pattern = String::with_capacity(text.len());
-    for c in text.chars() {
-        if matches!(c, '*' | '?' | '[' | ']' | '^' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern
-}
-
 fn away(reason: &'static str) -> Error {
     Error::Unavailable(reason.into())
 }
@@ -350,15 +357,5 @@ fn away(reason: &'static str) -> Error {
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link").field("connected", &self.live().is_some()).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_with_signs_of_patterns_matches_only_itself() {
-        assert_eq!(literal_in_pattern("pm*[a]?\\"), "pm\\*\\[a\\]\\?\\\\");
     }
 }

@@ -8,13 +8,14 @@ use super::{super::Error, RedisCache};
 use crate::domain::{Quota, Spent};
 
 /// The moment at which the client's burst is whole again moves on by one interval, unless it would lie further ahead than a
-/// whole burst. Answers whether it did, the time, and the moment. Microseconds since 1970 are whole in a double.
+/// whole burst. It never lies further ahead, also after the clock went back. Answers whether it did, the time, and the moment. Microseconds since 1970 are whole in a double.
 static SPEND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local time = redis.call('TIME')
          local now = time[1] * 1000000 + time[2]
          local interval = tonumber(ARGV[1])
          local full_at = math.max(tonumber(redis.call('GET', KEYS[1]) or now), now)
+         full_at = math.min(full_at, now + interval * ARGV[2])
          if full_at + interval > now + interval * ARGV[2] then return {0, now, full_at} end
          full_at = full_at + interval
          redis.call('SET', KEYS[1], string.format('%.0f', full_at), 'PX', math.ceil((full_at - now) / 1000))
@@ -27,7 +28,7 @@ impl RedisCache {
     pub(in crate::cache) async fn spend(&self, client: &str, quota: Quota) -> Result<Spent, Error> {
         let live = self.link.connected()?;
         let mut connection = live.connection();
-        let mut script = SPEND.key(self.link.key_of_client(client));
+        let mut script = SPEND.key(live.key_of_client(client));
         script.arg(u64::try_from(quota.interval.as_micros()).unwrap_or(u64::MAX)).arg(quota.burst);
         let (allowed, now, full_at): (bool, u64, u64) =
             self.link.run(&live, script.invoke_async(&mut connection)).await?;

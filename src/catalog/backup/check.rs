@@ -5,22 +5,36 @@ use std::{collections::HashSet, path::Path};
 use futures_util::TryStreamExt as _;
 
 use super::{
-    AT_ONCE, Error,
+    AT_ONCE, Error, Names, PLAIN_FORMAT, Seen,
     files::{self, RowReader},
     manifest::{Directory, Manifest},
-    save::{REFERRING, reference},
+    references::{REFERRING, reference},
+    secrets::Secrets,
 };
 use crate::{
-    blobs::{BlobKey, Blobs, State},
+    age::Passphrase,
+    blobs::{BlobKey, State},
     catalog::step::{Step, Watch},
     db::{migrate, transfer},
 };
 
-/// A backup that is whole.
+/// A backup that was looked at.
 #[derive(Clone, Debug)]
 pub struct Checked {
     pub(super) directory: Directory,
     pub(super) manifest: Manifest,
+    damage: Damage,
+}
+
+/// What is wrong with a backup.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// The damaged and missing files, with a few words each.
+    pub files: Names,
+    /// Rows that are lost with them.
+    pub rows: u64,
+    /// Whether the secrets are lost.
+    pub secrets: bool,
 }
 
 impl Checked {
@@ -33,15 +47,44 @@ impl Checked {
     pub fn products(&self) -> u64 {
         self.manifest.tables.iter().find(|table| table.name == "products").map_or(0, |table| table.rows)
     }
+
+    /// What is wrong with it.
+    pub const fn damage(&self) -> &Damage {
+        &self.damage
+    }
+
+    /// Whether it holds secrets that a passphrase opens.
+    pub const fn has_encrypted_secrets(&self) -> bool {
+        self.manifest.secrets_sha256.is_some() && !self.damage.secrets
+    }
+
+    /// Whether secrets were left out when it was made.
+    pub const fn lacks_secrets(&self) -> bool {
+        self.manifest.format != PLAIN_FORMAT && !self.has_encrypted_secrets()
+    }
+
+    /// Decrypts its secrets.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the passphrase is another one.
+    pub async fn secrets(&self, passphrase: Passphrase) -> Result<Secrets, Error> {
+        let path = self.directory.secrets(&self.manifest.folder);
+        let file = tokio::fs::read(&path).await.map_err(Error::of(&path))?;
+        Secrets::decrypted(file, passphrase).await
+    }
 }
 
 /// Looks at the backup in `directory`: all of it is read.
 ///
 /// # Errors
-/// [`Error::Refused`] if there is none or this version cannot read it, [`Error::Damaged`] if it is not what its manifest says.
+/// [`Error::Refused`] if there is none or this version cannot read it, [`Error::Damaged`] if nothing of it can be used.
 pub async fn check(directory: &Path, watch: &mut Watch<'_>) -> Result<Checked, Error> {
     let directory = Directory::new(directory);
-    let manifest = directory.manifest().await?;
+    let found = directory.manifest().await?;
+    let (manifest, mut damage) = (found.manifest, Damage::default());
+    if let Some(file) = found.damage {
+        damage.files.add(file);
+    }
     let (steps, tables) = (migrate::known(), transfer::tables());
     let newer = manifest.schema.iter().find(|step| !steps.contains(step)).or_else(|| {
         let names = manifest.tables.iter().map(|table| &table.name);
@@ -51,22 +94,38 @@ pub async fn check(directory: &Path, watch: &mut Watch<'_>) -> Result<Checked, E
         let reason = format!("the backup was made by pm {}, which has {newer} that this version lacks", manifest.pm);
         return Err(Error::refused(reason, "restore it with that version or a newer one"));
     }
-    check_rows(&directory, &manifest, watch).await?;
-    check_blobs(&directory, &manifest, watch).await?;
-    Ok(Checked { directory, manifest })
+    check_rows(&directory, &manifest, &mut damage, watch).await?;
+    if let Some(sha256) = &manifest.secrets_sha256 {
+        let path = directory.secrets(&manifest.folder);
+        if files::hash(&path).await?.as_ref() != Some(sha256) {
+            damage.secrets = true;
+            damage.files.add(format!("{} is not what the manifest says", directory.relative(&path)));
+        }
+    }
+    check_blobs(&directory, &manifest, &mut damage, watch).await?;
+    Ok(Checked { directory, manifest, damage })
 }
 
-async fn check_rows(directory: &Directory, manifest: &Manifest, watch: &mut Watch<'_>) -> Result<(), Error> {
+async fn check_rows(
+    directory: &Directory,
+    manifest: &Manifest,
+    damage: &mut Damage,
+    watch: &mut Watch<'_>,
+) -> Result<(), Error> {
     let total = manifest.tables.iter().map(|table| table.rows).sum();
     let mut done = 0;
     let tables = transfer::tables();
     for table in &manifest.tables {
         let path = directory.table(&manifest.folder, &table.name);
-        if files::hash(&path).await?.as_ref() != Some(&table.sha256) {
-            return Err(Error::Damaged(format!("{} is not what the manifest says", path.display())));
+        let is_whole = files::hash(&path).await?.as_ref() == Some(&table.sha256);
+        let says = format!("{} is not what the manifest says", directory.relative(&path));
+        if !is_whole && manifest.format == PLAIN_FORMAT {
+            let reason = "its rows bear no checksums, so that whole ones cannot be told from damaged ones";
+            return Err(Error::Damaged(vec![says, reason.into()]));
         }
-        let mut rows = RowReader::open(path).await?;
+        let mut rows = RowReader::open(path, manifest.format).await?;
         let known = tables.iter().find(|known| known.name == table.name);
+        let mut whole = 0;
         loop {
             let page = rows.page().await?;
             if page.is_empty() {
@@ -76,56 +135,64 @@ async fn check_rows(directory: &Directory, manifest: &Manifest, watch: &mut Watc
                 let reason = format!("the backup has a column {unknown} of {} that this version lacks", table.name);
                 return Err(Error::refused(reason, "restore it with the version of pm that made it, or a newer one"));
             }
+            whole += page.len() as u64;
             done += page.len() as u64;
             watch(Step { name: "checking rows", done, total });
+        }
+        if !is_whole {
+            let lost = table.rows.saturating_sub(whole);
+            damage.rows += lost;
+            damage.files.add(format!("{says}: {lost} of {} rows are lost", table.rows));
         }
     }
     Ok(())
 }
 
 /// Each blob is read once, however many rows refer to it; what is damaged and not referred to does no harm.
-async fn check_blobs(directory: &Directory, manifest: &Manifest, watch: &mut Watch<'_>) -> Result<(), Error> {
+async fn check_blobs(
+    directory: &Directory,
+    manifest: &Manifest,
+    damage: &mut Damage,
+    watch: &mut Watch<'_>,
+) -> Result<(), Error> {
     let blobs = directory.blobs().await?;
     let looks = blobs.list().map_ok(|listed| {
         let blobs = &blobs;
         async move { Ok((blobs.examine(&listed.key).await?, listed.key)) }
     });
     let mut looks = std::pin::pin!(looks.try_buffer_unordered(AT_ONCE));
-    let (mut damaged, mut done) = (HashSet::new(), 0);
+    let (mut broken, mut whole, mut done) = (HashSet::new(), Seen::default(), 0);
     while let Some((state, key)) = looks.try_next().await? {
-        if !matches!(state, State::Whole { .. }) {
-            damaged.insert(key);
+        if matches!(state, State::Whole { .. }) {
+            whole.is_first(key.as_str());
+        } else {
+            broken.insert(key);
         }
         done += 1;
         watch(Step { name: "checking blobs", done, total: 0 });
     }
-    let mut missing: (u64, Option<String>) = (0, None);
+    let (mut lacking, mut named, mut names) = (0, Seen::default(), Names::default());
     for table in manifest.tables.iter().filter(|table| REFERRING.contains(&table.name.as_str())) {
-        let mut rows = RowReader::open(directory.table(&manifest.folder, &table.name)).await?;
+        let mut rows = RowReader::open(directory.table(&manifest.folder, &table.name), manifest.format).await?;
         loop {
             let page = rows.page().await?;
             if page.is_empty() {
                 break;
             }
-            for reference in page.iter().filter_map(reference) {
-                if !is_there(&blobs, &damaged, &reference.key).await? {
-                    missing = (missing.0 + 1, missing.1.or(Some(reference.key)));
+            for reference in page.iter().filter_map(reference).filter(|reference| !whole.contains(&reference.key)) {
+                lacking += 1;
+                if named.is_first(&reference.key) {
+                    let is_there = BlobKey::parse(&reference.key).is_some_and(|key| broken.contains(&key));
+                    let word = if is_there { "damaged" } else { "missing" };
+                    names.add(format!("blobs/{} is {word}", reference.key));
                 }
             }
         }
     }
-    match missing {
-        // The backup itself said that the store had lost some.
-        (count, Some(key)) if count > manifest.blobs.missing => {
-            Err(Error::Damaged(format!("{} references lead to no whole blob, such as {key}", count)))
-        }
-        _ => Ok(()),
+    // The backup itself said that the store had lost some.
+    if lacking > manifest.blobs.missing {
+        damage.files.count += names.count;
+        damage.files.first.append(&mut names.first);
     }
-}
-
-async fn is_there(blobs: &Blobs, damaged: &HashSet<BlobKey>, key: &str) -> Result<bool, Error> {
-    Ok(match BlobKey::parse(key) {
-        Some(key) => !damaged.contains(&key) && blobs.exists(&key).await?,
-        None => false,
-    })
+    Ok(())
 }

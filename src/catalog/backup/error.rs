@@ -18,9 +18,9 @@ pub enum Error {
         /// What helps.
         hint: &'static str,
     },
-    /// The backup is not what its manifest says.
-    #[error("the backup is damaged: {0}")]
-    Damaged(String),
+    /// Nothing of the backup can be used, since these files are damaged.
+    #[error("the backup is damaged: {}", .0.join(", "))]
+    Damaged(Vec<String>),
     /// A file of the backup cannot be read or written.
     #[error("{} cannot be used", .path.display())]
     File {

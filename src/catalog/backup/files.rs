@@ -1,4 +1,5 @@
-//! Files of rows: one JSON object a line, written and read a page at a time, with a hash over all bytes.
+//! Files of rows: one JSON object a line, written and read a page at a time, with a hash over all bytes. Each line ends with a
+//! checksum of its own, `"#"`, so that the whole rows of a damaged file can be told from the others.
 
 use std::{
     fs::File,
@@ -9,7 +10,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
-use super::{Error, PAGE};
+use super::{Error, PAGE, PLAIN_FORMAT};
 use crate::db::transfer::Row;
 
 /// A file of rows that is being written.
@@ -20,11 +21,20 @@ pub(super) struct RowWriter {
     rows: u64,
 }
 
-/// A file of rows that is being read.
+/// A file of rows that is being read. A file that is missing has no rows.
 pub(super) struct RowReader {
-    lines: tokio::io::Lines<BufReader<tokio::fs::File>>,
+    lines: Option<tokio::io::Split<BufReader<tokio::fs::File>>>,
     path: PathBuf,
+    /// Whether lines bear checksums.
+    summed: bool,
+    /// Lines so far that are no whole row.
+    pub damaged: u64,
 }
+
+/// Digits of a row's checksum: the first half of a SHA-256, halved again.
+const SUM_DIGITS: usize = 16;
+const SUM_BEGINS: &[u8] = b",\"#\":\"";
+const SUM_ENDS: &[u8] = b"\"}";
 
 impl RowWriter {
     pub(super) async fn create(path: PathBuf) -> Result<Self, Error> {
@@ -35,8 +45,13 @@ impl RowWriter {
     pub(super) async fn write(&mut self, rows: &[Row]) -> Result<(), Error> {
         let mut bytes = Vec::new();
         for row in rows {
+            let begin = bytes.len();
             serde_json::to_writer(&mut bytes, row).map_err(|error| Error::of(&self.path)(error.into()))?;
-            bytes.push(b'\n');
+            bytes.pop();
+            let sum = sum(&bytes[begin..]);
+            for part in [SUM_BEGINS, sum.as_bytes(), SUM_ENDS, b"\n"] {
+                bytes.extend_from_slice(part);
+            }
         }
         self.hash.update(&bytes);
         self.rows += rows.len() as u64;
@@ -52,23 +67,47 @@ impl RowWriter {
 }
 
 impl RowReader {
-    pub(super) async fn open(path: PathBuf) -> Result<Self, Error> {
-        let file = tokio::fs::File::open(&path).await.map_err(Error::of(&path))?;
-        Ok(Self { lines: BufReader::new(file).lines(), path })
+    /// Opens a file of a backup of this format.
+    pub(super) async fn open(path: PathBuf, format: u32) -> Result<Self, Error> {
+        let lines = match tokio::fs::File::open(&path).await {
+            Ok(file) => Some(BufReader::new(file).split(b'\n')),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(Error::of(&path)(error)),
+        };
+        Ok(Self { lines, path, summed: format != PLAIN_FORMAT, damaged: 0 })
     }
 
-    /// The next rows, none at the end.
+    /// The next whole rows, none at the end; the others are counted.
     pub(super) async fn page(&mut self) -> Result<Vec<Row>, Error> {
         let mut rows = Vec::new();
+        let Some(lines) = &mut self.lines else { return Ok(rows) };
         while rows.len() < PAGE {
-            let Some(line) = self.lines.next_line().await.map_err(Error::of(&self.path))? else { break };
-            let row = serde_json::from_str(&line);
-            let unreadable =
-                |error| Error::Damaged(format!("a row of {} cannot be read: {error}", self.path.display()));
-            rows.push(row.map_err(unreadable)?);
+            let Some(line) = lines.next_segment().await.map_err(Error::of(&self.path))? else { break };
+            match parse(&line, self.summed) {
+                Some(row) => rows.push(row),
+                None => self.damaged += 1,
+            }
         }
         Ok(rows)
     }
+}
+
+/// The row of a line; `None` if it is not what was written.
+fn parse(line: &[u8], summed: bool) -> Option<Row> {
+    if !summed {
+        return serde_json::from_slice(line).ok();
+    }
+    let rest = line.strip_suffix(SUM_ENDS)?;
+    let (rest, digits) = rest.split_at_checked(rest.len().checked_sub(SUM_DIGITS)?)?;
+    let object = rest.strip_suffix(SUM_BEGINS)?;
+    if sum(object).as_bytes() != digits {
+        return None;
+    }
+    serde_json::from_slice(&[object, b"}"].concat()).ok()
+}
+
+fn sum(object: &[u8]) -> String {
+    hex::encode(&Sha256::digest(object)[..SUM_DIGITS / 2])
 }
 
 /// The SHA-256 of a file in hex; `None` if it is not there.
@@ -88,6 +127,18 @@ pub(super) async fn hash(path: &Path) -> Result<Option<String>, Error> {
     }
 }
 
+/// Writes a file that only its owner reads, and has it on stable storage.
+pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::io::Write as _;
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
 pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     // Only Unix lets a directory be opened and synced.
     if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
@@ -97,4 +148,31 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_whole_rows_of_a_damaged_file_are_read_and_no_other() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("rows.ndjson");
+        let row = |id: u32| json!({"id": id, "name": format!("é{id}")}).as_object().cloned().expect("an object");
+        let mut writer = RowWriter::create(path.clone()).await.expect("made");
+        writer.write(&[row(1), row(2), row(3)]).await.expect("written");
+        writer.finish().await.expect("finished");
+        let whole = std::fs::read(&path).expect("read");
+        for place in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[place] ^= 1;
+            std::fs::write(&path, &changed).expect("written");
+            let mut reader = RowReader::open(path.clone(), 2).await.expect("opened");
+            let rows = reader.page().await.expect("read");
+            assert!(rows.iter().all(|found| [row(1), row(2), row(3)].contains(found)), "byte {place}: {rows:?}");
+            assert!(!rows.is_empty() && (rows.len() < 3 || place + 1 == whole.len()), "byte {place}: {rows:?}");
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! What a backup consists of. The manifest is what makes a directory a backup, so it comes last and in one step.
+//! What a backup consists of. The manifest is what makes a directory a backup, so it comes last and in one step. It bears a
+//! checksum of itself, and a copy of it lies beside the tables, so that one damaged file does not cost the backup.
 
 use std::{
     fs::{File, TryLockError},
@@ -7,18 +8,21 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use super::{Error, files};
-use crate::blobs::{self, Blobs};
-
-/// The number of this shape of a backup; it grows when an older version could not read it.
-pub(super) const FORMAT: u32 = 1;
+use super::{Error, FORMAT, PLAIN_FORMAT, files};
+use crate::blobs::{self, BlobKey, Blobs};
 
 const MANIFEST: &str = "manifest.json";
 const UNFINISHED: &str = "manifest.json.new";
 const BLOBS: &str = "blobs";
 const LOCK: &str = ".lock";
 const TABLES: &str = "tables-";
+const SECRETS: &str = "secrets.age";
+/// What stands before the checksum, the last value of a manifest.
+const CHECKSUM: &[u8] = b"\"checksum\": \"";
+/// Digits of a checksum: a SHA-256 in hex.
+const CHECKSUM_DIGITS: usize = 64;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Manifest {
@@ -36,6 +40,19 @@ pub(super) struct Manifest {
     /// What is restored in this order.
     pub tables: Vec<TableFile>,
     pub blobs: BlobCounts,
+    /// SHA-256 of the encrypted secrets; none if they were left out.
+    #[serde(default)]
+    pub secrets_sha256: Option<String>,
+    /// SHA-256 of the manifest, with zeros in the place of this.
+    #[serde(default)]
+    pub checksum: String,
+}
+
+/// The manifest of a backup, and what is wrong with the file itself where the copy was read in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub manifest: Manifest,
+    pub damage: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,35 +128,93 @@ impl Directory {
         taken.map_err(|reason| Error::refused(reason, "name a directory of its own for backups of this catalogue"))
     }
 
-    /// The manifest, if this version can read it.
-    pub(super) async fn manifest(&self) -> Result<Manifest, Error> {
+    /// The file of a blob's copy.
+    pub(super) fn blob(&self, key: &BlobKey) -> PathBuf {
+        self.0.join(BLOBS).join(key.as_str())
+    }
+
+    /// The file of the encrypted secrets.
+    pub(super) fn secrets(&self, folder: &str) -> PathBuf {
+        self.0.join(folder).join(SECRETS)
+    }
+
+    /// The name of a file of the backup within its directory.
+    pub(super) fn relative(&self, path: &Path) -> String {
+        path.strip_prefix(&self.0).unwrap_or(path).display().to_string()
+    }
+
+    /// The manifest; its copy beside the tables if the file itself is damaged or missing.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if there is no finished backup, or one that this version cannot read; [`Error::Damaged`] if neither
+    /// of the two can be used.
+    pub(super) async fn manifest(&self) -> Result<Found, Error> {
         let path = self.0.join(MANIFEST);
-        let text = match tokio::fs::read(&path).await {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let reason = format!("there is no finished backup in {}", self.0.display());
-                return Err(Error::refused(reason, "`pm backup DIR` makes one; without manifest.json it was cut off"));
-            }
+        let damage = match tokio::fs::read(&path).await {
+            Ok(text) => match read(&text) {
+                Ok(manifest) => return Ok(Found { manifest, damage: None }),
+                Err(Unreadable::Version(format)) => {
+                    let reason =
+                        format!("the backup has format {format}; this version of pm reads formats 1 and {FORMAT}");
+                    let hint = "restore it with the version of pm that made it, or a newer one";
+                    return Err(Error::refused(reason, hint));
+                }
+                Err(Unreadable::Damaged) => format!("{MANIFEST} is damaged"),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => format!("{MANIFEST} is missing"),
             Err(error) => return Err(Error::of(&path)(error)),
         };
-        let unreadable =
-            |error: serde_json::Error| Error::Damaged(format!("{} cannot be read: {error}", path.display()));
-        let found = serde_json::from_slice::<Format>(&text).map_err(unreadable)?.format;
-        if found != FORMAT {
-            let reason = format!("the backup has format {found}; this version of pm reads format {FORMAT}");
-            return Err(Error::refused(reason, "restore it with the version of pm that made it, or a newer one"));
+        match self.copy_of_manifest().await? {
+            Some(manifest) => Ok(Found { manifest, damage: Some(damage) }),
+            None if damage.ends_with("missing") => {
+                let reason = format!("there is no finished backup in {}", self.0.display());
+                Err(Error::refused(reason, "`pm backup DIR` makes one; without manifest.json it was cut off"))
+            }
+            None => Err(Error::Damaged(vec![damage])),
         }
-        serde_json::from_slice(&text).map_err(unreadable)
+    }
+
+    /// The newest copy of a manifest that can be read. It is written when everything else of its backup is complete.
+    async fn copy_of_manifest(&self) -> Result<Option<Manifest>, Error> {
+        let directory = self.0.clone();
+        let listed = files::blocking(move || {
+            let mut folders = Vec::new();
+            for entry in std::fs::read_dir(&directory)? {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let moment = name.strip_prefix(TABLES).and_then(|moment| moment.parse::<i64>().ok());
+                folders.extend(moment.map(|moment| (moment, entry.path())));
+            }
+            folders.sort();
+            Ok(folders)
+        });
+        let folders = match listed.await {
+            Ok(folders) => folders,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::of(&self.0)(error)),
+        };
+        for (_, folder) in folders.into_iter().rev() {
+            let path = folder.join(MANIFEST);
+            match tokio::fs::read(&path).await {
+                Ok(text) => match read(&text) {
+                    Ok(manifest) => return Ok(Some(manifest)),
+                    Err(_) => continue,
+                },
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::of(&path)(error)),
+            }
+        }
+        Ok(None)
     }
 
     /// Makes what was copied the backup; the one before it goes.
     pub(super) async fn finish(&self, manifest: &Manifest) -> Result<(), Error> {
-        let text = serde_json::to_vec_pretty(manifest).map_err(|error| Error::of(&self.0)(error.into()))?;
+        let text = sealed(manifest).map_err(|error| Error::of(&self.0)(error.into()))?;
         let (directory, folder) = (self.0.clone(), manifest.folder.clone());
         let finished = files::blocking(move || {
+            files::write_durably(&directory.join(&folder).join(MANIFEST), &text)?;
             let unfinished = directory.join(UNFINISHED);
-            std::fs::write(&unfinished, text)?;
-            File::open(&unfinished)?.sync_all()?;
+            files::write_durably(&unfinished, &text)?;
             files::sync_directory(&directory.join(&folder))?;
             std::fs::rename(&unfinished, directory.join(MANIFEST))?;
             files::sync_directory(&directory)?;
@@ -153,5 +228,80 @@ impl Directory {
             Ok(())
         });
         finished.await.map_err(Error::of(&self.0))
+    }
+}
+
+/// Why a manifest cannot be used.
+enum Unreadable {
+    Version(u32),
+    Damaged,
+}
+
+fn read(text: &[u8]) -> Result<Manifest, Unreadable> {
+    let found = serde_json::from_slice::<Format>(text).map_err(|_| Unreadable::Damaged)?.format;
+    match checksum_at(text) {
+        Some(at) if text[at..at + CHECKSUM_DIGITS] != *checksum(text, at).as_bytes() => {
+            return Err(Unreadable::Damaged);
+        }
+        None if found == FORMAT => return Err(Unreadable::Damaged),
+        _ => {}
+    }
+    if ![PLAIN_FORMAT, FORMAT].contains(&found) {
+        return Err(Unreadable::Version(found));
+    }
+    serde_json::from_slice(text).map_err(|_| Unreadable::Damaged)
+}
+
+/// The manifest as it is written, with its checksum.
+fn sealed(manifest: &Manifest) -> serde_json::Result<Vec<u8>> {
+    let unsealed = Manifest { checksum: "0".repeat(CHECKSUM_DIGITS), ..manifest.clone() };
+    let mut text = serde_json::to_vec_pretty(&unsealed)?;
+    if let Some(at) = checksum_at(&text) {
+        let sum = checksum(&text, at);
+        text[at..at + CHECKSUM_DIGITS].copy_from_slice(sum.as_bytes());
+    }
+    Ok(text)
+}
+
+/// Where the digits of the checksum begin.
+fn checksum_at(text: &[u8]) -> Option<usize> {
+    let at = text.windows(CHECKSUM.len()).rposition(|window| window == CHECKSUM)? + CHECKSUM.len();
+    (at + CHECKSUM_DIGITS <= text.len()).then_some(at)
+}
+
+fn checksum(text: &[u8], at: usize) -> String {
+    let mut hash = Sha256::new();
+    hash.update(&text[..at]);
+    hash.update([b'0'; CHECKSUM_DIGITS]);
+    hash.update(&text[at + CHECKSUM_DIGITS..]);
+    hex::encode(hash.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_changed_byte_of_a_manifest_is_noticed() {
+        let manifest = Manifest {
+            format: FORMAT,
+            pm: "0.1.0".into(),
+            created_at: "2026-01-31T12:00:00Z".into(),
+            engine: "sqlite".into(),
+            schema: vec!["m0001_users".into()],
+            folder: "tables-1".into(),
+            tables: vec![TableFile { name: "users".into(), rows: 1, sha256: "ab".into(), last_number: None }],
+            blobs: BlobCounts::default(),
+            secrets_sha256: None,
+            checksum: String::new(),
+        };
+        let text = sealed(&manifest).expect("written");
+        assert!(read(&text).is_ok());
+        for place in 0..text.len() {
+            let mut changed = text.clone();
+            changed[place] ^= 1;
+            assert!(matches!(read(&changed), Err(Unreadable::Damaged)), "byte {place}");
+            assert!(matches!(read(&text[..place]), Err(Unreadable::Damaged)), "the first {place} bytes");
+        }
     }
 }

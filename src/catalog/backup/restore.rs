@@ -1,27 +1,32 @@
-//! Restoring: blobs first, then all rows in one transaction; so whoever sees a row finds its blobs.
+//! Restoring: blobs first, then all rows in one transaction; so whoever sees a row finds its blobs. What is lost is left out in
+//! such a way that the catalogue is consistent.
 
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
-    AT_ONCE, Checked, Error,
+    AT_ONCE, Checked, Error, Seen,
     files::RowReader,
-    save::{REFERRING, reference},
+    references::{REFERRING, Reference, reference},
+    salvage,
+    secrets::{self, Secrets},
 };
 use crate::{
-    blobs::{BlobKey, Blobs, State},
+    blobs::{BlobKey, Blobs, Marker, State},
     cache::Cache,
     catalog::{
         Catalog,
+        losses::GiveUp,
         step::{Step, Watch},
     },
     clock::Timestamp,
     db::{
-        Write,
+        Write, installation,
         transfer::{self, Table},
         words,
     },
+    domain::InstallationId,
 };
 
 /// What was restored.
@@ -33,17 +38,31 @@ pub struct Restored {
     pub products: u64,
     /// References of rows to blobs that are there.
     pub references: u64,
-    /// References to blobs that were missing when the backup was made.
+    /// References to blobs that are lost.
     pub missing: u64,
+    /// Images that are made again, since blobs or rows of theirs are lost.
+    pub queued: u64,
+    /// Images whose largest rendition has taken the place of their uploaded file, which is lost.
+    pub replaced: u64,
+    /// Images that failed, since their uploaded file is lost.
+    pub failed: u64,
+    /// Rows that the backup had and that are lost.
+    pub lost_rows: u64,
+}
+
+impl Restored {
+    /// Whether all that the backup was made of is there.
+    pub const fn is_whole(&self) -> bool {
+        self.missing == 0 && self.lost_rows == 0
+    }
 }
 
 impl Catalog {
-    /// Puts the backup into this installation, which must be empty, with all ids; then its pictures go on where they were.
+    /// Makes sure that there is no row yet.
     ///
     /// # Errors
-    /// [`Error::Refused`] if there are rows already; by the component that does not answer: then no row was stored.
-    pub async fn restore(&self, backup: &Checked, watch: &mut Watch<'_>) -> Result<Restored, Error> {
-        let hold = self.database().hold_blobs().await?;
+    /// [`Error::Refused`] if there are rows; by the database if it does not answer.
+    pub async fn ensure_empty(&self) -> Result<(), Error> {
         for table in transfer::tables() {
             let rows = table.count(&self.database().read()).await?;
             if rows > 0 {
@@ -51,14 +70,35 @@ impl Catalog {
                 return Err(Error::refused(reason, "restore into a new database, or empty it by `pm migrate fresh`"));
             }
         }
-        let mut restored = Restored { products: backup.products(), ..Restored::default() };
-        self.restore_blobs(backup, &mut restored, watch).await?;
+        Ok(())
+    }
+
+    /// Puts what is whole of the backup into this installation, which must be empty, with all ids; then its images go on where
+    /// they were. Without `secrets` webhooks are disabled and API keys revoked.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if there are rows already; by the component that does not answer: then no row was stored.
+    pub async fn restore(
+        &self,
+        backup: &Checked,
+        secrets: Option<&Secrets>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Restored, Error> {
+        let hold = self.database().hold_blobs().await?;
+        self.ensure_empty().await?;
+        let mut restored = Restored::default();
+        let lost = self.restore_blobs(backup, &mut restored, watch).await?;
         let write = self.database().begin().await?;
-        restored.rows = restore_rows(&write, backup, watch).await?;
+        let now = write.now().await?;
+        restore_rows(&write, backup, secrets, &mut restored, watch).await?;
         words::fill_all(&*write).await?;
-        transfer::take_over(&*write, Timestamp::now()).await?;
+        // A new installation, so that neither cache nor broker nor running process takes the data for those of before.
+        let id = installation::renew(&*write).await?;
+        make_own(&write, now).await?;
+        self.restore_consistency(&write, &lost, &mut restored, now).await?;
         self.announce(&write).await?;
         write.commit().await?;
+        self.mark_store(id).await?;
         // Caches in processes read the rows that were just written as their log; a shared one is told now, and what it
         // cannot be told by now a sweeper will tell it.
         if matches!(self.cache(), Cache::Redis(_)) {
@@ -71,63 +111,130 @@ impl Catalog {
         Ok(restored)
     }
 
+    /// Writes the new id into the store's marker; a start does so as well, if this does not come to its end.
+    async fn mark_store(&self, id: InstallationId) -> Result<(), Error> {
+        let store = &self.0.engines.blobs;
+        if let Some(marker) = store.marker().await? {
+            store.mark(&Marker { installation: id, ..marker }).await?;
+        }
+        Ok(self.follow_installation().await?)
+    }
+
+    /// Copies every blob that rows refer to, and returns those that no whole copy is left of.
     async fn restore_blobs(
         &self,
         backup: &Checked,
         restored: &mut Restored,
         watch: &mut Watch<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<String>, Error> {
         let source = backup.directory.blobs().await?;
         let tables = backup.manifest.tables.iter().filter(|table| REFERRING.contains(&table.name.as_str()));
         let total = tables.clone().map(|table| table.rows).sum();
-        let mut done = 0;
+        let (mut done, mut seen, mut missing, mut lost) = (0, Seen::default(), Seen::default(), Vec::new());
         for table in tables {
-            let mut rows = RowReader::open(backup.directory.table(&backup.manifest.folder, &table.name)).await?;
+            let path = backup.directory.table(&backup.manifest.folder, &table.name);
+            let mut rows = RowReader::open(path, backup.manifest.format).await?;
             loop {
                 let page = rows.page().await?;
                 if page.is_empty() {
                     break;
                 }
-                let copies = stream::iter(page.iter().filter_map(reference)).map(|reference| {
+                let references: Vec<Reference> = page.iter().filter_map(reference).collect();
+                let new: Vec<_> = references.iter().filter(|reference| seen.is_first(&reference.key)).collect();
+                let copies = stream::iter(new).map(|reference| {
                     let (source, store) = (&source, &self.0.engines.blobs);
-                    async move { copy(source, store, &reference.key).await }
+                    async move { Ok::<_, Error>((copy(source, store, &reference.key).await?, &reference.key)) }
                 });
                 let mut copies = copies.buffer_unordered(AT_ONCE);
-                while let Some(is_there) = copies.try_next().await? {
-                    restored.references += u64::from(is_there);
-                    restored.missing += u64::from(!is_there);
+                while let Some((is_there, key)) = copies.try_next().await? {
+                    if !is_there {
+                        missing.is_first(key);
+                        lost.push(key.clone());
+                    }
                 }
+                let lacking = references.iter().filter(|reference| missing.contains(&reference.key)).count() as u64;
+                restored.missing += lacking;
+                restored.references += references.len() as u64 - lacking;
                 done += page.len() as u64;
                 watch(Step { name: "restoring blobs", done, total });
             }
         }
+        Ok(lost)
+    }
+
+    /// Lets the rows fit each other and the blobs that are there.
+    async fn restore_consistency(
+        &self,
+        write: &Write,
+        lost: &[String],
+        restored: &mut Restored,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        if lost.is_empty() && restored.lost_rows == 0 {
+            return Ok(());
+        }
+        let mut losses = self.give_up(write, lost, GiveUp::Sources, now).await?;
+        if restored.lost_rows > 0 {
+            self.take_up_stranded(write, &mut losses, now).await?;
+        }
+        self.follow_images(write, &losses, now).await?;
+        restored.queued = losses.queued.len() as u64;
+        restored.replaced = losses.replaced.len() as u64;
+        restored.failed = losses.failed.len() as u64;
         Ok(())
     }
 }
 
-/// `false` if the backup does not have it whole, as it said.
-async fn copy(source: &Blobs, store: &Blobs, key: &str) -> Result<bool, Error> {
-    let Some(key) = BlobKey::parse(key) else { return Ok(false) };
-    Ok(matches!(source.copy_to(&key, store).await?, State::Whole { .. }))
+/// Makes the rows this installation's own: whatever must differ from the installation that was backed up is made anew here, in
+/// the transaction of the rows.
+async fn make_own(write: &Write, now: Timestamp) -> Result<(), Error> {
+    Ok(transfer::take_over(&**write, now).await?)
 }
 
-async fn restore_rows(write: &Write, backup: &Checked, watch: &mut Watch<'_>) -> Result<u64, Error> {
+/// `false` if neither the backup nor the store has it whole.
+async fn copy(source: &Blobs, store: &Blobs, key: &str) -> Result<bool, Error> {
+    let Some(key) = BlobKey::parse(key) else { return Ok(false) };
+    Ok(matches!(source.copy_to(&key, store).await?, State::Whole { .. })
+        || matches!(store.examine(&key).await?, State::Whole { .. }))
+}
+
+async fn restore_rows(
+    write: &Write,
+    backup: &Checked,
+    secrets: Option<&Secrets>,
+    restored: &mut Restored,
+    watch: &mut Watch<'_>,
+) -> Result<(), Error> {
+    let now = write.now().await?;
     let total = backup.manifest.tables.iter().map(|table| table.rows).sum();
-    let mut done = 0;
     for table in transfer::tables() {
         // A backup of an older version lacks the tables that came later.
         let Some(file) = backup.manifest.tables.iter().find(|file| file.name == table.name) else { continue };
-        let mut rows = RowReader::open(backup.directory.table(&backup.manifest.folder, table.name)).await?;
+        let path = backup.directory.table(&backup.manifest.folder, table.name);
+        let mut rows = RowReader::open(path, backup.manifest.format).await?;
+        let mut stored = 0;
         loop {
-            let page = rows.page().await?;
+            let mut page = rows.page().await?;
             if page.is_empty() {
                 break;
             }
+            if backup.damage().rows > 0 {
+                page = salvage::connected(write, table.name, page, now).await?;
+            }
+            page.iter_mut().for_each(|row| secrets::put_back(secrets, table.name, row, now));
             Table::insert(&table, &**write, &page).await?;
-            done += page.len() as u64;
-            watch(Step { name: "restoring rows", done, total });
+            stored += page.len() as u64;
+            watch(Step { name: "restoring rows", done: restored.rows + stored, total });
         }
         table.number_after(&**write, file.last_number.unwrap_or(0)).await?;
+        if rows.damaged > 0 && backup.damage().rows == 0 {
+            return Err(Error::Damaged(vec![format!("{}.ndjson was changed meanwhile", table.name)]));
+        }
+        restored.rows += stored;
+        restored.lost_rows += file.rows.saturating_sub(stored);
+        if table.name == "products" {
+            restored.products = stored;
+        }
     }
-    Ok(done)
+    Ok(())
 }

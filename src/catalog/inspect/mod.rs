@@ -1,5 +1,5 @@
 //! Whether the data are whole: each invariant is looked at page by page while the system is running. What looks wrong is
-//! looked at again a moment later, since a busy system changes between two looks. Nothing is changed.
+//! looked at again a moment later, since a busy system changes between two looks. Nothing is changed: see [`super::repair`].
 
 mod entries;
 mod rows;
@@ -20,7 +20,9 @@ use crate::{
 pub const GRACE: Duration = RENEWED_AFTER.saturating_mul(2);
 
 /// So many examples are named of what is broken.
-const EXAMPLES: usize = 5;
+const EXAMPLES: usize = 100;
+/// So many are remembered for a repair; what is beyond takes another one.
+const MAX_REPAIRED: usize = 20_000;
 /// Rows or keys that are looked at together.
 const PAGE: u64 = 500;
 /// What looks wrong is looked at again after this.
@@ -68,8 +70,10 @@ pub struct Finding {
     pub looked_at: u64,
     /// So many of them break it.
     pub broken: u64,
-    /// Up to five of these: ids or keys.
+    /// Up to a hundred of these: ids or keys.
     pub examples: Vec<String>,
+    /// All of these, or the first [`MAX_REPAIRED`].
+    pub(super) all: Vec<String>,
 }
 
 impl Invariant {
@@ -104,13 +108,16 @@ impl Invariant {
 
 impl Finding {
     const fn new(invariant: Invariant) -> Self {
-        Self { invariant, looked_at: 0, broken: 0, examples: Vec::new() }
+        Self { invariant, looked_at: 0, broken: 0, examples: Vec::new(), all: Vec::new() }
     }
 
     fn note(&mut self, example: impl ToString) {
         self.broken += 1;
         if self.examples.len() < EXAMPLES {
             self.examples.push(example.to_string());
+        }
+        if self.all.len() < MAX_REPAIRED {
+            self.all.push(example.to_string());
         }
     }
 }
@@ -126,7 +133,8 @@ impl Catalog {
             Invariant::Blobs | Invariant::Sources => stored::blobs(self, invariant, depth, watch).await,
             Invariant::Orphans => stored::orphans(self, watch).await,
             Invariant::Unfinished => stored::unfinished(self).await,
-            Invariant::Outbox | Invariant::Invalidations | Invariant::Leases => rows::overdue(self, invariant).await,
+            Invariant::Outbox | Invariant::Invalidations => rows::overdue(self, invariant).await,
+            Invariant::Leases => rows::leases(self).await,
             Invariant::Entries => entries::cached(self, watch).await,
         }
     }

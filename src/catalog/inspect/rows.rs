@@ -1,6 +1,6 @@
 //! Invariants of rows alone: pictures and their jobs, and work that should have been done by now.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Finding, Invariant, MOMENT, PAGE};
 use crate::{
@@ -8,14 +8,21 @@ use crate::{
         Catalog, Error,
         step::{Step, Watch},
     },
-    clock::Timestamp,
-    db::invariants::{self, Overdue},
+    db::{
+        invariants::{self, Overdue},
+        jobs::LEASE,
+    },
+    domain::Lease,
 };
 
 /// The relay looks each half second.
 const DISPATCHED_WITHIN: Duration = Duration::from_secs(5);
-/// A sweeper takes up what is two seconds old each two seconds; so it does with leases that ran out.
+/// A sweeper takes up what is two seconds old each two seconds.
 const SWEPT_WITHIN: Duration = Duration::from_secs(10);
+/// A sweeper takes a lease this much later than it may, at most.
+const TAKEN_WITHIN: Duration = Duration::from_secs(5);
+/// A sweeper takes the lease of a process that is known to have ended within this.
+const ENDED_TAKEN_WITHIN: Duration = Duration::from_secs(13);
 /// A relay or a sweeper that has much to do gets on by a batch in this time.
 const BATCH: Duration = Duration::from_secs(3);
 
@@ -44,13 +51,12 @@ pub(super) async fn overdue(catalog: &Catalog, invariant: Invariant) -> Result<F
     let mut finding = Finding::new(invariant);
     let (overdue, within) = match invariant {
         Invariant::Outbox => (Overdue::Undispatched, DISPATCHED_WITHIN),
-        Invariant::Invalidations => (Overdue::Untold, SWEPT_WITHIN),
-        _ => (Overdue::Leased, SWEPT_WITHIN),
+        _ => (Overdue::Untold, SWEPT_WITHIN),
     };
     if !catalog.has(invariant) {
         return Ok(finding);
     }
-    let before = Timestamp::now().minus(within);
+    let before = catalog.now().await?.minus(within);
     let oldest = overdue.oldest(&catalog.database().read(), before, None).await?;
     if oldest.is_empty() {
         return Ok(finding);
@@ -63,5 +69,33 @@ pub(super) async fn overdue(catalog: &Catalog, invariant: Invariant) -> Result<F
     still.iter().for_each(|id| finding.note(id));
     finding.broken = finding.broken.max(overdue.count(&catalog.database().read(), before).await?);
     finding.looked_at = finding.broken;
+    Ok(finding)
+}
+
+/// A lease is held by the dead if it stays the same for longer than a sweeper looks on, or if its holder has ended. Leases that
+/// end in the future by the database's clock and whose holder lives are not waited for: a heartbeat has set them just now.
+pub(super) async fn leases(catalog: &Catalog) -> Result<Finding, Error> {
+    let mut finding = Finding::new(Invariant::Leases);
+    let all = catalog.job_leases().await?;
+    finding.looked_at = all.len() as u64;
+    let now = catalog.now().await?;
+    let absent = catalog.database().absent(&all.iter().filter_map(Lease::holder).collect()).await?;
+    let ended = |lease: &Lease| lease.holder().is_some_and(|holder| absent.contains(&holder));
+    let (mut ended, mut silent): (Vec<_>, Vec<_>) =
+        all.into_iter().filter(|lease| ended(lease) || lease.until < now).partition(ended);
+    let began = Instant::now();
+    while !(ended.is_empty() && silent.is_empty()) {
+        tokio::time::sleep(MOMENT).await;
+        let still = catalog.job_leases().await?;
+        ended.retain(|lease| still.contains(lease));
+        silent.retain(|lease| still.contains(lease));
+        let late = |limit| began.elapsed() > limit;
+        let held = [(&mut ended, ENDED_TAKEN_WITHIN), (&mut silent, LEASE + TAKEN_WITHIN)];
+        for (leases, limit) in held {
+            if late(limit) {
+                leases.drain(..).for_each(|lease| finding.note(lease.id));
+            }
+        }
+    }
     Ok(finding)
 }

@@ -208,11 +208,11 @@ impl Resizer {
         id: ImageId,
     ) -> Result<BlobKey, Error> {
         if let Some(known) = self.0.catalog.variant(*image, name, source).await?
-            && self.0.blobs.exists(&known).await?
+            && self.0.blobs.prove(&known).await?
         {
             return Ok(known);
         }
-        let bytes = self.0.blobs.read(source).await?.ok_or(Error::Nothing)?;
+        let bytes = self.0.blobs.read_proved(source).await?.ok_or(Error::Nothing)?;
         let (bytes, extension) = self.make(bytes, options, format).await?;
         let size = bytes.len() as u64;
         let key = self.0.blobs.put(bytes, extension).await?;

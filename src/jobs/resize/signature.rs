@@ -26,6 +26,11 @@ impl UrlKeys {
         Ok(Self(keys))
     }
 
+    /// The keys in the clear, as [`parse`](Self::parse) reads them: for the encrypted part of a backup.
+    pub fn reveal(&self) -> String {
+        self.0.join(",")
+    }
+
     /// The signature of `{options}/{image_id}`.
     pub fn sign(&self, options: &str, image_id: &str) -> String {
         let signer = self.0.first().map(|key| mac(key, options, image_id));

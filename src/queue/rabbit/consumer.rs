@@ -13,10 +13,16 @@ use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
 };
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::{Error, Role, STEP_LIMIT, Target, line::Line, step, supervisor::Supervisor};
-use crate::queue::{Delivery, Next, message};
+use crate::{
+    domain::InstallationId,
+    queue::{
+        Delivery, Next,
+        message::{self, Unreadable},
+    },
+};
 
 /// Closing a consumer takes at most this long.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
@@ -140,7 +146,7 @@ async fn consume(
             message = messages.next() => message,
         };
         match message {
-            Some(Ok(message)) => hand_on(message, outbox).await?,
+            Some(Ok(message)) => hand_on(line, message, outbox).await?,
             Some(Err(source)) => return Err(Error::broker("consuming", source)),
             None => return Err(Error::unavailable("the broker ended the consumer")),
         }
@@ -159,21 +165,46 @@ async fn begin(line: &Line, prefetch: u16) -> Result<lapin::Consumer, Error> {
     step("starting to consume", consuming).await
 }
 
-async fn hand_on(message: lapin::message::Delivery, outbox: &mpsc::UnboundedSender<Delivery>) -> Result<(), Error> {
-    match message::decode(&message.data) {
+async fn hand_on(
+    line: &Line,
+    message: lapin::message::Delivery,
+    outbox: &mpsc::UnboundedSender<Delivery>,
+) -> Result<(), Error> {
+    match message::decode(&message.data, line.installation()) {
         Ok(job_id) => {
             // If nobody takes it, it goes back to the queue as it is dropped.
             let _ = outbox.send(Delivery { job_id, receipt: Receipt(message.acker) });
             Ok(())
         }
+        Err(Unreadable::Foreign(owner)) => leave_to_owner(line, message, &owner).await,
         Err(error) => {
             counter!("pm_queue_unreadable_total").increment(1);
             warn!(error = %error, size_bytes = message.data.len(), "set an unreadable message aside");
-            // Without requeue: the queue's arguments send it to the one for unreadable messages.
-            let rejecting = message.acker.reject(BasicRejectOptions { requeue: false });
-            step("setting an unreadable message aside", rejecting).await.map(|_| ())
+            set_aside(message).await
         }
     }
+}
+
+/// Refuses a job of another installation: its message goes to that one's queue, or is set aside where there is none.
+async fn leave_to_owner(line: &Line, message: lapin::message::Delivery, owner: &InstallationId) -> Result<(), Error> {
+    counter!("pm_queue_foreign_total").increment(1);
+    let own = line.installation();
+    match line.hand_to_owner(owner, &message.data).await {
+        Ok(()) => {
+            error!(%owner, %own, "refused a message of installation {owner} and handed it to that one's queue");
+            step("settling a foreign message", message.acker.ack(BasicAckOptions::default())).await.map(|_| ())
+        }
+        Err(reason) => {
+            error!(%owner, %own, %reason, "refused a message of installation {owner} and set it aside");
+            set_aside(message).await
+        }
+    }
+}
+
+/// Rejects without requeue: the queue's arguments send the message to the queue for unreadable ones.
+async fn set_aside(message: lapin::message::Delivery) -> Result<(), Error> {
+    let rejecting = message.acker.reject(BasicRejectOptions { requeue: false });
+    step("setting an unreadable message aside", rejecting).await.map(|_| ())
 }
 
 /// Waits for `work`, which is allowed to fail: the broker gives out again what was not settled.

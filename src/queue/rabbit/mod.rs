@@ -9,15 +9,21 @@ mod line;
 mod publisher;
 mod supervisor;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use lapin::uri::AMQPUri;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 pub(super) use self::consumer::{Deliveries, Receipt};
 use self::publisher::Publisher;
 use super::{Backlog, Error, PublishError};
-use crate::domain::JobId;
+use crate::domain::{InstallationId, JobId};
 
 /// No single step of the protocol may take longer.
 const STEP_LIMIT: Duration = Duration::from_secs(5);
@@ -28,11 +34,21 @@ pub struct RabbitQueue {
     target: Arc<Target>,
     publisher: Publisher,
     relay: Arc<Notify>,
+    /// Whether this process reads from the queue.
+    consumes: Arc<AtomicBool>,
 }
 
-/// The broker and the names of the two queues there.
+/// The broker, and what the names of the queues there are made of.
 struct Target {
     uri: AMQPUri,
+    prefix: String,
+    installation: watch::Receiver<InstallationId>,
+}
+
+/// The two queues of an installation.
+#[derive(Debug)]
+struct Names {
+    installation: InstallationId,
     queue: String,
     unreadable: String,
 }
@@ -45,19 +61,23 @@ enum Role {
 }
 
 impl RabbitQueue {
-    /// Connects in the background to the broker at `url`, for the queue named `queue`.
+    /// Connects in the background to the broker at `url`, for the queue whose name is `prefix` and the installation's id.
     ///
     /// # Errors
-    /// [`Error::Config`] if `url` is no AMQP address or `queue` no name for a queue.
-    pub(super) fn connect(url: &str, queue: &str) -> Result<Self, Error> {
+    /// [`Error::Config`] if `url` is no AMQP address or `prefix` cannot begin a queue's name.
+    pub(super) fn connect(
+        url: &str,
+        prefix: &str,
+        installation: watch::Receiver<InstallationId>,
+    ) -> Result<Self, Error> {
         let uri = dial::parse(url)?;
-        // The broker allows 255 bytes and keeps the prefix for itself; the second queue's name is longer.
-        if queue.is_empty() || queue.len() > 200 || queue.starts_with("amq.") {
+        // The broker allows 255 bytes and reserves names that begin with `amq.`; the id and `.unreadable` follow.
+        if prefix.is_empty() || prefix.len() > 200 || prefix.starts_with("amq.") {
             return Err(Error::Config("a queue's name has 1 to 200 bytes and does not start with `amq.`".into()));
         }
-        let target = Arc::new(Target { uri, queue: queue.into(), unreadable: format!("{queue}.unreadable") });
+        let target = Arc::new(Target { uri, prefix: prefix.into(), installation });
         let publisher = Publisher::start(Arc::clone(&target));
-        Ok(Self { target, publisher, relay: Arc::new(Notify::new()) })
+        Ok(Self { target, publisher, relay: Arc::default(), consumes: Arc::default() })
     }
 
     pub(super) fn wake(&self) {
@@ -76,14 +96,41 @@ impl RabbitQueue {
         self.publisher.backlog().await
     }
 
+    /// Whether the broker lets this process do what it needs.
+    pub(super) async fn check(&self) -> Result<(), Error> {
+        self.publisher.check(self.consumes.load(Ordering::Relaxed)).await
+    }
+
     /// What the last try to reach the broker said, if there is no connection now.
     pub(super) fn outage(&self) -> Option<Error> {
         self.publisher.outage()
     }
 
     pub(super) fn consume(&self, prefetch: u16) -> Deliveries {
+        self.consumes.store(true, Ordering::Relaxed);
         // A prefetch of 0 means without limit in the protocol.
         Deliveries::start(Arc::clone(&self.target), prefetch.max(1))
+    }
+}
+
+impl Target {
+    /// The queues of the installation as it is now.
+    fn names(&self) -> Names {
+        let installation = self.installation.borrow().clone();
+        let queue = self.queue_of(&installation);
+        Names { unreadable: format!("{queue}.unreadable"), queue, installation }
+    }
+
+    fn queue_of(&self, installation: &InstallationId) -> String {
+        format!("{}.{installation}", self.prefix)
+    }
+
+    /// Waits until the installation is another one than `installation`; for ever if it cannot change.
+    async fn renamed(&self, installation: &InstallationId) {
+        let mut current = self.installation.clone();
+        if current.wait_for(|current| current != installation).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

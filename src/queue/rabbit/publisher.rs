@@ -1,6 +1,10 @@
 //! Publishes job numbers and counts as published only what the broker has confirmed.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use futures_util::{StreamExt, stream};
 use lapin::{
@@ -8,7 +12,10 @@ use lapin::{
     options::{BasicPublishOptions, ConfirmSelectOptions},
 };
 use metrics::counter;
-use tokio::sync::watch;
+use tokio::{
+    sync::{Mutex, watch},
+    time::Instant,
+};
 
 use super::{Backlog, Error, JobId, PublishError, Role, Target, line::Line, step, supervisor::Supervisor};
 use crate::queue::message;
@@ -22,9 +29,24 @@ const CONFIRM_LIMIT: Duration = Duration::from_secs(10);
 /// Messages under way at once.
 const IN_FLIGHT: usize = 256;
 
+/// What the broker lets this process do is tried this often at most.
+const RIGHTS_LIFETIME: Duration = Duration::from_secs(3);
+
 /// The publishing side; its connection ends with the last clone.
 #[derive(Clone)]
-pub(super) struct Publisher(watch::Receiver<Result<Arc<Line>, Error>>);
+pub(super) struct Publisher {
+    lines: watch::Receiver<Result<Arc<Line>, Error>>,
+    /// Held while the rights are tried, so that many who ask cost the broker one trial.
+    tried: Arc<Mutex<Option<Tried>>>,
+}
+
+/// What came of the last trial of the rights.
+struct Tried {
+    line: Weak<Line>,
+    consumes: bool,
+    at: Instant,
+    outcome: Result<(), Error>,
+}
 
 /// What became of one message.
 enum Outcome {
@@ -40,7 +62,7 @@ impl Publisher {
     pub(super) fn start(target: Arc<Target>) -> Self {
         let (lines, current) = watch::channel(Err(Error::unavailable("not connected yet")));
         tokio::spawn(keep_connected(Supervisor::new(target, Role::Publisher), lines));
-        Self(current)
+        Self { lines: current, tried: Arc::default() }
     }
 
     pub(super) async fn publish(&self, jobs: &[JobId]) -> Result<(), PublishError> {
@@ -61,13 +83,29 @@ impl Publisher {
         self.line().await?.backlog().await
     }
 
+    /// Whether the broker lets this process do what it needs; the answer is up to 3 s old.
+    pub(super) async fn check(&self, consumes: bool) -> Result<(), Error> {
+        let line = self.line().await?;
+        let mut tried = self.tried.lock().await;
+        if let Some(last) = &*tried
+            && last.at.elapsed() < RIGHTS_LIFETIME
+            && last.consumes == consumes
+            && last.line.upgrade().is_some_and(|known| Arc::ptr_eq(&known, &line))
+        {
+            return last.outcome.clone();
+        }
+        let outcome = line.try_rights(consumes).await;
+        *tried = Some(Tried { line: Arc::downgrade(&line), consumes, at: Instant::now(), outcome: outcome.clone() });
+        outcome
+    }
+
     pub(super) fn outage(&self) -> Option<Error> {
-        self.0.borrow().as_ref().err().cloned()
+        self.lines.borrow().as_ref().err().cloned()
     }
 
     /// The connection, after a short wait if need be.
     async fn line(&self) -> Result<Arc<Line>, Error> {
-        let mut lines = self.0.clone();
+        let mut lines = self.lines.clone();
         // Fails by time or with the task that connects; either way the last word is in the channel.
         let _ = tokio::time::timeout(CONNECTION_WAIT, lines.wait_for(Result::is_ok)).await;
         lines.borrow().clone()
@@ -146,14 +184,15 @@ async fn send(line: &Line, job: JobId) -> Result<Outcome, Error> {
     let properties = BasicProperties::default().with_delivery_mode(2).with_content_type("application/json".into());
     let sent = line
         .channel
-        .basic_publish("".into(), line.queue().into(), options, &message::encode(job), properties)
+        .basic_publish("".into(), line.queue().into(), options, &message::encode(line.installation(), job), properties)
         .await
         .map_err(fail)?;
     match sent.await.map_err(fail)? {
         Confirmation::Ack(None) => Ok(Outcome::Confirmed(job)),
         Confirmation::Ack(Some(stray)) | Confirmation::Nack(Some(stray)) => {
             // Confirmations can come in one for several messages, so the text says whose this one is.
-            Ok(Outcome::Returned { confirmed: job, returned: message::decode(&stray.delivery.data).unwrap_or(job) })
+            let returned = message::decode(&stray.delivery.data, line.installation()).unwrap_or(job);
+            Ok(Outcome::Returned { confirmed: job, returned })
         }
         Confirmation::Nack(None) | Confirmation::NotRequested => Ok(Outcome::Refused),
     }

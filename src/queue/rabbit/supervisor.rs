@@ -51,7 +51,7 @@ impl Supervisor {
             }
             match Line::open(Arc::clone(&self.target), self.role).await {
                 Ok(line) => {
-                    self.found();
+                    self.found(&line);
                     return line;
                 }
                 Err(error) => {
@@ -78,9 +78,9 @@ impl Supervisor {
         self.leave();
     }
 
-    fn found(&mut self) {
+    fn found(&mut self, line: &Line) {
         let role = self.role.label();
-        info!(role, queue = self.target.queue, "connected to the message broker");
+        info!(role, queue = line.queue(), "connected to the message broker");
         self.state = State::Connected(Instant::now());
         gauge!("pm_queue_connected", "role" => role).increment(1.0);
     }

@@ -1,19 +1,24 @@
 //! A PostgreSQL of our own that writes through to the disk, since what it acknowledged must survive being killed.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::PoisonError, time::Duration};
 
 use anyhow::Context as _;
 use sea_orm::{ConnectOptions, ConnectionTrait as _, DatabaseConnection, DbBackend, QueryResult, Statement};
 use tokio::sync::Mutex;
 
 use super::{START_LIMIT, programs, wait_until};
-use crate::processes::{Process, Spec};
+use crate::{
+    clock::FakeClock,
+    processes::{Process, Spec},
+};
 
 /// The server at one address, running or not.
 pub struct Postgres {
     server: Spec,
     address: SocketAddr,
     running: Mutex<Option<Process>>,
+    /// What its clock is made to say, if it is not left alone.
+    clock: std::sync::Mutex<Option<FakeClock>>,
 }
 
 /// What is needed and not there.
@@ -53,7 +58,7 @@ impl Postgres {
         let server = Spec { user, ..Spec::new("postgres", program("postgres")?, directory) };
         let server = server.arguments(["-D"]).arguments([&data]);
         let server = settings.iter().fold(server, |server, setting| server.arguments(["-c", setting.as_str()]));
-        Ok(Self { server, address, running: Mutex::new(None) })
+        Ok(Self { server, address, running: Mutex::new(None), clock: std::sync::Mutex::default() })
     }
 
     /// Where it listens, running or not.
@@ -80,12 +85,28 @@ impl Postgres {
         wait_until("PostgreSQL answers", START_LIMIT, async || {
             // Right after a kill it may refuse to start, until the last of the killed is gone.
             if !running.as_mut().is_some_and(Process::is_running) {
-                *running = self.server.spawn().ok();
+                *running = self.spec().spawn().ok();
             }
             self.answers().await
         })
         .await
         .with_context(|| format!("see {}", self.server.log().display()))
+    }
+
+    /// Starts it anew under this clock, or under the machine's.
+    ///
+    /// # Errors
+    /// If it does not end, or does not answer in time.
+    pub async fn restart_under(&self, clock: Option<FakeClock>) -> anyhow::Result<()> {
+        self.stop().await?;
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = clock;
+        self.start().await
+    }
+
+    fn spec(&self) -> Spec {
+        let clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let variables = clock.iter().flat_map(FakeClock::variables);
+        variables.fold(self.server.clone(), |server, (name, value)| server.variable(name, value))
     }
 
     /// Ends it in order, without waiting for its clients.

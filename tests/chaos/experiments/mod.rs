@@ -1,6 +1,9 @@
 //! The experiments, one for each promise, and on which set-ups each says something.
 
+mod cut_connections;
+mod failover;
 mod hostages;
+mod installations;
 mod p01;
 mod p02;
 mod p03;
@@ -25,6 +28,10 @@ mod p21;
 mod p22;
 mod p23;
 mod p24;
+mod p28;
+mod p32;
+pub mod p34;
+mod schema_change;
 mod traffic;
 
 use std::{future::Future, pin::Pin};
@@ -233,6 +240,55 @@ pub const ALL: &[Experiment] = &[
         setups: BOTH,
         engines: Use::Peaceful,
         run: |stage| Box::pin(p24::run(stage)),
+    },
+    Experiment {
+        promise: "P25",
+        title: "installations never mix",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(installations::run(stage)),
+    },
+    Experiment {
+        promise: "P26",
+        title: "the schema may change under a running program",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(schema_change::run(stage)),
+    },
+    Experiment {
+        promise: "P27",
+        title: "an error is never an empty answer",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(cut_connections::run(stage)),
+    },
+    Experiment {
+        promise: "P28",
+        title: "clocks may be wrong",
+        setups: BOTH,
+        engines: Use::Hostile,
+        run: |stage| Box::pin(p28::run(stage)),
+    },
+    Experiment {
+        promise: "P29",
+        title: "no stale read after a failover of Redis",
+        setups: FULL,
+        engines: Use::Hostile,
+        run: |stage| Box::pin(failover::run(stage)),
+    },
+    Experiment {
+        promise: "P32",
+        title: "a damaged copy is found and mended",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p32::run(stage)),
+    },
+    Experiment {
+        promise: "P34",
+        title: "a soak of days grows nothing",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p34::run(stage)),
     },
 ];
 

@@ -24,8 +24,9 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let origin = Origin::start().await;
     let mut server = stage.serve(&["--no-worker"]).await?;
     traffic::queue_pictures(&server.api(), &origin, "lost", jobs).await?;
+    let queue = stage.queue_at_broker(&stage.queue()).await?;
     wait_until("all jobs are at the broker", LIMIT, async || {
-        rabbitmq.queue(&stage.queue()).await.is_ok_and(|queue| queue.ready == jobs)
+        rabbitmq.queue(&queue).await.is_ok_and(|queue| queue.ready == jobs)
     })
     .await?;
 
@@ -65,6 +66,7 @@ async fn killed_right_after_a_queue_was_made(stage: &Stage, origin: &Origin) -> 
     for time in 0..TIMES {
         let queue = format!("{}.{time}", stage.queue());
         stage.configure("PM_RABBITMQ_QUEUE", queue.as_str());
+        let queue = stage.queue_at_broker(&queue).await?;
         let mut server = stage.serve(&["--workers", "1"]).await?;
         wait_until("the queue has its consumer", LIMIT, async || {
             rabbitmq.queue(&queue).await.is_ok_and(|queue| queue.consumers == 1)
@@ -75,7 +77,7 @@ async fn killed_right_after_a_queue_was_made(stage: &Stage, origin: &Origin) -> 
         rabbitmq.start().await?;
         stage.settled(LIMIT).await.with_context(|| format!("a queue made just before a kill, time {time}"))?;
         soundness::check(stage).await?;
-        replaced += usize::from(server.process.output().contains("it is made anew"));
+        replaced += usize::from(server.process.output().contains("it is deleted and declared again"));
         server.process.kill().await;
     }
     Ok(replaced)

@@ -66,9 +66,10 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
 
 async fn all_consume(stage: &Stage, limit: Duration) -> anyhow::Result<()> {
     let broker = &stage.engines().rabbitmq;
+    let queue = stage.queue_at_broker(&stage.queue()).await?;
     let mut last = None;
     let asking = wait_until("as many consumers as workers", limit, async || {
-        last = broker.queue(&stage.queue()).await.ok();
+        last = broker.queue(&queue).await.ok();
         last.is_some_and(|queue| queue.consumers == WORKERS)
     });
     asking.await.with_context(|| format!("the broker says: {last:?}"))

@@ -1,6 +1,8 @@
 //! P7: a broker that is down does not stop the API. Products are taken in at the usual pace while RabbitMQ is away, and
 //! what has gathered is handed over soon after it is back.
 
+mod rights;
+
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -60,5 +62,6 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     counts.insert("seconds_to_hand_over".into(), json!((handed_over * 100.0).round() / 100.0));
     worker.kill().await;
     server.process.kill().await;
+    counts.extend(rights::run(stage).await?);
     Ok(counts)
 }

@@ -18,6 +18,7 @@ use pm::{
 use serde_json::json;
 use tokio::{sync::Mutex, time::sleep};
 
+use super::failover::Failovers;
 use crate::{
     api::Api,
     engines::programs,
@@ -50,7 +51,23 @@ struct Scene<'a> {
 }
 
 pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
-    let length = stage.size(Duration::from_secs(6), Duration::from_secs(60));
+    run_with(stage, &Faults::Restores).await
+}
+
+/// What happens to Redis meanwhile.
+pub(super) enum Faults {
+    /// It is killed and comes back with what it had saved before, and it evicts.
+    Restores,
+    /// Its address leads to another server and back.
+    Failovers(Box<Failovers>),
+}
+
+pub(super) async fn run_with(stage: &Stage, faults: &Faults) -> anyhow::Result<Counts> {
+    let length = match faults {
+        Faults::Restores => stage.size(Duration::from_secs(6), Duration::from_secs(60)),
+        Faults::Failovers(_) => stage.size(Duration::from_secs(12), Duration::from_secs(120)),
+    };
+    let evicting = stage.setup == Setup::Full && matches!(faults, Faults::Restores);
     let origin = Origin::start().await;
     origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 48));
     let mut servers = servers(stage).await?;
@@ -62,7 +79,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         ids.push(made["id"].as_i64().context("a number")?);
     }
     stage.settled(Duration::from_secs(60)).await?;
-    if stage.setup == Setup::Full {
+    if evicting {
         evicts(stage, true).await?;
     }
     let turns = ids.iter().map(|id| (*id, Mutex::default())).collect();
@@ -81,8 +98,14 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     };
     let readers = try_join_all((0..READERS).map(|number| scene.read(number as u64)));
     let writers = try_join_all((0..WRITERS).map(|number| scene.write(number as u64)));
-    let (_, _, restores) = tokio::try_join!(readers, writers, scene.kill_redis())?;
-    if stage.setup == Setup::Full {
+    let happen = async {
+        match faults {
+            Faults::Restores => scene.kill_redis().await,
+            Faults::Failovers(failovers) => failovers.happen(stage, scene.until).await,
+        }
+    };
+    let (_, _, restores) = tokio::try_join!(readers, writers, happen)?;
+    if evicting {
         evicts(stage, false).await?;
     }
     stage.settled(Duration::from_secs(120)).await?;
@@ -225,7 +248,7 @@ impl Scene<'_> {
     fn summary(&self, restores: usize) -> Counts {
         counts(json!({
             "reads": self.reads.load(Relaxed), "reads_from_cache": self.hits.load(Relaxed),
-            "writes": self.writes.load(Relaxed), "stale_reads": 0, "restores_of_redis": restores,
+            "writes": self.writes.load(Relaxed), "stale_reads": 0, "faults_of_redis": restores,
             "processes": self.servers.len() + 2,
         }))
     }

@@ -26,10 +26,10 @@ use crate::{
 };
 
 /// One installation of the program, beside others on the same stage.
-struct Place<'a> {
+pub(super) struct Place<'a> {
     stage: &'a Stage,
     name: &'static str,
-    environment: BTreeMap<String, String>,
+    pub(super) environment: BTreeMap<String, String>,
     address: SocketAddr,
 }
 
@@ -144,7 +144,7 @@ async fn compare(before: &[crate::ledger::Entry], api: &Api) -> anyhow::Result<u
 
 impl<'a> Place<'a> {
     /// An installation with an empty, complete schema.
-    async fn new(stage: &'a Stage, name: &'static str, setup: Setup, other: &str) -> anyhow::Result<Self> {
+    pub(super) async fn new(stage: &'a Stage, name: &'static str, setup: Setup, other: &str) -> anyhow::Result<Self> {
         let mut environment = stage.spec(name).environment;
         let own = format!("{}_{name}_{}{other}", stage.name, setup.letter().to_lowercase());
         let data = stage.directory.join(&own);
@@ -170,25 +170,25 @@ impl<'a> Place<'a> {
         Ok(place)
     }
 
-    fn spec(&self) -> Spec {
+    pub(super) fn spec(&self) -> Spec {
         Spec { environment: self.environment.clone(), ..self.stage.spec(self.name) }
     }
 
-    async fn pm(&self, words: &[&str]) -> anyhow::Result<String> {
+    pub(super) async fn pm(&self, words: &[&str]) -> anyhow::Result<String> {
         self.spec().arguments(words).succeed(Duration::from_secs(600)).await
     }
 
-    fn api(&self) -> Api {
+    pub(super) fn api(&self) -> Api {
         Api::new(self.address)
     }
 
-    async fn serve(&self, workers: usize) -> anyhow::Result<Process> {
+    pub(super) async fn serve(&self, workers: usize) -> anyhow::Result<Process> {
         let process = self.spec().arguments(["serve", "--workers", &workers.to_string()]).spawn()?;
         self.api().up(Duration::from_secs(60)).await.with_context(|| format!("see {}", process.log().display()))?;
         Ok(process)
     }
 
-    async fn is_healthy(&self) -> anyhow::Result<()> {
+    pub(super) async fn is_healthy(&self) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
             let output = self.spec().arguments(["doctor", "--json"]).run(Duration::from_secs(120)).await?;

@@ -1,6 +1,7 @@
 //! Programs as real processes: started in groups of their own, killed, frozen and ended by their numbers, never by name.
 
 pub mod tree;
+pub mod usage;
 
 use std::{
     collections::BTreeMap,

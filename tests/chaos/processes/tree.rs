@@ -44,6 +44,11 @@ pub fn family(pid: u32) -> Vec<u32> {
     family
 }
 
+/// Whether a process has ended and nobody has waited for it.
+pub fn is_zombie(pid: u32) -> bool {
+    stat(pid).is_some_and(|stat| stat.state == 'Z')
+}
+
 /// Living processes whose mark is `directory` or lies below it.
 pub fn marked(directory: &Path) -> Vec<u32> {
     pids().filter(|pid| is_alive(*pid) && mark(*pid).is_some_and(|mark| mark.starts_with(directory))).collect()

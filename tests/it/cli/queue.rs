@@ -35,6 +35,7 @@ fn add_failing(shop: &Shop, origin: &str) -> String {
 #[test]
 fn dead_letters_are_listed_shown_queued_anew_and_removed() {
     let (shop, origin) = shop();
+    shop.read(&["migrate", "up"]);
     assert_eq!(shop.read(&["queue", "dead"]), "");
     let products: Vec<_> = (0..3).map(|_| add_failing(&shop, &origin)).collect();
     let ids = shop.read(&["queue", "dead", "-q"]);

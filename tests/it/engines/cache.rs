@@ -166,6 +166,18 @@ async fn what_another_process_commits_is_dropped() {
 }
 
 #[tokio::test]
+async fn nothing_outlives_a_catalogue_that_was_emptied() {
+    let database = Database::new();
+    database.another_process_changes(&[ProductId(1)]);
+    let cache = database.cache(Lifetimes::default());
+    put(&cache, ProductId(1), value(1)).await;
+    database.another_process_empties_the_catalogue();
+    // The log is as long as before.
+    database.another_process_changes(&[ProductId(2)]);
+    assert_eq!(cache.get(ProductId(1)).await, None);
+}
+
+#[tokio::test]
 async fn a_permit_does_not_outlive_another_process_s_commit() {
     let database = Database::new();
     let cache = database.cache(Lifetimes::default());
@@ -239,10 +251,23 @@ async fn memory_stays_within_its_bytes() {
 #[tokio::test]
 async fn memory_without_a_database_is_a_wrong_setting() {
     let directory = tempfile::tempdir().expect("a directory");
-    let engine = Engine::Memory { max_bytes: 1 << 20, database: directory.path().join("none.db") };
+    let engine = Engine::Memory {
+        max_bytes: 1 << 20,
+        database: directory.path().join("none.db"),
+        lifetimes: Lifetimes::default(),
+    };
     let error = Cache::connect(&engine).await.expect_err("no such file");
     assert!(matches!(error, Error::Config(_)));
     assert_eq!((error.code(), error.is_transient()), (ErrorCode::Internal, false));
+}
+
+#[tokio::test]
+async fn memory_beside_a_file_that_cannot_be_opened_is_unavailable() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let engine =
+        Engine::Memory { max_bytes: 1 << 20, database: directory.path().to_owned(), lifetimes: Lifetimes::default() };
+    let error = Cache::connect(&engine).await.expect_err("a directory is no database");
+    assert_eq!((error.code(), error.is_transient()), (ErrorCode::Unavailable, true));
 }
 
 // What the tests stand on.
@@ -330,7 +355,9 @@ impl Database {
                  PRAGMA synchronous = OFF;
                  CREATE TABLE cache_invalidation (
                      id INTEGER PRIMARY KEY AUTOINCREMENT, product_id INTEGER NOT NULL, created_at INTEGER NOT NULL
-                 );",
+                 );
+                 CREATE TABLE installation (singleton INTEGER PRIMARY KEY, id TEXT NOT NULL);
+                 INSERT INTO installation VALUES (1, 'first');",
             )
             .expect("a schema");
         Self { directory, connection }
@@ -349,6 +376,16 @@ impl Database {
             let insert = "INSERT INTO cache_invalidation (product_id, created_at) VALUES (?1, 0)";
             self.connection.execute(insert, [id.0]).expect("a row");
         }
+    }
+
+    /// As `pm migrate fresh` does it: numbers begin again, and the installation has another id.
+    fn another_process_empties_the_catalogue(&self) {
+        self.connection
+            .execute_batch(
+                "DELETE FROM cache_invalidation; DELETE FROM sqlite_sequence;
+                 UPDATE installation SET id = 'second';",
+            )
+            .expect("an empty catalogue");
     }
 
     fn another_process_forgets_its_log(&self) {

@@ -15,11 +15,11 @@ use lapin::{
 use metrics_exporter_prometheus::PrometheusBuilder;
 use pm::{
     code::ErrorCode,
-    domain::JobId,
+    domain::{InstallationId, JobId},
     queue::{Backlog, Consumer, DatabaseQueue, Delivery, Engine, Error, NOTIFY_CHANNEL, Next, Queue},
 };
 use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 use crate::support::proxy::Proxy;
 
@@ -33,7 +33,8 @@ const NEVER: Duration = Duration::from_secs(3_600);
 
 #[tokio::test]
 async fn a_hint_reaches_a_worker_that_waits_at_the_database() {
-    let queue = Queue::connect(&Engine::Database, &sqlite().await.into()).await.expect("a queue");
+    let (_sender, id) = watch::channel(InstallationId::new(uuid::Uuid::nil()));
+    let queue = Queue::connect(&Engine::Database, &sqlite().await.into(), id).await.expect("a queue");
     assert_eq!((queue.name(), queue.needs_relay()), ("database", false));
     a_hint_reaches_a_waiting_worker(&queue).await;
 }
@@ -279,7 +280,7 @@ async fn an_unreadable_message_is_set_aside() {
     with_broker(async |broker| {
         let queue = broker.queue().await;
         queue.check().await.expect("a connection");
-        let garbage: [&[u8]; 4] = [b"", b"{\"v\":1", b"{\"v\":2,\"job_id\":4}", b"\xff\x00"];
+        let garbage: [&[u8]; 4] = [b"", b"{\"v\":2", b"{\"v\":1,\"job_id\":4}", b"\xff\x00"];
         for payload in garbage {
             broker.send(payload).await;
         }
@@ -290,6 +291,59 @@ async fn an_unreadable_message_is_set_aside() {
         delivery.ack().await;
         for payload in garbage {
             assert_eq!(broker.set_aside().await, payload);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_of_another_installation_is_handed_to_its_queue() {
+    with_broker(async |broker| {
+        let queue = broker.queue().await;
+        queue.check().await.expect("a connection");
+        let owner = InstallationId::new(uuid::Uuid::new_v4());
+        let message = format!(r#"{{"v":2,"installation":"{owner}","job_id":4}}"#);
+        let mut consumer = queue.consume(1);
+
+        // An owner that is not at this broker: nothing is lost, and nobody works on it.
+        broker.send(message.as_bytes()).await;
+        assert_eq!(broker.set_aside().await, message.as_bytes());
+
+        let engine = Engine::RabbitMq { url: broker.url.clone(), queue: broker.prefix.clone() };
+        let (_sender, id) = watch::channel(owner.clone());
+        let owners = Queue::connect(&engine, &sqlite().await.into(), id).await.expect("a queue");
+        owners.check().await.expect("a connection");
+        broker.send(message.as_bytes()).await;
+        queue.publish(&[JobId(7)]).await.expect("published");
+        let mut owners_consumer = owners.consume(1);
+        let delivery = job(&mut owners_consumer).await;
+        assert_eq!(delivery.job_id, JobId(4));
+        delivery.ack().await;
+        let own = job(&mut consumer).await;
+        assert_eq!(own.job_id, JobId(7));
+        own.ack().await;
+        for name in [format!("{}.{owner}", broker.prefix), format!("{}.{owner}.unreadable", broker.prefix)] {
+            broker.delete(&name).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_queue_follows_the_installation_s_id() {
+    with_broker(async |broker| {
+        let engine = Engine::RabbitMq { url: broker.url.clone(), queue: broker.prefix.clone() };
+        let (sender, id) = watch::channel(InstallationId::new(uuid::Uuid::new_v4()));
+        let before = format!("{}.{}", broker.prefix, *id.borrow());
+        let queue = Queue::connect(&engine, &sqlite().await.into(), id).await.expect("a queue");
+        let mut consumer = queue.consume(1);
+        queue.check().await.expect("a connection");
+        sender.send_replace(broker.installation.clone());
+        eventually("the new queue has a consumer", async || broker.backlog().await.1 == 1).await;
+        eventually("a job is published", async || queue.publish(&[JobId(3)]).await.is_ok()).await;
+        job(&mut consumer).await.ack().await;
+        for name in [before.clone(), format!("{before}.unreadable")] {
+            broker.delete(&name).await;
         }
     })
     .await;
@@ -474,7 +528,10 @@ async fn settings_that_can_never_work_are_refused_at_once() {
     let long = "q".repeat(300);
     for (url, queue) in [("http://broker", "q"), ("broker", "q"), ("amqp://broker", ""), ("amqp://broker", &long)] {
         let engine = Engine::RabbitMq { url: url.into(), queue: queue.into() };
-        let Err(error) = Queue::connect(&engine, &database.clone().into()).await else { panic!("{url} and {queue:?} are taken") };
+        let (_sender, id) = watch::channel(InstallationId::new(uuid::Uuid::nil()));
+        let Err(error) = Queue::connect(&engine, &database.clone().into(), id).await else {
+            panic!("{url} and {queue:?} are taken")
+        };
         assert!(matches!(error, Error::Config(_)) && !error.is_transient(), "{error}");
         assert_eq!(error.code(), ErrorCode::Internal);
     }
@@ -486,6 +543,9 @@ async fn settings_that_can_never_work_are_refused_at_once() {
 struct Broker {
     url: String,
     address: String,
+    prefix: String,
+    installation: InstallationId,
+    /// The queue of the installation.
     name: String,
     connection: Connection,
 }
@@ -497,8 +557,10 @@ async fn with_broker(test: impl AsyncFnOnce(&Broker)) {
     let address = format!("{}:{}", parsed.host_str().expect("a host"), parsed.port().unwrap_or(5672));
     let plain = url.trim_end_matches('/');
     let connection = Connection::connect(plain, ConnectionProperties::default()).await.expect("a direct connection");
-    let name = format!("pm.test.{}", uuid::Uuid::new_v4().simple());
-    let broker = Broker { url, address, name, connection };
+    let prefix = format!("pm.test.{}", uuid::Uuid::new_v4().simple());
+    let installation = InstallationId::new(uuid::Uuid::new_v4());
+    let name = format!("{prefix}.{installation}");
+    let broker = Broker { url, address, prefix, installation, name, connection };
     let outcome = AssertUnwindSafe(test(&broker)).catch_unwind().await;
     for name in [broker.name.clone(), format!("{}.unreadable", broker.name)] {
         broker.delete(&name).await;
@@ -528,8 +590,9 @@ impl Broker {
     }
 
     async fn queue_with(&self, url: &str) -> Queue {
-        let engine = Engine::RabbitMq { url: url.into(), queue: self.name.clone() };
-        Queue::connect(&engine, &sqlite().await.into()).await.expect("a queue")
+        let engine = Engine::RabbitMq { url: url.into(), queue: self.prefix.clone() };
+        let (_sender, id) = watch::channel(self.installation.clone());
+        Queue::connect(&engine, &sqlite().await.into(), id).await.expect("a queue")
     }
 
     async fn channel(&self) -> Channel {

@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::{code, doctor, file_of, json as told, keys, make_old, pm, stderr};
 use crate::support::{Origin, Setup, TestApp, app, on_both_setups, pictures};
@@ -123,13 +124,36 @@ fn tables(directory: &Path) -> PathBuf {
     directory.join(manifest["folder"].as_str().unwrap())
 }
 
+/// The one folder of tables, where there is no manifest to ask.
+fn tables_left(directory: &Path) -> PathBuf {
+    let mut entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("tables-")).unwrap()
+}
+
+/// The text of a manifest with its right checksum.
+fn resealed(text: &str) -> String {
+    const BEGINS: &str = "\"checksum\": \"";
+    let at = text.rfind(BEGINS).unwrap() + BEGINS.len();
+    let zeroed = [&text[..at], &"0".repeat(64), &text[at + 64..]].concat();
+    [&text[..at], &hex::encode(Sha256::digest(zeroed.as_bytes())), &text[at + 64..]].concat()
+}
+
 fn edit(file: &Path, change: impl Fn(&str) -> String) {
     fs::write(file, change(&fs::read_to_string(file).unwrap())).unwrap();
 }
 
 /// Tables that are each installation's own, or follow from others.
-const LEFT_OUT: [&str; 6] =
-    ["seaql_migrations", "cache_invalidation", "product_words", "idempotency_keys", "events", "webhook_deliveries"];
+const LEFT_OUT: [&str; 9] = [
+    "installation",
+    "seaql_migrations",
+    "cache_invalidation",
+    "product_words",
+    "idempotency_keys",
+    "events",
+    "webhook_deliveries",
+    "lost_claims",
+    "clock_anchors",
+];
 
 /// Every column of every table that the schema has, as `table.column`.
 async fn columns_of_the_schema(app: &TestApp) -> Vec<String> {
@@ -174,7 +198,10 @@ on_both_setups! {
         fs::remove_file(directory.join("manifest.json")).unwrap();
         let cut_off = pm(app, &["restore", &path(&directory), "--yes"]).await;
         assert_eq!(code(&cut_off), 1);
-        assert!(stderr(&cut_off).contains("no finished backup"), "{}", stderr(&cut_off));
+        assert!(stderr(&cut_off).contains("manifest.json is missing"), "{}", stderr(&cut_off));
+        fs::remove_file(tables_left(&directory).join("manifest.json")).unwrap();
+        let cut_off = pm(app, &["restore", &path(&directory), "--yes"]).await;
+        assert!(code(&cut_off) == 1 && stderr(&cut_off).contains("no finished backup"), "{}", stderr(&cut_off));
 
         let other = app.directory().join("other");
         fs::create_dir(&other).unwrap();
@@ -199,7 +226,8 @@ on_both_setups! {
         app::run(app.setup, async |target: &TestApp| {
             let output = pm(target, &["restore", &path(&directory), "--yes"]).await;
             assert_eq!(code(&output), 4, "{}", stderr(&output));
-            assert_eq!(target.product(&product["id"]).await, product);
+            assert_eq!(doctor(target, &[]).await["healthy"], true, "what is lost is not referred to");
+            assert_eq!(target.product(&product["id"]).await["images"][0]["status"], "pending", "it is made again");
         })
         .await;
     }
@@ -229,11 +257,14 @@ on_both_setups! {
             refused(keys(&product)[0].as_str()).await;
             fs::write(&blob, whole).unwrap();
 
-            edit(&manifest, |text| text.replace("\"format\": 1", "\"format\": 2"));
-            refused("has format 2; this version of pm reads format 1").await;
-            edit(&manifest, |text| text.replace("\"format\": 2", "\"format\": 1").replace("m0011", "m9999"));
+            edit(&manifest, |text| text.replace("sqlite", "sqlate").replace("postgres", "postgras"));
+            refused("manifest.json is damaged").await;
+            edit(&manifest, |text| resealed(&text.replace("sqlate", "sqlite").replace("postgras", "postgres")));
+            edit(&manifest, |text| resealed(&text.replace("\"format\": 2", "\"format\": 3")));
+            refused("has format 3; this version of pm reads formats 1 and 2").await;
+            edit(&manifest, |text| resealed(&text.replace("\"format\": 3", "\"format\": 2").replace("m0011", "m9999")));
             refused("that this version lacks").await;
-            edit(&manifest, |text| text.replace("m9999", "m0011"));
+            edit(&manifest, |text| resealed(&text.replace("m9999", "m0011")));
 
             let unasked = pm(target, &["restore", &path(&directory)]).await;
             assert_eq!(code(&unasked), 2, "nobody can be asked: {}", stderr(&unasked));

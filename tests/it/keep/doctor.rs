@@ -25,9 +25,10 @@ async fn ready_product(app: &TestApp) -> Value {
     product
 }
 
-/// The one check that failed.
+/// The one check that failed. A test that holds SQLite's write lock keeps the database from proving that it takes writes.
 fn finding<'a>(told: &'a Value, check: &str) -> &'a Value {
-    assert_eq!(failed(told), [check], "{told}");
+    let failed: Vec<_> = failed(told).into_iter().filter(|failed| *failed != "database").collect();
+    assert_eq!(failed, [check], "{told}");
     told["checks"].as_array().unwrap().iter().find(|found| found["check"] == check).unwrap()
 }
 
@@ -37,6 +38,9 @@ async fn held(app: &TestApp, break_it: &str, rows: &str) -> Write {
         app.sql(break_it).await;
         let write = app.app.database.begin().await.unwrap();
         let lock = if app.app.database.is_sqlite() { "" } else { " FOR UPDATE" };
+        if !app.app.database.is_sqlite() {
+            write.execute_unprepared("SET LOCAL idle_in_transaction_session_timeout = 0").await.unwrap();
+        }
         let statement = Statement::from_string(write.get_database_backend(), format!("SELECT id FROM {rows}{lock}"));
         if !write.query_all_raw(statement).await.unwrap().is_empty() {
             return write;
@@ -180,7 +184,7 @@ async fn jobs_and_changes_that_nobody_hands_over_are_found() {
         assert_eq!(finding(&doctor(app, &[]).await, "outbox")["count"], 1);
         drop(job);
 
-        let note = "INSERT INTO cache_invalidation (product_id, created_at) VALUES (1, 5)";
+        let note = "INSERT INTO cache_invalidation (product_id, created_at, cache_schema) VALUES (1, 5, 2)";
         let change = held(app, note, "cache_invalidation WHERE created_at = 5").await;
         assert!(finding(&doctor(app, &[]).await, "invalidations")["count"].as_u64().unwrap() >= 1);
         drop(change);

@@ -1,12 +1,15 @@
 //! What keeps the data whole: `pm doctor`, `pm gc`, `pm backup` and `pm restore`, as people run them.
 
 mod backup;
+mod damage;
 mod doctor;
 mod gc;
+mod repair;
+mod secrets;
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::{Duration, SystemTime},
 };
@@ -21,30 +24,39 @@ use crate::support::TestApp;
 const LONG_AGO: Duration = Duration::from_secs(3 * 3_600);
 
 /// Runs `pm` with the settings of `app`, as another process beside it.
-async fn pm(app: &TestApp, words: &[&str]) -> Output {
+pub async fn pm(app: &TestApp, words: &[&str]) -> Output {
     let mut command = Command::new(cargo_bin!("pm"));
     command.env_clear().envs(&app.environment).current_dir(app.directory()).args(words).stdin(Stdio::null());
     tokio::task::spawn_blocking(move || command.output().expect("pm starts")).await.unwrap()
 }
 
-fn code(output: &Output) -> i32 {
+pub fn code(output: &Output) -> i32 {
     output.status.code().expect("no signal")
 }
 
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn json(output: &Output) -> Value {
+pub fn json(output: &Output) -> Value {
     let told = String::from_utf8_lossy(&output.stdout);
     serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told} {}", stderr(output)))
 }
 
 /// What `pm doctor` says of everything; its exit code must agree with it.
-async fn doctor(app: &TestApp, words: &[&str]) -> Value {
+pub async fn doctor(app: &TestApp, words: &[&str]) -> Value {
     let output = pm(app, &[&["doctor", "--json"], words].concat()).await;
     let told = json(&output);
-    assert_eq!(code(&output), if told["healthy"] == true { 0 } else { 1 }, "{told} {}", stderr(&output));
+    // A test that holds SQLite's write lock keeps the database from proving that it takes writes.
+    let unreachable = failed(&told).iter().any(|check| ["database", "cache", "queue", "storage"].contains(check));
+    let expected = if told["healthy"] == true {
+        0
+    } else if unreachable {
+        5
+    } else {
+        1
+    };
+    assert_eq!(code(&output), expected, "{told} {}", stderr(&output));
     told
 }
 
@@ -63,6 +75,20 @@ fn keys(product: &Value) -> Vec<BlobKey> {
 
 fn file_of(app: &TestApp, key: &str) -> PathBuf {
     app.directory().join("data/blobs").join(key)
+}
+
+/// Changes one byte of a file, in the middle of it.
+fn flip(file: &Path) {
+    let mut bytes = fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(file, bytes).unwrap();
+}
+
+/// Cuts a file in half.
+fn cut(file: &Path) {
+    let bytes = fs::read(file).unwrap();
+    fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
 }
 
 fn make_old(app: &TestApp, key: &str) {

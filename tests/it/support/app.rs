@@ -44,6 +44,8 @@ struct Resources {
     postgres: Option<(String, String)>,
     redis: Option<(String, String)>,
     rabbitmq: Option<(String, String)>,
+    /// The ids that the installation had: its queues are named after them.
+    installations: Vec<String>,
 }
 
 /// Runs `test` on a fresh program and removes everything afterwards, also if the test fails. Without the set-up's
@@ -54,9 +56,24 @@ pub async fn run(setup: Setup, test: impl AsyncFnOnce(&TestApp)) {
 
 /// As [`run`], with settings of its own, by their environment variables.
 pub async fn run_with(setup: Setup, settings: &[(&str, &str)], test: impl AsyncFnOnce(&TestApp)) {
+    let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let extend = async |environment: &mut BTreeMap<String, String>| {
+        environment.extend(settings);
+        Some(())
+    };
+    run_prepared(setup, extend, test).await;
+}
+
+/// As [`run`], after `prepare` has changed the settings. What it returns is kept until everything is removed; if that is
+/// nothing, a service is missing and nothing runs.
+pub async fn run_prepared<T>(
+    setup: Setup,
+    prepare: impl AsyncFnOnce(&mut BTreeMap<String, String>) -> Option<T>,
+    test: impl AsyncFnOnce(&TestApp),
+) {
     let Some(resources) = Resources::reserve(setup).await else { return };
     let mut environment = resources.environment();
-    environment.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    let Some(_kept) = prepare(&mut environment).await else { return resources.remove().await };
     let outcome = AssertUnwindSafe(async {
         let mut app = TestApp::start(setup, environment, resources).await;
         let outcome = AssertUnwindSafe(test(&app)).catch_unwind().await;
@@ -72,8 +89,9 @@ pub async fn run_with(setup: Setup, settings: &[(&str, &str)], test: impl AsyncF
 }
 
 impl TestApp {
-    async fn start(setup: Setup, environment: BTreeMap<String, String>, resources: Resources) -> Self {
+    async fn start(setup: Setup, environment: BTreeMap<String, String>, mut resources: Resources) -> Self {
         let app = build(&environment, resources.directory.path()).await;
+        resources.installations.push(app.catalog.installation().to_string());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stopper, stop) = stop::channel();
@@ -144,8 +162,13 @@ impl TestApp {
 
     /// Claims a due job as a worker does, and keeps it; `None` if none is due.
     pub async fn claim(&self) -> Option<pm::catalog::Claimed> {
+        self.claim_by(&self.app).await
+    }
+
+    /// As [`claim`](Self::claim), by another process.
+    pub async fn claim_by(&self, app: &App) -> Option<pm::catalog::Claimed> {
         loop {
-            let claimed = self.app.catalog.claim(pm::catalog::Due::First).await.unwrap();
+            let claimed = app.catalog.claim(pm::catalog::Due::First).await.unwrap();
             if claimed.is_some() || self.due().await == 0 {
                 return claimed;
             }
@@ -154,13 +177,8 @@ impl TestApp {
     }
 
     async fn due(&self) -> i64 {
-        let connection = self.app.database.read();
-        let sql = format!(
-            "SELECT count(*) AS due FROM jobs WHERE state = 'queued' AND run_at <= {}",
-            pm::clock::Timestamp::now().0
-        );
-        let statement = sea_orm::Statement::from_string(connection.get_database_backend(), sql);
-        connection.query_one_raw(statement).await.unwrap().unwrap().try_get("", "due").unwrap()
+        let now = self.app.catalog.now().await.unwrap();
+        self.number(&format!("SELECT count(*) FROM jobs WHERE state = 'queued' AND run_at <= {}", now.0)).await
     }
 
     /// Starts a consumer as `pm worker` has it; stop it by the stopper and await the handle.
@@ -187,9 +205,33 @@ impl TestApp {
         self.app.database.read().execute_unprepared(statement).await.unwrap();
     }
 
+    /// Asks the database for one number.
+    pub async fn number(&self, sql: &str) -> i64 {
+        let connection = self.app.database.read();
+        let statement = sea_orm::Statement::from_string(connection.get_database_backend(), sql);
+        connection.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+    }
+
     /// Lets every waiting job be due now, whatever its backoff.
     pub async fn let_time_pass(&self) {
         self.sql("UPDATE jobs SET run_at = 0 WHERE state = 'queued'").await;
+    }
+
+    /// Takes the jobs of all workers from them, as if each had ended.
+    pub async fn let_workers_die(&self) -> usize {
+        self.take_leases(true).await
+    }
+
+    /// Takes the jobs of all workers from them, as if none had given a sign of life for a whole lease.
+    pub async fn let_leases_run_out(&self) -> usize {
+        self.take_leases(false).await
+    }
+
+    async fn take_leases(&self, holder_ended: bool) -> usize {
+        let catalog = &self.app.catalog;
+        let leases = catalog.job_leases().await.unwrap();
+        let lapsed: Vec<_> = leases.into_iter().map(|lease| pm::domain::Lapsed { lease, holder_ended }).collect();
+        catalog.take_jobs(&lapsed).await.unwrap()
     }
 
     async fn stop(&mut self) {
@@ -197,6 +239,7 @@ impl TestApp {
             stopper.stop();
             server.await.unwrap();
         }
+        self.resources.installations.push(self.app.catalog.installation().to_string());
     }
 }
 
@@ -220,7 +263,7 @@ async fn build(environment: &BTreeMap<String, String>, directory: &Path) -> App 
 impl Resources {
     async fn reserve(setup: Setup) -> Option<Self> {
         let directory = TempDir::new().unwrap();
-        let mut resources = Self { directory, postgres: None, redis: None, rabbitmq: None };
+        let mut resources = Self { directory, postgres: None, redis: None, rabbitmq: None, installations: Vec::new() };
         if setup == Setup::Full {
             let name = format!("pm_test_{}", uuid::Uuid::new_v4().simple());
             let (postgres, redis, rabbitmq) = (postgres_url().await?, redis_url().await?, rabbitmq_url().await?);
@@ -237,6 +280,7 @@ impl Resources {
             ("PM_DATA_DIR".to_owned(), self.directory.path().join("data").display().to_string()),
             ("PM_FETCH_ALLOW".to_owned(), "127.0.0.0/8".to_owned()),
             ("PM_AUTO_MIGRATE".to_owned(), "true".to_owned()),
+            ("PM_BACKUP_PASSPHRASE".to_owned(), "correct horse battery staple".to_owned()),
         ]);
         if let Some((url, name)) = &self.postgres {
             all.insert("DATABASE_URL".into(), database_url(url, name));
@@ -258,8 +302,10 @@ impl Resources {
         if let Some((url, prefix)) = &self.redis {
             remove_keys(url, prefix).await;
         }
-        if let Some((url, queue)) = &self.rabbitmq {
-            remove_queues(url, queue).await;
+        if let Some((url, prefix)) = &self.rabbitmq {
+            for installation in &self.installations {
+                remove_queues(url, &format!("{prefix}.{installation}")).await;
+            }
         }
     }
 }

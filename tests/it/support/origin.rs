@@ -4,7 +4,8 @@
 //! (n redirects, the last one to `to`), `/redirect-to?url={url}`, `/redirect-loop`, `/stall` (no answer), `/drip` (a
 //! byte every 50 ms), `/endless` (as many bytes as are taken), `/reset` (a reset connection), `/short` (1,000 bytes
 //! announced, 10 sent), `/gzip-bomb` (64 KiB that say of themselves that they are 64 MiB of zeros in gzip). The wish of
-//! `retry-after` may be a date as well. Everything else is what [`Origin::serve`] put there, or 404.
+//! `retry-after` may be a date as well. Everything else is what [`Origin::serve`] put there, or 404; with
+//! `?first-over={seconds}` the first answer takes that long.
 
 use std::{
     collections::HashMap,
@@ -201,7 +202,10 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
         ("gzip-bomb", None) => gzip_bomb(),
         ("short", None) => streamed(Some(1_000), stream::iter([Bytes::from_static(b"only these")]).boxed()),
         _ => match state.known(&path).content {
-            Some((content_type, bytes)) => content(&content_type, bytes),
+            Some((content_type, bytes)) => match query("first-over").filter(|_| state.known(&path).hits == 1) {
+                Some(seconds) => slowly(&content_type, bytes, seconds.parse().expect("the test names a number")),
+                None => content(&content_type, bytes),
+            },
             None => plain(404),
         },
     })
@@ -239,6 +243,20 @@ fn plain(status: u16) -> Response<Body> {
 
 fn content(content_type: &str, bytes: Bytes) -> Response<Body> {
     let mut response = streamed(Some(bytes.len()), stream::iter([bytes]).boxed());
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type.parse().expect("a header's value"));
+    response
+}
+
+/// The content in four pieces a second, for so many seconds.
+fn slowly(content_type: &str, bytes: Bytes, seconds: usize) -> Response<Body> {
+    let size = bytes.len().div_ceil(seconds * 4).max(1);
+    let pieces: Vec<_> = (0..bytes.len()).step_by(size).map(|at| bytes.slice(at..bytes.len().min(at + size))).collect();
+    let tick = tokio::time::interval(Duration::from_millis(250));
+    let pieces = stream::unfold((pieces.into_iter(), tick), |(mut pieces, mut tick)| async move {
+        tick.tick().await;
+        pieces.next().map(|piece| (piece, (pieces, tick)))
+    });
+    let mut response = streamed(Some(bytes.len()), pieces.boxed());
     response.headers_mut().insert(header::CONTENT_TYPE, content_type.parse().expect("a header's value"));
     response
 }

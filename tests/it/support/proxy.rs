@@ -12,6 +12,7 @@ use tokio::{
 pub struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
+    target: watch::Sender<SocketAddr>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,6 +30,7 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         let (mode, changes) = watch::channel(Mode::Pass);
+        let (target, current) = watch::channel(target);
         tokio::spawn(async move {
             let mut ended = changes.clone();
             loop {
@@ -38,11 +40,12 @@ impl Proxy {
                     _ = ended.wait_for(|_| false) => return,
                 };
                 if let Ok((client, _)) = accepted {
+                    let target = *current.borrow();
                     tokio::spawn(join(client, target, changes.clone()));
                 }
             }
         });
-        Self { address, mode }
+        Self { address, mode, target }
     }
 
     /// Where to connect to.
@@ -58,6 +61,13 @@ impl Proxy {
     /// As [`cut`](Self::cut), by a reset in place of a farewell: what was under way to either side is lost.
     pub fn reset(&self) {
         self.mode.send_replace(Mode::Reset);
+    }
+
+    /// Drops all connections; new ones are passed to `target` from now on, as after a failover.
+    pub fn switch_to(&self, target: SocketAddr) {
+        self.target.send_replace(target);
+        self.cut();
+        self.restore();
     }
 
     /// Accepts connections and keeps all of them open, but passes nothing from now on.

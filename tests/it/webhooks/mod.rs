@@ -1,6 +1,7 @@
 //! Webhooks: what is told to whom, signed, again and again until it is taken, and to nobody who must not be told.
 
 mod failing;
+mod refusing;
 
 use std::time::Duration;
 
@@ -39,8 +40,9 @@ async fn latest(app: &TestApp, webhook: &Value, state: &str) -> Value {
     panic!("not {state}: {:?}", deliveries(app, webhook).await);
 }
 
-/// Lets every waiting message be due.
+/// Lets every waiting message be due, and ends every pause.
 async fn let_messages_be_due(app: &TestApp) {
+    app.sql("UPDATE webhooks SET paused_until = NULL").await;
     app.sql("UPDATE webhook_deliveries SET run_at = 0 WHERE state = 'queued'").await;
 }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 use pm::{
     catalog::{AtRisk, Due, Error, Outcome, Settlement},
     code::ErrorCode,
-    domain::{Content, Facts, Rendition},
+    domain::{Content, Facts, Lapsed, Rendition},
 };
 use serde_json::json;
 
-use crate::support::{Origin, TestApp, on_both_setups, pictures};
+use crate::support::{Origin, Setup, on_both_setups, pictures};
 
 fn outcome() -> Outcome {
     let facts = Facts {
@@ -30,11 +30,6 @@ fn content(bytes: &str) -> Content {
     Content { sha256: bytes.into(), recipe: "any".into() }
 }
 
-async fn let_leases_run_out(app: &TestApp) -> usize {
-    app.sql("UPDATE jobs SET lease_until = 0 WHERE state = 'running'").await;
-    app.app.catalog.recover_expired().await.unwrap()
-}
-
 on_both_setups! {
     async fn a_job_whose_worker_dies_is_claimed_again(app: &TestApp) {
         let origin = Origin::start().await;
@@ -45,8 +40,7 @@ on_both_setups! {
         assert_eq!(app.drain().await, 0, "nobody else gets it while the lease lasts");
         assert!(app.app.catalog.extend_lease(&dead.job).await.unwrap());
 
-        // The sweeper of the running server may be faster than the test.
-        let_leases_run_out(app).await;
+        assert_eq!(app.let_workers_die().await, 1);
         assert_eq!(app.drain().await, 1);
         let image = app.product(&id).await["images"][0].clone();
         assert_eq!((&image["status"], &image["attempts"]), (&json!("ready"), &json!(2)));
@@ -57,7 +51,7 @@ on_both_setups! {
         origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 64));
         let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
         let frozen = app.claim().await.expect("a due job");
-        let_leases_run_out(app).await;
+        app.let_leases_run_out().await;
         app.drain().await;
         let before = app.product(&id).await;
 
@@ -84,7 +78,7 @@ on_both_setups! {
             };
             assert!(app.app.catalog.begin_decoding(&decoded.job, &content("poison"), AtRisk::Worker).await.unwrap());
             assert_eq!(downloaded.product_id.0, waiting);
-            let_leases_run_out(app).await;
+            app.let_workers_die().await;
             app.let_time_pass().await;
         }
         let product = app.product(&poison).await;
@@ -130,7 +124,7 @@ on_both_setups! {
         }
         let last = app.claim().await.expect("it is due");
         assert!(catalog.begin_decoding(&last.job, &content("poison"), AtRisk::Worker).await.unwrap(), "nobody is at it any more");
-        let_leases_run_out(app).await;
+        app.let_workers_die().await;
         let image = app.product(&id).await["images"][0].clone();
         assert_eq!((&image["status"], &image["error"]["code"]), (&json!("failed"), &json!("poison")));
         assert_eq!(catalog.depth().await.unwrap().dead, 1);
@@ -143,10 +137,94 @@ on_both_setups! {
             let claimed = app.claim().await.expect("it is due at once");
             assert_eq!(claimed.job.attempt, attempt);
             assert!(app.app.catalog.begin_decoding(&claimed.job, &content("slow"), AtRisk::Decoder).await.unwrap());
-            let_leases_run_out(app).await;
+            app.let_workers_die().await;
         }
         let image = app.product(&id).await["images"][0].clone();
         assert_eq!((&image["status"], &image["error"]["code"]), (&json!("failed"), &json!("poison")), "some day it is enough");
+    }
+
+    async fn an_image_whose_claims_are_lost_is_never_given_up_for_that(app: &TestApp) {
+        let origin = Origin::start().await;
+        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 64));
+        origin.fail_first("/a.jpg", 4, 503);
+        let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
+        for attempt in 1..=25 {
+            let claimed = app.claim().await.expect("it is due");
+            assert_eq!((claimed.job.attempt, claimed.job.lost), (attempt, attempt - 1));
+            // Nobody knows that the worker ended, so it does not matter what it was at.
+            assert!(app.app.catalog.begin_decoding(&claimed.job, &content("slow"), AtRisk::Worker).await.unwrap());
+            assert_eq!(app.let_leases_run_out().await, 1);
+            if attempt > 2 {
+                assert!(app.claim().await.is_none(), "it waits longer and longer");
+            }
+            app.let_time_pass().await;
+        }
+        let image = app.product(&id).await["images"][0].clone();
+        assert_eq!((&image["status"], &image["error"]), (&json!("pending"), &json!(null)));
+        // Lost claims use up no attempt: it may still fail four times.
+        for _ in 0..5 {
+            assert_eq!(app.drain().await, 1);
+            app.let_time_pass().await;
+        }
+        assert_eq!(app.product(&id).await["status"], "ready");
+    }
+
+    async fn a_lease_that_is_lengthened_in_time_is_not_taken(app: &TestApp) {
+        app.create(&["https://example.com/a.jpg".into()]).await;
+        let claimed = app.claim().await.expect("a due job");
+        let catalog = &app.app.catalog;
+        let lease = catalog.job_leases().await.unwrap().pop().expect("a lease");
+        // The clock of the holder stands still, or went back: a heartbeat shows all the same.
+        app.sql("UPDATE jobs SET lease_until = 9000000000000000 WHERE state = 'running'").await;
+        let before = catalog.job_leases().await.unwrap();
+        assert!(catalog.extend_lease(&claimed.job).await.unwrap());
+        assert_ne!(catalog.job_leases().await.unwrap(), before);
+        assert_eq!(catalog.take_jobs(&[Lapsed { lease, holder_ended: true }]).await.unwrap(), 0);
+        assert!(catalog.extend_lease(&claimed.job).await.unwrap());
+    }
+
+    async fn leases_are_not_taken_because_their_time_has_passed(app: &TestApp) {
+        app.create(&["https://example.com/a.jpg".into()]).await;
+        let claimed = app.claim().await.expect("a due job");
+        for until in [0, 1, i64::MAX / 2] {
+            app.sql(&format!("UPDATE jobs SET lease_until = {until} WHERE state = 'running'")).await;
+            assert_eq!(app.app.catalog.watch_leases().await.unwrap(), 0);
+        }
+        assert!(app.app.catalog.extend_lease(&claimed.job).await.unwrap(), "its worker lives");
+    }
+
+    async fn the_jobs_of_a_process_that_ended_are_taken_at_once(app: &TestApp) {
+        app.create(&["https://example.com/a.jpg".into()]).await;
+        let other = app.another().await;
+        let claimed = app.claim_by(&other).await.expect("a due job");
+        assert!(other.catalog.begin_decoding(&claimed.job, &content("slow"), AtRisk::Worker).await.unwrap());
+        drop(other);
+        // The server of the test looks each second as well, so either of the two may find it.
+        let taken = async {
+            while app.app.catalog.extend_lease(&claimed.job).await.unwrap() {
+                app.app.catalog.watch_leases().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        };
+        if app.setup == Setup::Embedded {
+            // On PostgreSQL it takes ten seconds without a heartbeat, and the heartbeat above is one.
+            tokio::time::timeout(Duration::from_secs(30), taken).await.expect("its lock is free");
+        }
+    }
+
+    async fn what_was_written_before_a_clock_went_back_waits_no_longer_than_it_had_to(app: &TestApp) {
+        app.create(&["https://example.com/a.jpg".into()]).await;
+        let claimed = app.claim().await.expect("a due job");
+        let retry = Settlement::Retry(ErrorCode::SourceUnavailable, "down".into(), Duration::from_secs(40));
+        app.app.catalog.settle(&claimed, retry).await.unwrap();
+        // Seen from a clock that went back by an hour.
+        app.sql("UPDATE jobs SET run_at = run_at + 3600000000, updated_at = updated_at + 3600000000").await;
+        app.app.catalog.correct_waiting().await.unwrap();
+        let now = app.app.catalog.now().await.unwrap();
+        let run_at = app.number("SELECT run_at FROM jobs").await;
+        let wait = Duration::from_micros(u64::try_from(run_at - now.0).expect("in the future"));
+        assert!(Duration::from_secs(20) < wait && wait <= Duration::from_secs(40), "{wait:?}");
+        assert_eq!(app.app.catalog.correct_waiting().await.unwrap(), 0);
     }
 
     async fn a_job_of_a_newer_version_does_not_stand_in_the_way(app: &TestApp) {
@@ -167,7 +245,7 @@ on_both_setups! {
         for _ in 0..3 {
             app.create(&["https://example.com/b.jpg".into()]).await;
         }
-        let_leases_run_out(app).await;
+        app.let_workers_die().await;
         let orphan = loop {
             // The relay holds the row for the moment in which it hands it to the broker.
             if let Some(orphan) = app.app.catalog.claim(Due::Orphan).await.unwrap() {

@@ -49,25 +49,26 @@ on_both_setups! {
         let origin = Origin::start().await;
         let id = app.create(&[origin.url("/status/500?token=s3cret")]).await["id"].clone();
         app.claim().await.expect("a due job");
-        app.sql("UPDATE jobs SET lease_until = 0 WHERE state = 'running'").await;
-        app.app.catalog.recover_expired().await.unwrap();
-        for _ in 0..4 {
+        app.let_workers_die().await;
+        app.claim().await.expect("it is due again");
+        app.let_leases_run_out().await;
+        for _ in 0..5 {
             app.let_time_pass().await;
             assert_eq!(app.drain().await, 1);
         }
         let (letter, attempts) = letter(app).await;
-        assert_eq!((json!(letter.product_id), letter.attempts, letter.crashes), (id, 5, 0));
+        assert_eq!((json!(letter.product_id), letter.attempts, letter.crashes), (id, 7, 0));
         assert_eq!(letter.source.shown(), origin.url("/status/500?…"));
         assert!(letter.request_id.is_some(), "the request that caused it");
         let told: Vec<_> = attempts.iter().map(|a| (a.number, a.outcome, a.error.as_ref().map(|e| e.0))).collect();
         let down = Some(ErrorCode::SourceUnavailable);
         let retry = AttemptOutcome::Retry;
         let expected = [
-            (1, AttemptOutcome::WorkerDied, None), (2, retry, down), (3, retry, down), (4, retry, down),
-            (5, AttemptOutcome::Failed, down),
+            (1, AttemptOutcome::WorkerDied, None), (2, AttemptOutcome::LeaseLost, None), (3, retry, down),
+            (4, retry, down), (5, retry, down), (6, retry, down), (7, AttemptOutcome::Failed, down),
         ];
         assert_eq!(told, expected);
-        assert_eq!(attempts[4].ended_at, letter.died_at);
+        assert_eq!(attempts[6].ended_at, letter.died_at);
         assert!(attempts.is_sorted_by_key(|attempt| attempt.ended_at));
     }
 

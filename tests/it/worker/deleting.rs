@@ -67,7 +67,7 @@ on_both_setups! {
         ] {
             assert!(matches!(catalog.settle(&claimed, settlement).await, Err(Error::LeaseLost)));
         }
-        assert_eq!(catalog.recover_expired().await.unwrap(), 0);
+        assert_eq!(app.let_workers_die().await, 0);
         assert!(catalog.claim(Due::This(claimed.job.id)).await.unwrap().is_none());
         assert_eq!(rows(app).await, [0; 5]);
     }

@@ -48,14 +48,16 @@ async fn messages_that_the_broker_lost_are_sent_again() {
         let origin = Origin::start().await;
         origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 64));
         let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
-        let queue = app.environment["PM_RABBITMQ_QUEUE"].as_str();
+        let queue = format!("{}.{}", app.environment["PM_RABBITMQ_QUEUE"], app.app.catalog.installation());
         let url = app.environment["RABBITMQ_URL"].as_str();
         let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         let mut purged = 0;
         for _ in 0..500 {
-            purged +=
-                channel.queue_purge(queue.into(), lapin::options::QueuePurgeOptions::default()).await.unwrap_or(0);
+            purged += channel
+                .queue_purge(queue.as_str().into(), lapin::options::QueuePurgeOptions::default())
+                .await
+                .unwrap_or(0);
             if purged > 0 {
                 break;
             }

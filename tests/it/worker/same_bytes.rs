@@ -108,8 +108,9 @@ on_both_setups! {
         assert!(matches!(catalog.turn(&second, &content("b"), false).await, Ok(Turn::Decode)));
 
         // The first worker dies.
-        app.sql(&format!("UPDATE jobs SET lease_until = 0 WHERE id = {}", first.id.0)).await;
-        catalog.recover_expired().await.unwrap();
+        let leases = catalog.job_leases().await.unwrap();
+        let lease = leases.into_iter().find(|lease| lease.id == first.id.0).expect("it is held");
+        catalog.take_jobs(&[pm::domain::Lapsed { lease, holder_ended: true }]).await.unwrap();
         assert!(catalog.begin_decoding(&second, &content("a"), AtRisk::Worker).await.unwrap());
         assert!(matches!(catalog.begin_decoding(&first, &content("c"), AtRisk::Worker).await, Err(Error::LeaseLost)));
     }

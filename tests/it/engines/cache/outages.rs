@@ -21,7 +21,12 @@ use crate::support::proxy::Proxy;
 
 #[tokio::test]
 async fn an_address_that_cannot_be_read_is_a_wrong_setting() {
-    let engine = Engine::Redis { url: "http://127.0.0.1".into(), prefix: "pm".into(), notes: None };
+    let engine = Engine::Redis {
+        url: "http://127.0.0.1".into(),
+        prefix: "pm".into(),
+        notes: None,
+        lifetimes: Lifetimes::default(),
+    };
     let error = Cache::connect(&engine).await.expect_err("no address of a Redis");
     assert!(matches!(error, Error::Config(_)));
 }

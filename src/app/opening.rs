@@ -1,0 +1,244 @@
+//! Opening an installation: which commands make or migrate a catalogue, and whether database and blob store belong together.
+//!
+//! A database names its blob store by an id, and the store has a marker with that id and the installation's. A program that
+//! finds anything else was started in another directory, or with another store's address, and goes no further.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::{Error, storage_engine};
+use crate::{
+    blobs::{self, BlobKey, Blobs, MARKER, Marker},
+    config::{DatabaseConnections, DatabaseUrl, Settings},
+    db::{
+        self, Database,
+        installation::{self, Installation},
+        migrate, renditions,
+        schema::{self, SchemaState},
+    },
+};
+
+/// A store that takes longer to show its marker counts as unavailable.
+const MARKER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a command may do to the place where the catalogue is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Make a catalogue, and bring the schema of an older one up to date: `pm serve`.
+    Serve,
+    /// Make a catalogue where there is none, and change no schema: commands that add something.
+    Create,
+    /// Use a catalogue that is there: every other command.
+    Existing,
+}
+
+/// Opens the database. Its file and directory are made if `make` says so.
+///
+/// # Errors
+/// [`Error::NoCatalogue`] if there is no file and none may be made; if it cannot be reached.
+pub async fn open_database(settings: &Settings, make: bool) -> Result<Database, Error> {
+    let config = match &settings.database {
+        DatabaseUrl::Sqlite { path } if make => {
+            if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+                let made = tokio::fs::create_dir_all(directory).await;
+                made.map_err(|source| Error::DataDirectory { path: directory.to_owned(), source })?;
+            }
+            db::Config::Sqlite { path: path.clone() }
+        }
+        DatabaseUrl::Sqlite { path } => {
+            let there = tokio::fs::try_exists(path).await;
+            if !there.map_err(|source| Error::DataDirectory { path: path.clone(), source })? {
+                return Err(Error::NoCatalogue { place: format!("{} does not exist", absolute(path).display()) });
+            }
+            db::Config::Sqlite { path: path.clone() }
+        }
+        DatabaseUrl::Postgres { url } => db::Config::Postgres(postgres(url, &settings.database_connections)),
+    };
+    Ok(Database::connect(&config).await?)
+}
+
+fn postgres(url: &str, connections: &DatabaseConnections) -> db::Postgres {
+    let defaults = db::Postgres::new(url);
+    db::Postgres {
+        direct_url: connections.direct_url.clone(),
+        pooler: connections.pooler,
+        max_connections: connections.max,
+        idle_timeout: connections.idle_timeout,
+        statement_timeout: connections.statement_timeout,
+        connect_timeout: connections.connect_timeout,
+        patience: if connections.wait { None } else { defaults.patience },
+        ..defaults
+    }
+}
+
+/// Opens the database with a schema that this program can work with.
+///
+/// # Errors
+/// [`Error::NoCatalogue`], [`Error::OldSchema`] or [`Error::NewSchema`] if there is none and `access` changes nothing about
+/// that.
+pub(super) async fn open_catalogue(settings: &Settings, access: Access) -> Result<Database, Error> {
+    let database = open_database(settings, access != Access::Existing).await?;
+    let migrates = settings.auto_migrate;
+    match (schema::state(&database).await?, access) {
+        (SchemaState::Current, _) => {}
+        (SchemaState::Missing, Access::Serve | Access::Create) if migrates => migrate::up(&database, None).await?,
+        (SchemaState::Older { .. }, Access::Serve) if migrates => migrate::up(&database, None).await?,
+        (SchemaState::Missing, _) => {
+            return Err(Error::NoCatalogue { place: format!("{} is empty", settings.database) });
+        }
+        (SchemaState::Older { missing, of }, _) => return Err(Error::OldSchema { missing, of }),
+        (SchemaState::Newer { needs }, _) => return Err(Error::NewSchema { needs }),
+    }
+    Ok(database)
+}
+
+/// Opens the installation's blob store; an installation without one takes the store of the settings.
+///
+/// The second value says whether the store showed its marker: one that does not answer is compared later.
+///
+/// # Errors
+/// [`Error::ForeignStore`] with what differs from what.
+pub(super) async fn open_store(
+    settings: &Settings,
+    database: &Database,
+    installation: &Installation,
+) -> Result<(Blobs, bool), Error> {
+    let engine = storage_engine(settings)?;
+    if let (blobs::Engine::Disk { directory }, Some(_), false) =
+        (&engine, &installation.blob_store, settings.storage_adopt)
+        && !directory.exists()
+    {
+        let found = format!("the directory {} does not exist", absolute(directory).display());
+        return Err(foreign(settings, installation, found));
+    }
+    let store = Blobs::connect(&engine).await?;
+    let compared = tokio::time::timeout(MARKER_TIMEOUT, compare_store(settings, database, &store));
+    match compared.await {
+        Ok(Err(Error::Storage(error))) if error.is_transient() => {
+            tracing::warn!(%error, "the blob store does not answer; its marker is compared when it does");
+            Ok((store, false))
+        }
+        Ok(compared) => compared.map(|()| (store, true)),
+        Err(_) => {
+            tracing::warn!("the blob store does not answer; its marker is compared when it does");
+            Ok((store, false))
+        }
+    }
+}
+
+/// Compares the store's marker with the database, and marks a store that an installation takes.
+///
+/// # Errors
+/// [`Error::ForeignStore`] with what differs from what.
+pub(super) async fn compare_store(settings: &Settings, database: &Database, store: &Blobs) -> Result<(), Error> {
+    let installation = installation::read(&database.read()).await?;
+    let marker = store.marker().await?;
+    match (&installation.blob_store, marker) {
+        (Some(own), Some(marker)) if *own == marker.store => {
+            if marker.installation != installation.id {
+                // `restore` gave the installation a new id and ended before it said so here.
+                store.mark(&Marker { installation: installation.id, ..marker }).await?;
+            }
+            Ok(())
+        }
+        _ if settings.storage_adopt => adopt(database, store, &installation).await,
+        (None, None) => take(settings, database, store, &installation).await,
+        (Some(_), None) => Err(foreign(settings, &installation, format!("it has no file {MARKER}"))),
+        (_, Some(marker)) => {
+            Err(foreign(settings, &installation, format!("it belongs to installation {}", marker.installation)))
+        }
+    }
+}
+
+/// Removes the marker from the installation's store, before its data are deleted; does nothing without an installation.
+///
+/// # Errors
+/// [`Error::ForeignStore`] if the store is another installation's; if it does not answer.
+pub async fn release_store(settings: &Settings, database: &Database) -> Result<(), Error> {
+    if let Some(store) = own_store(settings, database).await? {
+        store.unmark().await?;
+    }
+    Ok(())
+}
+
+/// The installation's store; `None` if there is no installation, or it has none.
+///
+/// # Errors
+/// As for [`release_store`].
+pub async fn own_store(settings: &Settings, database: &Database) -> Result<Option<Blobs>, Error> {
+    if !schema::has_installation(database).await? {
+        return Ok(None);
+    }
+    let installation = installation::read(&database.read()).await?;
+    let Some(own) = &installation.blob_store else { return Ok(None) };
+    let store = Blobs::connect(&storage_engine(settings)?).await?;
+    match store.marker().await? {
+        Some(marker) if marker.store == *own => Ok(Some(store)),
+        Some(marker) => {
+            let found = format!("it belongs to installation {}", marker.installation);
+            Err(foreign(settings, &installation, found))
+        }
+        None => Ok(None),
+    }
+}
+
+/// Gives a catalogue that was just made the store of the settings.
+///
+/// # Errors
+/// [`Error::ForeignStore`] if it is another installation's; if it does not answer.
+pub async fn take_store(settings: &Settings, database: &Database) -> Result<(), Error> {
+    compare_store(settings, database, &Blobs::connect(&storage_engine(settings)?).await?).await
+}
+
+/// Takes a store that has no marker. One in which blobs of the catalogue are missing is not the one they were put into.
+async fn take(
+    settings: &Settings,
+    database: &Database,
+    store: &Blobs,
+    installation: &Installation,
+) -> Result<(), Error> {
+    const SAMPLES: u64 = 8;
+    let samples = renditions::newest_keys(&database.read(), SAMPLES).await?;
+    let mut there = 0;
+    for key in samples.iter().filter_map(|key| BlobKey::parse(key)) {
+        there += usize::from(store.exists(&key).await?);
+    }
+    if there == 0 && !samples.is_empty() {
+        let found = format!("it has none of the newest {} blobs", samples.len());
+        return Err(foreign(settings, installation, found));
+    }
+    let marker = Marker::new(installation.id.clone());
+    if !store.mark_first(&marker).await? {
+        return Box::pin(compare_store(settings, database, store)).await;
+    }
+    if !installation::choose_blob_store(&database.read(), &marker.store).await? {
+        // Another process was faster; if it took another store, this one is nobody's.
+        let now = installation::read(&database.read()).await?;
+        if now.blob_store.as_deref() != Some(&marker.store) {
+            store.unmark().await?;
+            return Err(foreign(settings, installation, "another process has just chosen another store".into()));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the store the installation's, whatever its marker says: somebody asked for it.
+async fn adopt(database: &Database, store: &Blobs, installation: &Installation) -> Result<(), Error> {
+    let marker = Marker::new(installation.id.clone());
+    store.mark(&marker).await?;
+    installation::set_blob_store(&database.read(), &marker.store).await?;
+    tracing::warn!(installation = %installation.id, "the blob store was made this installation's");
+    Ok(())
+}
+
+fn foreign(settings: &Settings, installation: &Installation, found: String) -> Error {
+    let store = match storage_engine(settings) {
+        Ok(blobs::Engine::Disk { directory }) => format!("file://{}", absolute(&directory).display()),
+        Ok(engine) => engine.to_string(),
+        Err(_) => settings.storage_url.clone(),
+    };
+    Error::ForeignStore { store, database: settings.database.to_string(), installation: installation.id.clone(), found }
+}
+
+fn absolute(path: &std::path::Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}

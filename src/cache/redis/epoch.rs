@@ -1,0 +1,363 @@
+//! Which entries of the shared cache may be read: the epoch that the database keeps, and when a process may rely on it.
+//!
+//! An epoch belongs to one run of one Redis server. A process that finds itself connected to another server, and a writer
+//! that cannot reach any, begins the next epoch; every key carries its epoch, so what an older one left is never read. Two
+//! rules of time, each measured by the process's own monotonic clock, keep processes from acting on different epochs:
+//!
+//! - what a process learned of the epoch, it relies on for less than [`SETTLING`] after it *asked*;
+//! - after a change, nothing of the new epoch is read, and no writer is answered, until [`SETTLING`] has passed.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::watch;
+
+use super::super::Error;
+use crate::{
+    db::{
+        self, Database,
+        installation::{self, CacheEpoch, CachePhase, Installation},
+    },
+    domain::InstallationId,
+};
+
+/// After this time every process has noticed a change, or relies on nothing that it knew before.
+pub const SETTLING: Duration = Duration::from_secs(1);
+/// A process relies on an answer for this long after it asked; the rest of [`SETTLING`] is for the work that follows.
+const RELIED_ON: Duration = Duration::from_millis(800);
+/// From then on the next reader asks again in the background.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(400);
+/// The database answers within this, or counts as unavailable.
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+/// A reader waits this long for the database before it does without the cache.
+const READER_TIMEOUT: Duration = Duration::from_millis(50);
+/// While the database is unavailable it is asked this often.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// A process whose server was displaced several times waits up to this before it chooses it again.
+const LONGEST_DISPLACED_PAUSE: Duration = Duration::from_secs(60);
+/// A writer gives up after so many changes by other processes.
+const CHANGES_PER_WRITE: u32 = 10;
+
+/// An epoch of an installation's cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Generation {
+    pub(super) installation: InstallationId,
+    pub(super) number: i64,
+}
+
+/// What the process knows of the epoch.
+#[derive(Debug)]
+struct Known {
+    installation: InstallationId,
+    epoch: CacheEpoch,
+    /// When the answer arrived that first showed this epoch.
+    learned: Instant,
+    /// When the database was asked last.
+    asked: Instant,
+}
+
+/// Follows the epoch in the database.
+pub(super) struct Epochs {
+    database: Database,
+    known: RwLock<Option<Arc<Known>>>,
+    asking: tokio::sync::Mutex<()>,
+    opening: tokio::sync::Mutex<()>,
+    asking_in_background: AtomicBool,
+    /// When the database last failed to answer; `None` if it answered since.
+    failed: Mutex<Option<Instant>>,
+    /// Counts answers and failures.
+    answers: watch::Sender<u64>,
+    displaced: Mutex<Displaced>,
+}
+
+/// How often other processes chose another server than this one, and when this process may choose again.
+#[derive(Debug, Default)]
+struct Displaced {
+    times: u32,
+    last: Option<Instant>,
+}
+
+/// Whether entries may be read now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readable {
+    /// They may.
+    Yes,
+    /// Not yet: the epoch is settling.
+    Settling,
+    /// The connection is of an epoch that is over.
+    Over,
+}
+
+impl Known {
+    fn generation(&self) -> Generation {
+        Generation { installation: self.installation.clone(), number: self.epoch.number }
+    }
+
+    fn is_of(&self, generation: &Generation) -> bool {
+        self.epoch.number == generation.number && self.installation == generation.installation
+    }
+
+    fn is_settled(&self) -> bool {
+        self.learned.elapsed() >= SETTLING
+    }
+}
+
+impl Epochs {
+    pub(super) fn new(database: Database) -> Self {
+        Self {
+            database,
+            known: RwLock::default(),
+            asking: tokio::sync::Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+            asking_in_background: AtomicBool::new(false),
+            failed: Mutex::default(),
+            answers: watch::Sender::default(),
+            displaced: Mutex::default(),
+        }
+    }
+
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// The epoch of the server with this run id; begins the next one if the present one belongs to another server.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the database does not answer, or other processes keep choosing another server.
+    pub(super) async fn adopt(&self, run_id: &str) -> Result<Generation, Error> {
+        for _ in 0..CHANGES_PER_WRITE {
+            let known = self.ask().await?;
+            if known.epoch.server.as_deref() == Some(run_id) {
+                return Ok(known.generation());
+            }
+            if !self.may_displace() {
+                return Err(Error::Unavailable("other processes use another Redis server, or cannot reach one".into()));
+            }
+            let phase = match known.epoch.phase {
+                CachePhase::Unused => CachePhase::Open,
+                CachePhase::Closed => CachePhase::Closed,
+                CachePhase::Closing | CachePhase::Open => CachePhase::Closing,
+            };
+            let next = CacheEpoch { number: known.epoch.number + 1, server: Some(run_id.to_owned()), phase };
+            if self.change(&known, &next).await? {
+                tracing::info!(epoch = next.number, "the cache in Redis begins epoch {} for this server", next.number);
+            }
+        }
+        Err(Error::Unavailable("other processes keep changing the epoch of the cache".into()))
+    }
+
+    /// Whether entries of `generation` may be read. Waits a moment for an answer that is under way. Nobody acknowledges a
+    /// write while the database is unavailable, so what is known stays valid as long as it is.
+    pub(super) async fn readable(&self, generation: &Generation) -> Readable {
+        let mut answers = self.answers.subscribe();
+        if !self.is_reliable() {
+            let _ = tokio::time::timeout(READER_TIMEOUT, answers.changed()).await;
+        }
+        match self.known() {
+            Some(known) if self.is_reliable() => self.judge(&known, generation).await,
+            Some(_) => Readable::Settling,
+            None => Readable::Over,
+        }
+    }
+
+    fn is_reliable(&self) -> bool {
+        self.failed().is_some() || self.known().is_some_and(|known| known.asked.elapsed() < RELIED_ON)
+    }
+
+    /// Whether the next reader should let the database be asked in the background.
+    pub(super) fn is_due(&self) -> bool {
+        let age = self.known().map(|known| known.asked.elapsed());
+        age.is_some_and(|age| age >= ASKED_AGAIN_AFTER)
+            && self.failed().is_none_or(|failed| failed.elapsed() >= RETRY_PAUSE)
+            && !self.asking_in_background.swap(true, Ordering::AcqRel)
+    }
+
+    /// Asks the database; called once for each `true` of [`is_due`](Self::is_due).
+    pub(super) async fn refresh(&self) {
+        if let Err(error) = self.ask().await {
+            tracing::debug!(%error, "the epoch of the cache cannot be read");
+        }
+        self.asking_in_background.store(false, Ordering::Release);
+    }
+
+    /// Waits until a writer that deleted its entries from the server of `generation` may be answered.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the epoch is over: the entries have to be deleted from another server.
+    pub(super) async fn deleted(&self, generation: &Generation) -> Result<(), Error> {
+        loop {
+            let known = self.relied_on().await?;
+            if !known.is_of(generation) {
+                return Err(Error::Unavailable("another process began a new epoch of the cache".into()));
+            }
+            if known.epoch.phase != CachePhase::Closing {
+                return Ok(());
+            }
+            self.wait(&known).await?;
+        }
+    }
+
+    /// Whether the cache is closed to all processes, so that a writer has nothing to delete.
+    pub(super) async fn is_closed(&self) -> bool {
+        let known = self.relied_on().await;
+        known.is_ok_and(|known| known.epoch.server.is_none() && known.epoch.phase == CachePhase::Closed)
+    }
+
+    /// Closes the cache to all processes, for a writer that cannot reach the server; waits until none reads it.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the database does not answer.
+    pub(super) async fn close(&self) -> Result<(), Error> {
+        for _ in 0..CHANGES_PER_WRITE {
+            let known = self.relied_on().await?;
+            let CacheEpoch { number, server, phase } = &known.epoch;
+            match (server, phase) {
+                (None, CachePhase::Closed) => return Ok(()),
+                (None, CachePhase::Closing) => {
+                    self.wait(&known).await?;
+                }
+                (None, CachePhase::Unused | CachePhase::Open) => {
+                    self.change(&known, &CacheEpoch { phase: CachePhase::Closed, ..known.epoch.clone() }).await?;
+                }
+                (Some(_), _) => {
+                    let phase = if *phase == CachePhase::Closed { CachePhase::Closed } else { CachePhase::Closing };
+                    if self.change(&known, &CacheEpoch { number: number + 1, server: None, phase }).await? {
+                        tracing::warn!(
+                            "closed the cache in Redis for all processes: changes could not be deleted there"
+                        );
+                    }
+                }
+            }
+        }
+        Err(Error::Unavailable("other processes keep opening the cache".into()))
+    }
+
+    /// Opens an epoch whose time has come; one reader at a time does so.
+    async fn judge(&self, known: &Known, generation: &Generation) -> Readable {
+        if !known.is_of(generation) {
+            return Readable::Over;
+        }
+        if known.epoch.phase == CachePhase::Open {
+            return Readable::Yes;
+        }
+        if known.is_settled()
+            && let Ok(_opening) = self.opening.try_lock()
+            && let Ok(opened) = self.settle(known).await
+            && opened.is_of(generation)
+            && opened.epoch.phase == CachePhase::Open
+        {
+            return Readable::Yes;
+        }
+        Readable::Settling
+    }
+
+    /// Notes that another process chose another server than this one.
+    pub(super) fn note_displaced(&self, run_id: &str) {
+        if self.known().is_some_and(|known| known.epoch.server.as_deref() == Some(run_id)) {
+            return;
+        }
+        let mut displaced = self.displaced.lock().unwrap_or_else(PoisonError::into_inner);
+        if displaced.last.is_some_and(|last| last.elapsed() > LONGEST_DISPLACED_PAUSE) {
+            displaced.times = 0;
+        }
+        displaced.times = displaced.times.saturating_add(1);
+        displaced.last = Some(Instant::now());
+    }
+
+    /// The first time at once; then after longer and longer pauses, so that two processes with different servers do not
+    /// take the cache from each other all the time.
+    fn may_displace(&self) -> bool {
+        let displaced = self.displaced.lock().unwrap_or_else(PoisonError::into_inner);
+        let pause = match displaced.times {
+            0 | 1 => Duration::ZERO,
+            times => Duration::from_secs(1 << times.min(6)).min(LONGEST_DISPLACED_PAUSE),
+        };
+        displaced.last.is_none_or(|last| last.elapsed() >= pause)
+    }
+
+    /// What is known, asked for lately enough to act on.
+    async fn relied_on(&self) -> Result<Arc<Known>, Error> {
+        match self.known().filter(|known| known.asked.elapsed() < RELIED_ON) {
+            Some(known) => Ok(known),
+            None => self.ask().await,
+        }
+    }
+
+    /// Waits until every process has noticed the epoch, and notes that.
+    async fn wait(&self, known: &Known) -> Result<Arc<Known>, Error> {
+        tokio::time::sleep(SETTLING.saturating_sub(known.learned.elapsed())).await;
+        self.settle(known).await
+    }
+
+    /// Takes the epoch to its last phase.
+    async fn settle(&self, known: &Known) -> Result<Arc<Known>, Error> {
+        let phase = if known.epoch.server.is_some() { CachePhase::Open } else { CachePhase::Closed };
+        self.change(known, &CacheEpoch { phase, ..known.epoch.clone() }).await?;
+        self.ask().await
+    }
+
+    async fn change(&self, known: &Known, next: &CacheEpoch) -> Result<bool, Error> {
+        let connection = self.database.read();
+        let change = installation::change_cache_epoch(&connection, &known.installation, &known.epoch, next);
+        let changed = within(change).await.map_err(|error| Error::Unavailable(error.into()));
+        // Also after a failure: the commit may have gone through.
+        self.ask().await?;
+        changed
+    }
+
+    /// Asks the database. Whoever comes while an answer is awaited shares the next one.
+    async fn ask(&self) -> Result<Arc<Known>, Error> {
+        let came = Instant::now();
+        let _asking = self.asking.lock().await;
+        if let Some(known) = self.known().filter(|known| known.asked > came) {
+            return Ok(known);
+        }
+        let asked = Instant::now();
+        let found = within(installation::read(&self.database.read())).await;
+        let answered = match found {
+            Ok(found) => {
+                *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                Ok(self.note(found, asked))
+            }
+            Err(error) => {
+                if error.is_transient() {
+                    *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                } else {
+                    // The schema is being made again: nothing that was known is true any more.
+                    *self.known.write().unwrap_or_else(PoisonError::into_inner) = None;
+                }
+                Err(Error::Unavailable(error.into()))
+            }
+        };
+        self.answers.send_modify(|count| *count += 1);
+        answered
+    }
+
+    fn note(&self, found: Installation, asked: Instant) -> Arc<Known> {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let before = known
+            .as_ref()
+            .filter(|before| before.installation == found.id && before.epoch.number == found.cache.number);
+        let learned = before.map_or_else(Instant::now, |before| before.learned);
+        let now = Arc::new(Known { installation: found.id, epoch: found.cache, learned, asked });
+        *known = Some(Arc::clone(&now));
+        now
+    }
+
+    fn known(&self) -> Option<Arc<Known>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn failed(&self) -> Option<Instant> {
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn within<T>(work: impl Future<Output = Result<T, db::Error>>) -> Result<T, db::Error> {
+    tokio::time::timeout(ASK_TIMEOUT, work).await.unwrap_or_else(|_| Err(db::Error::timed_out(ASK_TIMEOUT)))
+}

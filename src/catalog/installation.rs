@@ -1,0 +1,31 @@
+//! Which installation this is, followed while the program runs: `restore` and `migrate fresh` give a database a new id.
+
+use crate::{
+    catalog::{Catalog, Error},
+    db::installation,
+    domain::InstallationId,
+};
+
+impl Catalog {
+    /// The installation's id as it was last seen.
+    pub fn installation(&self) -> InstallationId {
+        self.0.engines.installation.borrow().clone()
+    }
+
+    /// Looks whether the database still holds the same installation, and tells the queue of another one.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn follow_installation(&self) -> Result<(), Error> {
+        let found = installation::read(&self.database().read()).await?.id;
+        let changed = self.0.engines.installation.send_if_modified(|known| {
+            let changed = *known != found;
+            known.clone_from(&found);
+            changed
+        });
+        if changed {
+            tracing::warn!(installation = %found, "the database holds another installation from now on: {found}");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,184 @@
+//! Repairs what an inspection found, each invariant in the one way that loses nothing which is whole. It may run beside
+//! everything else, and be repeated.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    blobs::{BlobKey, Blobs, State},
+    catalog::{Catalog, Error, Finding, GRACE, Invariant, Mode, losses::GiveUp, step::Watch},
+    db::{images, invariants, losses, products},
+    domain::{JobPayload, ProductId},
+};
+
+/// One thing that was repaired, or was not.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Repair {
+    /// The id or key.
+    pub what: String,
+    /// What was done, or why nothing was.
+    pub how: &'static str,
+}
+
+/// What a repair came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// What was repaired.
+    pub done: Vec<Repair>,
+    /// What could not be.
+    pub left: Vec<Repair>,
+}
+
+/// Images or keys that one transaction is about.
+const BATCH: usize = 100;
+
+impl Repaired {
+    fn done(&mut self, what: impl ToString, how: &'static str) {
+        self.done.push(Repair { what: what.to_string(), how });
+    }
+
+    fn left(&mut self, what: impl ToString, how: &'static str) {
+        self.left.push(Repair { what: what.to_string(), how });
+    }
+}
+
+impl Catalog {
+    /// Repairs what `finding` names; `copies` are blobs of a backup. While blobs are repaired none is removed.
+    ///
+    /// # Errors
+    /// By the component that does not answer: then what was repaired so far stays repaired.
+    pub async fn repair(
+        &self,
+        finding: &Finding,
+        copies: Option<&Blobs>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Repaired, Error> {
+        let mut repaired = Repaired::default();
+        match finding.invariant {
+            Invariant::Images => self.repair_images(&finding.all, &mut repaired).await?,
+            Invariant::Blobs => self.repair_blobs(&finding.all, copies, &mut repaired).await?,
+            Invariant::Sources => self.repair_sources(&finding.all, copies, &mut repaired).await?,
+            Invariant::Orphans => {
+                self.collect(Mode::Remove, watch, &mut |key| repaired.done(key, "removed")).await?;
+            }
+            Invariant::Unfinished => {
+                let removed = self.0.engines.blobs.remove_unfinished(GRACE).await?;
+                repaired.done(format_args!("{removed} files"), "removed");
+            }
+            Invariant::Outbox => while self.dispatch_due().await? > 0 {},
+            Invariant::Invalidations => self.keep_cache_told().await?,
+            Invariant::Leases => self.take_lapsed_leases(finding.broken).await?,
+            Invariant::Entries => {
+                let ids: Vec<_> = finding.all.iter().filter_map(|id| id.parse().ok()).map(ProductId).collect();
+                self.cache().invalidate(&ids).await.map_err(|error| Error::away("cache", error))?;
+                ids.iter().for_each(|id| repaired.done(id, "deleted from the cache"));
+            }
+        }
+        let how = match finding.invariant {
+            Invariant::Outbox => "handed to the broker",
+            Invariant::Invalidations => "deleted from the cache",
+            Invariant::Leases => "taken from the worker that died",
+            _ => return Ok(repaired),
+        };
+        finding.all.iter().for_each(|id| repaired.done(id, how));
+        Ok(repaired)
+    }
+
+    async fn repair_images(&self, ids: &[String], repaired: &mut Repaired) -> Result<(), Error> {
+        let ids: Vec<i64> = ids.iter().filter_map(|id| id.parse().ok()).collect();
+        for some in ids.chunks(BATCH) {
+            let (catalog, some) = (self.clone(), some.to_vec());
+            let done = self.to_the_end(async move { catalog.repair_some_images(&some).await }).await?;
+            repaired.done.extend(done);
+        }
+        self.queue().wake();
+        Ok(())
+    }
+
+    /// Jobs of earlier generations end; an image at rest whose job is live goes its way; one on its way without a job gets one.
+    async fn repair_some_images(&self, ids: &[i64]) -> Result<Vec<Repair>, Error> {
+        let (now, mut repaired) = (self.now().await?, Repaired::default());
+        let write = self.database().begin().await?;
+        // Jobs before products, as workers lock them.
+        let before = losses::images(&*write, ids).await?;
+        for image in &before {
+            if losses::end_other_jobs(&*write, image, now).await? > 0 {
+                repaired.done(image.id, "jobs of earlier generations were ended");
+            }
+        }
+        let changed: BTreeSet<_> = before.iter().map(|image| image.product_id).collect();
+        let changed: Vec<_> = changed.into_iter().collect();
+        products::lock(&*write, &changed).await?;
+        let odd = invariants::images_among(&*write, ids).await?;
+        for jobs in odd.iter().filter(|jobs| !jobs.is_sound()) {
+            let Some(image) = losses::images(&*write, &[jobs.id]).await?.pop() else { continue };
+            if jobs.is_final() {
+                images::set_pending(&*write, image.id, None, now).await?;
+                repaired.done(image.id, "set to pending, since its job is to run");
+            } else if !jobs.has_its_job() {
+                self.begin_again(&write, &[image], &JobPayload::process_image(None), None, now).await?;
+                repaired.done(image.id, "queued again");
+            }
+        }
+        self.announce(&write).await?;
+        self.commit_change(write, &changed, now).await?;
+        Ok(repaired.done)
+    }
+
+    async fn repair_blobs(
+        &self,
+        keys: &[String],
+        copies: Option<&Blobs>,
+        repaired: &mut Repaired,
+    ) -> Result<(), Error> {
+        let hold = self.database().hold_blobs().await?;
+        let mut lost = Vec::new();
+        for key in keys {
+            if self.copy_back(key, copies).await? {
+                repaired.done(key, "copied from the backup");
+            } else {
+                lost.push(key.clone());
+            }
+        }
+        for some in lost.chunks(BATCH) {
+            let (catalog, some) = (self.clone(), some.to_vec());
+            self.to_the_end(async move { catalog.make_blobs_again(&some).await }).await?;
+        }
+        lost.iter().for_each(|key| repaired.done(key, "its images are queued again, variants are made on demand"));
+        self.queue().wake();
+        // Letting go fails only if the connection broke off, which lets go as well.
+        let _ = hold.release().await;
+        Ok(())
+    }
+
+    async fn make_blobs_again(&self, keys: &[String]) -> Result<(), Error> {
+        let now = self.now().await?;
+        let write = self.database().begin().await?;
+        self.lock_products_of(&write, keys).await?;
+        let lost = self.give_up(&write, keys, GiveUp::Made, now).await?;
+        self.commit_change(write, &lost.products(), now).await
+    }
+
+    async fn repair_sources(
+        &self,
+        keys: &[String],
+        copies: Option<&Blobs>,
+        repaired: &mut Repaired,
+    ) -> Result<(), Error> {
+        let hold = self.database().hold_blobs().await?;
+        for key in keys {
+            if self.copy_back(key, copies).await? {
+                repaired.done(key, "copied from the backup");
+            } else {
+                repaired.left(key, "no whole copy of the uploaded file: give --from DIR, or upload it again");
+            }
+        }
+        let _ = hold.release().await;
+        Ok(())
+    }
+
+    /// Whether a whole copy was there and is in the store now.
+    async fn copy_back(&self, key: &str, copies: Option<&Blobs>) -> Result<bool, Error> {
+        let (Some(copies), Some(key)) = (copies, BlobKey::parse(key)) else { return Ok(false) };
+        Ok(matches!(copies.copy_to(&key, &self.0.engines.blobs).await?, State::Whole { .. }))
+    }
+}

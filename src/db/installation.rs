@@ -1,0 +1,138 @@
+//! The row that says which installation this database is: its id, its blob store, which programs may use it, and the state
+//! of the shared cache.
+//!
+//! `restore` and `migrate fresh` give a database a new id, so that no cache entry, message or blob store outlives the data
+//! that it was made from.
+
+use sea_orm::{ConnectionTrait, QueryResult};
+use uuid::Uuid;
+
+use crate::{
+    db::{Error, jobs::query},
+    domain::InstallationId,
+};
+
+/// What the database says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installation {
+    /// Which installation this is.
+    pub id: InstallationId,
+    /// The id in the marker of the blob store that holds this installation's blobs; `None` until one is chosen.
+    pub blob_store: Option<String>,
+    /// The oldest version of `pm` that may use this schema.
+    pub needs_program: String,
+    /// The state of the shared cache.
+    pub cache: CacheEpoch,
+}
+
+/// Which entries of the shared cache may be read. Every change of server begins a new epoch, and keys carry their epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheEpoch {
+    /// Counts up.
+    pub number: i64,
+    /// The run id of the Redis server that this epoch belongs to; `None` while no server may be read.
+    pub server: Option<String>,
+    /// Who may rely on what.
+    pub phase: CachePhase,
+}
+
+/// How far the change to an epoch has come. Each step follows after every process has had the time to notice the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CachePhase {
+    /// Some process may still read entries of the epoch before: writers wait.
+    Closing = 0,
+    /// No process reads the cache.
+    Closed = 1,
+    /// Entries of this epoch may be read.
+    Open = 2,
+    /// No process reads the cache, and no process has relied on that yet.
+    Unused = 3,
+}
+
+const COLUMNS: &str = "id, blob_store, needs_program, cache_epoch, cache_server, cache_phase";
+
+/// Reads the row.
+///
+/// # Errors
+/// [`Error::Corrupt`] if it is missing.
+pub async fn read(connection: &impl ConnectionTrait) -> Result<Installation, Error> {
+    let rows =
+        query(connection, &format!("SELECT {COLUMNS} FROM installation WHERE singleton = 1"), Vec::new()).await?;
+    let row = rows.first().ok_or_else(|| Error::Corrupt("the table `installation` has no row".into()))?;
+    installation_of(row)
+}
+
+/// Moves from the epoch `from` to `to`; `false` if another process was faster, or the installation is another one by now.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn change_cache_epoch(
+    connection: &impl ConnectionTrait,
+    id: &InstallationId,
+    from: &CacheEpoch,
+    to: &CacheEpoch,
+) -> Result<bool, Error> {
+    const CHANGE: &str = "UPDATE installation SET cache_epoch = $1, cache_server = $2, cache_phase = $3
+        WHERE singleton = 1 AND id = $4 AND cache_epoch = $5 AND cache_phase = $6 RETURNING cache_epoch";
+    let values = vec![
+        to.number.into(),
+        to.server.clone().into(),
+        (to.phase as i64).into(),
+        id.as_str().into(),
+        from.number.into(),
+        (from.phase as i64).into(),
+    ];
+    Ok(!query(connection, CHANGE, values).await?.is_empty())
+}
+
+/// Notes the blob store of an installation that has none yet; `false` if it has one.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn choose_blob_store(connection: &impl ConnectionTrait, store: &str) -> Result<bool, Error> {
+    const CHOOSE: &str = "UPDATE installation SET blob_store = $1
+        WHERE singleton = 1 AND blob_store IS NULL RETURNING cache_epoch";
+    Ok(!query(connection, CHOOSE, vec![store.into()]).await?.is_empty())
+}
+
+/// Makes `store` the installation's blob store, whichever it had.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn set_blob_store(connection: &impl ConnectionTrait, store: &str) -> Result<(), Error> {
+    const SET: &str = "UPDATE installation SET blob_store = $1 WHERE singleton = 1 RETURNING cache_epoch";
+    query(connection, SET, vec![store.into()]).await?;
+    Ok(())
+}
+
+/// Gives the installation a new id and closes the shared cache: what was made from other data is no longer read.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn renew(connection: &impl ConnectionTrait) -> Result<InstallationId, Error> {
+    const RENEW: &str = "UPDATE installation SET id = $1, cache_epoch = cache_epoch + 1, cache_server = NULL,
+            cache_phase = $2
+        WHERE singleton = 1 RETURNING cache_epoch";
+    let id = InstallationId::new(Uuid::new_v4());
+    let values = vec![id.as_str().into(), (CachePhase::Closing as i64).into()];
+    match query(connection, RENEW, values).await?.is_empty() {
+        false => Ok(id),
+        true => Err(Error::Corrupt("the table `installation` has no row".into())),
+    }
+}
+
+fn installation_of(row: &QueryResult) -> Result<Installation, Error> {
+    let phase = match row.try_get::<i64>("", "cache_phase")? {
+        0 => CachePhase::Closing,
+        1 => CachePhase::Closed,
+        2 => CachePhase::Open,
+        3 => CachePhase::Unused,
+        other => return Err(Error::Corrupt(format!("installation.cache_phase is {other}"))),
+    };
+    Ok(Installation {
+        id: InstallationId::stored(row.try_get("", "id")?),
+        blob_store: row.try_get("", "blob_store")?,
+        needs_program: row.try_get("", "needs_program")?,
+        cache: CacheEpoch { number: row.try_get("", "cache_epoch")?, server: row.try_get("", "cache_server")?, phase },
+    })
+}

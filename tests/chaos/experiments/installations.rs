@@ -1,0 +1,128 @@
+//! P25: installations never mix. Two of them stand on the same servers with default names: neither answers the other's
+//! products or works on its jobs, and a shared blob store is refused. What is emptied is not answered from a cache.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde_json::json;
+
+use super::p24::Place;
+use crate::{
+    api::Api,
+    figures::counts,
+    origin::Origin,
+    pictures,
+    soundness::Counts,
+    stage::{Setup, Stage},
+};
+
+/// An image of an idle installation is ready within this, though the other installation's workers are busy.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+
+pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
+    let products = stage.size(20, 400);
+    let (first, second) = (place(stage, "first").await?, place(stage, "second").await?);
+    let origin = Origin::start().await;
+    let mut servers = [first.serve(2).await?, second.serve(2).await?];
+    let mut slowest = Duration::ZERO;
+    for (place, name) in [(&first, "first"), (&second, "second")] {
+        for number in 0..products {
+            let path = format!("/{name}-{number}.jpg");
+            origin.serve(&path, "image/jpeg", pictures::numbered_jpeg(number, 96, 64));
+            place.api().create(&format!("{name} {number}"), &[origin.url(&path)]).await?;
+        }
+        let began = Instant::now();
+        ready(&place.api(), products).await?;
+        slowest = slowest.max(began.elapsed());
+    }
+    // Twice, so that the second answers come from the cache.
+    for _ in 0..2 {
+        for number in 1..=i64::from(products) {
+            is_own(&first.api(), number, "first ").await?;
+            is_own(&second.api(), number, "second ").await?;
+        }
+    }
+    let refused = refuses_a_foreign_store(&first, &second).await?;
+
+    // Emptied under the running server: whatever it had cached is gone with it.
+    first.pm(&["migrate", "fresh", "--yes"]).await?;
+    let mut outlived = 0;
+    for number in 1..=i64::from(products) {
+        let answer = first.api().get(&format!("/products/{number}")).await?;
+        outlived += u32::from(answer.status != 404);
+        is_own(&second.api(), number, "second ").await?;
+    }
+    anyhow::ensure!(outlived == 0, "{outlived} products are answered after their catalogue was emptied");
+    origin.serve("/again.jpg", "image/jpeg", pictures::numbered_jpeg(7, 96, 64));
+    first.api().create("first again", &[origin.url("/again.jpg")]).await?;
+    ready(&first.api(), 1).await.context("after the catalogue was emptied")?;
+    for server in &mut servers {
+        server.kill().await;
+    }
+    Ok(counts(json!({
+        "products": 2 * products, "foreign_answers": 0, "outlived": outlived, "commands_refused": refused,
+        "slowest_ready_ms": u64::try_from(slowest.as_millis()).unwrap_or(u64::MAX),
+    })))
+}
+
+/// An installation of its own whose settings name nothing but the servers.
+async fn place<'a>(stage: &'a Stage, name: &'static str) -> anyhow::Result<Place<'a>> {
+    let mut place = Place::new(stage, name, stage.setup, "").await?;
+    for name in ["PM_REDIS_PREFIX", "PM_RABBITMQ_QUEUE"] {
+        place.environment.remove(name);
+    }
+    if stage.setup == Setup::Full {
+        place.pm(&["migrate", "up"]).await?;
+    }
+    Ok(place)
+}
+
+async fn ready(api: &Api, count: u32) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        let mut ready = 0;
+        for id in 1..=count {
+            let product = api.product(i64::from(id)).await?;
+            ready += u32::from(product["status"] == "ready");
+        }
+        if ready == count {
+            return Ok(());
+        }
+        anyhow::ensure!(began.elapsed() < READY_LIMIT, "{ready} of {count} are ready after {READY_LIMIT:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn is_own(api: &Api, id: i64, prefix: &str) -> anyhow::Result<()> {
+    let product = api.product(id).await?;
+    let name = product["product_name"].as_str().context("a name")?;
+    anyhow::ensure!(name.starts_with(prefix), "product {id} of `{prefix}` is answered as `{name}`");
+    Ok(())
+}
+
+/// Every command of `other` refuses the store of `owner`, and says whose it is; answers how many.
+async fn refuses_a_foreign_store(owner: &Place<'_>, other: &Place<'_>) -> anyhow::Result<usize> {
+    let mut environment = other.environment.clone();
+    let store = format!("file://{}/blobs", owner.environment["PM_DATA_DIR"]);
+    environment.insert("PM_STORAGE_URL".into(), store.clone());
+    let commands: [&[&str]; 5] = [
+        &["worker"],
+        &["serve", "--listen", "127.0.0.1:0"],
+        &["product", "list"],
+        &["product", "add", "--user-id", "u", "--name", "n", "--price", "1"],
+        &["gc"],
+    ];
+    for words in commands {
+        let mut spec = other.spec().arguments(words);
+        spec.environment.clone_from(&environment);
+        let output = spec.run(Duration::from_secs(30)).await?;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        anyhow::ensure!(
+            output.status.code() == Some(2),
+            "pm {words:?} with a foreign store: {}: {told}",
+            output.status
+        );
+        anyhow::ensure!(told.contains(&store) && told.contains("it belongs to installation"), "{told}");
+    }
+    Ok(commands.len())
+}

@@ -1,0 +1,206 @@
+//! Damage to backups, young and old: it is named, the next backup mends it, and `pm restore --allow-missing` brings all else.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use super::{code, cut, doctor, file_of, flip, json as told, keys, pm, stderr};
+use crate::support::{Origin, TestApp, app, on_both_setups, pictures};
+
+async fn backup(app: &TestApp, directory: &Path, words: &[&str]) -> Value {
+    let directory = directory.display().to_string();
+    let output = pm(app, &[&["backup", &directory, "-o", "json"], words].concat()).await;
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    told(&output)
+}
+
+/// Products with an image each.
+async fn ready_products(app: &TestApp, origin: &Origin, count: u16) -> Vec<Value> {
+    let mut ids = Vec::new();
+    for number in 0..count {
+        let path = format!("/{number}.jpg");
+        origin.serve(&path, "image/jpeg", pictures::jpeg(700 + number, 500));
+        ids.push(app.create(&[origin.url(&path)]).await["id"].clone());
+    }
+    app.drain().await;
+    let mut products = Vec::new();
+    for id in ids {
+        products.push(app.product(&id).await);
+    }
+    assert!(products.iter().all(|product| product["status"] == "ready"), "{products:?}");
+    products
+}
+
+fn tables(directory: &Path) -> PathBuf {
+    let mut entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("tables-")).unwrap()
+}
+
+/// Damages a file and keeps its time, as a disk does that forgets.
+fn rot(file: &Path) {
+    let modified = fs::metadata(file).unwrap().modified().unwrap();
+    flip(file);
+    fs::File::options().write(true).open(file).unwrap().set_modified(modified).unwrap();
+}
+
+/// Lets a copy have been proved 31 days ago.
+fn age(file: &Path) {
+    let proved = fs::metadata(file).unwrap().modified().unwrap();
+    fs::File::options()
+        .write(true)
+        .open(file)
+        .unwrap()
+        .set_modified(proved - Duration::from_secs(31 * 86_400))
+        .unwrap();
+}
+
+fn has(list: &Value, part: &str) -> bool {
+    list.as_array().unwrap().iter().any(|name| name.as_str().unwrap().contains(part))
+}
+
+on_both_setups! {
+    async fn verify_names_every_damaged_file_and_the_same_backup_mends_it(app: &TestApp) {
+        let origin = Origin::start().await;
+        let product = ready_products(app, &origin, 1).await.remove(0);
+        let directory = app.directory().join("backup");
+        let first = backup(app, &directory, &[]).await;
+        assert_eq!((&first["mended"], &first["verified"]), (&json!(0), &json!(0)));
+        let keys = keys(&product);
+        let blob = |number: usize| directory.join("blobs").join(keys[number].as_str());
+        rot(&blob(0));
+        cut(&blob(1));
+        fs::remove_file(blob(2)).unwrap();
+        for name in ["products.ndjson", "images.ndjson", "secrets.age"] {
+            flip(&tables(&directory).join(name));
+        }
+        flip(&directory.join("manifest.json"));
+        let mended = backup(app, &directory, &["--verify"]).await;
+        for file in [keys[0].as_str(), keys[1].as_str(), keys[2].as_str(), "products.ndjson", "images.ndjson", "secrets.age", "manifest.json"] {
+            assert!(has(&mended["mended_files"], file), "{file} is not named: {mended}");
+        }
+        assert_eq!((&mended["mended"], &mended["verified"]), (&json!(7), &json!(keys.len() - 3)));
+        let again = backup(app, &directory, &["--verify"]).await;
+        assert_eq!((&again["mended"], &again["verified"]), (&json!(0), &json!(keys.len())));
+        app::run(app.setup, async |target: &TestApp| {
+            let output = pm(target, &["restore", &directory.display().to_string(), "--yes"]).await;
+            assert_eq!(code(&output), 0, "{}", stderr(&output));
+            assert_eq!(target.product(&product["id"]).await, product);
+        })
+        .await;
+    }
+
+    async fn a_plain_backup_mends_what_was_changed_and_what_was_not_proved_for_30_days(app: &TestApp) {
+        let origin = Origin::start().await;
+        let product = ready_products(app, &origin, 1).await.remove(0);
+        let directory = app.directory().join("backup");
+        backup(app, &directory, &[]).await;
+        let keys = keys(&product);
+        let blob = |number: usize| directory.join("blobs").join(keys[number].as_str());
+        flip(&blob(0));
+        age(&blob(1));
+        rot(&blob(1));
+        age(&blob(2));
+        let mended = backup(app, &directory, &[]).await;
+        assert_eq!((&mended["mended"], &mended["verified"], &mended["copied"]), (&json!(2), &json!(1), &json!(0)), "{mended}");
+        assert!(has(&mended["mended_files"], keys[0].as_str()) && has(&mended["mended_files"], keys[1].as_str()));
+        let quiet = backup(app, &directory, &[]).await;
+        assert_eq!((&quiet["mended"], &quiet["verified"]), (&json!(0), &json!(0)), "all was proved a moment ago");
+    }
+
+    async fn all_that_is_whole_comes_back_and_the_catalogue_is_consistent(app: &TestApp) {
+        let origin = Origin::start().await;
+        let products = ready_products(app, &origin, 6).await;
+        let directory = app.directory().join("backup");
+        backup(app, &directory, &[]).await;
+        let path = directory.display().to_string();
+        flip(&directory.join("blobs").join(keys(&products[0])[0].as_str()));
+        fs::remove_file(directory.join("blobs").join(keys(&products[1])[3].as_str())).unwrap();
+        flip_row(&tables(&directory).join("products.ndjson"), 2);
+        flip_row(&tables(&directory).join("renditions.ndjson"), 3 * 4);
+        flip_row(&tables(&directory).join("jobs.ndjson"), 4);
+        flip_row(&tables(&directory).join("users.ndjson"), 0);
+        app::run(app.setup, async |target: &TestApp| {
+            let refused = pm(target, &["restore", &path, "--yes"]).await;
+            assert!(code(&refused) == 1 && stderr(&refused).contains("--allow-missing"), "{}", stderr(&refused));
+            let output = pm(target, &["restore", &path, "--yes", "--allow-missing", "-o", "json"]).await;
+            assert_eq!(code(&output), 4, "{}", stderr(&output));
+            for name in [keys(&products[0])[0].as_str(), keys(&products[1])[3].as_str(), "products.ndjson", "users.ndjson"] {
+                assert!(stderr(&output).contains(name), "{name} is not named: {}", stderr(&output));
+            }
+            assert_eq!((&told(&output)["products"], &told(&output)["missing"], &told(&output)["queued"]), (&json!(5), &json!(2), &json!(3)), "{}", told(&output));
+            let whole = doctor(target, &[]).await;
+            assert_eq!(whole["healthy"], true, "{whole}");
+            assert_eq!(target.get(&format!("/products/{}", products[2]["id"])).await.status(), 404, "its row is lost");
+            target.drain().await;
+            for product in [&products[0], &products[1], &products[3], &products[4], &products[5]] {
+                let now = target.product(&product["id"]).await;
+                assert_eq!(keys(&now), keys(product), "{now}");
+                assert_eq!((&now["status"], &now["product_name"]), (&json!("ready"), &product["product_name"]));
+            }
+            assert_eq!(doctor(target, &[]).await["healthy"], true);
+        })
+        .await;
+    }
+
+    async fn the_largest_rendition_takes_the_place_of_a_lost_upload(app: &TestApp) {
+        let add = |name: &'static str, side: u16| async move {
+            fs::write(app.directory().join(name), pictures::jpeg(side, side)).unwrap();
+            let words = ["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", name, "-q"];
+            let output = pm(app, &words).await;
+            assert_eq!(code(&output), 0, "{}", stderr(&output));
+            serde_json::from_slice::<Value>(&output.stdout).unwrap()
+        };
+        let (one, other) = (add("one.jpg", 400).await, add("other.jpg", 401).await);
+        app.drain().await;
+        let directory = app.directory().join("backup");
+        backup(app, &directory, &[]).await;
+        let (one, other) = (app.product(&one).await, app.product(&other).await);
+        let source = |product: &Value| product["images"][0]["source_url"].as_str().unwrap().trim_start_matches("/images/").to_owned();
+        let copy = |key: &str| directory.join("blobs").join(key);
+        flip(&copy(&source(&one)));
+        fs::remove_file(copy(&source(&other))).unwrap();
+        for key in keys(&other).iter().filter(|key| key.as_str() != source(&other)) {
+            cut(&copy(key.as_str()));
+        }
+        app::run(app.setup, async |target: &TestApp| {
+            let words = ["restore", &directory.display().to_string(), "--yes", "--allow-missing", "-o", "json"];
+            let output = pm(target, &words).await;
+            assert_eq!(code(&output), 4, "{}", stderr(&output));
+            assert_eq!((&told(&output)["replaced"], &told(&output)["failed"]), (&json!(1), &json!(1)), "{}", told(&output));
+            assert_eq!(doctor(target, &[]).await["healthy"], true);
+            let kept = target.product(&one["id"]).await;
+            assert_eq!((&kept["status"], keys(&kept)), (&json!("ready"), keys(&one)));
+            let lost = target.product(&other["id"]).await;
+            assert_eq!(lost["images"][0]["error"]["code"], "source_not_found", "{lost}");
+            assert_eq!(backup(target, &target.directory().join("next"), &[]).await["missing"], 0, "what is lost is not looked for again");
+        })
+        .await;
+    }
+
+    async fn a_store_that_lost_a_blob_is_mended_from_the_backup(app: &TestApp) {
+        let origin = Origin::start().await;
+        let product = ready_products(app, &origin, 1).await.remove(0);
+        let directory = app.directory().join("backup");
+        backup(app, &directory, &[]).await;
+        let key = keys(&product)[0].clone();
+        flip(&file_of(app, key.as_str()));
+        let told = doctor(app, &["--repair", "--from", &directory.display().to_string()]).await;
+        assert_eq!(told["healthy"], true, "{told}");
+        let blobs = told["checks"].as_array().unwrap().iter().find(|check| check["check"] == "blobs").unwrap();
+        assert_eq!(blobs["repaired"], json!([{"what": key.as_str(), "how": "copied from the backup"}]));
+        assert_eq!(app.product(&product["id"]).await, product, "nothing else changed");
+    }
+}
+
+/// Changes a byte of one row of a file.
+fn flip_row(file: &Path, row: usize) {
+    let text = fs::read(file).unwrap();
+    let begin = text.split(|byte| *byte == b'\n').take(row).map(|line| line.len() + 1).sum::<usize>();
+    let mut changed = text;
+    changed[begin + 12] ^= 1;
+    fs::write(file, changed).unwrap();
+}

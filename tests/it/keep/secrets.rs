@@ -1,0 +1,133 @@
+//! The secrets of an installation in its backup: encrypted by a passphrase, left out on demand, never in the clear.
+
+use std::{fs, path::Path};
+
+use sea_orm::{ConnectionTrait as _, Statement};
+use serde_json::{Value, json};
+
+use super::{code, json as told, pm, stderr};
+use crate::support::{Setup, TestApp, app, on_both_setups, pictures};
+
+const NEVER: &[&str] = &["--passphrase-file", "/nonexistent"];
+
+async fn text(app: &TestApp, sql: &str) -> String {
+    let connection = app.app.database.read();
+    let statement = Statement::from_string(connection.get_database_backend(), sql.to_owned());
+    connection.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+}
+
+async fn number(app: &TestApp, sql: &str) -> i64 {
+    let connection = app.app.database.read();
+    let statement = Statement::from_string(connection.get_database_backend(), sql.to_owned());
+    connection.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+}
+
+/// A webhook and an API key; answers the webhook's secret and the key's hash.
+async fn with_secrets(app: &TestApp) -> (String, String) {
+    let added = pm(app, &["webhook", "add", "http://127.0.0.1:9/hook"]).await;
+    assert_eq!(code(&added), 0, "{}", stderr(&added));
+    app.create(&[]).await;
+    let created = pm(app, &["key", "create", "--user-id", "seller", "--scope", "products:read", "-q"]).await;
+    assert_eq!(code(&created), 0, "{}", stderr(&created));
+    (text(app, "SELECT secret FROM webhooks").await, text(app, "SELECT hash FROM api_keys").await)
+}
+
+fn no_file_holds(directory: &Path, secret: &str) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            no_file_holds(&path, secret);
+        } else {
+            let bytes = fs::read(&path).unwrap();
+            let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!found, "{} holds a secret in the clear", path.display());
+        }
+    }
+}
+
+on_both_setups! {
+    async fn secrets_travel_encrypted_and_come_back(app: &TestApp) {
+        let (secret, hash) = with_secrets(app).await;
+        let directory = app.directory().join("backup");
+        let path = directory.display().to_string();
+        let saved = pm(app, &["backup", &path, "-o", "json"]).await;
+        assert_eq!((code(&saved), &told(&saved)["secrets"]), (0, &json!("encrypted")), "{}", stderr(&saved));
+        no_file_holds(&directory, &secret);
+        no_file_holds(&directory, &hash);
+        app::run_with(app.setup, &[("PM_BACKUP_PASSPHRASE", "")], async |target: &TestApp| {
+            let unasked = pm(target, &["restore", &path, "--yes"]).await;
+            assert_eq!(code(&unasked), 2, "{}", stderr(&unasked));
+            assert!(stderr(&unasked).contains("PM_BACKUP_PASSPHRASE"), "{}", stderr(&unasked));
+            let wrong = target.directory().join("wrong");
+            fs::write(&wrong, "another\n").unwrap();
+            let refused = pm(target, &["restore", &path, "--yes", "--passphrase-file", &wrong.display().to_string()]).await;
+            assert!(code(&refused) == 1 && stderr(&refused).contains("does not open"), "{}", stderr(&refused));
+            assert_eq!(code(&pm(target, &[&["restore", &path, "--yes"][..], NEVER].concat()).await), 2);
+            let right = target.directory().join("right");
+            fs::write(&right, "correct horse battery staple\n").unwrap();
+            let restored = pm(target, &["restore", &path, "--yes", "--passphrase-file", &right.display().to_string()]).await;
+            assert_eq!(code(&restored), 0, "{}", stderr(&restored));
+            assert_eq!(text(target, "SELECT secret FROM webhooks").await, secret);
+            assert_eq!(text(target, "SELECT hash FROM api_keys").await, hash);
+            assert_eq!(number(target, "SELECT CAST(enabled AS BIGINT) FROM webhooks").await, 1);
+        })
+        .await;
+    }
+
+    async fn without_a_passphrase_secrets_are_left_out_only_if_that_is_said(app: &TestApp) {
+        let (secret, hash) = with_secrets(app).await;
+        let directory = app.directory().join("backup");
+        let path = directory.display().to_string();
+        let saved = pm(app, &["backup", &path, "--without-secrets", "-o", "json"]).await;
+        assert_eq!((code(&saved), &told(&saved)["secrets"]), (0, &json!("left out")), "{}", stderr(&saved));
+        assert!(stderr(&saved).contains("not in this backup: webhook secrets"), "{}", stderr(&saved));
+        no_file_holds(&directory, &secret);
+        app::run_with(app.setup, &[("PM_BACKUP_PASSPHRASE", "")], async |target: &TestApp| {
+            let refused = pm(target, &["backup", &target.directory().join("none").display().to_string()]).await;
+            assert_eq!(code(&refused), 2, "{}", stderr(&refused));
+            assert!(stderr(&refused).contains("webhook secrets") && stderr(&refused).contains("--without-secrets"));
+            assert!(!target.directory().join("none").exists());
+            let restored = pm(target, &["restore", &path, "--yes"]).await;
+            assert_eq!(code(&restored), 0, "{}", stderr(&restored));
+            assert!(stderr(&restored).contains("restored without secrets"), "{}", stderr(&restored));
+            assert_ne!(text(target, "SELECT secret FROM webhooks").await, secret);
+            assert_eq!(number(target, "SELECT CAST(enabled AS BIGINT) FROM webhooks").await, 0);
+            assert_ne!(text(target, "SELECT hash FROM api_keys").await, hash);
+            assert_eq!(number(target, "SELECT count(*) FROM api_keys WHERE revoked_at IS NOT NULL").await, 1);
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn addresses_that_were_signed_before_hold_on() {
+    app::run(Setup::Embedded, async |source: &TestApp| {
+        fs::write(source.directory().join("cup.png"), pictures::png(64, 64)).unwrap();
+        let words = ["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", "cup.png", "-q"];
+        let added = pm(source, &words).await;
+        assert_eq!(code(&added), 0, "{}", stderr(&added));
+        source.drain().await;
+        let id: Value = serde_json::from_slice(&added.stdout).unwrap();
+        let image = source.product(&id).await["images"][0]["id"].to_string();
+        let link = pm(source, &["image", "link", &image, "--width", "32", "-q"]).await;
+        let link = String::from_utf8(link.stdout).unwrap();
+        let directory = source.directory().join("backup").display().to_string();
+        assert_eq!(code(&pm(source, &["backup", &directory]).await), 0);
+        app::run(Setup::Embedded, async |target: &TestApp| {
+            let restored = pm(target, &["restore", &directory, "--yes"]).await;
+            assert_eq!(code(&restored), 0, "{}", stderr(&restored));
+            let key = |app: &TestApp| fs::read_to_string(app.directory().join("data/url.key")).unwrap();
+            assert_eq!(key(target), key(source));
+            let again = pm(target, &["image", "link", &image, "--width", "32", "-q"]).await;
+            assert_eq!(String::from_utf8(again.stdout).unwrap(), link);
+        })
+        .await;
+        app::run(Setup::Full, async |target: &TestApp| {
+            let restored = pm(target, &["restore", &directory, "--yes"]).await;
+            assert_eq!(code(&restored), 0, "{}", stderr(&restored));
+            assert!(stderr(&restored).contains("PM_URL_KEY is set to the content of"), "{}", stderr(&restored));
+        })
+        .await;
+    })
+    .await;
+}
