@@ -16,7 +16,8 @@ async fn with_database(test: impl AsyncFnOnce(&str)) {
     let Some(server) = support::postgres_url().await else { return };
     let name = format!("pm_test_{}", uuid::Uuid::new_v4().simple());
     app::create_database(&server, &name).await;
-    let outcome = std::panic::AssertUnwindSafe(test(&app::database_url(&server, &name)));
+    let url = app::database_url(&server, &name);
+    let outcome = std::panic::AssertUnwindSafe(test(&url));
     let outcome = futures_util::FutureExt::catch_unwind(outcome).await;
     let drop = format!("DROP DATABASE {name} WITH (FORCE)");
     app::admin(&server).await.read().execute_unprepared(&drop).await.unwrap();
