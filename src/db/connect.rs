@@ -126,6 +126,11 @@ impl Database {
         Ok(Write { transaction, _turn: None, clock: None })
     }
 
+    /// Whether a pooler in transaction mode stands before the server.
+    pub(super) fn is_pooled(&self) -> bool {
+        self.shared.link.is_pooled()
+    }
+
     /// Returns how connections to PostgreSQL are used, in words.
     pub fn way_of_connecting(&self) -> Option<String> {
         let Config::Postgres(config) = &self.shared.config else { return None };

@@ -69,7 +69,7 @@ pub async fn up(database: &Database, steps: Option<u32>) -> Result<(), Error> {
     patiently(async || {
         let write = begin(database).await?;
         write.execute_unprepared(TABLE).await?;
-        write.commit().await
+        commit(database, write).await
     })
     .await?;
     let missing: Vec<_> =
@@ -114,7 +114,7 @@ async fn apply(database: &Database, step: &dyn MigrationTrait) -> Result<(), Err
         write.execute_raw(Statement::from_sql_and_values(write.get_database_backend(), NOTE, values)).await?;
         tracing::info!("applied the step {} of the schema", step.name());
     }
-    write.commit().await
+    commit(database, write).await
 }
 
 async fn take_back(database: &Database, step: &dyn MigrationTrait) -> Result<(), Error> {
@@ -126,7 +126,7 @@ async fn take_back(database: &Database, step: &dyn MigrationTrait) -> Result<(),
         write.execute_raw(Statement::from_sql_and_values(write.get_database_backend(), FORGET, values)).await?;
         tracing::info!("took back the step {} of the schema", step.name());
     }
-    write.commit().await
+    commit(database, write).await
 }
 
 /// Begins the transaction of a step; on PostgreSQL one process is at it at a time. A step that waits for a table makes all others
@@ -139,6 +139,14 @@ async fn begin(database: &Database) -> Result<Write, Error> {
         write.execute_unprepared(ALONE).await?;
     }
     Ok(write)
+}
+
+/// Ends a transaction of [`begin`]. Behind a pooler its named statements must not stay in a session that others get next.
+async fn commit(database: &Database, write: Write) -> Result<(), Error> {
+    if database.is_pooled() {
+        write.execute_unprepared("DEALLOCATE ALL").await?;
+    }
+    write.commit().await
 }
 
 /// Repeats `work` as long as it fails by something that passes.

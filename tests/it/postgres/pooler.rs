@@ -54,8 +54,8 @@ async fn main_flows(app: &TestApp) {
     let patched = app.client.patch(app.url(&format!("/products/{id}"))).json(&json!({"product_name": "Blue Lamp"}));
     let patched = patched.header("content-type", "application/merge-patch+json").send().await.unwrap();
     assert_eq!(patched.status(), 200);
-    assert_eq!(app.get_json("/products?query=lamp").await["items"][0]["id"], *id);
-    assert_eq!(app.get_json("/products?product_name=blue&sort=-created_at").await["items"][0]["id"], *id);
+    assert_eq!(app.get_json("/products?q=lamp").await["items"][0]["id"], *id);
+    assert_eq!(app.get_json("/products?name=blue&sort=-id").await["items"][0]["id"], *id);
     let again = app.client.post(app.url("/products")).header("idempotency-key", "one").json(&json!({
         "user_id": "seller", "product_name": "Once", "product_price": 1
     }));
@@ -135,7 +135,7 @@ async fn many_clients_of_few_connections_never_get_another_one_s_answer() {
                 );
                 let row = another.database.read().query_one_raw(statement).await.unwrap().unwrap();
                 assert_eq!(row.try_get::<String>("", "product_name").unwrap(), name);
-                let page = app.get_json(&format!("/products?user_id=user-{client}&limit=1&sort=-created_at")).await;
+                let page = app.get_json(&format!("/products?user_id=user-{client}&limit=1&sort=-id")).await;
                 assert_eq!(page["items"][0]["product_name"], *name);
             }
         };
