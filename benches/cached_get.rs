@@ -213,7 +213,7 @@ async fn state(directory: &Path) -> State {
     let cache = cache::Engine::Memory { max_bytes: 1 << 20, database: path, lifetimes: cache::Lifetimes::default() };
     let cache = Cache::connect(&cache).await.expect("a cache");
     let (installation, id) = tokio::sync::watch::channel(pm::domain::InstallationId::new(uuid::Uuid::nil()));
-    let queue = Queue::connect(&queue::Engine::Database, database.read().pool(), id).await.expect("a queue");
+    let queue = Queue::connect(&queue::Engine::Database, &database.read(), id).await.expect("a queue");
     let blobs = blobs::Engine::Disk { directory: directory.join("blobs") };
     let blobs = Blobs::connect(&blobs).await.expect("a store");
     let engines = Engines {

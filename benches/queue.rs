@@ -15,7 +15,7 @@ use pm::{
     app::App,
     catalog::{Due, Outcome, Settlement},
     config::{self, Flags},
-    db::{Config, Database},
+    db::{Config, Database, Postgres},
     domain::{Content, Facts, ImageSource, NewProduct, ProductDraft, Rendition},
 };
 use sea_orm::ConnectionTrait as _;
@@ -137,7 +137,10 @@ fn queue(criterion: &mut Criterion) {
     };
     let name = format!("pm_bench_{}", uuid::Uuid::new_v4().simple());
     let admin = runtime.block_on(async {
-        let admin = Database::connect(&Config::Postgres { url: server.clone(), max_connections: 1 }).await.unwrap();
+        let admin =
+            Database::connect(&Config::Postgres(Postgres { max_connections: 1, ..Postgres::new(server.clone()) }))
+                .await
+                .unwrap();
         admin.read().execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
         admin
     });

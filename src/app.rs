@@ -34,8 +34,6 @@ use crate::{
     worker::{self, Worker},
 };
 
-/// Most connections of one process to PostgreSQL.
-const POSTGRES_CONNECTIONS: u32 = 16;
 /// Bytes of products that a process keeps in its own cache.
 const MEMORY_CACHE_BYTES: u64 = 64 << 20;
 
@@ -91,7 +89,7 @@ impl App {
         let (blobs, store_compared) = opening::open_store(&settings, &database, &installation).await?;
         let cache = Cache::connect(&cache_engine(&settings, &database)).await?;
         let (id, current_id) = watch::channel(installation.id);
-        let queue = Queue::connect(&queue_engine(&settings), database.read().pool(), current_id).await?;
+        let queue = Queue::connect(&queue_engine(&settings), &database.read(), current_id).await?;
         let config = catalog::Config {
             public_url: settings.public_url.clone(),
             auto_users: settings.auto_users,

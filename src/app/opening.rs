@@ -8,7 +8,7 @@ use std::{path::PathBuf, time::Duration};
 use super::{Error, storage_engine};
 use crate::{
     blobs::{self, BlobKey, Blobs, MARKER, Marker},
-    config::{DatabaseUrl, Settings},
+    config::{DatabaseConnections, DatabaseUrl, Settings},
     db::{
         self, Database,
         installation::{self, Installation},
@@ -51,11 +51,23 @@ pub async fn open_database(settings: &Settings, make: bool) -> Result<Database, 
             }
             db::Config::Sqlite { path: path.clone() }
         }
-        DatabaseUrl::Postgres { url } => {
-            db::Config::Postgres { url: url.clone(), max_connections: super::POSTGRES_CONNECTIONS }
-        }
+        DatabaseUrl::Postgres { url } => db::Config::Postgres(postgres(url, &settings.database_connections)),
     };
     Ok(Database::connect(&config).await?)
+}
+
+fn postgres(url: &str, connections: &DatabaseConnections) -> db::Postgres {
+    let defaults = db::Postgres::new(url);
+    db::Postgres {
+        direct_url: connections.direct_url.clone(),
+        pooler: connections.pooler,
+        max_connections: connections.max,
+        idle_timeout: connections.idle_timeout,
+        statement_timeout: connections.statement_timeout,
+        connect_timeout: connections.connect_timeout,
+        patience: if connections.wait { None } else { defaults.patience },
+        ..defaults
+    }
 }
 
 /// Opens the database with a schema that this program can work with.

@@ -77,7 +77,7 @@ impl Catalog {
     /// Hears of new events from now on. What other processes write to SQLite is not heard, only found by looking.
     pub fn happenings(&self) -> Happenings {
         let wake = self.0.happened.here.clone();
-        let listening = notifications::listen(self.database().read().pool(), notifications::EVENTS, move || {
+        let listening = notifications::listen(&self.database().read(), notifications::EVENTS, move || {
             wake.send_replace(());
         });
         Happenings { here: self.0.happened.here.subscribe(), listening }

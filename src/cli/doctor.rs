@@ -76,6 +76,10 @@ async fn examine(app: &App) -> (Vec<Finding>, Exit) {
     }
     let unreachable = components.iter().any(|component| component.error.is_some());
     let mut findings: Vec<_> = components.into_iter().map(Finding::of_component).collect();
+    if let Some(way) = app.database.way_of_connecting() {
+        let database = findings.iter_mut().find(|finding| finding.check == "database" && finding.status == OK);
+        database.into_iter().for_each(|finding| finding.detail = format!("{}; {way}", finding.detail));
+    }
     let mut exit = if unreachable { Exit::Unreachable } else { Exit::Done };
     let details = [
         ("schema", schema(app).await),

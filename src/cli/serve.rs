@@ -49,10 +49,13 @@ pub(super) async fn work(settings: Settings, stop: Stop, reload: Reload) -> Resu
 }
 
 /// Connects every engine, and waits for those that are away for a moment; `None` if somebody stopped it meanwhile.
+///
+/// While PostgreSQL has no connection free, it waits for one without end.
 async fn started(settings: &Settings, access: Access, stop: &Stop) -> Result<Option<App>, Failure> {
-    let mut stop = stop.clone();
+    let (mut stop, mut settings) = (stop.clone(), settings.clone());
+    settings.database_connections.wait = true;
     tokio::select! {
-        app = App::start(settings, access) => Ok(Some(app?.isolated_by(own_program()))),
+        app = App::start(&settings, access) => Ok(Some(app?.isolated_by(own_program()))),
         () = stop.wanted() => Ok(None),
     }
 }

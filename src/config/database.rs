@@ -3,11 +3,13 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use url::Url;
 
-use super::{resolve::Resolver, secret::redact};
+use super::{resolve::Resolver, secret::redact, values};
+use crate::db::Pooler;
 
 /// The database that holds the truth.
 #[derive(Clone, PartialEq, Eq)]
@@ -22,6 +24,70 @@ pub enum DatabaseUrl {
         /// Its address with user, password and database, percent-encoded.
         url: String,
     },
+}
+
+/// How connections to PostgreSQL are used.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseConnections {
+    /// Whether a pooler in transaction mode stands before the server.
+    pub pooler: Pooler,
+    /// The same database without a pooler between.
+    pub direct_url: Option<String>,
+    /// Most connections of one process.
+    pub max: u32,
+    /// Connections beyond the most that were in use at once within this time are closed.
+    pub idle_timeout: Duration,
+    /// The server ends a statement that takes longer; zero leaves it to the server's own setting.
+    pub statement_timeout: Duration,
+    /// The longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// Whether the first connection is waited for as long as the server has none free. What runs until it is stopped sets
+    /// this; no setting does.
+    pub wait: bool,
+}
+
+impl DatabaseConnections {
+    /// Each setting with its value, as text without passwords.
+    pub(super) fn entries(&self) -> Vec<(&'static str, String)> {
+        let seconds = |span: Duration| format!("{}ms", span.as_millis());
+        vec![
+            ("database_pooler", self.pooler.as_str().to_owned()),
+            ("database_direct_url", self.direct_url.as_deref().map(redact).unwrap_or_default()),
+            ("database_max_connections", self.max.to_string()),
+            ("database_idle_timeout", seconds(self.idle_timeout)),
+            ("database_statement_timeout", seconds(self.statement_timeout)),
+            ("database_connect_timeout", seconds(self.connect_timeout)),
+        ]
+    }
+}
+
+/// How connections are used, of the highest layers that say so.
+pub(super) fn connections(resolver: &mut Resolver<'_>) -> Option<DatabaseConnections> {
+    const SECOND: Duration = Duration::from_secs(1);
+    let pooler = resolver.take("database_pooler", |text| Pooler::parse(text).ok_or_else(|| "is not known".into()));
+    let direct_url =
+        resolver.optional("database_direct_url", |text| values::service_url(text, &["postgres", "postgresql"]));
+    let max = resolver.take("database_max_connections", |text| {
+        text.parse().ok().filter(|max| (2..=1_000).contains(max)).ok_or_else(|| "is not such a number".into())
+    });
+    let idle_timeout = resolver
+        .take("database_idle_timeout", |text| values::duration_within(text, SECOND, Duration::from_secs(3_600)));
+    let statement_timeout = resolver.take("database_statement_timeout", |text| match values::parse_duration(text)? {
+        Duration::ZERO => Ok(Duration::ZERO),
+        _ => values::duration_within(text, SECOND, Duration::from_secs(86_400)),
+    });
+    let connect_timeout = resolver.take("database_connect_timeout", |text| {
+        values::duration_within(text, Duration::from_millis(100), Duration::from_secs(60))
+    });
+    Some(DatabaseConnections {
+        pooler: pooler?,
+        direct_url: direct_url?,
+        max: max?,
+        idle_timeout: idle_timeout?,
+        statement_timeout: statement_timeout?,
+        connect_timeout: connect_timeout?,
+        wait: false,
+    })
 }
 
 impl DatabaseUrl {

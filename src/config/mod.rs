@@ -22,7 +22,7 @@ use std::{
 
 use tracing_subscriber::EnvFilter;
 
-pub use database::DatabaseUrl;
+pub use database::{DatabaseConnections, DatabaseUrl};
 pub use doors::{Auth, Doors, Issuer, TlsFiles};
 pub use layers::{Problem, Source};
 pub use secret::redact;
@@ -46,6 +46,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// The database.
     pub database: DatabaseUrl,
+    /// How connections to PostgreSQL are used.
+    pub database_connections: DatabaseConnections,
     /// Whether the schema is brought up to date at start.
     pub auto_migrate: bool,
     /// The shared cache, if there is one.
@@ -214,6 +216,7 @@ pub fn load(
 fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings> {
     let data_dir = resolver.take("data_dir", |text| Ok(PathBuf::from(text)));
     let database = database::resolve(resolver, data_dir.as_deref());
+    let database_connections = database::connections(resolver);
     let auto_migrate = resolver.take("auto_migrate", values::automatic);
     let redis_url = resolver.optional("redis_url", |text| values::service_url(text, &["redis", "rediss"]));
     let redis_prefix = resolver.take("redis_prefix", values::plain_name);
@@ -251,6 +254,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
         storage_url: values::storage_in(&storage_url?, &data_dir)?,
         data_dir,
         database,
+        database_connections: database_connections?,
         redis_url: redis_url?,
         redis_prefix: redis_prefix?,
         cache_lifetime: cache_lifetime?,
@@ -362,8 +366,8 @@ impl Settings {
             ("log_format", format!("{:?}", self.log_format).to_lowercase()),
             ("presets", presets.join(", ")),
         ];
-        let doors = self.doors.entries();
-        values.into_iter().chain(doors).map(|(name, value)| (name, value, self.source(name))).collect()
+        let others = self.database_connections.entries().into_iter().chain(self.doors.entries());
+        values.into_iter().chain(others).map(|(name, value)| (name, value, self.source(name))).collect()
     }
 }
 

@@ -10,45 +10,18 @@ use std::{
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait as _, DbBackend, DbErr, IsolationLevel, RuntimeErr,
     SqliteTransactionMode, Statement, TransactionOptions,
-    sqlx::{self, Connection as _, PgConnection, SqliteConnection},
+    sqlx::{self, AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection},
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::db::{
-    Error,
+    Config, Error, Postgres,
     clock::FileClock,
     connection::{Connection, Outdated, Transaction},
     driver,
+    pooler::{self, Link},
+    trim::Demand,
 };
-
-/// Which database.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Config {
-    /// A file, made if it is not there.
-    Sqlite {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A server.
-    Postgres {
-        /// `postgres://user:password@host:port/name`.
-        url: String,
-        /// Most connections of this process.
-        max_connections: u32,
-    },
-}
-
-/// The URL holds a password and is not shown.
-impl std::fmt::Debug for Config {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Sqlite { path } => f.debug_struct("Sqlite").field("path", path).finish(),
-            Self::Postgres { max_connections, .. } => {
-                f.debug_struct("Postgres").field("max_connections", max_connections).finish_non_exhaustive()
-            }
-        }
-    }
-}
 
 /// An open database; cheap to clone.
 #[derive(Clone, Debug)]
@@ -66,6 +39,9 @@ pub struct Database {
 pub(super) struct Shared {
     /// Replaced when it does not work any more.
     pub(super) pool: RwLock<Pool>,
+    pub(super) config: Config,
+    pub(super) link: Arc<Link>,
+    pub(super) demand: Demand,
 }
 
 /// The connections, and the queue of those who want to write.
@@ -86,7 +62,7 @@ pub struct Write {
     pub(super) clock: Option<Arc<FileClock>>,
 }
 
-/// A writer waits this long for its turn or for a connection.
+/// A writer on SQLite waits this long for its turn or for a connection.
 pub(super) const WAIT_LIMIT: Duration = Duration::from_secs(5);
 
 /// A write that worked proves for this long that writes work.
@@ -104,7 +80,12 @@ const STATEMENTS: usize = 100;
 impl Database {
     /// Opens the database; a connection is made at once.
     pub(super) async fn open(config: &Config) -> Result<Self, Error> {
-        let shared = Arc::new(Shared { pool: RwLock::new(open(config).await?) });
+        let link = match config {
+            Config::Sqlite { .. } => Arc::default(),
+            Config::Postgres(postgres) => Arc::new(pooler::find(postgres).await?),
+        };
+        let pool = RwLock::new(open(config, &link).await?);
+        let shared = Arc::new(Shared { pool, config: config.clone(), link, demand: Demand::default() });
         Ok(match config {
             Config::Sqlite { path } => {
                 let mut lock_file = path.clone().into_os_string();
@@ -112,7 +93,7 @@ impl Database {
                 let (lock_file, clock) = (Some(Arc::new(lock_file.into())), FileClock::find());
                 Self { shared, sqlite: true, lock_file, clock }
             }
-            Config::Postgres { .. } => Self { shared, sqlite: false, lock_file: None, clock: None },
+            Config::Postgres(_) => Self { shared, sqlite: false, lock_file: None, clock: None },
         })
     }
 
@@ -124,7 +105,7 @@ impl Database {
     /// For several statements that must see the same moment; nothing is written.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if no connection is free within 5 s.
+    /// [`Error::Unavailable`] if no connection is free in time.
     pub async fn snapshot(&self) -> Result<Transaction, Error> {
         let postgres = !self.is_sqlite();
         let options = TransactionOptions {
@@ -133,6 +114,27 @@ impl Database {
             sqlite_transaction_mode: None,
         };
         self.shared.pool().connection.begin(options).await
+    }
+
+    /// Begins a transaction in which the schema is changed: a step takes as long as it takes.
+    pub(super) async fn begin_for_schema(&self) -> Result<Write, Error> {
+        if self.is_sqlite() {
+            return self.begin().await;
+        }
+        let transaction = self.read().begin_for_schema().await?;
+        transaction.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
+        Ok(Write { transaction, _turn: None, clock: None })
+    }
+
+    /// Whether a pooler in transaction mode stands before the server.
+    pub(super) fn is_pooled(&self) -> bool {
+        self.shared.link.is_pooled()
+    }
+
+    /// Returns how connections to PostgreSQL are used, in words.
+    pub fn way_of_connecting(&self) -> Option<String> {
+        let Config::Postgres(config) = &self.shared.config else { return None };
+        Some(self.shared.link.describe(config))
     }
 
     /// Whether this is SQLite.
@@ -149,7 +151,7 @@ impl Database {
     /// and writes later fails whenever another one wrote in between.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if its turn does not come or no connection is free within 5 s.
+    /// [`Error::Unavailable`] if its turn does not come or no connection is free in time.
     pub async fn begin(&self) -> Result<Write, Error> {
         Ok(Write { clock: self.clock.clone(), ..self.shared.pool().begin().await? })
     }
@@ -165,7 +167,16 @@ impl Database {
 
 impl Shared {
     fn pool(&self) -> Pool {
-        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let pool = self.pool.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Config::Postgres(_) = self.config {
+            self.demand.note(pool.connection.pool().get_postgres_connection_pool());
+        }
+        pool
+    }
+
+    /// Returns the pool without counting as one who is about to use it.
+    pub(super) fn connection(&self) -> Connection {
+        self.pool.read().unwrap_or_else(PoisonError::into_inner).connection.clone()
     }
 
     /// As [`Database::check`].
@@ -245,41 +256,21 @@ impl Deref for Write {
 }
 
 /// Opens the connections; one is made at once.
-pub(super) async fn open(config: &Config) -> Result<Pool, Error> {
+pub(super) async fn open(config: &Config, link: &Arc<Link>) -> Result<Pool, Error> {
     let outdated = Outdated::default();
     let turn = matches!(config, Config::Sqlite { .. }).then(Arc::default);
     let mut options = match config {
         Config::Sqlite { path } => sqlite_options(path),
-        Config::Postgres { url, max_connections } => {
-            let mut options = ConnectOptions::new(url.clone());
-            options.max_connections(*max_connections);
-            options.map_sqlx_postgres_opts(|postgres| postgres.statement_cache_capacity(STATEMENTS));
-            let outdated = outdated.clone();
-            options.map_sqlx_postgres_pool_opts(move |pool| {
-                let outdated = outdated.clone();
-                pool.after_connect(|connection, _| Box::pin(give_up_what_idles(connection))).before_acquire(
-                    move |_, state| {
-                        let usable = outdated.allows(state.age);
-                        Box::pin(async move { Ok(usable) })
-                    },
-                )
-            });
-            options
-        }
+        Config::Postgres(postgres) => postgres_options(postgres, link, &outdated),
     };
-    options
-        .min_connections(1)
-        .connect_timeout(Duration::from_secs(5))
-        .acquire_timeout(WAIT_LIMIT)
-        .idle_timeout(Duration::from_secs(600))
-        // A round trip for each checkout; a dead connection shows itself with the first statement anyway.
-        .test_before_acquire(false)
-        .sqlx_logging(false);
+    // A check costs a round trip for each checkout; a dead connection shows itself with the first statement anyway.
+    options.min_connections(1).test_before_acquire(false).sqlx_logging(false);
     let began = Instant::now();
     loop {
         match sea_orm::Database::connect(options.clone()).await {
             Ok(pool) => {
-                return Ok(Pool { connection: Connection::new(pool, outdated), turn, proven: Arc::default() });
+                let connection = Connection::new(pool, outdated, link.clone());
+                return Ok(Pool { connection, turn, proven: Arc::default() });
             }
             // Whoever opens a new file first sets its journal, and nobody else is made to wait for that.
             Err(error) if is_locked(&error) && began.elapsed() < WAIT_LIMIT => {}
@@ -289,10 +280,34 @@ pub(super) async fn open(config: &Config) -> Result<Pool, Error> {
     }
 }
 
-/// Lets PostgreSQL end a transaction whose process has stopped in the midst of it, frozen or cut off: until then it keeps
-/// its locks, and everybody waits who needs the same rows, the sweeper among them. No transaction of ours ever pauses.
-async fn give_up_what_idles(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("SET idle_in_transaction_session_timeout = '10s'").execute(connection).await.map(|_| ())
+fn postgres_options(config: &Postgres, link: &Link, outdated: &Outdated) -> ConnectOptions {
+    let mut options = ConnectOptions::new(link.url.clone());
+    options
+        .max_connections(config.max_connections)
+        .connect_timeout(config.connect_timeout)
+        .acquire_timeout(config.connect_timeout)
+        .idle_timeout(config.idle_timeout);
+    let statements = if link.is_pooled() { 0 } else { STATEMENTS };
+    options.map_sqlx_postgres_opts(move |postgres| pooler::plain(postgres).statement_cache_capacity(statements));
+    let sets = config.timeouts().into_iter().map(|(name, value)| format!("SET {name} = {value}"));
+    // Behind a pooler each transaction sets them.
+    let session: Option<Arc<str>> = (!link.is_pooled()).then(|| sets.collect::<Vec<_>>().join("; ").into());
+    let outdated = outdated.clone();
+    options.map_sqlx_postgres_pool_opts(move |pool| {
+        let (outdated, session) = (outdated.clone(), session.clone());
+        pool.after_connect(move |connection, _| Box::pin(set(connection, session.clone()))).before_acquire(
+            move |_, state| {
+                let usable = outdated.allows(state.age);
+                Box::pin(async move { Ok(usable) })
+            },
+        )
+    });
+    options
+}
+
+async fn set(connection: &mut PgConnection, session: Option<Arc<str>>) -> Result<(), sqlx::Error> {
+    let Some(session) = session else { return Ok(()) };
+    connection.execute(AssertSqlSafe(session.to_string())).await.map(|_| ())
 }
 
 fn is_locked(error: &DbErr) -> bool {
@@ -310,7 +325,12 @@ fn sqlite_options(path: &std::path::Path) -> ConnectOptions {
     let file = path.to_owned();
     // The path itself is set below, since not every path can be written as a URL.
     let mut options = ConnectOptions::new("sqlite://pm.db");
-    options.max_connections(SQLITE_CONNECTIONS).map_sqlx_sqlite_opts(move |sqlite| {
+    options
+        .connect_timeout(WAIT_LIMIT)
+        .acquire_timeout(WAIT_LIMIT)
+        .idle_timeout(Duration::from_secs(600))
+        .max_connections(SQLITE_CONNECTIONS);
+    options.map_sqlx_sqlite_opts(move |sqlite| {
         sqlite
             .filename(&file)
             .create_if_missing(true)

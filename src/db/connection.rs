@@ -3,6 +3,8 @@
 //! PostgreSQL refuses a prepared statement whose columns changed their types since it was prepared (0A000). Outside a
 //! transaction such a statement is repeated at once on a new connection; inside one the transaction fails as transient, and the
 //! connections that were made before are not used again.
+//!
+//! Behind a pooler in transaction mode every statement runs in a transaction of its own kind ([`Pooled`]).
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -17,6 +19,8 @@ use sea_orm::{
 use crate::db::{
     driver,
     error::{self, Error},
+    pooled::Pooled,
+    pooler::Link,
 };
 
 /// When prepared statements were last found to be outdated; connections that are older are closed.
@@ -49,11 +53,22 @@ impl Outdated {
 pub struct Connection {
     pool: DatabaseConnection,
     outdated: Outdated,
+    link: Arc<Link>,
+}
+
+impl From<DatabaseConnection> for Connection {
+    fn from(pool: DatabaseConnection) -> Self {
+        Self::new(pool, Outdated::default(), Arc::default())
+    }
 }
 
 impl Connection {
-    pub(super) const fn new(pool: DatabaseConnection, outdated: Outdated) -> Self {
-        Self { pool, outdated }
+    pub(super) const fn new(pool: DatabaseConnection, outdated: Outdated, link: Arc<Link>) -> Self {
+        Self { pool, outdated, link }
+    }
+
+    pub(super) fn link(&self) -> &Link {
+        &self.link
     }
 
     /// The pool itself, for what is no statement: listening, say.
@@ -63,9 +78,28 @@ impl Connection {
 
     /// Begins a transaction.
     pub(super) async fn begin(&self, options: TransactionOptions) -> Result<Transaction, Error> {
-        let begun = self.pool.begin_with_options(options);
-        let inner = if self.is_sqlite() { driver::answered(begun).await? } else { begun.await? };
+        let inner = match &self.link.local {
+            Some(local) => {
+                Inner::Pooled(Pooled::begin(self.pool.get_postgres_connection_pool(), options, local).await?)
+            }
+            None => Inner::Session(self.begin_session(options).await?),
+        };
         Ok(Transaction { inner, outdated: self.outdated.clone() })
+    }
+
+    /// Begins a transaction of the library's own type, which the migration crate needs. Its statements have names that count
+    /// from 1 in each process: behind a pooler, those that another process left in this session go first.
+    pub(super) async fn begin_for_schema(&self) -> Result<Transaction, Error> {
+        let inner = self.begin_session(TransactionOptions::default()).await?;
+        if let Some(local) = &self.link.local {
+            inner.execute_unprepared(&format!("DEALLOCATE ALL; {local}")).await?;
+        }
+        Ok(Transaction { inner: Inner::Session(inner), outdated: self.outdated.clone() })
+    }
+
+    async fn begin_session(&self, options: TransactionOptions) -> Result<DatabaseTransaction, Error> {
+        let begun = self.pool.begin_with_options(options);
+        Ok(if self.is_sqlite() { driver::answered(begun).await? } else { begun.await? })
     }
 
     fn is_sqlite(&self) -> bool {
@@ -78,6 +112,12 @@ macro_rules! run {
     ($self:ident, $method:ident, $statement:expr) => {{
         if $self.is_sqlite() {
             return driver::rows($self.pool.$method($statement)).await;
+        }
+        if let Some(local) = &$self.link.local {
+            let pool = $self.pool.get_postgres_connection_pool();
+            let transaction = Pooled::begin(pool, TransactionOptions::default(), local).await?;
+            let outcome = transaction.$method($statement).await?;
+            return transaction.commit().await.map(|()| outcome);
         }
         let outcome = $self.pool.$method($statement.clone()).await;
         if $self.outdated.is_told_by(&outcome) { $self.pool.$method($statement).await } else { outcome }
@@ -110,8 +150,14 @@ impl ConnectionTrait for Connection {
 /// One transaction; rolled back if it is dropped before [`Transaction::commit`].
 #[derive(Debug)]
 pub struct Transaction {
-    inner: DatabaseTransaction,
+    inner: Inner,
     outdated: Outdated,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Session(DatabaseTransaction),
+    Pooled(Pooled),
 }
 
 impl Transaction {
@@ -121,7 +167,10 @@ impl Transaction {
     /// If the database refuses, nothing was written; if the connection breaks off, that is not known.
     pub async fn commit(self) -> Result<(), Error> {
         let sqlite = self.is_sqlite();
-        end(sqlite, self.inner.commit()).await
+        match self.inner {
+            Inner::Session(inner) => end(sqlite, inner.commit()).await,
+            Inner::Pooled(inner) => Ok(inner.commit().await?),
+        }
     }
 
     /// Takes back everything that was written.
@@ -130,16 +179,22 @@ impl Transaction {
     /// If the connection breaks off; then the database takes it back by itself.
     pub async fn rollback(self) -> Result<(), Error> {
         let sqlite = self.is_sqlite();
-        end(sqlite, self.inner.rollback()).await
+        match self.inner {
+            Inner::Session(inner) => end(sqlite, inner.rollback()).await,
+            Inner::Pooled(inner) => Ok(inner.rollback().await?),
+        }
     }
 
     fn is_sqlite(&self) -> bool {
-        self.inner.get_database_backend() == DbBackend::Sqlite
+        self.get_database_backend() == DbBackend::Sqlite
     }
 
-    /// For the migration crate, which knows the library's own type alone.
-    pub(super) const fn inner(&self) -> &DatabaseTransaction {
-        &self.inner
+    /// Returns the library's own transaction for the migration crate: that of [`Connection::begin_for_schema`].
+    pub(super) fn inner(&self) -> Result<&DatabaseTransaction, Error> {
+        match &self.inner {
+            Inner::Session(inner) => Ok(inner),
+            Inner::Pooled(_) => Err(Error::Corrupt("the schema is changed in a transaction of another kind".into())),
+        }
     }
 
     async fn run<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
@@ -155,23 +210,38 @@ impl Transaction {
 #[async_trait::async_trait]
 impl ConnectionTrait for Transaction {
     fn get_database_backend(&self) -> DbBackend {
-        self.inner.get_database_backend()
+        match &self.inner {
+            Inner::Session(inner) => inner.get_database_backend(),
+            Inner::Pooled(_) => DbBackend::Postgres,
+        }
     }
 
     async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
-        self.run(self.inner.execute_raw(stmt)).await
+        match &self.inner {
+            Inner::Session(inner) => self.run(inner.execute_raw(stmt)).await,
+            Inner::Pooled(inner) => inner.execute_raw(stmt).await,
+        }
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.run(self.inner.execute_unprepared(sql)).await
+        match &self.inner {
+            Inner::Session(inner) => self.run(inner.execute_unprepared(sql)).await,
+            Inner::Pooled(inner) => inner.execute_unprepared(sql).await,
+        }
     }
 
     async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.run(self.inner.query_one_raw(stmt)).await
+        match &self.inner {
+            Inner::Session(inner) => self.run(inner.query_one_raw(stmt)).await,
+            Inner::Pooled(inner) => inner.query_one_raw(stmt).await,
+        }
     }
 
     async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.run(self.inner.query_all_raw(stmt)).await
+        match &self.inner {
+            Inner::Session(inner) => self.run(inner.query_all_raw(stmt)).await,
+            Inner::Pooled(inner) => inner.query_all_raw(stmt).await,
+        }
     }
 }
 

@@ -2,8 +2,11 @@
 //! that a reader who remembers one position misses nothing and sees nothing twice.
 //!
 //! PostgreSQL gives out numbers before transactions end: 8 may be visible while 7 is not yet. So there a position begins
-//! with the transaction, and rows count as settled once every transaction up to theirs is over; what is not settled is held
-//! back. SQLite has one writer at a time, and the number alone is the order.
+//! with the transaction, and a row is settled once every older transaction that may still write events has ended; what is not
+//! settled is held back. SQLite has one writer at a time, and the number alone is the order.
+//!
+//! A transaction may still write events only if it has written to one of [`TABLES`]. Other transactions of the server, in
+//! this database or another one, hold nothing back, however long they stay open.
 
 use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Value};
 
@@ -16,6 +19,28 @@ use crate::{
 /// So many events are removed together, and so many are kept however old they are.
 pub const FORGOTTEN_TOGETHER: i64 = 500;
 
+/// The tables whose writers may still write events; a transaction of `pm` gets its number from PostgreSQL by writing to one
+/// of them or by locking its rows. Every table of the schema but the list of migrations stands here.
+pub const TABLES: [&str; 17] = [
+    "api_keys",
+    "cache_invalidation",
+    "clock_anchors",
+    "events",
+    "idempotency_keys",
+    "images",
+    "installation",
+    "job_attempts",
+    "jobs",
+    "lost_claims",
+    "product_words",
+    "products",
+    "renditions",
+    "users",
+    "variants",
+    "webhook_deliveries",
+    "webhooks",
+];
+
 /// Events in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventPage {
@@ -25,7 +50,7 @@ pub struct EventPage {
     pub last: EventPosition,
     /// Whether there may be more at once: the page is full.
     pub full: bool,
-    /// Whether events are held back until a transaction ends that began before theirs did.
+    /// Whether events are held back until an older transaction that may write events has ended.
     pub held_back: bool,
 }
 
@@ -65,12 +90,17 @@ pub async fn insert(connection: &impl ConnectionTrait, events: &[NewEvent]) -> R
 pub async fn page(connection: &impl ConnectionTrait, after: EventPosition, limit: u64) -> Result<EventPage, Error> {
     const SQLITE: &str = "SELECT id, 0 AS transaction_id, 1 AS settled, product_id, image_id, user_id, kind, data
         FROM events WHERE id > $1 ORDER BY id LIMIT $2";
-    const POSTGRES: &str = "SELECT id, tx::text::bigint AS transaction_id,
-            (tx < pg_snapshot_xmin(pg_current_snapshot()))::int::bigint AS settled, product_id, image_id, user_id, kind, data
-        FROM events WHERE (tx, id) > ($2::text::xid8, $1) ORDER BY tx, id LIMIT $3";
+    let postgres = || {
+        format!(
+            "SELECT id, tx::text::bigint AS transaction_id, ({})::int::bigint AS settled, product_id, image_id, user_id, kind, data
+             FROM events WHERE (tx, id) > ($2::text::xid8, $1) ORDER BY tx, id LIMIT $3",
+            settled()
+        )
+    };
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let values = values_at(after, connection).into_iter().chain([limit.into()]).collect();
-    let rows = query(connection, either(connection, SQLITE, POSTGRES), values).await?;
+    let sql = if is_postgres(connection) { postgres() } else { SQLITE.to_owned() };
+    let rows = query(connection, &sql, values).await?;
     let full = i64::try_from(rows.len()).is_ok_and(|count| count >= limit);
     let mut page = EventPage { events: Vec::with_capacity(rows.len()), last: after, full, held_back: false };
     for row in &rows {
@@ -90,9 +120,14 @@ pub async fn page(connection: &impl ConnectionTrait, after: EventPosition, limit
 /// If the database does not answer.
 pub async fn newest(connection: &impl ConnectionTrait) -> Result<EventPosition, Error> {
     const SQLITE: &str = "SELECT id, 0 AS transaction_id FROM events ORDER BY id DESC LIMIT 1";
-    const POSTGRES: &str = "SELECT id, tx::text::bigint AS transaction_id FROM events
-        WHERE tx < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY tx DESC, id DESC LIMIT 1";
-    let rows = query(connection, either(connection, SQLITE, POSTGRES), Vec::new()).await?;
+    let postgres = || {
+        format!(
+            "SELECT id, tx::text::bigint AS transaction_id FROM events WHERE {} ORDER BY tx DESC, id DESC LIMIT 1",
+            settled()
+        )
+    };
+    let sql = if is_postgres(connection) { postgres() } else { SQLITE.to_owned() };
+    let rows = query(connection, &sql, Vec::new()).await?;
     rows.first().map_or(Ok(EventPosition::START), position_of)
 }
 
@@ -138,8 +173,44 @@ async fn nth_oldest(
     Ok(Some((position_of(row)?, Timestamp(row.try_get("", "created_at")?))))
 }
 
+/// The condition, in PostgreSQL's words, that a row of `events` is settled.
+///
+/// The statement's snapshot names the transactions that run. One of them is passed over only if the server's list of locks
+/// has it and shows that it has written to no table of [`TABLES`]. A writer locks its table before it gets its number and
+/// keeps the lock until others see what it wrote, so it is in the list with that lock; one that ended between the snapshot
+/// and the list is not in the list, and holds its successors back until the next look. The list is read once, and only if
+/// a row is younger than the oldest transaction that runs.
+fn settled() -> String {
+    let tables = TABLES.map(|table| format!("'{table}'")).join(", ");
+    format!(
+        "CASE WHEN tx < pg_snapshot_xmin(pg_current_snapshot()) THEN true ELSE tx < (
+            WITH held AS MATERIALIZED (
+                SELECT locktype, database, relation, transactionid, virtualtransaction, mode FROM pg_locks WHERE granted
+            ), passed_over AS (
+                SELECT transactionid FROM held AS own
+                WHERE locktype = 'transactionid' AND mode = 'ExclusiveLock' AND NOT EXISTS (
+                    SELECT FROM held AS written
+                    WHERE written.virtualtransaction = own.virtualtransaction AND written.locktype = 'relation'
+                    AND written.mode IN ('RowShareLock', 'RowExclusiveLock')
+                    AND written.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                    AND written.relation IN (SELECT oid FROM pg_class WHERE relname IN ({tables}) AND relnamespace =
+                        (SELECT relnamespace FROM pg_class WHERE oid = 'events'::regclass)))
+            )
+            SELECT coalesce(
+                (SELECT running FROM pg_snapshot_xip(pg_current_snapshot()) AS running
+                 WHERE NOT EXISTS (SELECT FROM passed_over WHERE transactionid = running::xid)
+                 ORDER BY running LIMIT 1),
+                pg_snapshot_xmax(pg_current_snapshot()))
+        ) END"
+    )
+}
+
 fn either(connection: &impl ConnectionTrait, sqlite: &'static str, postgres: &'static str) -> &'static str {
-    if connection.get_database_backend() == DbBackend::Postgres { postgres } else { sqlite }
+    if is_postgres(connection) { postgres } else { sqlite }
+}
+
+fn is_postgres(connection: &impl ConnectionTrait) -> bool {
+    connection.get_database_backend() == DbBackend::Postgres
 }
 
 /// A position as the first values of a statement: the number and, where there is one, the transaction.

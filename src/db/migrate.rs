@@ -63,12 +63,13 @@ pub async fn is_current(database: &Database) -> Result<bool, Error> {
 /// [`Error::NewerSchema`] if the database has steps that this version does not know. If a step fails; the steps before it
 /// stay applied.
 pub async fn up(database: &Database, steps: Option<u32>) -> Result<(), Error> {
+    let database = &database.direct().await?;
     const TABLE: &str = "CREATE TABLE IF NOT EXISTS seaql_migrations (version VARCHAR NOT NULL PRIMARY KEY, applied_at BIGINT NOT NULL)";
     let applied = refuse_newer(database).await?;
     patiently(async || {
         let write = begin(database).await?;
         write.execute_unprepared(TABLE).await?;
-        write.commit().await
+        commit(database, write).await
     })
     .await?;
     let missing: Vec<_> =
@@ -84,6 +85,7 @@ pub async fn up(database: &Database, steps: Option<u32>) -> Result<(), Error> {
 /// # Errors
 /// [`Error::NewerSchema`] if the database has steps that this version does not know. If a step fails.
 pub async fn down(database: &Database, steps: Option<u32>) -> Result<(), Error> {
+    let database = &database.direct().await?;
     let applied = refuse_newer(database).await?;
     let present: Vec<_> =
         Migrator::migrations().into_iter().filter(|step| applied.iter().any(|name| name == step.name())).collect();
@@ -107,36 +109,44 @@ async fn apply(database: &Database, step: &dyn MigrationTrait) -> Result<(), Err
     const NOTE: &str = "INSERT INTO seaql_migrations (version, applied_at) VALUES ($1, $2)";
     let write = begin(database).await?;
     if !applied_in(&*write).await?.iter().any(|name| name == step.name()) {
-        step.up(&SchemaManager::new(write.inner())).await?;
+        step.up(&SchemaManager::new(write.inner()?)).await?;
         let values = [step.name().into(), (Timestamp::now().0 / 1_000_000).into()];
         write.execute_raw(Statement::from_sql_and_values(write.get_database_backend(), NOTE, values)).await?;
         tracing::info!("applied the step {} of the schema", step.name());
     }
-    write.commit().await
+    commit(database, write).await
 }
 
 async fn take_back(database: &Database, step: &dyn MigrationTrait) -> Result<(), Error> {
     const FORGET: &str = "DELETE FROM seaql_migrations WHERE version = $1";
     let write = begin(database).await?;
     if applied_in(&*write).await?.iter().any(|name| name == step.name()) {
-        step.down(&SchemaManager::new(write.inner())).await?;
+        step.down(&SchemaManager::new(write.inner()?)).await?;
         let values = [step.name().into()];
         write.execute_raw(Statement::from_sql_and_values(write.get_database_backend(), FORGET, values)).await?;
         tracing::info!("took back the step {} of the schema", step.name());
     }
-    write.commit().await
+    commit(database, write).await
 }
 
 /// Begins the transaction of a step; on PostgreSQL one process is at it at a time. A step that waits for a table makes all others
 /// wait that come after it, so it gives up soon, and before the server would end one of two that wait for each other.
 async fn begin(database: &Database) -> Result<Write, Error> {
     const ALONE: &str = "SELECT pg_advisory_xact_lock(1886191619)";
-    let write = database.begin().await?;
+    let write = database.begin_for_schema().await?;
     if write.get_database_backend() == DbBackend::Postgres {
         write.execute_unprepared("SET LOCAL lock_timeout = '500ms'").await?;
         write.execute_unprepared(ALONE).await?;
     }
     Ok(write)
+}
+
+/// Ends a transaction of [`begin`]. Behind a pooler its named statements must not stay in a session that others get next.
+async fn commit(database: &Database, write: Write) -> Result<(), Error> {
+    if database.is_pooled() {
+        write.execute_unprepared("DEALLOCATE ALL").await?;
+    }
+    write.commit().await
 }
 
 /// Repeats `work` as long as it fails by something that passes.

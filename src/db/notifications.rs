@@ -4,7 +4,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, Statement,
+    ConnectionTrait, DbBackend, Statement,
     sqlx::{
         self, PgPool,
         postgres::{PgConnectOptions, PgListener, PgPoolOptions},
@@ -13,7 +13,10 @@ use sea_orm::{
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
-use crate::{db::Error, retry};
+use crate::{
+    db::{Connection, Error},
+    retry,
+};
 
 /// The channel on which processes tell each other that something happened to products.
 pub const EVENTS: &str = "pm_events";
@@ -49,19 +52,19 @@ pub async fn notify(connection: &impl ConnectionTrait, channel: &str) -> Result<
 }
 
 /// Calls `wake` for each notification on `channel`, and whenever some may have been missed; `None` on SQLite, which has
-/// none.
+/// none, and behind a pooler in transaction mode, which passes none on, unless there is a direct address.
 ///
 /// It takes one connection of its own beside those of `database`, which comes back by itself, and ends when what this answers
 /// is dropped: the connections of `database` may be replaced meanwhile. Needs a tokio runtime.
 pub fn listen(
-    database: &DatabaseConnection,
+    database: &Connection,
     channel: &'static str,
     wake: impl Fn() + Send + Sync + 'static,
 ) -> Option<Listening> {
     if database.get_database_backend() != DbBackend::Postgres {
         return None;
     }
-    let options = database.get_postgres_connection_pool().connect_options();
+    let options = database.session_options()?;
     Some(Listening(tokio::spawn(listen_for_ever(options, channel, wake)).abort_handle()))
 }
 

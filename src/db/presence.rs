@@ -31,8 +31,12 @@ pub struct Presence {
 
 #[derive(Debug)]
 enum Lock {
-    File { _file: File },
+    File {
+        _file: File,
+    },
     Session(AbortHandle),
+    /// Behind a pooler in transaction mode there is no session to hold a lock in.
+    Hidden,
 }
 
 impl Drop for Lock {
@@ -58,24 +62,25 @@ impl Presence {
 impl Database {
     /// Shows this process to others under a new random number.
     pub async fn appear(&self) -> Result<Presence, Error> {
-        let id = HolderId(fastrand::u64(..));
+        let id = HolderId(fastrand::u64(..)).visible();
         let lock = match self.directory_of_holders() {
             Some(directory) => {
                 let locked = tokio::task::spawn_blocking(move || lock_file(&directory, id));
                 let file = locked.await.map_err(io::Error::other).and_then(|file| file).map_err(|e| of_io(&e))?;
                 Lock::File { _file: file }
             }
-            None => {
-                let options = self.read().pool().get_postgres_connection_pool().connect_options();
-                Lock::Session(tokio::spawn(hold_for_ever(options, id)).abort_handle())
-            }
+            None => match self.read().session_options() {
+                Some(options) => Lock::Session(tokio::spawn(hold_for_ever(options, id)).abort_handle()),
+                None => return Ok(Presence { id: id.hidden(), _lock: Lock::Hidden }),
+            },
         };
         Ok(Presence { id, _lock: lock })
     }
 
-    /// Returns those of `holders` that are not present. On SQLite they have ended; on PostgreSQL one may be about to connect
+    /// Returns those of `holders` that show themselves and are not present. On SQLite they have ended; on PostgreSQL one may be about to connect
     /// again, so only repeated absence proves it.
     pub async fn absent(&self, holders: &BTreeSet<HolderId>) -> Result<BTreeSet<HolderId>, Error> {
+        let holders: &BTreeSet<_> = &holders.iter().copied().filter(|holder| !holder.is_hidden()).collect();
         const PRESENT: &str = "SELECT (classid::bigint << 32) | objid::bigint AS holder FROM pg_locks
             WHERE locktype = 'advisory' AND objsubid = 1 AND granted
                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use crate::db::{
     Config, Database, Error,
     connect::{Shared, WAIT_LIMIT, open},
+    trim::trim,
 };
 
 /// Between two looks.
@@ -28,6 +29,9 @@ impl Database {
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         let database = Self::open(config).await?;
         tokio::spawn(watch(config.clone(), Arc::downgrade(&database.shared)));
+        if let Config::Postgres(postgres) = config {
+            tokio::spawn(trim(Arc::downgrade(&database.shared), postgres.idle_timeout));
+        }
         Ok(database)
     }
 }
@@ -54,7 +58,7 @@ async fn watch(config: Config, shared: Weak<Shared>) {
 
 /// Puts new connections in the place of the old ones, if a write works on them.
 async fn replace(config: &Config, shared: &Shared) -> bool {
-    let Ok(Ok(fresh)) = timeout(WAIT_LIMIT, open(config)).await else { return false };
+    let Ok(Ok(fresh)) = timeout(WAIT_LIMIT, open(config, &shared.link)).await else { return false };
     if !matches!(timeout(PROOF_LIMIT, fresh.prove()).await, Ok(Ok(()))) {
         return false;
     }

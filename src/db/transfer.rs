@@ -209,6 +209,10 @@ pub async fn take_over(connection: &impl ConnectionTrait, now: Timestamp) -> Res
             decoding = 0, working_on = NULL
         WHERE state IN ('queued', 'running')";
     const CHANGED: &str = "INSERT INTO cache_invalidation (product_id, created_at) SELECT id, $1 FROM products";
+    if connection.get_database_backend() == DbBackend::Postgres {
+        // As long as it takes: these statements go over whole tables.
+        connection.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
+    }
     execute(connection, IMAGES, Vec::new()).await?;
     execute(connection, JOBS, Vec::new()).await?;
     execute(connection, CHANGED, vec![now.0.into()]).await

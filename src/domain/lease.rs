@@ -13,6 +13,26 @@ use crate::clock::Timestamp;
 pub struct HolderId(pub u64);
 
 impl HolderId {
+    /// Set in the number of a process that cannot show that it lives: nothing proves that it has ended.
+    const HIDDEN: u64 = 1 << 63;
+
+    /// Returns the number for a process that shows itself.
+    #[must_use]
+    pub const fn visible(self) -> Self {
+        Self(self.0 & !Self::HIDDEN)
+    }
+
+    /// Returns the number for a process that cannot show itself.
+    #[must_use]
+    pub const fn hidden(self) -> Self {
+        Self(self.0 | Self::HIDDEN)
+    }
+
+    /// Whether the process cannot show that it lives.
+    pub const fn is_hidden(self) -> bool {
+        self.0 & Self::HIDDEN != 0
+    }
+
     /// A new lease token that names this holder.
     pub fn token(self) -> String {
         format!("{self}-{}", uuid::Uuid::new_v4().simple())

@@ -67,7 +67,7 @@ impl Server {
         .await
         .expect("a cache");
         let (installation, id) = tokio::sync::watch::channel(InstallationId::new(uuid::Uuid::nil()));
-        let queue = Queue::connect(&queue::Engine::Database, database.read().pool(), id).await.expect("a queue");
+        let queue = Queue::connect(&queue::Engine::Database, &database.read(), id).await.expect("a queue");
         let engine = blobs::Engine::Disk { directory: directory.path().join("blobs") };
         let blobs = Blobs::connect(&engine).await.expect("a store");
         let engines = Engines {

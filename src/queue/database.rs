@@ -3,13 +3,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sea_orm::DatabaseConnection;
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
 
-use crate::db::notifications::{self, Listening};
+use crate::db::{
+    Connection,
+    notifications::{self, Listening},
+};
 
 /// The channel on which PostgreSQL tells other processes of new jobs; the writing transaction notifies it.
 pub const NOTIFY_CHANNEL: &str = "pm_jobs";
@@ -40,7 +42,7 @@ impl DatabaseQueue {
     /// Consumers wait at most `poll_interval`; on PostgreSQL they are also woken by [`NOTIFY_CHANNEL`].
     ///
     /// Listening takes one connection of its own beside those of `database`, and ends when `database` is closed.
-    pub fn connect(database: &DatabaseConnection, poll_interval: Duration) -> Self {
+    pub fn connect(database: &Connection, poll_interval: Duration) -> Self {
         let due = watch::Sender::new(());
         let wake = due.clone();
         let listening = notifications::listen(database, NOTIFY_CHANNEL, move || {

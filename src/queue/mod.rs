@@ -10,7 +10,6 @@ mod rabbit;
 
 use std::{fmt, time::Duration};
 
-use sea_orm::DatabaseConnection;
 use tokio::sync::watch;
 
 pub use self::{
@@ -18,7 +17,10 @@ pub use self::{
     error::{Error, PublishError},
     rabbit::RabbitQueue,
 };
-use crate::domain::{InstallationId, JobId};
+use crate::{
+    db::Connection,
+    domain::{InstallationId, JobId},
+};
 
 /// What the queue's name in RabbitMQ begins with unless another text is set; its version changes with the form of the
 /// messages. The installation's id follows, so installations that share a broker have queues of their own.
@@ -76,7 +78,7 @@ impl Queue {
     /// [`Error::Config`] if the settings can never work.
     pub async fn connect(
         engine: &Engine,
-        database: &DatabaseConnection,
+        database: &Connection,
         installation: watch::Receiver<InstallationId>,
     ) -> Result<Self, Error> {
         match engine {

@@ -13,6 +13,7 @@ mod keep;
 mod memory;
 mod migrate;
 mod outage;
+mod postgres;
 mod reload;
 mod schema_change;
 mod service;

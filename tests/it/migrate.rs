@@ -1,6 +1,6 @@
 //! The schema goes up, down and up again on both databases.
 
-use pm::db::{Config, Database, Error, migrate};
+use pm::db::{Config, Database, Error, Postgres, migrate};
 use sea_orm::ConnectionTrait as _;
 
 use crate::support::{self, app};
@@ -59,7 +59,7 @@ async fn with_postgres(test: impl AsyncFnOnce(&Database)) {
     let name = format!("pm_test_{}", uuid::Uuid::new_v4().simple());
     app::create_database(&server, &name).await;
     let url = app::database_url(&server, &name);
-    let database = Database::connect(&Config::Postgres { url, max_connections: 4 }).await.unwrap();
+    let database = Database::connect(&Config::Postgres(Postgres::new(url))).await.unwrap();
     test(&database).await;
     let drop = format!("DROP DATABASE {name} WITH (FORCE)");
     app::admin(&server).await.read().execute_unprepared(&drop).await.unwrap();

@@ -34,7 +34,7 @@ const NEVER: Duration = Duration::from_secs(3_600);
 #[tokio::test]
 async fn a_hint_reaches_a_worker_that_waits_at_the_database() {
     let (_sender, id) = watch::channel(InstallationId::new(uuid::Uuid::nil()));
-    let queue = Queue::connect(&Engine::Database, &sqlite().await, id).await.expect("a queue");
+    let queue = Queue::connect(&Engine::Database, &sqlite().await.into(), id).await.expect("a queue");
     assert_eq!((queue.name(), queue.needs_relay()), ("database", false));
     a_hint_reaches_a_waiting_worker(&queue).await;
 }
@@ -311,7 +311,7 @@ async fn a_job_of_another_installation_is_handed_to_its_queue() {
 
         let engine = Engine::RabbitMq { url: broker.url.clone(), queue: broker.prefix.clone() };
         let (_sender, id) = watch::channel(owner.clone());
-        let owners = Queue::connect(&engine, &sqlite().await, id).await.expect("a queue");
+        let owners = Queue::connect(&engine, &sqlite().await.into(), id).await.expect("a queue");
         owners.check().await.expect("a connection");
         broker.send(message.as_bytes()).await;
         queue.publish(&[JobId(7)]).await.expect("published");
@@ -335,7 +335,7 @@ async fn a_queue_follows_the_installation_s_id() {
         let engine = Engine::RabbitMq { url: broker.url.clone(), queue: broker.prefix.clone() };
         let (sender, id) = watch::channel(InstallationId::new(uuid::Uuid::new_v4()));
         let before = format!("{}.{}", broker.prefix, *id.borrow());
-        let queue = Queue::connect(&engine, &sqlite().await, id).await.expect("a queue");
+        let queue = Queue::connect(&engine, &sqlite().await.into(), id).await.expect("a queue");
         let mut consumer = queue.consume(1);
         queue.check().await.expect("a connection");
         sender.send_replace(broker.installation.clone());
@@ -529,7 +529,9 @@ async fn settings_that_can_never_work_are_refused_at_once() {
     for (url, queue) in [("http://broker", "q"), ("broker", "q"), ("amqp://broker", ""), ("amqp://broker", &long)] {
         let engine = Engine::RabbitMq { url: url.into(), queue: queue.into() };
         let (_sender, id) = watch::channel(InstallationId::new(uuid::Uuid::nil()));
-        let Err(error) = Queue::connect(&engine, &database, id).await else { panic!("{url} and {queue:?} are taken") };
+        let Err(error) = Queue::connect(&engine, &database.clone().into(), id).await else {
+            panic!("{url} and {queue:?} are taken")
+        };
         assert!(matches!(error, Error::Config(_)) && !error.is_transient(), "{error}");
         assert_eq!(error.code(), ErrorCode::Internal);
     }
@@ -590,7 +592,7 @@ impl Broker {
     async fn queue_with(&self, url: &str) -> Queue {
         let engine = Engine::RabbitMq { url: url.into(), queue: self.prefix.clone() };
         let (_sender, id) = watch::channel(self.installation.clone());
-        Queue::connect(&engine, &sqlite().await, id).await.expect("a queue")
+        Queue::connect(&engine, &sqlite().await.into(), id).await.expect("a queue")
     }
 
     async fn channel(&self) -> Channel {
@@ -663,7 +665,7 @@ async fn sqlite() -> DatabaseConnection {
 }
 
 fn waiting_at(database: &DatabaseConnection, poll_interval: Duration) -> Queue {
-    Queue::Database(DatabaseQueue::connect(database, poll_interval))
+    Queue::Database(DatabaseQueue::connect(&database.clone().into(), poll_interval))
 }
 
 /// Waits until `count` connections listen for notifications.

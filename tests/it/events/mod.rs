@@ -12,14 +12,14 @@ use crate::support::{TestApp, contract};
 
 /// An event as a client sees it.
 #[derive(Clone, Debug, PartialEq)]
-struct Told {
-    id: String,
-    name: String,
-    data: Value,
+pub struct Told {
+    pub id: String,
+    pub name: String,
+    pub data: Value,
 }
 
 /// A client of a stream, reading as browsers do.
-struct Listener {
+pub struct Listener {
     response: reqwest::Response,
     buffer: Vec<u8>,
     ready: VecDeque<Told>,
@@ -27,15 +27,15 @@ struct Listener {
 }
 
 impl Listener {
-    async fn open(app: &TestApp, path: &str) -> Self {
+    pub async fn open(app: &TestApp, path: &str) -> Self {
         Self::after(app, path, None).await
     }
 
-    async fn after(app: &TestApp, path: &str, last_event_id: Option<&str>) -> Self {
+    pub async fn after(app: &TestApp, path: &str, last_event_id: Option<&str>) -> Self {
         Self::at(&app.client, &app.url(path), path, last_event_id).await
     }
 
-    async fn at(client: &reqwest::Client, url: &str, path: &str, last_event_id: Option<&str>) -> Self {
+    pub async fn at(client: &reqwest::Client, url: &str, path: &str, last_event_id: Option<&str>) -> Self {
         let mut request = client.get(url);
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
@@ -47,7 +47,7 @@ impl Listener {
     }
 
     /// The next event; `None` if the stream has ended.
-    async fn next(&mut self) -> Option<Told> {
+    pub async fn next(&mut self) -> Option<Told> {
         loop {
             if let Some(told) = self.ready.pop_front() {
                 return Some(told);
@@ -62,7 +62,7 @@ impl Listener {
         }
     }
 
-    async fn some(&mut self, count: usize) -> Vec<Told> {
+    pub async fn some(&mut self, count: usize) -> Vec<Told> {
         let mut told = Vec::with_capacity(count);
         while told.len() < count {
             told.push(self.next().await.expect("the stream goes on"));
@@ -71,7 +71,7 @@ impl Listener {
     }
 
     /// The next event of a product; what happened a moment before a stream began may stand before it.
-    async fn next_of(&mut self, product: &Value) -> Told {
+    pub async fn next_of(&mut self, product: &Value) -> Told {
         loop {
             let told = self.next().await.expect("the stream goes on");
             assert_ne!(told.name, "reset");
@@ -82,7 +82,7 @@ impl Listener {
     }
 
     /// Everything up to the stream's end.
-    async fn rest(&mut self) -> Vec<Told> {
+    pub async fn rest(&mut self) -> Vec<Told> {
         let mut told = Vec::new();
         while let Some(next) = self.next().await {
             told.push(next);
@@ -90,11 +90,11 @@ impl Listener {
         told
     }
 
-    async fn names(&mut self, count: usize) -> Vec<String> {
+    pub async fn names(&mut self, count: usize) -> Vec<String> {
         self.some(count).await.into_iter().map(|told| told.name).collect()
     }
 
-    fn read(&mut self, block: &str) {
+    pub fn read(&mut self, block: &str) {
         let (mut name, mut data) = (String::new(), String::new());
         for line in block.lines() {
             match line.split_once(": ") {

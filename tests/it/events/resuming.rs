@@ -1,6 +1,6 @@
 //! That nothing is missed and nothing comes twice: by who comes back, who is slow, and however many write at once.
 
-use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
+use sea_orm::ConnectionTrait as _;
 use tokio::net::TcpListener;
 
 use super::{Listener, in_order, write_events};
@@ -123,7 +123,7 @@ on_both_setups! {
 async fn an_event_waits_for_transactions_that_began_before_its_own() {
     app::run(Setup::Full, async |app| {
         let mut all = Listener::open(app, "/events").await;
-        let slow = app.app.database.read().pool().begin().await.unwrap();
+        let slow = app.app.database.begin().await.unwrap();
         let insert = "INSERT INTO events (product_id, user_id, kind, data, created_at)
             VALUES (99, 'slow', 'product.updated', '{\"product_id\":99}', 1)";
         slow.execute_unprepared(insert).await.unwrap();

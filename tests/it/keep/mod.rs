@@ -24,27 +24,27 @@ use crate::support::TestApp;
 const LONG_AGO: Duration = Duration::from_secs(3 * 3_600);
 
 /// Runs `pm` with the settings of `app`, as another process beside it.
-async fn pm(app: &TestApp, words: &[&str]) -> Output {
+pub async fn pm(app: &TestApp, words: &[&str]) -> Output {
     let mut command = Command::new(cargo_bin!("pm"));
     command.env_clear().envs(&app.environment).current_dir(app.directory()).args(words).stdin(Stdio::null());
     tokio::task::spawn_blocking(move || command.output().expect("pm starts")).await.unwrap()
 }
 
-fn code(output: &Output) -> i32 {
+pub fn code(output: &Output) -> i32 {
     output.status.code().expect("no signal")
 }
 
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn json(output: &Output) -> Value {
+pub fn json(output: &Output) -> Value {
     let told = String::from_utf8_lossy(&output.stdout);
     serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told} {}", stderr(output)))
 }
 
 /// What `pm doctor` says of everything; its exit code must agree with it.
-async fn doctor(app: &TestApp, words: &[&str]) -> Value {
+pub async fn doctor(app: &TestApp, words: &[&str]) -> Value {
     let output = pm(app, &[&["doctor", "--json"], words].concat()).await;
     let told = json(&output);
     // A test that holds SQLite's write lock keeps the database from proving that it takes writes.

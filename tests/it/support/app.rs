@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use pm::{
     app::App,
     config::{self, Flags},
-    db::{Config, Database, migrate},
+    db::{Config, Database, Postgres, migrate},
     stop::{self, Stopper},
     worker::Worker,
 };
@@ -56,9 +56,24 @@ pub async fn run(setup: Setup, test: impl AsyncFnOnce(&TestApp)) {
 
 /// As [`run`], with settings of its own, by their environment variables.
 pub async fn run_with(setup: Setup, settings: &[(&str, &str)], test: impl AsyncFnOnce(&TestApp)) {
+    let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let extend = async |environment: &mut BTreeMap<String, String>| {
+        environment.extend(settings);
+        Some(())
+    };
+    run_prepared(setup, extend, test).await;
+}
+
+/// As [`run`], after `prepare` has changed the settings. What it returns is kept until everything is removed; if that is
+/// nothing, a service is missing and nothing runs.
+pub async fn run_prepared<T>(
+    setup: Setup,
+    prepare: impl AsyncFnOnce(&mut BTreeMap<String, String>) -> Option<T>,
+    test: impl AsyncFnOnce(&TestApp),
+) {
     let Some(resources) = Resources::reserve(setup).await else { return };
     let mut environment = resources.environment();
-    environment.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    let Some(_kept) = prepare(&mut environment).await else { return resources.remove().await };
     let outcome = AssertUnwindSafe(async {
         let mut app = TestApp::start(setup, environment, resources).await;
         let outcome = AssertUnwindSafe(test(&app)).catch_unwind().await;
@@ -308,7 +323,7 @@ pub fn database_url(url: &str, name: &str) -> String {
 }
 
 pub async fn admin(url: &str) -> Database {
-    Database::connect(&Config::Postgres { url: url.to_owned(), max_connections: 1 }).await.unwrap()
+    Database::connect(&Config::Postgres(Postgres { max_connections: 1, ..Postgres::new(url) })).await.unwrap()
 }
 
 /// Whether the schema of `app` is complete.

@@ -6,6 +6,7 @@ pub mod app;
 pub mod contract;
 pub mod issuer;
 pub mod origin;
+pub mod pgbouncer;
 pub mod pictures;
 pub mod proxy;
 pub mod receiver;

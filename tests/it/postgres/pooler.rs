@@ -1,0 +1,214 @@
+//! The whole program through the real PgBouncer in transaction mode, with four connections to the server.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use futures_util::future::join_all;
+use pm::db::{Database, Pooler, Postgres, migrate};
+use sea_orm::ConnectionTrait as _;
+use serde_json::{Value, json};
+
+use super::{connect, number, with_database};
+use crate::{
+    events::Listener,
+    keep::{code, doctor, json as told, pm, stderr},
+    support::{Origin, Setup, TestApp, app::run_prepared, pgbouncer::PgBouncer, pictures, receiver::Receiver},
+};
+
+/// Runs `test` on the program behind a pooler; `direct` gives it an address without one as well.
+async fn run_pooled(direct: bool, test: impl AsyncFnOnce(&TestApp)) {
+    let prepare = async |environment: &mut BTreeMap<String, String>| {
+        let url = environment["DATABASE_URL"].clone();
+        let bouncer = PgBouncer::start(&url).await?;
+        environment.insert("DATABASE_URL".into(), bouncer.before(&url));
+        if direct {
+            environment.insert("PM_DATABASE_DIRECT_URL".into(), url);
+        }
+        Some(bouncer)
+    };
+    run_prepared(Setup::Full, prepare, test).await;
+}
+
+async fn database_check(app: &TestApp) -> String {
+    let told = doctor(app, &["--quick"]).await;
+    let checks = told["checks"].as_array().unwrap();
+    let database = checks.iter().find(|check| check["check"] == "database").unwrap();
+    database["detail"].as_str().unwrap().to_owned()
+}
+
+/// Creates, processes, changes, lists, finds and deletes products, and follows their events and messages.
+async fn main_flows(app: &TestApp) {
+    let (origin, receiver) = (Origin::start().await, Receiver::start().await);
+    origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(700, 500));
+    let webhook = json!({"url": receiver.url(), "types": ["product.created", "image.ready"]});
+    assert_eq!(app.post("/webhooks", &webhook).await.status(), 201);
+    let mut events = Listener::open(app, "/events").await;
+    let (stopper, worker) = app.start_worker().await;
+
+    let product = app.create(&[origin.url("/a.jpg")]).await;
+    let id = &product["id"];
+    assert_eq!(app.settled(id).await["status"], "ready");
+    let names = [events.next_of(id).await.name, events.next_of(id).await.name, events.next_of(id).await.name];
+    assert_eq!(names, ["product.created", "image.processing", "image.ready"]);
+    assert_eq!(receiver.wait_for(2).await.len(), 2);
+
+    let patched = app.client.patch(app.url(&format!("/products/{id}"))).json(&json!({"product_name": "Blue Lamp"}));
+    let patched = patched.header("content-type", "application/merge-patch+json").send().await.unwrap();
+    assert_eq!(patched.status(), 200);
+    assert_eq!(app.get_json("/products?q=lamp").await["items"][0]["id"], *id);
+    assert_eq!(app.get_json("/products?name=blue&sort=-id").await["items"][0]["id"], *id);
+    let again = app.client.post(app.url("/products")).header("idempotency-key", "one").json(&json!({
+        "user_id": "seller", "product_name": "Once", "product_price": 1
+    }));
+    let first = again.try_clone().unwrap().send().await.unwrap().json::<Value>().await.unwrap();
+    assert_eq!(again.send().await.unwrap().json::<Value>().await.unwrap(), first);
+    let deleted = app.client.delete(app.url(&format!("/products/{}", first["id"]))).send().await.unwrap();
+    assert_eq!(deleted.status(), 204);
+    stopper.stop();
+    worker.await.unwrap();
+}
+
+async fn commands(app: &TestApp) {
+    let directory = app.directory().join("backup").display().to_string();
+    for words in [
+        &["backup", &directory][..],
+        &["gc"],
+        &["migrate", "status"],
+        &["migrate", "up"],
+        &["product", "list"],
+        &["reprocess", "--yes"],
+        &["queue", "status"],
+    ] {
+        let output = pm(app, words).await;
+        assert_eq!(code(&output), 0, "{words:?}: {}", stderr(&output));
+    }
+    app.drain().await;
+    let listed = pm(app, &["product", "list", "-o", "json"]).await;
+    assert!(!told(&listed).as_array().is_some_and(Vec::is_empty), "{}", stderr(&listed));
+    let told = doctor(app, &[]).await;
+    assert_eq!(told["healthy"], true, "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_works_through_a_pooler_alone() {
+    run_pooled(false, async |app| {
+        assert!(app.app.database.read().query_all_raw(select_one()).await.is_ok());
+        let detail = database_check(app).await;
+        assert!(detail.contains("transaction mode") && detail.contains("no direct address"), "{detail}");
+        main_flows(app).await;
+        commands(app).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_works_through_a_pooler_with_a_direct_address_beside() {
+    run_pooled(true, async |app| {
+        let detail = database_check(app).await;
+        assert!(detail.contains("transaction mode") && detail.contains("and a direct address"), "{detail}");
+        main_flows(app).await;
+        commands(app).await;
+    })
+    .await;
+}
+
+fn select_one() -> sea_orm::Statement {
+    sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT 1")
+}
+
+/// Statements that are sent in two steps must not get another client's second step.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_clients_of_few_connections_never_get_another_one_s_answer() {
+    run_pooled(false, async |app| {
+        let another = app.another().await;
+        let work = async |client: usize| {
+            for round in 0..6 {
+                let name = format!("product {client}-{round}");
+                let body = json!({"user_id": format!("user-{client}"), "product_name": name, "product_price": client});
+                let answer = app.post("/products", &body).await;
+                assert_eq!(answer.status(), 201);
+                let id = answer.json::<Value>().await.unwrap()["id"].clone();
+                assert_eq!(app.product(&id).await["product_name"], *name);
+                let statement = sea_orm::Statement::from_sql_and_values(
+                    sea_orm::DbBackend::Postgres,
+                    "SELECT product_name FROM products WHERE id = $1",
+                    [id.as_i64().unwrap().into()],
+                );
+                let row = another.database.read().query_one_raw(statement).await.unwrap().unwrap();
+                assert_eq!(row.try_get::<String>("", "product_name").unwrap(), name);
+                let page = app.get_json(&format!("/products?user_id=user-{client}&limit=1&sort=-id")).await;
+                assert_eq!(page["items"][0]["product_name"], *name);
+            }
+        };
+        join_all((0..24).map(work)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_statement_that_is_given_up_leaves_no_transaction_behind() {
+    with_database(async |url| {
+        let Some(bouncer) = PgBouncer::start(url).await else { return };
+        let database = connect(Postgres { max_connections: 2, ..Postgres::new(bouncer.before(url)) }).await;
+        let observer = connect(Postgres { max_connections: 1, ..Postgres::new(url) }).await.read();
+        for micros in 0..60 {
+            let connection = database.read();
+            let asked = connection.query_all_raw(select_one());
+            let _ = tokio::time::timeout(Duration::from_micros(micros * 40), asked).await;
+        }
+        let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'";
+        super::eventually("no transaction is open", async || number(&observer, open).await == 0).await;
+        let write = database.begin().await.unwrap();
+        write.execute_unprepared("CREATE TABLE notes (text TEXT)").await.unwrap();
+        write.commit().await.unwrap();
+        assert_eq!(number(&database.read(), "SELECT count(*) FROM notes").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_schema_goes_up_and_down_through_a_pooler_by_several_at_once() {
+    with_database(async |url| {
+        let Some(bouncer) = PgBouncer::start(url).await else { return };
+        let database = async || connect(Postgres::new(bouncer.before(url))).await;
+        let (first, second) = (database().await, database().await);
+        for _ in 0..2 {
+            let (one, other) = tokio::join!(migrate::up(&first, None), migrate::up(&second, None));
+            one.unwrap();
+            other.unwrap();
+            assert!(migrate::is_current(&second).await.unwrap());
+            migrate::down(&first, Some(2)).await.unwrap();
+            migrate::down(&second, None).await.unwrap();
+            assert!(migrate::applied(&first).await.unwrap().is_empty());
+        }
+        let left = number(&first.read(), "SELECT count(*) FROM pg_prepared_statements").await;
+        assert_eq!(left, 0, "no named statement stays in the server's session");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pooler_is_found_out_whatever_it_ignores_and_settings_of_the_address_hold_behind_it() {
+    with_database(async |url| {
+        let way = async |postgres: Postgres| connect(postgres).await.way_of_connecting().unwrap();
+        assert!(way(Postgres::new(url)).await.starts_with("sessions"));
+        let forced = Postgres { pooler: Pooler::Transaction, ..Postgres::new(url) };
+        assert!(way(forced).await.contains("transaction mode"));
+        connect(Postgres::new(url)).await.read().execute_unprepared("CREATE SCHEMA shop").await.unwrap();
+
+        for ignored in ["", "ignore_startup_parameters = extra_float_digits,options"] {
+            let Some(bouncer) = PgBouncer::start_with(url, ignored).await else { return };
+            let through = bouncer.before(url);
+            assert!(way(Postgres::new(&through)).await.contains("transaction mode"), "{ignored}");
+            let with_schema = format!("{through}?options=-c%20search_path%3Dshop");
+            let database: Database = connect(Postgres::new(with_schema)).await;
+            let schema = number(&database.read(), "SELECT (current_schema() = 'shop')::int::bigint").await;
+            assert_eq!(schema, 1, "{ignored}");
+            let write = database.begin().await.unwrap();
+            write.execute_unprepared("CREATE TABLE things (id BIGINT)").await.unwrap();
+            write.commit().await.unwrap();
+            assert_eq!(number(&connect(Postgres::new(url)).await.read(), "SELECT count(*) FROM shop.things").await, 0);
+            connect(Postgres::new(url)).await.read().execute_unprepared("DROP TABLE shop.things").await.unwrap();
+        }
+    })
+    .await;
+}
