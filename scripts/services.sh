@@ -181,6 +181,13 @@ need_engine_programs() {
       missing+=("the library libfaketime (Debian: apt-get install libfaketime)")
     fi
   fi
+  if ! [ -x /usr/sbin/pgbouncer ]; then
+    if can_install; then
+      install pgbouncer
+    else
+      missing+=("the program pgbouncer (Debian: apt-get install pgbouncer)")
+    fi
+  fi
   if ! has rabbitmq-server || ! has rabbitmqctl || ! has epmd; then
     if can_install; then
       install rabbitmq-server
