@@ -229,8 +229,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
     let public_url = resolver.optional("public_url", values::public_url);
     let url_key = resolver.optional("url_key", UrlKeys::parse);
     let backup_passphrase = resolver.optional("backup_passphrase", Passphrase::parse);
-    let placeholder =
-        resolver.take("placeholder", |text| Placeholder::parse(text).ok_or_else(|| "is not known".into()));
+    let placeholder = resolver.take("placeholder", values::placeholder);
     let doors = doors::resolve(resolver);
     let auto_users = resolver.take("auto_users", values::boolean);
     let workers = resolver.take("workers", values::workers);
@@ -242,8 +241,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
     let image_memory = resolver.take("image_memory", |text| values::size_within(text, 16 << 20, u64::MAX));
     let image_timeout = resolver.take("image_timeout", values::image_timeout);
     let isolation = resolver.take("isolation", values::boolean);
-    let image_effort = resolver.take("image_effort", values::effort);
-    let presets = resolver.take_raw("presets", |raw| presets::parse(raw, image_effort.unwrap_or_default()));
+    let (image_effort, presets) = presets::resolve(resolver);
     let log = resolver.take("log", log_filter);
     let log_format = resolver.take("log_format", log_format);
 

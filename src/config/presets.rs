@@ -2,7 +2,11 @@
 
 use figment::value::{Dict, Num, Value};
 
-use super::layers::{Raw, parse_toml, scalar};
+use super::{
+    layers::{Raw, parse_toml, scalar},
+    resolve::Resolver,
+    values,
+};
 use crate::imaging::{Effort, Fit, Focus, OutputFormat, Preset, Size};
 
 /// The longest side of a rendition in pixels, which WebP sets.
@@ -12,9 +16,16 @@ const MAX_PRESETS: usize = 32;
 const DEFAULT_QUALITY: u8 = 80;
 const KNOWN: [&str; 8] = ["edge", "width", "height", "fit", "focus", "formats", "quality", "effort"];
 
+/// Reads the effort of presets that do not say theirs, and the presets.
+pub(super) fn resolve(resolver: &mut Resolver<'_>) -> (Option<Effort>, Option<Vec<Preset>>) {
+    let effort = resolver.take("image_effort", values::effort);
+    let presets = resolver.take_raw("presets", |raw| parse(raw, effort.unwrap_or_default()));
+    (effort, presets)
+}
+
 /// The presets of a table, or of a text that holds one (`large = { edge = 2048 }`), largest first. `effort` is that of
 /// presets which do not say theirs.
-pub(super) fn parse(raw: &Raw, effort: Effort) -> Result<Vec<Preset>, String> {
+fn parse(raw: &Raw, effort: Effort) -> Result<Vec<Preset>, String> {
     let table = match raw {
         Raw::Table(table) => table.clone(),
         Raw::Text(text) => parse_toml(text)?,

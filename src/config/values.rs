@@ -10,7 +10,7 @@ use std::{
 
 use url::Url;
 
-use crate::imaging::Effort;
+use crate::{http::Placeholder, imaging::Effort};
 
 /// Reads a size in bytes: `32MiB`, `512 MiB`, `2 GB`, `33554432`. Letters may be of any case.
 ///
@@ -60,6 +60,11 @@ fn split_number(text: &str) -> Result<(u64, &str), String> {
 pub(super) fn size_within(text: &str, least: u64, most: u64) -> Result<u64, String> {
     let size = parse_size(text)?;
     if (least..=most).contains(&size) { Ok(size) } else { Err("is out of range".into()) }
+}
+
+/// What stands in the place of an image that is not ready.
+pub(super) fn placeholder(text: &str) -> Result<Placeholder, String> {
+    Placeholder::parse(text).ok_or_else(|| "is not known".into())
 }
 
 /// How long entries stay in a cache.

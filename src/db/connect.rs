@@ -18,9 +18,9 @@ use crate::db::{
     Config, Error, Postgres,
     clock::FileClock,
     connection::{Connection, Outdated, Transaction},
+    demand::Demand,
     driver,
     pooler::{self, Link},
-    trim::Demand,
 };
 
 /// An open database; cheap to clone.

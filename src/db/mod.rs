@@ -11,6 +11,7 @@ mod connection;
 pub mod crashes;
 pub mod dead_letters;
 pub mod deliveries;
+mod demand;
 pub mod dispatch;
 mod driver;
 mod entity;

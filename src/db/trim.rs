@@ -1,38 +1,11 @@
 //! Gives connections back to PostgreSQL that are needed no more. The driver closes those that nobody used for a while, but it
 //! hands them out in turn: under little work each is used again before its time is over, and a burst's connections all stay.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Weak,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Weak, time::Duration};
 
-use sea_orm::sqlx::PgPool;
 use tokio::time::Instant;
 
 use crate::db::connect::Shared;
-
-/// The most connections that were in use at once since the last look.
-#[derive(Debug, Default)]
-pub(super) struct Demand(AtomicU32);
-
-impl Demand {
-    /// Notes that one more connection is about to be used.
-    pub(super) fn note(&self, pool: &PgPool) {
-        self.0.fetch_max(in_use(pool) + 1, Ordering::Relaxed);
-    }
-
-    fn take(&self, pool: &PgPool) -> u32 {
-        self.0.swap(0, Ordering::Relaxed).max(in_use(pool))
-    }
-}
-
-fn in_use(pool: &PgPool) -> u32 {
-    pool.size().saturating_sub(u32::try_from(pool.num_idle()).unwrap_or(u32::MAX))
-}
 
 /// Closes idle connections beyond the most that were in use at once within `idle_timeout`; ends with the pool.
 pub(super) async fn trim(shared: Weak<Shared>, idle_timeout: Duration) {
