@@ -177,9 +177,10 @@ async fn nth_oldest(
 ///
 /// The statement's snapshot names the transactions that run. One of them is passed over only if the server's list of locks
 /// has it and shows that it has written to no table of [`TABLES`]. A writer locks its table before it gets its number and
-/// keeps the lock until others see what it wrote, so it is in the list with that lock; one that ended between the snapshot
-/// and the list is not in the list, and holds its successors back until the next look. The list is read once, and only if
-/// a row is younger than the oldest transaction that runs.
+/// keeps the lock until others see what it wrote. One that ends while the list is read may stand there with its number and
+/// without that lock, since locks are released one by one; so a transaction is passed over only if it still runs after the
+/// list was read (`CASE` fixes that order). One that has ended since the snapshot holds its successors back until the next
+/// read. The list is read once, and only if a row is younger than the oldest transaction that runs.
 fn settled() -> String {
     let tables = TABLES.map(|table| format!("'{table}'")).join(", ");
     format!(
@@ -198,7 +199,8 @@ fn settled() -> String {
             )
             SELECT coalesce(
                 (SELECT running FROM pg_snapshot_xip(pg_current_snapshot()) AS running
-                 WHERE NOT EXISTS (SELECT FROM passed_over WHERE transactionid = running::xid)
+                 WHERE CASE WHEN EXISTS (SELECT FROM passed_over WHERE transactionid = running::xid)
+                     THEN pg_xact_status(running) <> 'in progress' ELSE true END
                  ORDER BY running LIMIT 1),
                 pg_snapshot_xmax(pg_current_snapshot()))
         ) END"

@@ -71,8 +71,11 @@ async fn every_table_of_the_schema_counts_as_written_by_pm() {
 }
 
 /// Writes an event the way every change does: another table first, and its end a moment later; one in eight is taken back.
+/// Its many locks are released one by one, so that readers often look at the list of locks meanwhile.
 async fn write(database: &Database, number: usize) {
     let write = database.begin().await.unwrap();
+    let locks = format!("SELECT pg_advisory_xact_lock({number}, lock) FROM generate_series(1, 40) AS lock");
+    write.execute_unprepared(&locks).await.unwrap();
     let user = format!("INSERT INTO users (id, created_at) VALUES ('u{number}', 1)");
     write.execute_unprepared(&user).await.unwrap();
     tokio::time::sleep(Duration::from_micros(fastrand::u64(..3_000))).await;
