@@ -6,7 +6,12 @@ use crate::{api::Api, processes::Process};
 
 /// The program: the one that `cargo` has just built, or the one that `PM_CHAOS_BINARY` names.
 pub fn path() -> PathBuf {
-    std::env::var_os("PM_CHAOS_BINARY").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_pm")), PathBuf::from)
+    std::env::var_os("PM_CHAOS_BINARY").map_or_else(built, PathBuf::from)
+}
+
+/// The program that `cargo` has just built.
+pub fn built() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_pm"))
 }
 
 /// A running `pm serve`.

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -58,6 +58,7 @@ pub struct Stage {
     environment: Mutex<BTreeMap<String, String>>,
     address: SocketAddr,
     database: OnceCell<DatabaseConnection>,
+    program: OnceLock<PathBuf>,
 }
 
 /// What stands between the program and its engines.
@@ -109,8 +110,8 @@ impl Stage {
         std::fs::create_dir_all(&directory).context("making a directory")?;
         let address = SocketAddr::from(([127, 0, 0, 1], programs::spare_port()));
         let environment = Mutex::new(BTreeMap::new());
-        let stage =
-            Self { setup, form, seed, name, directory, engines, environment, address, database: OnceCell::new() };
+        let (database, program) = (OnceCell::new(), OnceLock::new());
+        let stage = Self { setup, form, seed, name, directory, engines, environment, address, database, program };
         let data = stage.directory.join("data").display().to_string();
         let usual = [
             ("HOME", stage.directory.display().to_string()),
@@ -185,6 +186,11 @@ impl Stage {
     /// Takes a variable from the environment of every process that is started from now on.
     pub fn unset(&self, name: &str) {
         self.variables().remove(name);
+    }
+
+    /// Runs the program that `cargo` has just built from now on, whatever `PM_CHAOS_BINARY` names.
+    pub fn run_debug_build(&self) {
+        self.program.get_or_init(program::built);
     }
 
     /// Puts a proxy before each engine for every process that is started from now on.
@@ -268,7 +274,8 @@ impl Stage {
 
     /// The program in the stage's directory and environment; `name` is its log's.
     pub fn spec(&self, name: &str) -> Spec {
-        let spec = Spec::new(name, program::path(), &self.directory);
+        let program = self.program.get().cloned().unwrap_or_else(program::path);
+        let spec = Spec::new(name, program, &self.directory);
         Spec { environment: self.variables().clone(), ..spec }
     }
 

@@ -1,5 +1,6 @@
 //! P13: poison is contained. One picture among good ones makes its decoder abort, overflow its stack, take all memory or
-//! never end; it is given up with a code that says so, and the good ones are ready as if it were not there.
+//! never end; it is given up with a code that says so, and the good ones are ready as if it were not there. Only a build with
+//! debug assertions can be made to fail so: this experiment runs the one that `cargo` has just built.
 
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ const CLAIMS: i64 = 3;
 
 pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let good = stage.size(8, 200);
+    stage.run_debug_build();
     stage.configure("PM_IMAGE_TIMEOUT", "2s");
     let origin = Origin::start().await;
     let mut server = stage.serve(&["--no-worker"]).await?;

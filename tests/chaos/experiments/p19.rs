@@ -176,12 +176,15 @@ async fn referred(stage: &Stage) -> anyhow::Result<BTreeSet<String>> {
     stage.rows(sql).await?.iter().map(|row| Ok(row.try_get_by_index(0)?)).collect()
 }
 
-/// All files of the store, by the names that rows would call them.
+/// The file that says whose store it is.
+const MARKER: &str = "installation.json";
+
+/// All blobs of the store, by the names that rows would call them.
 fn files(directory: &Path) -> anyhow::Result<BTreeSet<String>> {
     let names = walk(directory)?.into_iter().filter_map(|path| {
         let name = path.strip_prefix(directory).ok()?.display().to_string();
         // What the store writes for itself begins with a dot, what is half written has a `#`.
-        (!name.starts_with('.') && !name.contains('#')).then_some(name)
+        (!name.starts_with('.') && !name.contains('#') && name != MARKER).then_some(name)
     });
     Ok(names.collect())
 }
