@@ -37,7 +37,8 @@ pub(super) async fn run(
         }
         args::Product::Update(change) => {
             let limit = app.settings.fetch_max_bytes;
-            let product = unless_stopped(stop, UPDATED, product_update::run(change, &app.catalog, limit)).await?;
+            let updated = Box::pin(product_update::run(change, &app.catalog, limit));
+            let product = unless_stopped(stop, UPDATED, updated).await?;
             show(&product, &app.catalog, console)?;
         }
         args::Product::Delete { ids, yes } => {

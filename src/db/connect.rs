@@ -19,7 +19,7 @@ use crate::db::{
     clock::FileClock,
     connection::{Connection, Outdated, Transaction},
     demand::Demand,
-    driver,
+    driver::Threads,
     pooler::{self, Link},
 };
 
@@ -258,10 +258,12 @@ impl Deref for Write {
 /// Opens the connections; one is made at once.
 pub(super) async fn open(config: &Config, link: &Arc<Link>) -> Result<Pool, Error> {
     let outdated = Outdated::default();
-    let turn = matches!(config, Config::Sqlite { .. }).then(Arc::default);
-    let mut options = match config {
-        Config::Sqlite { path } => sqlite_options(path),
-        Config::Postgres(postgres) => postgres_options(postgres, link, &outdated),
+    let (mut options, turn, threads) = match config {
+        Config::Sqlite { path } => {
+            let threads = Threads::watch();
+            (sqlite_options(path, &threads), Some(Arc::default()), Some(threads))
+        }
+        Config::Postgres(postgres) => (postgres_options(postgres, link, &outdated), None, None),
     };
     // A check costs a round trip for each checkout; a dead connection shows itself with the first statement anyway.
     options.min_connections(1).test_before_acquire(false).sqlx_logging(false);
@@ -269,7 +271,7 @@ pub(super) async fn open(config: &Config, link: &Arc<Link>) -> Result<Pool, Erro
     loop {
         match sea_orm::Database::connect(options.clone()).await {
             Ok(pool) => {
-                let connection = Connection::new(pool, outdated, link.clone());
+                let connection = Connection::new(pool, outdated, link.clone(), threads);
                 return Ok(Pool { connection, turn, proven: Arc::default() });
             }
             // Whoever opens a new file first sets its journal, and nobody else is made to wait for that.
@@ -320,8 +322,8 @@ fn is_locked(error: &DbErr) -> bool {
     code.is_some_and(|code| code & 0xff == SQLITE_BUSY)
 }
 
-fn sqlite_options(path: &std::path::Path) -> ConnectOptions {
-    driver::watch_threads();
+fn sqlite_options(path: &std::path::Path, threads: &Threads) -> ConnectOptions {
+    let threads = threads.clone();
     let file = path.to_owned();
     // The path itself is set below, since not every path can be written as a URL.
     let mut options = ConnectOptions::new("sqlite://pm.db");
@@ -342,7 +344,10 @@ fn sqlite_options(path: &std::path::Path) -> ConnectOptions {
             .pragma("mmap_size", "0")
             .pragma("cache_size", format!("-{PAGE_CACHE_KIB}"))
             .statement_cache_capacity(STATEMENTS)
-            .thread_name(|number| format!("{}{number}", driver::THREAD_PREFIX))
+            .thread_name({
+                let threads = threads.clone();
+                move |number| threads.name(number)
+            })
     });
     options.map_sqlx_sqlite_pool_opts(|pool| {
         pool.after_release(|connection, _| Box::pin(async move { is_at_rest(connection).await }))

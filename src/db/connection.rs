@@ -17,7 +17,7 @@ use sea_orm::{
 };
 
 use crate::db::{
-    driver,
+    driver::Threads,
     error::{self, Error},
     pooled::Pooled,
     pooler::Link,
@@ -54,17 +54,25 @@ pub struct Connection {
     pool: DatabaseConnection,
     outdated: Outdated,
     link: Arc<Link>,
+    /// The driver's, on SQLite.
+    threads: Option<Threads>,
 }
 
+/// A pool that was opened elsewhere: nothing is known of its driver's threads.
 impl From<DatabaseConnection> for Connection {
     fn from(pool: DatabaseConnection) -> Self {
-        Self::new(pool, Outdated::default(), Arc::default())
+        Self::new(pool, Outdated::default(), Arc::default(), None)
     }
 }
 
 impl Connection {
-    pub(super) const fn new(pool: DatabaseConnection, outdated: Outdated, link: Arc<Link>) -> Self {
-        Self { pool, outdated, link }
+    pub(super) const fn new(
+        pool: DatabaseConnection,
+        outdated: Outdated,
+        link: Arc<Link>,
+        threads: Option<Threads>,
+    ) -> Self {
+        Self { pool, outdated, link, threads }
     }
 
     pub(super) fn link(&self) -> &Link {
@@ -84,7 +92,7 @@ impl Connection {
             }
             None => Inner::Session(self.begin_session(options).await?),
         };
-        Ok(Transaction { inner, outdated: self.outdated.clone() })
+        Ok(self.transaction(inner))
     }
 
     /// Begins a transaction of the library's own type, which the migration crate needs. Its statements have names that count
@@ -94,24 +102,24 @@ impl Connection {
         if let Some(local) = &self.link.local {
             inner.execute_unprepared(&format!("DEALLOCATE ALL; {local}")).await?;
         }
-        Ok(Transaction { inner: Inner::Session(inner), outdated: self.outdated.clone() })
+        Ok(self.transaction(Inner::Session(inner)))
+    }
+
+    fn transaction(&self, inner: Inner) -> Transaction {
+        Transaction { inner, outdated: self.outdated.clone(), threads: self.threads.clone() }
     }
 
     async fn begin_session(&self, options: TransactionOptions) -> Result<DatabaseTransaction, Error> {
         let begun = self.pool.begin_with_options(options);
-        Ok(if self.is_sqlite() { driver::answered(begun).await? } else { begun.await? })
-    }
-
-    fn is_sqlite(&self) -> bool {
-        self.pool.get_database_backend() == DbBackend::Sqlite
+        answered(self.threads.as_ref(), begun).await
     }
 }
 
 /// Runs a statement on the pool; one that was prepared before the schema changed runs once more.
 macro_rules! run {
     ($self:ident, $method:ident, $statement:expr) => {{
-        if $self.is_sqlite() {
-            return driver::rows($self.pool.$method($statement)).await;
+        if let Some(threads) = &$self.threads {
+            return threads.rows($self.pool.$method($statement)).await;
         }
         if let Some(local) = &$self.link.local {
             let pool = $self.pool.get_postgres_connection_pool();
@@ -152,6 +160,7 @@ impl ConnectionTrait for Connection {
 pub struct Transaction {
     inner: Inner,
     outdated: Outdated,
+    threads: Option<Threads>,
 }
 
 #[derive(Debug)]
@@ -166,9 +175,8 @@ impl Transaction {
     /// # Errors
     /// If the database refuses, nothing was written; if the connection breaks off, that is not known.
     pub async fn commit(self) -> Result<(), Error> {
-        let sqlite = self.is_sqlite();
         match self.inner {
-            Inner::Session(inner) => end(sqlite, inner.commit()).await,
+            Inner::Session(inner) => answered(self.threads.as_ref(), Box::pin(inner.commit())).await,
             Inner::Pooled(inner) => Ok(inner.commit().await?),
         }
     }
@@ -178,15 +186,10 @@ impl Transaction {
     /// # Errors
     /// If the connection breaks off; then the database takes it back by itself.
     pub async fn rollback(self) -> Result<(), Error> {
-        let sqlite = self.is_sqlite();
         match self.inner {
-            Inner::Session(inner) => end(sqlite, inner.rollback()).await,
+            Inner::Session(inner) => answered(self.threads.as_ref(), Box::pin(inner.rollback())).await,
             Inner::Pooled(inner) => Ok(inner.rollback().await?),
         }
-    }
-
-    fn is_sqlite(&self) -> bool {
-        self.get_database_backend() == DbBackend::Sqlite
     }
 
     /// Returns the library's own transaction for the migration crate: that of [`Connection::begin_for_schema`].
@@ -198,8 +201,8 @@ impl Transaction {
     }
 
     async fn run<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
-        if self.is_sqlite() {
-            return driver::rows(statement).await;
+        if let Some(threads) = &self.threads {
+            return threads.rows(statement).await;
         }
         let outcome = statement.await;
         self.outdated.is_told_by(&outcome);
@@ -245,7 +248,10 @@ impl ConnectionTrait for Transaction {
     }
 }
 
-/// An end that is answered is a true one, unlike rows that end.
-async fn end(sqlite: bool, ending: impl Future<Output = Result<(), DbErr>>) -> Result<(), Error> {
-    if sqlite { Ok(driver::answered(ending).await?) } else { Ok(ending.await?) }
+/// Waits for the begin or the end of a transaction: one that is answered is a true one, unlike rows that end.
+async fn answered<T>(threads: Option<&Threads>, command: impl Future<Output = Result<T, DbErr>>) -> Result<T, Error> {
+    Ok(match threads {
+        Some(threads) => threads.answered(command).await?,
+        None => command.await?,
+    })
 }

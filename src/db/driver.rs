@@ -5,57 +5,107 @@
 //! taken for a result, so each statement asks here whether a thread died while it ran.
 
 use std::{
-    sync::{Arc, LazyLock, Once},
+    collections::BTreeMap,
+    sync::{
+        Arc, LazyLock, Mutex, Once, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 use tokio::sync::watch;
 
-/// The names of the driver's threads begin like this.
-pub(super) const THREAD_PREFIX: &str = "pm-sqlite-";
+/// The names of the driver's threads begin like this; the number of their pool and their own follow.
+const THREAD_PREFIX: &str = "pm-sqlite-";
 
 /// A statement that is not answered this long after a thread died is on that thread's connection.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// How many threads have died in this process.
-static DEATHS: LazyLock<watch::Sender<u64>> = LazyLock::new(|| watch::Sender::new(0));
+/// How many threads of each pool have died.
+static DEATHS: LazyLock<Mutex<BTreeMap<u64, watch::Sender<u64>>>> = LazyLock::new(Mutex::default);
 
-/// Counts panics of the driver's threads from now on; the hook that was there before goes on.
-pub(super) fn watch_threads() {
+/// The driver's threads of one pool. Clones are the same; the last one takes its count along.
+#[derive(Clone, Debug)]
+pub(super) struct Threads(Arc<Pool>);
+
+#[derive(Debug)]
+struct Pool {
+    number: u64,
+    deaths: watch::Receiver<u64>,
+}
+
+impl Threads {
+    /// Counts panics of the threads of a new pool from now on.
+    pub(super) fn watch() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        watch_panics();
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let (count, deaths) = watch::channel(0);
+        all().insert(number, count);
+        Self(Arc::new(Pool { number, deaths }))
+    }
+
+    /// The name of the pool's thread with this number.
+    pub(super) fn name(&self, thread: u64) -> String {
+        format!("{THREAD_PREFIX}{}-{thread}", self.0.number)
+    }
+
+    /// Runs a statement; fails if a thread of the pool died meanwhile, since its rows may then be incomplete.
+    pub(super) async fn rows<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        let before = *self.0.deaths.borrow();
+        let outcome = self.answered(statement).await?;
+        if *self.0.deaths.borrow() == before { Ok(outcome) } else { Err(died()) }
+    }
+
+    /// Waits for an answer; fails if it does not come because a thread of the pool died. An answer that comes is a true one.
+    pub(super) async fn answered<T>(&self, command: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        tokio::select! {
+            biased;
+            outcome = command => outcome,
+            error = self.death() => Err(error),
+        }
+    }
+
+    async fn death(&self) -> DbErr {
+        // A clone has seen what its original has; the next change is the next death. The count stays as long as this handle.
+        let mut deaths = self.0.deaths.clone();
+        deaths.mark_unchanged();
+        let _ = deaths.changed().await;
+        tokio::time::sleep(ANSWER_LIMIT).await;
+        died()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        all().remove(&self.number);
+    }
+}
+
+fn all() -> std::sync::MutexGuard<'static, BTreeMap<u64, watch::Sender<u64>>> {
+    DEATHS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts panics by the names of their threads; the hook that was there before goes on.
+fn watch_panics() {
     static WATCH: Once = Once::new();
     WATCH.call_once(|| {
         let next = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            if std::thread::current().name().is_some_and(|name| name.starts_with(THREAD_PREFIX)) {
-                DEATHS.send_modify(|deaths| *deaths += 1);
+            if let Some(number) = std::thread::current().name().and_then(pool_of)
+                && let Some(deaths) = all().get(&number)
+            {
+                deaths.send_modify(|deaths| *deaths += 1);
             }
             next(panic);
         }));
     });
 }
 
-/// Runs a statement; fails if a thread of the driver died meanwhile, since its rows may then be incomplete.
-pub(super) async fn rows<T>(statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
-    let before = *DEATHS.borrow();
-    let outcome = answered(statement).await?;
-    if *DEATHS.borrow() == before { Ok(outcome) } else { Err(died()) }
-}
-
-/// Waits for an answer; fails if it does not come because a thread of the driver died. An answer that comes is a true one.
-pub(super) async fn answered<T>(command: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
-    tokio::select! {
-        biased;
-        outcome = command => outcome,
-        error = death() => Err(error),
-    }
-}
-
-async fn death() -> DbErr {
-    // The sender is static, so there is always another change to wait for.
-    let _ = DEATHS.subscribe().changed().await;
-    tokio::time::sleep(ANSWER_LIMIT).await;
-    died()
+/// The number of the pool that a thread of this name belongs to.
+fn pool_of(thread: &str) -> Option<u64> {
+    thread.strip_prefix(THREAD_PREFIX)?.split_once('-')?.0.parse().ok()
 }
 
 fn died() -> DbErr {
@@ -68,9 +118,8 @@ mod tests {
 
     use super::*;
 
-    fn let_a_thread_die() {
-        watch_threads();
-        let thread = thread::Builder::new().name(format!("{THREAD_PREFIX}test"));
+    fn let_a_thread_die(threads: &Threads) {
+        let thread = thread::Builder::new().name(threads.name(1));
         let died =
             thread.spawn(|| panic!("as a driver does whose rows have too many columns")).expect("a thread").join();
         died.expect_err("it died");
@@ -78,8 +127,9 @@ mod tests {
 
     #[tokio::test]
     async fn rows_that_end_because_the_driver_died_are_an_error() {
-        let none = rows(async {
-            let_a_thread_die();
+        let threads = Threads::watch();
+        let none = threads.rows(async {
+            let_a_thread_die(&threads);
             Ok(Vec::<i64>::new())
         });
         assert!(matches!(none.await, Err(DbErr::Conn(_))));
@@ -87,12 +137,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_command_that_the_dead_driver_never_answers_fails() {
-        let never = answered(future::pending::<Result<(), DbErr>>());
+        let threads = Threads::watch();
+        let never = threads.answered(future::pending::<Result<(), DbErr>>());
         let dies = async {
             tokio::task::yield_now().await;
-            let_a_thread_die();
+            let_a_thread_die(&threads);
         };
         let (outcome, ()) = tokio::join!(never, dies);
         assert!(matches!(outcome, Err(DbErr::Conn(_))));
+    }
+
+    #[tokio::test]
+    async fn a_thread_of_another_pool_says_nothing_about_this_one() {
+        let (threads, others) = (Threads::watch(), Threads::watch());
+        let rows = threads.rows(async {
+            let_a_thread_die(&others);
+            Ok(vec![1])
+        });
+        assert!(matches!(rows.await.as_deref(), Ok([1])));
     }
 }

@@ -47,7 +47,7 @@ async fn comes_back(from: Setup, into: Setup) {
         origin.serve(&format!("/{number}.jpg"), "image/jpeg", pictures::jpeg(500 + number, 400));
     }
     let urls = |number: usize| vec![origin.url(&format!("/{}.jpg", number % 12)), origin.url("/status/404")];
-    app::run(from, async |source: &TestApp| {
+    let copied = app::run(from, async |source: &TestApp| {
         let mut settled = Vec::new();
         for number in 0..6 {
             settled.push(source.create(&urls(number)).await["id"].clone());
@@ -98,8 +98,8 @@ async fn comes_back(from: Setup, into: Setup) {
             assert_eq!(doctor(target, &[]).await["healthy"], true);
         })
         .await;
-    })
-    .await;
+    });
+    Box::pin(copied).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
