@@ -1,6 +1,6 @@
 # The image of a release: one binary with libjpeg built in (the feature `turbo`), on a Debian of its own, not as root.
 #
-#   docker build --tag pm .
+#   docker build --tag pm --build-arg PM_COMMIT="$(git rev-parse HEAD)" .
 #   docker run --publish 127.0.0.1:8080:8080 --volume pm:/data --env PM_AUTH=off pm
 #
 # In a container `pm` must listen on all addresses, and without authentication it does so only where the operator says
@@ -12,6 +12,8 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /pm
 COPY . .
+# What `GET /version` names as the commit; without it, none.
+ARG PM_COMMIT=
 RUN cargo build --release --locked --features turbo --bin pm \
  && strip target/release/pm
 

@@ -2,10 +2,9 @@
 //!
 //! `docs/ARCHITECTURE.md` walks through a request and through an image. In short, each room imports only rooms below it:
 //! `cli` → `config`, `telemetry`, `app` → `http`, `worker` → `jobs` → `catalog`, `health` → `auth`, `cache`, `queue`, `blobs`,
-//! `fetch`, `isolation` → `db` → `domain`, `imaging` → `age`, `code`, `clock`, `memory`, `retry`,
+//! `fetch`, `isolation` → `db` → `domain`, `imaging` → `code`, `clock`, `memory`, `passphrase`, `retry`,
 //! `secret_file`, `stop`.
 
-pub mod age;
 pub mod app;
 pub mod auth;
 pub mod blobs;
@@ -24,6 +23,7 @@ pub mod imaging;
 pub mod isolation;
 pub mod jobs;
 pub mod memory;
+pub mod passphrase;
 pub mod queue;
 pub mod retry;
 pub mod secret_file;

@@ -11,10 +11,10 @@ use super::{
     progress::Steps,
 };
 use crate::{
-    age::Passphrase,
     app::{self, Access, App},
     catalog::backup::{self, Checked, Names, Options, Protection, Restored, Saved, Secrets, Verify},
     config::Settings,
+    passphrase::Passphrase,
 };
 
 /// What a backup has to keep from strangers.

@@ -29,12 +29,12 @@ pub use secret::redact;
 pub use values::{parse_duration, parse_size};
 
 use crate::{
-    age::Passphrase,
     code::ErrorCode,
     domain::AddressPolicy,
     http::Placeholder,
     imaging::{Effort, Preset},
     jobs::UrlKeys,
+    passphrase::Passphrase,
 };
 use layers::Layer;
 use resolve::Resolver;

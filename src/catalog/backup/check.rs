@@ -12,10 +12,10 @@ use super::{
     secrets::Secrets,
 };
 use crate::{
-    age::Passphrase,
     blobs::{BlobKey, State},
     catalog::step::{Step, Watch},
     db::{migrate, transfer},
+    passphrase::Passphrase,
 };
 
 /// A backup that was looked at.

@@ -8,12 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Error;
-use crate::{
-    age::{self, Passphrase},
-    catalog::webhooks::make_secret,
-    clock::Timestamp,
-    db::transfer::Row,
-};
+use crate::{catalog::webhooks::make_secret, clock::Timestamp, db::transfer::Row, passphrase::Passphrase};
 
 /// What a backup does with secrets.
 #[derive(Clone, Debug)]
@@ -68,12 +63,13 @@ impl Secrets {
 
     pub(super) async fn encrypted(&self, passphrase: Passphrase) -> Result<Vec<u8>, Error> {
         let plain = serde_json::to_vec(self).map_err(crate::catalog::Error::internal)?;
-        let work = tokio::task::spawn_blocking(move || age::encrypt(&plain, &passphrase));
-        Ok(work.await.map_err(crate::catalog::Error::internal)?)
+        let work = tokio::task::spawn_blocking(move || passphrase.encrypt(&plain));
+        let file = work.await.map_err(crate::catalog::Error::internal)?;
+        Ok(file.map_err(crate::catalog::Error::internal)?)
     }
 
     pub(super) async fn decrypted(file: Vec<u8>, passphrase: Passphrase) -> Result<Self, Error> {
-        let work = tokio::task::spawn_blocking(move || age::decrypt(&file, &passphrase));
+        let work = tokio::task::spawn_blocking(move || passphrase.decrypt(&file));
         let plain = work.await.map_err(crate::catalog::Error::internal)?.map_err(|error| {
             let reason = format!("the secrets of the backup cannot be read: {error}");
             Error::refused(reason, "give the passphrase of the backup, or --without-secrets; nothing was changed")

@@ -1,0 +1,149 @@
+//! Encrypts small secrets by a passphrase, as a file of the [age format](https://age-encryption.org/v1), so that `age -d` opens
+//! it as well.
+
+use std::{fmt, iter};
+
+use age::{
+    DecryptError, Encryptor,
+    scrypt::{Identity, Recipient},
+    secrecy::SecretString,
+};
+
+/// Memory of one derivation is 2^17 × 1 KiB = 128 MiB.
+const WRITTEN_LOG_N: u8 = 17;
+/// A file that asks for more is refused: it would take gigabytes.
+const MAX_LOG_N: u8 = 20;
+
+/// A passphrase that encrypts secrets. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Passphrase(String);
+
+/// Why a file was not decrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The file has another format, or was not encrypted by a passphrase.
+    #[error("it is not an age file that a passphrase decrypts")]
+    Malformed,
+    /// The file was encrypted by another passphrase.
+    #[error("the passphrase is wrong")]
+    WrongPassphrase,
+    /// The file was changed after it was written.
+    #[error("it is damaged")]
+    Damaged,
+    /// The file asks for more than 1 GiB of memory to derive its key.
+    #[error("it asks for more than 1 GiB of memory")]
+    TooExpensive,
+}
+
+impl Passphrase {
+    /// Takes a passphrase of at least one character.
+    ///
+    /// # Errors
+    /// A sentence if it is empty.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err("is empty".into()) } else { Ok(Self(text.to_owned())) }
+    }
+
+    /// Encrypts `plain`; takes about a second of one core and 128 MiB of memory.
+    ///
+    /// # Errors
+    /// If the system gives no random bytes.
+    pub fn encrypt(&self, plain: &[u8]) -> std::io::Result<Vec<u8>> {
+        self.encrypt_with(plain, WRITTEN_LOG_N)
+    }
+
+    fn encrypt_with(&self, plain: &[u8], log_n: u8) -> std::io::Result<Vec<u8>> {
+        let mut recipient = Recipient::new(self.secret());
+        recipient.set_work_factor(log_n);
+        let encryptor = Encryptor::with_recipients(iter::once(&recipient as _)).map_err(std::io::Error::other)?;
+        let mut file = Vec::with_capacity(plain.len() + 512);
+        let mut writer = encryptor.wrap_output(&mut file)?;
+        std::io::Write::write_all(&mut writer, plain)?;
+        writer.finish()?;
+        Ok(file)
+    }
+
+    /// Decrypts a file of [`encrypt`](Self::encrypt) or of `age -p`.
+    ///
+    /// # Errors
+    /// [`Error`], by what is wrong with the file or the passphrase.
+    pub fn decrypt(&self, file: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut identity = Identity::new(self.secret());
+        identity.set_max_work_factor(MAX_LOG_N);
+        age::decrypt(&identity, file).map_err(|error| match error {
+            DecryptError::DecryptionFailed | DecryptError::KeyDecryptionFailed => Error::WrongPassphrase,
+            DecryptError::ExcessiveWork { .. } => Error::TooExpensive,
+            DecryptError::InvalidMac | DecryptError::Io(_) => Error::Damaged,
+            _ => Error::Malformed,
+        })
+    }
+
+    fn secret(&self) -> SecretString {
+        SecretString::from(self.0.clone())
+    }
+}
+
+impl fmt::Debug for Passphrase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Passphrase(***)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+
+    use super::*;
+
+    const CHUNK_BYTES: usize = 64 * 1024;
+
+    fn passphrase(text: &str) -> Passphrase {
+        Passphrase::parse(text).expect("a passphrase")
+    }
+
+    #[test]
+    fn a_file_is_decrypted_by_its_own_passphrase_only() {
+        for size in [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES] {
+            let plain: Vec<u8> = (0..size).map(|place| place as u8).collect();
+            let file = passphrase("correct horse").encrypt_with(&plain, 4).expect("a file");
+            assert!(passphrase("correct horse").decrypt(&file) == Ok(plain), "{size} bytes");
+            assert_eq!(passphrase("correct house").decrypt(&file), Err(Error::WrongPassphrase));
+        }
+    }
+
+    #[test]
+    fn every_changed_byte_and_every_truncation_is_an_error() {
+        let file = passphrase("p").encrypt_with(b"whsec_secret", 4).expect("a file");
+        for place in 0..file.len() {
+            let mut changed = file.clone();
+            changed[place] ^= 1;
+            assert!(passphrase("p").decrypt(&changed).is_err(), "byte {place}");
+            assert!(passphrase("p").decrypt(&file[..place]).is_err(), "the first {place} bytes");
+        }
+    }
+
+    #[test]
+    fn a_file_that_asks_for_too_much_memory_is_refused() {
+        let (salt, wrapped) = (STANDARD_NO_PAD.encode([0; 16]), STANDARD_NO_PAD.encode([0; 32]));
+        let file = format!("age-encryption.org/v1\n-> scrypt {salt} 30\n{wrapped}\n--- {wrapped}\n");
+        let file = [file.as_bytes(), &[0; 64]].concat();
+        assert_eq!(passphrase("p").decrypt(&file), Err(Error::TooExpensive));
+    }
+
+    #[test]
+    fn a_file_of_the_program_age_is_decrypted() {
+        // printf whsec_from_age | age -p, version 1.1.1, with the passphrase `correct horse`.
+        const FILE: &str = "YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IHNjcnlwdCA1ZG02RStpSm5QbTg1c2RsTmcrc3FRIDE4Ck1SMlZOVzJmRnJTcVFIcG\
+            FpT0RQYXljbmJPeXFDcFhUdW5HUmFmNE1sSmcKLS0tIC9rNzBaeXJaWXBMVTBDS2ZEN0VsZDhuSjhLSnBETnQraXBKTG9yU1FTd1EKxMw2+U5jDb9KB3tq\
+            A+XBEPRpcD+YnkFmT1JvENiVRIahtP/Q3Fu6UzfnakAbag";
+        let file = STANDARD_NO_PAD.decode(FILE).expect("base64");
+        assert_eq!(passphrase("correct horse").decrypt(&file).as_deref(), Ok(&b"whsec_from_age"[..]));
+        assert_eq!(passphrase("correct house").decrypt(&file), Err(Error::WrongPassphrase));
+    }
+
+    #[test]
+    fn debug_does_not_show_the_passphrase() {
+        assert_eq!(format!("{:?}", passphrase("hunter2")), "Passphrase(***)");
+        assert!(Passphrase::parse("").is_err());
+    }
+}
