@@ -105,7 +105,9 @@ pub(super) async fn open_store(
     let engine = storage_engine(settings)?;
     if let (blobs::Engine::Disk { directory }, Some(_), false) =
         (&engine, &installation.blob_store, settings.storage_adopt)
-        && !directory.exists()
+        && !tokio::fs::try_exists(directory)
+            .await
+            .map_err(|source| Error::DataDirectory { path: directory.clone(), source })?
     {
         let found = format!("the directory {} does not exist", absolute(directory).display());
         return Err(foreign(settings, installation, found));
@@ -139,6 +141,15 @@ pub(super) async fn compare_store(settings: &Settings, database: &Database, stor
                 store.mark(&Marker { installation: installation.id, ..marker }).await?;
             }
             Ok(())
+        }
+        // The store was marked by a process that ended, or is about to, before it said so in the database.
+        (None, Some(marker)) if marker.installation == installation.id => {
+            installation::choose_blob_store(&database.read(), &marker.store).await?;
+            let chosen = installation::read(&database.read()).await?.blob_store;
+            if chosen.as_deref() == Some(&marker.store) {
+                return Ok(());
+            }
+            Err(foreign(settings, &installation, "another process has just chosen another store".into()))
         }
         _ if settings.storage_adopt => adopt(database, store, &installation).await,
         (None, None) => take(settings, database, store, &installation).await,

@@ -151,9 +151,9 @@ fn folders_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Visits files of writes that never ended. One that is gone by then was finished by its writer.
 fn each_unfinished(root: &Path, age: Duration, mut visit: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
-    let incoming = root.join(INCOMING);
-    if incoming.is_dir() {
-        visit_old(&incoming, age, is_staged, &mut visit)?;
+    match visit_old(&root.join(INCOMING), age, is_staged, &mut visit) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        visited => visited?,
     }
     for outer in folders_in(root)? {
         for inner in folders_in(&outer)? {

@@ -1,5 +1,7 @@
 //! The file in a store that says whose it is: `installation.json`. It is no blob, and no route serves it.
 
+use std::sync::atomic::Ordering;
+
 use object_store::{ObjectStoreExt as _, PutMode, PutOptions, PutPayload, path::Path};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -35,7 +37,21 @@ impl Blobs {
     pub async fn marker(&self) -> Result<Option<Marker>, Error> {
         let Some(found) = present(self.store.get(&Path::from(MARKER)).await)? else { return Ok(None) };
         let bytes = found.bytes().await.map_err(Error::of_store)?;
-        serde_json::from_slice(&bytes).map(Some).map_err(|error| Error::Misconfigured(Box::new(error)))
+        let marker = serde_json::from_slice(&bytes).map_err(|error| Error::Misconfigured(Box::new(error)))?;
+        self.marked.store(true, Ordering::Relaxed);
+        Ok(Some(marker))
+    }
+
+    /// Makes sure that the store still has its marker, before a blob that it lacks is believed to be lost: a disk that is not
+    /// mounted has no blobs either.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the marker was there and is gone.
+    pub async fn ensure_there(&self) -> Result<(), Error> {
+        if self.marked.load(Ordering::Relaxed) && self.marker().await?.is_none() {
+            return Err(Error::Unavailable(format!("the store has lost its file {MARKER}; is it mounted?").into()));
+        }
+        Ok(())
     }
 
     /// Marks a store that has no marker; `false` if it has one by now.
@@ -66,6 +82,7 @@ impl Blobs {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn unmark(&self) -> Result<(), Error> {
+        self.marked.store(false, Ordering::Relaxed);
         present(self.store.delete(&Path::from(MARKER)).await).map(|_| ())
     }
 }

@@ -14,7 +14,7 @@ mod staged;
 use std::{
     fmt,
     ops::Range,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime},
 };
 
@@ -44,6 +44,8 @@ pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     /// Present where the store is a directory.
     folders: Option<Arc<disk::Folders>>,
+    /// Whether the store's marker was seen.
+    marked: Arc<AtomicBool>,
 }
 
 /// A blob that is being read.
@@ -78,10 +80,11 @@ impl Blobs {
         match engine {
             Engine::Disk { directory } => {
                 let (store, folders) = disk::open(directory.clone()).await?;
-                Ok(Self { store: Arc::new(store), folders: Some(Arc::new(folders)) })
+                Ok(Self { store: Arc::new(store), folders: Some(Arc::new(folders)), marked: Arc::default() })
             }
             Engine::S3 { bucket, prefix, options } => {
-                Ok(Self { store: engine::open_s3(bucket, prefix, options)?, folders: None })
+                let store = engine::open_s3(bucket, prefix, options)?;
+                Ok(Self { store, folders: None, marked: Arc::default() })
             }
         }
     }

@@ -151,6 +151,18 @@ impl Cache {
         found.ok().flatten()
     }
 
+    /// What is known about the product, for whoever looks into the cache itself: a cache that does not answer is an error.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn look(&self, id: ProductId) -> Result<Option<Entry>, Error> {
+        match self {
+            Self::Redis(cache) => cache.look(id).await,
+            Self::Memory(cache) => cache.get(id),
+            Self::Off => Ok(None),
+        }
+    }
+
     /// What is known about the product, else a permit to store it. Begin to read the database only afterwards.
     ///
     /// Comes after a [`get`](Self::get) that found nothing, so only its failures are counted as requests.

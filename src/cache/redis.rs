@@ -89,6 +89,12 @@ impl RedisCache {
         Ok(stored.and_then(entry))
     }
 
+    /// As [`get`](Self::get), for a caller that has the time to wait until an epoch has settled.
+    pub(super) async fn look(&self, id: ProductId) -> Result<Option<Entry>, Error> {
+        self.link.trusted_soon().await?;
+        self.get(id).await
+    }
+
     pub(super) async fn lookup(&self, id: ProductId) -> Result<Lookup, Error> {
         let live = self.link.trusted().await?;
         let mut connection = live.connection();

@@ -84,7 +84,8 @@ impl Catalog {
     }
 
     /// Watches all leases until `count` of them were taken from holders that ended or gave no sign of life, or 20 s have passed.
-    pub(super) async fn take_lapsed_leases(&self, count: u64) -> Result<(), Error> {
+    /// Returns how many were taken.
+    pub(super) async fn take_lapsed_leases(&self, count: u64) -> Result<u64, Error> {
         const LOOKS: u32 = 20;
         let mut taken = 0;
         for _ in 0..LOOKS {
@@ -94,7 +95,7 @@ impl Catalog {
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        Ok(())
+        Ok(taken)
     }
 
     /// Forgets what was seen of leases, since a look did not come to its end.

@@ -65,8 +65,16 @@ impl Catalog {
                 repaired.done(format_args!("{removed} files"), "removed");
             }
             Invariant::Outbox => while self.dispatch_due().await? > 0 {},
-            Invariant::Invalidations => self.keep_cache_told().await?,
-            Invariant::Leases => self.take_lapsed_leases(finding.broken).await?,
+            Invariant::Invalidations => {
+                if !self.keep_cache_told().await? {
+                    let away = std::io::Error::other("changes could not be deleted from the cache");
+                    return Err(Error::away("cache", away));
+                }
+            }
+            Invariant::Leases => {
+                let taken = self.take_lapsed_leases(finding.broken).await?;
+                repaired.done(format_args!("{taken} leases"), "taken from workers that died");
+            }
             Invariant::Entries => {
                 let ids: Vec<_> = finding.all.iter().filter_map(|id| id.parse().ok()).map(ProductId).collect();
                 self.cache().invalidate(&ids).await.map_err(|error| Error::away("cache", error))?;
@@ -76,7 +84,6 @@ impl Catalog {
         let how = match finding.invariant {
             Invariant::Outbox => "handed to the broker",
             Invariant::Invalidations => "deleted from the cache",
-            Invariant::Leases => "taken from the worker that died",
             _ => return Ok(repaired),
         };
         finding.all.iter().for_each(|id| repaired.done(id, how));

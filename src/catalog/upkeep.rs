@@ -28,11 +28,12 @@ const FINISHED_KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
 const AT_ONCE: u64 = 1_000;
 
 impl Catalog {
-    /// Tells a shared cache of changes whose makers died before they could, and forgets rows that served their purpose.
+    /// Tells a shared cache of changes whose makers died before they could, and forgets rows that served their purpose. Returns
+    /// whether the cache could be told.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn keep_cache_told(&self) -> Result<(), Error> {
+    pub async fn keep_cache_told(&self) -> Result<bool, Error> {
         let shared = matches!(self.cache(), Cache::Redis(_));
         let told = self.0.told.take();
         if !told.is_empty() {
@@ -41,18 +42,18 @@ impl Catalog {
         self.tell_left_over(if shared { TELLING } else { LOG_KEPT }).await
     }
 
-    /// Tells a shared cache of changes that are older than `age`, and forgets their rows.
-    pub(super) async fn tell_left_over(&self, age: Duration) -> Result<(), Error> {
+    /// Tells a shared cache of changes that are older than `age`, and forgets their rows; `false` if the cache does not answer.
+    pub(super) async fn tell_left_over(&self, age: Duration) -> Result<bool, Error> {
         let shared = matches!(self.cache(), Cache::Redis(_));
         loop {
             let now = self.now().await?;
             let rows = invalidations::left_over(&self.database().read(), now.minus(age), AT_ONCE).await?;
             if rows.is_empty() {
-                return Ok(());
+                return Ok(true);
             }
             let ids: Vec<_> = rows.iter().map(|row| row.product_id).collect();
             if shared && self.cache().invalidate(&ids).await.is_err() {
-                return Ok(());
+                return Ok(false);
             }
             self.forget(&rows).await?;
         }

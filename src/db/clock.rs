@@ -61,10 +61,10 @@ impl FileClock {
         Ok(())
     }
 
-    /// Whether this process has just begun to look, or its wall clock was stepped since it looked last.
-    fn is_stepped(&self) -> bool {
-        let now = self.by_wall();
-        let before = self.seen.swap(now, Ordering::Relaxed);
+    /// Whether this process has never corrected the clock, or its wall clock was stepped since it last did. `now` is
+    /// [`by_wall`](Self::by_wall).
+    fn is_stepped(&self, now: i64) -> bool {
+        let before = self.seen.load(Ordering::Relaxed);
         before == UNKNOWN || (now - before).abs() > STEP_MICROS
     }
 }
@@ -84,9 +84,18 @@ impl Database {
     /// and then by processes that stay. Answers by how many microseconds it was corrected, 0 as a rule.
     pub async fn correct_clock(&self) -> Result<i64, Error> {
         let Some(clock) = &self.clock else { return Ok(0) };
-        if !clock.is_stepped() {
+        let wall = clock.by_wall();
+        if !clock.is_stepped(wall) {
+            clock.seen.store(wall, Ordering::Relaxed);
             return Ok(0);
         }
+        // Only a correction that was committed is one: after an error the next call tries again.
+        let shift = self.correct_clock_to_wall(clock).await?;
+        clock.seen.store(wall, Ordering::Relaxed);
+        Ok(shift)
+    }
+
+    async fn correct_clock_to_wall(&self, clock: &FileClock) -> Result<i64, Error> {
         let write = self.begin().await?;
         write.now().await?;
         let wanted = clock.by_wall();
@@ -96,9 +105,12 @@ impl Database {
             return Ok(0);
         }
         clock.set_anchor(&write, wanted).await?;
-        for table in ["jobs", "webhook_deliveries"] {
-            let sql =
-                format!("UPDATE {table} SET run_at = run_at + $1, updated_at = updated_at + $1 WHERE state = 'queued'");
+        for sql in [
+            "UPDATE jobs SET run_at = run_at + $1, updated_at = updated_at + $1 WHERE state = 'queued'",
+            "UPDATE webhook_deliveries SET run_at = run_at + $1, updated_at = updated_at + $1 WHERE state = 'queued'",
+            "UPDATE webhooks SET paused_until = paused_until + $1, failing_since = failing_since + $1
+             WHERE paused_until IS NOT NULL OR failing_since IS NOT NULL",
+        ] {
             let statement = Statement::from_sql_and_values(DbBackend::Sqlite, sql, [Value::from(shift)]);
             write.execute_raw(statement).await?;
         }

@@ -3,7 +3,10 @@
 use std::{
     ops::Deref,
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -48,16 +51,25 @@ pub(super) struct Shared {
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
     connection: Connection,
-    /// SQLite has one writer at a time: waiting here is fair and cannot time out in the middle of a transaction.
-    turn: Option<Arc<Mutex<()>>>,
+    queue: Queue,
     /// When a write last worked; locked while one is tried, so that there is one at a time.
     proven: Arc<Mutex<Option<Instant>>>,
+}
+
+/// What stays when the connections are replaced.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Queue {
+    /// SQLite has one writer at a time: waiting here is fair and cannot time out in the middle of a transaction.
+    turn: Option<Arc<Mutex<()>>>,
+    /// Counts transactions that were committed.
+    commits: Arc<AtomicU64>,
 }
 
 /// A transaction that writes; rolled back if it is dropped before [`Write::commit`].
 #[derive(Debug)]
 pub struct Write {
     transaction: Transaction,
+    commits: Arc<AtomicU64>,
     _turn: Option<OwnedMutexGuard<()>>,
     pub(super) clock: Option<Arc<FileClock>>,
 }
@@ -84,7 +96,8 @@ impl Database {
             Config::Sqlite { .. } => Arc::default(),
             Config::Postgres(postgres) => Arc::new(pooler::find(postgres).await?),
         };
-        let pool = RwLock::new(open(config, &link).await?);
+        let turn = matches!(config, Config::Sqlite { .. }).then(Arc::default);
+        let pool = RwLock::new(open(config, &link, Queue { turn, ..Queue::default() }).await?);
         let shared = Arc::new(Shared { pool, config: config.clone(), link, demand: Demand::default() });
         Ok(match config {
             Config::Sqlite { path } => {
@@ -123,7 +136,7 @@ impl Database {
         }
         let transaction = self.read().begin_for_schema().await?;
         transaction.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
-        Ok(Write { transaction, _turn: None, clock: None })
+        Ok(Write { transaction, commits: Arc::default(), _turn: None, clock: None })
     }
 
     /// Whether a pooler in transaction mode stands before the server.
@@ -179,6 +192,13 @@ impl Shared {
         self.pool.read().unwrap_or_else(PoisonError::into_inner).connection.clone()
     }
 
+    /// Returns the pool's queue, and how many transactions were committed.
+    pub(super) fn queue(&self) -> (Queue, u64) {
+        let queue = self.pool.read().unwrap_or_else(PoisonError::into_inner).queue.clone();
+        let commits = queue.commits.load(Ordering::Relaxed);
+        (queue, commits)
+    }
+
     /// As [`Database::check`].
     pub(super) async fn check(&self) -> Result<(), Error> {
         self.pool().check().await
@@ -187,7 +207,7 @@ impl Shared {
 
 impl Pool {
     async fn begin(&self) -> Result<Write, Error> {
-        let turn = match &self.turn {
+        let turn = match &self.queue.turn {
             Some(turn) => {
                 let waited = tokio::time::timeout(WAIT_LIMIT, turn.clone().lock_owned()).await;
                 Some(waited.map_err(|_| Error::Unavailable(DbErr::Custom("too many writers wait".into())))?)
@@ -196,7 +216,8 @@ impl Pool {
         };
         let mode = turn.is_some().then_some(SqliteTransactionMode::Immediate);
         let options = TransactionOptions { sqlite_transaction_mode: mode, ..TransactionOptions::default() };
-        Ok(Write { transaction: self.connection.begin(options).await?, _turn: turn, clock: None })
+        let transaction = self.connection.begin(options).await?;
+        Ok(Write { transaction, commits: self.queue.commits.clone(), _turn: turn, clock: None })
     }
 
     async fn check(&self) -> Result<(), Error> {
@@ -235,7 +256,9 @@ impl Write {
     /// # Errors
     /// If the database refuses, nothing was written; if the connection breaks off, that is not known.
     pub async fn commit(self) -> Result<(), Error> {
-        self.transaction.commit().await
+        self.transaction.commit().await?;
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Takes back everything that was written; dropping it does so, too, a little later.
@@ -256,14 +279,14 @@ impl Deref for Write {
 }
 
 /// Opens the connections; one is made at once.
-pub(super) async fn open(config: &Config, link: &Arc<Link>) -> Result<Pool, Error> {
+pub(super) async fn open(config: &Config, link: &Arc<Link>, queue: Queue) -> Result<Pool, Error> {
     let outdated = Outdated::default();
-    let (mut options, turn, threads) = match config {
+    let (mut options, threads) = match config {
         Config::Sqlite { path } => {
             let threads = Threads::watch();
-            (sqlite_options(path, &threads), Some(Arc::default()), Some(threads))
+            (sqlite_options(path, &threads), Some(threads))
         }
-        Config::Postgres(postgres) => (postgres_options(postgres, link, &outdated), None, None),
+        Config::Postgres(postgres) => (postgres_options(postgres, link, &outdated), None),
     };
     // A check costs a round trip for each checkout; a dead connection shows itself with the first statement anyway.
     options.min_connections(1).test_before_acquire(false).sqlx_logging(false);
@@ -272,7 +295,7 @@ pub(super) async fn open(config: &Config, link: &Arc<Link>) -> Result<Pool, Erro
         match sea_orm::Database::connect(options.clone()).await {
             Ok(pool) => {
                 let connection = Connection::new(pool, outdated, link.clone(), threads);
-                return Ok(Pool { connection, turn, proven: Arc::default() });
+                return Ok(Pool { connection, queue, proven: Arc::default() });
             }
             // Whoever opens a new file first sets its journal, and nobody else is made to wait for that.
             Err(error) if is_locked(&error) && began.elapsed() < WAIT_LIMIT => {}

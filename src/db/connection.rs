@@ -110,7 +110,11 @@ impl Connection {
     }
 
     async fn begin_session(&self, options: TransactionOptions) -> Result<DatabaseTransaction, Error> {
-        let begun = self.pool.begin_with_options(options);
+        let pool = self.pool.clone();
+        // In a task of its own: the driver loses track of a transaction that is cut off while it begins, and the next user of
+        // the connection would be in it.
+        let begun = tokio::spawn(async move { pool.begin_with_options(options).await });
+        let begun = async { begun.await.map_err(|error| DbErr::Custom(error.to_string()))? };
         answered(self.threads.as_ref(), begun).await
     }
 }
@@ -190,6 +194,17 @@ impl Transaction {
             Inner::Session(inner) => answered(self.threads.as_ref(), Box::pin(inner.rollback())).await,
             Inner::Pooled(inner) => Ok(inner.rollback().await?),
         }
+    }
+
+    /// Lets the transaction be idle for longer than the server allows as a rule.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn stay_idle(&self) -> Result<(), Error> {
+        if self.get_database_backend() == DbBackend::Postgres {
+            self.execute_unprepared("SET LOCAL idle_in_transaction_session_timeout = 0").await?;
+        }
+        Ok(())
     }
 
     /// Returns the library's own transaction for the migration crate: that of [`Connection::begin_for_schema`].

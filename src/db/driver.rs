@@ -60,20 +60,19 @@ impl Threads {
 
     /// Waits for an answer; fails if it does not come because a thread of the pool died. An answer that comes is a true one.
     pub(super) async fn answered<T>(&self, command: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        // From here on a death counts, also one before the command is on its way.
+        let mut deaths = self.0.deaths.clone();
+        deaths.mark_unchanged();
+        let death = async {
+            // The count stays as long as this handle, so there is always another change to wait for.
+            let _ = deaths.changed().await;
+            tokio::time::sleep(ANSWER_LIMIT).await;
+        };
         tokio::select! {
             biased;
             outcome = command => outcome,
-            error = self.death() => Err(error),
+            () = death => Err(died()),
         }
-    }
-
-    async fn death(&self) -> DbErr {
-        // A clone has seen what its original has; the next change is the next death. The count stays as long as this handle.
-        let mut deaths = self.0.deaths.clone();
-        deaths.mark_unchanged();
-        let _ = deaths.changed().await;
-        tokio::time::sleep(ANSWER_LIMIT).await;
-        died()
     }
 }
 

@@ -121,8 +121,9 @@ fn trouble_of_code(code: &str) -> Trouble {
     const SQLITE_NO_SHARED_MEMORY: u32 = 4_874;
     /// Connection exceptions, no resources, operator intervention, system errors, serialization and deadlock.
     const POSTGRES_PASSING: [&str; 5] = ["08", "53", "57", "58", "40"];
-    /// A standby that does not write, a lock that was not to be had, a statement from before a change of the schema.
-    const POSTGRES_PASSING_CODES: [&str; 3] = ["25006", "55P03", OUTDATED_STATEMENT];
+    /// A standby that does not write, a transaction that the server ended since it was idle or took too long, a lock that
+    /// was not to be had, a statement from before a change of the schema.
+    const POSTGRES_PASSING_CODES: [&str; 5] = ["25006", "25P03", "25P04", "55P03", OUTDATED_STATEMENT];
     if code == "53100" {
         return Trouble::Full;
     }

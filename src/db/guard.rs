@@ -62,7 +62,7 @@ impl Database {
         }
         let transaction = self.read().begin(TransactionOptions::default()).await?;
         // It says nothing more until it ends, which a careful server may take for a client that went away.
-        transaction.execute_unprepared("SET LOCAL idle_in_transaction_session_timeout = 0").await?;
+        transaction.stay_idle().await?;
         lock(&transaction, "SELECT pg_advisory_xact_lock_shared($1)", COPYING).await?;
         Ok(Hold { transaction: Some(transaction), _file: None })
     }

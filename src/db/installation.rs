@@ -8,7 +8,11 @@ use sea_orm::{ConnectionTrait, QueryResult};
 use uuid::Uuid;
 
 use crate::{
-    db::{Error, jobs::query},
+    db::{
+        Database, Error,
+        beside::{Beside, Unanswered},
+        jobs::query,
+    },
     domain::InstallationId,
 };
 
@@ -56,10 +60,22 @@ const COLUMNS: &str = "id, blob_store, needs_program, cache_epoch, cache_server,
 /// # Errors
 /// [`Error::Corrupt`] if it is missing.
 pub async fn read(connection: &impl ConnectionTrait) -> Result<Installation, Error> {
-    let rows =
-        query(connection, &format!("SELECT {COLUMNS} FROM installation WHERE singleton = 1"), Vec::new()).await?;
+    let rows = query(connection, &one_row(), Vec::new()).await?;
     let row = rows.first().ok_or_else(|| Error::Corrupt("the table `installation` has no row".into()))?;
     installation_of(row)
+}
+
+/// Reads the row over the connection beside the pool.
+///
+/// # Errors
+/// [`Unanswered`]; what the row says wrong counts as silence.
+pub async fn read_beside(database: &Database, beside: &Beside) -> Result<Installation, Unanswered> {
+    let row = database.ask_beside(beside, &one_row()).await?;
+    installation_of(&row).map_err(Unanswered::Silent)
+}
+
+fn one_row() -> String {
+    format!("SELECT {COLUMNS} FROM installation WHERE singleton = 1")
 }
 
 /// Moves from the epoch `from` to `to`; `false` if another process was faster, or the installation is another one by now.

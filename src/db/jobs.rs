@@ -6,7 +6,7 @@ use sea_orm::{
     ActiveValue::Set,
     ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryResult, QuerySelect, Statement, UpdateMany,
     Value,
-    sea_query::{Expr, SimpleExpr},
+    sea_query::{Expr, ExprTrait as _, SimpleExpr},
 };
 
 use crate::{
@@ -202,8 +202,8 @@ pub async fn release(connection: &impl ConnectionTrait, job: &Job, now: Timestam
     let row =
         ActiveModel { attempt: Set(job.attempt - 1), dispatched_at: Set(None), ..ended(JobState::Queued, None, now) };
     // At its old place, unless the clock has gone back since.
-    let place = Expr::cust_with_values("CASE WHEN run_at > $1 THEN $2 ELSE run_at END", [now.0, now.0]);
-    update_held(connection, job, Entity::update_many().set(row).col_expr(Column::RunAt, place)).await
+    let place = Expr::case(Expr::col(Column::RunAt).gt(now.0), now.0).finally(Expr::col(Column::RunAt));
+    update_held(connection, job, Entity::update_many().set(row).col_expr(Column::RunAt, place.into())).await
 }
 
 /// How full the queue is; reads only the index of the living and the dead, and of that no more than 100,001 a state.
@@ -260,7 +260,8 @@ pub(super) fn ended(state: JobState, error: Option<(ErrorCode, &str)>, now: Time
 /// The end of a lease that is lengthened until `until`. It grows each time, whatever the clock says, since others see a
 /// heartbeat by its change.
 fn grown(until: Timestamp) -> SimpleExpr {
-    Expr::cust_with_values("CASE WHEN lease_until >= $1 THEN lease_until + 1 ELSE $2 END", [until.0, until.0])
+    let end = || Expr::col(Column::LeaseUntil);
+    Expr::case(end().gte(until.0), end().add(1_i64)).finally(until.0).into()
 }
 
 /// The fence: only the holder of the lease changes a running job.

@@ -3,6 +3,7 @@
 
 pub mod api_keys;
 pub mod attempts;
+mod beside;
 mod changes;
 mod clock;
 mod config;
@@ -51,6 +52,7 @@ pub mod waiting;
 pub mod webhooks;
 pub mod words;
 
+pub use beside::{Beside, Unanswered};
 pub use changes::{ChangeLog, Changes};
 pub use config::{Config, Postgres};
 pub use connect::{Database, Write};

@@ -38,9 +38,10 @@ impl Database {
 
 /// Tries a write now and then. When writes have stopped working while they work on new connections, those take the place of
 /// the old ones: after a failover by address, in a firewall that forgot them, or when the old server has become a standby,
-/// connections may neither end nor work. Ends with the database.
+/// connections may neither end nor work. While transactions are still committed the connections work, and only too many wait
+/// for them. Ends with the database.
 async fn watch(config: Config, shared: Weak<Shared>) {
-    let mut failures = 0;
+    let (mut failures, mut commits) = (0, 0);
     loop {
         tokio::time::sleep(INTERVAL).await;
         let Some(shared) = shared.upgrade() else { return };
@@ -50,6 +51,10 @@ async fn watch(config: Config, shared: Weak<Shared>) {
             Ok(Err(error)) if !error.is_transient() => failures = 0,
             Ok(Err(_)) | Err(_) => failures += 1,
         }
+        let committed = shared.queue().1;
+        if committed != commits {
+            (failures, commits) = (0, committed);
+        }
         if failures >= FAILURES && replace(&config, &shared).await {
             failures = 0;
         }
@@ -58,7 +63,7 @@ async fn watch(config: Config, shared: Weak<Shared>) {
 
 /// Puts new connections in the place of the old ones, if a write works on them.
 async fn replace(config: &Config, shared: &Shared) -> bool {
-    let Ok(Ok(fresh)) = timeout(WAIT_LIMIT, open(config, &shared.link)).await else { return false };
+    let Ok(Ok(fresh)) = timeout(WAIT_LIMIT, open(config, &shared.link, shared.queue().0)).await else { return false };
     if !matches!(timeout(PROOF_LIMIT, fresh.prove()).await, Ok(Ok(()))) {
         return false;
     }

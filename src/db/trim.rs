@@ -7,6 +7,8 @@ use tokio::time::Instant;
 
 use crate::db::connect::Shared;
 
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
 /// Closes idle connections beyond the most that were in use at once within `idle_timeout`; ends with the pool.
 pub(super) async fn trim(shared: Weak<Shared>, idle_timeout: Duration) {
     let every = (idle_timeout / 4).clamp(Duration::from_millis(50), Duration::from_secs(5));
@@ -25,8 +27,8 @@ pub(super) async fn trim(shared: Weak<Shared>, idle_timeout: Duration) {
         for _ in needed..pool.size() {
             // The one that has been idle longest; none if all are in use by now.
             let Some(surplus) = pool.try_acquire() else { break };
-            // It is gone either way.
-            let _ = surplus.close().await;
+            // It is gone either way; a server that is silent does not say goodbye.
+            let _ = tokio::time::timeout(CLOSE_LIMIT, surplus.close()).await;
         }
     }
 }

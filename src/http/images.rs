@@ -56,6 +56,20 @@ pub(super) async fn answer(
     blobs: &Blobs,
     caching: HeaderValue,
 ) -> Result<Option<Response>, Problem> {
+    let found = find(key, request, context, blobs, caching).await?;
+    if found.is_none() {
+        blobs.ensure_there().await?;
+    }
+    Ok(found)
+}
+
+async fn find(
+    key: &BlobKey,
+    request: &HeaderMap,
+    context: &Context,
+    blobs: &Blobs,
+    caching: HeaderValue,
+) -> Result<Option<Response>, Problem> {
     let tag = format!("\"{}\"", key.sha256());
     if etag::if_none_match(request, tag.as_bytes()) {
         return if blobs.exists(key).await? { unchanged(key, &tag, caching).map(Some) } else { Ok(None) };

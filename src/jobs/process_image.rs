@@ -218,7 +218,11 @@ impl Handler {
         let gone = || Failure::permanent(ErrorCode::SourceNotFound, "the uploaded file is no longer in the store");
         let key = BlobKey::parse(key).ok_or_else(gone)?;
         // Renditions of damaged bytes would look like those of the image.
-        self.blobs.read_proved(&key).await?.ok_or_else(gone)
+        let Some(bytes) = self.blobs.read_proved(&key).await? else {
+            self.blobs.ensure_there().await?;
+            return Err(gone());
+        };
+        Ok(bytes)
     }
 
     /// Waits until there are `needed` bytes of memory and a core.

@@ -87,7 +87,8 @@ async fn keep_up(catalog: &Catalog, mut stop: Stop) {
 async fn round(catalog: &Catalog, rounds: u64) -> Result<(), Error> {
     let named = catalog.follow_installation().await;
     let corrected = if rounds.is_multiple_of(CHECK_WAITING_EACH) { correct_waiting(catalog).await } else { Ok(()) };
-    let told = catalog.keep_cache_told().await;
+    // What the cache could not be told stays owed, for the next round.
+    let told = catalog.keep_cache_told().await.map(|_| ());
     let measured = catalog.measure_queue().await;
     let again = catalog.recover_messages().await.inspect(|again| {
         if *again > 0 {

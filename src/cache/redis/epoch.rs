@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use super::super::Error;
 use crate::{
     db::{
-        self, Database,
+        self, Beside, Database, Unanswered,
         installation::{self, CacheEpoch, CachePhase, Installation},
     },
     domain::InstallationId,
@@ -34,10 +34,10 @@ const RELIED_ON: Duration = Duration::from_millis(800);
 const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(400);
 /// The database answers within this, or counts as unavailable.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+/// After this a connection beside the pool is asked as well: the pool's may all be busy or broken.
+const ASKED_BESIDE_AFTER: Duration = Duration::from_millis(20);
 /// A reader waits this long for the database before it does without the cache.
 const READER_TIMEOUT: Duration = Duration::from_millis(50);
-/// While the database is unavailable it is asked this often.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// A process whose server was displaced several times waits up to this before it chooses it again.
 const LONGEST_DISPLACED_PAUSE: Duration = Duration::from_secs(60);
 /// A writer gives up after so many changes by other processes.
@@ -68,11 +68,20 @@ pub(super) struct Epochs {
     asking: tokio::sync::Mutex<()>,
     opening: tokio::sync::Mutex<()>,
     asking_in_background: AtomicBool,
-    /// When the database last failed to answer; `None` if it answered since.
-    failed: Mutex<Option<Instant>>,
+    beside: Beside,
+    /// When the database was last asked in vain; `None` if it answered since.
+    missed: Mutex<Option<Missed>>,
     /// Counts answers and failures.
     answers: watch::Sender<u64>,
     displaced: Mutex<Displaced>,
+}
+
+/// A question that was not answered.
+#[derive(Clone, Copy, Debug)]
+struct Missed {
+    asked: Instant,
+    /// Whether the server refuses connections, so that no process can write.
+    refused: bool,
 }
 
 /// How often other processes chose another server than this one, and when this process may choose again.
@@ -115,7 +124,8 @@ impl Epochs {
             asking: tokio::sync::Mutex::default(),
             opening: tokio::sync::Mutex::default(),
             asking_in_background: AtomicBool::new(false),
-            failed: Mutex::default(),
+            beside: Beside::default(),
+            missed: Mutex::default(),
             answers: watch::Sender::default(),
             displaced: Mutex::default(),
         }
@@ -151,8 +161,9 @@ impl Epochs {
         Err(Error::Unavailable("other processes keep changing the epoch of the cache".into()))
     }
 
-    /// Whether entries of `generation` may be read. Waits a moment for an answer that is under way. Nobody acknowledges a
-    /// write while the database is unavailable, so what is known stays valid as long as it is.
+    /// Whether entries of `generation` may be read. Waits a moment for an answer that is under way. While the database refuses
+    /// connections nobody acknowledges a write, so what is known stays valid. Silence proves nothing of the kind: another
+    /// process may get its answers.
     pub(super) async fn readable(&self, generation: &Generation) -> Readable {
         let mut answers = self.answers.subscribe();
         if !self.is_reliable() {
@@ -166,14 +177,15 @@ impl Epochs {
     }
 
     fn is_reliable(&self) -> bool {
-        self.failed().is_some() || self.known().is_some_and(|known| known.asked.elapsed() < RELIED_ON)
+        let refused = self.missed().is_some_and(|missed| missed.refused && missed.asked.elapsed() < RELIED_ON);
+        refused || self.known().is_some_and(|known| known.asked.elapsed() < RELIED_ON)
     }
 
     /// Whether the next reader should let the database be asked in the background.
     pub(super) fn is_due(&self) -> bool {
         let age = self.known().map(|known| known.asked.elapsed());
         age.is_some_and(|age| age >= ASKED_AGAIN_AFTER)
-            && self.failed().is_none_or(|failed| failed.elapsed() >= RETRY_PAUSE)
+            && self.missed().is_none_or(|missed| missed.asked.elapsed() >= ASKED_AGAIN_AFTER)
             && !self.asking_in_background.swap(true, Ordering::AcqRel)
     }
 
@@ -317,25 +329,47 @@ impl Epochs {
         if let Some(known) = self.known().filter(|known| known.asked > came) {
             return Ok(known);
         }
+        if self.missed().is_some_and(|missed| missed.asked > came) {
+            return Err(Error::Unavailable("the database has just been asked in vain".into()));
+        }
         let asked = Instant::now();
-        let found = within(installation::read(&self.database.read())).await;
-        let answered = match found {
+        let answered = match self.find().await {
             Ok(found) => {
-                *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                self.set_missed(None);
                 Ok(self.note(found, asked))
             }
-            Err(error) => {
-                if error.is_transient() {
-                    *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-                } else {
+            Err(unanswered) => {
+                if let Unanswered::Silent(error) = &unanswered
+                    && !error.is_transient()
+                {
                     // The schema is being made again: nothing that was known is true any more.
                     *self.known.write().unwrap_or_else(PoisonError::into_inner) = None;
                 }
-                Err(Error::Unavailable(error.into()))
+                self.set_missed(Some(Missed { asked, refused: matches!(unanswered, Unanswered::Refused(_)) }));
+                Err(Error::Unavailable(unanswered.into()))
             }
         };
         self.answers.send_modify(|count| *count += 1);
         answered
+    }
+
+    /// Asks over the pool, and after a moment or a failure over the connection beside it as well.
+    async fn find(&self) -> Result<Installation, Unanswered> {
+        let connection = self.database.read();
+        let mut pooled = std::pin::pin!(within(installation::read(&connection)));
+        match tokio::time::timeout(ASKED_BESIDE_AFTER, &mut pooled).await {
+            Ok(Ok(found)) => return Ok(found),
+            Ok(Err(error)) if !error.is_transient() || self.database.is_sqlite() => {
+                return Err(Unanswered::Silent(error));
+            }
+            Ok(Err(_)) => return installation::read_beside(&self.database, &self.beside).await,
+            Err(_) if self.database.is_sqlite() => return pooled.await.map_err(Unanswered::Silent),
+            Err(_) => {}
+        }
+        tokio::select! {
+            Ok(found) = pooled => Ok(found),
+            found = installation::read_beside(&self.database, &self.beside) => found,
+        }
     }
 
     fn note(&self, found: Installation, asked: Instant) -> Arc<Known> {
@@ -353,8 +387,12 @@ impl Epochs {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn failed(&self) -> Option<Instant> {
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn missed(&self) -> Option<Missed> {
+        *self.missed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_missed(&self, missed: Option<Missed>) {
+        *self.missed.lock().unwrap_or_else(PoisonError::into_inner) = missed;
     }
 }
 

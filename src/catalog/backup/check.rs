@@ -35,6 +35,8 @@ pub struct Damage {
     pub rows: u64,
     /// Whether the secrets are lost.
     pub secrets: bool,
+    /// References of rows to blobs that the backup lacks, those that its installation had lost among them.
+    pub(super) missing: u64,
 }
 
 impl Checked {
@@ -189,6 +191,7 @@ async fn check_blobs(
             }
         }
     }
+    damage.missing = lacking;
     // The backup itself said that the store had lost some.
     if lacking > manifest.blobs.missing {
         damage.files.count += names.count;

@@ -98,12 +98,15 @@ impl Catalog {
         self.restore_consistency(&write, &lost, &mut restored, now).await?;
         self.announce(&write).await?;
         write.commit().await?;
-        self.mark_store(id).await?;
+        // The next start writes the marker if this fails: what is committed is restored.
+        let marked = self.mark_store(id).await;
+        marked.unwrap_or_else(|error| tracing::warn!(%error, "the blob store is marked at the next start"));
         // Caches in processes read the rows that were just written as their log; a shared one is told now, and what it
         // cannot be told by now a sweeper will tell it.
         if matches!(self.cache(), Cache::Redis(_)) {
             let told = self.tell_left_over(Duration::ZERO).await;
-            told.unwrap_or_else(|error| tracing::warn!(%error, "the cache is told of the restored products later"));
+            told.map(|_| ())
+                .unwrap_or_else(|error| tracing::warn!(%error, "the cache is told of the restored products later"));
         }
         self.queue().wake();
         // Letting go fails only if the connection broke off, which lets go as well.
@@ -111,7 +114,7 @@ impl Catalog {
         Ok(restored)
     }
 
-    /// Writes the new id into the store's marker; a start does so as well, if this does not come to its end.
+    /// Writes the new id into the store's marker.
     async fn mark_store(&self, id: InstallationId) -> Result<(), Error> {
         let store = &self.0.engines.blobs;
         if let Some(marker) = store.marker().await? {
@@ -158,6 +161,9 @@ impl Catalog {
                 done += page.len() as u64;
                 watch(Step { name: "restoring blobs", done, total });
             }
+        }
+        if restored.missing > backup.damage().missing {
+            return Err(Error::Damaged(vec!["blobs were removed or damaged since the backup was checked".into()]));
         }
         Ok(lost)
     }
@@ -227,8 +233,9 @@ async fn restore_rows(
             watch(Step { name: "restoring rows", done: restored.rows + stored, total });
         }
         table.number_after(&**write, file.last_number.unwrap_or(0)).await?;
-        if rows.damaged > 0 && backup.damage().rows == 0 {
-            return Err(Error::Damaged(vec![format!("{}.ndjson was changed meanwhile", table.name)]));
+        if (rows.damaged > 0 || stored != file.rows) && backup.damage().rows == 0 {
+            let reason = format!("{}.ndjson was changed or removed since the backup was checked", table.name);
+            return Err(Error::Damaged(vec![reason]));
         }
         restored.rows += stored;
         restored.lost_rows += file.rows.saturating_sub(stored);

@@ -72,6 +72,8 @@ impl Catalog {
         watch: &mut Watch<'_>,
     ) -> Result<Vec<TableFile>, Error> {
         let snapshot = self.database().snapshot().await?;
+        // While a table's file goes to stable storage nothing is asked, for however long that takes.
+        snapshot.stay_idle().await?;
         let tables = transfer::tables();
         let mut total = 0;
         for table in &tables {

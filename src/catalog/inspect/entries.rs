@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{Finding, Invariant, PAGE};
 use crate::{
@@ -43,8 +43,11 @@ pub(super) async fn cached(catalog: &Catalog, watch: &mut Watch<'_>) -> Result<F
 
 /// Entries that differ from what their rows give, which are read after them.
 async fn wrong_entries(catalog: &Catalog, ids: &[ProductId]) -> Result<Vec<(ProductId, Entry)>, Error> {
-    let found = stream::iter(ids).map(|id| async move { catalog.cache().get(*id).await.map(|entry| (*id, entry)) });
-    let found: Vec<_> = found.buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await;
+    let found = stream::iter(ids).map(|id| async move {
+        let entry = catalog.cache().look(*id).await.map_err(|error| Error::away("cache", error))?;
+        Ok::<_, Error>(entry.map(|entry| (*id, entry)))
+    });
+    let found: Vec<_> = found.buffer_unordered(AT_ONCE).try_collect().await?;
     let mut fresh: HashMap<ProductId, Bytes> = HashMap::new();
     let snapshot = catalog.database().snapshot().await?;
     for product in invariants::products(&snapshot, ids).await? {
@@ -54,7 +57,7 @@ async fn wrong_entries(catalog: &Catalog, ids: &[ProductId]) -> Result<Vec<(Prod
         Entry::Value(body) => fresh.get(id) != Some(body),
         Entry::Absent => fresh.contains_key(id),
     };
-    Ok(found.into_iter().filter(is_wrong).collect())
+    Ok(found.into_iter().flatten().filter(is_wrong).collect())
 }
 
 async fn note_still_wrong(catalog: &Catalog, odd: Vec<(ProductId, Entry)>, finding: &mut Finding) -> Result<(), Error> {

@@ -15,7 +15,7 @@ mod resize;
 mod search;
 pub mod set_ups;
 mod status;
-mod uploads;
+pub mod uploads;
 mod users;
 pub mod wire;
 

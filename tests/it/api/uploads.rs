@@ -27,7 +27,7 @@ fn form(files: &[(&str, &[u8])]) -> Vec<u8> {
     body
 }
 
-async fn upload(app: &TestApp, id: &Value, files: &[(&str, &[u8])]) -> wire::Answer {
+pub async fn upload(app: &TestApp, id: &Value, files: &[(&str, &[u8])]) -> wire::Answer {
     wire::send(app.address, "POST", &format!("/products/{id}/images"), &[MULTIPART], &form(files)).await
 }
 

@@ -61,7 +61,7 @@ on_both_setups! {
             let wrong = target.directory().join("wrong");
             fs::write(&wrong, "another\n").unwrap();
             let refused = pm(target, &["restore", &path, "--yes", "--passphrase-file", &wrong.display().to_string()]).await;
-            assert!(code(&refused) == 1 && stderr(&refused).contains("does not open"), "{}", stderr(&refused));
+            assert!(code(&refused) == 1 && stderr(&refused).contains("the passphrase is wrong"), "{}", stderr(&refused));
             assert_eq!(code(&pm(target, &[&["restore", &path, "--yes"][..], NEVER].concat()).await), 2);
             let right = target.directory().join("right");
             fs::write(&right, "correct horse battery staple\n").unwrap();

@@ -6,7 +6,7 @@ use pm::http;
 use serde_json::json;
 
 use super::{Proxies, Server, behind_proxies, eventually, readiness, try_again};
-use crate::support::{Origin, TestApp, pictures};
+use crate::support::{Origin, Setup, TestApp, app, pictures};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -104,6 +104,43 @@ async fn a_worker_outlives_its_database() {
         assert_eq!(app.settled(&id).await["status"], "ready");
         stopper.stop();
         worker.await.unwrap();
+    })
+    .await;
+}
+
+/// A process whose connections are all busy learns of the cache's epoch over one beside them, and reads the cache.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hit_needs_no_connection_of_the_pool() {
+    app::run_with(Setup::Full, &[("PM_DATABASE_MAX_CONNECTIONS", "4")], async |app: &TestApp| {
+        let hot = app.create(&[]).await["id"].clone();
+        let path = format!("/products/{hot}");
+        app.product(&hot).await;
+        let busy = futures_util::future::join_all((0..4).map(|_| app.app.database.begin())).await;
+        for _ in 0..30 {
+            let answer = app.get(&path).await;
+            assert_eq!((answer.status().as_u16(), &answer.headers()["x-cache"]), (200, &"hit".parse().unwrap()));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        drop(busy);
+    })
+    .await;
+}
+
+/// Another process may have begun another epoch, and answered writes, while this one hears nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cache_is_not_read_while_the_database_is_silent() {
+    behind_proxies(async |app: &TestApp, proxies: &Proxies| {
+        let hot = app.create(&[]).await["id"].clone();
+        let path = format!("/products/{hot}");
+        app.product(&hot).await;
+        assert_eq!(app.get(&path).await.headers()["x-cache"], "hit");
+        proxies.database.stall();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let answer = tokio::time::timeout(Duration::from_millis(500), app.get(&path)).await;
+        assert!(answer.is_err(), "it was answered: {answer:?}");
+        proxies.database.restore();
+        eventually("a hit again", async || (app.get(&path).await.headers().get("x-cache")? == "hit").then_some(()))
+            .await;
     })
     .await;
 }

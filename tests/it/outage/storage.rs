@@ -4,8 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::{eventually, readiness, try_again};
 use crate::{
-    api::set_ups::{a_product_goes_its_way, on_s3},
-    support::{Origin, Setup, TestApp, pictures, proxy::Proxy, s3::S3Server},
+    api::{
+        set_ups::{a_product_goes_its_way, on_s3},
+        uploads::upload,
+    },
+    support::{Origin, Setup, TestApp, app, on_both_setups, pictures, proxy::Proxy, s3::S3Server},
 };
 
 async fn pictures_come_back_with_their_store(setup: Setup) {
@@ -54,4 +57,42 @@ async fn s3_may_break_off_embedded() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_may_break_off_full() {
     pictures_come_back_with_their_store(Setup::Full).await;
+}
+
+/// A disk that is not mounted has no blobs, and that is no reason to give an image up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_is_not_given_up_while_the_directory_of_blobs_is_away() {
+    app::run(Setup::Embedded, async |app: &TestApp| {
+        let product = app.create(&[]).await;
+        assert_eq!(upload(app, &product["id"], &[("a.png", &pictures::png(40, 30))]).await.status, 202);
+        let (blobs, away) = (app.directory().join("data/blobs"), app.directory().join("away"));
+        std::fs::rename(&blobs, &away).unwrap();
+        std::fs::create_dir(&blobs).unwrap();
+        app.drain().await;
+        let image = app.product(&product["id"]).await["images"][0].clone();
+        assert_eq!((&image["status"], &image["error"]["code"]), (&"pending".into(), &"storage_unavailable".into()));
+
+        std::fs::remove_dir_all(&blobs).unwrap();
+        std::fs::rename(&away, &blobs).unwrap();
+        app.let_time_pass().await;
+        app.drain().await;
+        let product = app.product(&product["id"]).await;
+        assert_eq!(product["status"], "ready");
+        let rendition = product["compressed_product_images"][0].as_str().unwrap();
+        assert_eq!(app.get(rendition).await.status(), 200);
+        std::fs::rename(&blobs, &away).unwrap();
+        std::fs::create_dir(&blobs).unwrap();
+        assert_eq!(try_again(app.get(rendition).await).await, "storage_unavailable");
+    })
+    .await;
+}
+
+on_both_setups! {
+    /// The process that marked the store may have ended before it named the store in the database.
+    async fn a_store_that_was_marked_for_this_installation_is_taken(app: &TestApp) {
+        let stores = "SELECT count(*) FROM installation WHERE blob_store IS NOT NULL";
+        app.sql("UPDATE installation SET blob_store = NULL").await;
+        app.another().await;
+        assert_eq!(app.number(stores).await, 1);
+    }
 }

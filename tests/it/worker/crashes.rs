@@ -183,6 +183,33 @@ on_both_setups! {
         assert!(catalog.extend_lease(&claimed.job).await.unwrap());
     }
 
+    async fn a_heartbeat_sets_the_end_of_the_lease_to_a_whole_lease_from_now(app: &TestApp) {
+        app.create(&["https://example.com/a.jpg".into()]).await;
+        let claimed = app.claim().await.expect("a due job");
+        let catalog = &app.app.catalog;
+        app.sql("UPDATE jobs SET lease_until = 1 WHERE state = 'running'").await;
+        let now = catalog.now().await.unwrap();
+        assert!(catalog.extend_lease(&claimed.job).await.unwrap());
+        let until = app.number("SELECT lease_until FROM jobs").await;
+        assert!(until >= now.plus(pm::db::jobs::LEASE).0, "{until}");
+        assert!(catalog.begin_decoding(&claimed.job, &content("any"), AtRisk::Decoder).await.unwrap());
+        assert!(app.number("SELECT lease_until FROM jobs").await > until);
+    }
+
+    async fn a_released_job_is_due_at_its_old_place_at_the_latest_now(app: &TestApp) {
+        app.create(&["https://example.com/a.jpg".into()]).await;
+        let catalog = &app.app.catalog;
+        for (run_at, stays) in [(1, true), (9_000_000_000_000_000, false)] {
+            app.sql("UPDATE jobs SET run_at = 0").await;
+            let claimed = app.claim().await.expect("a due job");
+            app.sql(&format!("UPDATE jobs SET run_at = {run_at}")).await;
+            catalog.settle(&claimed, Settlement::Release).await.unwrap();
+            let place = app.number("SELECT run_at FROM jobs").await;
+            assert_eq!(place == run_at, stays, "{run_at} became {place}");
+            assert!(place <= catalog.now().await.unwrap().0);
+        }
+    }
+
     async fn leases_are_not_taken_because_their_time_has_passed(app: &TestApp) {
         app.create(&["https://example.com/a.jpg".into()]).await;
         let claimed = app.claim().await.expect("a due job");
@@ -225,6 +252,20 @@ on_both_setups! {
         let wait = Duration::from_micros(u64::try_from(run_at - now.0).expect("in the future"));
         assert!(Duration::from_secs(20) < wait && wait <= Duration::from_secs(40), "{wait:?}");
         assert_eq!(app.app.catalog.correct_waiting().await.unwrap(), 0);
+    }
+
+    async fn a_webhook_is_not_paused_until_a_time_that_a_clock_which_went_back_has_moved_away(app: &TestApp) {
+        let webhook = json!({"url": "https://shop.example/hook"});
+        assert_eq!(app.post("/webhooks", &webhook).await.status(), 201);
+        let now = app.app.catalog.now().await.unwrap();
+        let day = now.0 + 86_400_000_000;
+        app.sql(&format!("UPDATE webhooks SET paused_until = {day}, failing_since = {day}")).await;
+        app.app.catalog.correct_waiting().await.unwrap();
+        let now = app.app.catalog.now().await.unwrap();
+        for column in ["paused_until", "failing_since"] {
+            let time = app.number(&format!("SELECT {column} FROM webhooks")).await;
+            assert!(time <= now.0, "{column} is {time}");
+        }
     }
 
     async fn a_job_of_a_newer_version_does_not_stand_in_the_way(app: &TestApp) {

@@ -1,0 +1,86 @@
+//! One connection to PostgreSQL beside the pool, for a question whose answer many wait for. It does not stand in the pool's
+//! queue, and it shows whether the server is there at all.
+
+use std::{io, time::Duration};
+
+use sea_orm::{
+    DbErr, QueryResult, RuntimeErr,
+    sqlx::{self, AssertSqlSafe, Connection as _, Executor as _, PgConnection},
+};
+use tokio::{sync::Mutex, time::timeout};
+
+use crate::db::{Config, Database, Error};
+
+/// The connection; made when it is first needed, and again after it broke.
+#[derive(Debug, Default)]
+pub struct Beside(Mutex<Option<PgConnection>>);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    /// The server refuses connections or ends them, so that no other process has one either.
+    #[error("the database refuses connections")]
+    Refused(#[source] Error),
+    /// Another process may well get an answer.
+    #[error("the database does not answer")]
+    Silent(#[source] Error),
+}
+
+/// Connecting and the answer take at most this.
+const ANSWER_LIMIT: Duration = Duration::from_millis(500);
+
+impl Database {
+    /// Runs a statement that has no values and gives one row.
+    ///
+    /// # Errors
+    /// [`Unanswered`]; always on SQLite, where nobody stands in a queue to read.
+    pub async fn ask_beside(&self, beside: &Beside, sql: &str) -> Result<QueryResult, Unanswered> {
+        if let Config::Sqlite { .. } = self.shared.config {
+            return Err(Unanswered::Silent(Error::Unavailable(DbErr::Custom("SQLite has no server".into()))));
+        }
+        let answer = async {
+            let mut kept = beside.0.lock().await;
+            if let Some(mut connection) = kept.take()
+                && let Ok(row) = ask(&mut connection, sql).await
+            {
+                *kept = Some(connection);
+                return Ok(row);
+            }
+            let options = self.shared.connection().pool().get_postgres_connection_pool().connect_options();
+            let mut connection = PgConnection::connect_with(&options).await.map_err(of_connecting)?;
+            let row = ask(&mut connection, sql).await.map_err(|error| Unanswered::Silent(of_driver(error)))?;
+            *kept = Some(connection);
+            Ok(row)
+        };
+        let late = |_| Unanswered::Silent(Error::timed_out(ANSWER_LIMIT));
+        timeout(ANSWER_LIMIT, answer).await.map_err(late)?
+    }
+}
+
+/// In one message, which holds behind a pooler in transaction mode as well.
+async fn ask(connection: &mut PgConnection, sql: &str) -> Result<QueryResult, sqlx::Error> {
+    connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await.map(QueryResult::from)
+}
+
+fn of_connecting(error: sqlx::Error) -> Unanswered {
+    /// PostgreSQL is shutting down, has crashed, or does not take connections yet.
+    const OPERATOR_INTERVENTION: &str = "57P";
+    let refused = match &error {
+        sqlx::Error::Io(error) => matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::NotFound
+        ),
+        sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| code.starts_with(OPERATOR_INTERVENTION)),
+        _ => false,
+    };
+    let error = of_driver(error);
+    if refused { Unanswered::Refused(error) } else { Unanswered::Silent(error) }
+}
+
+fn of_driver(error: sqlx::Error) -> Error {
+    Error::Unavailable(DbErr::Conn(RuntimeErr::SqlxError(error.into())))
+}
