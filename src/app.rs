@@ -194,7 +194,8 @@ impl App {
         }
     }
 
-    /// Waits until a blob store that did not answer at the start shows that it is another installation's.
+    /// Waits until the blob store turns out to be another installation's: one that did not answer at the start, or one that was
+    /// given away meanwhile.
     async fn foreign_store(&self) -> Error {
         const EVERY: Duration = Duration::from_secs(5);
         let mut compared = self.store_compared;
@@ -206,7 +207,18 @@ impl App {
                 Err(error) => return error,
             }
         }
-        std::future::pending().await
+        // The marker and the row are not changed at one moment: only what is seen twice is so.
+        let mut seen = false;
+        loop {
+            tokio::time::sleep(EVERY).await;
+            match opening::ensure_own(&self.settings, &self.database, &self.blobs).await {
+                Err(error @ Error::ForeignStore { .. }) if seen => return error,
+                Err(Error::ForeignStore { .. }) => seen = true,
+                // Without an answer nothing is known, and while the schema is made again there is no row.
+                Err(_) => {}
+                Ok(()) => seen = false,
+            }
+        }
     }
 
     fn http_state(&self) -> http::State {

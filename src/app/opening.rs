@@ -136,37 +136,80 @@ pub(super) async fn compare_store(settings: &Settings, database: &Database, stor
     let marker = store.marker().await?;
     match (&installation.blob_store, marker) {
         (Some(own), Some(marker)) if *own == marker.store => {
-            if marker.installation != installation.id {
-                // `restore` gave the installation a new id and ended before it said so here.
-                store.mark(&Marker { installation: installation.id, ..marker }).await?;
+            if marker.installation != installation.id || marker.released {
+                // `restore` gave the installation a new id, or `migrate fresh` was about to delete it, and ended early.
+                store.mark(&Marker { installation: installation.id, released: false, ..marker }).await?;
             }
             Ok(())
         }
+        // Every process that takes it writes the same.
+        (None, Some(marker)) if marker.released => {
+            let store_id = format!("{}-{}", marker.store, installation.id);
+            store.mark(&Marker { store: store_id.clone(), ..Marker::new(installation.id.clone()) }).await?;
+            choose(settings, database, &installation, &store_id).await
+        }
         // The store was marked by a process that ended, or is about to, before it said so in the database.
         (None, Some(marker)) if marker.installation == installation.id => {
-            installation::choose_blob_store(&database.read(), &marker.store).await?;
-            let chosen = installation::read(&database.read()).await?.blob_store;
-            if chosen.as_deref() == Some(&marker.store) {
-                return Ok(());
-            }
-            Err(foreign(settings, &installation, "another process has just chosen another store".into()))
+            choose(settings, database, &installation, &marker.store).await
         }
-        _ if settings.storage_adopt => adopt(database, store, &installation).await,
-        (None, None) => take(settings, database, store, &installation).await,
-        (Some(_), None) => Err(foreign(settings, &installation, format!("it has no file {MARKER}"))),
+        (Some(own), Some(marker)) if marker.installation == installation.id => match settings.storage_adopt {
+            true => adopt(database, store, &installation).await,
+            false => {
+                let found =
+                    format!("it is the store {} of this installation, whose database names {own}", marker.store);
+                Err(foreign(settings, &installation, found))
+            }
+        },
+        // Never by a setting: the other installation may be at work, and `pm gc` would remove its blobs.
         (_, Some(marker)) => {
             Err(foreign(settings, &installation, format!("it belongs to installation {}", marker.installation)))
         }
+        (_, None) if settings.storage_adopt => adopt(database, store, &installation).await,
+        (None, None) => take(settings, database, store, &installation).await,
+        (Some(_), None) => Err(foreign(settings, &installation, format!("it has no file {MARKER}"))),
     }
 }
 
-/// Removes the marker from the installation's store, before its data are deleted; does nothing without an installation.
+/// Names a store that bears this installation's marker in the database.
+async fn choose(
+    settings: &Settings,
+    database: &Database,
+    installation: &Installation,
+    store_id: &str,
+) -> Result<(), Error> {
+    installation::choose_blob_store(&database.read(), store_id).await?;
+    match installation::read(&database.read()).await?.blob_store {
+        Some(chosen) if chosen == store_id => Ok(()),
+        _ => Err(foreign(settings, installation, "another process has just chosen another store".into())),
+    }
+}
+
+/// Whether a store that this process uses has become another installation's. A missing marker says nothing: the disk may be
+/// away.
+///
+/// # Errors
+/// [`Error::ForeignStore`] if it has.
+pub(super) async fn ensure_own(settings: &Settings, database: &Database, store: &Blobs) -> Result<(), Error> {
+    let installation = installation::read(&database.read()).await?;
+    match (&installation.blob_store, store.marker().await?) {
+        (Some(own), Some(marker)) if *own != marker.store && !marker.released => {
+            Err(foreign(settings, &installation, format!("it belongs to installation {} now", marker.installation)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Notes in the marker of the installation's store that its data are about to be deleted, so that the next installation takes the
+/// store; does nothing without an installation. If the data stay after all, so does the store.
 ///
 /// # Errors
 /// [`Error::ForeignStore`] if the store is another installation's; if it does not answer.
 pub async fn release_store(settings: &Settings, database: &Database) -> Result<(), Error> {
     if let Some(store) = own_store(settings, database).await? {
-        store.unmark().await?;
+        let installation = installation::read(&database.read()).await?;
+        if let Some(marker) = store.marker().await? {
+            store.mark(&Marker { installation: installation.id, released: true, ..marker }).await?;
+        }
     }
     Ok(())
 }

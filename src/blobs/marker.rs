@@ -20,12 +20,15 @@ pub struct Marker {
     /// The store's own id, which the installation's database names as well: a copy of the database alone, or another
     /// directory, does not fit.
     pub store: String,
+    /// Whether the installation is about to be deleted and leaves the store to the next one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub released: bool,
 }
 
 impl Marker {
     /// A marker for a store that has none yet.
     pub fn new(installation: InstallationId) -> Self {
-        Self { installation, store: Uuid::new_v4().simple().to_string() }
+        Self { installation, store: Uuid::new_v4().simple().to_string(), released: false }
     }
 }
 

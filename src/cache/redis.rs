@@ -4,6 +4,7 @@
 
 mod breaker;
 mod connection;
+mod displaced;
 mod epoch;
 mod live;
 mod pending;
@@ -83,7 +84,7 @@ impl RedisCache {
     pub(super) async fn get(&self, id: ProductId) -> Result<Option<Entry>, Error> {
         let live = self.link.trusted().await?;
         let mut connection = live.connection();
-        let mut command = redis::cmd("GET");
+        let mut command = redis::cmd(live.read_command);
         command.arg(live.key(id));
         let stored: Option<Vec<u8>> = self.link.run(&live, command.query_async(&mut connection)).await?;
         Ok(stored.and_then(entry))

@@ -69,6 +69,9 @@ async fn down(database: &Database, steps: u32, settings: &Settings) -> Result<()
 
 /// Deletes everything and makes a new installation, with an id of its own, so that no cache outlives its data.
 async fn fresh(database: &Database, settings: &Settings, console: &Console) -> Result<(), Failure> {
+    if let SchemaState::Newer { needs } = schema::state(database).await.map_err(failed)? {
+        return Err(app::Error::NewSchema { needs }.into());
+    }
     app::release_store(settings, database).await?;
     migrate::down(database, None).await.map_err(failed)?;
     up(database, settings, console).await?;

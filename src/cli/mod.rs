@@ -177,7 +177,10 @@ async fn open(settings: Settings, access: Access) -> Result<App, Failure> {
 fn exit_of(error: &app::Error) -> Exit {
     match error {
         app::Error::NoCatalogue { .. } => Exit::Unreachable,
-        app::Error::Setting(_) | app::Error::Tls(_) | app::Error::ForeignStore { .. } => Exit::Usage,
+        app::Error::Setting(_)
+        | app::Error::Tls(_)
+        | app::Error::ForeignStore { .. }
+        | app::Error::Database(crate::db::Error::Misconfigured(_)) => Exit::Usage,
         error if error.is_transient() => Exit::Unreachable,
         _ => Exit::Failed,
     }
@@ -195,9 +198,13 @@ impl From<app::Error> for Failure {
             app::Error::NewSchema { .. } => Some("install that version here as well"),
             app::Error::ForeignStore { .. } => Some(
                 "run pm where its blobs are, or set PM_STORAGE_URL to them; after they were moved without their file \
-                 `installation.json`, or lost, run one command with PM_STORAGE_ADOPT=true",
+                 `installation.json`, or lost, run one command with PM_STORAGE_ADOPT=true. A store of an installation \
+                 that is gone for good can be taken so once that file is deleted",
             ),
-            app::Error::Setting(_) | app::Error::Tls(_) | app::Error::DataDirectory { .. } => {
+            app::Error::Setting(_)
+            | app::Error::Tls(_)
+            | app::Error::DataDirectory { .. }
+            | app::Error::Database(crate::db::Error::Misconfigured(_)) => {
                 Some("`pm config` shows every setting and where it is set")
             }
             error if error.is_transient() => Some("`pm config` shows which address is used and where it is set"),

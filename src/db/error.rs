@@ -10,6 +10,9 @@ pub enum Error {
     /// The database cannot be reached or is too busy; the same call may go through later.
     #[error("the database does not answer")]
     Unavailable(#[source] DbErr),
+    /// Settings that cannot work, or contradict each other.
+    #[error("{0}")]
+    Misconfigured(String),
     /// A row with this key is there already.
     #[error("a row with this key is there already")]
     Duplicate(#[source] DbErr),
@@ -42,7 +45,7 @@ impl Error {
             Self::Unavailable(_) => ErrorCode::Unavailable,
             Self::Full(_) => ErrorCode::StorageFull,
             Self::Duplicate(_) => ErrorCode::Conflict,
-            Self::NewerSchema(_) => ErrorCode::Validation,
+            Self::NewerSchema(_) | Self::Misconfigured(_) => ErrorCode::Validation,
             Self::MissingReference(_) | Self::Corrupt(_) | Self::Statement(_) => ErrorCode::Internal,
         }
     }

@@ -34,7 +34,7 @@ pub struct Installation {
 pub struct CacheEpoch {
     /// Counts up.
     pub number: i64,
-    /// The run id of the Redis server that this epoch belongs to; `None` while no server may be read.
+    /// The name of the Redis server that this epoch belongs to; `None` while no server may be read.
     pub server: Option<String>,
     /// Who may rely on what.
     pub phase: CachePhase,

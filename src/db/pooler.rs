@@ -125,6 +125,7 @@ pub(super) async fn find(config: &Postgres) -> Result<Link, Error> {
                     said = Some(Instant::now());
                 }
             }
+            Ok(Err(sqlx::Error::Configuration(reason))) => return Err(Error::Misconfigured(reason.to_string())),
             Ok(Err(error)) => return Err(Error::Unavailable(DbErr::Conn(RuntimeErr::SqlxError(error.into())))),
             Err(late) => return Err(Error::Unavailable(DbErr::Custom(format!("no connection: {late}")))),
         }
@@ -171,9 +172,31 @@ async fn look(config: &Postgres) -> Result<Link, sqlx::Error> {
     };
     // A pooler accepts before it has a connection to the server: only a statement shows whether there is one.
     let mut connection = options(&link.url)?.connect().await?;
-    sqlx::raw_sql("SELECT 1").execute(&mut connection).await?;
+    let here = whereabouts(&mut connection).await?;
     connection.close().await?;
+    if let (Some(url), Some(options)) = (&config.direct_url, &link.direct) {
+        let mut connection = options.connect().await?;
+        let there = whereabouts(&mut connection).await?;
+        connection.close().await?;
+        if there != here {
+            return Err(sqlx::Error::Configuration(
+                "PM_DATABASE_DIRECT_URL leads to another database than DATABASE_URL".into(),
+            ));
+        }
+        if !keeps_its_session(url).await? {
+            return Err(sqlx::Error::Configuration(
+                "PM_DATABASE_DIRECT_URL leads to a pooler in transaction mode, too; it must lead to PostgreSQL".into(),
+            ));
+        }
+    }
     Ok(link)
+}
+
+/// Which database of which running server this is, however it was reached.
+async fn whereabouts(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
+    const SQL: &str = "SELECT oid || ' ' || extract(epoch FROM pg_postmaster_start_time())
+        FROM pg_database WHERE datname = current_database()";
+    sqlx::raw_sql(SQL).fetch_one(connection).await?.try_get(0)
 }
 
 /// Whether what is set as a connection begins is there afterwards.

@@ -1,7 +1,8 @@
 //! The one connection to Redis: making it, trusting it, giving it up.
 //!
-//! Three rules keep old values from being read. A restarted Redis brings deleted keys back from its last snapshot, so the
-//! server's run id is part of every key and is asked for on every new connection before anything else. Another server, as
+//! Three rules keep old values from being read. A restarted Redis brings deleted keys back from its last snapshot, and one that
+//! was a replica for a while brings back those of its master; so the server's name (`live.rs`) is part of every key, is asked
+//! for on every new connection before anything else, and is proved again while the connection is in use. Another server, as
 //! after a failover, begins a new epoch (`epoch.rs`). And a deletion that failed is remembered; nothing is read until a
 //! later one went through. Hence no connection ever repairs itself: whatever fails or takes too long costs the connection,
 //! and the supervisor makes a new one.
@@ -12,7 +13,7 @@ use std::{
         Arc, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use redis::{
@@ -25,7 +26,7 @@ use super::{
     super::Error,
     breaker::Breaker,
     epoch::{Epochs, Generation, Readable},
-    live::{Live, OPERATION_LIMIT, answer},
+    live::{Live, OPERATION_LIMIT, Proven, Server, is_demoted},
     pending::Pending,
 };
 use crate::{
@@ -96,6 +97,10 @@ impl Link {
     pub(super) async fn trusted(self: &Arc<Self>) -> Result<Arc<Live>, Error> {
         let live = self.settled()?;
         let (Some(epochs), Some(generation)) = (&self.epochs, &live.generation) else { return Ok(live) };
+        if live.proven.is_due() {
+            let (link, live) = (Arc::clone(self), Arc::clone(&live));
+            tokio::spawn(async move { link.prove(&live).await });
+        }
         if epochs.is_due() {
             let link = Arc::clone(self);
             tokio::spawn(async move {
@@ -104,11 +109,31 @@ impl Link {
                 }
             });
         }
+        if !live.proven.holds(OPERATION_LIMIT).await {
+            return Err(away("the server has not proved lately that it is the same"));
+        }
         match epochs.readable(generation).await {
             Readable::Yes => Ok(live),
             Readable::Settling => Err(away("the epoch of the cache began less than a second ago")),
             Readable::Over => Err(self.leave(&live)),
         }
+    }
+
+    /// Asks whether the server is still the master that it was; gives the connection up if not.
+    async fn prove(&self, live: &Live) {
+        let asked = Instant::now();
+        let same = match Server::ask(&mut live.connection()).await {
+            Ok(server) if server == live.server => true,
+            Ok(_) => {
+                self.lose(live, away("the server was demoted and promoted again"));
+                false
+            }
+            Err(error) => {
+                self.lose(live, error);
+                false
+            }
+        };
+        live.proven.renew(same.then_some(asked));
     }
 
     /// As [`trusted`](Self::trusted), for a caller that has the time to wait until a new epoch has settled.
@@ -142,6 +167,7 @@ impl Link {
                 self.breaker.success();
                 Ok(value)
             }
+            Ok(Err(refusal)) if is_demoted(&refusal) => Err(self.lose(live, Error::Unavailable(refusal.into()))),
             // The server answered that it cannot do this now, so there is nothing wrong with the connection.
             Ok(Err(refusal)) if refusal.code().is_some() => Err(Error::Unavailable(refusal.into())),
             Ok(Err(broken)) => Err(self.lose(live, Error::Unavailable(broken.into()))),
@@ -240,7 +266,7 @@ impl Link {
         self.live.read().expect("nothing panics under this lock").clone()
     }
 
-    /// Connects, asks which run of the server this is, and deletes what is owed.
+    /// Connects, asks which server this is, and deletes what is owed.
     async fn establish(&self) -> Result<Live, Error> {
         // The limits of single answers are set by those who wait for them.
         let config =
@@ -250,23 +276,25 @@ impl Link {
             .get_multiplexed_async_connection_with_config(&config)
             .await
             .map_err(|error| Error::Unavailable(error.into()))?;
-        let info: String = answer(redis::cmd("INFO").arg("server"), &mut connection).await?;
-        let run_id = info
-            .lines()
-            .find_map(|line| line.strip_prefix("run_id:"))
-            .ok_or_else(|| away("the server does not tell its run id"))?;
-        let run_id = run_id.trim();
+        let asked = Instant::now();
+        let server = Server::ask(&mut connection).await?;
         let generation = match &self.epochs {
-            Some(epochs) => Some(epochs.adopt(run_id).await?),
+            Some(epochs) => Some(epochs.adopt(&server.name()).await?),
             None => None,
         };
-        let live = self.live_over(connection, run_id, generation);
+        let mut live = self.live_over(connection, (server, asked), generation);
+        live.find_read_command().await?;
         self.settle_for_all(&live).await?;
         self.settle(&live).await?;
         Ok(live)
     }
 
-    fn live_over(&self, connection: MultiplexedConnection, run_id: &str, generation: Option<Generation>) -> Live {
+    fn live_over(
+        &self,
+        connection: MultiplexedConnection,
+        (server, asked): (Server, Instant),
+        generation: Option<Generation>,
+    ) -> Live {
         let Self { prefix, .. } = self;
         let (installation, epoch) = match &generation {
             Some(Generation { installation, number }) => (installation.as_str(), *number),
@@ -275,9 +303,11 @@ impl Link {
         Live {
             number: self.made.fetch_add(1, Ordering::Relaxed),
             connection,
-            run_id: run_id.to_owned(),
-            key_prefix: format!("{prefix}:{SCHEMA}:{installation}:{run_id}:{epoch}:p:"),
-            earlier_key_prefix: format!("{prefix}:{EARLIER_SCHEMA}:{run_id}:p:"),
+            proven: Proven::at(asked),
+            read_command: "GET",
+            key_prefix: format!("{prefix}:{SCHEMA}:{installation}:{}:{epoch}:p:", server.name()),
+            earlier_key_prefix: format!("{prefix}:{EARLIER_SCHEMA}:{}:p:", server.run_id),
+            server,
             quota_prefix: format!("{prefix}:{SCHEMA}:{installation}:q:"),
             generation,
         }
@@ -330,7 +360,7 @@ impl Link {
         if current.take_if(|current| current.number == live.number).is_some() {
             drop(current);
             if let Some(epochs) = &self.epochs {
-                epochs.note_displaced(&live.run_id);
+                epochs.note_displaced(&live.server.name());
             }
             tracing::info!("the epoch of the cache in Redis is over; products are read from the database for a moment");
             self.wake.notify_one();

@@ -17,7 +17,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::super::Error;
+use super::{super::Error, displaced::Displaced};
 use crate::{
     db::{
         self, Beside, Database, Unanswered,
@@ -38,8 +38,6 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 const ASKED_BESIDE_AFTER: Duration = Duration::from_millis(20);
 /// A reader waits this long for the database before it does without the cache.
 const READER_TIMEOUT: Duration = Duration::from_millis(50);
-/// A process whose server was displaced several times waits up to this before it chooses it again.
-const LONGEST_DISPLACED_PAUSE: Duration = Duration::from_secs(60);
 /// A writer gives up after so many changes by other processes.
 const CHANGES_PER_WRITE: u32 = 10;
 
@@ -73,7 +71,7 @@ pub(super) struct Epochs {
     missed: Mutex<Option<Missed>>,
     /// Counts answers and failures.
     answers: watch::Sender<u64>,
-    displaced: Mutex<Displaced>,
+    displaced: Displaced,
 }
 
 /// A question that was not answered.
@@ -82,13 +80,6 @@ struct Missed {
     asked: Instant,
     /// Whether the server refuses connections, so that no process can write.
     refused: bool,
-}
-
-/// How often other processes chose another server than this one, and when this process may choose again.
-#[derive(Debug, Default)]
-struct Displaced {
-    times: u32,
-    last: Option<Instant>,
 }
 
 /// Whether entries may be read now.
@@ -127,7 +118,7 @@ impl Epochs {
             beside: Beside::default(),
             missed: Mutex::default(),
             answers: watch::Sender::default(),
-            displaced: Mutex::default(),
+            displaced: Displaced::default(),
         }
     }
 
@@ -135,17 +126,17 @@ impl Epochs {
         &self.database
     }
 
-    /// The epoch of the server with this run id; begins the next one if the present one belongs to another server.
+    /// The epoch of the server with this name; begins the next one if the present one belongs to another server.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if the database does not answer, or other processes keep choosing another server.
-    pub(super) async fn adopt(&self, run_id: &str) -> Result<Generation, Error> {
+    pub(super) async fn adopt(&self, server: &str) -> Result<Generation, Error> {
         for _ in 0..CHANGES_PER_WRITE {
             let known = self.ask().await?;
-            if known.epoch.server.as_deref() == Some(run_id) {
+            if known.epoch.server.as_deref() == Some(server) {
                 return Ok(known.generation());
             }
-            if !self.may_displace() {
+            if !self.displaced.may_choose() {
                 return Err(Error::Unavailable("other processes use another Redis server, or cannot reach one".into()));
             }
             let phase = match known.epoch.phase {
@@ -153,7 +144,7 @@ impl Epochs {
                 CachePhase::Closed => CachePhase::Closed,
                 CachePhase::Closing | CachePhase::Open => CachePhase::Closing,
             };
-            let next = CacheEpoch { number: known.epoch.number + 1, server: Some(run_id.to_owned()), phase };
+            let next = CacheEpoch { number: known.epoch.number + 1, server: Some(server.to_owned()), phase };
             if self.change(&known, &next).await? {
                 tracing::info!(epoch = next.number, "the cache in Redis begins epoch {} for this server", next.number);
             }
@@ -269,27 +260,11 @@ impl Epochs {
     }
 
     /// Notes that another process chose another server than this one.
-    pub(super) fn note_displaced(&self, run_id: &str) {
-        if self.known().is_some_and(|known| known.epoch.server.as_deref() == Some(run_id)) {
+    pub(super) fn note_displaced(&self, server: &str) {
+        if self.known().is_some_and(|known| known.epoch.server.as_deref() == Some(server)) {
             return;
         }
-        let mut displaced = self.displaced.lock().unwrap_or_else(PoisonError::into_inner);
-        if displaced.last.is_some_and(|last| last.elapsed() > LONGEST_DISPLACED_PAUSE) {
-            displaced.times = 0;
-        }
-        displaced.times = displaced.times.saturating_add(1);
-        displaced.last = Some(Instant::now());
-    }
-
-    /// The first time at once; then after longer and longer pauses, so that two processes with different servers do not
-    /// take the cache from each other all the time.
-    fn may_displace(&self) -> bool {
-        let displaced = self.displaced.lock().unwrap_or_else(PoisonError::into_inner);
-        let pause = match displaced.times {
-            0 | 1 => Duration::ZERO,
-            times => Duration::from_secs(1 << times.min(6)).min(LONGEST_DISPLACED_PAUSE),
-        };
-        displaced.last.is_none_or(|last| last.elapsed() >= pause)
+        self.displaced.note();
     }
 
     /// What is known, asked for lately enough to act on.

@@ -1,8 +1,16 @@
-//! One connection to one run of a Redis server: the keys that it gives entries, and deleting them.
+//! One connection to one Redis server in one of its lives as a master: the keys that it gives entries, and deleting them.
+//!
+//! A server that is demoted to a replica takes over what its new master has, and keeps its connections and its run id; promoted
+//! again, it has another replication id. So both ids together name a server, and are asked for again while it is in use.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
-use redis::{Cmd, FromRedisValue, RedisResult, aio::MultiplexedConnection};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, ServerErrorKind, aio::MultiplexedConnection};
+use tokio::sync::watch;
 
 use super::{
     super::Error,
@@ -20,8 +28,12 @@ const KEYS_A_COMMAND: usize = 500;
 pub(super) struct Live {
     pub(super) number: u64,
     pub(super) connection: MultiplexedConnection,
-    /// The run of the server.
-    pub(super) run_id: String,
+    /// The server in this life of it.
+    pub(super) server: Server,
+    /// When the server last proved that it is still the same.
+    pub(super) proven: Proven,
+    /// `GETEX`, which a replica refuses, or `GET` where the server does not know it.
+    pub(super) read_command: &'static str,
     /// The epoch that the keys belong to, where there is a database that keeps it.
     pub(super) generation: Option<Generation>,
     /// What every key begins with: installation, run id and epoch included.
@@ -33,6 +45,79 @@ pub(super) struct Live {
     pub(super) quota_prefix: String,
 }
 
+/// A server in one of its lives as a master.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Server {
+    /// Changes with each start.
+    pub(super) run_id: String,
+    /// Changes with each promotion; empty where the server does not tell it.
+    replication_id: String,
+}
+
+impl Server {
+    /// Asks the server who it is.
+    pub(super) async fn ask(connection: &mut MultiplexedConnection) -> Result<Self, Error> {
+        let about: String = answer(redis::cmd("INFO").arg("server"), connection).await?;
+        let replication: String = answer(redis::cmd("INFO").arg("replication"), connection).await?;
+        if field(&replication, "role").is_some_and(|role| role != "master") {
+            return Err(Error::Unavailable("the server is a replica, which takes no writes".into()));
+        }
+        let run_id = field(&about, "run_id").ok_or_else(|| Error::Unavailable("the server tells no run id".into()))?;
+        let replication_id = field(&replication, "master_replid").unwrap_or_default();
+        Ok(Self { run_id: run_id.to_owned(), replication_id: replication_id.to_owned() })
+    }
+
+    /// Names the server in the database and in keys.
+    pub(super) fn name(&self) -> String {
+        match self.replication_id.as_str() {
+            "" => self.run_id.clone(),
+            replication_id => format!("{}.{replication_id}", self.run_id),
+        }
+    }
+}
+
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// When a server last proved that it is the same.
+pub(super) struct Proven {
+    at: watch::Sender<Instant>,
+    under_way: AtomicBool,
+}
+
+impl Proven {
+    /// A proof holds for this long.
+    const HOLDS: Duration = Duration::from_millis(800);
+    /// From then on the next reader lets the server be asked again in the background.
+    const RENEWED_AFTER: Duration = Duration::from_millis(400);
+
+    /// Proven by an answer to a question that was asked then.
+    pub(super) fn at(asked: Instant) -> Self {
+        Self { at: watch::Sender::new(asked), under_way: AtomicBool::new(false) }
+    }
+
+    /// Whether the caller should let the server be asked; then it calls [`renew`](Self::renew) once.
+    pub(super) fn is_due(&self) -> bool {
+        self.at.borrow().elapsed() >= Self::RENEWED_AFTER && !self.under_way.swap(true, Ordering::AcqRel)
+    }
+
+    /// Notes when the server was asked, if it proved to be the same.
+    pub(super) fn renew(&self, asked: Option<Instant>) {
+        if let Some(asked) = asked {
+            self.at.send_replace(asked);
+        }
+        self.under_way.store(false, Ordering::Release);
+    }
+
+    /// Whether the proof holds; waits up to `limit` for one that is under way.
+    pub(super) async fn holds(&self, limit: Duration) -> bool {
+        let holds = |at: &Instant| at.elapsed() < Self::HOLDS;
+        let mut at = self.at.subscribe();
+        tokio::time::timeout(limit, at.wait_for(holds)).await.is_ok_and(|proven| proven.is_ok())
+    }
+}
+
 impl Live {
     /// The connection, to send one command over; all clones share one socket.
     pub(super) fn connection(&self) -> MultiplexedConnection {
@@ -42,6 +127,21 @@ impl Live {
     /// Where the product is kept by this run of the server.
     pub(super) fn key(&self, id: ProductId) -> String {
         format!("{}{id}", self.key_prefix)
+    }
+
+    /// Returns the command that reads entries: on a server that knows it, one that a replica refuses.
+    pub(super) async fn find_read_command(&mut self) -> Result<(), Error> {
+        let (mut connection, mut command) = (self.connection(), redis::cmd("GETEX"));
+        command.arg(&self.key_prefix);
+        let known = command.query_async::<Option<Vec<u8>>>(&mut connection);
+        self.read_command = match tokio::time::timeout(OPERATION_LIMIT, known).await {
+            Ok(Ok(_)) => "GETEX",
+            // It does not know the command, or this user may not use it.
+            Ok(Err(refusal)) if refusal.code().is_some() => "GET",
+            Ok(Err(broken)) => return Err(Error::Unavailable(broken.into())),
+            Err(late) => return Err(Error::Unavailable(late.into())),
+        };
+        Ok(())
     }
 
     /// Deletes a batch; a key that is not there if it is empty: a server that lets nobody delete is of no use.
@@ -117,6 +217,11 @@ pub(super) async fn answer<T: FromRedisValue>(
         Ok(answered) => answered.map_err(|error| Error::Unavailable(error.into())),
         Err(late) => Err(Error::Unavailable(late.into())),
     }
+}
+
+/// Whether a server refuses since it is a replica now, or takes over the data of another one.
+pub(super) fn is_demoted(refusal: &RedisError) -> bool {
+    matches!(refusal.kind(), ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown))
 }
 
 fn literal_in_pattern(text: &str) -> String {

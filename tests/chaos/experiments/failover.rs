@@ -39,7 +39,7 @@ impl Failovers {
         while Instant::now() + Duration::from_secs(4) < until {
             sleep(Duration::from_millis(random.u64(500..1_500))).await;
             let (before, after) = (servers[master], servers[1 - master]);
-            match random.u8(..5) {
+            match random.u8(..6) {
                 // The other server is promoted, and the former master follows it.
                 0 | 1 => {
                     after.command::<String>(&["REPLICAOF", "NO", "ONE"]).await?;
@@ -53,8 +53,23 @@ impl Failovers {
                     self.address.switch_to(after.address());
                     master = 1 - master;
                 }
+                // It follows the other server for a while, with its connections open, and is promoted again.
+                3 => {
+                    after.command::<String>(&["REPLICAOF", "NO", "ONE"]).await?;
+                    sleep(Duration::from_millis(random.u64(..500))).await;
+                    self.follow(before, after).await?;
+                    for _ in 0..50 {
+                        sleep(Duration::from_millis(20)).await;
+                        let info: String = before.command(&["INFO", "replication"]).await?;
+                        if info.contains("master_link_status:up") {
+                            break;
+                        }
+                    }
+                    before.command::<String>(&["REPLICAOF", "NO", "ONE"]).await?;
+                    self.follow(after, before).await?;
+                }
                 // Everything is forgotten.
-                3 => before.command::<()>(&["FLUSHALL"]).await?,
+                4 => before.command::<()>(&["FLUSHALL"]).await?,
                 // It comes back with what it had saved before.
                 _ => {
                     let _ = before.command::<String>(&["SAVE"]).await;

@@ -1,6 +1,7 @@
 //! What keeps the data whole: `pm doctor`, `pm gc`, `pm backup` and `pm restore`, as people run them.
 
 mod backup;
+mod belonging;
 mod damage;
 mod doctor;
 mod gc;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::future::join_all;
-use pm::db::{Database, Pooler, Postgres, migrate};
+use pm::db::{Config, Database, Pooler, Postgres, migrate};
 use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 
@@ -107,6 +107,22 @@ async fn the_program_works_through_a_pooler_with_a_direct_address_beside() {
         assert!(detail.contains("transaction mode") && detail.contains("and a direct address"), "{detail}");
         main_flows(app).await;
         commands(app).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_direct_address_that_leads_elsewhere_is_refused() {
+    with_database(async |url| {
+        let Some(bouncer) = PgBouncer::start(url).await else { return };
+        let connect = async |direct_url: String| {
+            let config = Postgres { direct_url: Some(direct_url), ..Postgres::new(bouncer.before(url)) };
+            Database::connect(&Config::Postgres(config)).await.expect_err("a refusal").to_string()
+        };
+        let mut other = url::Url::parse(url).unwrap();
+        other.set_path("/postgres");
+        assert!(connect(other.into()).await.contains("leads to another database than DATABASE_URL"));
+        assert!(connect(bouncer.before(url)).await.contains("leads to a pooler"));
     })
     .await;
 }

@@ -1,0 +1,42 @@
+//! How often other processes chose another Redis server than this one. Two processes with different servers must not take the
+//! cache from each other all the time.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// A process whose server was displaced several times waits up to this before it chooses it again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Counts how often this process's server was displaced.
+#[derive(Debug, Default)]
+pub(super) struct Displaced(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    times: u32,
+    last: Option<Instant>,
+}
+
+impl Displaced {
+    /// Notes that another process chose another server.
+    pub(super) fn note(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.last.is_some_and(|last| last.elapsed() > LONGEST_PAUSE) {
+            state.times = 0;
+        }
+        state.times = state.times.saturating_add(1);
+        state.last = Some(Instant::now());
+    }
+
+    /// Whether this process may choose its own server: the first time at once, then after longer and longer pauses.
+    pub(super) fn may_choose(&self) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pause = match state.times {
+            0 | 1 => Duration::ZERO,
+            times => Duration::from_secs(1 << times.min(6)).min(LONGEST_PAUSE),
+        };
+        state.last.is_none_or(|last| last.elapsed() >= pause)
+    }
+}
