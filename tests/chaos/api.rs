@@ -23,11 +23,13 @@ pub struct Answer {
 
 /// A request that has no answer after this long has none.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+const POOL_IDLE_LIMIT: Duration = Duration::from_secs(2);
 
 impl Api {
     /// A client of the server at `address`, which need not be there yet.
     pub fn new(address: SocketAddr) -> Self {
-        let client = reqwest::Client::builder().no_proxy().timeout(REQUEST_LIMIT);
+        // The server closes idle connections after 5 s; a request that is sent at that moment would fail by chance.
+        let client = reqwest::Client::builder().no_proxy().timeout(REQUEST_LIMIT).pool_idle_timeout(POOL_IDLE_LIMIT);
         let client = client.redirect(reqwest::redirect::Policy::none()).build();
         Self { address, client: client.expect("a client without TLS roots needs nothing of the machine") }
     }
