@@ -57,8 +57,7 @@ impl MemoryCache {
     /// A cache of at most `max_bytes` that follows the SQLite file `database`.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if the file cannot be opened or is locked, [`Error::Config`] if it is not there or has
-    /// no schema.
+    /// [`Error::Unavailable`] if the file cannot be opened or is locked, [`Error::Config`] if it has no schema.
     pub fn open(max_bytes: u64, database: &Path, lifetimes: Lifetimes) -> Result<Self, Error> {
         let changes = ChangeLog::open(database).map_err(|error| match error.is_transient() {
             true => Error::Unavailable(error.into()),

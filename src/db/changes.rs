@@ -32,11 +32,11 @@ pub struct ChangeLog {
 }
 
 impl ChangeLog {
-    /// Opens the database at `path` for reading; everything up to now counts as seen.
+    /// Opens the database at `path` for reading; everything up to now counts as seen. The program has opened it before, so a file
+    /// that is not there is away.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if the file cannot be opened or is locked, [`Error::Statement`] if it is not there
-    /// or has no schema yet.
+    /// [`Error::Unavailable`] if the file cannot be opened or is locked, [`Error::Statement`] if it has no schema yet.
     pub fn open(path: &Path) -> Result<Self, Error> {
         Self::open_file(path).map_err(|error| {
             let passes = matches!(
@@ -51,8 +51,7 @@ impl ChangeLog {
                 )
             );
             let cause = DbErr::Custom(error.to_string());
-            let missing = matches!(path.try_exists(), Ok(false));
-            if passes && !missing { Error::Unavailable(cause) } else { Error::Statement(cause) }
+            if passes { Error::Unavailable(cause) } else { Error::Statement(cause) }
         })
     }
 
