@@ -151,7 +151,7 @@ impl Cache {
         found.ok().flatten()
     }
 
-    /// What is known about the product, for whoever looks into the cache itself: a cache that does not answer is an error.
+    /// Returns the product's entry for an inspection of the cache. An outage is an error here, not a miss.
     ///
     /// # Errors
     /// [`Error::Unavailable`].

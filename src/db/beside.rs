@@ -1,5 +1,5 @@
-//! One connection to PostgreSQL beside the pool, for a question whose answer many wait for. It does not stand in the pool's
-//! queue, and it shows whether the server is there at all.
+//! One connection to PostgreSQL beside the pool, for a statement that many requests depend on. It does not wait for
+//! the pool, and it shows whether the server accepts connections.
 
 use std::{io, time::Duration};
 
@@ -33,7 +33,7 @@ impl Database {
     /// Runs a statement that has no values and gives one row.
     ///
     /// # Errors
-    /// [`Unanswered`]; always on SQLite, where nobody stands in a queue to read.
+    /// [`Unanswered`]; always on SQLite, where reads do not wait for a server.
     pub async fn ask_beside(&self, beside: &Beside, sql: &str) -> Result<QueryResult, Unanswered> {
         if let Config::Sqlite { .. } = self.shared.config {
             return Err(Unanswered::Silent(Error::Unavailable(DbErr::Custom("SQLite has no server".into()))));

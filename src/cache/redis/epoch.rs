@@ -153,8 +153,8 @@ impl Epochs {
     }
 
     /// Whether entries of `generation` may be read. Waits a moment for an answer that is under way. While the database refuses
-    /// connections nobody acknowledges a write, so what is known stays valid. Silence proves nothing of the kind: another
-    /// process may get its answers.
+    /// connections no process can acknowledge a write, so the known epoch stays valid. A database that does not answer may
+    /// still answer another process.
     pub(super) async fn readable(&self, generation: &Generation) -> Readable {
         let mut answers = self.answers.subscribe();
         if !self.is_reliable() {

@@ -104,9 +104,11 @@ impl Catalog {
         // Caches in processes read the rows that were just written as their log; a shared one is told now, and what it
         // cannot be told by now a sweeper will tell it.
         if matches!(self.cache(), Cache::Redis(_)) {
-            let told = self.tell_left_over(Duration::ZERO).await;
-            told.map(|_| ())
-                .unwrap_or_else(|error| tracing::warn!(%error, "the cache is told of the restored products later"));
+            match self.tell_left_over(Duration::ZERO).await {
+                Ok(true) => {}
+                Ok(false) => tracing::warn!("the cache does not answer; it is invalidated later"),
+                Err(error) => tracing::warn!(%error, "the cache is invalidated later"),
+            }
         }
         self.queue().wake();
         // Letting go fails only if the connection broke off, which lets go as well.

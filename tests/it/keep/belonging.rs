@@ -49,7 +49,7 @@ on_both_setups! {
         let listed = pm(app, &["product", "list"]).await;
         assert_eq!((code(&listed), marker(app)), (0, before.clone()), "{}", stderr(&listed));
 
-        // The data were deleted, and nobody took the store yet.
+        // The data were deleted, and no installation has taken the store yet.
         fs::write(&path, released.to_string()).unwrap();
         app.sql("UPDATE installation SET blob_store = NULL, id = 'ffffffffffffffffffffffffffffffff'").await;
         let listed = pm(app, &["product", "list"]).await;
