@@ -27,7 +27,8 @@ pub(super) fn proved_at(path: &Path, key: &BlobKey) -> io::Result<Option<SystemT
 
 /// Notes that the file was proved to be this blob.
 pub(super) fn note(path: &Path, key: &BlobKey, now: SystemTime) -> io::Result<()> {
-    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    // With the mark as its fraction this second might be one to come, which proves nothing.
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs().saturating_sub(1);
     let stamp = Duration::new(seconds, mark(key));
     File::options().write(true).open(path)?.set_modified(SystemTime::UNIX_EPOCH + stamp)
 }
@@ -45,14 +46,16 @@ mod tests {
     #[test]
     fn a_file_is_proved_until_it_is_changed() {
         let directory = tempfile::tempdir().expect("a directory");
-        let (path, now) = (directory.path().join("blob"), SystemTime::now());
+        let path = directory.path().join("blob");
+        // The beginning of a second.
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let key = BlobKey::for_bytes(b"blob", "jpg").expect("a known extension");
         assert_eq!(proved_at(&path, &key).expect("an answer"), None);
         fs::write(&path, "blob").expect("written");
         assert_eq!(proved_at(&path, &key).expect("an answer"), None);
         note(&path, &key, now).expect("noted");
         let proved = proved_at(&path, &key).expect("an answer").expect("it was proved");
-        assert!(now.duration_since(proved).unwrap_or_default() < Duration::from_secs(2));
+        assert!(now.duration_since(proved).expect("no time to come") <= Duration::from_secs(2));
         fs::write(&path, "blub").expect("written");
         assert_eq!(proved_at(&path, &key).expect("an answer"), None);
     }
