@@ -38,7 +38,7 @@ pub(super) async fn save(command: &args::Backup, settings: Settings, console: &m
     };
     let verify = if command.verify { Verify::All } else { Verify::Due };
     let mut steps = Steps::new(console.is_quiet());
-    let options = Options { verify, protection };
+    let options = Options { verify, replace: command.replace, protection };
     let saved = app.catalog.backup(&command.directory, options, &mut |step| steps.show(step)).await;
     drop(steps);
     let saved = saved?;

@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{Error, FORMAT, PLAIN_FORMAT, files};
-use crate::blobs::{self, BlobKey, Blobs};
+use crate::{
+    blobs::{self, BlobKey, Blobs},
+    domain::InstallationId,
+};
 
 const MANIFEST: &str = "manifest.json";
 const UNFINISHED: &str = "manifest.json.new";
@@ -29,6 +32,9 @@ pub(super) struct Manifest {
     pub format: u32,
     /// The version of `pm` that made it.
     pub pm: String,
+    /// The installation that it was made of; backups of earlier versions do not say.
+    #[serde(default)]
+    pub installation: Option<InstallationId>,
     /// When the copied moment was, RFC 3339.
     pub created_at: String,
     /// The database that it was made of: `sqlite` or `postgres`.
@@ -286,6 +292,7 @@ mod tests {
         let manifest = Manifest {
             format: FORMAT,
             pm: "0.1.0".into(),
+            installation: None,
             created_at: "2026-01-31T12:00:00Z".into(),
             engine: "sqlite".into(),
             schema: vec!["m0001_users".into()],

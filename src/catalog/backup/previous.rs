@@ -12,10 +12,32 @@ use super::{
 use crate::{
     blobs::BlobKey,
     catalog::step::{Step, Watch},
+    domain::InstallationId,
 };
 
 /// Lost copies that are remembered; what is beyond counts as copied, not as mended.
 const MAX_LOST: usize = 100_000;
+
+/// Makes sure that the backup that is there, if there is one, was made of this installation.
+///
+/// # Errors
+/// [`Error::Refused`] if it was made of another one; by the file that cannot be read.
+pub(super) async fn ensure_own(directory: &Directory, installation: &InstallationId) -> Result<(), Error> {
+    let manifest = match directory.manifest().await {
+        Ok(found) => found.manifest,
+        // It cannot be restored, so nothing is lost.
+        Err(Error::Damaged(_) | Error::Refused { .. }) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    match manifest.installation {
+        Some(other) if other != *installation => Err(Error::refused(
+            format!("the directory holds the backup of installation {other} of {}", manifest.created_at),
+            "name another directory; if that installation is gone, or was restored or moved here, --replace replaces its \
+             backup",
+        )),
+        _ => Ok(()),
+    }
+}
 
 /// Names the damaged files of the backup that is there, and returns the blobs that it should have and has not.
 pub(super) async fn inspect(

@@ -17,6 +17,8 @@ pub enum Verify {
 pub struct Options {
     /// What is read again.
     pub verify: Verify,
+    /// Whether the backup of another installation is replaced.
+    pub replace: bool,
     /// What is done with secrets.
     pub protection: Protection,
 }

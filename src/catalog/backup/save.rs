@@ -26,11 +26,14 @@ impl Catalog {
     /// one is complete. Meanwhile no blob is removed.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the directory holds something else; by the component or the file that cannot be used. Blobs that
+    /// [`Error::Refused`] if the directory holds something else, or another installation's backup; by the component or the file that cannot be used. Blobs that
     /// are not there are none: the answer names them.
     pub async fn backup(&self, directory: &Path, options: Options, watch: &mut Watch<'_>) -> Result<Saved, Error> {
         let directory = Directory::new(directory);
         let _taken = directory.take().await?;
+        if !options.replace {
+            previous::ensure_own(&directory, &self.installation()).await?;
+        }
         // Before the moment that is copied: what is referred to then is not removed any more.
         let hold = self.database().hold_blobs().await?;
         let mut saved = Saved::default();
@@ -49,6 +52,7 @@ impl Catalog {
         let manifest = Manifest {
             format: FORMAT,
             pm: env!("CARGO_PKG_VERSION").into(),
+            installation: Some(self.installation()),
             created_at: now.to_string(),
             engine: self.database().name().into(),
             schema: transfer::schema(self.database()).await?,

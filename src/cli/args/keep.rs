@@ -28,6 +28,9 @@ pub(in crate::cli) struct Backup {
     /// Read every file that is there already, and mend damaged ones; without it those not read for 30 days
     #[arg(long)]
     pub(in crate::cli) verify: bool,
+    /// Replace the backup of another installation
+    #[arg(long)]
+    pub(in crate::cli) replace: bool,
     #[command(flatten)]
     pub(in crate::cli) secrets: Secrets,
 }
