@@ -3,15 +3,18 @@
 
 mod doors;
 mod error;
+mod misplaced;
 mod opening;
 mod start;
+mod store;
 mod url_keys;
 
 pub use error::Error;
-pub use opening::{Access, open_database, own_store, release_store, take_store};
+pub use opening::{Access, open_database, settle_identity};
+pub use store::{own_store, release_store, take_store};
 pub use url_keys::restore as restore_url_keys;
 
-use std::{fmt, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use tokio::{net::TcpListener, sync::watch};
 
@@ -86,7 +89,7 @@ impl App {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let database = opening::open_catalogue(&settings, access).await?;
         let installation = installation::read(&database.read()).await?;
-        let (blobs, store_compared) = opening::open_store(&settings, &database, &installation).await?;
+        let (blobs, store_compared) = store::open_store(&settings, &database, &installation).await?;
         let cache = Cache::connect(&cache_engine(&settings, &database)).await?;
         let (id, current_id) = watch::channel(installation.id);
         let queue = Queue::connect(&queue_engine(&settings), &database.read(), current_id).await?;
@@ -161,7 +164,7 @@ impl App {
         let run = Box::pin(async { tokio::join!(answer, work, self.look_after(after_requests)) });
         tokio::select! {
             _ = run => Ok(()),
-            error = self.foreign_store() => Err(error),
+            error = self.misplaced() => Err(error),
         }
     }
 
@@ -190,34 +193,7 @@ impl App {
         let run = Box::pin(async { tokio::join!(work, answer, self.look_after(after_jobs)) });
         tokio::select! {
             _ = run => Ok(()),
-            error = self.foreign_store() => Err(error),
-        }
-    }
-
-    /// Waits until the blob store turns out to be another installation's: one that did not answer at the start, or one that was
-    /// given away meanwhile.
-    async fn foreign_store(&self) -> Error {
-        const EVERY: Duration = Duration::from_secs(5);
-        let mut compared = self.store_compared;
-        while !compared {
-            tokio::time::sleep(EVERY).await;
-            match opening::compare_store(&self.settings, &self.database, &self.blobs).await {
-                Ok(()) => compared = true,
-                Err(error) if error.is_transient() => {}
-                Err(error) => return error,
-            }
-        }
-        // The marker and the row are not changed at one moment: only what is seen twice is so.
-        let mut seen = false;
-        loop {
-            tokio::time::sleep(EVERY).await;
-            match opening::ensure_own(&self.settings, &self.database, &self.blobs).await {
-                Err(error @ Error::ForeignStore { .. }) if seen => return error,
-                Err(Error::ForeignStore { .. }) => seen = true,
-                // Without an answer nothing is known, and while the schema is made again there is no row.
-                Err(_) => {}
-                Ok(()) => seen = false,
-            }
+            error = self.misplaced() => Err(error),
         }
     }
 

@@ -24,6 +24,7 @@ mod m0015_variants;
 mod m0016_installation;
 mod m0018_lost_claims_and_clock;
 mod m0020_webhook_pauses;
+mod m0021_installation_identity;
 
 pub use sea_orm_migration::{MigrationTrait, MigratorTrait, SchemaManager, sea_orm};
 
@@ -53,6 +54,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0016_installation::Step),
             Box::new(m0018_lost_claims_and_clock::Step),
             Box::new(m0020_webhook_pauses::Step),
+            Box::new(m0021_installation_identity::Step),
         ]
     }
 }

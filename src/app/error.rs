@@ -44,6 +44,12 @@ pub enum Error {
         /// Steps there are.
         of: usize,
     },
+    /// Another file has taken the place of the SQLite database that this process has open.
+    #[error("another file has taken the place of the database {}, and this process still has the old one open", .path.display())]
+    ReplacedDatabase {
+        /// The path of the two.
+        path: PathBuf,
+    },
     /// The cache cannot be used.
     #[error("the cache cannot be used")]
     Cache(#[from] cache::Error),
@@ -90,6 +96,7 @@ impl Error {
             | Self::Setting(_)
             | Self::Tls(_) => ErrorCode::Validation,
             Self::Auth(error) => error.code(),
+            Self::ReplacedDatabase { .. } => ErrorCode::Unavailable,
             Self::Fetcher(_) | Self::DataDirectory { .. } => ErrorCode::Internal,
         }
     }
@@ -101,6 +108,7 @@ impl Error {
             Self::Cache(error) => error.is_transient(),
             Self::Queue(error) => error.is_transient(),
             Self::Storage(error) => error.is_transient(),
+            Self::ReplacedDatabase { .. } => true,
             _ => false,
         }
     }

@@ -4,10 +4,11 @@ use std::sync::atomic::Ordering;
 
 use object_store::{ObjectStoreExt as _, PutMode, PutOptions, PutPayload, path::Path};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::{Blobs, Error, present};
-use crate::domain::InstallationId;
+use crate::{domain::InstallationId, file_identity::FileIdentity};
 
 /// The marker's name in the store.
 pub const MARKER: &str = "installation.json";
@@ -20,6 +21,9 @@ pub struct Marker {
     /// The store's own id, which the installation's database names as well: a copy of the database alone, or another
     /// directory, does not fit.
     pub store: String,
+    /// The directory that the store is in, by which a copied store is told from the first one; `None` on S3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
     /// Whether the installation is about to be deleted and leaves the store to the next one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub released: bool,
@@ -27,12 +31,33 @@ pub struct Marker {
 
 impl Marker {
     /// A marker for a store that has none yet.
-    pub fn new(installation: InstallationId) -> Self {
-        Self { installation, store: Uuid::new_v4().simple().to_string(), released: false }
+    pub fn new(installation: InstallationId, directory: Option<String>) -> Self {
+        Self { installation, store: Uuid::new_v4().simple().to_string(), directory, released: false }
+    }
+
+    /// Returns the marker of this store once another installation takes it: every process of that one makes the same.
+    pub fn taken_by(&self, installation: InstallationId, directory: Option<String>) -> Self {
+        let store = successor(&self.store, &installation);
+        Self { installation, store, directory, released: false }
+    }
+
+    /// Whether the marker is what its installation made of the marker of `store` when it took the store.
+    pub fn succeeds(&self, store: &str) -> bool {
+        self.store == successor(store, &self.installation)
     }
 }
 
 impl Blobs {
+    /// Returns which directory the store is; `None` on S3.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn directory_identity(&self) -> Result<Option<String>, Error> {
+        let Some(folders) = &self.folders else { return Ok(None) };
+        let found = FileIdentity::of(folders.root()).await.map_err(|error| Error::Unavailable(Box::new(error)))?;
+        Ok(found.map(|identity| identity.as_str().to_owned()))
+    }
+
     /// The store's marker; `None` if it has none.
     ///
     /// # Errors
@@ -88,6 +113,12 @@ impl Blobs {
         self.marked.store(false, Ordering::Relaxed);
         present(self.store.delete(&Path::from(MARKER)).await).map(|_| ())
     }
+}
+
+/// The id of a store once `installation` has taken it.
+fn successor(store: &str, installation: &InstallationId) -> String {
+    let digest = Sha256::digest(format!("{store} {installation}"));
+    hex::encode(&digest[..16])
 }
 
 fn payload(marker: &Marker) -> Result<PutPayload, Error> {

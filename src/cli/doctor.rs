@@ -287,7 +287,7 @@ fn imaging_detail() -> String {
 const fn part_of(error: &app::Error) -> &'static str {
     match error {
         app::Error::Database(_) => "database",
-        app::Error::NoCatalogue { .. } => "database",
+        app::Error::NoCatalogue { .. } | app::Error::ReplacedDatabase { .. } => "database",
         app::Error::OldSchema { .. } | app::Error::NewSchema { .. } => "schema",
         app::Error::ForeignStore { .. } => "installation",
         app::Error::Cache(_) => "cache",

@@ -22,6 +22,9 @@ use crate::{
 pub(super) async fn run(command: Migrate, settings: &Settings, console: &mut Console) -> Result<Exit, Failure> {
     let makes = matches!(command, Migrate::Up | Migrate::Fresh { .. });
     let database = app::open_database(settings, makes).await?;
+    if !matches!(command, Migrate::Status) {
+        app::settle_identity(&database, false).await?;
+    }
     let lost = |what: &str| format!("{what} of {}, with all that it holds.", place(settings));
     match command {
         Migrate::Up => up(&database, settings, console).await?,

@@ -197,9 +197,10 @@ impl From<app::Error> for Failure {
             }
             app::Error::NewSchema { .. } => Some("install that version here as well"),
             app::Error::ForeignStore { .. } => Some(
-                "run pm where its blobs are, or set PM_STORAGE_URL to them; after they were moved without their file \
-                 `installation.json`, or lost, run one command with PM_STORAGE_ADOPT=true. A store of an installation \
-                 that is gone for good can be taken so once that file is deleted",
+                "run pm where its blobs are, or set PM_STORAGE_URL to them; after blobs were moved without their file \
+                 `installation.json`, or lost, or after the database was moved, run one command with \
+                 PM_STORAGE_ADOPT=true. A copy of a database needs a copy of the store: set PM_STORAGE_URL to it. The \
+                 store of another installation that is gone for good can be taken once that file is deleted",
             ),
             app::Error::Setting(_)
             | app::Error::Tls(_)
@@ -207,6 +208,7 @@ impl From<app::Error> for Failure {
             | app::Error::Database(crate::db::Error::Misconfigured(_)) => {
                 Some("`pm config` shows every setting and where it is set")
             }
+            app::Error::ReplacedDatabase { .. } => Some("start it again; it opens the new file"),
             error if error.is_transient() => Some("`pm config` shows which address is used and where it is set"),
             _ => None,
         };

@@ -13,7 +13,7 @@ use std::{
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait as _, DbBackend, DbErr, IsolationLevel, RuntimeErr,
     SqliteTransactionMode, Statement, TransactionOptions,
-    sqlx::{self, AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection},
+    sqlx::{self, AssertSqlSafe, Executor as _, PgConnection},
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -23,7 +23,9 @@ use crate::db::{
     connection::{Connection, Outdated, Transaction},
     demand::Demand,
     driver::Threads,
+    file::OpenFile,
     pooler::{self, Link},
+    sqlite::{self, STATEMENTS, WAIT_LIMIT},
 };
 
 /// An open database; cheap to clone.
@@ -61,6 +63,8 @@ pub(super) struct Pool {
 pub(super) struct Queue {
     /// SQLite has one writer at a time: waiting here is fair and cannot time out in the middle of a transaction.
     turn: Option<Arc<Mutex<()>>>,
+    /// SQLite's file, once it is open.
+    pub(super) file: Option<Arc<OpenFile>>,
     /// Counts transactions that were committed.
     commits: Arc<AtomicU64>,
 }
@@ -74,20 +78,10 @@ pub struct Write {
     pub(super) clock: Option<Arc<FileClock>>,
 }
 
-/// A writer on SQLite waits this long for its turn or for a connection.
-pub(super) const WAIT_LIMIT: Duration = Duration::from_secs(5);
-
 /// A write that worked proves for this long that writes work.
 const PROOF_LIFETIME: Duration = Duration::from_secs(2);
 /// A write that is tried is given up after this.
 const PROOF_LIMIT: Duration = Duration::from_secs(20);
-
-/// Connections to SQLite's file.
-const SQLITE_CONNECTIONS: u32 = 8;
-/// What each of them keeps of the file in memory.
-const PAGE_CACHE_KIB: u32 = 2_000;
-/// Statements that a connection keeps prepared. Lists and batches are of many texts; one takes up to 20 KiB on SQLite.
-const STATEMENTS: usize = 100;
 
 impl Database {
     /// Opens the database; a connection is made at once.
@@ -97,8 +91,12 @@ impl Database {
             Config::Postgres(postgres) => Arc::new(pooler::find(postgres).await?),
         };
         let turn = matches!(config, Config::Sqlite { .. }).then(Arc::default);
-        let pool = RwLock::new(open(config, &link, Queue { turn, ..Queue::default() }).await?);
-        let shared = Arc::new(Shared { pool, config: config.clone(), link, demand: Demand::default() });
+        let mut pool = open(config, &link, Queue { turn, ..Queue::default() }).await?;
+        if let Config::Sqlite { path } = config {
+            pool.queue.file = Some(Arc::new(OpenFile::note(path).await?));
+        }
+        let shared =
+            Arc::new(Shared { pool: RwLock::new(pool), config: config.clone(), link, demand: Demand::default() });
         Ok(match config {
             Config::Sqlite { path } => {
                 let mut lock_file = path.clone().into_os_string();
@@ -148,6 +146,11 @@ impl Database {
     pub fn way_of_connecting(&self) -> Option<String> {
         let Config::Postgres(config) = &self.shared.config else { return None };
         Some(self.shared.link.describe(config))
+    }
+
+    /// SQLite's file.
+    pub(super) fn file(&self) -> Option<Arc<OpenFile>> {
+        self.shared.queue().0.file
     }
 
     /// Whether this is SQLite.
@@ -214,6 +217,9 @@ impl Pool {
             }
             None => None,
         };
+        if let Some(file) = &self.queue.file {
+            file.ensure_in_place().await?;
+        }
         let mode = turn.is_some().then_some(SqliteTransactionMode::Immediate);
         let options = TransactionOptions { sqlite_transaction_mode: mode, ..TransactionOptions::default() };
         let transaction = self.connection.begin(options).await?;
@@ -284,7 +290,7 @@ pub(super) async fn open(config: &Config, link: &Arc<Link>, queue: Queue) -> Res
     let (mut options, threads) = match config {
         Config::Sqlite { path } => {
             let threads = Threads::watch();
-            (sqlite_options(path, &threads), Some(threads))
+            (sqlite::options(path, &threads), Some(threads))
         }
         Config::Postgres(postgres) => (postgres_options(postgres, link, &outdated), None),
     };
@@ -343,52 +349,4 @@ fn is_locked(error: &DbErr) -> bool {
     let code = inner.as_database_error().and_then(|refusal| refusal.code()?.parse::<u32>().ok());
     // The lowest byte is the kind; the others say why.
     code.is_some_and(|code| code & 0xff == SQLITE_BUSY)
-}
-
-fn sqlite_options(path: &std::path::Path, threads: &Threads) -> ConnectOptions {
-    let threads = threads.clone();
-    let file = path.to_owned();
-    // The path itself is set below, since not every path can be written as a URL.
-    let mut options = ConnectOptions::new("sqlite://pm.db");
-    options
-        .connect_timeout(WAIT_LIMIT)
-        .acquire_timeout(WAIT_LIMIT)
-        .idle_timeout(Duration::from_secs(600))
-        .max_connections(SQLITE_CONNECTIONS);
-    options.map_sqlx_sqlite_opts(move |sqlite| {
-        sqlite
-            .filename(&file)
-            .create_if_missing(true)
-            .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(5))
-            .pragma("journal_mode", "WAL")
-            .pragma("synchronous", "FULL")
-            // Every connection would map the file anew, and the process seem to hold several times its size.
-            .pragma("mmap_size", "0")
-            .pragma("cache_size", format!("-{PAGE_CACHE_KIB}"))
-            .statement_cache_capacity(STATEMENTS)
-            .thread_name({
-                let threads = threads.clone();
-                move |number| threads.name(number)
-            })
-    });
-    options.map_sqlx_sqlite_pool_opts(|pool| {
-        pool.after_release(|connection, _| Box::pin(async move { is_at_rest(connection).await }))
-    });
-    options
-}
-
-/// Whether no transaction is open on a connection that comes back. When the disk is full SQLite rolls back by itself; the
-/// driver's own rollback then fails and it goes on counting a transaction, so that whatever came next on this connection
-/// would be committed only in appearance.
-///
-/// A connection whose thread has died may never answer. It has to be dropped all the same: its transaction keeps the write
-/// lock until then.
-async fn is_at_rest(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-    /// Shorter than a writer waits for the lock.
-    const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-    // The answer comes after whatever is still under way on the connection.
-    let answer = tokio::time::timeout(ANSWER_LIMIT, connection.ping()).await;
-    answer.map_err(|_| sqlx::Error::WorkerCrashed)??;
-    Ok(!connection.is_in_transaction())
 }

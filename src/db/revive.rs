@@ -9,7 +9,8 @@ use tokio::time::timeout;
 
 use crate::db::{
     Config, Database, Error,
-    connect::{Shared, WAIT_LIMIT, open},
+    connect::{Shared, open},
+    sqlite::WAIT_LIMIT,
     trim::trim,
 };
 

@@ -32,7 +32,7 @@ async fn rows(app: &TestApp) -> Vec<u64> {
     counts
 }
 
-async fn ready_product(app: &TestApp) -> Value {
+pub async fn ready_product(app: &TestApp) -> Value {
     let origin = Origin::start().await;
     origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(700, 500));
     let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();

@@ -2,6 +2,7 @@
 
 mod backup;
 mod belonging;
+mod copies;
 mod damage;
 mod doctor;
 mod gc;

@@ -255,7 +255,7 @@ pub async fn described(method: &str, path: &str, response: reqwest::Response) ->
     again.into()
 }
 
-async fn build(environment: &BTreeMap<String, String>, directory: &Path) -> App {
+pub async fn build(environment: &BTreeMap<String, String>, directory: &Path) -> App {
     let settings = config::load(&Flags::default(), directory, environment.clone()).unwrap();
     App::build(settings).await.unwrap()
 }
