@@ -253,7 +253,9 @@ async fn schema(app: &App) -> Result<String, app::Error> {
     if missing > 0 {
         Err(app::Error::OldSchema { missing, of: steps.len() })
     } else {
-        Ok(format!("{} steps, all applied", steps.len()))
+        let unknown = steps.iter().filter(|step| !step.known).count();
+        let newer = if unknown > 0 { format!(", {unknown} of them by a newer pm") } else { String::new() };
+        Ok(format!("{} steps, all applied{newer}", steps.len()))
     }
 }
 

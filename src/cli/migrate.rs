@@ -23,6 +23,7 @@ pub(super) async fn run(command: Migrate, settings: &Settings, console: &mut Con
     let makes = matches!(command, Migrate::Up | Migrate::Fresh { .. });
     let database = app::open_database(settings, makes).await?;
     if !matches!(command, Migrate::Status) {
+        ensure_known(&database).await?;
         app::settle_identity(&database, false).await?;
     }
     let lost = |what: &str| format!("{what} of {}, with all that it holds.", place(settings));
@@ -33,7 +34,7 @@ pub(super) async fn run(command: Migrate, settings: &Settings, console: &mut Con
             down(&database, steps, settings).await?;
             console.say(&format!("{}: {steps} steps taken back", place(settings)));
         }
-        Migrate::Status => status(&migrate::status(&database).await.map_err(failed)?, console)?,
+        Migrate::Status => status(&database, console).await?,
         Migrate::Fresh { yes } => {
             ask::confirm(&lost("This deletes the schema"), yes).await?;
             fresh(&database, settings, console).await?;
@@ -42,10 +43,16 @@ pub(super) async fn run(command: Migrate, settings: &Settings, console: &mut Con
     Ok(Exit::Done)
 }
 
-async fn up(database: &Database, settings: &Settings, console: &Console) -> Result<(), Failure> {
-    if let SchemaState::Newer { needs } = schema::state(database).await.map_err(failed)? {
-        return Err(app::Error::NewSchema { needs }.into());
+/// Refuses a schema that a newer version changed, before anything is asked or done.
+async fn ensure_known(database: &Database) -> Result<(), app::Error> {
+    if let SchemaState::Newer { needs } = schema::state(database).await? {
+        return Err(app::Error::NewSchema { needs });
     }
+    migrate::ensure_known(database).await?;
+    Ok(())
+}
+
+async fn up(database: &Database, settings: &Settings, console: &Console) -> Result<(), Failure> {
     let before = migrate::status(database).await.map_err(failed)?;
     let missing = before.iter().filter(|step| !step.applied).count();
     migrate::up(database, None).await.map_err(failed)?;
@@ -72,9 +79,6 @@ async fn down(database: &Database, steps: u32, settings: &Settings) -> Result<()
 
 /// Deletes everything and makes a new installation, with an id of its own, so that no cache outlives its data.
 async fn fresh(database: &Database, settings: &Settings, console: &Console) -> Result<(), Failure> {
-    if let SchemaState::Newer { needs } = schema::state(database).await.map_err(failed)? {
-        return Err(app::Error::NewSchema { needs }.into());
-    }
     app::release_store(settings, database).await?;
     migrate::down(database, None).await.map_err(failed)?;
     up(database, settings, console).await?;
@@ -97,11 +101,22 @@ fn place(settings: &Settings) -> String {
     }
 }
 
-fn status(steps: &[Step], console: &mut Console) -> Result<(), Failure> {
+/// Lists the steps, and says which version of `pm` the schema needs if this one does not know all of them.
+async fn status(database: &Database, console: &mut Console) -> Result<(), Failure> {
+    let steps = migrate::status(database).await.map_err(failed)?;
     let rows: Vec<_> = steps.iter().map(StepRow::new).collect();
     let mut list = console.list();
     list.page(&rows)?;
-    Ok(list.finish(None)?)
+    list.finish(None)?;
+    match ensure_known(database).await {
+        Err(error @ (app::Error::NewSchema { .. } | app::Error::Database(db::Error::NewerSchema { .. }))) => {
+            // The steps were listed, so this is a notice and no error.
+            let notice = Failure::from(error).to_string();
+            console.say(notice.trim_start_matches("error: ").trim_end());
+            Ok(())
+        }
+        outcome => Ok(outcome?),
+    }
 }
 
 fn failed(error: db::Error) -> Failure {
@@ -112,27 +127,32 @@ fn failed(error: db::Error) -> Failure {
 struct StepRow<'a> {
     step: &'a str,
     applied: bool,
+    known: bool,
 }
 
 impl<'a> StepRow<'a> {
     fn new(step: &'a Step) -> Self {
-        Self { step: &step.name, applied: step.applied }
+        Self { step: &step.name, applied: step.applied, known: step.known }
     }
 }
 
+fn yes_or_no(yes: bool) -> String {
+    if yes { "yes".into() } else { "no".into() }
+}
+
 impl Row for StepRow<'_> {
-    const COLUMNS: &'static [&'static str] = &["step", "applied"];
-    const FIELDS: &'static [&'static str] = &["step", "applied"];
+    const COLUMNS: &'static [&'static str] = &["step", "applied", "known to this pm"];
+    const FIELDS: &'static [&'static str] = &["step", "applied", "known"];
 
     fn id(&self) -> String {
         self.step.to_owned()
     }
 
     fn cells(&self) -> Vec<String> {
-        vec![self.step.to_owned(), if self.applied { "yes".into() } else { "no".into() }]
+        vec![self.step.to_owned(), yes_or_no(self.applied), yes_or_no(self.known)]
     }
 
     fn fields(&self) -> Vec<String> {
-        vec![self.step.to_owned(), self.applied.to_string()]
+        vec![self.step.to_owned(), self.applied.to_string(), self.known.to_string()]
     }
 }

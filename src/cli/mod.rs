@@ -42,7 +42,7 @@ pub use args::Arguments;
 use crate::{
     app::{self, Access, App},
     config::{self, LogFormat, Settings, Source},
-    http, telemetry,
+    db, http, telemetry,
 };
 use args::Command;
 use failure::{Exit, Failure};
@@ -195,7 +195,12 @@ impl From<app::Error> for Failure {
             app::Error::OldSchema { .. } => {
                 Some("`pm migrate up` brings it up to date; with PM_AUTO_MIGRATE=true `pm serve` does so at its start")
             }
-            app::Error::NewSchema { .. } => Some("install that version here as well"),
+            app::Error::NewSchema { .. } => Some(
+                "install that version here as well; `pm migrate status` lists the steps that this one does not know",
+            ),
+            app::Error::Database(db::Error::NewerSchema { .. }) => Some(
+                "only a version of pm that knows these steps may change the schema: run the command with that version",
+            ),
             app::Error::ForeignStore { .. } => Some(
                 "run pm where its blobs are, or set PM_STORAGE_URL to them; after blobs were moved without their file \
                  `installation.json`, or lost, or after the database was moved, run one command with \

@@ -9,7 +9,7 @@ use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use crate::{
     clock::Timestamp,
     db::{
-        Database, Error, Write,
+        Database, Error, Write, installation,
         jobs::{query, query_one},
         words,
     },
@@ -22,15 +22,19 @@ pub struct Step {
     pub name: String,
     /// Whether the database has it.
     pub applied: bool,
+    /// Whether this version has it; a newer version applied the others.
+    pub known: bool,
 }
 
 /// A step that cannot be carried out because others use the tables is tried again for this long.
 const STEP_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Every step of this version with its state, oldest first.
+/// Every step of this version with its state, oldest first, and then the applied steps that only a newer version knows.
 pub async fn status(database: &Database) -> Result<Vec<Step>, Error> {
-    let applied = applied(database).await?;
-    Ok(known().into_iter().map(|name| Step { applied: applied.contains(&name), name }).collect())
+    let (applied, known) = (applied(database).await?, known());
+    let unknown: Vec<_> = applied.iter().filter(|name| !known.contains(name)).cloned().collect();
+    let known = known.into_iter().map(|name| Step { applied: applied.contains(&name), name, known: true });
+    Ok(known.chain(unknown.into_iter().map(|name| Step { name, applied: true, known: false })).collect())
 }
 
 /// The names of the steps that the database has, oldest first, also of those that only a newer version knows. None means
@@ -65,7 +69,7 @@ pub async fn is_current(database: &Database) -> Result<bool, Error> {
 pub async fn up(database: &Database, steps: Option<u32>) -> Result<(), Error> {
     let database = &database.direct().await?;
     const TABLE: &str = "CREATE TABLE IF NOT EXISTS seaql_migrations (version VARCHAR NOT NULL PRIMARY KEY, applied_at BIGINT NOT NULL)";
-    let applied = refuse_newer(database).await?;
+    let applied = ensure_known(database).await?;
     patiently(async || {
         let write = begin(database).await?;
         write.execute_unprepared(TABLE).await?;
@@ -86,7 +90,7 @@ pub async fn up(database: &Database, steps: Option<u32>) -> Result<(), Error> {
 /// [`Error::NewerSchema`] if the database has steps that this version does not know. If a step fails.
 pub async fn down(database: &Database, steps: Option<u32>) -> Result<(), Error> {
     let database = &database.direct().await?;
-    let applied = refuse_newer(database).await?;
+    let applied = ensure_known(database).await?;
     let present: Vec<_> =
         Migrator::migrations().into_iter().filter(|step| applied.iter().any(|name| name == step.name())).collect();
     for step in present.iter().rev().take(most(steps)) {
@@ -99,10 +103,30 @@ fn most(steps: Option<u32>) -> usize {
     steps.and_then(|steps| usize::try_from(steps).ok()).unwrap_or(usize::MAX)
 }
 
-async fn refuse_newer(database: &Database) -> Result<Vec<String>, Error> {
+/// Returns the applied steps, all of which this version knows.
+///
+/// # Errors
+/// [`Error::NewerSchema`] if the database has steps that this version does not know.
+pub async fn ensure_known(database: &Database) -> Result<Vec<String>, Error> {
     let (applied, known) = (applied(database).await?, known());
-    let unknown: Vec<_> = applied.iter().filter(|name| !known.contains(name)).cloned().collect();
-    if unknown.is_empty() { Ok(applied) } else { Err(Error::NewerSchema(unknown)) }
+    let steps: Vec<_> = applied.iter().filter(|name| !known.contains(name)).cloned().collect();
+    if steps.is_empty() {
+        return Ok(applied);
+    }
+    Err(Error::NewerSchema { steps, needs: needed_program(database, &applied).await? })
+}
+
+/// Returns the oldest version of `pm` that may use a schema with the steps `applied`; `None` if it does not say.
+pub(super) async fn needed_program(database: &Database, applied: &[String]) -> Result<Option<String>, Error> {
+    if !holds_installation(applied) {
+        return Ok(None);
+    }
+    Ok(Some(installation::read(&database.read()).await?.needs_program))
+}
+
+/// Whether a schema with the steps `applied` has a row that says which installation it is.
+pub(super) fn holds_installation(applied: &[String]) -> bool {
+    applied.iter().any(|name| name == "m0016_installation")
 }
 
 async fn apply(database: &Database, step: &dyn MigrationTrait) -> Result<(), Error> {

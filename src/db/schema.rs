@@ -1,6 +1,6 @@
 //! Whether this program and the database's schema fit together.
 
-use crate::db::{Database, Error, installation, migrate};
+use crate::db::{Database, Error, migrate};
 
 /// How the schema stands to the steps that this program knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +34,8 @@ pub async fn state(database: &Database) -> Result<SchemaState, Error> {
         return Ok(SchemaState::Missing);
     }
     if applied.iter().any(|name| !known.contains(name)) {
-        let needs = installation::read(&database.read()).await?.needs_program;
-        if version(&needs) > version(env!("CARGO_PKG_VERSION")) {
+        let needs = migrate::needed_program(database, &applied).await?;
+        if let Some(needs) = needs.filter(|needs| version(needs) > version(env!("CARGO_PKG_VERSION"))) {
             return Ok(SchemaState::Newer { needs });
         }
     }
@@ -48,7 +48,7 @@ pub async fn state(database: &Database) -> Result<SchemaState, Error> {
 /// # Errors
 /// If the database does not answer.
 pub async fn has_installation(database: &Database) -> Result<bool, Error> {
-    Ok(migrate::applied(database).await?.iter().any(|name| name == "m0016_installation"))
+    Ok(migrate::holds_installation(&migrate::applied(database).await?))
 }
 
 /// A version's numbers, most significant first; what follows them, such as `-rc.1`, is not compared.

@@ -383,12 +383,31 @@ fn an_older_program_says_which_version_the_schema_needs() {
         .expect("a step that this program does not know");
     // A step that older programs can live with.
     assert_eq!(shop.read(&["product", "list", "-q"]), "1\n");
+    let changing = [&["migrate", "up"][..], &["migrate", "down", "--yes"], &["migrate", "fresh", "--yes"]];
+    for words in changing {
+        let (code, told) = shop.fail(words);
+        assert_eq!(code, 1, "pm {words:?}: {told}");
+        assert!(told.contains("m9999_from_the_future; the schema needs pm 0.1.0 or newer"), "{told}");
+        assert!(told.contains("hint: only a version of pm that knows these steps"), "{told}");
+    }
     database.execute_batch("UPDATE installation SET needs_program = '99.1.0'").expect("a row");
     for words in [&["product", "list"][..], &["migrate", "up"], &["worker"], &["serve"]] {
         let (code, told) = shop.fail(words);
         assert_eq!(code, 1, "pm {words:?}: {told}");
         assert!(told.contains("needs pm 99.1.0 or newer; this is pm "), "{told}");
     }
+    for words in changing {
+        let (code, told) = shop.fail(words);
+        assert_eq!(code, 1, "pm {words:?}: {told}");
+        assert!(told.contains("needs pm 99.1.0 or newer; this is pm ") && told.contains("hint: install"), "{told}");
+    }
+    let status = shop.run(&["migrate", "status"]);
+    assert!(status.status.success(), "{}", text(&status.stderr));
+    assert!(text(&status.stderr).contains("needs pm 99.1.0 or newer; this is pm "), "{}", text(&status.stderr));
+    let steps = shop.json(&["migrate", "status"]);
+    let last = steps["items"].as_array().and_then(|steps| steps.last()).expect("a step");
+    assert_eq!(last, &serde_json::json!({"step": "m9999_from_the_future", "applied": true, "known": false}));
+    assert_eq!(steps["items"][0]["known"], true);
 }
 
 #[cfg(unix)]
