@@ -2,7 +2,7 @@
 
 use std::{fmt, io, process::ExitCode};
 
-use crate::{catalog, config, domain::Invalid};
+use crate::{catalog, config, db, domain::Invalid};
 
 /// What the process tells its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +136,27 @@ impl From<catalog::Error> for Failure {
     }
 }
 
+/// What helps where the settings and the server do not go together.
+pub(super) fn database_hint(error: &db::Error) -> Option<&'static str> {
+    match error {
+        db::Error::SessionLost(_) => Some(
+            "set PM_DATABASE_POOLER=transaction, or `auto` so that pm looks for a pooler itself; PM_DATABASE_DIRECT_URL \
+             may name an address without one",
+        ),
+        error if error.lacks_connections() => Some(
+            "raise max_connections of PostgreSQL, or max_client_conn of the pooler; or lower \
+             PM_DATABASE_MAX_CONNECTIONS of the processes that use it",
+        ),
+        _ => None,
+    }
+}
+
 fn helpful_hint(error: &catalog::Error) -> Option<&'static str> {
+    if let catalog::Error::Unavailable { source, .. } | catalog::Error::Internal(source) = error
+        && let Some(hint) = source.downcast_ref::<db::Error>().and_then(database_hint)
+    {
+        return Some(hint);
+    }
     match error {
         catalog::Error::Unavailable { .. } => Some("`pm config` shows which address is used and where it is set"),
         catalog::Error::BlobGone { .. } => Some("the same command stores it again"),

@@ -180,7 +180,7 @@ fn exit_of(error: &app::Error) -> Exit {
         app::Error::Setting(_)
         | app::Error::Tls(_)
         | app::Error::ForeignStore { .. }
-        | app::Error::Database(crate::db::Error::Misconfigured(_)) => Exit::Usage,
+        | app::Error::Database(db::Error::Misconfigured(_) | db::Error::SessionLost(_)) => Exit::Usage,
         error if error.is_transient() => Exit::Unreachable,
         _ => Exit::Failed,
     }
@@ -210,10 +210,11 @@ impl From<app::Error> for Failure {
             app::Error::Setting(_)
             | app::Error::Tls(_)
             | app::Error::DataDirectory { .. }
-            | app::Error::Database(crate::db::Error::Misconfigured(_)) => {
+            | app::Error::Database(db::Error::Misconfigured(_)) => {
                 Some("`pm config` shows every setting and where it is set")
             }
             app::Error::ReplacedDatabase { .. } => Some("start it again; it opens the new file"),
+            app::Error::Database(error) if failure::database_hint(error).is_some() => failure::database_hint(error),
             error if error.is_transient() => Some("`pm config` shows which address is used and where it is set"),
             _ => None,
         };

@@ -1,6 +1,6 @@
 //! What can go wrong with the database, by what the caller does next.
 
-use sea_orm::{DbErr, RuntimeErr, SqlErr};
+use sea_orm::{DbErr, RuntimeErr, SqlErr, sqlx};
 
 use crate::code::ErrorCode;
 
@@ -13,6 +13,9 @@ pub enum Error {
     /// Settings that cannot work, or contradict each other.
     #[error("{0}")]
     Misconfigured(String),
+    /// A session of the server held a prepared statement of another connection, or lacked one of this connection.
+    #[error("a connection to PostgreSQL lost its session: a pooler in transaction mode seems to stand in between")]
+    SessionLost(#[source] DbErr),
     /// A row with this key is there already.
     #[error("a row with this key is there already")]
     Duplicate(#[source] DbErr),
@@ -56,13 +59,21 @@ impl Error {
             Self::Full(_) => ErrorCode::StorageFull,
             Self::Duplicate(_) => ErrorCode::Conflict,
             Self::NewerSchema { .. } | Self::Misconfigured(_) => ErrorCode::Validation,
-            Self::MissingReference(_) | Self::Corrupt(_) | Self::Statement(_) => ErrorCode::Internal,
+            Self::SessionLost(_) | Self::MissingReference(_) | Self::Corrupt(_) | Self::Statement(_) => {
+                ErrorCode::Internal
+            }
         }
     }
 
     /// A statement that always has a row, such as a count, had none: that is no zero.
     pub(super) fn no_row() -> Self {
         Self::Unavailable(DbErr::RecordNotFound("a statement that always has a row had none".into()))
+    }
+
+    /// Whether the server, or a pooler before it, had no connection free.
+    pub fn lacks_connections(&self) -> bool {
+        let Self::Unavailable(error) = self else { return false };
+        sqlx_error(error).is_some_and(is_full)
     }
 
     /// Whether the same call may go through later.
@@ -77,6 +88,9 @@ impl From<DbErr> for Error {
             Some(SqlErr::UniqueConstraintViolation(_)) => return Self::Duplicate(error),
             Some(SqlErr::ForeignKeyConstraintViolation(_)) => return Self::MissingReference(error),
             _ => {}
+        }
+        if is_lost_session(&error) {
+            return Self::SessionLost(error);
         }
         match &error {
             DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => Self::Unavailable(error),
@@ -98,8 +112,8 @@ enum Trouble {
     Other,
 }
 
-fn trouble(error: &sea_orm::sqlx::Error) -> Trouble {
-    use sea_orm::sqlx::Error as Sqlx;
+fn trouble(error: &sqlx::Error) -> Trouble {
+    use sqlx::Error as Sqlx;
     match error {
         Sqlx::Io(_)
         | Sqlx::Tls(_)
@@ -119,6 +133,35 @@ pub(super) fn is_outdated_statement(error: &DbErr) -> bool {
         return false;
     };
     inner.as_database_error().and_then(|refusal| refusal.code()).as_deref() == Some(OUTDATED_STATEMENT)
+}
+
+/// Whether PostgreSQL refuses a prepared statement that belongs to another connection.
+fn is_lost_session(error: &DbErr) -> bool {
+    /// `prepared statement … already exists`, `prepared statement … does not exist`.
+    const DUPLICATE_OR_UNKNOWN_STATEMENT: [&str; 2] = ["42P05", "26000"];
+    /// `bind message supplies 2 parameters, but prepared statement … requires 1`. The code says no more than this.
+    const PROTOCOL_VIOLATION: &str = "08P01";
+    let Some(refusal) = sqlx_error(error).and_then(|inner| inner.as_database_error()) else { return false };
+    let code = refusal.code().unwrap_or_default();
+    DUPLICATE_OR_UNKNOWN_STATEMENT.contains(&&*code)
+        || (code == PROTOCOL_VIOLATION && refusal.message().contains("prepared statement"))
+}
+
+/// No connection is free at the server (53300), or at the pooler, which has no code of its own for it.
+pub(super) fn is_full(error: &sqlx::Error) -> bool {
+    const WORDS: [&str; 4] =
+        ["no more connections allowed", "too many clients", "too many connections", "remaining connection slots"];
+    let sqlx::Error::Database(refusal) = error else { return false };
+    refusal.code().as_deref() == Some("53300") || WORDS.iter().any(|words| refusal.message().contains(words))
+}
+
+fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
+    match error {
+        DbErr::Conn(RuntimeErr::SqlxError(inner))
+        | DbErr::Exec(RuntimeErr::SqlxError(inner))
+        | DbErr::Query(RuntimeErr::SqlxError(inner)) => Some(inner),
+        _ => None,
+    }
 }
 
 /// `feature_not_supported`: `cached plan must not change result type`. No statement of ours asks for anything else that

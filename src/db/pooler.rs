@@ -9,7 +9,7 @@ use sea_orm::{
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    db::{Config, Connection, Database, Error, Postgres},
+    db::{Config, Connection, Database, Error, Postgres, error},
     retry,
 };
 
@@ -115,7 +115,7 @@ pub(super) async fn find(config: &Postgres) -> Result<Link, Error> {
                 say(&link);
                 return Ok(link);
             }
-            Ok(Err(error)) if is_full(&error) && config.patience.is_none_or(|limit| began.elapsed() < limit) => {
+            Ok(Err(error)) if error::is_full(&error) && config.patience.is_none_or(|limit| began.elapsed() < limit) => {
                 if said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
                     tracing::warn!(
                         %error,
@@ -230,14 +230,6 @@ fn refuses_options(error: &sqlx::Error) -> bool {
     let code = refusal.code().unwrap_or(Cow::Borrowed(""));
     matches!(&*code, "08P01" | "0A000")
         && ["startup", "option"].iter().any(|word| refusal.message().to_lowercase().contains(word))
-}
-
-/// No connection is free at the server (53300), or at the pooler, which has no code of its own for it.
-pub(super) fn is_full(error: &sqlx::Error) -> bool {
-    const WORDS: [&str; 4] =
-        ["no more connections allowed", "too many clients", "too many connections", "remaining connection slots"];
-    let sqlx::Error::Database(refusal) = error else { return false };
-    refusal.code().as_deref() == Some("53300") || WORDS.iter().any(|words| refusal.message().contains(words))
 }
 
 /// What each transaction sets for itself behind a pooler.

@@ -111,7 +111,14 @@ async fn a_worker_that_finds_no_connection_free_says_so_and_waits() {
         let patience = Some(Duration::from_millis(300));
         let command = Config::Postgres(Postgres { patience, ..Postgres::new(url) });
         let refused = Database::connect(&command).await.expect_err("a command waits for a moment only");
-        assert!(refused.is_transient(), "{refused}");
+        assert!(refused.is_transient() && refused.lacks_connections(), "{refused}");
+        let directory = tempfile::tempdir().unwrap();
+        let mut listing = Command::new(cargo_bin!("pm"));
+        listing.env_clear().env("DATABASE_URL", url).current_dir(directory.path()).args(["product", "list"]);
+        let listing = tokio::task::spawn_blocking(move || listing.output().unwrap()).await.unwrap();
+        let told = String::from_utf8(listing.stderr).unwrap();
+        assert_eq!(listing.status.code(), Some(5), "{told}");
+        assert!(told.contains("hint: raise max_connections") && told.contains("PM_DATABASE_MAX_CONNECTIONS"), "{told}");
 
         let directory = tempfile::tempdir().unwrap();
         let mut worker = Command::new(cargo_bin!("pm"));

@@ -127,6 +127,30 @@ async fn a_direct_address_that_leads_elsewhere_is_refused() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_pm_was_not_told_of_is_named() {
+    with_database(async |url| {
+        let Some(bouncer) = PgBouncer::start_with(url, "default_pool_size = 1").await else { return };
+        connect(Postgres::new(url)).await.read().execute_unprepared("CREATE TABLE notes (text TEXT)").await.unwrap();
+        let through = || Postgres { pooler: Pooler::Off, ..Postgres::new(bouncer.before(url)) };
+        let (first, second) = (connect(through()).await, connect(through()).await);
+        first.read().query_all_raw(select_one()).await.expect("the session is new");
+        let refused = second.read().query_all_raw(select_one()).await.expect_err("the name is taken");
+        assert!(matches!(refused.into(), pm::db::Error::SessionLost(_)));
+
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("pm"));
+        command.env_clear().current_dir(directory.path()).args(["migrate", "status"]);
+        command.env("DATABASE_URL", bouncer.before(url)).env("PM_DATABASE_POOLER", "off");
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let told = stderr(&output);
+        assert_eq!(code(&output), 2, "{told}");
+        assert!(told.contains("a pooler in transaction mode seems to stand in between"), "{told}");
+        assert!(told.contains("hint: set PM_DATABASE_POOLER=transaction"), "{told}");
+    })
+    .await;
+}
+
 fn select_one() -> sea_orm::Statement {
     sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT 1")
 }
