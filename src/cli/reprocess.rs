@@ -42,6 +42,10 @@ pub(super) async fn run(
         ask::confirm(&format!("{} would be worked on again.", pictures(total)), command.yes).await?;
     }
     let images = queue(app, &selection, total, console, stop).await?;
+    if images.is_empty() {
+        console.say("no image matched; nothing was queued");
+        return Ok(Exit::Done);
+    }
     if !command.wait {
         console.say(&format!("queued again: {}", pictures(images.len() as u64)));
         return Ok(Exit::Done);

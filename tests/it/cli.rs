@@ -192,6 +192,11 @@ fn a_picture_from_a_file_is_worked_on_without_a_server() {
     let words = ["reprocess", "--status", "ready", "--wait", "-q"];
     assert_eq!(shop.read(&words), format!("{}\n", product["images"][0]["id"]));
     assert_eq!(shop.read(&["reprocess", "--dry-run"]), "0 pictures would be worked on again\n");
+    for words in [&["reprocess", "--wait"][..], &["reprocess"]] {
+        let output = shop.run(words);
+        let told = (output.status.code(), text(&output.stdout), text(&output.stderr));
+        assert_eq!(told, (Some(0), String::new(), "no image matched; nothing was queued\n".to_owned()));
+    }
     let (code, told) = shop.fail(&["reprocess", "--preset", "huge", "--status", "all"]);
     assert_eq!(code, 2);
     assert!(told.contains("--preset `huge` is not known; known are large"), "{told}");
