@@ -45,9 +45,12 @@ pub(super) async fn save(command: &args::Backup, settings: Settings, console: &m
     name(console, &saved.mended, "mended: ");
     name(console, &saved.missing, "missing: ");
     if saved.missing.count > 0 {
-        console.say(
-            "these blobs are not in the store, or damaged; the rest is in the backup. `pm doctor --repair` mends them",
-        );
+        console.say(&format!(
+            "missing from the store, or damaged: {}, to which {} refer. All else is in the backup; `pm doctor --repair` \
+             repairs the store",
+            counted(saved.missing.count, "blob"),
+            counted(saved.missing_references, "row")
+        ));
     }
     if !saved.has_secrets {
         console.say(&format!("not in this backup: {SECRETS}"));
@@ -155,6 +158,11 @@ fn name(console: &Console, names: &Names, word: &str) {
     }
 }
 
+/// `1 blob`, `2 blobs`.
+fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
 fn example(names: &Names) -> &str {
     names.first.first().map_or("", String::as_str)
 }
@@ -182,6 +190,7 @@ struct SavedRow {
     mended: u64,
     mended_files: Vec<String>,
     missing: u64,
+    missing_references: u64,
     missing_keys: Vec<String>,
     secrets: &'static str,
 }
@@ -197,7 +206,8 @@ impl SavedRow {
             verified: saved.verified,
             mended: saved.mended.count,
             mended_files: saved.mended.first,
-            missing: saved.missing_references,
+            missing: saved.missing.count,
+            missing_references: saved.missing_references,
             missing_keys: saved.missing.first,
             secrets: if saved.has_secrets { "encrypted" } else { "left out" },
         }
@@ -213,19 +223,38 @@ impl Row for SavedRow {
         "bytes",
         "blobs verified",
         "files mended",
-        "missing",
+        "blobs missing",
+        "references to missing blobs",
         "secrets",
     ];
-    const FIELDS: &'static [&'static str] =
-        &["directory", "products", "references", "copied", "bytes", "verified", "mended", "missing", "secrets"];
+    const FIELDS: &'static [&'static str] = &[
+        "directory",
+        "products",
+        "references",
+        "copied",
+        "bytes",
+        "verified",
+        "mended",
+        "missing",
+        "missing_references",
+        "secrets",
+    ];
 
     fn id(&self) -> String {
         self.directory.clone()
     }
 
     fn cells(&self) -> Vec<String> {
-        let counts =
-            [self.products, self.references, self.copied, self.bytes, self.verified, self.mended, self.missing];
+        let counts = [
+            self.products,
+            self.references,
+            self.copied,
+            self.bytes,
+            self.verified,
+            self.mended,
+            self.missing,
+            self.missing_references,
+        ];
         let counts = counts.map(|count| count.to_string());
         [self.directory.clone()].into_iter().chain(counts).chain([self.secrets.to_owned()]).collect()
     }

@@ -213,6 +213,7 @@ on_both_setups! {
 
     async fn blobs_that_the_store_lost_are_named_and_the_rest_is_kept(app: &TestApp) {
         let product = ready_product(app).await;
+        assert_eq!(keys(&ready_product(app).await), keys(&product), "two products refer to the same blobs");
         let (gone, changed) = (&keys(&product)[0], &keys(&product)[1]);
         app.app.blobs.delete(gone).await.unwrap();
         fs::write(file_of(app, changed.as_str()), "changed").unwrap();
@@ -222,7 +223,10 @@ on_both_setups! {
         for key in [gone, changed] {
             assert!(stderr(&output).contains(&format!("missing: {key}")), "{}", stderr(&output));
         }
-        assert_eq!((&told(&output)["missing"], &told(&output)["copied"]), (&json!(2), &json!(keys(&product).len() - 2)));
+        assert!(stderr(&output).contains("2 blobs, to which 4 rows refer"), "{}", stderr(&output));
+        assert_eq!(told(&output)["missing_keys"].as_array().map(Vec::len), Some(2));
+        assert_eq!((&told(&output)["missing"], &told(&output)["missing_references"]), (&json!(2), &json!(4)));
+        assert_eq!(told(&output)["copied"], keys(&product).len() - 2);
         app::run(app.setup, async |target: &TestApp| {
             let output = pm(target, &["restore", &path(&directory), "--yes"]).await;
             assert_eq!(code(&output), 4, "{}", stderr(&output));
