@@ -12,7 +12,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::Value;
 use tracing::{
-    Event, Subscriber,
+    Event, Level, Subscriber,
     field::{Field, Visit},
     span,
 };
@@ -54,6 +54,8 @@ pub enum Format {
     },
     /// One flat JSON object a line.
     Json,
+    /// Sentences beside what a command says itself: `warning: …`.
+    Notices,
 }
 
 /// What is logged and how.
@@ -98,6 +100,10 @@ pub fn init(config: &Config) -> Guard {
     let installed = match config.format {
         Format::Pretty { colour } => {
             let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colour).with_target(false);
+            registry.with(lines).try_init()
+        }
+        Format::Notices => {
+            let lines = tracing_subscriber::fmt::layer().with_writer(writer).event_format(Notices);
             registry.with(lines).try_init()
         }
         Format::Json => {
@@ -278,6 +284,34 @@ where
     }
 }
 
+/// A sentence a line: the level in words, the message, and the event's fields.
+struct Notices;
+
+impl<S, N> FormatEvent<S, N> for Notices
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warning",
+            _ => "note",
+        };
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let of = |wanted: &str| fields.0.iter().find(|(name, _)| *name == wanted).map(|(_, value)| text(value));
+        write!(writer, "{level}: {}", of("message").unwrap_or_default())?;
+        if let Some(error) = of("error") {
+            write!(writer, ": {error}")?;
+        }
+        let others = fields.0.iter().filter(|(name, _)| !matches!(*name, "message" | "error"));
+        let others: Vec<_> = others.map(|(name, value)| format!("{name}: {}", text(value))).collect();
+        if others.is_empty() { writeln!(writer) } else { writeln!(writer, " ({})", others.join(", ")) }
+    }
+}
+
 fn line(event: &Event<'_>, fields: &Fields) -> serde_json::Result<String> {
     const HEAD: [&str; 4] = ["timestamp", "level", "target", "message"];
     let mut bytes = Vec::with_capacity(256);
@@ -338,6 +372,21 @@ mod tests {
             "product.id": 7, "depth": 3, "request_id": "r-1", "status": 200,
         });
         assert_eq!(Value::Object(line), expected);
+    }
+
+    #[test]
+    fn a_notice_is_a_sentence_with_its_error_and_fields() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let layer = tracing_subscriber::fmt::layer().event_format(Notices).with_writer(move || writer.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            tracing::warn!(installation = "1f", "the blob store was made this installation's");
+            tracing::error!(error = "it is full", "nothing was written");
+        });
+        let text = String::from_utf8(lines.0.lock().expect("written").clone()).expect("UTF-8");
+        let expected = "warning: the blob store was made this installation's (installation: 1f)\n\
+            error: nothing was written: it is full\n";
+        assert_eq!(text, expected);
     }
 
     #[test]

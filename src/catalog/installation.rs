@@ -17,15 +17,20 @@ impl Catalog {
     /// # Errors
     /// If the database does not answer.
     pub async fn follow_installation(&self) -> Result<(), Error> {
+        if let Some(found) = self.note_installation().await? {
+            tracing::warn!(installation = %found, "the database holds another installation from now on: {found}");
+        }
+        Ok(())
+    }
+
+    /// As [`Catalog::follow_installation`], for a change that this process made itself. Returns another installation's id.
+    pub(super) async fn note_installation(&self) -> Result<Option<InstallationId>, Error> {
         let found = installation::read(&self.database().read()).await?.id;
         let changed = self.0.engines.installation.send_if_modified(|known| {
             let changed = *known != found;
             known.clone_from(&found);
             changed
         });
-        if changed {
-            tracing::warn!(installation = %found, "the database holds another installation from now on: {found}");
-        }
-        Ok(())
+        Ok(changed.then_some(found))
     }
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     app::{self, Access, App},
     catalog::backup::{self, Checked, Names, Options, Protection, Restored, Saved, Secrets, Verify},
-    config::Settings,
+    config::{self, Settings},
     passphrase::Passphrase,
 };
 
@@ -101,13 +101,17 @@ pub(super) async fn restore(
     drop(steps);
     let restored = restored?;
     say_what_is_lost(console, &restored);
+    for notice in &restored.notices {
+        console.say(&format!("warning: {}", config::redact(notice)));
+    }
     if secrets.is_none() && (checked.lacks_secrets() || command.secrets.without_secrets) {
         console.say(
             "restored without secrets: webhooks are disabled, API keys revoked, and addresses that were signed before are refused",
         );
     }
+    let exit = if restored.is_whole() && !checked.damage().secrets { Exit::Done } else { Exit::Partly };
     console.single(&RestoredRow(restored))?;
-    Ok(if restored.is_whole() && !checked.damage().secrets { Exit::Done } else { Exit::Partly })
+    Ok(exit)
 }
 
 fn say_what_is_lost(console: &Console, restored: &Restored) {
@@ -268,7 +272,7 @@ struct RestoredRow(Restored);
 
 impl RestoredRow {
     fn named(&self) -> [(&'static str, u64); 8] {
-        let Restored { rows, products, references, missing, queued, replaced, failed, lost_rows } = self.0;
+        let Restored { rows, products, references, missing, queued, replaced, failed, lost_rows, .. } = self.0;
         [
             ("products", products),
             ("rows", rows),

@@ -65,9 +65,13 @@ impl Arguments {
             LogFormat::Pretty => false,
             LogFormat::Json => true,
         };
-        let pretty = telemetry::Format::Pretty { colour: wants_colour(self.global.color, terminal) };
         // Who lists products wants to read products, not that a database was opened.
         let unsaid = settings.source("log") == &Source::Default && !self.is_service();
+        let pretty = if unsaid {
+            telemetry::Format::Notices
+        } else {
+            telemetry::Format::Pretty { colour: wants_colour(self.global.color, terminal) }
+        };
         telemetry::Config {
             filter: if unsaid { "warn,sqlx=error,lapin=off".into() } else { settings.log.clone() },
             format: if json { telemetry::Format::Json } else { pretty },

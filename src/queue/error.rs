@@ -14,6 +14,9 @@ pub enum Error {
         #[source]
         source: Option<lapin::Error>,
     },
+    /// Another installation is in the database now, as after a restore; its queue has another name.
+    #[error("the database holds another installation by now")]
+    Renamed,
     /// The address or the name of the queue can never work; never holds the address itself, which has a password in it.
     #[error("the message broker's settings cannot be used: {0}")]
     Config(String),
@@ -23,19 +26,19 @@ impl Error {
     /// The code that clients and job rows see.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Unavailable { .. } => ErrorCode::Unavailable,
+            Self::Unavailable { .. } | Self::Renamed => ErrorCode::Unavailable,
             Self::Config(_) => ErrorCode::Internal,
         }
     }
 
     /// Whether the same call may succeed later without anybody's doing.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+        matches!(self, Self::Unavailable { .. } | Self::Renamed)
     }
 
     /// Whether there was no answer at all, rather than a refusal or a broken connection.
     pub(super) const fn is_silence(&self) -> bool {
-        matches!(self, Self::Unavailable { source: None, .. })
+        matches!(self, Self::Unavailable { source: None, .. } | Self::Renamed)
     }
 
     /// The broker did not do `reason` in time, or there is no connection to do it on.

@@ -415,6 +415,19 @@ fn an_older_program_says_which_version_the_schema_needs() {
     assert_eq!(steps["items"][0]["known"], true);
 }
 
+#[test]
+fn a_command_shows_warnings_as_sentences() {
+    let shop = Shop::new();
+    shop.add("u", "n", "1");
+    std::fs::remove_file(shop.path().join("pm-data/blobs/installation.json")).expect("a marker");
+    let mut command = shop.command(&["product", "list", "-q"]);
+    command.env("PM_STORAGE_ADOPT", "true").env("PM_LOG_FORMAT", "pretty");
+    let output = command.output().expect("pm starts");
+    let told = text(&output.stderr);
+    assert!(told.starts_with("warning: the blob store was made this installation's (installation: "), "{told}");
+    assert_eq!((text(&output.stdout).as_str(), told.lines().count()), ("1\n", 1), "{told}");
+}
+
 #[cfg(unix)]
 #[test]
 fn waiting_can_be_interrupted_and_says_how_to_go_on() {

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// What was restored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
     /// Rows of all tables.
     pub rows: u64,
@@ -48,6 +48,8 @@ pub struct Restored {
     pub failed: u64,
     /// Rows that the backup had and that are lost.
     pub lost_rows: u64,
+    /// What is left to do by itself later, in sentences for people.
+    pub notices: Vec<String>,
 }
 
 impl Restored {
@@ -99,15 +101,16 @@ impl Catalog {
         self.announce(&write).await?;
         write.commit().await?;
         // The next start writes the marker if this fails: what is committed is restored.
-        let marked = self.mark_store(id).await;
-        marked.unwrap_or_else(|error| tracing::warn!(%error, "the blob store is marked at the next start"));
+        if let Err(error) = self.mark_store(id).await {
+            restored.notices.push(because("the next start marks the blob store as this installation's", &error));
+        }
         // Caches in processes read the rows that were just written as their log; a shared one is told now, and what it
         // cannot be told by now a sweeper will tell it.
         if matches!(self.cache(), Cache::Redis(_)) {
             match self.tell_left_over(Duration::ZERO).await {
                 Ok(true) => {}
-                Ok(false) => tracing::warn!("the cache does not answer; it is invalidated later"),
-                Err(error) => tracing::warn!(%error, "the cache is invalidated later"),
+                Ok(false) => restored.notices.push("the cache does not answer; it is invalidated later".into()),
+                Err(error) => restored.notices.push(because("the cache is invalidated later", &error.into())),
             }
         }
         self.queue().wake();
@@ -122,7 +125,8 @@ impl Catalog {
         if let Some(marker) = store.marker().await? {
             store.mark(&Marker { installation: id, ..marker }).await?;
         }
-        Ok(self.follow_installation().await?)
+        self.note_installation().await?;
+        Ok(())
     }
 
     /// Copies every blob that rows refer to, and returns those that no whole copy is left of.
@@ -191,6 +195,12 @@ impl Catalog {
         restored.failed = losses.failed.len() as u64;
         Ok(())
     }
+}
+
+/// A sentence and its causes.
+fn because(sentence: &str, error: &Error) -> String {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    format!("{sentence}: {}", causes.map(ToString::to_string).collect::<Vec<_>>().join(": "))
 }
 
 /// Makes the rows this installation's own: whatever must differ from the installation that was backed up is made anew here, in

@@ -111,7 +111,7 @@ impl Line {
                 },
                 error = verdict(&mut condemned) => return error,
                 () = self.target.renamed(&self.names.installation) => {
-                    return Error::unavailable("the database holds another installation by now");
+                    return Error::Renamed;
                 }
                 _ = rounds.tick() => {
                     if let Err(error) = self.measure(&self.channel).await {

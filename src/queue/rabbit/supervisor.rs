@@ -67,6 +67,9 @@ impl Supervisor {
         let role = self.role.label();
         match self.state {
             State::Away => debug!(role, error = %describe(error), "the message broker is still away"),
+            State::Starting | State::Connected(_) if matches!(error, Error::Renamed) => {
+                info!(role, "{error}; connects to the queue of that one");
+            }
             State::Starting | State::Connected(_) => {
                 warn!(role, error = %describe(error), "no connection to the message broker; trying again and again");
             }

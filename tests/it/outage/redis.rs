@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{Proxies, behind_proxies, eventually, readiness};
-use crate::support::{Origin, TestApp, pictures};
+use crate::{
+    keep::{code, pm, stderr},
+    support::{Origin, Setup, TestApp, app, pictures},
+};
 
 /// A read that is not allowed to fail: its body and whether it came from the cache.
 async fn read(app: &TestApp, id: &Value) -> (Value, bool) {
@@ -89,6 +92,38 @@ async fn what_another_process_wrote_meanwhile_is_not_hidden_by_what_redis_kept()
             let (product, hit) = read(app, &id).await;
             assert_eq!(product["status"], "ready", "from the cache: {hit}");
             hit.then_some(())
+        })
+        .await;
+    })
+    .await;
+}
+
+/// Its entries are deleted by the next process that reaches it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_warns_of_a_cache_that_is_silent() {
+    app::run(Setup::Embedded, async |source: &TestApp| {
+        source.create(&[]).await;
+        let directory = source.directory().join("backup").display().to_string();
+        let saved = pm(source, &["backup", &directory]).await;
+        assert_eq!(code(&saved), 0, "{}", stderr(&saved));
+        behind_proxies(async |app: &TestApp, proxies: &Proxies| {
+            proxies.redis.stall();
+            // Nor can it be closed, which would do as well.
+            app.sql(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+                    AS $$ BEGIN RAISE EXCEPTION 'as a server that is about to end'; END $$",
+            )
+            .await;
+            app.sql(
+                "CREATE TRIGGER refuse BEFORE UPDATE OF cache_phase ON installation
+                    FOR EACH ROW WHEN (NEW.cache_phase = 1) EXECUTE FUNCTION refuse()",
+            )
+            .await;
+            let restored = pm(app, &["restore", &directory, "--yes"]).await;
+            assert_eq!(code(&restored), 0, "{}", stderr(&restored));
+            let warned = stderr(&restored);
+            assert!(warned.contains("warning: the cache does not answer; it is invalidated later"), "{warned}");
+            proxies.redis.restore();
         })
         .await;
     })
