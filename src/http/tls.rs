@@ -10,7 +10,10 @@ use std::{
 
 use rustls::{
     ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
 };
 use sha2::{Digest, Sha256};
 use tokio_rustls::TlsAcceptor;
@@ -39,6 +42,8 @@ pub enum Error {
         path: PathBuf,
         /// What it should hold.
         what: &'static str,
+        /// Why.
+        source: NotPem,
     },
     /// The two do not go together, or are of a kind that is not known.
     #[error("the certificate in {} and the key in {} cannot be used together", .certificate.display(), .key.display())]
@@ -50,6 +55,27 @@ pub enum Error {
         /// Why.
         source: rustls::Error,
     },
+}
+
+/// Why a file does not hold what it should.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotPem(String);
+
+impl NotPem {
+    /// `section` is what stands behind `BEGIN`.
+    fn new(section: &str, error: &pem::Error) -> Self {
+        Self(match error {
+            pem::Error::NoItemsFound => format!("it has no line `-----BEGIN {section}-----`"),
+            pem::Error::MissingSectionEnd { end_marker } => {
+                format!("it has no line `-----END {}-----`", String::from_utf8_lossy(end_marker))
+            }
+            pem::Error::IllegalSectionStart { line } => {
+                format!("the line `{}` is malformed", String::from_utf8_lossy(line).trim_end())
+            }
+            other => other.to_string(),
+        })
+    }
 }
 
 /// A certificate with its key, as its files have it at the moment; clones share it.
@@ -154,11 +180,16 @@ impl Files {
 
 impl Current {
     fn of(files: &Files, certificate: &Path, key: &Path) -> Result<Self, Error> {
-        let empty = |path: &Path, what| Error::Empty { path: path.to_owned(), what };
+        let empty = |path: &Path, what, section, error: &pem::Error| Error::Empty {
+            path: path.to_owned(),
+            what,
+            source: NotPem::new(section, error),
+        };
         let chain = CertificateDer::pem_slice_iter(&files.certificate).collect::<Result<Vec<_>, _>>();
-        let chain = chain.ok().filter(|chain| !chain.is_empty());
-        let chain = chain.ok_or_else(|| empty(certificate, "certificate"))?;
-        let private = PrivateKeyDer::from_pem_slice(&files.key).map_err(|_| empty(key, "private key"))?;
+        let chain = chain.and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) });
+        let chain = chain.map_err(|error| empty(certificate, "certificate", "CERTIFICATE", &error))?;
+        let private = PrivateKeyDer::from_pem_slice(&files.key);
+        let private = private.map_err(|error| empty(key, "private key", "PRIVATE KEY", &error))?;
         let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
         let config = ServerConfig::builder_with_protocol_versions(&versions).with_no_client_auth();
         let mut config = config.with_single_cert(chain, private).map_err(|source| Error::Unusable {
@@ -209,8 +240,14 @@ mod tests {
         assert!(matches!(tls.look(), Ok(false)));
         write(directory.path(), "cert.pem", &other.cert.pem());
         assert!(matches!(tls.look(), Err(Error::Unusable { .. })));
-        write(directory.path(), "cert.pem", "half a cert");
-        assert!(matches!(tls.look(), Err(Error::Empty { .. })));
+        for (half, reason) in [
+            ("half a cert", "it has no line `-----BEGIN CERTIFICATE-----`"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n", "it has no line `-----END CERTIFICATE-----`"),
+        ] {
+            write(directory.path(), "cert.pem", half);
+            let Err(Error::Empty { source, .. }) = tls.look() else { panic!("{half} is no certificate") };
+            assert_eq!(source.to_string(), reason);
+        }
         assert_eq!(shown(), first);
         write(directory.path(), "cert.pem", &other.cert.pem());
         write(directory.path(), "key.pem", &other.signing_key.serialize_pem());
