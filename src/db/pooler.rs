@@ -234,16 +234,14 @@ fn refuses_options(error: &sqlx::Error) -> bool {
 
 /// What each transaction sets for itself behind a pooler.
 fn local(config: &Postgres, settings: &[(String, String)]) -> String {
-    let ours = config.timeouts().into_iter().map(|(name, value)| (name.to_owned(), value));
-    let all = ours.chain(settings.iter().cloned());
-    let sets = all.map(|(name, value)| format!("SET LOCAL {name} = {}", list(&value)));
-    sets.collect::<Vec<_>>().join("; ")
+    let ours = config.timeouts().into_iter().map(|(name, value)| format!("SET LOCAL {name} = {value}"));
+    // This reads a value as the start of a session does, lists as well; SET would have each part of a list by itself.
+    let given = settings.iter().map(|(name, value)| format!("SELECT set_config('{name}', {}, true)", quoted(value)));
+    ours.chain(given).collect::<Vec<_>>().join("; ")
 }
 
-/// A setting's value, each part of a list quoted by itself.
-fn list(value: &str) -> String {
-    let quoted = value.split(',').map(|part| format!("'{}'", part.trim().trim_matches('"').replace('\'', "''")));
-    quoted.collect::<Vec<_>>().join(", ")
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', "''"))
 }
 
 /// The address without its `options`, and what they set: `-c search_path=shop` and `--search_path=shop`.
@@ -273,9 +271,25 @@ fn split_options(url: &str) -> (String, Vec<(String, String)>) {
 }
 
 fn assignments(options: &str) -> Vec<(String, String)> {
-    let words = options.split_whitespace().filter(|word| *word != "-c");
+    let words = words(options);
+    let words = words.iter().filter(|word| *word != "-c");
     let words = words.map(|word| word.trim_start_matches("--").trim_start_matches("-c"));
     words.filter_map(|word| word.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// The words of `options`; a backslash before a space keeps it in its word.
+fn words(options: &str) -> Vec<String> {
+    let (mut words, mut word, mut chars) = (Vec::new(), String::new(), options.chars());
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => word.extend(chars.next()),
+            c if c.is_whitespace() => words.push(std::mem::take(&mut word)),
+            c => word.push(c),
+        }
+    }
+    words.push(word);
+    words.retain(|word| !word.is_empty());
+    words
 }
 
 #[cfg(test)]
@@ -289,12 +303,14 @@ mod tests {
         let config = Postgres { statement_timeout: Duration::from_secs(1), ..Postgres::new(url) };
         assert_eq!(
             local(&config, &settings),
-            "SET LOCAL idle_in_transaction_session_timeout = '10000'; SET LOCAL statement_timeout = '1000'; \
-             SET LOCAL search_path = 'shop', 'public'"
+            "SET LOCAL idle_in_transaction_session_timeout = 10000; SET LOCAL statement_timeout = 1000; \
+             SELECT set_config('search_path', 'shop,public', true)"
         );
         let (_, settings) = split_options("postgres://u@h/d?options[search_path]=a'b&options[x;y]=1");
         assert_eq!(settings, [("search_path".to_owned(), "a'b".to_owned())]);
-        assert_eq!(list("a'b"), "'a''b'");
+        assert_eq!(quoted("a'b"), "'a''b'");
+        let (_, settings) = split_options(r"postgres://u@h/d?options=-c%20search_path%3Dshop,%5C%20public");
+        assert_eq!(settings, [("search_path".to_owned(), "shop, public".to_owned())]);
     }
 
     #[test]

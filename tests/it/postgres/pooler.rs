@@ -239,10 +239,14 @@ async fn a_pooler_is_found_out_whatever_it_ignores_and_settings_of_the_address_h
             let Some(bouncer) = PgBouncer::start_with(url, ignored).await else { return };
             let through = bouncer.before(url);
             assert!(way(Postgres::new(&through)).await.contains("transaction mode"), "{ignored}");
-            let with_schema = format!("{through}?options=-c%20search_path%3Dshop");
+            let options = "-c%20search_path%3Dshop,public%20-c%20application_name%3Done,two";
+            let with_schema = format!("{through}?options={options}");
             let database: Database = connect(Postgres::new(with_schema)).await;
             let schema = number(&database.read(), "SELECT (current_schema() = 'shop')::int::bigint").await;
             assert_eq!(schema, 1, "{ignored}");
+            let kept = "SELECT (current_setting('application_name') = 'one,two'
+                AND current_schemas(false) = '{shop,public}')::int::bigint";
+            assert_eq!(number(&database.read(), kept).await, 1, "{ignored}");
             let write = database.begin().await.unwrap();
             write.execute_unprepared("CREATE TABLE things (id BIGINT)").await.unwrap();
             write.commit().await.unwrap();
