@@ -1,6 +1,6 @@
 //! Moments: microseconds since 1970 in UTC, stored as integers and shown as RFC 3339.
 
-use std::{fmt, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -49,18 +49,26 @@ pub struct BootClock {
 
 impl BootClock {
     /// Returns the machine's clock; `None` where the system has none that its processes share.
+    ///
+    /// # Errors
+    /// If the system has one and does not name it: nothing is known of the clock then.
     #[cfg(target_os = "linux")]
-    pub fn find() -> Option<Self> {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    pub fn find() -> io::Result<Option<Self>> {
+        let Some(boot) = if_there(std::fs::read_to_string("/proc/sys/kernel/random/boot_id"))? else {
+            return Ok(None);
+        };
         // Clocks of containers with a time namespace of their own are apart.
-        let namespace = std::fs::read_link("/proc/self/ns/time").unwrap_or_default();
-        Some(Self { boot: format!("{} {}", boot.trim(), namespace.display()) })
+        let namespace = if_there(std::fs::read_link("/proc/self/ns/time"))?.unwrap_or_default();
+        Ok(Some(Self { boot: format!("{} {}", boot.trim(), namespace.display()) }))
     }
 
     /// Returns the machine's clock; `None` where the system has none that its processes share.
+    ///
+    /// # Errors
+    /// None here.
     #[cfg(not(target_os = "linux"))]
-    pub fn find() -> Option<Self> {
-        None
+    pub fn find() -> io::Result<Option<Self>> {
+        Ok(None)
     }
 
     /// Microseconds since the machine started, sleep included.
@@ -74,6 +82,16 @@ impl BootClock {
     #[cfg(not(target_os = "linux"))]
     pub fn micros(&self) -> i64 {
         Timestamp::now().0
+    }
+}
+
+/// `None` for what the system does not have; every other error is one.
+#[cfg(target_os = "linux")]
+fn if_there<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
+    match outcome {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::Unsupported) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -93,6 +111,16 @@ impl serde::Serialize for Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn only_a_file_that_is_not_there_means_that_there_is_no_clock() {
+        for missing in [io::ErrorKind::NotFound, io::ErrorKind::Unsupported] {
+            assert!(matches!(if_there::<()>(Err(missing.into())), Ok(None)), "{missing}");
+        }
+        if_there::<()>(Err(io::ErrorKind::PermissionDenied.into())).expect_err("nothing is known of the clock");
+        assert!(matches!(BootClock::find(), Ok(Some(_))));
+    }
 
     #[test]
     fn times_are_rfc_3339_in_utc() {

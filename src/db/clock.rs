@@ -33,8 +33,12 @@ const STEP_MICROS: i64 = 1_000_000;
 const TOLERANCE_MICROS: i64 = 2_000_000;
 
 impl FileClock {
+    /// Returns the clock; `None` where the machine has none that its processes share, or it cannot be read, which is said.
     pub(super) fn find() -> Option<Arc<Self>> {
-        let machine = BootClock::find()?;
+        let machine = BootClock::find().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the machine's clock cannot be read; this process uses its wall clock");
+            None
+        })?;
         Some(Arc::new(Self { machine, booted_at: AtomicI64::new(UNKNOWN), seen: AtomicI64::new(UNKNOWN) }))
     }
 
