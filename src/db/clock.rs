@@ -150,3 +150,35 @@ async fn server_time(connection: &impl ConnectionTrait) -> Result<Timestamp, Err
     let row = rows.first().ok_or_else(|| Error::Corrupt("the server's clock gave no row".into()))?;
     Ok(Timestamp(row.try_get("", "now")?))
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::db::{Config, migrate};
+
+    #[tokio::test]
+    async fn a_correction_that_failed_is_tried_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = Config::Sqlite { path: directory.path().join("pm.db") };
+        let database = Database::open(&config).await.expect("a database");
+        migrate::up(&database, None).await.expect("a schema");
+        database.correct_clock().await.expect("a clock");
+        let clock = database.clock.clone().expect("a clock");
+        let write = database.begin().await.expect("a transaction");
+        let hour_ahead = clock.by_wall() + 3_600_000_000;
+        clock.set_anchor(&write, hour_ahead).await.expect("an anchor");
+        write.commit().await.expect("stored");
+        clock.seen.store(hour_ahead, Ordering::Relaxed);
+
+        let rename = async |from: &str, to: &str| {
+            let sql = format!("ALTER TABLE {from} RENAME TO {to}");
+            database.read().execute_unprepared(&sql).await.expect("a table");
+        };
+        rename("webhooks", "away").await;
+        database.correct_clock().await.expect_err("a table is away");
+        rename("away", "webhooks").await;
+        let shift = database.correct_clock().await.expect("a clock");
+        assert!((-3_601_000_000..-3_599_000_000).contains(&shift), "it was corrected by {shift}");
+        assert_eq!(database.correct_clock().await.expect("a clock"), 0);
+    }
+}

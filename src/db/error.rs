@@ -194,3 +194,18 @@ fn trouble_of_code(code: &str) -> Trouble {
         _ => Trouble::Other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_that_the_server_ended_may_be_tried_again() {
+        // It was idle for too long, or took too long.
+        for code in ["25P03", "25P04"] {
+            assert!(matches!(trouble_of_code(code), Trouble::Connection), "{code}");
+        }
+        // It failed before: no trouble of the connection.
+        assert!(matches!(trouble_of_code("25P02"), Trouble::Other));
+    }
+}

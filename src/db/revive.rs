@@ -42,23 +42,37 @@ impl Database {
 /// connections may neither end nor work. While transactions are still committed the connections work, and only too many wait
 /// for them. Ends with the database.
 async fn watch(config: Config, shared: Weak<Shared>) {
-    let (mut failures, mut commits) = (0, 0);
+    let mut failures = Failures::default();
     loop {
         tokio::time::sleep(INTERVAL).await;
         let Some(shared) = shared.upgrade() else { return };
-        match timeout(PROOF_LIMIT, shared.check()).await {
-            Ok(Ok(())) => failures = 0,
+        let works = match timeout(PROOF_LIMIT, shared.check()).await {
+            Ok(Ok(())) => true,
             // A refusal for good, such as by a database that has no schema yet, is not the connections' fault.
-            Ok(Err(error)) if !error.is_transient() => failures = 0,
-            Ok(Err(_)) | Err(_) => failures += 1,
+            Ok(Err(error)) => !error.is_transient(),
+            Err(_) => false,
+        };
+        if failures.are_enough(works, shared.queue().1) && replace(&config, &shared).await {
+            failures.in_a_row = 0;
         }
-        let committed = shared.queue().1;
-        if committed != commits {
-            (failures, commits) = (0, committed);
-        }
-        if failures >= FAILURES && replace(&config, &shared).await {
-            failures = 0;
-        }
+    }
+}
+
+/// Writes in a row that did not work.
+#[derive(Default)]
+struct Failures {
+    in_a_row: u32,
+    /// Transactions that had been committed by then.
+    commits: u64,
+}
+
+impl Failures {
+    /// Counts a write, after which `commits` transactions have been committed; whether new connections are to be tried.
+    fn are_enough(&mut self, works: bool, commits: u64) -> bool {
+        let is_only_busy = commits != self.commits;
+        self.commits = commits;
+        self.in_a_row = if works || is_only_busy { 0 } else { self.in_a_row + 1 };
+        self.in_a_row >= FAILURES
     }
 }
 
@@ -71,4 +85,21 @@ async fn replace(config: &Config, shared: &Shared) -> bool {
     tracing::warn!("writes failed on the connections to the database and work on new ones, which replace them");
     *shared.pool.write().unwrap_or_else(PoisonError::into_inner) = fresh;
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_that_are_only_busy_are_not_replaced() {
+        let mut failures = Failures::default();
+        for commits in 1..20 {
+            assert!(!failures.are_enough(false, commits), "transactions are committed");
+        }
+        assert!(!failures.are_enough(false, 19));
+        assert!(!failures.are_enough(false, 19));
+        assert!(failures.are_enough(false, 19), "nothing is committed any more");
+        assert!(!failures.are_enough(true, 19), "a write works again");
+    }
 }
