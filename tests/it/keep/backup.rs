@@ -236,6 +236,31 @@ on_both_setups! {
         .await;
     }
 
+    async fn files_of_a_backup_that_vanish_during_a_restore_leave_the_database_untouched(app: &TestApp) {
+        let product = ready_product(app).await;
+        let directory = app.directory().join("backup");
+        backup(app, &directory).await;
+        let blob = directory.join("blobs").join(keys(&product)[0].as_str());
+        let vanishing = ["users", "products", "images", "renditions"].map(|name| format!("{name}.ndjson"));
+        // The blob first: what an earlier attempt copied is in the store and would not be missed.
+        let vanishing = std::iter::once(blob).chain(vanishing.iter().map(|name| tables(&directory).join(name)));
+        app::run(app.setup, async |target: &TestApp| {
+            let before = rows(target).await;
+            for file in vanishing {
+                let checked = pm::catalog::backup::check(&directory, &mut |_| {}).await.unwrap();
+                let away = directory.with_extension("away");
+                fs::rename(&file, &away).unwrap();
+                let refused = target.app.catalog.restore(&checked, None, &mut |_| {}).await;
+                assert!(refused.is_err(), "{} is away: {refused:?}", file.display());
+                assert_eq!(rows(target).await, before, "{}", file.display());
+                fs::rename(&away, &file).unwrap();
+            }
+            let checked = pm::catalog::backup::check(&directory, &mut |_| {}).await.unwrap();
+            assert!(target.app.catalog.restore(&checked, None, &mut |_| {}).await.unwrap().is_whole());
+        })
+        .await;
+    }
+
     async fn a_damaged_backup_is_refused_and_changes_nothing(app: &TestApp) {
         let product = ready_product(app).await;
         let directory = app.directory().join("backup");

@@ -8,7 +8,7 @@ use std::{
 
 use assert_cmd::cargo::cargo_bin;
 use futures_util::future::join_all;
-use pm::db::{Config, Database, Postgres, migrate};
+use pm::db::{Config, Database, Pooler, Postgres, migrate};
 use sea_orm::{
     ConnectionTrait as _, Statement,
     sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions},
@@ -52,6 +52,34 @@ async fn a_statement_that_takes_too_long_is_ended_and_may_be_tried_again() {
         let write = database.begin().await.unwrap();
         write.execute_unprepared("SELECT pg_sleep(10)").await.unwrap_err();
         migrate::up(&database, None).await.unwrap();
+    })
+    .await;
+}
+
+/// The next user of the connection would be in the transaction, and what it writes would never be committed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_begin_that_is_cut_off_leaves_no_transaction_open() {
+    with_database(async |url| {
+        let observer = connect(Postgres { max_connections: 1, ..Postgres::new(url) }).await.read();
+        observer.execute_unprepared("CREATE TABLE notes (text TEXT)").await.unwrap();
+        for pooler in [Pooler::Off, Pooler::Transaction] {
+            let database = connect(Postgres { max_connections: 1, pooler, ..Postgres::new(url) }).await;
+            for polls in 1..12 {
+                {
+                    let mut begin = std::pin::pin!(database.begin());
+                    for _ in 0..polls {
+                        if futures_util::poll!(begin.as_mut()).is_ready() {
+                            break;
+                        }
+                        tokio::task::yield_now().await;
+                    }
+                }
+                let before = number(&observer, "SELECT count(*) FROM notes").await;
+                database.read().execute_unprepared("INSERT INTO notes VALUES ('kept')").await.unwrap();
+                let after = number(&observer, "SELECT count(*) FROM notes").await;
+                assert_eq!(after, before + 1, "{pooler:?}, cut off after {polls} polls");
+            }
+        }
     })
     .await;
 }
