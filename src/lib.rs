@@ -2,8 +2,8 @@
 //!
 //! `docs/ARCHITECTURE.md` walks through a request and through an image. In short, each room imports only rooms below it:
 //! `cli` → `config`, `telemetry`, `app` → `http`, `worker` → `jobs` → `catalog`, `health` → `auth`, `cache`, `queue`, `blobs`,
-//! `fetch`, `isolation` → `db` → `domain`, `imaging` → `code`, `clock`, `file_identity`, `memory`, `passphrase`,
-//! `retry`, `secret_file`, `stop`.
+//! `fetch`, `isolation` → `db` → `domain`, `imaging` → `code`, `clock`, `memory`, `passphrase`, `retry`,
+//! `secret_file`, `stop`.
 
 pub mod app;
 pub mod auth;
@@ -17,7 +17,6 @@ pub mod config;
 pub mod db;
 pub mod domain;
 pub mod fetch;
-pub mod file_identity;
 pub mod health;
 pub mod http;
 pub mod imaging;

@@ -36,6 +36,21 @@ pub enum Error {
         /// What the store shows instead.
         found: String,
     },
+    /// The blob store belongs to the installation that the database is a copy of.
+    #[error(
+        "the database {database} is a copy of installation {original}, or was moved, and is installation {id} now; the \
+         blob store {store} still belongs to {original}"
+    )]
+    CopiedDatabase {
+        /// The store of the settings.
+        store: String,
+        /// The database of the settings.
+        database: String,
+        /// The database's installation.
+        id: InstallationId,
+        /// The installation that it is a copy of.
+        original: InstallationId,
+    },
     /// The schema is older than this version needs.
     #[error("the database's schema lacks {missing} of {of} steps")]
     OldSchema {
@@ -93,6 +108,7 @@ impl Error {
             | Self::OldSchema { .. }
             | Self::NewSchema { .. }
             | Self::ForeignStore { .. }
+            | Self::CopiedDatabase { .. }
             | Self::Setting(_)
             | Self::Tls(_) => ErrorCode::Validation,
             Self::Auth(error) => error.code(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{App, Error, store};
+use super::{App, Error, settle_identity, store};
 
 /// Between two looks at the blob store's marker.
 const STORE_INTERVAL: Duration = Duration::from_secs(5);
@@ -30,6 +30,12 @@ impl App {
         }
     }
 
+    /// The database may have been made again from a dump, too, and then it is another one.
+    async fn ensure_own(&self) -> Result<(), Error> {
+        settle_identity(&self.database, false).await?;
+        store::ensure_own(&self.settings, &self.database, &self.blobs).await
+    }
+
     /// Waits until the blob store turns out to be another installation's: one that did not answer at the start, or one that
     /// was given away meanwhile.
     async fn foreign_store(&self) -> Error {
@@ -46,9 +52,9 @@ impl App {
         let mut seen = false;
         loop {
             tokio::time::sleep(STORE_INTERVAL).await;
-            match store::ensure_own(&self.settings, &self.database, &self.blobs).await {
-                Err(error @ Error::ForeignStore { .. }) if seen => return error,
-                Err(Error::ForeignStore { .. }) => seen = true,
+            match self.ensure_own().await {
+                Err(error @ (Error::ForeignStore { .. } | Error::CopiedDatabase { .. })) if seen => return error,
+                Err(Error::ForeignStore { .. } | Error::CopiedDatabase { .. }) => seen = true,
                 // Without an answer nothing is known, and while the schema is made again there is no row.
                 Err(_) => {}
                 Ok(()) => seen = false,

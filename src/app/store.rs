@@ -11,12 +11,14 @@ use std::{
 use super::{Error, storage_engine};
 use crate::{
     blobs::{self, BlobKey, Blobs, MARKER, Marker},
-    config::Settings,
+    config::{DatabaseUrl, Settings},
     db::{
-        Database, identity,
+        Database,
+        identity::{self, LockedClaim, StoreClaim},
         installation::{self, Installation},
         renditions, schema,
     },
+    domain::InstallationId,
 };
 
 /// A store that takes longer to show its marker counts as unavailable.
@@ -41,7 +43,7 @@ pub(super) async fn open_store(
             .map_err(|source| Error::DataDirectory { path: directory.clone(), source })?
     {
         let found = format!("the directory {} does not exist", absolute(directory).display());
-        return Err(foreign(settings, installation, found));
+        return Err(foreign(settings, &installation.id, found));
     }
     let store = Blobs::connect(&engine).await?;
     let compared = tokio::time::timeout(MARKER_TIMEOUT, compare_store(settings, database, &store));
@@ -61,141 +63,173 @@ pub(super) async fn open_store(
 /// Compares the store's marker with the database, and marks a store that an installation takes.
 ///
 /// # Errors
-/// [`Error::ForeignStore`] with what differs from what.
+/// [`Error::ForeignStore`], [`Error::CopiedDatabase`] with what differs from what.
 pub(super) async fn compare_store(settings: &Settings, database: &Database, store: &Blobs) -> Result<(), Error> {
-    let installation = installation::read(&database.read()).await?;
+    let claim = identity::store_claim(&database.read()).await?;
     let marker = store.marker().await?;
-    match (&installation.blob_store, marker) {
-        (Some(own), Some(marker)) if *own == marker.store => {
-            keep(settings, database, store, &installation, marker).await
-        }
-        (None, Some(marker)) if marker.released => {
-            let marker = marker.taken_by(installation.id.clone(), store.directory_identity().await?);
-            store.mark(&marker).await?;
-            choose(settings, database, &installation, &marker.store).await
-        }
-        // The store was marked by a process that ended, or is about to, before it said so in the database.
-        (None, Some(marker)) if marker.installation == installation.id => {
-            choose(settings, database, &installation, &marker.store).await
-        }
-        // Another process takes the store, or ended between the two steps of that.
-        (Some(own), Some(marker)) if marker.installation == installation.id && marker.succeeds(own) => {
-            adopt(database, &installation, &marker).await
-        }
-        (Some(own), Some(marker)) if marker.installation == installation.id => match settings.storage_adopt {
-            true => adopt(database, &installation, &marker).await,
-            false => {
-                let found =
-                    format!("it is the store {} of this installation, whose database names {own}", marker.store);
-                Err(foreign(settings, &installation, found))
-            }
-        },
-        // Never by a setting: the other installation may be at work, and `pm gc` would remove its blobs.
-        (_, Some(marker)) => {
-            Err(foreign(settings, &installation, format!("it belongs to installation {}", marker.installation)))
-        }
-        (_, None) if settings.storage_adopt => {
-            let marker = Marker::new(installation.id.clone(), store.directory_identity().await?);
-            match store.mark_first(&marker).await? {
-                true => adopt(database, &installation, &marker).await,
-                // Another process was faster.
-                false => Box::pin(compare_store(settings, database, store)).await,
-            }
-        }
-        (None, None) => take(settings, database, store, &installation).await,
-        (Some(_), None) => Err(foreign(settings, &installation, format!("it has no file {MARKER}"))),
+    match decide(&claim, marker.as_ref(), &Given::new(settings, None)) {
+        Decision::Fits => Ok(()),
+        _ => settle_store(settings, database, store, None).await,
     }
 }
 
-/// Goes on with the store that the database names, and brings its marker up to date: `restore` gave the installation a new id,
-/// or `migrate fresh` was about to delete it, and ended early; or the directory is another one by now.
-///
-/// A copied database names the store of the installation that it is a copy of. It may have the store if that was copied with
-/// it, and otherwise if somebody says that the other installation is gone.
-///
-/// # Errors
-/// [`Error::ForeignStore`] if the store is that installation's.
-async fn keep(
+/// Does what has to be done so that database and store name each other. One process at a time does so, and looks again
+/// before it does.
+async fn settle_store(
     settings: &Settings,
     database: &Database,
     store: &Blobs,
-    installation: &Installation,
-    marker: Marker,
+    released: Option<&Marker>,
 ) -> Result<(), Error> {
-    let directory = store.directory_identity().await?;
-    if is_of_original(database, &marker, directory.as_ref()).await? && !settings.storage_adopt {
-        let found = format!(
-            "the database is a copy, or was moved, and the store belongs to installation {}",
-            marker.installation
-        );
-        return Err(foreign(settings, installation, found));
-    }
-    match identity::copied_from(database).await? {
-        Some(_) => {
-            // A store of its own, so that neither of the two takes the other's for its own.
-            let marker = marker.taken_by(installation.id.clone(), directory);
+    let locked = LockedClaim::lock(database).await?;
+    let id = locked.claim.id.clone();
+    let marker = store.marker().await?;
+    let marker = match decide(&locked.claim, marker.as_ref(), &Given::new(settings, released)) {
+        Decision::Fits => return Ok(()),
+        Decision::Mark(marker) => return Ok(store.mark(&marker).await?),
+        Decision::Take(marker) => {
             store.mark(&marker).await?;
-            adopt(database, installation, &marker).await
+            marker
         }
-        None => {
-            let current =
-                Marker { installation: installation.id.clone(), directory, released: false, ..marker.clone() };
-            if current != marker {
-                store.mark(&current).await?;
+        Decision::Name(marker) => marker,
+        Decision::MarkFirst => {
+            if !settings.storage_adopt {
+                ensure_blobs_are_there(settings, database, store, &id).await?;
             }
-            Ok(())
+            let marker = Marker::new(id.clone());
+            if !store.mark_first(&marker).await? {
+                // Another installation was faster.
+                drop(locked);
+                return Box::pin(settle_store(settings, database, store, released)).await;
+            }
+            marker
         }
+        Decision::Refuse(found) => return Err(foreign(settings, &id, found)),
+        Decision::RefuseCopy(original) => return Err(copied(settings, id, original)),
+    };
+    locked.name(&marker.store).await?;
+    if settings.storage_adopt {
+        tracing::warn!(installation = %id, "the blob store was made this installation's");
+    }
+    Ok(())
+}
+
+/// What is to be done about a store.
+#[derive(Debug, PartialEq, Eq)]
+enum Decision {
+    /// Database and store name each other.
+    Fits,
+    /// The marker is brought up to date.
+    Mark(Marker),
+    /// The store gets this marker, and the database its id.
+    Take(Marker),
+    /// The database gets the id of this marker, which the store has.
+    Name(Marker),
+    /// The store gets its first marker, and the database its id.
+    MarkFirst,
+    /// The store is another one, as the sentence says.
+    Refuse(String),
+    /// The store belongs to the installation that the database is a copy of.
+    RefuseCopy(InstallationId),
+}
+
+/// What the settings, and this process itself, add to what database and store say.
+struct Given<'a> {
+    /// Somebody says that the store is the installation's.
+    adopts: bool,
+    /// The store lies beside the database's file: whatever was copied or put back, they are where the other one is.
+    is_beside: bool,
+    /// The marker of the store that this process released.
+    released: Option<&'a Marker>,
+}
+
+impl<'a> Given<'a> {
+    fn new(settings: &Settings, released: Option<&'a Marker>) -> Self {
+        Self { adopts: settings.storage_adopt, is_beside: is_beside(settings), released }
+    }
+
+    fn is_released(&self, marker: &Marker) -> bool {
+        marker.released || self.released.is_some_and(|released| released.store == marker.store)
     }
 }
 
-/// Whether the store belongs to the installation that the database was copied from, and is no copy itself.
-async fn is_of_original(database: &Database, marker: &Marker, directory: Option<&String>) -> Result<bool, Error> {
-    let is_original = identity::copied_from(database).await?.is_some_and(|from| from == marker.installation);
-    Ok(is_original && !marker.released && (directory.is_none() || directory == marker.directory.as_ref()))
+fn decide(claim: &StoreClaim, marker: Option<&Marker>, given: &Given<'_>) -> Decision {
+    let is_own = marker.is_some_and(|marker| marker.installation == claim.id);
+    match (&claim.store, marker) {
+        (Some(own), Some(marker)) if *own == marker.store => match &claim.copied_from {
+            // An id of its own, so that neither of the two takes the other's store for its own.
+            Some(_) if given.adopts || given.is_beside => Decision::Take(marker.taken_by(claim.id.clone())),
+            Some(original) => Decision::RefuseCopy(original.clone()),
+            None if is_own && !marker.released => Decision::Fits,
+            // `restore` gave the installation a new id, or `migrate fresh` was about to delete it, and ended early.
+            None => Decision::Mark(Marker { installation: claim.id.clone(), released: false, ..marker.clone() }),
+        },
+        // Somebody says so, or a process ended after it had marked the store.
+        (Some(own), Some(marker)) if is_own && (given.adopts || marker.succeeds(own)) => Decision::Name(marker.clone()),
+        (Some(own), Some(marker)) if is_own => Decision::Refuse(format!(
+            "it is the store {} of this installation, whose database names {own}",
+            marker.store
+        )),
+        (None, Some(marker)) if given.is_released(marker) => Decision::Take(marker.taken_by(claim.id.clone())),
+        // The store was marked by a process that ended before it said so in the database.
+        (None, Some(marker)) if is_own => Decision::Name(marker.clone()),
+        // Never by a setting: the other installation may be at work, and `pm gc` would remove its blobs.
+        (_, Some(marker)) => Decision::Refuse(format!("it belongs to installation {}", marker.installation)),
+        (Some(_), None) if !given.adopts => Decision::Refuse(format!("it has no file {MARKER}")),
+        (_, None) => Decision::MarkFirst,
+    }
 }
 
-/// Names a store that bears this installation's marker in the database.
-async fn choose(
+/// Makes sure that a store without a marker may be the one that the catalogue's blobs were put into.
+async fn ensure_blobs_are_there(
     settings: &Settings,
     database: &Database,
-    installation: &Installation,
-    store_id: &str,
+    store: &Blobs,
+    id: &InstallationId,
 ) -> Result<(), Error> {
-    installation::choose_blob_store(&database.read(), store_id).await?;
-    match installation::read(&database.read()).await?.blob_store {
-        Some(chosen) if chosen == store_id => Ok(()),
-        _ => Err(foreign(settings, installation, "another process has just chosen another store".into())),
+    const SAMPLES: u64 = 8;
+    let samples = renditions::newest_keys(&database.read(), SAMPLES).await?;
+    for key in samples.iter().filter_map(|key| BlobKey::parse(key)) {
+        if store.exists(&key).await? {
+            return Ok(());
+        }
+    }
+    match samples.len() {
+        0 => Ok(()),
+        none => Err(foreign(settings, id, format!("it has none of the newest {none} blobs"))),
     }
 }
 
-/// Whether a store that this process uses has become another installation's. A missing marker says nothing: the disk may be
-/// away.
+/// Whether a store that this process uses has become another installation's, or the database was exchanged for a copy. A
+/// missing marker says nothing: the disk may be away.
 ///
 /// # Errors
-/// [`Error::ForeignStore`] if it has.
+/// [`Error::ForeignStore`], [`Error::CopiedDatabase`] if so.
 pub(super) async fn ensure_own(settings: &Settings, database: &Database, store: &Blobs) -> Result<(), Error> {
-    let installation = installation::read(&database.read()).await?;
-    match (&installation.blob_store, store.marker().await?) {
+    let claim = identity::store_claim(&database.read()).await?;
+    match (&claim.store, store.marker().await?) {
+        (Some(own), Some(marker)) if *own == marker.store && claim.copied_from.is_some() => {
+            compare_store(settings, database, store).await
+        }
         (Some(own), Some(marker)) if *own != marker.store && !marker.released => {
-            Err(foreign(settings, &installation, format!("it belongs to installation {} now", marker.installation)))
+            Err(foreign(settings, &claim.id, format!("it belongs to installation {} now", marker.installation)))
         }
         _ => Ok(()),
     }
 }
 
 /// Notes in the marker of the installation's store that its data are about to be deleted, so that the next installation takes the
-/// store; does nothing without an installation. If the data stay after all, so does the store.
+/// store; does nothing without an installation. If the data stay after all, so does the store. Returns the store's marker.
 ///
 /// # Errors
-/// [`Error::ForeignStore`] if the store is another installation's; if it does not answer.
-pub async fn release_store(settings: &Settings, database: &Database) -> Result<(), Error> {
-    if let Some(store) = own_store(settings, database).await? {
-        let installation = installation::read(&database.read()).await?;
-        if let Some(marker) = store.marker().await? {
-            store.mark(&Marker { installation: installation.id, released: true, ..marker }).await?;
-        }
-    }
-    Ok(())
+/// [`Error::ForeignStore`], [`Error::CopiedDatabase`] if the store is another installation's; if it does not answer.
+pub async fn release_store(settings: &Settings, database: &Database) -> Result<Option<Marker>, Error> {
+    let Some(store) = own_store(settings, database).await? else { return Ok(None) };
+    let installation = installation::read(&database.read()).await?;
+    let Some(marker) = store.marker().await? else { return Ok(None) };
+    let marker = Marker { installation: installation.id, released: true, ..marker };
+    store.mark(&marker).await?;
+    Ok(Some(marker))
 }
 
 /// The installation's store; `None` if there is no installation, or it has none.
@@ -210,76 +244,128 @@ pub async fn own_store(settings: &Settings, database: &Database) -> Result<Optio
     let Some(own) = &installation.blob_store else { return Ok(None) };
     let store = Blobs::connect(&storage_engine(settings)?).await?;
     match store.marker().await? {
-        Some(marker) if is_of_original(database, &marker, store.directory_identity().await?.as_ref()).await? => {
-            Ok(None)
+        Some(marker) if marker.store == *own => {
+            if identity::is_known(database).await? {
+                compare_store(settings, database, &store).await?;
+            }
+            Ok(Some(store))
         }
-        Some(marker) if marker.store == *own => Ok(Some(store)),
         Some(marker) => {
             let found = format!("it belongs to installation {}", marker.installation);
-            Err(foreign(settings, &installation, found))
+            Err(foreign(settings, &installation.id, found))
         }
         None => Ok(None),
     }
 }
 
-/// Gives a catalogue that was just made the store of the settings.
+/// Gives a catalogue that was just made the store of the settings; `released` is the marker of the one before it.
 ///
 /// # Errors
 /// [`Error::ForeignStore`] if it is another installation's; if it does not answer.
-pub async fn take_store(settings: &Settings, database: &Database) -> Result<(), Error> {
-    compare_store(settings, database, &Blobs::connect(&storage_engine(settings)?).await?).await
+pub async fn take_store(settings: &Settings, database: &Database, released: Option<&Marker>) -> Result<(), Error> {
+    let store = Blobs::connect(&storage_engine(settings)?).await?;
+    settle_store(settings, database, &store, released).await
 }
 
-/// Takes a store that has no marker. One in which blobs of the catalogue are missing is not the one they were put into.
-async fn take(
-    settings: &Settings,
-    database: &Database,
-    store: &Blobs,
-    installation: &Installation,
-) -> Result<(), Error> {
-    const SAMPLES: u64 = 8;
-    let samples = renditions::newest_keys(&database.read(), SAMPLES).await?;
-    let mut there = 0;
-    for key in samples.iter().filter_map(|key| BlobKey::parse(key)) {
-        there += usize::from(store.exists(&key).await?);
-    }
-    if there == 0 && !samples.is_empty() {
-        let found = format!("it has none of the newest {} blobs", samples.len());
-        return Err(foreign(settings, installation, found));
-    }
-    let marker = Marker::new(installation.id.clone(), store.directory_identity().await?);
-    if !store.mark_first(&marker).await? {
-        return Box::pin(compare_store(settings, database, store)).await;
-    }
-    if !installation::choose_blob_store(&database.read(), &marker.store).await? {
-        // Another process was faster; if it took another store, this one is nobody's.
-        let now = installation::read(&database.read()).await?;
-        if now.blob_store.as_deref() != Some(&marker.store) {
-            store.unmark().await?;
-            return Err(foreign(settings, installation, "another process has just chosen another store".into()));
-        }
-    }
-    Ok(())
+fn foreign(settings: &Settings, id: &InstallationId, found: String) -> Error {
+    let database = settings.database.to_string();
+    Error::ForeignStore { store: place_of(settings), database, installation: id.clone(), found }
 }
 
-/// Makes a store that is marked for the installation its store: somebody asked for it.
-async fn adopt(database: &Database, installation: &Installation, marker: &Marker) -> Result<(), Error> {
-    let connection = database.read();
-    installation::set_blob_store(&connection, &marker.store).await?;
-    identity::forget_origin(&connection).await?;
-    tracing::warn!(installation = %installation.id, "the blob store was made this installation's");
-    Ok(())
+fn copied(settings: &Settings, id: InstallationId, original: InstallationId) -> Error {
+    Error::CopiedDatabase { store: place_of(settings), database: settings.database.to_string(), id, original }
 }
 
-fn foreign(settings: &Settings, installation: &Installation, found: String) -> Error {
-    let store = match storage_engine(settings) {
+fn place_of(settings: &Settings) -> String {
+    match storage_engine(settings) {
         Ok(blobs::Engine::Disk { directory }) => format!("file://{}", absolute(&directory).display()),
         Ok(engine) => engine.to_string(),
         Err(_) => settings.storage_url.clone(),
+    }
+}
+
+/// Whether the store's directory lies beside SQLite's file, as they do by default.
+fn is_beside(settings: &Settings) -> bool {
+    const DEFAULT_FILE: &str = "pm.db";
+    let (DatabaseUrl::Sqlite { path }, Ok(blobs::Engine::Disk { directory })) =
+        (&settings.database, storage_engine(settings))
+    else {
+        return false;
     };
-    Error::ForeignStore { store, database: settings.database.to_string(), installation: installation.id.clone(), found }
+    path.file_name().is_some_and(|name| name == DEFAULT_FILE)
+        && absolute(path).parent() == absolute(&directory).parent()
 }
 
 pub(super) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u128) -> InstallationId {
+        InstallationId::new(uuid::Uuid::from_u128(number))
+    }
+
+    fn claim(store: Option<&str>, copied_from: Option<InstallationId>) -> StoreClaim {
+        StoreClaim { id: id(1), store: store.map(str::to_owned), copied_from }
+    }
+
+    fn marker(installation: InstallationId, store: &str) -> Marker {
+        Marker { store: store.into(), ..Marker::new(installation) }
+    }
+
+    fn given(adopts: bool, is_beside: bool) -> Given<'static> {
+        Given { adopts, is_beside, released: None }
+    }
+
+    #[test]
+    fn a_copy_never_takes_the_originals_store_by_itself() {
+        // Whatever the original did meanwhile: restored a backup, released the store, ended in the middle of it.
+        for original in [id(2), id(3)] {
+            for released in [false, true] {
+                let marker = Marker { released, ..marker(original.clone(), "s") };
+                let copy = claim(Some("s"), Some(id(2)));
+                assert_eq!(decide(&copy, Some(&marker), &given(false, false)), Decision::RefuseCopy(id(2)));
+                let taken = Decision::Take(marker.taken_by(id(1)));
+                assert_eq!(decide(&copy, Some(&marker), &given(true, false)), taken);
+                assert_eq!(
+                    decide(&copy, Some(&marker), &given(false, true)),
+                    taken,
+                    "it was copied or put back with it"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_store_of_another_installation_is_refused_whatever_the_settings() {
+        let other = marker(id(2), "other");
+        for given in [given(false, false), given(true, true)] {
+            for claim in [claim(None, None), claim(Some("s"), None), claim(Some("s"), Some(id(3)))] {
+                assert!(matches!(decide(&claim, Some(&other), &given), Decision::Refuse(_)), "{claim:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_process_that_ended_between_its_two_steps_is_made_up_for() {
+        let nothing = given(false, false);
+        let first = marker(id(1), "s");
+        assert_eq!(decide(&claim(None, None), Some(&first), &nothing), Decision::Name(first.clone()));
+        let taken = marker(id(2), "s").taken_by(id(1));
+        let named = Decision::Name(taken.clone());
+        assert_eq!(decide(&claim(Some("s"), Some(id(2))), Some(&taken), &nothing), named);
+        let restored = marker(id(2), "s");
+        assert_eq!(decide(&claim(Some("s"), None), Some(&restored), &nothing), Decision::Mark(marker(id(1), "s")));
+        assert_eq!(decide(&claim(Some("s"), None), Some(&marker(id(1), "s")), &nothing), Decision::Fits);
+    }
+
+    #[test]
+    fn what_this_process_released_is_taken_even_if_another_marked_it_meanwhile() {
+        let before = marker(id(2), "s");
+        let given = Given { released: Some(&before), ..given(false, false) };
+        assert_eq!(decide(&claim(None, None), Some(&before), &given), Decision::Take(before.taken_by(id(1))));
+    }
 }

@@ -39,11 +39,6 @@ pub(super) async fn open(directory: PathBuf) -> Result<(LocalFileSystem, Folders
 }
 
 impl Folders {
-    /// The store's directory.
-    pub(super) fn root(&self) -> &Path {
-        &self.root
-    }
-
     /// Makes sure that the folders above a blob that was just written outlast a power failure.
     ///
     /// The store syncs the folders that it makes itself. Whoever finds a folder that another writer has made and not

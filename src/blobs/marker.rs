@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::{Blobs, Error, present};
-use crate::{domain::InstallationId, file_identity::FileIdentity};
+use crate::domain::InstallationId;
 
 /// The marker's name in the store.
 pub const MARKER: &str = "installation.json";
@@ -21,9 +21,6 @@ pub struct Marker {
     /// The store's own id, which the installation's database names as well: a copy of the database alone, or another
     /// directory, does not fit.
     pub store: String,
-    /// The directory that the store is in, by which a copied store is told from the first one; `None` on S3.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub directory: Option<String>,
     /// Whether the installation is about to be deleted and leaves the store to the next one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub released: bool,
@@ -31,14 +28,13 @@ pub struct Marker {
 
 impl Marker {
     /// A marker for a store that has none yet.
-    pub fn new(installation: InstallationId, directory: Option<String>) -> Self {
-        Self { installation, store: Uuid::new_v4().simple().to_string(), directory, released: false }
+    pub fn new(installation: InstallationId) -> Self {
+        Self { installation, store: Uuid::new_v4().simple().to_string(), released: false }
     }
 
     /// Returns the marker of this store once another installation takes it: every process of that one makes the same.
-    pub fn taken_by(&self, installation: InstallationId, directory: Option<String>) -> Self {
-        let store = successor(&self.store, &installation);
-        Self { installation, store, directory, released: false }
+    pub fn taken_by(&self, installation: InstallationId) -> Self {
+        Self { store: successor(&self.store, &installation), installation, released: false }
     }
 
     /// Whether the marker is what its installation made of the marker of `store` when it took the store.
@@ -48,16 +44,6 @@ impl Marker {
 }
 
 impl Blobs {
-    /// Returns which directory the store is; `None` on S3.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    pub async fn directory_identity(&self) -> Result<Option<String>, Error> {
-        let Some(folders) = &self.folders else { return Ok(None) };
-        let found = FileIdentity::of(folders.root()).await.map_err(|error| Error::Unavailable(Box::new(error)))?;
-        Ok(found.map(|identity| identity.as_str().to_owned()))
-    }
-
     /// The store's marker; `None` if it has none.
     ///
     /// # Errors
@@ -65,7 +51,8 @@ impl Blobs {
     pub async fn marker(&self) -> Result<Option<Marker>, Error> {
         let Some(found) = present(self.store.get(&Path::from(MARKER)).await)? else { return Ok(None) };
         let bytes = found.bytes().await.map_err(Error::of_store)?;
-        let marker = serde_json::from_slice(&bytes).map_err(|error| Error::Misconfigured(Box::new(error)))?;
+        let marker = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::Misconfigured(format!("its file {MARKER} is damaged: {error}").into()))?;
         self.marked.store(true, Ordering::Relaxed);
         Ok(Some(marker))
     }

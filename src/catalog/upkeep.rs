@@ -47,7 +47,10 @@ impl Catalog {
         let shared = matches!(self.cache(), Cache::Redis(_));
         loop {
             let now = self.now().await?;
-            let rows = invalidations::left_over(&self.database().read(), now.minus(age), AT_ONCE).await?;
+            // A change to come was made before the database's clock went back. Telling it twice does no harm; the log of
+            // caches in processes is kept.
+            let to_come = shared.then(|| now.plus(TELLING));
+            let rows = invalidations::left_over(&self.database().read(), now.minus(age), to_come, AT_ONCE).await?;
             if rows.is_empty() {
                 return Ok(true);
             }

@@ -46,10 +46,10 @@ pub(super) async fn save(command: &args::Backup, settings: Settings, console: &m
     name(console, &saved.missing, "missing: ");
     if saved.missing.count > 0 {
         console.say(&format!(
-            "missing from the store, or damaged: {}, to which {} refer. All else is in the backup; `pm doctor --repair` \
+            "missing from the store, or damaged: {}; references to them: {}. All else is in the backup; `pm doctor --repair` \
              repairs the store",
             counted(saved.missing.count, "blob"),
-            counted(saved.missing_references, "row")
+            saved.missing_references
         ));
     }
     if !saved.has_secrets {
@@ -73,7 +73,8 @@ pub(super) async fn restore(
     let damage = &checked.damage().files;
     name(console, damage, "damaged: ");
     if damage.count > 0 && !command.allow_missing {
-        let reason = format!("the backup is damaged in {} files, such as {}", damage.count, example(damage));
+        let files = counted(damage.count, "file");
+        let reason = format!("the backup is damaged in {files}, such as {}", example(damage));
         return Err(Failure::new(Exit::Failed, reason).hint(
             "nothing was changed; the next `pm backup` mends the backup, `pm restore --allow-missing` restores what is whole",
         ));

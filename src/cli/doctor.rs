@@ -291,7 +291,7 @@ const fn part_of(error: &app::Error) -> &'static str {
         app::Error::Database(_) => "database",
         app::Error::NoCatalogue { .. } | app::Error::ReplacedDatabase { .. } => "database",
         app::Error::OldSchema { .. } | app::Error::NewSchema { .. } => "schema",
-        app::Error::ForeignStore { .. } => "installation",
+        app::Error::ForeignStore { .. } | app::Error::CopiedDatabase { .. } => "installation",
         app::Error::Cache(_) => "cache",
         app::Error::Queue(_) => "queue",
         app::Error::Storage(_) => "storage",

@@ -32,7 +32,7 @@ pub(super) async fn run(command: Migrate, settings: &Settings, console: &mut Con
         Migrate::Down { steps, yes } => {
             ask::confirm(&lost(&format!("This takes back the last {steps} steps of the schema")), yes).await?;
             down(&database, steps, settings).await?;
-            console.say(&format!("{}: {steps} steps taken back", place(settings)));
+            console.say(&format!("{}: {} taken back", place(settings), steps_of(steps.into())));
         }
         Migrate::Status => status(&database, console).await?,
         Migrate::Fresh { yes } => {
@@ -56,10 +56,10 @@ async fn up(database: &Database, settings: &Settings, console: &Console) -> Resu
     let before = migrate::status(database).await.map_err(failed)?;
     let missing = before.iter().filter(|step| !step.applied).count();
     migrate::up(database, None).await.map_err(failed)?;
+    app::settle_identity(database, true).await?;
     let done = match missing {
         0 => "the schema is up to date".to_owned(),
-        1 => "1 step applied".to_owned(),
-        _ => format!("{missing} steps applied"),
+        _ => format!("{} applied", steps_of(missing as u64)),
     };
     console.say(&format!("{}: {done}", place(settings)));
     Ok(())
@@ -79,15 +79,20 @@ async fn down(database: &Database, steps: u32, settings: &Settings) -> Result<()
 
 /// Deletes everything and makes a new installation, with an id of its own, so that no cache outlives its data.
 async fn fresh(database: &Database, settings: &Settings, console: &Console) -> Result<(), Failure> {
-    app::release_store(settings, database).await?;
+    let released = app::release_store(settings, database).await?;
     migrate::down(database, None).await.map_err(failed)?;
     up(database, settings, console).await?;
-    app::take_store(settings, database).await?;
+    app::take_store(settings, database, released.as_ref()).await?;
     if settings.redis_url.is_some() {
         // Running processes still answer from the cache of the deleted data for this long.
         tokio::time::sleep(cache::SETTLING).await;
     }
     Ok(())
+}
+
+/// `1 step`, `2 steps`.
+fn steps_of(count: u64) -> String {
+    if count == 1 { "1 step".into() } else { format!("{count} steps") }
 }
 
 /// The database, for people: without a password, and with the whole path of a file.

@@ -140,7 +140,7 @@ async fn dispatch(command: Command, (flags, settings): Given, console: &mut Cons
         }
         Command::Migrate(command) => {
             let hint = "`pm migrate status` shows how far it came; the same command goes on";
-            signals::unless_stopped(&stop, hint, migrate::run(command, &settings, console)).await
+            Box::pin(signals::unless_stopped(&stop, hint, migrate::run(command, &settings, console))).await
         }
         Command::User(command) => {
             let work = async { user::run(command, &open(settings, access).await?.catalog, console).await };
@@ -184,6 +184,7 @@ fn exit_of(error: &app::Error) -> Exit {
         app::Error::Setting(_)
         | app::Error::Tls(_)
         | app::Error::ForeignStore { .. }
+        | app::Error::CopiedDatabase { .. }
         | app::Error::Database(db::Error::Misconfigured(_) | db::Error::SessionLost(_)) => Exit::Usage,
         error if error.is_transient() => Exit::Unreachable,
         _ => Exit::Failed,
@@ -206,10 +207,14 @@ impl From<app::Error> for Failure {
                 "only a version of pm that knows these steps may change the schema: run the command with that version",
             ),
             app::Error::ForeignStore { .. } => Some(
-                "run pm where its blobs are, or set PM_STORAGE_URL to them; after blobs were moved without their file \
-                 `installation.json`, or lost, or after the database was moved, run one command with \
-                 PM_STORAGE_ADOPT=true. A copy of a database needs a copy of the store: set PM_STORAGE_URL to it. The \
-                 store of another installation that is gone for good can be taken once that file is deleted",
+                "run pm where its blobs are, or set PM_STORAGE_URL to them; after they were moved without their file \
+                 `installation.json`, or lost, run one command with PM_STORAGE_ADOPT=true. The store of another \
+                 installation that is gone for good can be taken so once that file is deleted",
+            ),
+            app::Error::CopiedDatabase { .. } => Some(
+                "for a copy, copy the store as well, set PM_STORAGE_URL to it, and run one command with \
+                 PM_STORAGE_ADOPT=true. After a move, when the original is stopped for good, run one command with \
+                 PM_STORAGE_ADOPT=true",
             ),
             app::Error::Setting(_)
             | app::Error::Tls(_)

@@ -1,12 +1,12 @@
 //! `pm serve` and `pm worker`: what runs until it is stopped.
 
-use std::{io, net::SocketAddr, num::NonZeroUsize, path::PathBuf, thread};
+use std::{io, net::SocketAddr, num::NonZeroUsize, path::PathBuf, process, thread};
 
 use tokio::net::TcpListener;
 
 use super::failure::{Exit, Failure};
 use crate::{
-    app::{Access, App},
+    app::{self, Access, App},
     config::{Auth, Settings},
     imaging::JPEG_BACKEND,
     stop::{Reload, Stop},
@@ -23,7 +23,7 @@ pub(super) async fn serve(settings: Settings, stop: Stop, reload: Reload) -> Res
     let scheme = if app.settings.doors.tls.is_some() { "https" } else { "http" };
     let listener = bind(asked, scheme).await?;
     tracing::info!(workers, jpeg = JPEG_BACKEND, isolation = app.settings.isolation, "serving");
-    Box::pin(as_a_service(stop.clone(), app.serve(listener, workers, stop))).await?;
+    end_of(Box::pin(as_a_service(stop.clone(), app.serve(listener, workers, stop))).await)?;
     tracing::info!("stopped");
     Ok(Exit::Done)
 }
@@ -43,9 +43,18 @@ pub(super) async fn work(settings: Settings, stop: Stop, reload: Reload) -> Resu
         None => None,
     };
     tracing::info!(concurrency, jpeg = JPEG_BACKEND, isolation = app.settings.isolation, "working on pictures");
-    Box::pin(as_a_service(stop.clone(), app.work(concurrency, status, stop))).await?;
+    end_of(Box::pin(as_a_service(stop.clone(), app.work(concurrency, status, stop))).await)?;
     tracing::info!("stopped");
     Ok(Exit::Done)
+}
+
+/// Ends the process at once if its database's file was replaced: to close the connections in good order would write their log
+/// over the file that is there now.
+fn end_of(outcome: Result<(), app::Error>) -> Result<(), app::Error> {
+    match outcome {
+        Err(error @ app::Error::ReplacedDatabase { .. }) => process::exit(Failure::from(error).report() as i32),
+        outcome => outcome,
+    }
 }
 
 /// Connects every engine, and waits for those that are away for a moment; `None` if somebody stopped it meanwhile.

@@ -23,7 +23,7 @@ use crate::db::{
     connection::{Connection, Outdated, Transaction},
     demand::Demand,
     driver::Threads,
-    file::OpenFile,
+    file::{self, OpenFile},
     pooler::{self, Link},
     sqlite::{self, STATEMENTS, WAIT_LIMIT},
 };
@@ -91,6 +91,9 @@ impl Database {
             Config::Postgres(postgres) => Arc::new(pooler::find(postgres).await?),
         };
         let turn = matches!(config, Config::Sqlite { .. }).then(Arc::default);
+        if let Config::Sqlite { path } = config {
+            file::make(path).await?;
+        }
         let mut pool = open(config, &link, Queue { turn, ..Queue::default() }).await?;
         if let Config::Sqlite { path } = config {
             pool.queue.file = Some(Arc::new(OpenFile::note(path).await?));

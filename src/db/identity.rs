@@ -1,11 +1,11 @@
 //! Which database this is, beside what it holds: a copy holds the same rows and is another database.
 
-use sea_orm::{ConnectionTrait, QueryResult};
+use sea_orm::{ConnectionTrait, DbBackend, QueryResult};
 use uuid::Uuid;
 
 use crate::{
     db::{
-        Database, Error,
+        Database, Error, Write,
         installation::CachePhase,
         jobs::{query, query_one},
         migrate,
@@ -27,6 +27,17 @@ pub enum Settled {
     },
 }
 
+/// What the database says of its blob store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreClaim {
+    /// The installation.
+    pub id: InstallationId,
+    /// The id of its blob store; `None` until one is chosen.
+    pub store: Option<String>,
+    /// The installation that the store belonged to when the database was copied or moved; `None` if it is this one's own.
+    pub copied_from: Option<InstallationId>,
+}
+
 /// Compares the database with the one that the installation was in before, and gives a copy an id of its own.
 ///
 /// The first time there is nothing to compare with, and `notes` says whether the database is noted then.
@@ -34,70 +45,114 @@ pub enum Settled {
 /// # Errors
 /// If the database does not answer.
 pub async fn settle(database: &Database, notes: bool) -> Result<Settled, Error> {
-    const NOTE: &str = "UPDATE installation SET database_identity = $1
-        WHERE singleton = 1 AND database_identity IS NULL RETURNING id";
-    const RENEW: &str = "UPDATE installation SET id = $1, database_identity = $2, cache_epoch = cache_epoch + 1,
-            cache_server = NULL, cache_phase = $3, copied_from = COALESCE(copied_from, id)
-        WHERE singleton = 1 AND database_identity = $4 RETURNING cache_epoch";
+    const NOTED: &str = "SELECT id, database_identity FROM installation WHERE singleton = 1";
     if !is_known(database).await? {
         return Ok(Settled::Same);
     }
-    let (connection, identity) = (database.read(), of(database).await?);
-    let row = query_one(&connection, "SELECT id, database_identity FROM installation WHERE singleton = 1", Vec::new());
-    let row = row.await?;
+    let identity = of(database).await?;
+    let row = query_one(&database.read(), NOTED, Vec::new()).await?;
     match row.try_get::<Option<String>>("", "database_identity")? {
-        Some(before) if is_same(&before, &identity) => Ok(Settled::Same),
-        Some(before) => {
+        Some(before) if !is_same(&before, &identity) => {
             let from = InstallationId::stored(row.try_get("", "id")?);
-            let id = InstallationId::new(Uuid::new_v4());
-            let closing = CachePhase::Closing as i64;
-            let values = vec![id.as_str().into(), identity.into(), closing.into(), before.into()];
-            // Another process may have been faster; then there is a new id already.
-            let renewed = !query(&connection, RENEW, values).await?.is_empty();
-            Ok(if renewed { Settled::Copied { from, id } } else { Settled::Same })
+            let renewed = renew(database, &before, identity).await?;
+            Ok(renewed.map_or(Settled::Same, |id| Settled::Copied { from, id }))
         }
-        None => {
+        Some(before) if before == identity => Ok(Settled::Same),
+        // Nothing is noted, or less than is known now.
+        before => {
             if notes {
-                query(&connection, NOTE, vec![identity.into()]).await?;
+                note(database, before, identity).await?;
             }
             Ok(Settled::Same)
         }
     }
 }
 
-/// Returns the installation whose blob store a copied database still names; `None` if the store is this installation's.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn copied_from(database: &Database) -> Result<Option<InstallationId>, Error> {
-    const COPIED_FROM: &str = "SELECT copied_from FROM installation WHERE singleton = 1";
-    if !is_known(database).await? {
-        return Ok(None);
-    }
-    let from: Option<String> =
-        query_one(&database.read(), COPIED_FROM, Vec::new()).await?.try_get("", "copied_from")?;
-    Ok(from.map(InstallationId::stored))
+/// `None` if another process was faster.
+async fn renew(database: &Database, before: &str, identity: String) -> Result<Option<InstallationId>, Error> {
+    const RENEW: &str = "UPDATE installation SET id = $1, database_identity = $2, cache_epoch = cache_epoch + 1,
+            cache_server = NULL, cache_phase = $3,
+            copied_from = CASE WHEN blob_store IS NULL THEN NULL ELSE COALESCE(copied_from, id) END
+        WHERE singleton = 1 AND database_identity = $4 RETURNING cache_epoch";
+    let id = InstallationId::new(Uuid::new_v4());
+    let closing = CachePhase::Closing as i64;
+    let write = database.begin().await?;
+    let renewed = query(&*write, RENEW, vec![id.as_str().into(), identity.into(), closing.into(), before.into()]);
+    let renewed = !renewed.await?.is_empty();
+    write.commit().await?;
+    Ok(renewed.then_some(id))
 }
 
-/// Notes that the blob store is this installation's own.
+async fn note(database: &Database, before: Option<String>, identity: String) -> Result<(), Error> {
+    const NOTE: &str = "UPDATE installation SET database_identity = $1
+        WHERE singleton = 1 AND COALESCE(database_identity, '') = $2 RETURNING id";
+    let write = database.begin().await?;
+    query(&*write, NOTE, vec![identity.into(), before.unwrap_or_default().into()]).await?;
+    write.commit().await
+}
+
+/// Reads what the database says of its blob store.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn forget_origin(connection: &impl ConnectionTrait) -> Result<(), Error> {
-    const FORGET: &str = "UPDATE installation SET copied_from = NULL
-        WHERE singleton = 1 AND copied_from IS NOT NULL RETURNING id";
-    query(connection, FORGET, Vec::new()).await.map(|_| ())
+pub async fn store_claim(connection: &impl ConnectionTrait) -> Result<StoreClaim, Error> {
+    read_claim(connection, "").await
+}
+
+/// A claim that nobody else changes; let go if it is dropped.
+#[derive(Debug)]
+pub struct LockedClaim {
+    /// The claim.
+    pub claim: StoreClaim,
+    write: Write,
+}
+
+impl LockedClaim {
+    /// Reads the claim, and waits for whoever changes it.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn lock(database: &Database) -> Result<Self, Error> {
+        let write = database.begin().await?;
+        let locks = write.get_database_backend() == DbBackend::Postgres;
+        let claim = read_claim(&*write, if locks { " FOR UPDATE" } else { "" }).await?;
+        Ok(Self { claim, write })
+    }
+
+    /// Names the installation's own blob store from now on.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn name(self, store: &str) -> Result<(), Error> {
+        const SET: &str =
+            "UPDATE installation SET blob_store = $1, copied_from = NULL WHERE singleton = 1 RETURNING id";
+        query(&*self.write, SET, vec![store.into()]).await?;
+        self.write.commit().await
+    }
+}
+
+async fn read_claim(connection: &impl ConnectionTrait, locks: &str) -> Result<StoreClaim, Error> {
+    let sql = format!("SELECT id, blob_store, copied_from FROM installation WHERE singleton = 1{locks}");
+    let row = query_one(connection, &sql, Vec::new()).await?;
+    Ok(StoreClaim {
+        id: InstallationId::stored(row.try_get("", "id")?),
+        store: row.try_get("", "blob_store")?,
+        copied_from: row.try_get::<Option<String>>("", "copied_from")?.map(InstallationId::stored),
+    })
 }
 
 /// Whether the schema has the columns.
-async fn is_known(database: &Database) -> Result<bool, Error> {
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn is_known(database: &Database) -> Result<bool, Error> {
     Ok(migrate::applied(database).await?.iter().any(|name| name == "m0021_installation_identity"))
 }
 
 /// Whether two identities are of one database. A part that is empty could not be found out.
 fn is_same(before: &str, now: &str) -> bool {
-    let parts = before.split(':').zip(now.split(':'));
-    parts.into_iter().all(|(before, now)| before == now || before.is_empty() || now.is_empty())
+    let mut parts = before.split(':').zip(now.split(':'));
+    parts.all(|(before, now)| before == now || before.is_empty() || now.is_empty())
 }
 
 /// Returns what tells this database from a copy: SQLite's file; on PostgreSQL the cluster, which a standby shares, and the

@@ -101,26 +101,6 @@ pub async fn change_cache_epoch(
     Ok(!query(connection, CHANGE, values).await?.is_empty())
 }
 
-/// Notes the blob store of an installation that has none yet; `false` if it has one.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn choose_blob_store(connection: &impl ConnectionTrait, store: &str) -> Result<bool, Error> {
-    const CHOOSE: &str = "UPDATE installation SET blob_store = $1
-        WHERE singleton = 1 AND blob_store IS NULL RETURNING cache_epoch";
-    Ok(!query(connection, CHOOSE, vec![store.into()]).await?.is_empty())
-}
-
-/// Makes `store` the installation's blob store, whichever it had.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn set_blob_store(connection: &impl ConnectionTrait, store: &str) -> Result<(), Error> {
-    const SET: &str = "UPDATE installation SET blob_store = $1 WHERE singleton = 1 RETURNING cache_epoch";
-    query(connection, SET, vec![store.into()]).await?;
-    Ok(())
-}
-
 /// Gives the installation a new id and closes the shared cache: what was made from other data is no longer read.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
 };
 
 use crate::{
@@ -53,17 +53,20 @@ pub async fn record(
     Ok(recorded)
 }
 
-/// Changes from before `before`, oldest first: whoever made them should have told the cache by then.
+/// Changes from before `before`, or after `after`, oldest first: whoever made them should have told the cache by then.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn left_over(
     connection: &impl ConnectionTrait,
     before: Timestamp,
+    after: Option<Timestamp>,
     limit: u64,
 ) -> Result<Vec<Invalidation>, Error> {
+    let to_come = after.map(|after| Column::CreatedAt.gt(after.0));
+    let condition = Condition::any().add(Column::CreatedAt.lt(before.0)).add_option(to_come);
     let rows = Entity::find()
-        .filter(Column::CreatedAt.lt(before.0))
+        .filter(condition)
         .order_by_asc(Column::CreatedAt)
         .order_by_asc(Column::Id)
         .limit(limit)

@@ -19,6 +19,7 @@ mod entity;
 mod error;
 pub mod events;
 mod file;
+mod file_identity;
 pub mod finished;
 mod guard;
 pub mod idempotency;

@@ -78,7 +78,13 @@ impl Failures {
 
 /// Puts new connections in the place of the old ones, if a write works on them.
 async fn replace(config: &Config, shared: &Shared) -> bool {
-    let Ok(Ok(fresh)) = timeout(WAIT_LIMIT, open(config, &shared.link, shared.queue().0)).await else { return false };
+    let queue = shared.queue().0;
+    if let Some(file) = &queue.file
+        && file.ensure_in_place().await.is_err()
+    {
+        return false;
+    }
+    let Ok(Ok(fresh)) = timeout(WAIT_LIMIT, open(config, &shared.link, queue)).await else { return false };
     if !matches!(timeout(PROOF_LIMIT, fresh.prove()).await, Ok(Ok(()))) {
         return false;
     }

@@ -33,7 +33,7 @@ pub(super) fn options(path: &Path, threads: &Threads) -> ConnectOptions {
     options.map_sqlx_sqlite_opts(move |sqlite| {
         sqlite
             .filename(&file)
-            .create_if_missing(true)
+            .create_if_missing(false)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(5))
             .pragma("journal_mode", "WAL")

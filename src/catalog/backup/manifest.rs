@@ -180,6 +180,12 @@ impl Directory {
         }
     }
 
+    /// Whether there is a manifest, whatever it says.
+    pub(super) async fn has_manifest(&self) -> Result<bool, Error> {
+        let path = self.0.join(MANIFEST);
+        tokio::fs::try_exists(&path).await.map_err(Error::of(&path))
+    }
+
     /// The newest copy of a manifest that can be read. It is written when everything else of its backup is complete.
     async fn copy_of_manifest(&self) -> Result<Option<Manifest>, Error> {
         let directory = self.0.clone();

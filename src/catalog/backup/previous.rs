@@ -26,7 +26,12 @@ pub(super) async fn ensure_own(directory: &Directory, installation: &Installatio
     let manifest = match directory.manifest().await {
         Ok(found) => found.manifest,
         // It cannot be restored, so nothing is lost.
-        Err(Error::Damaged(_) | Error::Refused { .. }) => return Ok(()),
+        Err(Error::Damaged(_)) => return Ok(()),
+        // There is none, or one of a newer version, which can restore it.
+        Err(Error::Refused { .. }) if !directory.has_manifest().await? => return Ok(()),
+        Err(Error::Refused { reason, .. }) => {
+            return Err(Error::refused(reason, "name another directory; --replace replaces that backup"));
+        }
         Err(error) => return Err(error),
     };
     match manifest.installation {

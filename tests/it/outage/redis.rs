@@ -129,3 +129,18 @@ async fn a_restore_warns_of_a_cache_that_is_silent() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_from_before_the_databases_clock_went_back_is_told_at_once() {
+    app::run(Setup::Full, async |app: &TestApp| {
+        let id = app.create(&[]).await["id"].clone();
+        let written = "SELECT (extract(epoch FROM clock_timestamp() + interval '1 hour') * 1000000)::bigint";
+        let insert = format!(
+            "INSERT INTO cache_invalidation (product_id, created_at, cache_schema) VALUES ({id}, ({written}), 2)"
+        );
+        app.sql(&insert).await;
+        assert!(app.app.catalog.keep_cache_told().await.unwrap());
+        assert_eq!(app.number("SELECT count(*) FROM cache_invalidation").await, 0);
+    })
+    .await;
+}

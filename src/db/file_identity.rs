@@ -1,17 +1,17 @@
-//! Which file or directory a path leads to, so that a copy of it, or another file in its place, is noticed.
+//! Which file a path leads to, so that a copy of it, or another file in its place, is noticed.
 
 use std::{fs::Metadata, io, path::Path, time::SystemTime};
 
-/// Identifies a file or directory of a file system, across renames and restarts of the machine.
+/// Identifies a file of a file system, across renames and restarts of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileIdentity(String);
+pub(super) struct FileIdentity(String);
 
 impl FileIdentity {
     /// Returns the identity of what `path` leads to; `None` if there is nothing.
     ///
     /// # Errors
     /// By the file system.
-    pub async fn of(path: &Path) -> io::Result<Option<Self>> {
+    pub(super) async fn of(path: &Path) -> io::Result<Option<Self>> {
         match tokio::fs::metadata(path).await {
             Ok(found) => Ok(Some(Self::new(&found))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -20,7 +20,7 @@ impl FileIdentity {
     }
 
     /// Returns the identity as text, to be stored.
-    pub fn as_str(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 
