@@ -223,7 +223,7 @@ on_both_setups! {
         for key in [gone, changed] {
             assert!(stderr(&output).contains(&format!("missing: {key}")), "{}", stderr(&output));
         }
-        assert!(stderr(&output).contains("2 blobs, to which 4 rows refer"), "{}", stderr(&output));
+        assert!(stderr(&output).contains("2 blobs; references to them: 4"), "{}", stderr(&output));
         assert_eq!(told(&output)["missing_keys"].as_array().map(Vec::len), Some(2));
         assert_eq!((&told(&output)["missing"], &told(&output)["missing_references"]), (&json!(2), &json!(4)));
         assert_eq!(told(&output)["copied"], keys(&product).len() - 2);
