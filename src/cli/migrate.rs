@@ -114,7 +114,7 @@ async fn status(database: &Database, console: &mut Console) -> Result<(), Failur
     list.page(&rows)?;
     list.finish(None)?;
     match ensure_known(database).await {
-        Err(error @ (app::Error::NewSchema { .. } | app::Error::Database(db::Error::NewerSchema { .. }))) => {
+        Err(error @ (app::Error::NewSchema { .. } | app::Error::Database(db::Error::NewerSchema(_)))) => {
             // The steps were listed, so this is a notice and no error.
             let notice = Failure::from(error).to_string();
             console.say(notice.trim_start_matches("error: ").trim_end());

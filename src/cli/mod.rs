@@ -203,7 +203,7 @@ impl From<app::Error> for Failure {
             app::Error::NewSchema { .. } => Some(
                 "install that version here as well; `pm migrate status` lists the steps that this one does not know",
             ),
-            app::Error::Database(db::Error::NewerSchema { .. }) => Some(
+            app::Error::Database(db::Error::NewerSchema(_)) => Some(
                 "only a version of pm that knows these steps may change the schema: run the command with that version",
             ),
             app::Error::ForeignStore { .. } => Some(

@@ -26,18 +26,8 @@ pub enum Error {
     #[error("the database's disk is full")]
     Full(#[source] DbErr),
     /// A newer version has changed the schema by steps that this version does not know.
-    #[error(
-        "pm {} does not know these steps of the database's schema: {}{}",
-        env!("CARGO_PKG_VERSION"),
-        .steps.join(", "),
-        .needs.iter().map(|needs| format!("; the schema needs pm {needs} or newer")).collect::<String>()
-    )]
-    NewerSchema {
-        /// The steps.
-        steps: Vec<String>,
-        /// The oldest version of `pm` that may use the schema; `None` if the database does not say.
-        needs: Option<String>,
-    },
+    #[error("pm {} does not know these steps of the database's schema: {}", env!("CARGO_PKG_VERSION"), .0.join(", "))]
+    NewerSchema(Vec<String>),
     /// A row that this version cannot read.
     #[error("a stored value cannot be read: {0}")]
     Corrupt(String),
@@ -58,7 +48,7 @@ impl Error {
             Self::Unavailable(_) => ErrorCode::Unavailable,
             Self::Full(_) => ErrorCode::StorageFull,
             Self::Duplicate(_) => ErrorCode::Conflict,
-            Self::NewerSchema { .. } | Self::Misconfigured(_) => ErrorCode::Validation,
+            Self::NewerSchema(_) | Self::Misconfigured(_) => ErrorCode::Validation,
             Self::SessionLost(_) | Self::MissingReference(_) | Self::Corrupt(_) | Self::Statement(_) => {
                 ErrorCode::Internal
             }

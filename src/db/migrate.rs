@@ -113,7 +113,7 @@ pub async fn ensure_known(database: &Database) -> Result<Vec<String>, Error> {
     if steps.is_empty() {
         return Ok(applied);
     }
-    Err(Error::NewerSchema { steps, needs: needed_program(database, &applied).await? })
+    Err(Error::NewerSchema(steps))
 }
 
 /// Returns the oldest version of `pm` that may use a schema with the steps `applied`; `None` if it does not say.
