@@ -5,6 +5,7 @@
 mod breaker;
 mod connection;
 mod displaced;
+mod earlier;
 mod epoch;
 mod live;
 mod pending;

@@ -37,8 +37,6 @@ use crate::{
 /// The number of the stored shape. Raise it whenever the bytes of a body change their meaning, or the keys their form: old
 /// and new processes then never read each other's entries.
 const SCHEMA: u32 = 2;
-/// Programs before [`SCHEMA`] kept their entries under this number.
-const EARLIER_SCHEMA: u32 = 1;
 
 const CONNECT_LIMIT: Duration = Duration::from_millis(100);
 /// Two more round trips and the arithmetic of a handshake.
@@ -56,9 +54,9 @@ pub(super) struct Link {
     client: Client,
     connect_limit: Duration,
     /// What every key begins with, before the number of the schema.
-    prefix: String,
+    pub(super) prefix: String,
     /// The epoch, in the database where every process notes what it changes; `None` without a database.
-    epochs: Option<Epochs>,
+    pub(super) epochs: Option<Epochs>,
     live: RwLock<Option<Arc<Live>>>,
     made: AtomicU64,
     breaker: Breaker,
@@ -177,6 +175,11 @@ impl Link {
 
     /// Deletes these products' values and leases. If that fails, remembers to, and closes the cache for all processes.
     pub(super) async fn delete(&self, ids: Vec<ProductId>) -> Result<(), Error> {
+        if self.earlier_programs_write()
+            && let Err(error) = self.delete_for_earlier_programs(&ids).await
+        {
+            tracing::warn!(%error, "programs of an earlier version may answer old values of {} products", ids.len());
+        }
         let failure = match self.live() {
             Some(live) => match self.delete_over(&live, &ids).await {
                 Ok(()) => return Ok(()),
@@ -266,16 +269,17 @@ impl Link {
         self.live.read().expect("nothing panics under this lock").clone()
     }
 
-    /// Connects, asks which server this is, and deletes what is owed.
-    async fn establish(&self) -> Result<Live, Error> {
+    pub(super) async fn connect(&self) -> Result<MultiplexedConnection, Error> {
         // The limits of single answers are set by those who wait for them.
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(Some(self.connect_limit)).set_response_timeout(None);
-        let mut connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .map_err(|error| Error::Unavailable(error.into()))?;
+        let connected = self.client.get_multiplexed_async_connection_with_config(&config).await;
+        connected.map_err(|error| Error::Unavailable(error.into()))
+    }
+
+    /// Connects, asks which server this is, and deletes what is owed.
+    async fn establish(&self) -> Result<Live, Error> {
+        let mut connection = self.connect().await?;
         let asked = Instant::now();
         let server = Server::ask(&mut connection).await?;
         let generation = match &self.epochs {
@@ -306,7 +310,7 @@ impl Link {
             proven: Proven::at(asked),
             read_command: "GET",
             key_prefix: format!("{prefix}:{SCHEMA}:{installation}:{}:{epoch}:p:", server.name()),
-            earlier_key_prefix: format!("{prefix}:{EARLIER_SCHEMA}:{}:p:", server.run_id),
+            earlier_key_prefix: self.earlier_key_prefix(&server),
             server,
             quota_prefix: format!("{prefix}:{SCHEMA}:{installation}:q:"),
             generation,

@@ -38,6 +38,8 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 const ASKED_BESIDE_AFTER: Duration = Duration::from_millis(20);
 /// A reader waits this long for the database before it does without the cache.
 const READER_TIMEOUT: Duration = Duration::from_millis(50);
+/// After a change by a program that knows no epochs, others of its kind are taken to be at work for so long.
+const EARLIER_PROGRAMS_FOR: Duration = Duration::from_secs(60);
 /// A writer gives up after so many changes by other processes.
 const CHANGES_PER_WRITE: u32 = 10;
 
@@ -72,6 +74,8 @@ pub(super) struct Epochs {
     /// Counts answers and failures.
     answers: watch::Sender<u64>,
     displaced: Displaced,
+    /// When the database began an epoch because a program that knows none had written.
+    earlier_program_seen: Mutex<Option<Instant>>,
 }
 
 /// A question that was not answered.
@@ -119,6 +123,7 @@ impl Epochs {
             missed: Mutex::default(),
             answers: watch::Sender::default(),
             displaced: Displaced::default(),
+            earlier_program_seen: Mutex::default(),
         }
     }
 
@@ -259,6 +264,12 @@ impl Epochs {
         Readable::Settling
     }
 
+    /// Whether a program that knows no epochs has written lately.
+    pub(super) fn earlier_programs_write(&self) -> bool {
+        let seen = *self.earlier_program_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.is_some_and(|seen| seen.elapsed() < EARLIER_PROGRAMS_FOR)
+    }
+
     /// Notes that another process chose another server than this one.
     pub(super) fn note_displaced(&self, server: &str) {
         if self.known().is_some_and(|known| known.epoch.server.as_deref() == Some(server)) {
@@ -349,6 +360,16 @@ impl Epochs {
 
     fn note(&self, found: Installation, asked: Instant) -> Arc<Known> {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        // Only the database itself begins an epoch for the server that had the one before.
+        let is_by_database = known.as_ref().is_some_and(|before| {
+            before.installation == found.id
+                && before.epoch.number < found.cache.number
+                && before.epoch.server.is_some()
+                && before.epoch.server == found.cache.server
+        });
+        if is_by_database {
+            *self.earlier_program_seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+        }
         let before = known
             .as_ref()
             .filter(|before| before.installation == found.id && before.epoch.number == found.cache.number);

@@ -22,7 +22,7 @@ use crate::domain::ProductId;
 /// One answer takes at most this long.
 pub(super) const OPERATION_LIMIT: Duration = Duration::from_millis(50);
 /// So many keys are deleted or scanned by one command, which keeps each far below the limit of an operation.
-const KEYS_A_COMMAND: usize = 500;
+pub(super) const KEYS_A_COMMAND: usize = 500;
 
 /// One connection to one run of the server.
 pub(super) struct Live {
