@@ -40,6 +40,18 @@ async fn latest(app: &TestApp, webhook: &Value, state: &str) -> Value {
     panic!("not {state}: {:?}", deliveries(app, webhook).await);
 }
 
+/// All deliveries, once each of them is in `state`.
+async fn all(app: &TestApp, webhook: &Value, state: &str) -> Vec<Value> {
+    for _ in 0..1_500 {
+        let deliveries = deliveries(app, webhook).await;
+        if deliveries.iter().all(|delivery| delivery["state"] == state) {
+            return deliveries;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("not {state}: {:?}", deliveries(app, webhook).await);
+}
+
 /// Lets every waiting message be due, and ends every pause.
 async fn let_messages_be_due(app: &TestApp) {
     app.sql("UPDATE webhooks SET paused_until = NULL").await;
@@ -68,8 +80,7 @@ on_both_setups! {
         }
         kinds.sort();
         assert_eq!(kinds, ["image.ready", "product.created"]);
-        latest(app, &made, "done").await;
-        let sent = deliveries(app, &made).await;
+        let sent = all(app, &made, "done").await;
         assert!(sent.iter().all(|delivery| delivery["response_status"] == 204 && delivery["attempts"] == 1), "{sent:?}");
         wire::send(app.address, "DELETE", &format!("/products/{}", product["id"]), &[], b"").await;
         assert_eq!(other.wait_for(1).await[0].json()["type"], "product.deleted");
