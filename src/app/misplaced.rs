@@ -1,4 +1,4 @@
-//! What a running process keeps an eye on: its database's file and its blob store may be exchanged beneath it.
+//! Watches whether the database's file or the blob store is replaced while the process runs.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ impl App {
         }
     }
 
-    /// The database may have been made again from a dump, too, and then it is another one.
+    /// Checks the database as well: one that was made again from a dump is another database.
     async fn ensure_own(&self) -> Result<(), Error> {
         settle_identity(&self.database, false).await?;
         store::ensure_own(&self.settings, &self.database, &self.blobs).await

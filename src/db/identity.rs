@@ -99,7 +99,7 @@ pub async fn store_claim(connection: &impl ConnectionTrait) -> Result<StoreClaim
     read_claim(connection, "").await
 }
 
-/// A claim that nobody else changes; let go if it is dropped.
+/// A claim under a lock: no other process changes it. Dropping it releases the lock.
 #[derive(Debug)]
 pub struct LockedClaim {
     /// The claim.
@@ -108,7 +108,7 @@ pub struct LockedClaim {
 }
 
 impl LockedClaim {
-    /// Reads the claim, and waits for whoever changes it.
+    /// Locks and reads the claim; waits while another process holds the lock.
     ///
     /// # Errors
     /// If the database does not answer.

@@ -53,7 +53,7 @@ pub async fn record(
     Ok(recorded)
 }
 
-/// Changes from before `before`, or after `after`, oldest first: whoever made them should have told the cache by then.
+/// Returns changes from before `before` or after `after`, oldest first. Their writers should have invalidated the cache by now.
 ///
 /// # Errors
 /// If the database does not answer.

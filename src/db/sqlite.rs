@@ -38,7 +38,7 @@ pub(super) fn options(path: &Path, threads: &Threads) -> ConnectOptions {
             .busy_timeout(Duration::from_secs(5))
             .pragma("journal_mode", "WAL")
             .pragma("synchronous", "FULL")
-            // Every connection would map the file anew, and the process seem to hold several times its size.
+            // Each connection would map the whole file, and the process would seem to use several times its size.
             .pragma("mmap_size", "0")
             .pragma("cache_size", format!("-{PAGE_CACHE_KIB}"))
             .statement_cache_capacity(STATEMENTS)
