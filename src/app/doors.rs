@@ -30,6 +30,7 @@ pub(super) fn config(doors: &Doors) -> Result<http::Config, Error> {
         tls,
         hsts_seconds: doors.hsts_seconds,
         proxies: doors.proxies.clone(),
+        keep_alive: doors.keep_alive,
         origins: doors.origins.clone(),
         ..http::Config::default()
     })

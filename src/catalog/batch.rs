@@ -48,8 +48,12 @@ struct ItemErrorBody<'a> {
     code: &'static str,
     /// A sentence about it.
     detail: String,
-    /// Every wrong field.
+    /// The wrong fields, the first 20.
     errors: &'a [FieldError],
+    /// How many more errors there are; missing if `errors` has all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1)]
+    more_errors: Option<usize>,
 }
 
 /// The answer to the creation of one product; refuses it if it was not stored.
@@ -99,11 +103,12 @@ fn item<'a>(index: usize, outcome: &'a Stored, links: &Links) -> ItemBody<'a> {
         Ok(product) => ItemBody { index, status: 201, product: Some(ProductBody::new(product, links)), error: None },
         Err(invalid) => {
             let (code, detail) = (ErrorCode::Validation.as_str(), invalid.to_string());
+            let more_errors = Some(invalid.errors.more()).filter(|more| *more > 0);
             ItemBody {
                 index,
                 status: 422,
                 product: None,
-                error: Some(ItemErrorBody { code, detail, errors: &invalid.errors }),
+                error: Some(ItemErrorBody { code, detail, errors: invalid.errors.listed(), more_errors }),
             }
         }
     }

@@ -55,7 +55,12 @@ impl Failure {
 
     /// Wrong fields, each under the name that `spell` gives it.
     pub(super) fn invalid(invalid: &Invalid, spell: impl Fn(&str) -> String) -> Self {
-        let lines: Vec<_> = invalid.errors.iter().map(|e| format!("{} {}", spell(&e.field), e.message)).collect();
+        let errors = &invalid.errors;
+        let mut lines: Vec<_> =
+            errors.listed().iter().map(|error| format!("{} {}", spell(&error.field), error.message)).collect();
+        if errors.more() > 0 {
+            lines.push(format!("and {} more errors", errors.more()));
+        }
         Self::new(Exit::Usage, lines.join("\n"))
     }
 

@@ -23,7 +23,7 @@ pub(super) async fn store(flag: &str, file: &str, catalog: &Catalog, limit: u64)
     let bytes = read(Path::new(file), limit).await.map_err(about)?;
     catalog.store_source(bytes).await.map_err(|error| match error {
         catalog::Error::Invalid(invalid) => {
-            let reasons: Vec<_> = invalid.errors.into_iter().map(|error| error.message).collect();
+            let reasons: Vec<_> = invalid.errors.listed().iter().map(|error| error.message.as_str()).collect();
             about(reasons.join("; "))
         }
         error => Failure::from(error).context(format!("{file} cannot be stored")),

@@ -1,13 +1,13 @@
 //! The settings of the doors: who may come in, over what kind of connection, how often, and from which pages.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use url::{Host, Url};
 
 use super::{resolve::Resolver, values};
 use crate::{
     domain::Quota,
-    http::{Origins, Proxies},
+    http::{ForwardedHeader, Origins, Proxies},
 };
 
 /// Who has to prove who they are.
@@ -57,6 +57,8 @@ pub struct Doors {
     pub plain_http: bool,
     /// Who is believed about where a request comes from.
     pub proxies: Proxies,
+    /// How long a connection is kept open between two requests.
+    pub keep_alive: Duration,
     /// How often a client may come.
     pub quota: Option<Quota>,
     /// Whose pages may read the answers.
@@ -77,6 +79,9 @@ pub(super) fn resolve(resolver: &mut Resolver<'_>) -> Option<Doors> {
     let plain_http =
         resolver.optional("plain_http", |text| if text == "allow" { Ok(()) } else { Err("is not known".into()) });
     let proxies = resolver.optional("trusted_proxies", Proxies::parse);
+    let header = resolver.take("forwarded_header", ForwardedHeader::parse);
+    let keep_alive = resolver
+        .take("keepalive", |text| values::duration_within(text, Duration::from_secs(1), Duration::from_secs(3_600)));
     let quota = resolver.optional("rate_limit", Quota::parse);
     let origins = resolver.optional("cors_origins", Origins::parse);
     Some(Doors {
@@ -84,7 +89,8 @@ pub(super) fn resolve(resolver: &mut Resolver<'_>) -> Option<Doors> {
         tls: tls?,
         hsts_seconds: hsts?,
         plain_http: plain_http?.is_some(),
-        proxies: proxies?.unwrap_or_default(),
+        proxies: proxies?.unwrap_or_default().writing(header?),
+        keep_alive: keep_alive?,
         quota: quota?,
         origins: origins?.unwrap_or_default(),
     })
@@ -181,6 +187,8 @@ impl Doors {
             ("hsts", self.hsts_seconds.map(|seconds| format!("{seconds}s")).unwrap_or_default()),
             ("plain_http", if self.plain_http { "allow".into() } else { String::new() }),
             ("trusted_proxies", self.proxies.to_string()),
+            ("forwarded_header", self.proxies.header().as_str().to_owned()),
+            ("keepalive", format!("{}ms", self.keep_alive.as_millis())),
             ("rate_limit", self.quota.map(|quota| quota.to_string()).unwrap_or_default()),
             ("cors_origins", self.origins.to_string()),
         ]

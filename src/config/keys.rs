@@ -84,6 +84,8 @@ pub(super) const KEYS: &[Key] = &[
     key("hsts", &["PM_HSTS"], "a time, such as 365d"),
     key("plain_http", &["PM_PLAIN_HTTP"], "allow, or nothing"),
     key("trusted_proxies", &["PM_TRUSTED_PROXIES"], "networks and addresses, such as 10.1.0.0/16, separated by commas"),
+    key("forwarded_header", &["PM_FORWARDED_HEADER"], "x-forwarded-for or forwarded"),
+    key("keepalive", &["PM_KEEPALIVE"], "a time from 1s to 1h, such as 75s"),
     key("rate_limit", &["PM_RATE_LIMIT"], "requests in s, m or h and how many at once, such as 10/s,burst=20"),
     key("cors_origins", &["PM_CORS_ORIGINS"], "origins such as https://shop.example, separated by commas, or *"),
     key("auto_users", &["PM_AUTO_USERS"], BOOLEAN),

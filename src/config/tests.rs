@@ -43,9 +43,8 @@ fn without_any_layer_the_defaults_hold() {
     assert_eq!((settings.fetch_max_bytes, settings.image_memory), (32 << 20, 512 << 20));
     assert_eq!(settings.fetch_timeout, Duration::from_secs(30));
     assert_eq!(settings.presets, crate::imaging::default_presets());
-    assert!(
-        settings.auto_migrate && settings.auto_users && settings.doors == Doors::default() && settings.workers >= 1
-    );
+    let doors = Doors { keep_alive: Duration::from_secs(75), ..Doors::default() };
+    assert!(settings.auto_migrate && settings.auto_users && settings.doors == doors && settings.workers >= 1);
 }
 
 #[test]

@@ -1,11 +1,9 @@
 //! Several products in one request: taken apart into their texts, each of which is read and judged alone.
 
-use serde_json::value::RawValue;
-
-use crate::domain::{AddressPolicy, Fields, Invalid, Malformed, NewProduct, UserId};
+use crate::domain::{AddressPolicy, Fields, Invalid, List, Malformed, NewProduct, UserId};
 
 /// Most products of one request.
-pub const MAX_PRODUCTS: usize = 1_000;
+pub const MAX_PRODUCTS: usize = List::MAX_KEPT;
 
 /// The products of a list, or of an object whose field `products` is one, each as far as it is right. Where they do not say
 /// whose they are, they are `subject`'s.
@@ -18,30 +16,30 @@ pub fn products_from_json(
     subject: Option<&UserId>,
 ) -> Result<Result<Vec<Result<NewProduct, Invalid>>, Invalid>, Malformed> {
     let is_list = json.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-    let items: Vec<Box<RawValue>> = if is_list {
+    let list: List = if is_list {
         serde_json::from_slice(json).map_err(|error| Malformed::unreadable(&error))?
     } else {
-        let mut fields = Fields::parse(json)?;
-        let items = fields.list("products");
-        let missing = items.is_none() && !fields.is_wrong("products");
+        let mut fields = Fields::parse(json, &["products"])?;
+        let list = fields.list("products");
+        let missing = list.is_none() && !fields.is_wrong("products");
         if missing {
             fields.error("products", "is required");
         }
-        let errors = fields.finish(&["products"]);
-        match Invalid::unless_empty(errors, || items.unwrap_or_default()) {
-            Ok(items) => items,
+        let errors = fields.finish();
+        match Invalid::unless_empty(errors, || list.unwrap_or_default()) {
+            Ok(list) => list,
             Err(invalid) => return Ok(Err(invalid)),
         }
     };
-    if items.len() > MAX_PRODUCTS {
-        let message = format!("has {} products; at most {MAX_PRODUCTS} are allowed", items.len());
+    if list.len > MAX_PRODUCTS {
+        let message = format!("has {} products; at most {MAX_PRODUCTS} are allowed", list.len);
         return Ok(Err(Invalid::field("products", message)));
     }
-    let read = |item: &RawValue| match NewProduct::from_json_of(item.get().as_bytes(), policy, subject) {
+    let read = |item: &str| match NewProduct::from_json_of(item.as_bytes(), policy, subject) {
         Ok(outcome) => outcome,
         Err(_) => Err(Invalid::field("product", "must be an object")),
     };
-    Ok(Ok(items.iter().map(|item| read(item)).collect()))
+    Ok(Ok(list.items.iter().map(|item| read(item.get())).collect()))
 }
 
 #[cfg(test)]

@@ -1,46 +1,137 @@
 //! Reading a JSON object field by field, so that one answer names everything that is wrong with it.
+//!
+//! Time and memory grow linearly with the text, whatever stands in it: values of unknown fields are passed over, lists are
+//! kept up to a bound, and errors are listed up to a bound and then counted.
 
-use std::fmt;
+use std::{collections::HashMap, fmt};
 
 use serde::{
     Deserialize, Serialize,
-    de::{MapAccess, Visitor},
+    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
 /// One field of a request and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct FieldError {
-    /// The field's name, with an index where it is a list: `product_images[2]`.
+    /// The field's name, with an index where it is a list: `product_images[2]`. A name that the client made up is cut after
+    /// 100 characters.
     pub field: String,
     /// A sentence without its subject: `must not be empty`.
     pub message: String,
 }
 
-/// Everything that is wrong with a request; never empty.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", describe(.errors))]
-pub struct Invalid {
-    /// The wrong fields in the order of the request.
-    pub errors: Vec<FieldError>,
+impl FieldError {
+    const MAX_NAME_CHARS: usize = 100;
+
+    /// `message` about `field`.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        let mut field = field.into();
+        if let Some((end, _)) = field.char_indices().nth(Self::MAX_NAME_CHARS) {
+            field.truncate(end);
+        }
+        Self { field, message: message.into() }
+    }
 }
 
-fn describe(errors: &[FieldError]) -> String {
-    errors.iter().map(|e| format!("{} {}", e.field, e.message)).collect::<Vec<_>>().join("; ")
+/// What is wrong with a request: the first errors, and how many more there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldErrors {
+    listed: Vec<FieldError>,
+    more: usize,
+}
+
+impl FieldErrors {
+    /// Most errors that are listed.
+    pub const MAX_LISTED: usize = 20;
+
+    /// Adds an error: lists it if there is room, else counts it.
+    pub fn push(&mut self, field: impl Into<String>, message: impl Into<String>) {
+        if self.listed.len() < Self::MAX_LISTED {
+            self.listed.push(FieldError::new(field, message));
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Adds errors about lists that were read under another name.
+    pub fn append(&mut self, other: Self) {
+        let room = Self::MAX_LISTED.saturating_sub(self.listed.len());
+        let unlisted = other.listed.len().saturating_sub(room);
+        self.listed.extend(other.listed.into_iter().take(room));
+        self.more += unlisted + other.more;
+    }
+
+    /// The same errors, each under the name and with the message that `rewrite` gives it.
+    #[must_use]
+    pub fn map(self, rewrite: impl FnMut(FieldError) -> FieldError) -> Self {
+        Self { listed: self.listed.into_iter().map(rewrite).collect(), more: self.more }
+    }
+
+    /// The first errors, in the order in which they were found.
+    pub fn listed(&self) -> &[FieldError] {
+        &self.listed
+    }
+
+    /// How many errors are not listed.
+    pub const fn more(&self) -> usize {
+        self.more
+    }
+
+    /// How many errors there are.
+    pub fn count(&self) -> usize {
+        self.listed.len() + self.more
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
+
+    /// Whether an error about `field` is listed.
+    pub fn name(&self, field: &str) -> bool {
+        self.listed.iter().any(|error| error.field == field)
+    }
+}
+
+impl fmt::Display for FieldErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.listed.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{} {}", error.field, error.message)?;
+        }
+        if self.more > 0 { write!(f, "; and {} more errors", self.more) } else { Ok(()) }
+    }
+}
+
+/// Everything that is wrong with a request; never empty.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{errors}")]
+pub struct Invalid {
+    /// The wrong fields in the order of the request.
+    pub errors: FieldErrors,
 }
 
 impl Invalid {
     /// A request with one wrong field.
     pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { errors: vec![FieldError { field: field.into(), message: message.into() }] }
+        let mut errors = FieldErrors::default();
+        errors.push(field, message);
+        Self { errors }
     }
 
     /// `value` if nothing is wrong, else all that is.
     ///
     /// # Errors
     /// If `errors` has an entry.
-    pub fn unless_empty<T>(errors: Vec<FieldError>, value: impl FnOnce() -> T) -> Result<T, Self> {
+    pub fn unless_empty<T>(errors: FieldErrors, value: impl FnOnce() -> T) -> Result<T, Self> {
         if errors.is_empty() { Ok(value()) } else { Err(Self { errors }) }
+    }
+}
+
+impl From<FieldError> for Invalid {
+    fn from(error: FieldError) -> Self {
+        Self::field(error.field, error.message)
     }
 }
 
@@ -55,67 +146,53 @@ impl Malformed {
     }
 }
 
-/// The fields of one JSON object; each is taken once, and what is left over at the end is unknown.
+/// The fields of one JSON object; each is taken once.
 #[derive(Debug, Default)]
 pub struct Fields {
-    entries: Vec<(String, Box<RawValue>)>,
-    errors: Vec<FieldError>,
+    values: HashMap<&'static str, Box<RawValue>>,
+    errors: FieldErrors,
+    unknown: FieldErrors,
 }
 
 impl Fields {
-    /// Splits `json` into its fields; a field that stands twice is noted as an error.
+    /// Splits `json` into the fields that are `known`; one that stands twice and one that is not known are errors.
     ///
     /// # Errors
     /// If `json` is no JSON object: the sentence says where it breaks.
-    pub fn parse(json: &[u8]) -> Result<Self, Malformed> {
-        let raw: RawObject = serde_json::from_slice(json).map_err(|error| {
+    pub fn parse(json: &[u8], known: &[&'static str]) -> Result<Self, Malformed> {
+        let mut deserializer = serde_json::Deserializer::from_slice(json);
+        let fields = Known(known).deserialize(&mut deserializer).map_err(|error| {
             if error.is_data() {
                 Malformed(format!("the body must be a JSON object: {error}"))
             } else {
                 Malformed::unreadable(&error)
             }
         })?;
-        let mut fields = Self::default();
-        for (name, value) in raw.0 {
-            if fields.entries.iter().any(|(known, _)| *known == name) {
-                fields.error(&name, "stands more than once");
-            } else {
-                fields.entries.push((name, value));
-            }
-        }
+        deserializer.end().map_err(|error| Malformed::unreadable(&error))?;
         Ok(fields)
     }
 
     /// Notes that something is wrong with `field`.
     pub fn error(&mut self, field: &str, message: impl Into<String>) {
-        self.errors.push(FieldError { field: field.into(), message: message.into() });
+        self.errors.push(field, message);
     }
 
     /// Takes a text; `null` counts as not given.
     pub fn text(&mut self, name: &str) -> Option<String> {
         let raw = self.take(name)?;
-        match serde_json::from_str::<String>(raw.get()) {
-            Ok(text) => Some(text),
-            Err(_) => {
-                self.error(name, format!("must be a string, not {}", kind_of(raw.get())));
-                None
-            }
-        }
+        parse_text(&raw).map_err(|message| self.error(name, message)).ok()
     }
 
     /// Takes a text, or `otherwise` if none was given.
     pub fn text_or(&mut self, name: &str, otherwise: Option<&str>) -> Option<String> {
-        let errors = self.errors.len();
-        let given = self.text(name);
         // A value of another kind is an error of its own, and nothing takes its place.
-        if given.is_none() && self.errors.len() == errors { otherwise.map(str::to_owned) } else { given }
+        if self.has(name) { self.text(name) } else { otherwise.map(str::to_owned) }
     }
 
     /// Takes a field that is `null`, which a merge patch has for what is to be removed; `false` if it is anything else.
     pub fn null(&mut self, name: &str) -> bool {
-        let nulls = |(known, value): &(String, Box<RawValue>)| known == name && value.get() == "null";
-        let position = self.entries.iter().position(nulls);
-        position.map(|position| self.entries.remove(position)).is_some()
+        let is_null = self.values.get(name).is_some_and(|value| value.get() == "null");
+        is_null && self.values.remove(name).is_some()
     }
 
     /// Takes a number as the digits that the client wrote; `null` counts as not given.
@@ -129,53 +206,77 @@ impl Fields {
     }
 
     /// Takes a list of anything; `null` counts as not given.
-    pub fn list(&mut self, name: &str) -> Option<Vec<Box<RawValue>>> {
+    pub fn list(&mut self, name: &str) -> Option<List> {
         let raw = self.take(name)?;
-        let items = serde_json::from_str(raw.get()).ok();
-        if items.is_none() {
+        let list = serde_json::from_str(raw.get()).ok();
+        if list.is_none() {
             self.error(name, format!("must be a list, not {}", kind_of(raw.get())));
         }
-        items
+        list
     }
 
     /// Whether something was noted about `field`.
     pub fn is_wrong(&self, field: &str) -> bool {
-        self.errors.iter().any(|error| error.field == field)
+        self.errors.name(field)
     }
 
     /// Takes a list of texts; `null` counts as not given. A wrong entry is noted with its index and left out.
     pub fn texts(&mut self, name: &str) -> Option<Vec<String>> {
         let raw = self.take(name)?;
-        let Ok(items) = serde_json::from_str::<Vec<Box<RawValue>>>(raw.get()) else {
+        let Ok(list) = serde_json::from_str::<List>(raw.get()) else {
             self.error(name, format!("must be a list of strings, not {}", kind_of(raw.get())));
             return None;
         };
-        let mut texts = Vec::with_capacity(items.len());
-        for (index, item) in items.iter().enumerate() {
-            match serde_json::from_str::<String>(item.get()) {
+        if list.len > List::MAX_KEPT {
+            self.error(name, format!("has {} entries; at most {} can be read", list.len, List::MAX_KEPT));
+            return None;
+        }
+        let mut texts = Vec::with_capacity(list.len);
+        for (index, item) in list.items.iter().enumerate() {
+            match parse_text(item) {
                 Ok(text) => texts.push(text),
-                Err(_) => {
-                    let message = format!("must be a string, not {}", kind_of(item.get()));
-                    self.error(&format!("{name}[{index}]"), message);
-                }
+                Err(message) => self.error(&format!("{name}[{index}]"), message),
             }
         }
         Some(texts)
     }
 
-    /// Ends the reading: every field that nobody took is unknown. `known` is the list a client could have meant.
-    pub fn finish(mut self, known: &[&str]) -> Vec<FieldError> {
-        for (name, _) in std::mem::take(&mut self.entries) {
-            self.error(&name, format!("is not a known field; known are {}", known.join(", ")));
-        }
+    /// Ends the reading: everything that is wrong, unknown fields last.
+    pub fn finish(mut self) -> FieldErrors {
+        self.errors.append(self.unknown);
         self.errors
     }
 
-    fn take(&mut self, name: &str) -> Option<Box<RawValue>> {
-        let position = self.entries.iter().position(|(known, _)| known == name)?;
-        let (_, value) = self.entries.remove(position);
-        (value.get() != "null").then_some(value)
+    /// Whether the field stands there with a value other than `null`.
+    fn has(&self, name: &str) -> bool {
+        self.values.get(name).is_some_and(|value| value.get() != "null")
     }
+
+    fn take(&mut self, name: &str) -> Option<Box<RawValue>> {
+        self.values.remove(name).filter(|value| value.get() != "null")
+    }
+}
+
+/// A JSON list, of which the first entries are kept.
+#[derive(Debug, Default)]
+pub struct List {
+    /// The first [`MAX_KEPT`](Self::MAX_KEPT) entries.
+    pub items: Vec<Box<RawValue>>,
+    /// How many there are.
+    pub len: usize,
+}
+
+impl List {
+    /// Most entries that are kept.
+    pub const MAX_KEPT: usize = 1_000;
+}
+
+fn parse_text(raw: &RawValue) -> Result<String, String> {
+    serde_json::from_str(raw.get()).map_err(|_| match kind_of(raw.get()) {
+        // A string that the parser passed over and cannot decode has half of a surrogate pair among its escapes.
+        "a string" => "must be a string of whole characters; an escape such as \\ud83d alone is half of one".into(),
+        other => format!("must be a string, not {other}"),
+    })
 }
 
 fn kind_of(json: &str) -> &'static str {
@@ -189,30 +290,70 @@ fn kind_of(json: &str) -> &'static str {
     }
 }
 
-/// An object's fields in order, duplicates included, which no map type of serde keeps.
-struct RawObject(Vec<(String, Box<RawValue>)>);
+/// Reads an object: keeps the values of these fields and passes over all others.
+struct Known<'a>(&'a [&'static str]);
 
-impl<'de> Deserialize<'de> for RawObject {
+impl<'de> DeserializeSeed<'de> for Known<'_> {
+    type Value = Fields;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Fields, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Known<'_> {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        let mut fields = Fields::default();
+        let unknown = format!("is not a known field; known are {}", self.0.join(", "));
+        while let Some(name) = map.next_key::<String>()? {
+            let Some(known) = self.0.iter().find(|known| **known == name) else {
+                map.next_value::<IgnoredAny>()?;
+                fields.unknown.push(name, unknown.as_str());
+                continue;
+            };
+            let value = map.next_value()?;
+            if fields.values.contains_key(known) {
+                fields.error(known, "stands more than once");
+            } else {
+                fields.values.insert(known, value);
+            }
+        }
+        Ok(fields)
+    }
+}
+
+impl<'de> Deserialize<'de> for List {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Entries;
 
         impl<'de> Visitor<'de> for Entries {
-            type Value = RawObject;
+            type Value = List;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
+                f.write_str("a list")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawObject, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
+            fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<List, A::Error> {
+                let mut list = List::default();
+                while list.items.len() < List::MAX_KEPT {
+                    let Some(entry) = entries.next_element()? else { return Ok(list) };
+                    list.items.push(entry);
+                    list.len += 1;
                 }
-                Ok(RawObject(entries))
+                while entries.next_element::<IgnoredAny>()?.is_some() {
+                    list.len += 1;
+                }
+                Ok(list)
             }
         }
 
-        deserializer.deserialize_map(Entries)
+        deserializer.deserialize_seq(Entries)
     }
 }
 
@@ -222,31 +363,70 @@ mod tests {
 
     #[test]
     fn names_duplicate_unknown_and_mistyped_fields_at_once() {
-        let mut fields = Fields::parse(br#"{"a": 1, "a": 2, "b": [1, "x"], "c": true}"#).expect("an object");
+        let mut fields =
+            Fields::parse(br#"{"a": 1, "a": 2, "b": [1, "x"], "c": true}"#, &["a", "b"]).expect("an object");
         assert_eq!(fields.text("a"), None);
         assert_eq!(fields.texts("b"), Some(vec!["x".to_owned()]));
-        let errors = fields.finish(&["a", "b"]);
-        let named: Vec<_> = errors.iter().map(|e| e.field.as_str()).collect();
+        let errors = fields.finish();
+        let named: Vec<_> = errors.listed().iter().map(|e| e.field.as_str()).collect();
         assert_eq!(named, ["a", "a", "b[0]", "c"]);
     }
 
     #[test]
     fn keeps_the_digits_of_a_number() {
-        let mut fields = Fields::parse(br#"{"price": 19.90}"#).expect("an object");
+        let mut fields = Fields::parse(br#"{"price": 19.90}"#, &["price"]).expect("an object");
         assert_eq!(fields.number("price").as_deref(), Some("19.90"));
     }
 
     #[test]
     fn says_where_json_breaks() {
-        let error = Fields::parse(b"{\"a\": }").expect_err("no JSON").to_string();
+        let error = Fields::parse(b"{\"a\": }", &["a"]).expect_err("no JSON").to_string();
         assert!(error.contains("line 1 column 7"), "{error}");
-        assert!(Fields::parse(b"[]").expect_err("no object").to_string().contains("must be a JSON object"));
+        assert!(Fields::parse(b"[]", &[]).expect_err("no object").to_string().contains("must be a JSON object"));
     }
 
     #[test]
     fn survives_deep_nesting() {
         let deep = format!("{{\"a\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
-        let mut fields = Fields::parse(deep.as_bytes()).unwrap_or_default();
+        let mut fields = Fields::parse(deep.as_bytes(), &["a"]).unwrap_or_default();
         assert_eq!(fields.text("a"), None);
+    }
+
+    #[test]
+    fn lists_twenty_errors_and_counts_the_rest() {
+        let many: Vec<_> = (0..70_000).map(|number| format!("\"k{number}\": {number}")).collect();
+        let text = format!("{{{}, \"a\": 1}}", many.join(", "));
+        let mut fields = Fields::parse(text.as_bytes(), &["a"]).expect("an object");
+        assert_eq!(fields.text("a"), None);
+        let errors = fields.finish();
+        assert_eq!((errors.listed().len(), errors.more(), errors.count()), (20, 69_981, 70_001));
+        // What is wrong with a field that is known is told before what is not known.
+        assert_eq!(errors.listed()[0].field, "a");
+        assert!(errors.to_string().ends_with("; and 69981 more errors"), "{errors}");
+    }
+
+    #[test]
+    fn cuts_a_name_that_the_client_made_up() {
+        let name = "ä".repeat(5_000);
+        let fields = Fields::parse(format!("{{\"{name}\": 1}}").as_bytes(), &[]).expect("an object");
+        assert_eq!(fields.finish().listed()[0].field, "ä".repeat(100));
+    }
+
+    #[test]
+    fn half_a_character_is_not_called_another_kind() {
+        let mut fields = Fields::parse(br#"{"a": "cut \ud83d", "b": ["\udc00"]}"#, &["a", "b"]).expect("an object");
+        assert_eq!(fields.text("a"), None);
+        assert_eq!(fields.texts("b"), Some(Vec::new()));
+        for error in fields.finish().listed() {
+            assert!(error.message.contains("half of one"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_kept_up_to_a_bound() {
+        let text = format!("{{\"a\": [{}1]}}", "1,".repeat(100_000));
+        let mut fields = Fields::parse(text.as_bytes(), &["a"]).expect("an object");
+        assert_eq!(fields.texts("a"), None);
+        assert_eq!(fields.finish().listed()[0].message, "has 100001 entries; at most 1000 can be read");
     }
 }

@@ -30,7 +30,7 @@ pub use content::Content;
 pub use cursor::{Cursor, CursorKey};
 pub use dead_letter::{DeadLetter, DeadQuery, Grave};
 pub use event::{Event, EventData, EventFilter, EventKind, EventPosition, EventQuery, NewEvent};
-pub use fields::{FieldError, Fields, Invalid, Malformed};
+pub use fields::{FieldError, FieldErrors, Fields, Invalid, List, Malformed};
 pub use ids::{ApiKeyId, DeliveryId, EventId, ImageId, InstallationId, JobId, ProductId, UserId, WebhookId};
 pub use image::{Facts, Image, ImageSource, ImageStatus, Rendition};
 pub use job::{Job, JobPayload, JobState};

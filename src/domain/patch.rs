@@ -1,7 +1,7 @@
 //! Changes of a product: a merge patch as it comes in, and what becomes of the product's pictures by it.
 
 use crate::domain::{
-    AddressPolicy, FieldError, Fields, ImageId, ImageSource, Invalid, Malformed, NewProduct, Price, Product,
+    AddressPolicy, FieldErrors, Fields, ImageId, ImageSource, Invalid, Malformed, NewProduct, Price, Product,
     product::{check_images, checked_description, checked_text},
 };
 
@@ -46,7 +46,7 @@ pub struct ProductPatch {
     /// Another price.
     pub product_price: Option<Price>,
     images: ImagesPatch,
-    errors: Vec<FieldError>,
+    errors: FieldErrors,
 }
 
 /// A picture that a product has.
@@ -82,7 +82,7 @@ impl ProductPatch {
     /// # Errors
     /// [`Malformed`] if `json` is no object.
     pub fn from_json(json: &[u8]) -> Result<Self, Malformed> {
-        let mut fields = Fields::parse(json)?;
+        let mut fields = Fields::parse(json, &Self::FIELDS)?;
         for required in ["product_name", "product_price"] {
             if fields.null(required) {
                 fields.error(required, "cannot be removed");
@@ -102,7 +102,7 @@ impl ProductPatch {
             product_price: fields.number("product_price"),
             images: images.map_or(ImagesPatch::Keep, ImagesPatch::Replace),
         };
-        Ok(Self::checked(draft, fields.finish(&Self::FIELDS)))
+        Ok(Self::checked(draft, fields.finish()))
     }
 
     /// Reads the addresses of more pictures: `{"url": …}` or `{"urls": […]}`.
@@ -110,20 +110,16 @@ impl ProductPatch {
     /// # Errors
     /// [`Malformed`] if `json` is no object.
     pub fn more_images_from_json(json: &[u8]) -> Result<Self, Malformed> {
-        let mut fields = Fields::parse(json)?;
+        let mut fields = Fields::parse(json, &["url", "urls"])?;
         let one = fields.text("url");
         let several = fields.texts("urls");
+        let mut errors = fields.finish();
         match (&one, &several) {
-            (Some(_), Some(_)) => fields.error("urls", "cannot stand beside url"),
-            (None, None) => fields.error("url", "is required"),
-            (None, Some(none)) if none.is_empty() => fields.error("urls", "must not be empty"),
+            (Some(_), Some(_)) => errors.push("urls", "cannot stand beside url"),
+            // Where a field is wrong, none is missing.
+            (None, None) if errors.is_empty() => errors.push("url", "is required"),
+            (None, Some(none)) if none.is_empty() && errors.is_empty() => errors.push("urls", "must not be empty"),
             _ => {}
-        }
-        let mut errors = fields.finish(&["url", "urls"]);
-        // A field of the wrong type is not missing as well.
-        let mistyped = errors.iter().any(|error| error.field != "url" || error.message != "is required");
-        if mistyped {
-            errors.retain(|error| error.message != "is required");
         }
         let add = one.into_iter().chain(several.unwrap_or_default()).map(ImageSource::Url).collect();
         Ok(Self { images: ImagesPatch::Edit { add, remove: Vec::new() }, errors, ..Self::default() })
@@ -131,7 +127,7 @@ impl ProductPatch {
 
     /// Checks a draft.
     pub fn parse(draft: PatchDraft) -> Self {
-        Self::checked(draft, Vec::new())
+        Self::checked(draft, FieldErrors::default())
     }
 
     /// A change of pictures alone.
@@ -139,8 +135,8 @@ impl ProductPatch {
         Self { images, ..Self::default() }
     }
 
-    fn checked(draft: PatchDraft, mut errors: Vec<FieldError>) -> Self {
-        let mut note = |field: &str, message: String| errors.push(FieldError { field: field.into(), message });
+    fn checked(draft: PatchDraft, mut errors: FieldErrors) -> Self {
+        let mut note = |field: &str, message: String| errors.push(field, message);
         let name = draft.product_name.map(|text| checked_text(&text, 1, NewProduct::MAX_NAME_CHARS));
         let product_name = name.and_then(|checked| checked.map_err(|message| note("product_name", message)).ok());
         let description = draft.product_description.map(checked_description);
@@ -213,12 +209,12 @@ fn replace(
     present: &[PresentImage],
     addresses: &[String],
     policy: &AddressPolicy,
-    errors: &mut Vec<FieldError>,
+    errors: &mut FieldErrors,
 ) -> ImagePlan {
     let mut left: Vec<_> = present.iter().collect();
     let mut plan = ImagePlan::default();
     if addresses.len() > NewProduct::MAX_IMAGES {
-        errors.push(too_many(addresses.len()));
+        errors.push("product_images", too_many(addresses.len()));
     }
     for (address, (index, position)) in addresses.iter().zip((0_usize..).zip(0..)) {
         if let Some(place) = left.iter().position(|image| image.link == *address) {
@@ -235,7 +231,7 @@ fn replace(
         if let ImageSource::Url(url) = &source
             && let Err(refusal) = policy.check_url(url)
         {
-            errors.push(FieldError { field: format!("product_images[{index}]"), message: refusal.to_string() });
+            errors.push(format!("product_images[{index}]"), refusal.to_string());
         }
         plan.added.push((position, source));
     }
@@ -248,30 +244,24 @@ fn edit(
     add: &[ImageSource],
     remove: &[ImageId],
     policy: &AddressPolicy,
-    errors: &mut Vec<FieldError>,
+    errors: &mut FieldErrors,
 ) -> ImagePlan {
     let (removed, stay): (Vec<_>, Vec<_>) = present.iter().map(|image| image.id).partition(|id| remove.contains(id));
     for id in remove.iter().filter(|id| !removed.contains(id)) {
-        errors
-            .push(FieldError { field: "remove_image".into(), message: format!("{id} is no picture of this product") });
+        errors.push("remove_image", format!("{id} is no picture of this product"));
     }
     if stay.len() + add.len() > NewProduct::MAX_IMAGES {
-        errors.push(too_many(stay.len() + add.len()));
+        errors.push("product_images", too_many(stay.len() + add.len()));
     }
-    let before = errors.len();
-    check_images(&add[..add.len().min(NewProduct::MAX_IMAGES)], policy, errors);
-    for error in &mut errors[before..] {
-        error.field = error.field.replace("product_images", "urls");
-    }
+    check_images("urls", &add[..add.len().min(NewProduct::MAX_IMAGES)], policy, errors);
     let kept = in_order(stay.into_iter());
     let added =
         (kept.len()..).zip(add).filter_map(|(place, source)| Some((i32::try_from(place).ok()?, source.clone())));
     ImagePlan { removed, added: added.collect(), kept }
 }
 
-fn too_many(count: usize) -> FieldError {
-    let message = format!("has {count} images; at most {} are allowed", NewProduct::MAX_IMAGES);
-    FieldError { field: "product_images".into(), message }
+fn too_many(count: usize) -> String {
+    format!("has {count} images; at most {} are allowed", NewProduct::MAX_IMAGES)
 }
 
 #[cfg(test)]
@@ -292,7 +282,7 @@ mod tests {
 
     fn plan(before: &[&str], after: &str) -> Result<ImagePlan, Vec<String>> {
         let patch = ProductPatch::from_json(format!("{{\"product_images\": {after}}}").as_bytes()).expect("an object");
-        let fields = |invalid: Invalid| invalid.errors.into_iter().map(|error| error.field).collect();
+        let fields = |invalid: Invalid| invalid.errors.listed().iter().map(|error| error.field.clone()).collect();
         patch.plan(&present(before), &AddressPolicy::default()).map_err(fields)
     }
 
@@ -326,7 +316,7 @@ mod tests {
             "product_description": 5}"#;
         let patch = ProductPatch::from_json(json).expect("an object");
         let invalid = patch.plan(&[], &AddressPolicy::default()).expect_err("wrong");
-        let mut fields: Vec<_> = invalid.errors.iter().map(|error| error.field.as_str()).collect();
+        let mut fields: Vec<_> = invalid.errors.listed().iter().map(|error| error.field.as_str()).collect();
         fields.sort_unstable();
         assert_eq!(fields, ["product_description", "product_images[0]", "product_name", "product_price", "user_id"]);
     }
@@ -346,7 +336,7 @@ mod tests {
             let patch = ProductPatch::more_images_from_json(json.as_bytes()).expect("an object");
             match patch.plan(&[], &AddressPolicy::default()) {
                 Ok(plan) => vec![plan.added.len().to_string()],
-                Err(invalid) => invalid.errors.into_iter().map(|error| error.field).collect(),
+                Err(invalid) => invalid.errors.listed().iter().map(|error| error.field.clone()).collect(),
             }
         };
         assert_eq!(fields(r#"{"url": "http://a.example/1"}"#), ["1"]);

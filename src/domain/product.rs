@@ -3,7 +3,7 @@
 use crate::{
     clock::Timestamp,
     domain::{
-        AddressPolicy, FieldError, Fields, Image, ImageSource, ImageStatus, Invalid, Malformed, Price, ProductId,
+        AddressPolicy, FieldErrors, Fields, Image, ImageSource, ImageStatus, Invalid, Malformed, Price, ProductId,
         UserId,
     },
 };
@@ -134,7 +134,7 @@ impl NewProduct {
         policy: &AddressPolicy,
         caller: Option<&UserId>,
     ) -> Result<Result<Self, Invalid>, Malformed> {
-        let mut fields = Fields::parse(json)?;
+        let mut fields = Fields::parse(json, &Self::FIELDS)?;
         let draft = ProductDraft {
             user_id: fields.text_or("user_id", caller.map(UserId::as_str)),
             product_name: fields.text("product_name"),
@@ -147,7 +147,7 @@ impl NewProduct {
                 .collect(),
             product_price: fields.number("product_price"),
         };
-        Ok(Self::checked(draft, fields.finish(&Self::FIELDS), policy))
+        Ok(Self::checked(draft, fields.finish(), policy))
     }
 
     /// Checks a draft; `policy` says which addresses pictures may come from.
@@ -155,15 +155,15 @@ impl NewProduct {
     /// # Errors
     /// [`Invalid`] with every wrong field.
     pub fn parse(draft: ProductDraft, policy: &AddressPolicy) -> Result<Self, Invalid> {
-        Self::checked(draft, Vec::new(), policy)
+        Self::checked(draft, FieldErrors::default(), policy)
     }
 
-    fn checked(draft: ProductDraft, mut errors: Vec<FieldError>, policy: &AddressPolicy) -> Result<Self, Invalid> {
-        check_images(&draft.product_images, policy, &mut errors);
+    fn checked(draft: ProductDraft, mut errors: FieldErrors, policy: &AddressPolicy) -> Result<Self, Invalid> {
+        check_images("product_images", &draft.product_images, policy, &mut errors);
         let mut required = |field: &'static str, value: Option<String>| {
-            let missing = value.is_none() && !errors.iter().any(|error| error.field == field);
+            let missing = value.is_none() && !errors.name(field);
             if missing {
-                errors.push(FieldError { field: field.into(), message: "is required".into() });
+                errors.push(field, "is required");
             }
             value
         };
@@ -171,7 +171,7 @@ impl NewProduct {
         let product_name = required("product_name", draft.product_name);
         let product_price = required("product_price", draft.product_price);
 
-        let mut note = |field: &str, message: String| errors.push(FieldError { field: field.into(), message });
+        let mut note = |field: &str, message: String| errors.push(field, message);
         let user_id = user_id.and_then(|text| UserId::parse(&text).map_err(|m| note("user_id", m)).ok());
         let product_name = product_name
             .and_then(|text| checked_text(&text, 1, Self::MAX_NAME_CHARS).map_err(|m| note("product_name", m)).ok());
@@ -197,16 +197,16 @@ impl NewProduct {
     }
 }
 
-pub(super) fn check_images(images: &[ImageSource], policy: &AddressPolicy, errors: &mut Vec<FieldError>) {
+pub(super) fn check_images(field: &str, images: &[ImageSource], policy: &AddressPolicy, errors: &mut FieldErrors) {
     if images.len() > NewProduct::MAX_IMAGES {
         let message = format!("has {} images; at most {} are allowed", images.len(), NewProduct::MAX_IMAGES);
-        errors.push(FieldError { field: "product_images".into(), message });
+        errors.push(field, message);
     }
     for (index, image) in images.iter().enumerate() {
         if let ImageSource::Url(url) = image
             && let Err(refusal) = policy.check_url(url)
         {
-            errors.push(FieldError { field: format!("product_images[{index}]"), message: refusal.to_string() });
+            errors.push(format!("{field}[{index}]"), refusal.to_string());
         }
     }
 }
@@ -248,7 +248,7 @@ mod tests {
     fn errors_of(json: &str) -> Vec<String> {
         match NewProduct::from_json(json.as_bytes(), &AddressPolicy::default()).expect("an object") {
             Ok(_) => Vec::new(),
-            Err(invalid) => invalid.errors.into_iter().map(|error| error.field).collect(),
+            Err(invalid) => invalid.errors.listed().iter().map(|error| error.field.clone()).collect(),
         }
     }
 

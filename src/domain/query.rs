@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::domain::{
-    Cursor, DeliveryQuery, EventFilter, EventKind, EventQuery, FieldError, Invalid, Price, ProductId, ProductStatus,
+    Cursor, DeliveryQuery, EventFilter, EventKind, EventQuery, FieldErrors, Invalid, Price, ProductId, ProductStatus,
     UserId, search::Words,
 };
 
@@ -259,21 +259,16 @@ impl EventQuery {
 /// A query's parameters, each taken once; wrong ones are gathered.
 struct Parameters<'a> {
     pairs: Vec<(&'a str, &'a str)>,
-    errors: Vec<FieldError>,
+    errors: FieldErrors,
 }
 
 impl<'a> Parameters<'a> {
     fn read(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, known: &[&str]) -> Self {
-        // A query of a million parameters gets an answer of a few lines.
-        const MOST_ERRORS: usize = 20;
-        let mut parameters = Self { pairs: Vec::new(), errors: Vec::new() };
+        let mut parameters = Self { pairs: Vec::new(), errors: FieldErrors::default() };
+        let unknown = format!("is not a known parameter; known are {}", known.join(", "));
         for (name, value) in pairs {
-            if parameters.errors.len() >= MOST_ERRORS {
-                break;
-            }
             if !known.contains(&name) {
-                let shown: String = name.chars().take(50).collect();
-                parameters.error(&shown, format!("is not a known parameter; known are {}", known.join(", ")));
+                parameters.errors.push(name, unknown.as_str());
             } else if parameters.pairs.iter().any(|(taken, _)| *taken == name) {
                 parameters.error(name, "stands more than once".into());
             } else {
@@ -293,11 +288,11 @@ impl<'a> Parameters<'a> {
     }
 
     fn error(&mut self, field: &str, message: String) {
-        self.errors.push(FieldError { field: field.into(), message });
+        self.errors.push(field, message);
     }
 
     fn is_wrong(&self, field: &str) -> bool {
-        self.errors.iter().any(|error| error.field == field)
+        self.errors.name(field)
     }
 }
 
@@ -334,7 +329,7 @@ mod tests {
     fn names_every_wrong_parameter_at_once() {
         let wrong = [("limit", "0"), ("sort", "colour"), ("min_price", "9"), ("max_price", "1"), ("page", "2")];
         let invalid = ProductQuery::parse(wrong).expect_err("wrong");
-        let mut named: Vec<_> = invalid.errors.iter().map(|error| error.field.as_str()).collect();
+        let mut named: Vec<_> = invalid.errors.listed().iter().map(|error| error.field.as_str()).collect();
         named.sort_unstable();
         assert_eq!(named, ["limit", "min_price", "page", "sort"]);
     }

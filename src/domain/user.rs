@@ -2,7 +2,7 @@
 
 use crate::{
     clock::Timestamp,
-    domain::{FieldError, Fields, Invalid, Malformed, UserId, product::checked_text},
+    domain::{FieldErrors, Fields, Invalid, Malformed, UserId, product::checked_text},
 };
 
 /// A user.
@@ -46,9 +46,9 @@ impl NewUser {
     /// # Errors
     /// [`Malformed`] if `json` is no object, [`Invalid`] with every wrong field.
     pub fn from_json(json: &[u8]) -> Result<Result<Self, Invalid>, Malformed> {
-        let mut fields = Fields::parse(json)?;
+        let mut fields = Fields::parse(json, &["id", "name", "email"])?;
         let draft = UserDraft { id: fields.text("id"), name: fields.text("name"), email: fields.text("email") };
-        Ok(Self::checked(draft, fields.finish(&["id", "name", "email"])))
+        Ok(Self::checked(draft, fields.finish()))
     }
 
     /// Checks a draft.
@@ -56,11 +56,11 @@ impl NewUser {
     /// # Errors
     /// [`Invalid`] with every wrong field.
     pub fn parse(draft: UserDraft) -> Result<Self, Invalid> {
-        Self::checked(draft, Vec::new())
+        Self::checked(draft, FieldErrors::default())
     }
 
-    fn checked(draft: UserDraft, mut errors: Vec<FieldError>) -> Result<Self, Invalid> {
-        let mut note = |field: &str, message: String| errors.push(FieldError { field: field.into(), message });
+    fn checked(draft: UserDraft, mut errors: FieldErrors) -> Result<Self, Invalid> {
+        let mut note = |field: &str, message: String| errors.push(field, message);
         let id = draft.id.and_then(|id| UserId::parse(&id).map_err(|message| note("id", message)).ok());
         let name =
             draft.name.and_then(|name| checked_text(&name, 1, 200).map_err(|message| note("name", message)).ok());

@@ -51,24 +51,15 @@ impl NewWebhook {
     /// # Errors
     /// [`Malformed`] if `json` is no object, [`Invalid`] with every wrong field.
     pub fn from_json(json: &[u8], policy: &AddressPolicy) -> Result<Result<Self, Invalid>, Malformed> {
-        let mut fields = Fields::parse(json)?;
+        let mut fields = Fields::parse(json, &["url", "types", "secret"])?;
         let (url, types, secret) = (fields.text("url"), fields.texts("types"), fields.text("secret"));
         if url.is_none() && !fields.is_wrong("url") {
             fields.error("url", "is required");
         }
-        let mut checked = Self::checked(url.as_deref().unwrap_or_default(), &types.unwrap_or_default(), secret, policy);
-        if let Err(invalid) = &mut checked {
-            // What is not there is not wrong as well.
-            invalid.errors.retain(|error| error.field != "url" || url.is_some());
-        }
-        let mut errors = fields.finish(&["url", "types", "secret"]);
-        Ok(match checked {
-            Ok(new) => Invalid::unless_empty(errors, || new),
-            Err(invalid) => {
-                errors.extend(invalid.errors);
-                Err(Invalid { errors })
-            }
-        })
+        let url = url.map(|url| checked_url(&url, policy, &mut fields));
+        let kinds = checked_kinds(&types.unwrap_or_default(), &mut fields);
+        let secret = checked_secret(secret, &mut fields);
+        Ok(Invalid::unless_empty(fields.finish(), || Self { url: url.unwrap_or_default(), kinds, secret }))
     }
 
     /// Checks a webhook; `policy` says which addresses messages may be posted to.
@@ -82,25 +73,40 @@ impl NewWebhook {
         policy: &AddressPolicy,
     ) -> Result<Self, Invalid> {
         let mut fields = Fields::default();
-        if let Err(refusal) = policy.check_url(url) {
-            fields.error("url", refusal.to_string());
-        }
-        let mut kinds = Vec::new();
-        for (index, name) in types.iter().enumerate() {
-            match EventKind::parse(name) {
-                Some(kind) if !kinds.contains(&kind) => kinds.push(kind),
-                Some(_) => fields.error(&format!("types[{index}]"), "stands more than once"),
-                None => {
-                    let known: Vec<_> = EventKind::ALL.into_iter().map(EventKind::as_str).collect();
-                    fields.error(&format!("types[{index}]"), format!("is not one of {}", known.join(", ")));
-                }
+        let url = checked_url(url, policy, &mut fields);
+        let kinds = checked_kinds(types, &mut fields);
+        let secret = checked_secret(secret, &mut fields);
+        Invalid::unless_empty(fields.finish(), || Self { url, kinds, secret })
+    }
+}
+
+fn checked_url(url: &str, policy: &AddressPolicy, fields: &mut Fields) -> String {
+    if let Err(refusal) = policy.check_url(url) {
+        fields.error("url", refusal.to_string());
+    }
+    url.to_owned()
+}
+
+fn checked_kinds(types: &[String], fields: &mut Fields) -> Vec<EventKind> {
+    let mut kinds = Vec::new();
+    for (index, name) in types.iter().enumerate() {
+        match EventKind::parse(name) {
+            Some(kind) if !kinds.contains(&kind) => kinds.push(kind),
+            Some(_) => fields.error(&format!("types[{index}]"), "stands more than once"),
+            None => {
+                let known: Vec<_> = EventKind::ALL.into_iter().map(EventKind::as_str).collect();
+                fields.error(&format!("types[{index}]"), format!("is not one of {}", known.join(", ")));
             }
         }
-        if secret.as_deref().is_some_and(|secret| !is_secret(secret)) {
-            fields.error("secret", "must be `whsec_` and the base64 of 24 to 64 bytes");
-        }
-        Invalid::unless_empty(fields.finish(&[]), || Self { url: url.to_owned(), kinds, secret })
     }
+    kinds
+}
+
+fn checked_secret(secret: Option<String>, fields: &mut Fields) -> Option<String> {
+    if secret.as_deref().is_some_and(|secret| !is_secret(secret)) {
+        fields.error("secret", "must be `whsec_` and the base64 of 24 to 64 bytes");
+    }
+    secret
 }
 
 fn is_secret(text: &str) -> bool {
@@ -212,7 +218,7 @@ mod tests {
     fn errors_of(json: &str) -> Vec<String> {
         match NewWebhook::from_json(json.as_bytes(), &AddressPolicy::default()).expect("an object") {
             Ok(_) => Vec::new(),
-            Err(invalid) => invalid.errors.into_iter().map(|error| error.field).collect(),
+            Err(invalid) => invalid.errors.listed().iter().map(|error| error.field.clone()).collect(),
         }
     }
 
@@ -225,7 +231,7 @@ mod tests {
             errors_of(
                 r#"{"url": "http://10.0.0.1/", "types": ["image.ready", "x", "image.ready"], "secret": "s", "more": 1}"#
             ),
-            ["more", "url", "types[1]", "types[2]", "secret"]
+            ["url", "types[1]", "types[2]", "secret", "more"]
         );
     }
 

@@ -8,7 +8,13 @@ use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use warp::{Filter, Rejection, Reply, filters::BoxedFilter};
 
-use super::{caller::Caller, problem::Problem, request_id::RequestId, route::Verb, seats::Seat};
+use super::{
+    caller::Caller,
+    problem::Problem,
+    request_id::RequestId,
+    route::Verb,
+    turn::{Kind, Turn},
+};
 use crate::code::ErrorCode;
 
 /// What a handler may want to know of its request besides path, query and body.
@@ -20,8 +26,8 @@ pub struct Context {
     pub verb: Verb,
     /// Who makes the request, and so what it may change.
     pub caller: Caller,
-    /// The place of the request's connection, which is told while a body is read.
-    pub seat: Arc<Seat>,
+    /// The request's turn, which is told while a body is read.
+    pub turn: Arc<Turn>,
 }
 
 /// How much of a body is read, and for how long.
@@ -81,11 +87,25 @@ fn body_of(
 ) -> impl Filter<Extract = (Bytes,), Error = Rejection> + Clone {
     let parts = warp::header::headers_cloned().and(context()).and(warp::body::stream());
     parts.and_then(move |headers: HeaderMap, context: Context, body| async move {
-        context.seat.waits_for_body();
-        let read = read_json(kinds, &headers, body, limits).await;
-        context.seat.works();
+        let read = read_json(kinds, &headers, body, limits, &context.turn).await;
         read.map_err(Problem::reject)
     })
+}
+
+/// What `parse` makes of a body. A large one is parsed on a blocking thread, so that it holds up nobody else's request.
+///
+/// # Errors
+/// Those of `parse`, and 500 if it panics on the blocking thread.
+pub async fn parsed<T: Send + 'static>(
+    body: Bytes,
+    parse: impl FnOnce(&[u8]) -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    /// Some tenths of a millisecond of parsing.
+    const MAX_BYTES_INLINE: usize = 64 << 10;
+    if body.len() <= MAX_BYTES_INLINE {
+        return parse(&body);
+    }
+    tokio::task::spawn_blocking(move || parse(&body)).await.map_err(Problem::internal)?
 }
 
 /// One decoded segment of a path.
@@ -96,51 +116,23 @@ pub fn decode_segment(raw: &str) -> Result<String, Problem> {
     decode(raw.as_bytes(), false).ok_or_else(|| Problem::bad_request("the path is not percent-encoded UTF-8"))
 }
 
-/// Reads and forgets what a client still sends, up to a bound. A connection that is closed over unread bytes is reset, and
-/// the reset can overtake the answer that says why.
-pub async fn discard<B: Buf, E>(body: impl Stream<Item = Result<B, E>>) {
-    const MOST_BYTES: usize = 16 << 20;
-    const LONGEST: Duration = Duration::from_secs(2);
-    let mut body = pin!(body);
-    let drained = async {
-        let mut read = 0;
-        while let Some(Ok(chunk)) = body.next().await {
-            read += chunk.remaining();
-            if read > MOST_BYTES {
-                break;
-            }
-        }
-    };
-    // Whether it was all of it makes no difference: the answer follows either way.
-    let _ = tokio::time::timeout(LONGEST, drained).await;
-}
-
-/// Whether the client waits for a `100 Continue` before it sends its body, which asking for the body would send.
-pub fn waits_for_continue(headers: &HeaderMap) -> bool {
-    headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-}
-
 pub(super) async fn read_json<B: Buf, E>(
     kinds: &[&str],
     headers: &HeaderMap,
     body: impl Stream<Item = Result<B, E>>,
     limits: BodyLimits,
+    turn: &Turn,
 ) -> Result<Bytes, Problem> {
-    let mut body = pin!(body);
-    if let Err(problem) = check_headers(kinds, headers, limits) {
-        if !waits_for_continue(headers) {
-            discard(body).await;
-        }
-        return Err(problem);
-    }
-    match tokio::time::timeout(limits.timeout, collect(body.as_mut(), limits)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(problem)) => {
-            discard(body).await;
-            Err(problem)
-        }
-        Err(_elapsed) => Err(too_slow(limits)),
-    }
+    check_headers(kinds, headers, limits)?;
+    turn.begins_body(Kind::Gathered).await?;
+    let body = pin!(body);
+    let bytes = tokio::select! {
+        bytes = tokio::time::timeout(limits.timeout, collect(body, limits, turn)) => bytes,
+        problem = turn.loses_body() => return Err(problem),
+    };
+    let bytes = bytes.map_err(|_elapsed| too_slow(limits))??;
+    turn.works().await?;
+    Ok(bytes)
 }
 
 fn check_headers(kinds: &[&str], headers: &HeaderMap, limits: BodyLimits) -> Result<(), Problem> {
@@ -170,20 +162,23 @@ pub(super) fn is_of_kind(kind: &str, headers: &HeaderMap) -> bool {
 async fn collect<B: Buf, E>(
     mut body: std::pin::Pin<&mut impl Stream<Item = Result<B, E>>>,
     limits: BodyLimits,
+    turn: &Turn,
 ) -> Result<Bytes, Problem> {
     let mut bytes = BytesMut::new();
-    while let Some(chunk) = body.next().await {
+    loop {
+        turn.waits_for_body();
+        let Some(chunk) = body.next().await else { return Ok(bytes.freeze()) };
         let mut chunk = chunk.map_err(|_| Problem::bad_request("the body broke off"))?;
         if bytes.len() + chunk.remaining() > limits.max_bytes {
             return Err(too_large(limits));
         }
+        turn.received(chunk.remaining()).await?;
         while chunk.has_remaining() {
             let length = chunk.chunk().len();
             bytes.extend_from_slice(chunk.chunk());
             chunk.advance(length);
         }
     }
-    Ok(bytes.freeze())
 }
 
 fn too_large(limits: BodyLimits) -> Problem {
@@ -253,7 +248,7 @@ mod tests {
     }
 
     async fn status_of(headers: HeaderMap, parts: &'static [&'static str]) -> u16 {
-        read_json(&["application/json"], &headers, chunks(parts), LIMITS)
+        read_json(&["application/json"], &headers, chunks(parts), LIMITS, &Turn::for_tests())
             .await
             .expect_err("refused")
             .head()
@@ -263,9 +258,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_in_pieces_is_put_together() {
-        let body = read_json(&["application/json"], &json_headers(), chunks(&["{\"a\"", ":1}"]), LIMITS)
-            .await
-            .expect("a body");
+        let body =
+            read_json(&["application/json"], &json_headers(), chunks(&["{\"a\"", ":1}"]), LIMITS, &Turn::for_tests())
+                .await
+                .expect("a body");
         assert_eq!(body, "{\"a\":1}");
     }
 
@@ -286,9 +282,14 @@ mod tests {
         let packed = headers(&[(header::CONTENT_TYPE, "application/json"), (header::CONTENT_ENCODING, "gzip")]);
         assert_eq!(status_of(packed, &["{}"]).await, 415);
         for json in ["Application/JSON", "application/json; charset=utf-8", "application/json;charset=x"] {
-            let body =
-                read_json(&["application/json"], &headers(&[(header::CONTENT_TYPE, json)]), chunks(&["{}"]), LIMITS)
-                    .await;
+            let body = read_json(
+                &["application/json"],
+                &headers(&[(header::CONTENT_TYPE, json)]),
+                chunks(&["{}"]),
+                LIMITS,
+                &Turn::for_tests(),
+            )
+            .await;
             assert!(body.is_ok(), "{json}");
         }
     }
@@ -297,7 +298,9 @@ mod tests {
     async fn a_body_that_never_ends_runs_into_the_time_limit() {
         let endless = chunks(&["{"]).chain(stream::pending());
         let limits = BodyLimits { timeout: Duration::from_millis(1), ..LIMITS };
-        let problem = read_json(&["application/json"], &json_headers(), endless, limits).await.expect_err("refused");
+        let problem = read_json(&["application/json"], &json_headers(), endless, limits, &Turn::for_tests())
+            .await
+            .expect_err("refused");
         assert_eq!(problem.head().status(), 408);
     }
 

@@ -8,9 +8,41 @@ use ipnet::IpNet;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// The proxies whose word counts.
+/// The proxies whose word counts, and the header that they write it in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Proxies(Vec<IpNet>);
+pub struct Proxies {
+    networks: Vec<IpNet>,
+    header: ForwardedHeader,
+}
+
+/// The one header that proxies write. The other comes from clients, if at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`, with `X-Forwarded-Proto` beside it.
+    #[default]
+    Customary,
+    /// `Forwarded` (RFC 7239).
+    Standard,
+}
+
+impl ForwardedHeader {
+    /// The header's name as it is set.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Customary => "x-forwarded-for",
+            Self::Standard => "forwarded",
+        }
+    }
+
+    /// Reads the header's name.
+    ///
+    /// # Errors
+    /// A sentence for any other name.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let known = [Self::Customary, Self::Standard];
+        known.into_iter().find(|known| text.eq_ignore_ascii_case(known.as_str())).ok_or_else(|| "is not known".into())
+    }
+}
 
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,18 +65,30 @@ impl Proxies {
             let network = network.or_else(|| entry.parse::<IpAddr>().ok().map(IpNet::from));
             network.ok_or_else(|| format!("has `{entry}`, which is neither a network nor an address"))
         };
-        entries.map(read).collect::<Result<_, _>>().map(Self)
+        let networks = entries.map(read).collect::<Result<_, _>>()?;
+        Ok(Self { networks, header: ForwardedHeader::default() })
+    }
+
+    /// The header that they write.
+    pub const fn header(&self) -> ForwardedHeader {
+        self.header
+    }
+
+    /// The same proxies, which write this header.
+    #[must_use]
+    pub fn writing(self, header: ForwardedHeader) -> Self {
+        Self { header, ..self }
     }
 
     /// Whether nobody's word counts.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.networks.is_empty()
     }
 
     /// Whether `address` is one of them.
     pub fn contain(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.0.iter().any(|network| network.contains(&address))
+        self.networks.iter().any(|network| network.contains(&address))
     }
 
     /// Where the client of a request is that came from `peer`.
@@ -52,10 +96,13 @@ impl Proxies {
     /// Each proxy writes down whom it was called by, at the end. So the list is walked from its end for as long as the one
     /// who wrote is believed; anything before that may be invented.
     pub fn client(&self, peer: Client, headers: &HeaderMap) -> Client {
-        if self.0.is_empty() || !self.contain(peer.address) {
+        if self.networks.is_empty() || !self.contain(peer.address) {
             return peer;
         }
-        let hops = if headers.contains_key(header::FORWARDED) { standard(headers) } else { customary(headers) };
+        let hops = match self.header {
+            ForwardedHeader::Customary => customary(headers),
+            ForwardedHeader::Standard => standard(headers),
+        };
         let mut client = peer;
         for hop in hops.into_iter().rev() {
             if let Some(secure) = hop.secure {
@@ -75,7 +122,7 @@ impl Proxies {
 /// Networks separated by commas, as they are set.
 impl std::fmt::Display for Proxies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+        f.write_str(&self.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
     }
 }
 
@@ -117,8 +164,10 @@ fn customary(headers: &HeaderMap) -> Vec<Hop> {
 
 /// What stands between commas, over all headers of this name.
 fn elements(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(|element| element.trim().to_owned()).collect()
+    // What a client wrote before it must not hide what the proxy wrote at the end.
+    let values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let elements = values.flat_map(|value| value.split(',').map(|one| one.trim().to_owned()).collect::<Vec<_>>());
+    elements.collect()
 }
 
 /// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
@@ -144,7 +193,11 @@ mod tests {
     use http::HeaderValue;
 
     fn seen(peer: &str, headers: &[(&'static str, &'static str)]) -> (String, bool) {
-        let proxies = Proxies::parse("10.0.0.0/8, 2001:db8::/32").expect("networks");
+        seen_in(ForwardedHeader::Customary, peer, headers)
+    }
+
+    fn seen_in(written: ForwardedHeader, peer: &str, headers: &[(&'static str, &'static str)]) -> (String, bool) {
+        let proxies = Proxies::parse("10.0.0.0/8, 2001:db8::/32").expect("networks").writing(written);
         let header = |(name, value): &(&'static str, &'static str)| {
             (HeaderName::from_static(name), HeaderValue::from_static(value))
         };
@@ -171,12 +224,23 @@ mod tests {
     }
 
     #[test]
-    fn the_standard_header_goes_before_the_customary_one() {
+    fn the_header_that_proxies_do_not_write_is_ignored() {
         let told = [
             ("forwarded", "for=1.1.1.1;proto=http, for=\"[2001:db9::7]:4711\";proto=https;by=10.0.0.1"),
             ("x-forwarded-for", "9.9.9.9"),
         ];
-        assert_eq!(seen("10.0.0.1", &told), ("2001:db9::7".into(), true));
-        assert_eq!(seen("10.0.0.1", &[("forwarded", "for=_hidden")]).0, "10.0.0.1");
+        assert_eq!(seen("10.0.0.1", &told), ("9.9.9.9".into(), false));
+        assert_eq!(seen_in(ForwardedHeader::Standard, "10.0.0.1", &told), ("2001:db9::7".into(), true));
+        assert_eq!(seen_in(ForwardedHeader::Standard, "10.0.0.1", &[("forwarded", "for=_hidden")]).0, "10.0.0.1");
+        assert_eq!(seen_in(ForwardedHeader::Standard, "10.0.0.1", &told[1..]).0, "10.0.0.1");
+    }
+
+    #[test]
+    fn what_a_client_wrote_does_not_hide_what_the_proxy_wrote() {
+        let value = HeaderValue::from_bytes(b"\xff\xfe, 203.0.113.7").expect("a value");
+        let proxies = Proxies::parse("10.0.0.0/8").expect("networks");
+        let peer = Client { address: [10, 0, 0, 1].into(), secure: false };
+        let client = proxies.client(peer, &HeaderMap::from_iter([(X_FORWARDED_FOR, value)]));
+        assert_eq!(client.address.to_string(), "203.0.113.7");
     }
 }

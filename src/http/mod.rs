@@ -3,6 +3,7 @@
 //! Handlers parse, call one service and shape the answer. There is no SQL here, no transaction and no cache logic.
 
 mod access;
+mod answers;
 mod caller;
 mod cors;
 mod etag;
@@ -13,6 +14,7 @@ mod forwarded;
 mod gate;
 mod idempotency;
 mod images;
+mod incoming;
 mod negotiate;
 mod observe;
 mod openapi;
@@ -30,11 +32,13 @@ mod seats;
 mod server;
 mod service;
 mod shapes;
+mod slots;
 mod stall;
 mod status;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod turn;
 mod upload;
 mod users;
 mod webhooks;
@@ -44,7 +48,7 @@ use std::{sync::Arc, time::Duration};
 pub use caller::Authentication;
 pub use cors::Origins;
 pub use extract::{Pairs, query_parameters};
-pub use forwarded::Proxies;
+pub use forwarded::{ForwardedHeader, Proxies};
 pub use openapi::json as openapi_json;
 pub use pictures::{Pictures, Placeholder};
 pub use server::serve;
@@ -87,14 +91,19 @@ pub struct Config {
     /// Open connections, at most three quarters of the process's file descriptors; the slowest client makes room for one
     /// more.
     pub max_connections: usize,
-    /// Requests that are worked on at a time; one more is answered 503 with `Retry-After`.
+    /// Requests that are worked on at a time, at most half of them of one client; one more waits up to a second and is then
+    /// answered 503 with `Retry-After`.
     pub max_in_flight: usize,
     /// Open streams of events, at most half of the connections that there may be.
     pub max_streams: usize,
     /// Open connections of one IPv4 address or one IPv6 network of 64 bits; the machine's own addresses have no limit.
     pub max_connections_per_address: usize,
-    /// Time for a request's head, and for the wait between two requests.
+    /// Time for a request's head.
     pub header_timeout: Duration,
+    /// Time for the wait between two requests; the connection is closed after it.
+    pub keep_alive: Duration,
+    /// How long a client may take nothing of its answer; the connection, over HTTP/2 the stream, is closed after it.
+    pub stall_limit: Duration,
     /// Time for a whole body; 408 when it is over.
     pub body_timeout: Duration,
     /// Time for a whole request up to its answer's head; 503 when it is over.
@@ -132,6 +141,8 @@ impl Default for Config {
             max_in_flight: 512,
             max_connections_per_address: 256,
             header_timeout: Duration::from_secs(5),
+            keep_alive: Duration::from_secs(75),
+            stall_limit: Duration::from_secs(30),
             body_timeout: Duration::from_secs(25),
             deadline: Duration::from_secs(30),
             max_body: 1 << 20,

@@ -13,11 +13,11 @@ use warp::{
     reply::Response,
 };
 
-use super::request_id::RequestId;
+use super::{request_id::RequestId, slots::NoRoom};
 use crate::{
     blobs, catalog,
     code::ErrorCode,
-    domain::{FieldError, Invalid, Malformed},
+    domain::{FieldError, FieldErrors, Invalid, Malformed},
 };
 
 /// An error on its way to a client.
@@ -29,7 +29,7 @@ pub struct Problem {
     status: StatusCode,
     code: ErrorCode,
     detail: Cow<'static, str>,
-    errors: Vec<FieldError>,
+    errors: FieldErrors,
     headers: Vec<(HeaderName, HeaderValue)>,
     source: Option<BoxError>,
 }
@@ -47,10 +47,14 @@ pub struct ProblemBody<'a> {
     status: u16,
     /// What is wrong this time, as a sentence.
     detail: &'a str,
-    /// Every field that is wrong.
+    /// The fields that are wrong, the first 20.
     #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
     #[schema(required = false)]
     errors: &'a [FieldError],
+    /// How many more errors there are; missing if `errors` has all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1)]
+    more_errors: Option<usize>,
     /// One of the closed list of codes.
     #[schema(example = "validation")]
     code: &'a str,
@@ -72,7 +76,7 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 impl Problem {
     /// A problem of the client's making; `detail` says in a sentence what is wrong this time.
     pub fn new(status: StatusCode, code: ErrorCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), source: None }
+        Self { status, code, detail: detail.into(), errors: FieldErrors::default(), headers: Vec::new(), source: None }
     }
 
     /// A request that cannot be read.
@@ -102,8 +106,15 @@ impl Problem {
 
     /// The same problem, with the fields that are wrong.
     #[must_use]
-    pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
+    pub fn with_errors(mut self, errors: FieldErrors) -> Self {
         self.errors = errors;
+        self
+    }
+
+    /// The same problem, with one more field that is wrong.
+    #[must_use]
+    pub fn with_error(mut self, field: impl Into<String>, message: impl Into<String>) -> Self {
+        self.errors.push(field, message);
         self
     }
 
@@ -112,6 +123,11 @@ impl Problem {
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
+    }
+
+    /// Whether the client has to show who it is, or something that still holds.
+    pub fn is_unauthorized(&self) -> bool {
+        self.status == StatusCode::UNAUTHORIZED
     }
 
     /// The cause and the causes of the cause, for the log; empty if there are none.
@@ -135,7 +151,8 @@ impl Problem {
             title: self.code.meaning(),
             status: self.status.as_u16(),
             detail: &self.detail,
-            errors: &self.errors,
+            errors: self.errors.listed(),
+            more_errors: Some(self.errors.more()).filter(|more| *more > 0),
             code: self.code.as_str(),
             request_id: request_id.as_str(),
         };
@@ -185,11 +202,17 @@ pub async fn from_rejection(rejection: Rejection) -> Result<Response, std::conve
     Ok(Problem::internal(format!("no filter took the request: {rejection:?}")).into_response())
 }
 
+impl From<NoRoom> for Problem {
+    fn from(no_room: NoRoom) -> Self {
+        Self::unavailable(ErrorCode::Unavailable, no_room)
+    }
+}
+
 impl From<Invalid> for Problem {
     fn from(invalid: Invalid) -> Self {
-        let detail = match invalid.errors.as_slice() {
+        let detail = match invalid.errors.listed() {
             [only] => format!("{} {}", only.field, only.message),
-            several => format!("{} fields have a value that is not allowed; see `errors`", several.len()),
+            _ => format!("{} fields have a value that is not allowed; see `errors`", invalid.errors.count()),
         };
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::Validation, detail).with_errors(invalid.errors)
     }

@@ -65,20 +65,11 @@ pub async fn add(
     id: String,
     headers: HeaderMap,
     context: Context,
-    mut body: Chunks,
+    body: Chunks,
     (uploads, limits): (Uploads, BodyLimits),
     catalog: Catalog,
 ) -> Result<Ready, Problem> {
-    let outcome = read(&id, &headers, &context, &mut body, &uploads, limits, &catalog).await;
-    let (id, patch) = match outcome {
-        Ok(read) => read,
-        Err(problem) => {
-            if !extract::waits_for_continue(&headers) {
-                extract::discard(body).await;
-            }
-            return Err(problem);
-        }
-    };
+    let (id, patch) = read(&id, &headers, &context, body, &uploads, limits, &catalog).await?;
     let updated = catalog.update(id, patch, None, Some(context.request_id.as_str())).await?;
     let added = updated.product.images.iter().filter(|image| updated.added.contains(&image.id));
     let images = added.map(|image| ImageBody::new(image, catalog.links())).collect();
@@ -89,7 +80,7 @@ async fn read(
     id: &str,
     headers: &HeaderMap,
     context: &Context,
-    body: &mut Chunks,
+    body: Chunks,
     uploads: &Uploads,
     limits: BodyLimits,
     catalog: &Catalog,
@@ -98,13 +89,12 @@ async fn read(
     // Before anything is read for nothing.
     catalog.product_body(id).await?;
     if upload::is_multipart(headers) {
-        let add = uploads.receive(headers, body, &context.seat, catalog).await?;
+        let add = uploads.receive(headers, body, &context.turn, catalog).await?;
         return Ok((id, ProductPatch::of_images(ImagesPatch::Edit { add, remove: Vec::new() })));
     }
-    context.seat.waits_for_body();
-    let json = extract::read_json(&["application/json", "multipart/form-data"], headers, body, limits).await;
-    context.seat.works();
-    Ok((id, ProductPatch::more_images_from_json(&json?)?))
+    let json =
+        extract::read_json(&["application/json", "multipart/form-data"], headers, body, limits, &context.turn).await?;
+    Ok((id, extract::parsed(json, |json| Ok(ProductPatch::more_images_from_json(json)?)).await?))
 }
 
 /// Removes a picture; those behind it move up.

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     catalog::{BatchBody, Catalog, PageBody, ProductBody, batch},
     domain::{
-        FieldError, Invalid, NewProduct, Price, ProductId, ProductPatch, ProductQuery, ProductStatus, UserId,
+        Invalid, NewProduct, Price, ProductId, ProductPatch, ProductQuery, ProductStatus, UserId,
         batch::products_from_json,
     },
 };
@@ -131,7 +131,8 @@ pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
 )]
 pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
     let once = idempotency::once(&headers, &context.caller, "/products", &body)?;
-    let new = NewProduct::from_json_of(&body, catalog.policy(), context.caller.user())??;
+    let (policy, user) = (catalog.policy().clone(), context.caller.user().cloned());
+    let new = extract::parsed(body, move |json| Ok(NewProduct::from_json_of(json, &policy, user.as_ref())??)).await?;
     context.caller.must_act_for(&new.user_id)?;
     let answer = catalog.create_all(vec![new], once, Some(context.request_id.as_str()), batch::one).await?;
     idempotency::reply(answer)
@@ -153,7 +154,8 @@ pub async fn create_batch(
 ) -> Result<Ready, Problem> {
     let once = idempotency::once(&headers, &context.caller, "/products:batch", &body)?;
     let caller = &context.caller;
-    let read = products_from_json(&body, catalog.policy(), caller.user())??;
+    let (policy, user) = (catalog.policy().clone(), caller.user().cloned());
+    let read = extract::parsed(body, move |json| Ok(products_from_json(json, &policy, user.as_ref())??)).await?;
     let own = |new: NewProduct| match caller.may_act_for(&new.user_id) {
         true => Ok(new),
         false => Err(Invalid::field("user_id", "must be your own; another user's takes the scope `admin`")),
@@ -190,7 +192,7 @@ pub async fn update(
     catalog: Catalog,
 ) -> Result<Ready, Problem> {
     let id = parse_id(&id).ok_or_else(no_number)?;
-    let patch = ProductPatch::from_json(&body)?;
+    let patch = extract::parsed(body, |json| Ok(ProductPatch::from_json(json)?)).await?;
     let updated = catalog.update(id, patch, etag::if_match(&headers), Some(context.request_id.as_str())).await?;
     reply::changed(updated.body)
 }
@@ -210,8 +212,8 @@ pub async fn delete(id: String, catalog: Catalog) -> Result<Ready, Problem> {
 }
 
 pub(super) fn no_number() -> Problem {
-    let error = FieldError { field: "id".into(), message: format!("must be a whole number from 0 to {}", i64::MAX) };
-    Problem::not_found("there is no such product: its id is no number").with_errors(vec![error])
+    let message = format!("must be a whole number from 0 to {}", i64::MAX);
+    Problem::not_found("there is no such product: its id is no number").with_error("id", message)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     catalog::{Catalog, DeadLetterBody, PageBody, QueueBody},
-    domain::{DeadQuery, FieldError, JobId},
+    domain::{DeadQuery, JobId},
 };
 
 /// The routes of the queue.
@@ -96,8 +96,7 @@ fn parse_id(text: &str) -> Result<JobId, Problem> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten().ok_or_else(|| {
         let message = format!("must be a whole number from 0 to {}", i64::MAX);
-        Problem::not_found("there is no such dead letter: its id is no number")
-            .with_errors(vec![FieldError { field: "id".into(), message }])
+        Problem::not_found("there is no such dead letter: its id is no number").with_error("id", message)
     })
 }
 

@@ -176,6 +176,15 @@ impl Route {
         matches!(self, Self::Health | Self::Readiness | Self::Metrics)
     }
 
+    /// Whether a request with this method has a body that is read.
+    pub const fn reads_body(self, verb: Verb) -> bool {
+        matches!(
+            (self, verb),
+            (Self::Products | Self::ProductsBatch | Self::ProductImages | Self::Users | Self::Webhooks, Verb::Post)
+                | (Self::Product, Verb::Patch)
+        )
+    }
+
     fn entry(self) -> &'static Entry {
         TABLE.iter().find(|entry| entry.route == self).expect("the table has an entry for every route")
     }

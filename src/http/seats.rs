@@ -6,11 +6,12 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use http::{Request, Version};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::forwarded::{Proxies, network_of};
@@ -35,11 +36,13 @@ pub struct Seat {
     /// Requests that are not answered to their last byte; over HTTP/2 several at a time.
     requests: AtomicUsize,
     phase: AtomicU8,
+    /// Whether several requests at a time may come over the connection: HTTP/2.
+    multiplexed: AtomicBool,
     /// When the phase began, in milliseconds since the seats were made.
     since: AtomicU64,
     made: Instant,
     opened: Notify,
-    evicted: Notify,
+    evicted: Arc<Notify>,
 }
 
 /// A request on a connection, until it is dropped.
@@ -164,16 +167,20 @@ impl Seat {
         Self {
             requests: AtomicUsize::new(0),
             phase: AtomicU8::new(Phase::New as u8),
+            multiplexed: AtomicBool::new(false),
             since: AtomicU64::new(millis_since(made)),
             made,
             opened: Notify::new(),
-            evicted: Notify::new(),
+            evicted: Arc::default(),
         }
     }
 
-    /// A request has begun; it ends when the answer to this is dropped.
-    pub fn begins(self: &Arc<Self>) -> Busy {
+    /// This request has begun; it ends when the answer to this is dropped.
+    pub fn begins<B>(self: &Arc<Self>, request: &Request<B>) -> Busy {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        if request.version() == Version::HTTP_2 {
+            self.multiplexed.store(true, Ordering::Relaxed);
+        }
         if self.phase.swap(Phase::Working as u8, Ordering::Relaxed) == Phase::New as u8 {
             self.opened.notify_one();
         }
@@ -193,6 +200,26 @@ impl Seat {
         self.enter(Phase::Working);
     }
 
+    /// Whether bytes that come now are those of another request's head.
+    pub fn waits_for_head(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == Phase::Idle as u8 && !self.multiplexed.load(Ordering::Relaxed)
+    }
+
+    /// Ends when no request has come for so long since the last answer.
+    pub async fn idle_for(&self, limit: Duration) {
+        let limit_millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        loop {
+            let idle = match self.phase.load(Ordering::Relaxed) == Phase::Idle as u8 {
+                true => millis_since(self.made).saturating_sub(self.since.load(Ordering::Relaxed)),
+                false => 0,
+            };
+            if idle >= limit_millis {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(limit_millis - idle)).await;
+        }
+    }
+
     /// Ends with the begin of the first request.
     pub async fn opened(&self) {
         self.opened.notified().await;
@@ -201,6 +228,17 @@ impl Seat {
     /// Ends when the place is needed for somebody else.
     pub async fn evicted(&self) {
         self.evicted.notified().await;
+    }
+
+    /// What is told when the place, or what its client holds besides, is needed for somebody else.
+    pub fn eviction(&self) -> Arc<Notify> {
+        Arc::clone(&self.evicted)
+    }
+
+    /// A seat of no server.
+    #[cfg(test)]
+    pub fn for_tests() -> Arc<Self> {
+        Arc::new(Self::new(Instant::now()))
     }
 
     fn enter(&self, phase: Phase) {
@@ -227,6 +265,10 @@ fn millis_since(start: Instant) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn request() -> Request<()> {
+        Request::new(())
+    }
 
     const SOMEWHERE: &str = "192.0.2.1";
 
@@ -272,12 +314,12 @@ mod tests {
     async fn the_longest_waited_for_client_makes_room() {
         let seats = old_seats(3, 3);
         let [idle, half_sent, busy] = [(); 3].map(|()| take(&seats, SOMEWHERE).expect("a place"));
-        drop(idle.seat.begins());
+        drop(idle.seat.begins(&request()));
         age(&seats, &idle, 2_000);
-        let _half = half_sent.seat.begins();
+        let _half = half_sent.seat.begins(&request());
         half_sent.seat.waits_for_body();
         age(&seats, &half_sent, 3_000);
-        let _work = busy.seat.begins();
+        let _work = busy.seat.begins(&request());
         age(&seats, &busy, 60_000);
         let waiting = tokio::spawn({
             let seats = Arc::clone(&seats);
@@ -296,7 +338,7 @@ mod tests {
         assert_eq!(new.seat.evictable_for(millis_since(seats.made)), None);
         age(&seats, &new, 300);
         assert!(new.seat.evictable_for(millis_since(seats.made)).is_some());
-        let _request = new.seat.begins();
+        let _request = new.seat.begins(&request());
         assert_eq!(new.seat.evictable_for(millis_since(seats.made)), None);
     }
 
@@ -308,7 +350,7 @@ mod tests {
             age(&seats, &taken, 2_000);
             taken.seat.evictable_for(millis_since(seats.made)).is_some()
         };
-        let (one, other) = (taken.seat.begins(), taken.seat.begins());
+        let (one, other) = (taken.seat.begins(&request()), taken.seat.begins(&request()));
         taken.seat.waits_for_body();
         assert!(!evictable(), "the server works for the other request");
         drop(one);

@@ -1,24 +1,12 @@
 //! The accept loop: takes connections, serves each over HTTP/1.1 or HTTP/2, and ends them gently. It bounds what a client
 //! can cost before any request is read: places, time for a head, time for an answer to be taken.
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    io,
-    net::SocketAddr,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use hyper::{
-    body::{Frame, SizeHint},
-    service::service_fn,
-};
+use hyper::service::service_fn;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use tokio::{
@@ -32,9 +20,9 @@ use tracing::{debug, info, warn};
 
 use super::{
     Config, State,
+    answers::{Held, StreamExecutor},
     forwarded::Client,
-    reply::Outgoing,
-    seats::{Busy, Seats, Taken},
+    seats::{Seats, Taken},
     service::Service,
     stall::Stalling,
     tls::Tls,
@@ -43,23 +31,17 @@ use crate::stop::Reload;
 
 /// Longest line and headers of a request, in bytes; hyper answers 431 beyond.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// How long a client may take nothing of its answer.
-const STALL_LIMIT: Duration = Duration::from_secs(30);
 /// How long a connection without a request is waited for once the server stops: one may be on its way already, and a
 /// client cannot tell whether what it sent over a connection that was closed meanwhile was done.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// An answer's body that keeps its connection busy until its last byte was taken.
-struct Held {
-    body: Outgoing,
-    _busy: Busy,
-}
-
 /// What all connections share.
 struct Shared {
     service: Service,
-    protocol: auto::Builder<TokioExecutor>,
+    protocol: auto::Builder<StreamExecutor>,
     header_timeout: Duration,
+    keep_alive: Duration,
+    stall_limit: Duration,
     tls: Option<Tls>,
     stopping: watch::Receiver<bool>,
 }
@@ -77,6 +59,8 @@ pub async fn serve(listener: TcpListener, state: State, config: Config, stop: im
         service: Service::new(state, &config),
         protocol: protocol(&config),
         header_timeout: config.header_timeout,
+        keep_alive: config.keep_alive,
+        stall_limit: config.stall_limit,
         tls: config.tls.clone(),
         stopping: stopped,
     });
@@ -96,9 +80,10 @@ pub async fn serve(listener: TcpListener, state: State, config: Config, stop: im
     finish(connections, config.grace).await;
 }
 
-fn protocol(config: &Config) -> auto::Builder<TokioExecutor> {
-    let mut protocol = auto::Builder::new(TokioExecutor::new());
-    protocol.http1().timer(TokioTimer::new()).header_read_timeout(config.header_timeout).max_buf_size(MAX_HEAD_BYTES);
+fn protocol(config: &Config) -> auto::Builder<StreamExecutor> {
+    let mut protocol = auto::Builder::new(StreamExecutor { stall_limit: config.stall_limit });
+    // Heads and idle connections are watched over from outside: hyper has one time limit for both.
+    protocol.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES);
     protocol
         .http2()
         .timer(TokioTimer::new())
@@ -238,16 +223,15 @@ where
 {
     let seat = &taken.seat;
     let service = service_fn(|request| {
-        let (busy, shared, seat) = (seat.begins(), Arc::clone(&shared), Arc::clone(seat));
+        let (busy, shared, seat) = (seat.begins(&request), Arc::clone(&shared), Arc::clone(seat));
         async move {
-            let response = shared.service.answer(request, client, seat).await;
-            Ok::<_, Infallible>(response.map(|body| Held { body, _busy: busy }))
+            let (response, slot) = shared.service.answer(request, client, seat).await;
+            Ok::<_, Infallible>(Held::new(response, slot, busy))
         }
     });
     let mut stopping = shared.stopping.clone();
-    let io = TokioIo::new(Stalling::new(stream, STALL_LIMIT));
+    let io = TokioIo::new(Stalling::new(stream, Arc::clone(seat), shared.header_timeout, shared.stall_limit));
     let mut connection = pin!(shared.protocol.serve_connection(io, service));
-    // The time limit for heads only begins with the first bytes, so the wait for those has one of its own.
     tokio::select! {
         ended = connection.as_mut() => return note(ended),
         () = seat.opened() => {}
@@ -258,6 +242,7 @@ where
     tokio::select! {
         ended = connection.as_mut() => return note(ended),
         () = seat.evicted() => return,
+        () = seat.idle_for(shared.keep_alive) => connection.as_mut().graceful_shutdown(),
         () = async { let _ = stopping.wait_for(|stop| *stop).await; sleep(LINGER).await } => {
             connection.as_mut().graceful_shutdown();
         }
@@ -271,26 +256,6 @@ where
 fn note(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
     if let Err(error) = ended {
         debug!(target: "pm::http", error, "a connection broke off");
-    }
-}
-
-impl hyper::body::Body for Held {
-    type Data = <Outgoing as hyper::body::Body>::Data;
-    type Error = <Outgoing as hyper::body::Body>::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

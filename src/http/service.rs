@@ -7,14 +7,14 @@ use std::{
     panic::AssertUnwindSafe,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use http_body_util::{BodyDataStream, BodyExt, Either, Full};
+use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body as _, Incoming};
 use tower::ServiceExt;
 use tracing::Instrument;
@@ -22,14 +22,16 @@ use warp::{Filter, filters::BoxedFilter};
 
 use super::{
     Config, Origins, Proxies, Scope, State,
+    answers::{self, Answers},
     caller::Caller,
     cors,
     events::{self, Feed},
-    extract::{self, BodyLimits, Context},
+    extract::{BodyLimits, Context},
     finish::{Finisher, Wishes},
     forwarded::Client,
     gate::{Gate, Visit},
     images,
+    incoming::{self, Received},
     observe::{Connection, Observer},
     openapi, pictures,
     problem::{self, Problem},
@@ -39,7 +41,10 @@ use super::{
     request_id::{self, RequestId},
     route::{Route, Verb},
     seats::Seat,
-    status, upload, users, webhooks,
+    slots::{Room, Slot},
+    status,
+    turn::Turns,
+    upload, users, webhooks,
 };
 use crate::{
     catalog::{Catalog, Freshness},
@@ -59,8 +64,8 @@ pub struct Service {
     finisher: Finisher,
     scope: Scope,
     deadline: Duration,
-    max_in_flight: usize,
-    in_flight: AtomicUsize,
+    turns: Arc<Turns>,
+    answers: Answers,
     stopping: Arc<AtomicBool>,
     feed: Feed,
 }
@@ -75,15 +80,17 @@ struct Target {
     client: Client,
 }
 
-/// A request's share of what may be in flight; given back when dropped.
-struct Admission<'a>(&'a AtomicUsize);
+/// Bytes of bodies that are in memory at a time, of all clients together, unless one batch alone may have half of that.
+const BODY_BYTES: usize = 64 << 20;
+/// Unread answers of some size: so many at a time, and so many bytes of them.
+const UNREAD: Room = Room { count: 512, bytes: 64 << 20 };
 
 impl Service {
     /// The service over `state`, within the limits of `config`.
     pub fn new(state: State, config: &Config) -> Self {
         let stopping = Arc::new(AtomicBool::new(false));
         let limits = BodyLimits { max_bytes: config.max_body, timeout: config.body_timeout };
-        let feed = Feed::new(state.catalog.clone(), config.max_streams);
+        let feed = Feed::new(state.catalog.clone(), config.authentication.clone(), config.max_streams);
         let batch = BodyLimits { max_bytes: config.max_batch_body, ..limits };
         let routes = products::routes(&state, limits, batch)
             .or(events::routes(&state, &feed))
@@ -119,8 +126,12 @@ impl Service {
             finisher: Finisher::new(),
             scope: config.scope,
             deadline: config.deadline,
-            max_in_flight: config.max_in_flight,
-            in_flight: AtomicUsize::new(0),
+            turns: Turns::new(
+                config.max_in_flight,
+                BODY_BYTES.max(config.max_batch_body.saturating_mul(2)),
+                config.proxies.clone(),
+            ),
+            answers: Answers::new(UNREAD),
             stopping,
             feed,
         }
@@ -137,8 +148,14 @@ impl Service {
         self.observer.connection()
     }
 
-    /// Answers a request that came from `peer` over the connection with this seat. Every failure becomes an answer.
-    pub async fn answer(&self, request: Request<Incoming>, peer: Client, seat: Arc<Seat>) -> Response<Outgoing> {
+    /// Answers a request that came from `peer` over the connection with this seat. Every failure becomes an answer. Beside it
+    /// comes the room that it takes until it is read, if it is large.
+    pub async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: Client,
+        seat: Arc<Seat>,
+    ) -> (Response<Outgoing>, Option<Slot>) {
         let verb = Verb::of(request.method());
         let (product, route) = self.destination(verb, request.uri().path());
         let (version, wishes) = (request.version(), Wishes::of(&request));
@@ -147,26 +164,41 @@ impl Service {
         let exchange = self.observer.begin(verb, route, RequestId::of(request.headers()), client.address);
         let mut allowance = None;
         let target = Target { verb, route, product, client };
-        let work = self.work(request, target, exchange.request_id(), seat, &mut allowance);
+        let work = self.work(request, target, exchange.request_id(), &seat, &mut allowance);
         let outcome = AssertUnwindSafe(tokio::time::timeout(self.deadline(verb, route), work)).catch_unwind().await;
         let outcome = match outcome {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_elapsed)) => Err(self.too_slow()),
             Err(panic) => Err(Arc::new(Problem::internal(format!("panicked: {}", message_of(&*panic))))),
         };
-        let (mut response, problem) = match outcome {
+        let outcome = match outcome {
             Ok(response) => {
                 let reads = matches!(verb, Verb::Get | Verb::Head);
-                (self.finisher.finish(&wishes, reads, response).await, None)
+                let mut response = self.finisher.finish(&wishes, reads, response).await;
+                if verb == Verb::Head {
+                    drop_body(&mut response);
+                }
+                match answers::held_bytes(&response) {
+                    None => Ok((response, None)),
+                    Some(bytes) => match self.answers.slot(bytes, client.address, &seat).await {
+                        Ok(slot) => Ok((response, Some(slot))),
+                        Err(no_room) => Err(Arc::new(Problem::from(no_room))),
+                    },
+                }
             }
+            Err(problem) => Err(problem),
+        };
+        let (mut response, slot, problem) = match outcome {
+            Ok((response, slot)) => (response, slot, None),
             Err(problem) => {
                 let json = problem.to_json(exchange.request_id());
-                (problem.head().map(|()| Either::Left(Full::new(json))), Some(problem))
+                let mut response = problem.head().map(|()| Either::Left(Full::new(json)));
+                if verb == Verb::Head {
+                    drop_body(&mut response);
+                }
+                (response, None, Some(problem))
             }
         };
-        if verb == Verb::Head {
-            drop_body(&mut response);
-        }
         let headers = response.headers_mut();
         headers.insert(request_id::HEADER, exchange.request_id().header_value());
         cors::protect(route, self.hsts.as_ref().filter(|_| client.secure), headers);
@@ -179,7 +211,7 @@ impl Service {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         exchange.finish(response.status(), problem.as_deref());
-        response
+        (response, slot)
     }
 
     /// Uploads watch over their pace themselves and may take longer as a whole.
@@ -206,23 +238,14 @@ impl Service {
         request: Request<Incoming>,
         target: Target,
         request_id: &RequestId,
-        seat: Arc<Seat>,
+        seat: &Arc<Seat>,
         allowance: &mut Option<Allowance>,
     ) -> Result<Response<Outgoing>, Arc<Problem>> {
-        let Target { verb, route, product, .. } = target;
-        let _admission = match route {
-            Some(route) if route.is_about_the_server() => None,
-            _ => Some(self.admit()?),
-        };
+        let Target { verb, route, product, client } = target;
+        let request = incoming::received(request);
         let caller = match self.gate.is_open() {
             true => Caller::Anyone,
-            false => match Box::pin(self.pass(&request, target, allowance)).await {
-                Ok(caller) => caller,
-                Err(problem) => {
-                    refuse_body(request).await;
-                    return Err(Arc::new(problem));
-                }
-            },
+            false => Box::pin(self.pass(&request, target, allowance)).await?,
         };
         if let Some(id) = product
             && let Some(body) = self.catalog.hot_body(id).await
@@ -231,7 +254,8 @@ impl Service {
                 reply::product(&body, Freshness::Hit, request.headers()).map(|json| Either::Left(Full::new(json)))
             );
         }
-        let context = Context { request_id: request_id.clone(), verb, caller, seat };
+        let turn = self.turns.turn(client, Arc::clone(seat));
+        let context = Context { request_id: request_id.clone(), verb, caller, turn };
         // At the highest level, so that errors bear the request's id whatever else is logged.
         let span = tracing::error_span!(target: "pm::http", "request", %request_id);
         // On the heap, so that answering from the cache does not carry the room for everything else along.
@@ -240,7 +264,7 @@ impl Service {
 
     async fn pass(
         &self,
-        request: &Request<Incoming>,
+        request: &Request<Received>,
         target: Target,
         allowance: &mut Option<Allowance>,
     ) -> Result<Caller, Problem> {
@@ -252,21 +276,22 @@ impl Service {
 
     async fn dispatch(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<Received>,
         route: Option<Route>,
         context: Context,
     ) -> Result<Response<Outgoing>, Arc<Problem>> {
         let Some(route) = route else {
-            refuse_body(request).await;
             return Err(Arc::new(Problem::not_found("there is nothing at this path")));
         };
         if context.verb == Verb::Options {
-            refuse_body(request).await;
             return Ok(self.options(route));
         }
         if !route.permits(context.verb) {
-            refuse_body(request).await;
             return Err(Arc::new(method_not_allowed(route)));
+        }
+        // A body is read before its request is worked on.
+        if !route.is_about_the_server() && !route.reads_body(context.verb) {
+            context.turn.works().await?;
         }
         if context.verb == Verb::Head {
             *request.method_mut() = Method::GET;
@@ -287,24 +312,9 @@ impl Service {
         response
     }
 
-    fn admit(&self) -> Result<Admission<'_>, Arc<Problem>> {
-        let admission = Admission(&self.in_flight);
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) < self.max_in_flight {
-            return Ok(admission);
-        }
-        let cause = format!("{} requests are in flight already", self.max_in_flight);
-        Err(Arc::new(Problem::unavailable(ErrorCode::Unavailable, cause)))
-    }
-
     fn too_slow(&self) -> Arc<Problem> {
         let cause = format!("no answer within {:?}", self.deadline);
         Arc::new(Problem::unavailable(ErrorCode::DeadlineExceeded, cause))
-    }
-}
-
-impl Drop for Admission<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -320,12 +330,6 @@ fn method_not_allowed(route: Route) -> Problem {
     let detail = format!("{} takes {}", route.template(), route.allow());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::MethodNotAllowed, detail)
         .with_header(header::ALLOW, HeaderValue::from_static(route.allow()))
-}
-
-async fn refuse_body(request: Request<Incoming>) {
-    if !extract::waits_for_continue(request.headers()) {
-        extract::discard(BodyDataStream::new(request.into_body())).await;
-    }
 }
 
 /// Makes the answer to a `GET` one to a `HEAD`: all headers, no body.

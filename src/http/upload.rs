@@ -11,10 +11,13 @@ use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt as _, stream::BoxStream};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use multer::{Constraints, Field, Multipart, SizeLimit};
-use tokio::sync::Semaphore;
 use warp::{Filter, Rejection};
 
-use super::{extract, problem::Problem, seats::Seat};
+use super::{
+    extract,
+    problem::Problem,
+    turn::{Kind, Turn},
+};
 use crate::{
     catalog::{self, Catalog},
     code::ErrorCode,
@@ -29,8 +32,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const RATE_GRACE: Duration = Duration::from_secs(20);
 /// Bytes a second, on the average since the beginning.
 const LEAST_RATE: u64 = 8 * 1024;
-/// So many uploads are read at a time; the others of what may be in flight is left to other requests.
-const AT_ONCE: usize = 64;
 /// What form fields need around their files.
 const AROUND: u64 = 1 << 20;
 
@@ -44,7 +45,6 @@ pub struct Uploads(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     max_bytes: u64,
-    places: Semaphore,
 }
 
 /// Why a body is read no further.
@@ -68,7 +68,7 @@ fn own<B: Buf>(body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static
 impl Uploads {
     /// Bounds for files of at most `max_bytes`.
     pub fn new(max_bytes: u64) -> Self {
-        Self(Arc::new(Shared { max_bytes, places: Semaphore::new(AT_ONCE) }))
+        Self(Arc::new(Shared { max_bytes }))
     }
 
     /// Stores the files of a multipart body, all of them or, as far as anybody can see, none.
@@ -79,24 +79,23 @@ impl Uploads {
     pub async fn receive(
         &self,
         headers: &HeaderMap,
-        body: &mut Chunks,
-        seat: &Seat,
+        body: Chunks,
+        turn: &Turn,
         catalog: &Catalog,
     ) -> Result<Vec<ImageSource>, Problem> {
-        let Ok(_place) = self.0.places.try_acquire() else {
-            return Err(Problem::unavailable(ErrorCode::Unavailable, "too many uploads are under way"));
-        };
         let told = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let boundary = multer::parse_boundary(told)
             .map_err(|_| Problem::bad_request("the `Content-Type` of a multipart body must tell its `boundary`"))?;
         let most = self.0.max_bytes.saturating_mul(NewProduct::MAX_IMAGES as u64).saturating_add(AROUND);
         let constraints = Constraints::new().size_limit(SizeLimit::new().whole_stream(most));
-        let outcome = {
-            let multipart = Multipart::with_constraints(paced(body, seat), boundary, constraints);
-            self.store_all(multipart, catalog).await
+        turn.begins_body(Kind::Upload).await?;
+        let multipart = Multipart::with_constraints(paced(body, turn), boundary, constraints);
+        let stored = tokio::select! {
+            stored = self.store_all(multipart, catalog) => stored?,
+            problem = turn.loses_body() => return Err(problem),
         };
-        seat.works();
-        outcome
+        turn.works().await?;
+        Ok(stored)
     }
 
     async fn store_all(&self, mut multipart: Multipart<'_>, catalog: &Catalog) -> Result<Vec<ImageSource>, Problem> {
@@ -121,14 +120,14 @@ impl Uploads {
             if incoming.size() + chunk.len() as u64 > self.0.max_bytes {
                 let detail = format!("{name} has more than {} bytes, which is the most that is read", self.0.max_bytes);
                 return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::TooLarge, detail)
-                    .with_errors(vec![about(index, &name, "has too many bytes")]));
+                    .with_errors(Invalid::from(about(index, &name, "has too many bytes")).errors));
             }
             incoming.write(&chunk).await?;
         }
         incoming.store().await.map_err(|error| match error {
             catalog::Error::Invalid(invalid) => {
-                let named = invalid.errors.into_iter().map(|error| about(index, &name, &error.message));
-                Invalid { errors: named.collect() }.into()
+                let errors = invalid.errors.map(|error| about(index, &name, &error.message));
+                Invalid { errors }.into()
             }
             error => error.into(),
         })
@@ -140,23 +139,24 @@ pub fn is_multipart(headers: &HeaderMap) -> bool {
     extract::is_of_kind("multipart/form-data", headers)
 }
 
-/// The same pieces, as long as they come fast enough. The seat is told at each that the client is waited for, so that a
+/// The same pieces, as long as they come fast enough. The turn is told at each that the client is waited for, so that a
 /// client that stands still makes room for others first.
-fn paced<'a>(body: &'a mut Chunks, seat: &'a Seat) -> impl Stream<Item = Result<Bytes, Stopped>> + Send + 'a {
+fn paced(body: Chunks, turn: &Turn) -> impl Stream<Item = Result<Bytes, Stopped>> + Send + '_ {
     let begun = Instant::now();
-    futures_util::stream::unfold((body, 0_u64, false), move |(body, received, ended)| async move {
+    futures_util::stream::unfold((body, 0_u64, false), move |(mut body, received, ended)| async move {
         if ended {
             return None;
         }
-        seat.waits_for_body();
+        turn.waits_for_body();
         let left = LONGEST.saturating_sub(begun.elapsed()).min(LONGEST_PAUSE);
-        let piece = match tokio::time::timeout(left, body.next()).await {
+        let next = tokio::time::timeout(left, body.next()).await;
+        turn.goes_on();
+        let piece = match next {
             Ok(Some(Ok(piece))) => piece,
             Ok(Some(Err(_))) => return Some((Err(Stopped::BrokeOff), (body, received, true))),
             Ok(None) => return None,
             Err(_elapsed) => return Some((Err(Stopped::TooSlow), (body, received, true))),
         };
-        seat.works();
         let received = received + piece.len() as u64;
         let elapsed = begun.elapsed();
         if elapsed > RATE_GRACE && received < LEAST_RATE * elapsed.as_secs() {
@@ -185,7 +185,7 @@ fn refusal(error: &multer::Error) -> Problem {
 }
 
 fn about(index: usize, name: &str, message: &str) -> FieldError {
-    FieldError { field: format!("file[{index}]"), message: format!("({name}) {message}") }
+    FieldError::new(format!("file[{index}]"), format!("({name}) {message}"))
 }
 
 /// A file's name as far as it is repeated to anybody.

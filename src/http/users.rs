@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     catalog::{Catalog, PageBody, UserBody},
-    domain::{FieldError, NewUser, UserId, UserQuery},
+    domain::{NewUser, UserId, UserQuery},
 };
 
 /// The routes of users.
@@ -65,11 +65,10 @@ pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
     ),
 )]
 pub async fn create(body: Bytes, catalog: Catalog) -> Result<Ready, Problem> {
-    let user = catalog.create_user(NewUser::from_json(&body)??).await?;
+    let user = catalog.create_user(extract::parsed(body, |json| Ok(NewUser::from_json(json)??)).await?).await?;
     reply::created(&UserBody::new(&user), catalog.links().user(&user.id))
 }
 
 fn no_user(message: String) -> Problem {
-    let error = FieldError { field: "id".into(), message };
-    Problem::not_found("there is no such user: its id is not one that a user can have").with_errors(vec![error])
+    Problem::not_found("there is no such user: its id is not one that a user can have").with_error("id", message)
 }

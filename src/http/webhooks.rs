@@ -55,7 +55,8 @@ pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
     ),
 )]
 pub async fn create(body: Bytes, catalog: Catalog) -> Result<Ready, Problem> {
-    let new = NewWebhook::from_json(&body, catalog.policy())??;
+    let policy = catalog.policy().clone();
+    let new = extract::parsed(body, move |json| Ok(NewWebhook::from_json(json, &policy)??)).await?;
     let (webhook, secret) = catalog.create_webhook(new).await?;
     reply::created(&WebhookBody::with_secret(&webhook, &secret), catalog.links().webhook(webhook.id))
 }

@@ -2,11 +2,13 @@
 //! It reads only while somebody does, and whoever falls behind reads the table alone: nothing here grows with slow clients.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use metrics::Gauge;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, broadcast},
@@ -17,7 +19,7 @@ use crate::{
     catalog::{Catalog, Error, EventPage, Happenings},
     code::ErrorCode,
     domain::{Event, EventFilter, EventKind, EventPosition, ProductId, UserId},
-    http::problem::Problem,
+    http::{caller::Authentication, problem::Problem},
     stop::{self, Stop, Stopper},
 };
 
@@ -41,8 +43,11 @@ pub struct Feed(Arc<Shared>);
 
 struct Shared {
     catalog: Catalog,
+    authentication: Authentication,
     places: Arc<Semaphore>,
     most: usize,
+    /// How many streams each client has open.
+    by_client: Mutex<HashMap<String, usize>>,
     catching_up: Semaphore,
     stopper: Stopper,
     stop: Stop,
@@ -83,17 +88,26 @@ pub(super) struct Subscription {
 
 /// A stream's share of those that may be open; given back when dropped.
 pub(super) struct Place {
+    feed: Feed,
+    client: String,
     _permit: OwnedSemaphorePermit,
-    streams: Gauge,
+}
+
+/// What a listener showed to be let in, which is looked at again while it listens.
+pub(super) struct Admission {
+    feed: Feed,
+    shown: HeaderMap,
 }
 
 impl Feed {
-    /// A feed for at most `most` streams. Made after the recorder of figures, or its figure goes nowhere.
-    pub fn new(catalog: Catalog, most: usize) -> Self {
+    /// A feed for at most `most` streams, an eighth of them of one client, whose listeners are let in by `authentication`. Made after the recorder of figures, or its figure goes nowhere.
+    pub fn new(catalog: Catalog, authentication: Authentication, most: usize) -> Self {
         let (stopper, stop) = stop::channel();
         metrics::describe_gauge!(STREAMS, metrics::Unit::Count, "Open streams of events");
         Self(Arc::new(Shared {
             catalog,
+            authentication,
+            by_client: Mutex::default(),
             places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
             most,
             catching_up: Semaphore::new(CATCHING_UP),
@@ -111,14 +125,37 @@ impl Feed {
     }
 
     /// # Errors
-    /// 503 if as many streams are open as may be.
-    pub(super) fn place(&self) -> Result<Place, Problem> {
+    /// 429 if this client has as many streams open as it may, 503 if all together have.
+    pub(super) fn place(&self, client: String) -> Result<Place, Problem> {
         let Ok(permit) = Arc::clone(&self.0.places).try_acquire_owned() else {
             let cause = format!("{} streams of events are open already", self.0.most);
             return Err(Problem::unavailable(ErrorCode::Unavailable, cause));
         };
+        let most = self.0.most.div_ceil(8);
+        let mut by_client = self.by_client();
+        let open = by_client.entry(client.clone()).or_default();
+        if *open >= most {
+            let detail = format!("a client may have {most} streams of events open; close one first");
+            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::RateLimited, detail)
+                .with_header(header::RETRY_AFTER, HeaderValue::from_static("1")));
+        }
+        *open += 1;
+        drop(by_client);
         self.0.streams.increment(1.0);
-        Ok(Place { _permit: permit, streams: self.0.streams.clone() })
+        Ok(Place { feed: self.clone(), client, _permit: permit })
+    }
+
+    /// What a request with these headers showed; `None` if nothing has to be shown.
+    pub(super) fn admission(&self, headers: &HeaderMap) -> Option<Admission> {
+        if self.0.authentication.is_off() {
+            return None;
+        }
+        let shown = headers.get_all(header::AUTHORIZATION).iter().map(|value| (header::AUTHORIZATION, value.clone()));
+        Some(Admission { feed: self.clone(), shown: shown.collect() })
+    }
+
+    fn by_client(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.0.by_client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Joins the reader, which begins to read if it does not yet: every event that is committed from now on comes by.
@@ -210,7 +247,23 @@ impl Frame {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.streams.decrement(1.0);
+        self.feed.0.streams.decrement(1.0);
+        let mut by_client = self.feed.by_client();
+        if let Some(open) = by_client.get_mut(&self.client) {
+            *open -= 1;
+            if *open == 0 {
+                by_client.remove(&self.client);
+            }
+        }
+    }
+}
+
+impl Admission {
+    /// Whether the token or key was taken back or has expired. Where that cannot be known for the moment, it was not.
+    pub(super) async fn is_over(&self) -> bool {
+        let shared = &self.feed.0;
+        let identified = shared.authentication.identify(&self.shown, &shared.catalog).await;
+        identified.is_err_and(|problem| problem.is_unauthorized())
     }
 }
 

@@ -12,7 +12,7 @@ use stream::{Beginning, Listener};
 
 use super::{
     State,
-    extract::{self, Pairs},
+    extract::{self, Context, Pairs},
     problem::Problem,
     products, reply,
 };
@@ -29,11 +29,17 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 /// The routes of events.
 pub fn routes(state: &State, feed: &Feed) -> BoxedFilter<(Response,)> {
     let headers = warp::header::headers_cloned();
-    let all = warp::path!("events").and(warp::get()).and(extract::query()).and(headers).and(extract::with(feed));
+    let all = warp::path!("events")
+        .and(warp::get())
+        .and(extract::query())
+        .and(headers)
+        .and(extract::context())
+        .and(extract::with(feed));
     let one = warp::path!("products" / String / "events")
         .and(warp::get())
         .and(extract::query())
         .and(headers)
+        .and(extract::context())
         .and(extract::with(feed))
         .and(extract::with(&state.catalog));
     extract::boxed(all.then(all_events)).or(extract::boxed(one.then(product_events))).unify().boxed()
@@ -52,9 +58,9 @@ pub fn routes(state: &State, feed: &Feed) -> BoxedFilter<(Response,)> {
     ),
     responses((status = 200, description = "Events as they happen; a comment each 15 s", body = String, content_type = "text/event-stream")),
 )]
-pub async fn all_events(pairs: Pairs, headers: HeaderMap, feed: Feed) -> Result<Response, Problem> {
+pub async fn all_events(pairs: Pairs, headers: HeaderMap, context: Context, feed: Feed) -> Result<Response, Problem> {
     let query = EventQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
-    listen(query, &headers, &feed).await
+    listen(query, &headers, &context, &feed).await
 }
 
 /// What happens to a product from now on, or from an earlier event on; ends with its deletion.
@@ -72,26 +78,28 @@ pub async fn product_events(
     id: String,
     pairs: Pairs,
     headers: HeaderMap,
+    context: Context,
     feed: Feed,
     catalog: Catalog,
 ) -> Result<Response, Problem> {
     let id = products::parse_id(&id).ok_or_else(|| Problem::not_found("a product's id is a number"))?;
     let query = EventQuery::of_product(id, pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     // Listening begins before the look, so that a deletion is seen by one of the two.
-    let response = listen(query, &headers, &feed).await?;
+    let response = listen(query, &headers, &context, &feed).await?;
     catalog.product_body(id).await?;
     Ok(response)
 }
 
-async fn listen(query: EventQuery, headers: &HeaderMap, feed: &Feed) -> Result<Response, Problem> {
-    let place = feed.place()?;
+async fn listen(query: EventQuery, headers: &HeaderMap, context: &Context, feed: &Feed) -> Result<Response, Problem> {
+    let place = feed.place(context.caller.counted_as(context.turn.client()))?;
     let subscription = feed.subscribe().await?;
     let beginning = match asked(&query, headers) {
         Asked::Now => Beginning::Now,
         Asked::After(position) if feed.remembers_since(position).await? => Beginning::After(position),
         Asked::After(_) | Asked::Unreadable => Beginning::Reset,
     };
-    let listener = Listener::new(feed.clone(), query.filter, subscription, beginning, place);
+    let listener =
+        Listener::new(feed.clone(), query.filter, subscription, beginning, place).let_in_by(feed.admission(headers));
     let mut response = reply::stream(listener.into_stream()).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

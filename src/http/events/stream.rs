@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::feed::{Batch, Feed, Frame, Place, Subscription};
+use super::feed::{Admission, Batch, Feed, Frame, Place, Subscription};
 use crate::{
     catalog::Error,
     domain::{EventFilter, EventKind, EventPosition},
@@ -21,7 +21,9 @@ use crate::{
 
 /// Something is sent at least this often, so that neither side keeps a connection that is gone.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// A stream ends after this, and its client comes back: so it shows again that it may listen, with a token that still holds.
+/// How often it is looked whether a token or key was taken back or has expired. A process knows of it within 5 s.
+const LOOK_AGAIN: Duration = Duration::from_secs(4);
+/// A stream ends after this, and its client comes back.
 const LONGEST: Duration = Duration::from_secs(3_600);
 /// How long a browser waits before it connects again.
 const RETRY_MILLIS: u32 = 3_000;
@@ -48,6 +50,8 @@ pub(super) struct Listener {
     ready: VecDeque<Bytes>,
     next_beat: Instant,
     ends_at: Instant,
+    admission: Option<Admission>,
+    next_look: Instant,
     _place: Place,
 }
 
@@ -74,8 +78,15 @@ impl Listener {
             ready: VecDeque::from([opening.into()]),
             next_beat: Instant::now() + HEARTBEAT,
             ends_at: Instant::now() + LONGEST,
+            admission: None,
+            next_look: Instant::now() + LOOK_AGAIN,
             _place: place,
         }
+    }
+
+    /// The same listener, which is sent away when what it showed holds no longer.
+    pub(super) fn let_in_by(self, admission: Option<Admission>) -> Self {
+        Self { admission, ..self }
     }
 
     /// What is sent, until the server stops, the product is deleted, or the table cannot be read.
@@ -85,6 +96,9 @@ impl Listener {
 
     async fn next(&mut self) -> Option<Bytes> {
         loop {
+            if self.is_sent_away().await {
+                return None;
+            }
             if let Some(piece) = self.ready.pop_front() {
                 self.next_beat = Instant::now() + HEARTBEAT;
                 return Some(piece);
@@ -107,12 +121,23 @@ impl Listener {
                     Err(RecvError::Lagged(_)) => self.behind = true,
                     Err(RecvError::Closed) => return None,
                 },
+                () = sleep_until(self.next_look), if self.admission.is_some() => {}
                 () = sleep_until(self.next_beat) => {
                     // With the position: who wants few events would else come back with one that is long forgotten.
                     self.ready.push_back(format!(": still here\nid: {}\n\n", self.position).into());
                 }
             }
         }
+    }
+
+    /// Looks every few seconds whether the listener may still listen.
+    async fn is_sent_away(&mut self) -> bool {
+        let Some(admission) = &self.admission else { return false };
+        if Instant::now() < self.next_look {
+            return false;
+        }
+        self.next_look = Instant::now() + LOOK_AGAIN;
+        admission.is_over().await
     }
 
     fn take(&mut self, batch: &Batch) {

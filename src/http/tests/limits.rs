@@ -82,23 +82,98 @@ async fn a_request_that_takes_too_long_is_given_up() {
 }
 
 #[tokio::test]
-async fn one_request_too_many_is_told_to_come_again() {
+async fn bodies_that_do_not_come_take_nobodys_place() {
     let server = Server::with(Config { max_in_flight: 1, ..Config::default() }).await;
-    let mut busy = server.connect().await;
-    busy.write_all(HALF).await.expect("sent");
-    // The half request counts once the server has read its head, which nothing outside can see.
-    let refused = loop {
-        let answer = server.get("/products").await;
-        if answer.status != 200 {
-            break answer;
-        }
-    };
-    let problem = refused.problem(503, "unavailable");
-    assert_eq!(refused.header("retry-after"), "1");
-    assert!(!problem["detail"].as_str().expect("text").contains("in flight"));
-    assert_eq!(server.get("/healthz").await.status, 200);
-    drop(busy);
-    while server.get("/products").await.status != 200 {}
+    let mut slow = Vec::new();
+    for _ in 0..3 {
+        let mut stream = server.connect().await;
+        stream.write_all(HALF).await.expect("sent");
+        slow.push(stream);
+    }
+    for _ in 0..8 {
+        assert_eq!(server.get("/products").await.status, 200);
+        assert_eq!(server.post("/products", PRODUCT).await.status, 201);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_does_not_wait_for_the_body_and_keeps_the_connection() {
+    let server = Server::start().await;
+    let mut stream = server.connect().await;
+    let body = [b' '; 400_000];
+    let head = format!("POST /nowhere HTTP/1.1\r\nHost: pm\r\nContent-Length: {}\r\n\r\n", body.len());
+    let began = Instant::now();
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.expect("an answer");
+    assert_eq!(&status, b"HTTP/1.1 404");
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    // The rest is read and forgotten, and the next request is answered.
+    stream.write_all(&body).await.expect("sent");
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: pm\r\nConnection: close\r\n\r\n").await.expect("sent");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.expect("an end");
+    assert!(String::from_utf8_lossy(&rest).contains("HTTP/1.1 200"), "{}", String::from_utf8_lossy(&rest));
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_kept_for_longer_than_a_head_may_take() {
+    let (head, idle) = (Duration::from_millis(200), Duration::from_millis(900));
+    let server = Server::with(Config { header_timeout: head, keep_alive: idle, ..Config::default() }).await;
+    let mut stream = server.connect().await;
+    let mut answer = [0; 15];
+    for _ in 0..2 {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: pm\r\n\r\n").await.expect("sent");
+        stream.read_exact(&mut answer).await.expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let mut rest = [0; 4_096];
+        let _ = stream.try_read(&mut rest);
+    }
+    let begun = Instant::now();
+    assert_eq!(stream.read(&mut answer).await.expect("an end"), 0);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_later_head_that_is_not_finished_ends_the_connection() {
+    let config = Config { header_timeout: Duration::from_millis(200), ..Config::default() };
+    let server = Server::with(config).await;
+    let mut stream = server.connect().await;
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: pm\r\n\r\n").await.expect("sent");
+    let mut answer = [0; 15];
+    stream.read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    stream.write_all(b"GET / HTTP/1.1\r\nHos").await.expect("sent");
+    let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut Vec::new())).await;
+    assert!(ended.is_ok(), "it is still waited for");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_taken_over_http_2_ends_its_stream_alone() {
+    let config = Config { stall_limit: Duration::from_millis(300), ..Config::default() };
+    let server = Server::with(config).await;
+    server.post("/products", PRODUCT).await;
+    let mut client = h2::client::Builder::new();
+    client.initial_window_size(0);
+    let (mut send, connection) =
+        client.handshake::<_, bytes::Bytes>(server.connect().await).await.expect("a connection");
+    let driver = tokio::spawn(connection);
+    for path in ["/products", "/openapi.json"] {
+        let request = http::Request::get(format!("http://pm{path}")).body(()).expect("a request");
+        let (answer, _) = send.send_request(request, true).expect("sent");
+        let mut answer = answer.await.expect("a head");
+        assert_eq!(answer.status(), 200);
+        let reset = tokio::time::timeout(Duration::from_secs(10), answer.body_mut().data()).await.expect("an end");
+        assert!(reset.expect("a frame").expect_err("a reset").is_reset(), "{path}");
+    }
+    // The connection goes on.
+    let request = http::Request::head("http://pm/healthz").body(()).expect("a request");
+    let (answer, _) = send.send_request(request, true).expect("sent");
+    assert_eq!(answer.await.expect("an answer").status(), 200);
+    drop(send);
+    driver.abort();
 }
 
 #[tokio::test]
