@@ -61,7 +61,7 @@ impl Subject {
         self.fill(BACKLOG + usize::try_from(jobs).unwrap()).await;
         let began = Instant::now();
         for _ in 0..jobs {
-            let claimed = self.app.catalog.claim(Due::First).await.unwrap().unwrap();
+            let claimed = self.app.catalog.claim(Due::any()).await.unwrap().claimed().unwrap();
             self.app.catalog.settle(&claimed, Settlement::Ready(self.outcome.clone())).await.unwrap();
         }
         self.waiting -= usize::try_from(jobs).unwrap();

@@ -98,6 +98,7 @@ impl App {
             auto_users: settings.auto_users,
             policy: settings.fetch_policy.clone(),
             presets: settings.presets.clone(),
+            max_waiting_jobs_per_user: Some(settings.max_waiting_jobs_per_user),
         };
         let engines = Engines {
             database: database.clone(),
@@ -223,7 +224,7 @@ impl App {
             isolation: self.isolation(decoders),
         };
         let handler = Handler::new(config, fetcher, self.blobs.clone());
-        Ok(Worker::new(self.catalog.clone(), self.queue.clone(), handler, decoders))
+        Ok(Worker::new(self.catalog.clone(), self.queue.clone(), handler, decoders, self.settings.fetch_per_host))
     }
 
     fn fetcher(&self) -> Result<Fetcher, Error> {

@@ -25,6 +25,7 @@ mod m0016_installation;
 mod m0018_lost_claims_and_clock;
 mod m0020_webhook_pauses;
 mod m0021_installation_identity;
+mod m0022_job_shares;
 
 pub use sea_orm_migration::{MigrationTrait, MigratorTrait, SchemaManager, sea_orm};
 
@@ -55,6 +56,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0018_lost_claims_and_clock::Step),
             Box::new(m0020_webhook_pauses::Step),
             Box::new(m0021_installation_identity::Step),
+            Box::new(m0022_job_shares::Step),
         ]
     }
 }

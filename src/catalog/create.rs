@@ -82,7 +82,7 @@ impl Catalog {
         self.refer_to(write, &sources).await?;
         let unknown = self.unknown_users(write, &news, now).await?;
         let mut outcomes = Vec::with_capacity(news.len());
-        let mut pictures = Vec::new();
+        let (mut pictures, mut owners) = (Vec::new(), Vec::new());
         for new in news {
             if unknown.contains(&new.user_id) {
                 outcomes.push(Err(Invalid::field("user_id", format!("there is no user {}", new.user_id))));
@@ -92,13 +92,23 @@ impl Catalog {
             let id = products::insert(&**write, &new, status, now).await?;
             let places = (0..).zip(&new.product_images);
             pictures.extend(places.map(|(position, source)| (id, position, source.clone())));
+            owners.extend(new.product_images.iter().map(|_| new.user_id.clone()));
             outcomes.push(Ok(product_of(new, id, status, now)));
         }
+        self.ensure_backlog(write, &owners).await?;
         let image_ids = images::insert_all(&**write, &pictures, now).await?;
         let payload = JobPayload::process_image(None);
         let queued: Vec<_> = image_ids
             .iter()
-            .map(|image_id| NewJob { image_id: *image_id, generation: 1, payload: &payload, request_id })
+            .zip(pictures.iter().zip(owners))
+            .map(|(image_id, ((_, _, source), user_id))| NewJob {
+                image_id: *image_id,
+                generation: 1,
+                payload: &payload,
+                request_id,
+                user_id,
+                host: source.host(),
+            })
             .collect();
         jobs::insert_all(&**write, &queued, now).await?;
         if !queued.is_empty() {

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::{blobs, code::ErrorCode, db, domain::Invalid};
+use crate::{
+    blobs,
+    code::ErrorCode,
+    db,
+    domain::{Invalid, UserId},
+};
 
 /// Any error behind an error; shared, since several readers may wait for one read.
 pub type BoxError = Arc<dyn std::error::Error + Send + Sync>;
@@ -28,6 +33,16 @@ pub enum Error {
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
+    /// So many jobs wait for a user that no more may be queued.
+    #[error("{waiting} images of user {user_id} wait already; at most {most} may wait at a time")]
+    Backlog {
+        /// The user.
+        user_id: UserId,
+        /// How many wait.
+        waiting: u64,
+        /// How many may wait.
+        most: u64,
+    },
     /// The worker's lease is another's by now; its result must be dropped.
     #[error("the job was given to another worker")]
     LeaseLost,
@@ -70,6 +85,7 @@ impl Error {
             Self::Conflict(_) | Self::LeaseLost | Self::Copying => ErrorCode::Conflict,
             Self::Precondition(_) => ErrorCode::PreconditionFailed,
             Self::KeyReused => ErrorCode::IdempotencyKeyReused,
+            Self::Backlog { .. } => ErrorCode::RateLimited,
             Self::BlobGone { .. } => ErrorCode::StorageUnavailable,
             Self::Unavailable { .. } => ErrorCode::Unavailable,
             Self::Full { .. } => ErrorCode::StorageFull,

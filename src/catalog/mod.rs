@@ -32,6 +32,7 @@ mod step;
 mod update;
 mod upkeep;
 mod users;
+mod waiting;
 mod webhook_body;
 mod webhooks;
 mod write;
@@ -51,7 +52,7 @@ pub use idempotency::Answer;
 pub use inspect::{Depth, Finding, GRACE, Invariant};
 pub use links::Links;
 pub use pictures::{Form, MOST_VARIANTS, Picture};
-pub use process::{AtRisk, Claimed, Due, Outcome, Settlement, Turn};
+pub use process::{AtRisk, Claimed, Due, Found, Outcome, Settlement, Turn};
 pub use queue_body::{DeadLetterBody, QueueBody};
 pub use queue_status::QueueStatus;
 pub use read::{Body, Freshness};
@@ -87,6 +88,8 @@ pub struct Config {
     pub policy: AddressPolicy,
     /// What is made of each picture.
     pub presets: Vec<Preset>,
+    /// Most jobs that may wait for one user; any number unless set.
+    pub max_waiting_jobs_per_user: Option<u64>,
 }
 
 /// The engines that the catalogue stands on.
@@ -118,14 +121,15 @@ struct Inner {
     api_keys: api_keys::Known,
     happened: events::Happened,
     leases: leases::Leases,
+    waiting: waiting::Waiting,
 }
 
 impl Catalog {
     /// A catalogue over these engines.
     pub fn new(config: Config, engines: Engines) -> Self {
         let links = Links::new(config.public_url.clone());
-        let (reads, told, api_keys, happened, leases) = Default::default();
-        Self(Arc::new(Inner { config, engines, links, reads, told, api_keys, happened, leases }))
+        let (reads, told, api_keys, happened, leases, waiting) = Default::default();
+        Self(Arc::new(Inner { config, engines, links, reads, told, api_keys, happened, leases, waiting }))
     }
 
     /// How links are made.

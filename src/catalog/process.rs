@@ -8,25 +8,58 @@ use crate::{
     clock::Timestamp,
     code::ErrorCode,
     db::{
-        self, Write, attempts, crashes, images,
+        self, Write, attempts,
+        claims::{self, NewLease, Next},
+        crashes, images,
         jobs::{self, LEASE},
         leases, products, renditions,
     },
     domain::{
-        Attempt, AttemptOutcome, Content, EventKind, Facts, Image, ImageId, ImageSource, Job, JobId, JobPayload,
-        ProductId, Rendition,
+        Attempt, AttemptOutcome, Busy, Content, EventKind, Facts, Image, ImageId, ImageSource, Job, JobPayload,
+        ProductId, Rendition, UserId,
     },
 };
 
 /// Which job is to be claimed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// The one that has been due longest.
-    First,
+    /// The next user's, as far as the worker has a place for it.
+    Next {
+        /// Whose job was claimed last.
+        after: Option<UserId>,
+        /// For whom the worker has no place.
+        busy: Busy,
+    },
     /// One whose worker died: with a broker its new message waits behind all others.
     Orphan,
-    /// This one.
-    This(JobId),
+}
+
+/// What came of looking for a job.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// This one was claimed.
+    Claimed(Box<Claimed>),
+    /// Jobs are due, but the worker has no place for them.
+    Busy,
+    /// No job is due.
+    Nothing,
+}
+
+impl Due {
+    /// Whatever job is due.
+    pub fn any() -> Self {
+        Self::Next { after: None, busy: Busy::default() }
+    }
+}
+
+impl Found {
+    /// The job, if one was claimed.
+    pub fn claimed(self) -> Option<Claimed> {
+        match self {
+            Self::Claimed(claimed) => Some(*claimed),
+            Self::Busy | Self::Nothing => None,
+        }
+    }
 }
 
 /// A job in a worker's hands.
@@ -198,19 +231,25 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Error::Unavailable`] by the database.
-    pub async fn claim(&self, due: Due) -> Result<Option<Claimed>, Error> {
+    pub async fn claim(&self, due: Due) -> Result<Found, Error> {
         let catalog = self.clone();
         self.to_the_end(async move {
             let token = catalog.lease_token().await;
             let write = catalog.database().begin().await?;
             let now = write.now().await?;
-            let until = now.plus(LEASE);
+            let lease = NewLease { token, until: now.plus(LEASE) };
             let job = match due {
-                Due::First => jobs::claim_next(&*write, &token, until, now).await?,
-                Due::Orphan => jobs::claim_orphan(&*write, &token, until, now).await?,
-                Due::This(id) => jobs::claim(&*write, id, &token, until, now).await?,
+                Due::Next { after, busy } => {
+                    match claims::claim_next(&*write, &lease, now, after.as_ref(), &busy).await? {
+                        Next::Job(job) => Some(*job),
+                        Next::Busy => return Ok(Found::Busy),
+                        Next::Nothing => None,
+                    }
+                }
+                Due::Orphan => claims::claim_orphan(&*write, &lease, now).await?,
             };
-            catalog.take_up(write, job, now).await
+            let claimed = catalog.take_up(write, job, now).await?;
+            Ok(claimed.map_or(Found::Nothing, |claimed| Found::Claimed(Box::new(claimed))))
         })
         .await
     }

@@ -136,9 +136,15 @@ impl Catalog {
         reruns::begin_run(&**write, still, now).await?;
         let images: Vec<_> = still.iter().map(|image| image.id).collect();
         dead_letters::end(&**write, &images, now).await?;
+        let origins = reruns::origins(&**write, &images).await?;
         let queued: Vec<_> = still
             .iter()
-            .map(|image| NewJob { image_id: image.id, generation: image.generation + 1, payload, request_id })
+            .filter_map(|image| {
+                // Its product is held, so it is there.
+                let (user_id, source) = origins.get(&image.id)?.clone();
+                let (image_id, generation) = (image.id, image.generation + 1);
+                Some(NewJob { image_id, generation, payload, request_id, user_id, host: source.host() })
+            })
             .collect();
         jobs::insert_all(&**write, &queued, now).await?;
         self.announce(write).await

@@ -15,7 +15,7 @@ use crate::{
         products,
         removals::{self, Of},
     },
-    domain::{ImageId, ImagePlan, JobPayload, PresentImage, Product, ProductId, ProductPatch, ProductStatus},
+    domain::{ImageId, ImagePlan, JobPayload, PresentImage, Product, ProductId, ProductPatch, ProductStatus, UserId},
 };
 
 /// What a product must be for a change to be made.
@@ -107,7 +107,7 @@ impl Catalog {
         if !texts_stay {
             products::update(&*write, &before, asked.patch).await?;
         }
-        let added = self.change_images(&write, asked, &plan, &present, now).await?;
+        let added = self.change_images(&write, asked, &plan, &present, &before.user_id, now).await?;
         let mut product = self.find_held(&write, asked.id, false).await?;
         // As they are once the change is committed.
         (product.version, product.updated_at) = (product.version + 1, now);
@@ -144,6 +144,7 @@ impl Catalog {
         asked: &Asked<'_>,
         plan: &ImagePlan,
         present: &[PresentImage],
+        user_id: &UserId,
         now: Timestamp,
     ) -> Result<Vec<ImageId>, Error> {
         if !plan.removed.is_empty() {
@@ -155,15 +156,19 @@ impl Catalog {
         }
         let pictures: Vec<_> =
             plan.added.iter().map(|(position, source)| (asked.id, *position, source.clone())).collect();
+        self.ensure_backlog(write, pictures.iter().map(|_| user_id)).await?;
         let added = images::insert_all(&**write, &pictures, now).await?;
         let payload = JobPayload::process_image(None);
         let queued: Vec<_> = added
             .iter()
-            .map(|image_id| NewJob {
+            .zip(&pictures)
+            .map(|(image_id, (_, _, source))| NewJob {
                 image_id: *image_id,
                 generation: 1,
                 payload: &payload,
                 request_id: asked.request_id,
+                user_id: user_id.clone(),
+                host: source.host(),
             })
             .collect();
         jobs::insert_all(&**write, &queued, now).await?;

@@ -21,8 +21,6 @@ const LOG_KEPT: Duration = Duration::from_secs(600);
 const HANDED_OVER: Duration = Duration::from_secs(15);
 /// A consumer claims the job of a message that it got within this.
 const CLAIMING: Duration = Duration::from_millis(250);
-/// A job that waits while one that was handed over this much later runs has lost its message.
-const PASSED_BY: Duration = Duration::from_secs(60);
 /// How long the row of a finished job is kept, for people who look into what happened.
 const FINISHED_KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
 const AT_ONCE: u64 = 1_000;
@@ -96,8 +94,8 @@ impl Catalog {
 
     /// Makes jobs due again whose messages the broker has lost; answers how many.
     ///
-    /// The broker's queue is first in, first out. So a message is lost if none waits any more, or if jobs that were handed
-    /// over much later have been taken already. A message that is sent twice does no harm: the second finds nothing to
+    /// A message says that a job is due, not which, so any message serves for any job. Some are lost if jobs wait that were handed
+    /// over a while ago, and the broker has no message left. A message that is sent twice does no harm: the second finds nothing to
     /// claim.
     ///
     /// # Errors
@@ -109,18 +107,13 @@ impl Catalog {
         }
         let backlog = self.queue().backlog().await;
         let backlog = backlog.map_err(|error| Error::Unavailable { component: "queue", source: Arc::new(error) })?;
-        let lost_before = if backlog.ready == 0 {
-            // What consumers have just been handed is claimed by then.
-            tokio::time::sleep(CLAIMING).await;
-            before
-        } else {
-            match dispatch::latest_taken(&self.database().read()).await? {
-                Some(taken) => before.min(taken.minus(PASSED_BY)),
-                None => return Ok(0),
-            }
-        };
+        if backlog.ready > 0 {
+            return Ok(0);
+        }
+        // What consumers have just been handed is claimed by then.
+        tokio::time::sleep(CLAIMING).await;
         let write = self.database().begin().await?;
-        let again = dispatch::dispatch_again(&*write, lost_before, AT_ONCE).await?;
+        let again = dispatch::dispatch_again(&*write, before, AT_ONCE).await?;
         write.commit().await?;
         if again > 0 {
             self.queue().wake();

@@ -165,6 +165,9 @@ fn helpful_hint(error: &catalog::Error) -> Option<&'static str> {
     match error {
         catalog::Error::Unavailable { .. } => Some("`pm config` shows which address is used and where it is set"),
         catalog::Error::BlobGone { .. } => Some("the same command stores it again"),
+        catalog::Error::Backlog { .. } => {
+            Some("wait until workers have done some of them; PM_MAX_WAITING_JOBS_PER_USER raises the bound")
+        }
         catalog::Error::Copying => Some("run the same command again when it has ended"),
         _ => None,
     }

@@ -94,6 +94,8 @@ pub(super) const KEYS: &[Key] = &[
     key("fetch_allow", &["PM_FETCH_ALLOW"], "networks and addresses, such as 10.1.0.0/16, separated by commas"),
     key("fetch_max_bytes", &["PM_FETCH_MAX_BYTES"], "a size from 1 KiB to 1 GiB, such as 32 MiB"),
     key("fetch_timeout", &["PM_FETCH_TIMEOUT"], "a time from 100ms to 1h, such as 30s"),
+    key("fetch_per_host", &["PM_FETCH_PER_HOST"], "a number from 1 to 1024"),
+    key("max_waiting_jobs_per_user", &["PM_MAX_WAITING_JOBS_PER_USER"], "a number from 1 to 1000000000"),
     key("image_max_pixels", &["PM_IMAGE_MAX_PIXELS"], "a number of pixels from 1 to 1000000000"),
     key("image_memory", &["PM_IMAGE_MEMORY"], "a size of at least 16 MiB, such as 512 MiB"),
     key("image_timeout", &["PM_IMAGE_TIMEOUT"], "a time from 1s to 10m, such as 20s"),

@@ -90,6 +90,10 @@ pub struct Settings {
     pub fetch_max_bytes: u64,
     /// The longest that one download may take.
     pub fetch_timeout: Duration,
+    /// Downloads from one host at a time in one process.
+    pub fetch_per_host: usize,
+    /// Most jobs that may wait for one user.
+    pub max_waiting_jobs_per_user: u64,
     /// Width times height of the largest picture that is decoded.
     pub image_max_pixels: u64,
     /// Memory for all pictures that are worked on at a time, in bytes.
@@ -237,6 +241,9 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
     let fetch_policy = resolver.optional("fetch_allow", AddressPolicy::parse);
     let fetch_max_bytes = resolver.take("fetch_max_bytes", |text| values::size_within(text, 1 << 10, 1 << 30));
     let fetch_timeout = resolver.take("fetch_timeout", values::fetch_timeout);
+    let fetch_per_host = resolver.take("fetch_per_host", |text| values::count_within(text, 1, 1_024));
+    let max_waiting_jobs_per_user =
+        resolver.take("max_waiting_jobs_per_user", |text| values::count_within(text, 1, 1_000_000_000));
     let image_max_pixels = resolver.take("image_max_pixels", values::pixels);
     let image_memory = resolver.take("image_memory", |text| values::size_within(text, 16 << 20, u64::MAX));
     let image_timeout = resolver.take("image_timeout", values::image_timeout);
@@ -272,6 +279,8 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
         fetch_policy: fetch_policy?.unwrap_or_default(),
         fetch_max_bytes: fetch_max_bytes?,
         fetch_timeout: fetch_timeout?,
+        fetch_per_host: usize::try_from(fetch_per_host?).unwrap_or(usize::MAX),
+        max_waiting_jobs_per_user: max_waiting_jobs_per_user?,
         image_max_pixels: image_max_pixels?,
         image_memory: image_memory?,
         image_timeout: image_timeout?,
@@ -355,6 +364,8 @@ impl Settings {
             ("fetch_allow", self.fetch_policy.to_string()),
             ("fetch_max_bytes", self.fetch_max_bytes.to_string()),
             ("fetch_timeout", format!("{}ms", self.fetch_timeout.as_millis())),
+            ("fetch_per_host", self.fetch_per_host.to_string()),
+            ("max_waiting_jobs_per_user", self.max_waiting_jobs_per_user.to_string()),
             ("image_max_pixels", self.image_max_pixels.to_string()),
             ("image_memory", self.image_memory.to_string()),
             ("image_timeout", format!("{}ms", self.image_timeout.as_millis())),

@@ -88,6 +88,12 @@ pub(super) fn duration_within(text: &str, least: Duration, most: Duration) -> Re
     if (least..=most).contains(&span) { Ok(span) } else { Err("is out of range".into()) }
 }
 
+/// A number that lies within `least` and `most`.
+pub(super) fn count_within(text: &str, least: u64, most: u64) -> Result<u64, String> {
+    let count = text.replace('_', "").parse().map_err(|_| "is not such a number".to_owned())?;
+    if (least..=most).contains(&count) { Ok(count) } else { Err("is out of range".into()) }
+}
+
 pub(super) fn pixels(text: &str) -> Result<u64, String> {
     let (number, unit) = split_number(text)?;
     let factor = match unit.to_ascii_lowercase().as_str() {

@@ -57,21 +57,6 @@ pub async fn any_dispatched(connection: &impl ConnectionTrait, before: Timestamp
     Ok(found.is_some())
 }
 
-/// When the latest of the jobs that workers have now was handed to the broker.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn latest_taken(connection: &impl ConnectionTrait) -> Result<Option<Timestamp>, Error> {
-    let latest: Option<Option<i64>> = Entity::find()
-        .select_only()
-        .column_as(Column::DispatchedAt.max(), "latest")
-        .filter(Column::State.eq(JobState::Running.as_str()))
-        .into_tuple()
-        .one(connection)
-        .await?;
-    Ok(latest.flatten().map(Timestamp))
-}
-
 /// Makes up to `limit` jobs that were handed to the broker before `before` and wait still be handed over again.
 ///
 /// # Errors

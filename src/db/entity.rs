@@ -229,6 +229,8 @@ pub mod job {
         pub error_code: Option<String>,
         pub error_message: Option<String>,
         pub request_id: Option<String>,
+        pub user_id: Option<String>,
+        pub host: Option<String>,
         pub created_at: i64,
         pub updated_at: i64,
         pub working_on: Option<String>,

@@ -105,7 +105,7 @@ pub async fn work(connection: &impl ConnectionTrait, id: ImageId) -> Result<Opti
     let Some(row) = Entity::find_by_id(id.0).one(connection).await? else {
         return Ok(None);
     };
-    Ok(Some(Work { product_id: ProductId(row.product_id), source: source_of(&row)? }))
+    Ok(Some(Work { product_id: ProductId(row.product_id), source: source_of(row.id, row.source_url, row.source_key)? }))
 }
 
 /// The product of a picture.
@@ -296,16 +296,17 @@ async fn update(connection: &impl ConnectionTrait, id: ImageId, row: ActiveModel
     Ok(())
 }
 
-fn source_of(row: &Model) -> Result<ImageSource, Error> {
-    match (&row.source_url, &row.source_key) {
-        (Some(url), _) => Ok(ImageSource::Url(url.clone())),
-        (None, Some(key)) => Ok(ImageSource::Stored(key.clone())),
-        (None, None) => Err(Error::Corrupt(format!("image {} has no source", row.id))),
+/// The source of the picture with this number, by its two columns.
+pub(super) fn source_of(id: i64, url: Option<String>, key: Option<String>) -> Result<ImageSource, Error> {
+    match (url, key) {
+        (Some(url), _) => Ok(ImageSource::Url(url)),
+        (None, Some(key)) => Ok(ImageSource::Stored(key)),
+        (None, None) => Err(Error::Corrupt(format!("image {id} has no source"))),
     }
 }
 
 fn image_of(row: Model, renditions: Vec<Rendition>) -> Result<Image, Error> {
-    let source = source_of(&row)?;
+    let source = source_of(row.id, row.source_url.clone(), row.source_key.clone())?;
     let status = ImageStatus::parse(&row.status)
         .ok_or_else(|| Error::Corrupt(format!("image {} has the status {}", row.id, row.status)))?;
     let warnings = serde_json::from_str(&row.warnings)

@@ -17,7 +17,7 @@ use crate::{
         entity::job::{ActiveModel, Column, Entity},
         lengths::parts,
     },
-    domain::{ImageId, Job, JobId, JobPayload, JobState},
+    domain::{ImageId, Job, JobId, JobPayload, JobState, UserId},
 };
 
 /// How long a lease lasts unless its holder lengthens it, by the clock of whoever looks on.
@@ -34,6 +34,10 @@ pub struct NewJob<'a> {
     pub payload: &'a JobPayload,
     /// The request that caused it.
     pub request_id: Option<&'a str>,
+    /// Whose picture it is.
+    pub user_id: UserId,
+    /// The host that the picture comes from, if it has to be downloaded.
+    pub host: Option<String>,
 }
 
 /// How full the queue of record is. No state is counted beyond 100,001: that many stands for "or more".
@@ -59,59 +63,6 @@ pub async fn insert_all(connection: &impl ConnectionTrait, jobs: &[NewJob<'_>], 
         Entity::insert_many(rows).exec_without_returning(connection).await?;
     }
     Ok(())
-}
-
-/// Claims the job that has been due longest, if there is one; its lease lasts until `lease_until`.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn claim_next(
-    connection: &impl ConnectionTrait,
-    lease_token: &str,
-    lease_until: Timestamp,
-    now: Timestamp,
-) -> Result<Option<Job>, Error> {
-    let chosen = format!(
-        "(SELECT id FROM jobs WHERE state = 'queued' AND run_at <= $3 ORDER BY run_at, id LIMIT 1{})",
-        skip_locked(connection)
-    );
-    claim_where(connection, &format!("id = {chosen}"), vec![lease_token.into(), lease_until.0.into(), now.0.into()])
-        .await
-}
-
-/// Claims a due job whose worker died, if there is one: with a broker its new message waits behind all others.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn claim_orphan(
-    connection: &impl ConnectionTrait,
-    lease_token: &str,
-    lease_until: Timestamp,
-    now: Timestamp,
-) -> Result<Option<Job>, Error> {
-    let chosen = format!(
-        "(SELECT id FROM jobs WHERE state = 'queued' AND attempt > 0 AND error_code IS NULL AND run_at <= $3
-          ORDER BY run_at, id LIMIT 1{})",
-        skip_locked(connection)
-    );
-    claim_where(connection, &format!("id = {chosen}"), vec![lease_token.into(), lease_until.0.into(), now.0.into()])
-        .await
-}
-
-/// Claims this job if it is due and nobody has it. One that was handed to a broker is due: it was when it was handed over.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn claim(
-    connection: &impl ConnectionTrait,
-    id: JobId,
-    lease_token: &str,
-    lease_until: Timestamp,
-    now: Timestamp,
-) -> Result<Option<Job>, Error> {
-    let values = vec![lease_token.into(), lease_until.0.into(), now.0.into(), id.0.into()];
-    claim_where(connection, "id = $4 AND state = 'queued' AND (dispatched_at IS NOT NULL OR run_at <= $3)", values)
-        .await
 }
 
 /// Lengthens a lease; `false` if it is no longer the caller's.
@@ -226,6 +177,18 @@ pub async fn depth(connection: &impl ConnectionTrait) -> Result<Depth, Error> {
     })
 }
 
+/// How many jobs wait for this user; no more than `most` are counted.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn waiting_for(connection: &impl ConnectionTrait, user_id: &UserId, most: u64) -> Result<u64, Error> {
+    const WAITING: &str = "SELECT count(*) AS waiting
+        FROM (SELECT 1 FROM jobs WHERE state = 'queued' AND user_id = $1 LIMIT $2) AS few";
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let row = query_one(connection, WAITING, vec![user_id.as_str().into(), most.into()]).await?;
+    Ok(u64::try_from(row.try_get::<i64>("", "waiting")?).unwrap_or(0))
+}
+
 fn row_of(job: &NewJob<'_>, now: Timestamp) -> Result<ActiveModel, Error> {
     Ok(ActiveModel {
         image_id: Set(job.image_id.0),
@@ -237,6 +200,8 @@ fn row_of(job: &NewJob<'_>, now: Timestamp) -> Result<ActiveModel, Error> {
         decoding: Set(0),
         run_at: Set(now.0),
         request_id: Set(job.request_id.map(str::to_owned)),
+        user_id: Set(Some(job.user_id.as_str().to_owned())),
+        host: Set(job.host.clone()),
         created_at: Set(now.0),
         updated_at: Set(now.0),
         ..ActiveModel::default()
@@ -275,19 +240,7 @@ async fn update_held(connection: &impl ConnectionTrait, job: &Job, update: Updat
     Ok(changed.rows_affected == 1)
 }
 
-async fn claim_where(
-    connection: &impl ConnectionTrait,
-    condition: &str,
-    values: Vec<Value>,
-) -> Result<Option<Job>, Error> {
-    let sql = format!(
-        "UPDATE jobs SET state = 'running', attempt = attempt + 1, decoding = 0, working_on = NULL, lease_token = $1, lease_until = $2, updated_at = $3
-         WHERE {condition} RETURNING id, image_id, payload, attempt, lease_token, request_id, created_at"
-    );
-    query(connection, &sql, values).await?.first().map(job_of).transpose()
-}
-
-fn job_of(row: &QueryResult) -> Result<Job, Error> {
+pub(super) fn job_of(row: &QueryResult) -> Result<Job, Error> {
     let payload: String = row.try_get("", "payload")?;
     Ok(Job {
         id: JobId(row.try_get("", "id")?),
@@ -299,6 +252,8 @@ fn job_of(row: &QueryResult) -> Result<Job, Error> {
         lease_token: row.try_get("", "lease_token")?,
         request_id: row.try_get("", "request_id")?,
         created_at: Timestamp(row.try_get("", "created_at")?),
+        user_id: row.try_get::<Option<String>>("", "user_id")?.map(UserId::stored),
+        host: row.try_get("", "host")?,
     })
 }
 

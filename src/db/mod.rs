@@ -5,6 +5,7 @@ pub mod api_keys;
 pub mod attempts;
 mod beside;
 mod changes;
+pub mod claims;
 mod clock;
 mod config;
 mod connect;

@@ -1,5 +1,7 @@
 //! Pictures at rest that are run again: which ones are meant, and the start of their new run.
 
+use std::collections::HashMap;
+
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
     sea_query::{Expr, ExprTrait, Query},
@@ -13,9 +15,11 @@ use crate::{
             image::{Column, Entity},
             product,
         },
-        lengths::padded,
+        images::source_of,
+        jobs::query,
+        lengths::{padded, parts},
     },
-    domain::{ImageId, ImageStatus, ProductId, UserId},
+    domain::{ImageId, ImageSource, ImageStatus, ProductId, UserId},
 };
 
 /// Which pictures are meant, for running them again: only those at rest, since the others have a live job.
@@ -87,6 +91,32 @@ pub async fn still_at_rest(connection: &impl ConnectionTrait, chosen: &[Selected
         })
     };
     Ok(chosen.iter().filter(at_rest).copied().collect())
+}
+
+/// Whose these pictures are and where they come from.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn origins(
+    connection: &impl ConnectionTrait,
+    images: &[ImageId],
+) -> Result<HashMap<ImageId, (UserId, ImageSource)>, Error> {
+    let mut origins = HashMap::with_capacity(images.len());
+    for some in parts(images) {
+        let ids = some.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let sql = format!(
+            "SELECT images.id AS id, images.source_url AS source_url, images.source_key AS source_key,
+                products.user_id AS user_id
+             FROM images JOIN products ON products.id = images.product_id WHERE images.id IN ({ids})"
+        );
+        for row in query(connection, &sql, Vec::new()).await? {
+            let (url, key) = (row.try_get("", "source_url")?, row.try_get("", "source_key")?);
+            let id = row.try_get("", "id")?;
+            let user_id = UserId::stored(row.try_get("", "user_id")?);
+            origins.insert(ImageId(id), (user_id, source_of(id, url, key)?));
+        }
+    }
+    Ok(origins)
 }
 
 /// How many pictures are selected.

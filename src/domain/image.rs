@@ -1,5 +1,7 @@
 //! A product's picture: where it comes from, what became of it.
 
+use url::Url;
+
 use crate::{clock::Timestamp, code::ErrorCode, domain::ImageId};
 
 /// How far a picture is.
@@ -59,6 +61,15 @@ impl ImageSource {
             Some((before, _)) => format!("{before}?…"),
             None => address.to_owned(),
         }
+    }
+
+    /// The host that the source is downloaded from, with its port where that is not the scheme's own; `None` for a file that was
+    /// handed over.
+    pub fn host(&self) -> Option<String> {
+        let Self::Url(url) = self else { return None };
+        let url = Url::parse(url).ok()?;
+        let host = url.host_str()?;
+        Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
     }
 }
 

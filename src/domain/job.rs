@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Timestamp,
-    domain::{ImageId, JobId},
+    domain::{ImageId, JobId, UserId},
 };
 
 /// What a job asks for; tagged and versioned, since an old worker may meet a new one's rows.
@@ -75,4 +75,17 @@ pub struct Job {
     pub request_id: Option<String>,
     /// When the job was queued.
     pub created_at: Timestamp,
+    /// Whose picture it is; unknown if an older program queued the job.
+    pub user_id: Option<UserId>,
+    /// The host that the picture comes from, if it has to be downloaded.
+    pub host: Option<String>,
+}
+
+/// Whose jobs a worker leaves to others or to later: it has as many of theirs as it may have at a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Busy {
+    /// Users.
+    pub users: Vec<String>,
+    /// Hosts.
+    pub hosts: Vec<String>,
 }

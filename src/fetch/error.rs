@@ -81,6 +81,14 @@ pub enum Error {
         /// How long it was waited for.
         limit: Duration,
     },
+    /// The body came too slowly.
+    #[error("{host} sends fewer than {least} bytes a second")]
+    Dripping {
+        /// The other end.
+        host: Host,
+        /// The least rate in bytes a second.
+        least: u64,
+    },
     /// All of it took too long.
     #[error("the download from {host} was not done within {} s", .limit.as_secs_f32())]
     Slow {
@@ -131,7 +139,9 @@ impl Error {
             Self::Dns { .. } => ErrorCode::DnsFailed,
             Self::Connect { .. } => ErrorCode::ConnectFailed,
             Self::Tls { .. } => ErrorCode::TlsFailed,
-            Self::ConnectTimeout { .. } | Self::Silent { .. } | Self::Slow { .. } => ErrorCode::TimedOut,
+            Self::ConnectTimeout { .. } | Self::Silent { .. } | Self::Dripping { .. } | Self::Slow { .. } => {
+                ErrorCode::TimedOut
+            }
             Self::Status { status, .. } => code_of_status(*status),
             Self::TooManyRedirects { .. } => ErrorCode::RedirectRefused,
             Self::TooLarge { .. } => ErrorCode::TooLarge,

@@ -9,7 +9,10 @@ mod error;
 mod post;
 mod resolver;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{Client, Response, Url, header, redirect::Policy};
@@ -50,6 +53,11 @@ impl Default for Config {
         }
     }
 }
+
+/// Bytes a second that a body must have on the average, once the grace is over.
+const LEAST_RATE: u64 = 2 * 1024;
+/// For so long a body may be slower.
+const RATE_GRACE: Duration = Duration::from_secs(5);
 
 /// Fetches pictures; clones share their connections.
 #[derive(Clone, Debug)]
@@ -134,6 +142,7 @@ impl Fetcher {
         }
         // Room is asked for once. A host that promises more than it sends costs address space only, never memory.
         let mut body = BytesMut::with_capacity(usize::try_from(declared.unwrap_or(0)).unwrap_or(0));
+        let began = Instant::now();
         loop {
             let chunk = match timeout(limit, response.chunk()).await {
                 Ok(chunk) => chunk.map_err(|error| within_connection(host.clone(), error))?,
@@ -144,6 +153,10 @@ impl Fetcher {
                 return Err(Error::TooLarge { bytes: None, max_bytes });
             }
             body.extend_from_slice(&chunk);
+            let elapsed = began.elapsed();
+            if elapsed > RATE_GRACE && (body.len() as u64) < LEAST_RATE * elapsed.as_secs() {
+                return Err(Error::Dripping { host, least: LEAST_RATE });
+            }
         }
     }
 }

@@ -235,6 +235,8 @@ impl From<catalog::Error> for Problem {
             Error::KeyReused => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, "the idempotency key was used for another request")
             }
+            backlog @ Error::Backlog { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, code, backlog.to_string())
+                .with_header(header::RETRY_AFTER, HeaderValue::from_static("60")),
             Error::Conflict(detail) => Self::new(StatusCode::CONFLICT, code, detail),
             gone @ Error::BlobGone { .. } => Self::new(StatusCode::CONFLICT, ErrorCode::Conflict, gone.to_string()),
             other if transient => Self::unavailable(code, other),

@@ -96,17 +96,23 @@ impl Handler {
     }
 
     /// Works on a claimed picture; changes nothing but blobs, so it may run twice. `catalog` is asked for the turn to decode,
-    /// the only step that could take the process down.
+    /// the only step that could take the process down. `downloaded` is called once the picture's host is no longer needed.
     ///
     /// # Errors
     /// [`Failure`] with its code, and whether another attempt makes sense.
-    pub async fn run(&self, claimed: &Claimed, catalog: &Catalog) -> Result<Report, Failure> {
+    pub async fn run(
+        &self,
+        claimed: &Claimed,
+        catalog: &Catalog,
+        downloaded: impl FnOnce() + Send,
+    ) -> Result<Report, Failure> {
         let presets = self.wanted_presets(&claimed.job.payload)?;
         let mut steps = Steps::default();
 
         let began = Instant::now();
         let source = self.source(&claimed.source).await?;
         steps.fetch = began.elapsed();
+        downloaded();
         let source_bytes = source.len() as u64;
         metrics::counter!("pm_image_bytes_in_total").increment(source_bytes);
 

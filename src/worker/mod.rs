@@ -4,6 +4,7 @@
 mod deliver;
 mod herald;
 mod lease;
+mod load;
 mod relay;
 mod report;
 mod runner;

@@ -14,12 +14,13 @@ use tokio::{
 };
 
 use crate::{
-    catalog::{Catalog, Claimed, Due, Error, Settlement},
+    catalog::{Catalog, Claimed, Due, Error, Found, Settlement},
     jobs::{Failure, Handler, Report},
     queue::{Delivery, Next, Queue},
     stop::{self, Stop},
     worker::{
         lease,
+        load::{Load, Share},
         report::{Ending, report},
     },
 };
@@ -31,12 +32,15 @@ pub struct Worker {
     queue: Queue,
     handler: Handler,
     slots: usize,
+    load: Load,
 }
 
 /// While one picture is decoded others are downloaded, so that no core waits for an origin.
 const SLOTS_PER_DECODER: usize = 4;
 /// With a broker, jobs of dead workers are looked for this often: their new messages wait behind all others.
 const LOOK_FOR_ORPHANS: Duration = Duration::from_secs(1);
+/// While jobs are due for which there is no place, jobs are looked for this often, and whenever one of this worker's ends.
+const LOOK_FOR_PLACE: Duration = Duration::from_millis(250);
 /// Jobs that are running may end within this after the stop; then they are given back.
 const GRACE: Duration = Duration::from_secs(10);
 /// Giving back takes at most this.
@@ -44,11 +48,26 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(3);
 /// A claim or a result is tried again for as long as the database is away, with pauses up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
+/// The jobs that are worked on.
+struct Work {
+    running: JoinSet<()>,
+    /// Tells them that they are given back.
+    released: Stop,
+}
+
+/// What came of looking for a job.
+enum Claim {
+    Job(Box<Claimed>, Share),
+    /// Jobs are due, of users or from hosts of which enough are worked on.
+    NoPlace,
+    Nothing,
+}
+
 impl Worker {
-    /// A worker whose handler decodes `decoders` pictures at a time.
-    pub const fn new(catalog: Catalog, queue: Queue, handler: Handler, decoders: usize) -> Self {
-        let decoders = if decoders == 0 { 1 } else { decoders };
-        Self { catalog, queue, handler, slots: decoders * SLOTS_PER_DECODER }
+    /// A worker whose handler decodes `decoders` pictures at a time and downloads `downloads_per_host` from one host.
+    pub fn new(catalog: Catalog, queue: Queue, handler: Handler, decoders: usize, downloads_per_host: usize) -> Self {
+        let slots = decoders.max(1) * SLOTS_PER_DECODER;
+        Self { catalog, queue, handler, slots, load: Load::new(slots, downloads_per_host) }
     }
 
     /// Consumes until `stop`; then running jobs end, or are given back when the grace is over.
@@ -57,32 +76,29 @@ impl Worker {
         let mut consumer = self.queue.consume(prefetch);
         let slots = Arc::new(Semaphore::new(self.slots));
         let (release, released) = stop::channel();
-        let mut running = JoinSet::new();
+        let mut work = Work { running: JoinSet::new(), released };
         let mut orphans = tokio::time::interval(LOOK_FOR_ORPHANS);
         orphans.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Jobs are due for which there was no place.
+        let mut waits_for_place = false;
         loop {
-            reap(&mut running);
+            work.reap();
             tokio::select! {
                 () = stop.wanted() => break,
-                _ = orphans.tick(), if self.queue.needs_relay() => {
-                    self.claim_due(Due::Orphan, &slots, &mut stop, &released, &mut running).await;
+                _ = orphans.tick(), if self.queue.needs_relay() => self.claim_orphans(&slots, &mut stop, &mut work).await,
+                () = self.place_is_free(), if waits_for_place => {
+                    waits_for_place = self.claim_due(&slots, &mut stop, &mut work).await;
                 }
-                next = consumer.next() => match next {
-                    Next::Due => {
-                        self.claim_due(Due::First, &slots, &mut stop, &released, &mut running).await;
-                    }
+                // What is told meanwhile is found in its turn.
+                next = consumer.next(), if !waits_for_place => match next {
+                    Next::Due => waits_for_place = self.claim_due(&slots, &mut stop, &mut work).await,
                     Next::Job(delivery) => {
-                        let Some(slot) = free_slot(&slots, &mut stop).await else {
-                            delivery.requeue().await;
-                            break;
-                        };
-                        let (worker, released, stop) = (self.clone(), released.clone(), stop.clone());
-                        running.spawn(async move { worker.deliver(delivery, slot, released, stop).await });
+                        waits_for_place = self.claim_for(delivery, &slots, &mut stop, &mut work).await;
                     }
                 },
             }
         }
-        tokio::join!(consumer.close(), self.wind_down(running, &release));
+        tokio::join!(consumer.close(), self.wind_down(work.running, &release));
     }
 
     /// Runs every job that is due, and those that become due by it, one after the other; answers how many attempts.
@@ -92,31 +108,69 @@ impl Worker {
     pub async fn drain(&self) -> Result<usize, Error> {
         let (_stopper, released) = stop::channel();
         let mut attempts = 0;
-        while let Some(claimed) = self.catalog.claim(Due::First).await? {
-            self.attempt(claimed, released.clone()).await;
+        while let Claim::Job(claimed, share) = self.claim().await? {
+            self.attempt(*claimed, &share, released.clone()).await;
             attempts += 1;
         }
         Ok(attempts)
     }
-
-    /// Claims due jobs until there is none left.
-    async fn claim_due(
-        &self,
-        due: Due,
-        slots: &Arc<Semaphore>,
-        stop: &mut Stop,
-        released: &Stop,
-        running: &mut JoinSet<()>,
-    ) {
+    /// Claims due jobs until there is none left; answers whether some are left for which there is no place.
+    async fn claim_due(&self, slots: &Arc<Semaphore>, stop: &mut Stop, work: &mut Work) -> bool {
         while let Some(slot) = free_slot(slots, stop).await {
-            reap(running);
-            match self.catalog.claim(due).await {
+            work.reap();
+            match self.claim().await {
+                Ok(Claim::Job(claimed, share)) => self.begin(*claimed, share, slot, None, work),
+                Ok(Claim::NoPlace) => return true,
+                Ok(Claim::Nothing) => return false,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "no job can be claimed for now");
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Claims a job for a message of the broker, which says that one is due, not which: users take turns. The message goes only
+    /// when the job's row says what became of it: until then a crash brings it back. Answers whether jobs are due for which there is
+    /// no place.
+    async fn claim_for(&self, delivery: Delivery, slots: &Arc<Semaphore>, stop: &mut Stop, work: &mut Work) -> bool {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let Some(slot) = free_slot(slots, stop).await else {
+                delivery.requeue().await;
+                return false;
+            };
+            match self.claim().await {
+                Ok(Claim::Job(claimed, share)) => {
+                    self.begin(*claimed, share, slot, Some(delivery), work);
+                    return false;
+                }
+                Ok(found) => {
+                    delivery.ack().await;
+                    return matches!(found, Claim::NoPlace);
+                }
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "a job cannot be claimed for now");
+                    tokio::select! {
+                        () = stop.wanted() => {}
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Claims jobs of workers that died.
+    async fn claim_orphans(&self, slots: &Arc<Semaphore>, stop: &mut Stop, work: &mut Work) {
+        while let Some(slot) = free_slot(slots, stop).await {
+            work.reap();
+            let claiming = self.load.claiming().await;
+            match self.catalog.claim(Due::Orphan).await.map(Found::claimed) {
                 Ok(Some(claimed)) => {
-                    let (worker, released) = (self.clone(), released.clone());
-                    running.spawn(async move {
-                        worker.attempt(claimed, released).await;
-                        drop(slot);
-                    });
+                    let share = claiming.add(&claimed.job);
+                    self.begin(claimed, share, slot, None, work);
                 }
                 Ok(None) => return,
                 Err(error) => {
@@ -127,35 +181,53 @@ impl Worker {
         }
     }
 
-    /// The message goes only when the job's row says what became of it: until then a crash brings it back.
-    async fn deliver(&self, delivery: Delivery, slot: OwnedSemaphorePermit, released: Stop, stop: Stop) {
-        let mut pause = Duration::from_millis(100);
-        let claimed = loop {
-            match self.catalog.claim(Due::This(delivery.job_id)).await {
-                Ok(claimed) => break claimed,
-                Err(error) if stop.is_wanted() => {
-                    tracing::debug!(%error, "a message goes back unread");
-                    return delivery.requeue().await;
-                }
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "a job cannot be claimed for now");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
+    /// Claims a job of the next user for whom there is a place.
+    async fn claim(&self) -> Result<Claim, Error> {
+        let claiming = self.load.claiming().await;
+        let due = Due::Next { after: claiming.last(), busy: claiming.busy() };
+        Ok(match self.catalog.claim(due).await? {
+            Found::Claimed(claimed) => {
+                let share = claiming.add(&claimed.job);
+                Claim::Job(claimed, share)
             }
-        };
-        if let Some(claimed) = claimed {
-            self.attempt(claimed, released).await;
+            Found::Busy => Claim::NoPlace,
+            Found::Nothing => Claim::Nothing,
+        })
+    }
+
+    /// Ends when this worker has become less busy, or another one may have.
+    async fn place_is_free(&self) {
+        tokio::select! {
+            () = self.load.lighter() => {}
+            () = tokio::time::sleep(LOOK_FOR_PLACE) => {}
         }
-        delivery.ack().await;
-        drop(slot);
+    }
+
+    /// Begins to work on a job, whose message goes when it is done with.
+    fn begin(
+        &self,
+        claimed: Claimed,
+        share: Share,
+        slot: OwnedSemaphorePermit,
+        delivery: Option<Delivery>,
+        work: &mut Work,
+    ) {
+        let (worker, released) = (self.clone(), work.released.clone());
+        work.running.spawn(async move {
+            worker.attempt(claimed, &share, released).await;
+            if let Some(delivery) = delivery {
+                delivery.ack().await;
+            }
+            drop(slot);
+        });
     }
 
     /// The lease is kept until the result is stored.
-    async fn attempt(&self, claimed: Claimed, mut released: Stop) {
+    async fn attempt(&self, claimed: Claimed, share: &Share, mut released: Stop) {
         let began = Instant::now();
         let work = async {
-            let running = AssertUnwindSafe(self.handler.run(&claimed, &self.catalog)).catch_unwind();
+            let run = self.handler.run(&claimed, &self.catalog, || share.downloaded());
+            let running = AssertUnwindSafe(run).catch_unwind();
             // The log of panics has the reason. Left to its lease, such a job would begin again for ever.
             let outcome = running.await.unwrap_or_else(|_| Err(Failure::broken_down()));
             self.settle(&claimed, outcome).await
@@ -248,9 +320,11 @@ async fn ended_within(limit: Duration, running: &mut JoinSet<()>) -> bool {
     tokio::time::timeout(limit, async { while running.join_next().await.is_some() {} }).await.is_ok()
 }
 
-/// Lets go of what has ended; whatever broke down is known from the log of panics, and its lease runs out.
-fn reap(running: &mut JoinSet<()>) {
-    while running.try_join_next().is_some() {}
+impl Work {
+    /// Lets go of what has ended; whatever broke down is known from the log of panics, and its lease runs out.
+    fn reap(&mut self) {
+        while self.running.try_join_next().is_some() {}
+    }
 }
 
 async fn free_slot(slots: &Arc<Semaphore>, stop: &mut Stop) -> Option<OwnedSemaphorePermit> {

@@ -28,7 +28,7 @@ const POOL_IDLE_LIMIT: Duration = Duration::from_secs(2);
 impl Api {
     /// A client of the server at `address`, which need not be there yet.
     pub fn new(address: SocketAddr) -> Self {
-        // The server closes idle connections after 5 s; a request that is sent at that moment would fail by chance.
+        // The server may be killed at any time; a request over a connection that it left behind would fail by chance.
         let client = reqwest::Client::builder().no_proxy().timeout(REQUEST_LIMIT).pool_idle_timeout(POOL_IDLE_LIMIT);
         let client = client.redirect(reqwest::redirect::Policy::none()).build();
         Self { address, client: client.expect("a client without TLS roots needs nothing of the machine") }

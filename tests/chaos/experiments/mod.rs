@@ -2,6 +2,7 @@
 
 mod cut_connections;
 mod failover;
+mod fairness;
 mod hostages;
 mod installations;
 mod p01;
@@ -275,6 +276,13 @@ pub const ALL: &[Experiment] = &[
         setups: FULL,
         engines: Use::Hostile,
         run: |stage| Box::pin(failover::run(stage)),
+    },
+    Experiment {
+        promise: "P30",
+        title: "nobody starves",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(fairness::run(stage)),
     },
     Experiment {
         promise: "P32",

@@ -168,7 +168,7 @@ impl TestApp {
     /// As [`claim`](Self::claim), by another process.
     pub async fn claim_by(&self, app: &App) -> Option<pm::catalog::Claimed> {
         loop {
-            let claimed = app.catalog.claim(pm::catalog::Due::First).await.unwrap();
+            let claimed = app.catalog.claim(pm::catalog::Due::any()).await.unwrap().claimed();
             if claimed.is_some() || self.due().await == 0 {
                 return claimed;
             }

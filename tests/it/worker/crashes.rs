@@ -282,20 +282,20 @@ on_both_setups! {
     async fn a_dead_workers_job_is_found_without_its_message(app: &TestApp) {
         let first = app.create(&["https://example.com/a.jpg".into()]).await["images"][0]["id"].clone();
         app.claim().await.expect("a due job");
-        assert!(app.app.catalog.claim(Due::Orphan).await.unwrap().is_none(), "its worker lives");
+        assert!(app.app.catalog.claim(Due::Orphan).await.unwrap().claimed().is_none(), "its worker lives");
         for _ in 0..3 {
             app.create(&["https://example.com/b.jpg".into()]).await;
         }
         app.let_workers_die().await;
         let orphan = loop {
             // The relay holds the row for the moment in which it hands it to the broker.
-            if let Some(orphan) = app.app.catalog.claim(Due::Orphan).await.unwrap() {
+            if let Some(orphan) = app.app.catalog.claim(Due::Orphan).await.unwrap().claimed() {
                 break orphan;
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         };
         assert_eq!((orphan.job.image_id.0.into(), orphan.job.attempt), (first, 2));
-        assert!(app.app.catalog.claim(Due::Orphan).await.unwrap().is_none(), "the others were never claimed");
+        assert!(app.app.catalog.claim(Due::Orphan).await.unwrap().claimed().is_none(), "the others were never claimed");
     }
 
     async fn a_job_that_is_given_back_has_not_used_an_attempt(app: &TestApp) {

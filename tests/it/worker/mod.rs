@@ -4,6 +4,7 @@ mod bad_pictures;
 mod crashes;
 mod dead_letters;
 mod deleting;
+mod fairness;
 mod finished;
 #[cfg(unix)]
 mod isolation;

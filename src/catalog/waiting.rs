@@ -1,0 +1,51 @@
+//! How many jobs may wait for one user: the backlog of each is bounded, whatever the others do.
+
+use std::{collections::HashMap, time::Duration};
+
+use moka::sync::Cache;
+
+use crate::{
+    catalog::{Catalog, Error},
+    db::{Write, jobs},
+    domain::UserId,
+};
+
+/// For so long a process goes by its last count; what it queued meanwhile is added.
+const COUNTED_FOR: Duration = Duration::from_secs(1);
+const MAX_COUNTED: u64 = 10_000;
+
+/// How many jobs waited for users when they were last counted.
+#[derive(Debug)]
+pub(super) struct Waiting(Cache<UserId, u64>);
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(MAX_COUNTED).time_to_live(COUNTED_FOR).build())
+    }
+}
+
+impl Catalog {
+    /// Refuses these images of users if too many jobs would wait for one of them.
+    pub(super) async fn ensure_backlog(
+        &self,
+        write: &Write,
+        owners: impl IntoIterator<Item = &UserId>,
+    ) -> Result<(), Error> {
+        let Some(most) = self.0.config.max_waiting_jobs_per_user else { return Ok(()) };
+        let mut added: HashMap<&UserId, u64> = HashMap::new();
+        for owner in owners {
+            *added.entry(owner).or_default() += 1;
+        }
+        for (user_id, added) in added {
+            let waiting = match self.0.waiting.0.get(user_id) {
+                Some(waiting) => waiting,
+                None => jobs::waiting_for(&**write, user_id, most).await?,
+            };
+            if waiting + added > most {
+                return Err(Error::Backlog { user_id: user_id.clone(), waiting, most });
+            }
+            self.0.waiting.0.insert(user_id.clone(), waiting + added);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,192 @@
+//! What a worker is busy with: how many jobs of each user, and how many downloads from each host. No user has all slots, and
+//! no host keeps more than a few of them waiting.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::Notify;
+
+use crate::domain::{Busy, Job, UserId};
+
+/// A worker's load; cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Load(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    jobs_per_user: usize,
+    downloads_per_host: usize,
+    table: Mutex<Table>,
+    /// One job is claimed at a time, so that each claim knows of those before it.
+    claiming: tokio::sync::Mutex<Option<UserId>>,
+    lighter: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    users: HashMap<String, usize>,
+    hosts: HashMap<String, usize>,
+}
+
+/// What one job adds to the load, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    load: Load,
+    user: Option<String>,
+    host: Mutex<Option<String>>,
+}
+
+/// The turn to claim a job.
+#[derive(Debug)]
+pub(super) struct Claiming<'a> {
+    load: &'a Load,
+    last: tokio::sync::MutexGuard<'a, Option<UserId>>,
+}
+
+impl Load {
+    /// The load of a worker with so many slots, of which one user has at most three quarters, and `downloads_per_host`.
+    pub(super) fn new(slots: usize, downloads_per_host: usize) -> Self {
+        Self(Arc::new(Shared {
+            jobs_per_user: slots.saturating_sub(slots.div_ceil(4)).max(1),
+            downloads_per_host: downloads_per_host.max(1),
+            table: Mutex::default(),
+            claiming: tokio::sync::Mutex::default(),
+            lighter: Notify::new(),
+        }))
+    }
+
+    /// Waits for the turn to claim a job.
+    pub(super) async fn claiming(&self) -> Claiming<'_> {
+        Claiming { load: self, last: self.0.claiming.lock().await }
+    }
+
+    /// Ends when the worker has become less busy since the last call.
+    pub(super) async fn lighter(&self) {
+        self.0.lighter.notified().await;
+    }
+
+    fn busy(&self) -> Busy {
+        let table = self.table();
+        let full = |counts: &HashMap<String, usize>, most: usize| {
+            counts.iter().filter(|(_, count)| **count >= most).map(|(name, _)| name.clone()).collect()
+        };
+        Busy { users: full(&table.users, self.0.jobs_per_user), hosts: full(&table.hosts, self.0.downloads_per_host) }
+    }
+
+    /// A panic while the table was held leaves nothing half done in it.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Claiming<'_> {
+    /// Whose job was claimed last.
+    pub(super) fn last(&self) -> Option<UserId> {
+        self.last.clone()
+    }
+
+    /// For whom the worker has no place.
+    pub(super) fn busy(&self) -> Busy {
+        self.load.busy()
+    }
+
+    /// Adds a job to the load.
+    pub(super) fn add(mut self, job: &Job) -> Share {
+        self.last.clone_from(&job.user_id);
+        let user = job.user_id.as_ref().map(|user| user.as_str().to_owned());
+        let host = job.host.clone();
+        let mut table = self.load.table();
+        if let Some(user) = &user {
+            *table.users.entry(user.clone()).or_default() += 1;
+        }
+        if let Some(host) = &host {
+            *table.hosts.entry(host.clone()).or_default() += 1;
+        }
+        drop(table);
+        Share { load: self.load.clone(), user, host: Mutex::new(host) }
+    }
+}
+
+impl Share {
+    /// The job's image has been downloaded, or cannot be.
+    pub(super) fn downloaded(&self) {
+        let host = self.host.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(host) = host {
+            give_back(&mut self.load.table().hosts, &host);
+            self.load.0.lighter.notify_one();
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.downloaded();
+        if let Some(user) = &self.user {
+            give_back(&mut self.load.table().users, user);
+            self.load.0.lighter.notify_one();
+        }
+    }
+}
+
+fn give_back(counts: &mut HashMap<String, usize>, name: &str) {
+    if let Some(count) = counts.get_mut(name) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Timestamp,
+        domain::{ImageId, JobId, JobPayload},
+    };
+
+    fn job(user: &str, host: Option<&str>) -> Job {
+        Job {
+            id: JobId(1),
+            image_id: ImageId(1),
+            payload: JobPayload::process_image(None),
+            attempt: 1,
+            lost: 0,
+            lease_token: String::new(),
+            request_id: None,
+            created_at: Timestamp(0),
+            user_id: Some(UserId::stored(user.into())),
+            host: host.map(str::to_owned),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_user_has_three_quarters_of_the_slots() {
+        let load = Load::new(4, 9);
+        let mut shares = Vec::new();
+        for _ in 0..3 {
+            assert!(load.busy().users.is_empty());
+            shares.push(load.claiming().await.add(&job("u", None)));
+        }
+        assert_eq!(load.busy().users, ["u"]);
+        drop(shares);
+        load.lighter().await;
+        assert_eq!(load.busy(), Busy::default());
+        assert_eq!(load.claiming().await.last(), Some(UserId::stored("u".into())));
+    }
+
+    #[tokio::test]
+    async fn a_host_is_busy_until_the_downloads_are_done() {
+        let load = Load::new(8, 2);
+        let first = load.claiming().await.add(&job("u", Some("a.example")));
+        let second = load.claiming().await.add(&job("v", Some("a.example")));
+        assert_eq!(load.busy().hosts, ["a.example"]);
+        first.downloaded();
+        first.downloaded();
+        assert!(load.busy().hosts.is_empty());
+        drop((first, second));
+        assert!(load.table().hosts.is_empty());
+    }
+}
