@@ -9,6 +9,8 @@ mod cursor;
 mod dead_letter;
 mod event;
 mod fields;
+#[cfg(test)]
+mod growth;
 mod ids;
 mod image;
 mod job;

@@ -33,9 +33,9 @@ use super::{
 const COUNTED_BYTES: u64 = 4 << 10;
 /// What a streamed answer holds in memory at a time.
 const STREAMED_BYTES: usize = 64 << 10;
-/// HTTP/2 keeps what it was given until the client takes it, so it is given this much at a time.
+/// hyper keeps what it was given until the client takes it, so it is given this much at a time.
 const PIECE_BYTES: usize = 16 << 10;
-/// The last piece, which is out of sight once HTTP/2 has it.
+/// The last piece, which is out of sight once hyper has it.
 const LAST_PIECE_BYTES: usize = 1 << 10;
 
 tokio::task_local! {
@@ -166,7 +166,7 @@ impl Held {
         if let Some(stream) = &stream {
             stream.waits();
         }
-        let cut = slot.is_some() && stream.is_some();
+        let cut = slot.is_some();
         response.map(|body| Self { body, cut, rest: Bytes::new(), is_over: false, slot, stream, _busy: busy })
     }
 
@@ -188,15 +188,16 @@ impl Held {
         }
     }
 
-    /// The next piece of what is there, a copy, so that the whole is not held by what waits inside of HTTP/2. The last one is
-    /// short: HTTP/2 keeps it unwatched.
+    /// The next piece of what is there, over HTTP/2 a copy, so that the whole is not held by what waits inside of it. The last one
+    /// is short: it is kept unwatched.
     fn piece(&mut self) -> Option<Bytes> {
         let length = match self.rest.len() {
             0 => return None,
             length if length > LAST_PIECE_BYTES => PIECE_BYTES.min(length - LAST_PIECE_BYTES),
             length => length,
         };
-        Some(Bytes::copy_from_slice(&self.rest.split_to(length)))
+        let piece = self.rest.split_to(length);
+        Some(if self.stream.is_some() { Bytes::copy_from_slice(&piece) } else { piece })
     }
 
     fn poll_pieces(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {

@@ -11,7 +11,8 @@ pub fn if_none_match(headers: &HeaderMap, current: &[u8]) -> bool {
     headers.get_all(header::IF_NONE_MATCH).iter().any(|value| names(value.as_bytes(), current))
 }
 
-/// What `If-Match` asks for; `None` without one. Tags are compared strongly, so weak ones match nothing.
+/// What `If-Match` asks for; `None` without one. Tags are compared strongly, so weak ones match nothing. The tag of a
+/// compressed answer stands for the plain one: a change is made to what both say.
 pub fn if_match(headers: &HeaderMap) -> Option<Precondition> {
     let values: Vec<_> = headers.get_all(header::IF_MATCH).iter().map(HeaderValue::as_bytes).collect();
     if values.is_empty() {
@@ -20,7 +21,7 @@ pub fn if_match(headers: &HeaderMap) -> Option<Precondition> {
     if values.iter().any(|value| value.trim_ascii() == b"*") {
         return Some(Precondition::Exists);
     }
-    let tags = values.into_iter().flat_map(tags).filter(|(weak, _)| !weak).map(|(_, tag)| tag.to_vec());
+    let tags = values.into_iter().flat_map(tags).filter(|(weak, _)| !weak).map(|(_, tag)| decoded(tag));
     Some(Precondition::Tags(tags.collect()))
 }
 
@@ -34,6 +35,12 @@ pub fn if_range_holds(headers: &HeaderMap, current: &[u8]) -> bool {
 pub fn encoded(tag: &[u8], coding: &str) -> Vec<u8> {
     let open = tag.strip_suffix(b"\"").unwrap_or(tag);
     [open, b"-", coding.as_bytes(), b"\""].concat()
+}
+
+/// The tag of the plain answer whose tag, in whatever coding, is `tag`.
+fn decoded(tag: &[u8]) -> Vec<u8> {
+    let open = tag.strip_suffix(b"-br\"").or_else(|| tag.strip_suffix(b"-gzip\""));
+    open.map_or_else(|| tag.to_vec(), |open| [open, b"\""].concat())
 }
 
 /// Whether `tag` is `current` in one of the content codings, which say the same.
@@ -72,6 +79,16 @@ mod tests {
             headers.append(header::IF_NONE_MATCH, HeaderValue::from_str(value).expect("a header's value"));
         }
         if_none_match(&headers, b"\"abc\"")
+    }
+
+    #[test]
+    fn a_change_may_name_the_tag_of_a_compressed_answer() {
+        let headers = HeaderMap::from_iter([(
+            header::IF_MATCH,
+            HeaderValue::from_static("\"1-2-gzip\", \"1-3-br\", W/\"1-4\", \"1-5\""),
+        )]);
+        let tags = ["\"1-2\"", "\"1-3\"", "\"1-5\""].map(|tag| tag.as_bytes().to_vec());
+        assert_eq!(if_match(&headers), Some(Precondition::Tags(tags.to_vec())));
     }
 
     #[test]

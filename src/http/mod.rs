@@ -19,6 +19,7 @@ mod negotiate;
 mod observe;
 mod openapi;
 mod pictures;
+mod places;
 mod problem;
 mod product_images;
 mod products;
@@ -91,8 +92,8 @@ pub struct Config {
     /// Open connections, at most three quarters of the process's file descriptors; the slowest client makes room for one
     /// more.
     pub max_connections: usize,
-    /// Requests that are worked on at a time, at most half of them of one client; one more waits up to a second and is then
-    /// answered 503 with `Retry-After`.
+    /// Requests for files that are worked on at a time, and at most as many others; one more waits up to a second, in turn with
+    /// other clients and connections, and is then answered 503 with `Retry-After`.
     pub max_in_flight: usize,
     /// Open streams of events, at most half of the connections that there may be.
     pub max_streams: usize,

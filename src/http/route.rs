@@ -5,6 +5,8 @@ use std::fmt;
 
 use http::Method;
 
+use super::turn::Needs;
+
 /// A resource that the server knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Route {
@@ -174,6 +176,18 @@ impl Route {
     /// Whether the route tells how the server is, and so must be answered under any load.
     pub const fn is_about_the_server(self) -> bool {
         matches!(self, Self::Health | Self::Readiness | Self::Metrics)
+    }
+
+    /// What a request with this method mostly works with.
+    pub const fn needs(self, verb: Verb) -> Needs {
+        match (self, verb) {
+            (Self::Image | Self::Preset | Self::Resize, _) => Needs::Files,
+            (Self::ProductsBatch, _) => Needs::ManyRows,
+            (Self::Products | Self::Users | Self::WebhookDeliveries | Self::DeadLetters, Verb::Get | Verb::Head) => {
+                Needs::ManyRows
+            }
+            _ => Needs::Data,
+        }
     }
 
     /// Whether a request with this method has a body that is read.

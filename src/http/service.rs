@@ -43,7 +43,7 @@ use super::{
     seats::Seat,
     slots::{Room, Slot},
     status,
-    turn::Turns,
+    turn::{Needs, Turns},
     upload, users, webhooks,
 };
 use crate::{
@@ -126,11 +126,7 @@ impl Service {
             finisher: Finisher::new(),
             scope: config.scope,
             deadline: config.deadline,
-            turns: Turns::new(
-                config.max_in_flight,
-                BODY_BYTES.max(config.max_batch_body.saturating_mul(2)),
-                config.proxies.clone(),
-            ),
+            turns: Turns::new(config.max_in_flight, BODY_BYTES.max(config.max_batch_body.saturating_mul(2))),
             answers: Answers::new(UNREAD),
             stopping,
             feed,
@@ -254,7 +250,8 @@ impl Service {
                 reply::product(&body, Freshness::Hit, request.headers()).map(|json| Either::Left(Full::new(json)))
             );
         }
-        let turn = self.turns.turn(client, Arc::clone(seat));
+        let needs = route.map_or(Needs::Data, |route| route.needs(verb));
+        let turn = self.turns.turn(client, Arc::clone(seat), needs);
         let context = Context { request_id: request_id.clone(), verb, caller, turn };
         // At the highest level, so that errors bear the request's id whatever else is logged.
         let span = tracing::error_span!(target: "pm::http", "request", %request_id);

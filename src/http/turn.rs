@@ -2,20 +2,18 @@
 //! neither before its maker was let in, and gives both back when it is answered.
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    num::NonZeroUsize,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use http::{HeaderValue, StatusCode, header};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::time::timeout;
 
 use super::{
-    forwarded::{Client, Proxies, network_of},
+    forwarded::{Client, network_of},
+    places::{self, Place, Places},
     problem::Problem,
     seats::Seat,
     slots::{Room, Slot, Slots},
@@ -24,22 +22,34 @@ use crate::code::ErrorCode;
 
 /// How long a request waits for its place before it is refused.
 const PATIENCE: Duration = Duration::from_secs(1);
-
 /// So many uploads are read at a time.
 const MAX_UPLOADS: usize = 64;
+/// So many requests ask the database at a time. All others wait in their turn, not for a connection or a core, which know
+/// nothing of clients.
+const MAX_ASKING: usize = 12;
+/// So many requests for each core work on many things at a time. Each keeps a core busy for milliseconds, and a request
+/// with a few statements waits for it at each of them.
+const MANY_PER_CORE: usize = 2;
 
 /// What all requests share.
 #[derive(Debug)]
 pub struct Turns {
-    work: Arc<Semaphore>,
-    most: usize,
-    most_per_client: usize,
-    /// Clients that have requests worked on, or waiting for that.
-    shares: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
-    /// Who brings many clients along, and so has no share of its own.
-    proxies: Proxies,
+    data: Places,
+    many: Places,
+    files: Places,
     bodies: Slots,
     uploads: Slots,
+}
+
+/// What a request mostly works with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// A few rows of the database.
+    Data,
+    /// Many rows: lists and batches.
+    ManyRows,
+    /// Stored files.
+    Files,
 }
 
 /// What becomes of a body.
@@ -57,78 +67,28 @@ pub struct Turn {
     turns: Arc<Turns>,
     client: IpAddr,
     seat: Arc<Seat>,
+    needs: Needs,
     body: OnceLock<Slot>,
     place: OnceLock<Place>,
 }
 
-/// A place among the requests that are worked on.
-#[derive(Debug)]
-struct Place {
-    _permit: OwnedSemaphorePermit,
-    _share: Option<Share>,
-}
-
-/// One of the places that a client may have.
-#[derive(Debug)]
-struct Share {
-    turns: Arc<Turns>,
-    client: IpAddr,
-    permit: Option<OwnedSemaphorePermit>,
-}
-
 impl Turns {
-    /// Places for `most` requests, of which one client has at most half, and room for as many bodies, of `body_bytes` in all.
-    pub fn new(most: usize, body_bytes: usize, proxies: Proxies) -> Arc<Self> {
-        let most = most.clamp(1, Semaphore::MAX_PERMITS);
+    /// Places for `most` requests for files and at most as many others, and room for `most` bodies, of `body_bytes` in all.
+    pub fn new(most: usize, body_bytes: usize) -> Arc<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Arc::new(Self {
-            work: Arc::new(Semaphore::new(most)),
-            most,
-            most_per_client: most.div_ceil(2),
-            shares: Mutex::default(),
-            proxies,
+            data: Places::new(most.min(MAX_ASKING)),
+            many: Places::new(most.min((cores * MANY_PER_CORE).max(4))),
+            files: Places::new(most),
             bodies: Slots::new(Room { count: most, bytes: body_bytes }),
             uploads: Slots::new(Room { count: MAX_UPLOADS, bytes: usize::MAX }),
         })
     }
 
     /// The turn of a request of `client` over the connection with this seat.
-    pub fn turn(self: &Arc<Self>, client: Client, seat: Arc<Seat>) -> Arc<Turn> {
-        let client = network_of(client.address);
-        Arc::new(Turn { turns: Arc::clone(self), client, seat, body: OnceLock::new(), place: OnceLock::new() })
-    }
-
-    async fn place(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
-        let share = match client.is_loopback() || self.proxies.contain(client) {
-            true => None,
-            false => Some(self.share(client).await?),
-        };
-        let permit = Arc::clone(&self.work).acquire_owned().await.ok()?;
-        Some(Place { _permit: permit, _share: share })
-    }
-
-    async fn share(self: &Arc<Self>, client: IpAddr) -> Option<Share> {
-        let free =
-            Arc::clone(self.shares().entry(client).or_insert_with(|| Arc::new(Semaphore::new(self.most_per_client))));
-        // From here on the client is forgotten when the last of its shares is dropped.
-        let mut share = Share { turns: Arc::clone(self), client, permit: None };
-        share.permit = Some(free.acquire_owned().await.ok()?);
-        Some(share)
-    }
-
-    /// A panic while the table was held leaves nothing half done in it.
-    fn shares(&self) -> MutexGuard<'_, HashMap<IpAddr, Arc<Semaphore>>> {
-        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.permit = None;
-        let mut shares = self.turns.shares();
-        // Nobody else can take it up meanwhile: that takes the table, too.
-        if shares.get(&self.client).is_some_and(|free| Arc::strong_count(free) == 1) {
-            shares.remove(&self.client);
-        }
+    pub fn turn(self: &Arc<Self>, client: Client, seat: Arc<Seat>, needs: Needs) -> Arc<Turn> {
+        let (client, body, place) = (network_of(client.address), OnceLock::new(), OnceLock::new());
+        Arc::new(Turn { turns: Arc::clone(self), client, seat, needs, body, place })
     }
 }
 
@@ -137,7 +97,7 @@ impl Turn {
     #[cfg(test)]
     pub fn for_tests() -> Arc<Self> {
         let client = Client { address: [127, 0, 0, 1].into(), secure: false };
-        Turns::new(1, usize::MAX, Proxies::default()).turn(client, Seat::for_tests())
+        Turns::new(1, usize::MAX).turn(client, Seat::for_tests(), Needs::Data)
     }
 
     /// The network that the request comes from.
@@ -208,17 +168,20 @@ impl Turn {
         if self.place.get().is_some() {
             return Ok(());
         }
-        match timeout(PATIENCE, self.turns.place(self.client)).await {
-            Ok(Some(place)) => {
-                // A request asks one thing at a time, so it has no place yet.
-                let _ = self.place.set(place);
-                Ok(())
-            }
-            _ => {
-                let cause = format!("no place among the {} requests at a time within {PATIENCE:?}", self.turns.most);
-                Err(Problem::unavailable(ErrorCode::Unavailable, cause))
-            }
-        }
+        let places = match self.needs {
+            Needs::Data => &self.turns.data,
+            Needs::ManyRows => &self.turns.many,
+            Needs::Files => &self.turns.files,
+        };
+        // The seat outlives its requests, so its address tells its connection from all others.
+        let from = places::From { client: self.client, connection: Arc::as_ptr(&self.seat) as usize };
+        let Ok(place) = timeout(PATIENCE, places.take(from)).await else {
+            let cause = format!("no place among the requests that are worked on within {PATIENCE:?}");
+            return Err(Problem::unavailable(ErrorCode::Unavailable, cause));
+        };
+        // A request asks one thing at a time, so it has no place yet.
+        let _ = self.place.set(place);
+        Ok(())
     }
 }
 
@@ -231,29 +194,16 @@ mod tests {
     }
 
     fn turn(turns: &Arc<Turns>, address: &str) -> Arc<Turn> {
-        turns.turn(client(address), Seat::for_tests())
+        turns.turn(client(address), Seat::for_tests(), Needs::Data)
     }
 
     #[tokio::test]
-    async fn a_client_has_half_of_the_places_and_waits_a_second_for_more() {
-        let turns = Turns::new(4, 1_000, Proxies::default());
-        let [first, second, third] = ["192.0.2.1"; 3].map(|address| turn(&turns, address));
-        first.works().await.expect("a place");
-        second.works().await.expect("a place");
-        assert_eq!(third.works().await.expect_err("refused").head().status(), 503);
-        turn(&turns, "192.0.2.2").works().await.expect("another client's place");
-        drop(first);
-        third.works().await.expect("the place that was given back");
-        drop((second, third));
-        assert!(turns.shares().is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_place_is_waited_for() {
-        let turns = Turns::new(1, 1_000, Proxies::default());
+    async fn a_place_is_waited_for_no_longer_than_a_second() {
+        let turns = Turns::new(1, 1_000);
         let busy = turn(&turns, "127.0.0.1");
         busy.works().await.expect("a place");
         let waiting = turn(&turns, "127.0.0.1");
+        assert_eq!(waiting.works().await.expect_err("refused").head().status(), 503);
         let next = tokio::spawn(async move { waiting.works().await.is_ok() });
         tokio::time::sleep(Duration::from_millis(500)).await;
         drop(busy);
@@ -262,7 +212,7 @@ mod tests {
 
     #[tokio::test]
     async fn bodies_that_are_in_memory_take_room_until_their_requests_are_answered() {
-        let turns = Turns::new(8, 100, Proxies::default());
+        let turns = Turns::new(8, 100);
         let first = turn(&turns, "192.0.2.1");
         first.begins_body(Kind::Gathered).await.expect("room");
         first.received(80).await.expect("room");

@@ -105,7 +105,11 @@ impl Uploads {
                 let message = format!("has more than {} files", NewProduct::MAX_IMAGES);
                 return Err(Invalid::field("file", message).into());
             }
-            stored.push(self.store(field, stored.len(), catalog).await?);
+            if is_text(&field) {
+                let message = "is not a known field of this form, which takes files alone";
+                return Err(Invalid::field(shown(field.name().unwrap_or_default()), message).into());
+            }
+            stored.extend(self.store(field, stored.len(), catalog).await?);
         }
         if stored.is_empty() {
             return Err(Invalid::field("file", "is required: the body has no file").into());
@@ -113,7 +117,14 @@ impl Uploads {
         Ok(stored)
     }
 
-    async fn store(&self, mut field: Field<'_>, index: usize, catalog: &Catalog) -> Result<ImageSource, Problem> {
+    /// Stores a file; `None` for a field of a form in which none was chosen.
+    async fn store(
+        &self,
+        mut field: Field<'_>,
+        index: usize,
+        catalog: &Catalog,
+    ) -> Result<Option<ImageSource>, Problem> {
+        let is_unnamed = field.file_name() == Some("");
         let name = shown(field.file_name().or(field.name()).unwrap_or_default());
         let mut incoming = catalog.receive_source().await?;
         while let Some(chunk) = field.chunk().await.map_err(|error| refusal(&error))? {
@@ -124,7 +135,10 @@ impl Uploads {
             }
             incoming.write(&chunk).await?;
         }
-        incoming.store().await.map_err(|error| match error {
+        if is_unnamed && incoming.size() == 0 {
+            return Ok(None);
+        }
+        incoming.store().await.map(Some).map_err(|error| match error {
             catalog::Error::Invalid(invalid) => {
                 let errors = invalid.errors.map(|error| about(index, &name, &error.message));
                 Invalid { errors }.into()
@@ -164,6 +178,12 @@ fn paced(body: Chunks, turn: &Turn) -> impl Stream<Item = Result<Bytes, Stopped>
         }
         Some((Ok(piece), (body, received, false)))
     })
+}
+
+/// Whether a part is a field of text: it has neither the name of a file nor a type that text does not have.
+fn is_text(field: &Field<'_>) -> bool {
+    let kind = field.content_type().map(|kind| kind.type_().as_str());
+    field.file_name().is_none() && kind.is_none_or(|kind| kind == "text")
 }
 
 fn refusal(error: &multer::Error) -> Problem {

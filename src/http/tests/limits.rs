@@ -194,6 +194,25 @@ async fn streams_have_places_of_their_own_and_are_no_requests_in_flight() {
 }
 
 #[tokio::test]
+async fn one_client_has_an_eighth_of_the_streams() {
+    let server = Server::with(Config { max_streams: 16, ..Config::default() }).await;
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let mut stream = server.connect().await;
+        stream.write_all(b"GET /events HTTP/1.1\r\nHost: pm\r\n\r\n").await.expect("sent");
+        let mut head = [0; 15];
+        stream.read_exact(&mut head).await.expect("a head");
+        assert_eq!(&head, b"HTTP/1.1 200 OK");
+        streams.push(stream);
+    }
+    let refused = server.get("/events").await;
+    let problem = refused.problem(429, "rate_limited");
+    assert_eq!(problem["detail"], "a client may have 2 streams of events open; close one first");
+    streams.pop();
+    while server.send("HEAD /events HTTP/1.1", b"").await.status != 200 {}
+}
+
+#[tokio::test]
 async fn slow_clients_lock_nobody_out() {
     let server = Server::with(Config { max_connections: 4, ..Config::default() }).await;
     let mut slow = Vec::new();

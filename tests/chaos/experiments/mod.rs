@@ -3,6 +3,7 @@
 mod cut_connections;
 mod failover;
 mod fairness;
+mod floods;
 mod hostages;
 mod installations;
 mod p01;
@@ -283,6 +284,13 @@ pub const ALL: &[Experiment] = &[
         setups: BOTH,
         engines: Use::Peaceful,
         run: |stage| Box::pin(fairness::run(stage)),
+    },
+    Experiment {
+        promise: "P31",
+        title: "no client holds what others need",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(floods::run(stage)),
     },
     Experiment {
         promise: "P32",

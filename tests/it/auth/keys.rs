@@ -52,3 +52,32 @@ async fn a_key_opens_what_its_scopes_say_embedded() {
 async fn a_key_opens_what_its_scopes_say_full() {
     app::run_with(Setup::Full, &[("PM_AUTH", "keys")], a_key_opens_what_its_scopes_say).await;
 }
+
+async fn a_stream_ends_soon_after_its_key(app: &TestApp) {
+    let (key, text) = make(app, "alice", &["products:read"], None).await;
+    let (_, other) = make(app, "bob", &["products:read"], None).await;
+    let open = async |text: &KeyText| {
+        let request = reqwest::Client::new().get(app.url("/events")).bearer_auth(text.reveal());
+        let response = request.send().await.expect("an answer");
+        assert_eq!(response.status(), 200);
+        response
+    };
+    let (mut stream, mut goes_on) = (open(&text).await, open(&other).await);
+    assert!(stream.chunk().await.expect("a piece").is_some());
+    assert!(goes_on.chunk().await.expect("a piece").is_some());
+    app.another().await.catalog.revoke_api_key(key.id).await.unwrap();
+    let end = async { while stream.chunk().await.expect("a piece or the end").is_some() {} };
+    tokio::time::timeout(Duration::from_secs(10), end).await.expect("the stream ends within 10 s");
+    let more = tokio::time::timeout(Duration::from_millis(100), goes_on.chunk()).await;
+    assert!(more.is_err() || more.is_ok_and(|piece| piece.is_ok_and(|piece| piece.is_some())), "another key's goes on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_ends_soon_after_its_key_embedded() {
+    app::run_with(Setup::Embedded, &[("PM_AUTH", "keys")], a_stream_ends_soon_after_its_key).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_ends_soon_after_its_key_full() {
+    app::run_with(Setup::Full, &[("PM_AUTH", "keys")], a_stream_ends_soon_after_its_key).await;
+}

@@ -1,0 +1,123 @@
+//! P31: no client holds what others need. Bodies that never come, answers that are never read, streams of events without end,
+//! bodies of nothing but names: each is tried for a while, and the requests of others are answered as if there were none.
+
+mod attacks;
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use futures_util::future::join_all;
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::{
+    api::{Api, product},
+    figures::{Times, counts, milliseconds},
+    origin::Origin,
+    pictures,
+    processes::{Process, usage::Usage},
+    soundness::Counts,
+    stage::Stage,
+};
+use attacks::{ATTACKS, Target};
+
+/// Products whose list is a large answer.
+const LISTED: usize = 100;
+/// Good requests come this often.
+const PACE: Duration = Duration::from_millis(50);
+const MAX_P99: Duration = Duration::from_millis(150);
+/// Beside other experiments even a server without attackers takes its time.
+const MAX_P99_BESIDE_OTHERS: Duration = Duration::from_secs(3);
+/// What a server may take beyond its memory before: 64 MiB for bodies, 64 MiB for unread answers, and 64 MiB.
+const MAX_GROWTH_KIB: u64 = 192 << 10;
+
+/// Clients that behave well.
+struct Good<'a> {
+    api: &'a Api,
+    id: i64,
+    image: &'a str,
+}
+
+pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
+    let length = stage.size(Duration::from_secs(3), Duration::from_secs(40));
+    let origin = Origin::start().await;
+    origin.serve("/a.jpg", "image/jpeg", pictures::numbered_jpeg(1, 1_600, 1_200));
+    let mut server = stage.serve(&["--workers", "1"]).await?;
+    let api = server.api();
+    let long = "x".repeat(9_000);
+    for number in 0..LISTED {
+        let mut body = product(&format!("listed {number}"), &[]);
+        body["product_description"] = json!(long);
+        anyhow::ensure!(api.post("/products", &body).await?.status == 201, "a product is not stored");
+    }
+    let id = api.create("read meanwhile", &[origin.url("/a.jpg")]).await?["id"].as_i64().context("a number")?;
+    stage.settled(Duration::from_secs(60)).await?;
+    let product = api.product(id).await?;
+    let image = product["images"][0]["renditions"][0]["url"].as_str().context("a rendition")?;
+    let target = Target { address: server.address, image: image.to_owned(), clients: stage.size(300, 2_000) };
+    let good = Good { api: &api, id, image };
+    let before = good.requests(length.min(Duration::from_secs(5))).await?;
+    let idle = usage(&server.process)?;
+    let mut found = counts(json!({
+        "good_p99_before_ms": milliseconds(before.quantile(0.99)), "good_failed": 0,
+        "memory_idle_kib": idle.rss_kib, "descriptors_idle": idle.descriptors,
+    }));
+    let limit = stage.size(MAX_P99_BESIDE_OTHERS, MAX_P99);
+    for (name, begin) in ATTACKS {
+        let attack = begin(&target);
+        let times = good.requests(length).await.with_context(|| format!("during {name}"))?;
+        let during = usage(&server.process)?;
+        drop(attack);
+        let p99 = times.quantile(0.99);
+        found.extend(counts(json!({ *name: {
+            "good_requests": times.len(), "p50_ms": milliseconds(times.quantile(0.5)), "p99_ms": milliseconds(p99),
+            "memory_kib": during.rss_kib, "descriptors": during.descriptors,
+        }})));
+        anyhow::ensure!(p99 < limit, "good requests had a p99 of {p99:?} during {name}: {found:?}");
+        let most = idle.rss_kib + MAX_GROWTH_KIB;
+        anyhow::ensure!(during.rss_kib < most, "memory grew too far during {name}: {found:?}");
+    }
+    anyhow::ensure!(server.process.is_running(), "the server has ended");
+    server.process.kill().await;
+    Ok(found)
+}
+
+fn usage(process: &Process) -> anyhow::Result<Usage> {
+    Usage::of(process.pid()).context("the server is gone")
+}
+
+impl Good<'_> {
+    /// One request after the other of each kind, every fourth over a connection of its own.
+    async fn requests(&self, length: Duration) -> anyhow::Result<Times> {
+        let fresh = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build()?;
+        let number = (length.as_millis() / PACE.as_millis()) as u32;
+        let requests = (0..number).map(|number| {
+            let client = if number % 4 == 0 { &fresh } else { self.api.client() };
+            async move {
+                sleep(PACE * number).await;
+                let began = Instant::now();
+                self.request(client, number).await.with_context(|| format!("good request {number}"))?;
+                anyhow::Ok(began.elapsed())
+            }
+        });
+        let mut times = Times::default();
+        for time in join_all(requests).await {
+            times.note(time?);
+        }
+        Ok(times)
+    }
+
+    async fn request(&self, client: &reqwest::Client, number: u32) -> anyhow::Result<()> {
+        let (request, expected) = match number % 5 {
+            0 => (client.get(self.api.url(&format!("/products/{}", self.id))), 200),
+            1 => (client.get(self.api.url("/products?limit=5")), 200),
+            2 => (client.post(self.api.url("/products")).json(&product("meanwhile", &[])), 201),
+            3 => (client.get(self.api.url(self.image)), 200),
+            _ => (client.get(self.api.url("/readyz")), 200),
+        };
+        let response = request.timeout(Duration::from_secs(30)).send().await?;
+        anyhow::ensure!(response.status() == expected, "it is answered {}", response.status());
+        response.bytes().await?;
+        Ok(())
+    }
+}

