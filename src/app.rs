@@ -96,7 +96,7 @@ impl App {
         let config = catalog::Config {
             public_url: settings.public_url.clone(),
             auto_users: settings.auto_users,
-            policy: settings.fetch_policy.clone(),
+            policy: settings.fetching.policy.clone(),
             presets: settings.presets.clone(),
             max_waiting_jobs_per_user: Some(settings.max_waiting_jobs_per_user),
         };
@@ -145,7 +145,7 @@ impl App {
     /// # Errors
     /// If the worker cannot be made.
     pub async fn serve(&self, listener: TcpListener, workers: usize, stop: Stop) -> Result<(), Error> {
-        let upload = self.settings.fetch_max_bytes;
+        let upload = self.settings.fetching.max_bytes;
         let reload = self.reload.clone();
         let config = http::Config { max_upload: upload, reload, ..doors::config(&self.settings.doors)? };
         // The worker goes on until the last request has been answered.
@@ -224,15 +224,15 @@ impl App {
             isolation: self.isolation(decoders),
         };
         let handler = Handler::new(config, fetcher, self.blobs.clone());
-        Ok(Worker::new(self.catalog.clone(), self.queue.clone(), handler, decoders, self.settings.fetch_per_host))
+        Ok(Worker::new(self.catalog.clone(), self.queue.clone(), handler, decoders, self.settings.fetching.per_host))
     }
 
     fn fetcher(&self) -> Result<Fetcher, Error> {
         let settings = &self.settings;
         Ok(Fetcher::new(&fetch::Config {
-            policy: settings.fetch_policy.clone(),
-            max_bytes: settings.fetch_max_bytes,
-            timeout: settings.fetch_timeout,
+            policy: settings.fetching.policy.clone(),
+            max_bytes: settings.fetching.max_bytes,
+            timeout: settings.fetching.timeout,
             ..fetch::Config::default()
         })?)
     }

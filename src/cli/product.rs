@@ -36,7 +36,7 @@ pub(super) async fn run(
             show(&product, &app.catalog, console)?;
         }
         args::Product::Update(change) => {
-            let limit = app.settings.fetch_max_bytes;
+            let limit = app.settings.fetching.max_bytes;
             let updated = Box::pin(product_update::run(change, &app.catalog, limit));
             let product = unless_stopped(stop, UPDATED, updated).await?;
             show(&product, &app.catalog, console)?;
@@ -52,7 +52,7 @@ async fn add(new: ProductAdd, app: &App, console: &mut Console, stop: &Stop) -> 
     const STORED: &str = "whether the product was added is not known; `pm product list --sort -id` shows";
     let catalog = &app.catalog;
     let waits = new.wait;
-    let limit = app.settings.fetch_max_bytes;
+    let limit = app.settings.fetching.max_bytes;
     let product = unless_stopped(stop, STORED, create(new, catalog, limit)).await?;
     if !waits {
         show(&product, catalog, console)?;

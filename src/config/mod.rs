@@ -5,6 +5,7 @@
 
 mod database;
 mod doors;
+mod fetching;
 mod keys;
 mod layers;
 mod presets;
@@ -24,13 +25,13 @@ use tracing_subscriber::EnvFilter;
 
 pub use database::{DatabaseConnections, DatabaseUrl};
 pub use doors::{Auth, Doors, Issuer, TlsFiles};
+pub use fetching::Fetching;
 pub use layers::{Problem, Source};
 pub use secret::redact;
 pub use values::{parse_duration, parse_size};
 
 use crate::{
     code::ErrorCode,
-    domain::AddressPolicy,
     http::Placeholder,
     imaging::{Effort, Preset},
     jobs::UrlKeys,
@@ -84,14 +85,8 @@ pub struct Settings {
     pub workers: usize,
     /// Where a worker answers about its health and figures, if anywhere.
     pub worker_listen: Option<SocketAddr>,
-    /// Where pictures may come from.
-    pub fetch_policy: AddressPolicy,
-    /// The largest picture that is read, in bytes.
-    pub fetch_max_bytes: u64,
-    /// The longest that one download may take.
-    pub fetch_timeout: Duration,
-    /// Downloads from one host at a time in one process.
-    pub fetch_per_host: usize,
+    /// Where images are downloaded from, and within which limits.
+    pub fetching: Fetching,
     /// Most jobs that may wait for one user.
     pub max_waiting_jobs_per_user: u64,
     /// Width times height of the largest picture that is decoded.
@@ -238,10 +233,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
     let auto_users = resolver.take("auto_users", values::boolean);
     let workers = resolver.take("workers", values::workers);
     let worker_listen = resolver.optional("worker_listen", values::listen);
-    let fetch_policy = resolver.optional("fetch_allow", AddressPolicy::parse);
-    let fetch_max_bytes = resolver.take("fetch_max_bytes", |text| values::size_within(text, 1 << 10, 1 << 30));
-    let fetch_timeout = resolver.take("fetch_timeout", values::fetch_timeout);
-    let fetch_per_host = resolver.take("fetch_per_host", |text| values::count_within(text, 1, 1_024));
+    let fetching = fetching::resolve(resolver);
     let max_waiting_jobs_per_user =
         resolver.take("max_waiting_jobs_per_user", |text| values::count_within(text, 1, 1_000_000_000));
     let image_max_pixels = resolver.take("image_max_pixels", values::pixels);
@@ -276,10 +268,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
         auto_users: auto_users?,
         workers: workers?,
         worker_listen: worker_listen?,
-        fetch_policy: fetch_policy?.unwrap_or_default(),
-        fetch_max_bytes: fetch_max_bytes?,
-        fetch_timeout: fetch_timeout?,
-        fetch_per_host: usize::try_from(fetch_per_host?).unwrap_or(usize::MAX),
+        fetching: fetching?,
         max_waiting_jobs_per_user: max_waiting_jobs_per_user?,
         image_max_pixels: image_max_pixels?,
         image_memory: image_memory?,
@@ -361,10 +350,6 @@ impl Settings {
             ("auto_users", self.auto_users.to_string()),
             ("workers", self.workers.to_string()),
             ("worker_listen", self.worker_listen.map(|address| address.to_string()).unwrap_or_default()),
-            ("fetch_allow", self.fetch_policy.to_string()),
-            ("fetch_max_bytes", self.fetch_max_bytes.to_string()),
-            ("fetch_timeout", format!("{}ms", self.fetch_timeout.as_millis())),
-            ("fetch_per_host", self.fetch_per_host.to_string()),
             ("max_waiting_jobs_per_user", self.max_waiting_jobs_per_user.to_string()),
             ("image_max_pixels", self.image_max_pixels.to_string()),
             ("image_memory", self.image_memory.to_string()),
@@ -376,6 +361,7 @@ impl Settings {
             ("presets", presets.join(", ")),
         ];
         let others = self.database_connections.entries().into_iter().chain(self.doors.entries());
+        let others = others.chain(self.fetching.entries());
         values.into_iter().chain(others).map(|(name, value)| (name, value, self.source(name))).collect()
     }
 }

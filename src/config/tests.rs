@@ -5,6 +5,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
+use crate::domain::AddressPolicy;
 
 /// A directory with these files.
 fn directory(files: &[(&str, &str)]) -> TempDir {
@@ -40,8 +41,8 @@ fn without_any_layer_the_defaults_hold() {
     assert_eq!(settings.storage_url, "file://./pm-data/blobs");
     assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
     assert_eq!((settings.redis_url.as_deref(), settings.rabbitmq_url.as_deref()), (None, None));
-    assert_eq!((settings.fetch_max_bytes, settings.image_memory), (32 << 20, 512 << 20));
-    assert_eq!(settings.fetch_timeout, Duration::from_secs(30));
+    assert_eq!((settings.fetching.max_bytes, settings.image_memory), (32 << 20, 512 << 20));
+    assert_eq!(settings.fetching.timeout, Duration::from_secs(30));
     assert_eq!(settings.presets, crate::imaging::default_presets());
     let doors = Doors { keep_alive: Duration::from_secs(75), ..Doors::default() };
     assert!(settings.auto_migrate && settings.auto_users && settings.doors == doors && settings.workers >= 1);
@@ -210,8 +211,8 @@ fn lists_and_numbers_of_a_file_are_read() {
     let file = "fetch_allow = ['127.0.0.0/8', '10.1.2.3']\nworkers = 3\nauto_users = false\n\
         fetch_max_bytes = 1_048_576\nauto_migrate = false\n[presets.only]\nwidth = 300\nheight = 200\nfit = 'cover'";
     let settings = loaded(&[("pm.toml", file)], &[]);
-    assert_eq!(settings.fetch_policy, AddressPolicy::parse("127.0.0.0/8,10.1.2.3").expect("networks"));
-    assert_eq!((settings.workers, settings.fetch_max_bytes), (3, 1 << 20));
+    assert_eq!(settings.fetching.policy, AddressPolicy::parse("127.0.0.0/8,10.1.2.3").expect("networks"));
+    assert_eq!((settings.workers, settings.fetching.max_bytes), (3, 1 << 20));
     assert!(!settings.auto_users && !settings.auto_migrate);
     assert_eq!(settings.presets.len(), 1);
 }

@@ -1,7 +1,8 @@
 //! A bound on what waits for clients: so many bodies or answers at once, and so many bytes of them in memory.
 //!
 //! No client can hold the room that others need: when there is none left, the client that holds most loses the body or
-//! answer over which it has kept the server waiting longest. What the server itself is busy with is never lost.
+//! answer over which it has kept the server waiting longest; at once if it holds more than half, else after a moment.
+//! What the server itself is busy with is never lost.
 
 use std::{
     collections::HashMap,
@@ -69,6 +70,7 @@ struct State {
 pub struct Slot {
     slots: Slots,
     number: u64,
+    client: IpAddr,
     state: Arc<State>,
 }
 
@@ -92,14 +94,14 @@ impl Slots {
         let bytes = bytes.min(self.0.room.bytes);
         let state = Arc::new(State { waits_since: AtomicU64::new(0), lost });
         let entry = || Entry { client, bytes, state: Arc::clone(&state) };
-        let number = self.when_there_is_room(1, bytes, |table| table.insert(entry())).await?;
-        Ok(Slot { slots: self.clone(), number, state })
+        let number = self.when_there_is_room(client, (1, bytes), |table| table.insert(entry())).await?;
+        Ok(Slot { slots: self.clone(), number, client, state })
     }
 
     async fn when_there_is_room<T>(
         &self,
-        count: usize,
-        bytes: usize,
+        client: IpAddr,
+        (count, bytes): (usize, usize),
         mut then: impl FnMut(&mut Table) -> T,
     ) -> Result<T, NoRoom> {
         let until = Instant::now() + PATIENCE;
@@ -107,7 +109,7 @@ impl Slots {
             let mut given_back = std::pin::pin!(self.0.given_back.notified());
             // From here on, what is given back wakes this one.
             given_back.as_mut().enable();
-            if let Some(value) = self.try_make_room(count, bytes).map(|mut table| then(&mut table)) {
+            if let Some(value) = self.try_make_room(client, (count, bytes)).map(|mut table| then(&mut table)) {
                 return Ok(value);
             }
             if until <= Instant::now() {
@@ -118,18 +120,18 @@ impl Slots {
     }
 
     /// The table with room for so much, if some was free or could be taken from somebody.
-    fn try_make_room(&self, count: usize, bytes: usize) -> Option<MutexGuard<'_, Table>> {
+    fn try_make_room(&self, client: IpAddr, (count, bytes): (usize, usize)) -> Option<MutexGuard<'_, Table>> {
         let room = self.0.room;
         let mut table = self.table();
         loop {
-            let scarce = if table.taken.len() + count > room.count {
-                Scarce::Count
+            let (scarce, half) = if table.taken.len() + count > room.count {
+                (Scarce::Count, room.count / 2)
             } else if table.bytes + bytes > room.bytes {
-                Scarce::Bytes
+                (Scarce::Bytes, room.bytes / 2)
             } else {
                 return Some(table);
             };
-            let loser = table.loser(scarce, self.now())?;
+            let loser = table.loser(scarce, (client, half), self.now())?;
             table.remove(loser)?.state.lose();
         }
     }
@@ -174,8 +176,9 @@ impl Table {
         }
     }
 
-    /// Of the client that holds most of what is scarce, the slot over which it has kept the server waiting longest.
-    fn loser(&self, scarce: Scarce, now: u64) -> Option<u64> {
+    /// Of the client that holds most of what is scarce, the slot over which it has kept the server waiting longest. A client that
+    /// holds more than `half` is not spared where another one asks.
+    fn loser(&self, scarce: Scarce, (asks, half): (IpAddr, usize), now: u64) -> Option<u64> {
         let mut held: HashMap<IpAddr, usize> = HashMap::new();
         for entry in self.taken.values() {
             *held.entry(entry.client).or_default() += match scarce {
@@ -184,19 +187,21 @@ impl Table {
             };
         }
         let waited_for = self.taken.iter().filter_map(|(number, entry)| {
-            let waited = entry.state.waited_millis(now)?;
-            Some((held.get(&entry.client), waited, *number))
+            let held = held.get(&entry.client).copied().unwrap_or_default();
+            let spared = if held > half && entry.client != asks { Duration::ZERO } else { SPARED };
+            let waited = entry.state.waited_millis(now, spared)?;
+            Some((held, waited, *number))
         });
         waited_for.max().map(|(_, _, number)| number)
     }
 }
 
 impl State {
-    /// For how long the client has been waited for, once that is long enough to take its slot away.
-    fn waited_millis(&self, now: u64) -> Option<u64> {
+    /// For how long the client has been waited for, once that is as long as it is `spared`.
+    fn waited_millis(&self, now: u64, spared: Duration) -> Option<u64> {
         let since = self.waits_since.load(Ordering::Relaxed);
         let waited = now.saturating_sub(since);
-        (since != 0 && u128::from(waited) >= SPARED.as_millis()).then_some(waited)
+        (since != 0 && u128::from(waited) >= spared.as_millis()).then_some(waited)
     }
 
     fn lose(&self) {
@@ -211,7 +216,7 @@ impl Slot {
     /// [`NoRoom`] after that second.
     pub async fn grow(&self, bytes: usize) -> Result<(), NoRoom> {
         let number = self.number;
-        self.slots.when_there_is_room(0, bytes, |table| table.grow(number, bytes)).await
+        self.slots.when_there_is_room(self.client, (0, bytes), |table| table.grow(number, bytes)).await
     }
 
     /// The client is waited for.
@@ -289,6 +294,17 @@ mod tests {
         age(&large, 300);
         small.grow(20).await.expect("room");
         assert!(is_lost(&large) && !is_lost(&small));
+    }
+
+    #[tokio::test]
+    async fn who_holds_more_than_half_is_not_spared() {
+        let slots = old(ROOM);
+        let [first, second, _other] = [take(&slots, 1, 0).await, take(&slots, 1, 0).await, take(&slots, 2, 0).await];
+        first.works();
+        age(&second, 1);
+        let begun = Instant::now();
+        let _new = take(&slots, 3, 0).await;
+        assert!(begun.elapsed() < SPARED && is_lost(&second) && !is_lost(&first));
     }
 
     #[tokio::test]
