@@ -14,7 +14,7 @@ use crate::{
     domain::{Busy, Job, UserId},
 };
 
-/// Users that are looked at for one claim, before the job that has been due longest is taken, whoever's it is.
+/// Users that are looked at for one claim, before the job that has been due longest is taken, of any user.
 const MAX_USERS: usize = 64;
 /// Jobs of one user that are looked at for one whose host is not busy.
 const MAX_JOBS: u32 = 1_000;
@@ -44,7 +44,7 @@ pub enum Next {
     Nothing,
 }
 
-/// Claims a job of the next user after `after` who is not busy, the one that has been due longest and whose host is not busy.
+/// Claims a job of the next user after `after` who is not busy: the one that has been due longest and whose host is not busy.
 ///
 /// # Errors
 /// If the database does not answer.
