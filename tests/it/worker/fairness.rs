@@ -1,5 +1,7 @@
 //! Users take turns, hosts that are busy are passed by, and no user's backlog grows without bound.
 
+use std::time::Duration;
+
 use pm::{
     catalog::{Claimed, Due, Found},
     domain::{Busy, UserId},
@@ -15,7 +17,15 @@ async fn queue(app: &TestApp, user: &str, images: &[&str]) -> Value {
     answer.json().await.expect("a product")
 }
 
+/// Waits until the server's relay, where there is one, has handed all jobs over: it holds their rows for a moment.
+async fn handed_over(app: &TestApp) {
+    while app.app.queue.needs_relay() && app.number("SELECT count(*) FROM jobs WHERE dispatched_at IS NULL").await > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 async fn next(app: &TestApp, after: Option<&UserId>, busy: Busy) -> Found {
+    handed_over(app).await;
     app.app.catalog.claim(Due::Next { after: after.cloned(), busy }).await.expect("the database answers")
 }
 
