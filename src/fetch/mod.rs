@@ -55,7 +55,7 @@ impl Default for Config {
 }
 
 /// Bytes a second that a body must have on the average, once the grace is over.
-const LEAST_RATE: u64 = 2 * 1024;
+const LEAST_RATE: u64 = 32;
 /// For so long a body may be slower.
 const RATE_GRACE: Duration = Duration::from_secs(5);
 

@@ -118,6 +118,8 @@ impl Stage {
             ("PM_DATA_DIR", data),
             ("PM_BACKUP_PASSPHRASE", "correct horse battery staple".to_owned()),
             ("PM_FETCH_ALLOW", "127.0.0.0/8".to_owned()),
+            // All images come from one host.
+            ("PM_FETCH_PER_HOST", "64".to_owned()),
             ("PM_LISTEN", address.to_string()),
             ("PM_LOG_FORMAT", "json".to_owned()),
             ("PM_REDIS_PREFIX", stage.name.clone()),

@@ -31,6 +31,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     for number in 0..FEW {
         third.serve(&format!("/{number}.jpg"), "image/jpeg", pictures::numbered_jpeg(number as u32, 640, 480));
     }
+    stage.unset("PM_FETCH_PER_HOST");
     let mut server = stage.serve(&["--no-worker"]).await?;
     let mut worker = stage.worker("worker", 2).await?;
     let api = server.api();

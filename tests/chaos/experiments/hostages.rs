@@ -6,7 +6,15 @@ use std::{collections::BTreeSet, time::Duration};
 use anyhow::Context as _;
 use futures_util::future::try_join_all;
 
-use crate::{api::Api, origin::Origin, pictures, processes::Process, stage::Stage};
+use serde_json::json;
+
+use crate::{
+    api::{Api, product},
+    origin::Origin,
+    pictures,
+    processes::Process,
+    stage::Stage,
+};
 
 /// Pictures that a worker with one decoder has at a time.
 const SLOTS: usize = 4;
@@ -41,7 +49,11 @@ impl Hostages {
         // From here on it has to go quickly: a download is given up when nothing comes for 10 s.
         let workers = try_join_all(names.iter().map(|name| stage.worker(name, 1))).await?;
         api.create(&format!("held {round}"), &on_their_way).await?;
-        api.create(&format!("large {round}"), &to_decode).await?;
+        // Of another user, for one has at most three quarters of a worker's slots.
+        let mut large = product(&format!("large {round}"), &to_decode);
+        large["user_id"] = json!("another seller");
+        let answer = api.post("/products", &large).await?;
+        anyhow::ensure!(answer.status == 201, "POST /products answers {}: {}", answer.status, answer.body);
         let mut hostages = Self { workers, jobs: BTreeSet::new(), decoding: 0, held };
         hostages.wait_for_work(stage, count).await?;
         Ok(hostages)

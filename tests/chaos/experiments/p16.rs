@@ -135,7 +135,8 @@ async fn worker(stage: &Stage, round: usize) -> anyhow::Result<Duration> {
         origin.hold(path);
         server.api().create(&format!("in flight {round} {number}"), &[origin.url(path)]).await?;
     }
-    let mut worker = stage.worker("worker", 2).await?;
+    // One user has at most three quarters of its slots.
+    let mut worker = stage.worker("worker", 3).await?;
     join_all(paths.iter().map(|path| origin.wait_for_hits(path, 1))).await;
     let told = Instant::now();
     worker.terminate();
