@@ -44,7 +44,8 @@ pub enum Next {
     Nothing,
 }
 
-/// Claims a job of the next user after `after` who is not busy: the one that has been due longest and whose host is not busy.
+/// Claims a job of the next user after `after` who is not busy. Of that user's jobs from hosts that are not busy, it is the one
+/// that has been due longest.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -118,7 +119,7 @@ async fn first_of_user_after(
     Ok(Some((row.try_get("", "user_id")?, due)))
 }
 
-/// Claims the job that has been due longest, of this user or of anybody who is not busy.
+/// Claims the job that has been due longest: of this user, or of all users who are not busy.
 async fn claim_of(
     connection: &impl ConnectionTrait,
     lease: &NewLease,

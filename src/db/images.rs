@@ -296,7 +296,7 @@ async fn update(connection: &impl ConnectionTrait, id: ImageId, row: ActiveModel
     Ok(())
 }
 
-/// The source of the picture with this number, by its two columns.
+/// The source of the image with this number, by its two columns.
 pub(super) fn source_of(id: i64, url: Option<String>, key: Option<String>) -> Result<ImageSource, Error> {
     match (url, key) {
         (Some(url), _) => Ok(ImageSource::Url(url)),

@@ -34,9 +34,9 @@ pub struct NewJob<'a> {
     pub payload: &'a JobPayload,
     /// The request that caused it.
     pub request_id: Option<&'a str>,
-    /// Whose picture it is.
+    /// The image's user.
     pub user_id: UserId,
-    /// The host that the picture comes from, if it has to be downloaded.
+    /// The host from which the image is downloaded; none for an uploaded one.
     pub host: Option<String>,
 }
 

@@ -93,7 +93,7 @@ pub async fn still_at_rest(connection: &impl ConnectionTrait, chosen: &[Selected
     Ok(chosen.iter().filter(at_rest).copied().collect())
 }
 
-/// Whose these pictures are and where they come from.
+/// The users and the sources of these images.
 ///
 /// # Errors
 /// If the database does not answer.

@@ -400,7 +400,7 @@ mod tests {
         assert_eq!(fields.text("a"), None);
         let errors = fields.finish();
         assert_eq!((errors.listed().len(), errors.more(), errors.count()), (20, 69_981, 70_001));
-        // What is wrong with a field that is known is told before what is not known.
+        // Errors of known fields are listed before unknown fields.
         assert_eq!(errors.listed()[0].field, "a");
         assert!(errors.to_string().ends_with("; and 69981 more errors"), "{errors}");
     }

@@ -75,9 +75,9 @@ pub struct Job {
     pub request_id: Option<String>,
     /// When the job was queued.
     pub created_at: Timestamp,
-    /// Whose picture it is; unknown if an older program queued the job.
+    /// The image's user; unknown if an older program queued the job.
     pub user_id: Option<UserId>,
-    /// The host that the picture comes from, if it has to be downloaded.
+    /// The host from which the image is downloaded; none for an uploaded one.
     pub host: Option<String>,
 }
 
