@@ -3,7 +3,6 @@
 
 use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -66,7 +65,8 @@ pub async fn serve(listener: TcpListener, state: State, config: Config, stop: im
     });
     let seats = Seats::new(places, config.max_connections_per_address, config.proxies.clone());
     let mut connections = JoinSet::new();
-    let accept = accept_all(&listener, &shared, &seats, &mut connections);
+    let mut waiting = None;
+    let accept = accept_all(&listener, &shared, &seats, &mut connections, &mut waiting);
     tokio::select! {
         biased;
         () = stop => {}
@@ -74,8 +74,9 @@ pub async fn serve(listener: TcpListener, state: State, config: Config, stop: im
         () = follow_certificate(config.tls.as_ref(), &config.reload) => {}
     }
     shared.service.stop();
-    take_backlog(&listener, &shared, &seats, &mut connections).await;
-    drop(listener);
+    if let Err(error) = take_backlog(listener, waiting, &shared, &seats, &mut connections).await {
+        warn!(target: "pm::http", %error, "connections that were not accepted yet are reset");
+    }
     stopping.send_replace(true);
     finish(connections, config.grace).await;
 }
@@ -103,27 +104,48 @@ async fn accept_all(
     shared: &Arc<Shared>,
     seats: &Arc<Seats>,
     connections: &mut JoinSet<()>,
+    waiting: &mut Option<(TcpStream, SocketAddr)>,
 ) -> Infallible {
     let mut in_trouble = false;
     loop {
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
-            Ok((stream, client)) => {
+            Ok(accepted) => {
                 in_trouble = false;
-                // The one that waits for its place here is all that is taken beyond the places.
-                admit(stream, client, seats.permit().await, shared, seats, connections);
+                // The one that waits for its permit here is all that is taken beyond the permits.
+                *waiting = Some(accepted);
+                let permit = seats.permit().await;
+                if let Some((stream, client)) = waiting.take() {
+                    admit(stream, client, permit, shared, seats, connections);
+                }
             }
             Err(error) => back_off(&error, seats, &mut in_trouble).await,
         }
     }
 }
 
-/// Takes the connections that the system has made before the listener is closed over them.
-async fn take_backlog(listener: &TcpListener, shared: &Arc<Shared>, seats: &Arc<Seats>, connections: &mut JoinSet<()>) {
-    while let Some(Ok((stream, client))) = listener.accept().now_or_never() {
+/// Serves the connection that waits for a permit and those that the system has made, then closes the listener.
+///
+/// Asks the system itself: Tokio's listener knows of a connection only once its event loop has been round, and closing the
+/// listener resets those it does not know of.
+async fn take_backlog(
+    listener: TcpListener,
+    waiting: Option<(TcpStream, SocketAddr)>,
+    shared: &Arc<Shared>,
+    seats: &Arc<Seats>,
+    connections: &mut JoinSet<()>,
+) -> io::Result<()> {
+    let listener = listener.into_std()?;
+    let backlog = std::iter::from_fn(|| listener.accept().ok()).map(|(stream, client)| {
+        stream.set_nonblocking(true)?;
+        io::Result::Ok((TcpStream::from_std(stream)?, client))
+    });
+    for accepted in waiting.map(Ok).into_iter().chain(backlog) {
+        let (stream, client) = accepted?;
         let Ok(permit) = timeout(LINGER, seats.permit()).await else { break };
         admit(stream, client, permit, shared, seats, connections);
     }
+    Ok(())
 }
 
 fn admit(

@@ -77,6 +77,21 @@ async fn a_connection_that_was_just_made_is_still_answered() {
 }
 
 #[tokio::test]
+async fn a_connection_that_the_event_loop_has_not_seen_is_still_answered() {
+    let mut server = Server::start().await;
+    assert_eq!(server.get("/healthz").await.status, 200);
+    server.stop();
+    // The test's thread is the runtime's only one, so the server stops before its event loop looks at the listener again.
+    let early = std::net::TcpStream::connect(server.address).expect("a connection");
+    early.set_nonblocking(true).expect("a socket");
+    let mut early = TcpStream::from_std(early).expect("a socket");
+    early.write_all(b"GET /readyz HTTP/1.1\r\nHost: pm\r\n\r\n").await.expect("sent");
+    let answer = Answer::last_of(early).await;
+    assert_eq!((answer.status, &answer.json()["stopping"]), (503, &true.into()));
+    server.ended().await;
+}
+
+#[tokio::test]
 async fn the_grace_is_not_prolonged_by_a_slow_client() {
     let mut server = Server::with(Config { grace: Duration::from_millis(100), ..Config::default() }).await;
     let mut stream = server.connect().await;
