@@ -112,58 +112,76 @@ struct Line {
 
 impl Session<'_> {
     async fn all(&self, embedded: &[&Experiment], full: &[&Experiment]) -> anyhow::Result<()> {
+        let engines = self.engines(full).await?;
+        let (peaceful, hostile): (Vec<_>, Vec<_>) = match engines {
+            Some(_) => full.iter().partition(|experiment| experiment.engines == Use::Peaceful),
+            None => Default::default(),
+        };
+        let (embedded, full) =
+            (self.some(embedded, Setup::Embedded, None), self.some(&peaceful, Setup::Full, engines.as_ref()));
         // Two cores do both at a time; figures of a full form are taken without company.
-        if self.arguments.form() == Form::Full {
-            self.embedded(embedded).await;
-            return self.full(full).await;
+        let (embedded, full) = match self.arguments.form() {
+            Form::Full => (embedded.await, full.await),
+            Form::Short => tokio::join!(embedded, full),
+        };
+        for experiment in embedded {
+            self.again(experiment, Setup::Embedded, None).await;
         }
-        tokio::join!(self.embedded(embedded), self.full(full)).1
+        for experiment in full {
+            self.again(experiment, Setup::Full, engines.as_ref()).await;
+        }
+        if let Some(engines) = engines {
+            for experiment in hostile {
+                let passed = self.one(experiment, Setup::Full, Some(&engines), Take::First).await;
+                self.note(passed);
+                engines.restore().await?;
+            }
+            engines.stop().await;
+        }
+        Ok(())
     }
 
-    async fn embedded(&self, experiments: &[&Experiment]) {
-        self.some(experiments, Setup::Embedded, None).await;
-    }
-
-    async fn full(&self, experiments: &[&Experiment]) -> anyhow::Result<()> {
+    /// Starts the engines for these experiments of the full set-up; `None` if there are none, or if they are skipped.
+    async fn engines(&self, experiments: &[&Experiment]) -> anyhow::Result<Option<Arc<Engines>>> {
         if experiments.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let missing = Engines::missing();
         if !missing.is_empty() {
             let missing = missing.join(", ");
             anyhow::ensure!(std::env::var("PM_TEST_REQUIRE").as_deref() != Ok("all"), "missing: {missing}");
             eprintln!("skipped: {} experiments on the full set-up, for lack of {missing}", experiments.len());
-            return Ok(());
+            return Ok(None);
         }
-        let engines = Arc::new(Engines::start(&self.root.join("engines")).await?);
-        let (peaceful, hostile): (Vec<_>, Vec<_>) =
-            experiments.iter().partition(|experiment| experiment.engines == Use::Peaceful);
-        self.some(&peaceful, Setup::Full, Some(&engines)).await;
-        for experiment in hostile {
-            if !self.one(experiment, Setup::Full, Some(&engines), Take::First).await {
-                self.failed.store(true, Ordering::SeqCst);
-            }
-            engines.restore().await?;
-        }
-        engines.stop().await;
-        Ok(())
+        Ok(Some(Arc::new(Engines::start(&self.root.join("engines")).await?)))
     }
 
-    async fn some(&self, experiments: &[&Experiment], setup: Setup, engines: Option<&Arc<Engines>>) {
+    /// Runs these experiments, in the short form several at a time, and returns those that failed.
+    async fn some<'a>(
+        &self,
+        experiments: &[&'a Experiment],
+        setup: Setup,
+        engines: Option<&Arc<Engines>>,
+    ) -> Vec<&'a Experiment> {
         let at_once = if self.arguments.form() == Form::Full { 1 } else { SIDE_BY_SIDE };
         let runs = experiments.iter().map(async |experiment| {
             let passed = self.one(experiment, setup, engines, Take::First).await;
             (!passed).then_some(*experiment)
         });
         let failed: Vec<_> = stream::iter(runs).buffer_unordered(at_once).collect().await;
-        for experiment in failed.into_iter().flatten() {
-            // What several experiments do to a small machine at once is nobody's promise: what failed beside others may
-            // show once that it holds without those of its set-up.
-            let again = at_once > 1 && self.one(experiment, setup, engines, Take::Again).await;
-            if !again {
-                self.failed.store(true, Ordering::SeqCst);
-            }
-        }
+        failed.into_iter().flatten().collect()
+    }
+
+    /// Runs an experiment that failed once more and alone, if it had company: no promise holds for a small machine that does
+    /// everything at once.
+    async fn again(&self, experiment: &Experiment, setup: Setup, engines: Option<&Arc<Engines>>) {
+        let had_company = self.arguments.form() == Form::Short;
+        let passed = had_company && self.one(experiment, setup, engines, Take::Again).await;
+        self.note(passed);
+    }
+
+    fn note(&self, passed: bool) {
+        self.failed.fetch_or(!passed, Ordering::SeqCst);
     }
 
     /// Runs an experiment and says how it ended; answers whether it passed.

@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -21,7 +21,7 @@ use crate::{
     figures::{Times, counts, milliseconds},
     inputs::{self, broken},
     origin::Origin,
-    processes::tree,
+    processes::{Process, tree},
     soundness::{self, Counts},
     stage::Stage,
 };
@@ -61,7 +61,8 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     stage.settled(Duration::from_secs(60) + LIMIT * u32::try_from(files.len() / DECODERS)?).await?;
     anyhow::ensure!(worker.is_running(), "the worker has ended: {}", worker.output());
     let exits = worker.output().matches("working on pictures").count() - 1;
-    let outcomes = outcomes(stage, &products, &worker.output()).await?;
+    let times = logged_times(&worker, products.len()).await;
+    let outcomes = outcomes(stage, &products, &times).await?;
     let peak = memory.load(Relaxed);
     write_table(&outcomes)?;
     let mut counts = summary(&outcomes, given);
@@ -126,8 +127,20 @@ fn resident_bytes(pid: u32) -> u64 {
     line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
-/// Reads what became of each from the database, and how long it took from the worker's log.
-async fn outcomes(stage: &Stage, products: &BTreeMap<i64, (String, usize)>, log: &str) -> anyhow::Result<Vec<Outcome>> {
+/// Reads from the worker's log how long each product's image took, once there is a line for `number` of them. A line follows
+/// the commit after which the database has settled.
+async fn logged_times(worker: &Process, number: usize) -> BTreeMap<i64, Duration> {
+    let began = Instant::now();
+    loop {
+        let times = times_in(&worker.output());
+        if times.len() >= number || began.elapsed() > Duration::from_secs(10) {
+            return times;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn times_in(log: &str) -> BTreeMap<i64, Duration> {
     let mut times: BTreeMap<i64, Duration> = BTreeMap::new();
     for line in log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
         let field = |name: &str| line[name].as_u64();
@@ -139,6 +152,15 @@ async fn outcomes(stage: &Stage, products: &BTreeMap<i64, (String, usize)>, log:
             *longest = own.max(*longest);
         }
     }
+    times
+}
+
+/// Reads what became of each from the database.
+async fn outcomes(
+    stage: &Stage,
+    products: &BTreeMap<i64, (String, usize)>,
+    times: &BTreeMap<i64, Duration>,
+) -> anyhow::Result<Vec<Outcome>> {
     let rows =
         stage.rows("SELECT product_id, status, coalesce(error_code, '') FROM images ORDER BY product_id").await?;
     let outcome = |row: &sea_orm::QueryResult| {

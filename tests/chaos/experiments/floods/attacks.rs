@@ -18,6 +18,8 @@ pub struct Target {
     pub address: SocketAddr,
     pub image: String,
     pub clients: usize,
+    /// Streams of each connection of HTTP/2.
+    pub streams: usize,
 }
 
 /// An attack; it ends when it is dropped.
@@ -33,9 +35,8 @@ pub const ATTACKS: &[(&str, Begin)] = &[
     ("many_names", many_names),
 ];
 
-/// Connections of HTTP/2 of one attack, and streams of each.
+/// Connections of HTTP/2 of one attack.
 const CONNECTIONS: usize = 8;
-const STREAMS: usize = 64;
 /// The attackers' address, which is not that of good clients.
 const ATTACKER: [u8; 4] = [127, 66, 0, 1];
 /// Nobody gains by trying again at once.
@@ -126,10 +127,10 @@ fn multiplexed(
 ) -> Attack {
     let mut attack = JoinSet::new();
     for _ in 0..CONNECTIONS {
-        let (address, request) = (target.address, request.clone());
+        let (address, streams, request) = (target.address, target.streams, request.clone());
         attack.spawn(async move {
             loop {
-                let _ = one_connection(address, window, &request).await;
+                let _ = one_connection(address, (streams, window), &request).await;
                 sleep(PAUSE).await;
             }
         });
@@ -139,14 +140,14 @@ fn multiplexed(
 
 async fn one_connection(
     address: SocketAddr,
-    window: u32,
+    (streams, window): (usize, u32),
     request: &(impl Fn(usize, SocketAddr) -> (Request<()>, bool) + Clone + Send + Sync + 'static),
 ) -> anyhow::Result<()> {
     let stream = connect(address, None).await?;
     let (send, connection) =
         h2::client::Builder::new().initial_window_size(window).handshake::<_, Bytes>(stream).await?;
     let mut tasks = JoinSet::new();
-    for number in 0..STREAMS {
+    for number in 0..streams {
         let (send, request) = (send.clone(), request.clone());
         tasks.spawn(async move {
             loop {
