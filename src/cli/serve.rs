@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, num::NonZeroUsize, path::PathBuf, process, thread};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::failure::{Exit, Failure};
 use crate::{
@@ -11,6 +11,10 @@ use crate::{
     imaging::JPEG_BACKEND,
     stop::{Reload, Stop},
 };
+
+/// Connections that the system makes before they are accepted; it allows no more than `net.core.somaxconn`. A client whose
+/// connection finds no room asks again a second later.
+const BACKLOG: u32 = 4_096;
 
 /// Serves the API until `stop`, with a worker beside it unless the settings have none; `reload` asks for the certificate to
 /// be read again.
@@ -110,10 +114,18 @@ fn refuse_the_open(settings: &Settings) -> Result<(), Failure> {
 }
 
 async fn bind(asked: SocketAddr, scheme: &str) -> Result<TcpListener, Failure> {
-    let listener = TcpListener::bind(asked).await.map_err(|error| taken(asked, error))?;
+    let listener = listener(asked).map_err(|error| taken(asked, error))?;
     let address = listener.local_addr().map_err(|error| taken(asked, error))?;
     tracing::info!("listening on {scheme}://{address}");
     Ok(listener)
+}
+
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A server that starts again takes the port from connections that are still being closed.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn taken(address: SocketAddr, error: io::Error) -> Failure {
@@ -128,6 +140,25 @@ mod tests {
 
     use super::*;
     use crate::config;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn two_thousand_clients_connect_at_once() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: maximum.map(|most| most.min(4_096)), maximum }).expect("a limit");
+        let system = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("the system's own limit");
+        let clients = system.trim().parse::<usize>().expect("a number").min(2_000);
+        let listener = listener(([127, 0, 0, 1], 0).into()).expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let mut connections = Vec::new();
+        for number in 0..clients {
+            let connecting = tokio::net::TcpStream::connect(address);
+            let connected = tokio::time::timeout(std::time::Duration::from_millis(700), connecting).await;
+            connections
+                .push(connected.unwrap_or_else(|_| panic!("client {number} is not connected")).expect("connected"));
+        }
+    }
 
     #[test]
     fn only_this_machine_is_served_unless_the_opposite_is_said() {
