@@ -38,6 +38,7 @@ codes! {
     MalformedJson = "malformed_json": "The body is not the JSON that is expected.",
     Validation = "validation": "One or more fields have a value that is not allowed.",
     NotFound = "not_found": "There is no such resource.",
+    Gone = "gone": "The resource was deleted.",
     MethodNotAllowed = "method_not_allowed": "The resource does not know this method.",
     Conflict = "conflict": "The request contradicts what is stored.",
     PreconditionFailed = "precondition_failed": "The resource is no longer what the request takes it for.",

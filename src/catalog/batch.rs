@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    catalog::{Answer, Error, Links, ProductBody, Stored, create::only},
+    catalog::{Answer, Error, Links, NotStored, ProductBody, Stored, create::only},
     code::ErrorCode,
     domain::{FieldError, Invalid, NewProduct},
 };
@@ -28,7 +28,8 @@ pub struct BatchBody<'a> {
 struct ItemBody<'a> {
     /// Its place in the request, from 0.
     index: usize,
-    /// The status that a request of its own would have had: 201 or 422.
+    /// The status that a request of its own would have had: 201, 422, or 410 if the same request stored it before and it was
+    /// deleted since.
     status: u16,
     /// The product, if it was stored.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,7 +49,9 @@ struct ItemErrorBody<'a> {
     code: &'static str,
     /// A sentence about it.
     detail: String,
-    /// The wrong fields, the first 20.
+    /// The wrong fields, the first 20; missing if no field is wrong.
+    #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
+    #[schema(required = false)]
     errors: &'a [FieldError],
     /// How many more errors there are; missing if `errors` has all.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,8 +89,10 @@ impl Refusals {
     pub fn answer(self, links: &Links, stored: Vec<Stored>) -> Result<Answer, Error> {
         let mut stored = stored.into_iter();
         let outcomes = self.0.into_iter().map(|refusal| match refusal {
-            Some(invalid) => Err(invalid),
-            None => stored.next().unwrap_or_else(|| Err(Invalid::field("product", "was not stored"))),
+            Some(invalid) => Err(NotStored::Invalid(invalid)),
+            None => {
+                stored.next().unwrap_or_else(|| Err(NotStored::Invalid(Invalid::field("product", "was not stored"))))
+            }
         });
         let outcomes: Vec<Stored> = outcomes.collect();
         let created = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
@@ -99,17 +104,18 @@ impl Refusals {
 }
 
 fn item<'a>(index: usize, outcome: &'a Stored, links: &Links) -> ItemBody<'a> {
+    let refused = |status, error| ItemBody { index, status, product: None, error: Some(error) };
     match outcome {
         Ok(product) => ItemBody { index, status: 201, product: Some(ProductBody::new(product, links)), error: None },
-        Err(invalid) => {
+        Err(NotStored::Invalid(invalid)) => {
             let (code, detail) = (ErrorCode::Validation.as_str(), invalid.to_string());
             let more_errors = Some(invalid.errors.more()).filter(|more| *more > 0);
-            ItemBody {
-                index,
-                status: 422,
-                product: None,
-                error: Some(ItemErrorBody { code, detail, errors: invalid.errors.listed(), more_errors }),
-            }
+            refused(422, ItemErrorBody { code, detail, errors: invalid.errors.listed(), more_errors })
+        }
+        Err(gone @ NotStored::Gone(_)) => {
+            let detail = Error::from(gone.clone()).to_string();
+            let code = ErrorCode::Gone.as_str();
+            refused(410, ItemErrorBody { code, detail, errors: &[], more_errors: None })
         }
     }
 }

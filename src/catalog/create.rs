@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     catalog::{Answer, Catalog, Error, Links, Once, events},
     clock::Timestamp,
@@ -12,8 +14,76 @@ use crate::{
     },
 };
 
-/// A product that was stored, or what kept it from being stored.
-pub type Stored = Result<Product, Invalid>;
+/// A product that was stored, or why there is none.
+pub type Stored = Result<Product, NotStored>;
+
+/// Why there is no product.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotStored {
+    /// It is wrong.
+    Invalid(Invalid),
+    /// The same request stored it before, and it was deleted since.
+    Gone(ProductId),
+}
+
+impl From<NotStored> for Error {
+    fn from(reason: NotStored) -> Self {
+        match reason {
+            NotStored::Invalid(invalid) => Self::Invalid(invalid),
+            NotStored::Gone(id) => Self::gone(format_args!("product {id}, which this request has created,")),
+        }
+    }
+}
+
+/// What a request with an idempotency key has stored: with the request itself enough to answer it again.
+#[derive(Debug, Serialize, Deserialize)]
+struct Made {
+    /// When, in microseconds since 1970.
+    at: i64,
+    /// A product for each of the request, unless its user is unknown.
+    products: Vec<Option<ProductId>>,
+    /// The numbers of their images in order: first number and how many follow each other.
+    images: Vec<(i64, i64)>,
+}
+
+impl Made {
+    fn of(stored: &[Stored], now: Timestamp) -> Self {
+        let mut images: Vec<(i64, i64)> = Vec::new();
+        for image in stored.iter().flatten().flat_map(|product| &product.images) {
+            match images.last_mut() {
+                Some((first, count)) if *first + *count == image.id.0 => *count += 1,
+                _ => images.push((image.id.0, 1)),
+            }
+        }
+        let products = stored.iter().map(|outcome| outcome.as_ref().ok().map(|product| product.id)).collect();
+        Self { at: now.0, products, images }
+    }
+
+    /// The products as they were stored, from the request and the numbers that they got.
+    fn products(self, news: Vec<NewProduct>, there: &BTreeSet<ProductId>) -> Result<Vec<Stored>, Error> {
+        if news.len() != self.products.len() {
+            return Err(Error::KeyReused);
+        }
+        let now = Timestamp(self.at);
+        let mut image_ids = self.images.iter().flat_map(|(first, count)| *first..first + count);
+        let product = |(new, id): (NewProduct, Option<ProductId>)| {
+            let id = id.ok_or_else(|| unknown_user(&new.user_id))?;
+            let images: Vec<_> =
+                image_ids.by_ref().take(new.product_images.len()).zip(new.product_images.clone()).collect();
+            if !there.contains(&id) {
+                return Err(NotStored::Gone(id));
+            }
+            let status = status_of(&new);
+            let mut product = product_of(new, id, status, now);
+            product.images = (0..)
+                .zip(images)
+                .map(|(position, (image, source))| pending(ImageId(image), position, source, now))
+                .collect();
+            Ok(product)
+        };
+        Ok(news.into_iter().zip(self.products).map(product).collect())
+    }
+}
 
 impl Catalog {
     /// Stores a product; every picture of it is queued in the same transaction.
@@ -38,7 +108,8 @@ impl Catalog {
     /// transaction.
     ///
     /// # Errors
-    /// [`Error::KeyReused`] if another request had this key, what `shape` says, and as [`Catalog::create`].
+    /// [`Error::KeyReused`] if another request had this key, [`Error::Gone`] if this one was carried out before and the one
+    /// product that it made was deleted since, what `shape` says, and as [`Catalog::create`].
     pub async fn create_all<F>(
         &self,
         news: Vec<NewProduct>,
@@ -53,17 +124,16 @@ impl Catalog {
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
             let now = write.now().await?;
-            if let Some(once) = &once
-                && let Some(answer) = catalog.answered(&write, once, now).await?
-            {
-                return Ok(answer);
+            if let Some(made) = catalog.made_before::<Made>(&write, once.as_ref(), now).await? {
+                let ids: Vec<_> = made.products.iter().flatten().copied().collect();
+                let there = products::existing(&*write, &ids).await?;
+                let answer = shape(catalog.links(), made.products(news, &there)?)?;
+                return Ok(Answer { replayed: true, ..answer });
             }
             let stored = catalog.store(&write, news, request_id.as_deref(), now).await?;
             let created: Vec<_> = stored.iter().flatten().map(events::of_creation).collect();
+            catalog.keep_made(&write, once.as_ref(), &Made::of(&stored, now)).await?;
             let answer = shape(catalog.links(), stored)?;
-            if let Some(once) = &once {
-                catalog.keep_answer(&write, once, &answer).await?;
-            }
             catalog.end_creation(write, &created, now).await?;
             Ok(answer)
         })
@@ -85,10 +155,10 @@ impl Catalog {
         let (mut pictures, mut owners) = (Vec::new(), Vec::new());
         for new in news {
             if unknown.contains(&new.user_id) {
-                outcomes.push(Err(Invalid::field("user_id", format!("there is no user {}", new.user_id))));
+                outcomes.push(Err(unknown_user(&new.user_id)));
                 continue;
             }
-            let status = ProductStatus::of(new.product_images.iter().map(|_| ImageStatus::Pending));
+            let status = status_of(&new);
             let id = products::insert(&**write, &new, status, now).await?;
             let places = (0..).zip(&new.product_images);
             pictures.extend(places.map(|(position, source)| (id, position, source.clone())));
@@ -161,6 +231,15 @@ pub(super) fn only(mut stored: Vec<Stored>) -> Result<Product, Error> {
     }
 }
 
+fn unknown_user(id: &UserId) -> NotStored {
+    NotStored::Invalid(Invalid::field("user_id", format!("there is no user {id}")))
+}
+
+/// The status of a product whose images all wait.
+fn status_of(new: &NewProduct) -> ProductStatus {
+    ProductStatus::of(new.product_images.iter().map(|_| ImageStatus::Pending))
+}
+
 fn product_of(new: NewProduct, id: ProductId, status: ProductStatus, now: Timestamp) -> Product {
     Product {
         id,
@@ -191,8 +270,8 @@ fn pending(id: ImageId, position: i32, source: ImageSource, now: Timestamp) -> I
     }
 }
 
-/// The keys of pictures that were handed over as files.
-pub(super) fn stored(images: &[ImageSource]) -> Vec<&str> {
+/// The keys of images that were handed over as files.
+pub fn stored(images: &[ImageSource]) -> Vec<&str> {
     let keys = images.iter().filter_map(|image| match image {
         ImageSource::Stored(key) => Some(key.as_str()),
         ImageSource::Url(_) => None,

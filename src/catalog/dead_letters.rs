@@ -2,7 +2,7 @@
 //! picture, which `reprocess` begins, ends it.
 
 use crate::{
-    catalog::{Catalog, Error},
+    catalog::{Catalog, Done, Error, Once},
     clock::Timestamp,
     db::{
         Write, attempts,
@@ -55,10 +55,14 @@ impl Catalog {
     /// # Errors
     /// [`Error::NotFound`] if there is no such job; [`Error::Conflict`] if it is no dead letter, or of an older run of its
     /// picture; [`Error::Unavailable`] by the database.
-    pub async fn retry_dead(&self, id: JobId) -> Result<ProductId, Error> {
+    pub async fn retry_dead(&self, id: JobId, once: Option<Once>) -> Result<Done<ProductId>, Error> {
         let catalog = self.clone();
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
+            let now = write.now().await?;
+            if let Some(product) = catalog.made_before(&write, once.as_ref(), now).await? {
+                return Ok(Done::before(product));
+            }
             let asked = dead_letters::asked(&*write, id).await?.ok_or_else(|| unknown(id))?;
             products::lock(&*write, &[asked.product_id]).await?;
             // Its picture may have begun another run before the product was held.
@@ -68,10 +72,11 @@ impl Catalog {
                 return Err(Error::Conflict(format!("job {id} {reason}")));
             }
             let product = asked.product_id;
+            catalog.keep_made(&write, once.as_ref(), &product).await?;
             let queued = if asked.dead { catalog.queue_anew(write, &[id], &[product]).await? } else { Vec::new() };
             match queued.as_slice() {
                 [] => Err(Error::Conflict(format!("job {id} is no dead letter: it waits, runs or is done"))),
-                _ => Ok(product),
+                _ => Ok(Done::now(product)),
             }
         })
         .await

@@ -24,6 +24,12 @@ pub enum Error {
         /// What was asked for: `product 12`.
         what: String,
     },
+    /// There was something of that name, and it was deleted.
+    #[error("{what} was deleted")]
+    Gone {
+        /// What was asked for: `product 12`.
+        what: String,
+    },
     /// The request contradicts what is stored.
     #[error("{0}")]
     Conflict(String),
@@ -82,6 +88,7 @@ impl Error {
         match self {
             Self::Invalid(_) => ErrorCode::Validation,
             Self::NotFound { .. } => ErrorCode::NotFound,
+            Self::Gone { .. } => ErrorCode::Gone,
             Self::Conflict(_) | Self::LeaseLost | Self::Copying => ErrorCode::Conflict,
             Self::Precondition(_) => ErrorCode::PreconditionFailed,
             Self::KeyReused => ErrorCode::IdempotencyKeyReused,
@@ -100,6 +107,10 @@ impl Error {
 
     pub(super) fn not_found(what: impl std::fmt::Display) -> Self {
         Self::NotFound { what: what.to_string() }
+    }
+
+    pub(super) fn gone(what: impl std::fmt::Display) -> Self {
+        Self::Gone { what: what.to_string() }
     }
 
     /// The component has its hands full; the same request goes through later.

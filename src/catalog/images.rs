@@ -1,7 +1,7 @@
 //! A product's pictures one by one: removing one, and working on one again.
 
 use crate::{
-    catalog::{Catalog, Error, Updated},
+    catalog::{Catalog, Done, Error, Once, Updated},
     db::{products, reruns},
     domain::{ImageId, ImageStatus, ImagesPatch, JobPayload, Product, ProductId, ProductPatch},
 };
@@ -18,7 +18,7 @@ impl Catalog {
         request_id: Option<&str>,
     ) -> Result<Updated, Error> {
         let patch = ProductPatch::of_images(ImagesPatch::Edit { add: Vec::new(), remove: vec![image] });
-        match self.update(id, patch, None, request_id).await {
+        match self.update(id, patch, None, None, request_id).await {
             // Nothing else can be wrong with such a change.
             Err(Error::Invalid(_)) => Err(no_image(id, image)),
             outcome => outcome,
@@ -33,19 +33,26 @@ impl Catalog {
         &self,
         id: ProductId,
         image: ImageId,
+        once: Option<Once>,
         request_id: Option<&str>,
-    ) -> Result<Product, Error> {
+    ) -> Result<Done<Product>, Error> {
         let (catalog, request_id) = (self.clone(), request_id.map(str::to_owned));
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
             let now = write.now().await?;
+            let replayed = catalog.made_before::<()>(&write, once.as_ref(), now).await?.is_some();
             products::lock(&*write, &[id]).await?;
             let found = products::find(&*write, id).await?;
             let product = found.ok_or_else(|| Error::not_found(format_args!("product {id}")))?;
             let wanted = product.images.iter().find(|candidate| candidate.id == image);
             let wanted = wanted.ok_or_else(|| no_image(id, image))?;
+            if replayed {
+                return Ok(Done::before(product));
+            }
+            catalog.keep_made(&write, once.as_ref(), &()).await?;
             if !wanted.status.is_final() {
-                return Ok(product);
+                write.commit().await?;
+                return Ok(Done::now(product));
             }
             let selection = reruns::Selection {
                 products: vec![id],
@@ -60,7 +67,7 @@ impl Catalog {
             let product = found.ok_or_else(|| Error::not_found(format_args!("product {id}")))?;
             catalog.commit_change(write, &[id], now).await?;
             catalog.queue().wake();
-            Ok(product)
+            Ok(Done::now(product))
         })
         .await
     }

@@ -3,7 +3,7 @@
 
 use crate::{
     catalog::{
-        Body, Catalog, Error, Links,
+        Body, Catalog, Error, Links, Once,
         body::source_link,
         create::stored,
         delete::{OUT_OF_REACH, PAUSE, TRIES},
@@ -36,6 +36,8 @@ pub struct Updated {
     pub body: Body,
     /// The pictures that came by the change, in order.
     pub added: Vec<ImageId>,
+    /// Whether the request was carried out before, and nothing was changed this time.
+    pub replayed: bool,
 }
 
 /// How a try to change a product ended.
@@ -46,10 +48,10 @@ enum Try {
 }
 
 impl Catalog {
-    /// Changes a product. What changes nothing leaves its version as it is.
+    /// Changes a product; with `once`, at most one time. What changes nothing leaves its version as it is, and its key free.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such product, [`Error::Precondition`] if it is not what `condition` asks for,
+    /// [`Error::KeyReused`] if another request had this key, [`Error::NotFound`] if there is no such product, [`Error::Precondition`] if it is not what `condition` asks for,
     /// [`Error::Invalid`] with everything that is wrong, [`Error::BlobGone`] if a picture that was handed over is no longer
     /// stored, [`Error::Unavailable`] and [`Error::Full`] by the database: then nothing was changed.
     pub async fn update(
@@ -57,13 +59,19 @@ impl Catalog {
         id: ProductId,
         patch: ProductPatch,
         condition: Option<Precondition>,
+        once: Option<Once>,
         request_id: Option<&str>,
     ) -> Result<Updated, Error> {
         let (catalog, request_id) = (self.clone(), request_id.map(str::to_owned));
         self.to_the_end(async move {
             for _ in 0..TRIES {
-                let asked =
-                    Asked { id, patch: &patch, condition: condition.as_ref(), request_id: request_id.as_deref() };
+                let asked = Asked {
+                    id,
+                    patch: &patch,
+                    condition: condition.as_ref(),
+                    once: once.as_ref(),
+                    request_id: request_id.as_deref(),
+                };
                 let images = match catalog.update_now(&asked).await? {
                     Try::Done(updated) => return Ok(*updated),
                     Try::Busy(images) => images,
@@ -84,7 +92,12 @@ impl Catalog {
     async fn update_now(&self, asked: &Asked<'_>) -> Result<Try, Error> {
         let write = self.database().begin().await?;
         let now = write.now().await?;
+        let made = self.made_before::<Vec<ImageId>>(&write, asked.once, now).await?;
         let before = self.find_held(&write, asked.id, false).await?;
+        if let Some(added) = made {
+            let body = Body::new(&before, self)?;
+            return Ok(Try::Done(Box::new(Updated { product: before, body, added, replayed: true })));
+        }
         let present = present(&before, self.links());
         let going = asked.patch.removes(&present, self.policy());
         if !removals::hold_live_jobs(&*write, Of::Images(&going)).await? {
@@ -102,12 +115,13 @@ impl Catalog {
         let texts_stay = asked.patch.leaves_texts(&before);
         if texts_stay && plan.changes_nothing(&present) {
             let body = Body::new(&before, self)?;
-            return Ok(Try::Done(Box::new(Updated { product: before, body, added: Vec::new() })));
+            return Ok(Try::Done(Box::new(Updated { product: before, body, added: Vec::new(), replayed: false })));
         }
         if !texts_stay {
             products::update(&*write, &before, asked.patch).await?;
         }
         let added = self.change_images(&write, asked, &plan, &present, &before.user_id, now).await?;
+        self.keep_made(&write, asked.once, &added).await?;
         let mut product = self.find_held(&write, asked.id, false).await?;
         // As they are once the change is committed.
         (product.version, product.updated_at) = (product.version + 1, now);
@@ -118,7 +132,7 @@ impl Catalog {
             self.queue().wake();
         }
         metrics::counter!("pm_products_updated_total").increment(1);
-        Ok(Try::Done(Box::new(Updated { product, body, added })))
+        Ok(Try::Done(Box::new(Updated { product, body, added, replayed: false })))
     }
 
     async fn find_held(&self, write: &Write, id: ProductId, hold: bool) -> Result<Product, Error> {
@@ -184,6 +198,7 @@ struct Asked<'a> {
     id: ProductId,
     patch: &'a ProductPatch,
     condition: Option<&'a Precondition>,
+    once: Option<&'a Once>,
     request_id: Option<&'a str>,
 }
 

@@ -1,28 +1,38 @@
 //! Users: made on their own or along with their first product.
 
 use crate::{
-    catalog::{Catalog, Error},
+    catalog::{Catalog, Done, Error, Once},
     db::{self, users},
     domain::{NewUser, Page, User, UserId, UserQuery},
 };
 
 impl Catalog {
-    /// Stores a user; without an id one is made.
+    /// Stores a user; without an id one is made. With `once`, at most one time.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if the id is taken.
-    pub async fn create_user(&self, new: NewUser) -> Result<User, Error> {
-        let id = new.id.unwrap_or_else(|| UserId::stored(uuid::Uuid::new_v4().to_string()));
-        let write = self.database().begin().await?;
-        let user = User { id, name: new.name, email: new.email, created_at: write.now().await? };
-        match users::insert(&*write, &user).await {
-            Err(db::Error::Duplicate(_)) => {
-                return Err(Error::Conflict(format!("there is a user {} already", user.id)));
+    /// [`Error::Conflict`] if the id is taken, [`Error::KeyReused`] if another request had this key.
+    pub async fn create_user(&self, new: NewUser, once: Option<Once>) -> Result<Done<User>, Error> {
+        let catalog = self.clone();
+        self.to_the_end(async move {
+            let write = catalog.database().begin().await?;
+            let now = write.now().await?;
+            if let Some(id) = catalog.made_before::<String>(&write, once.as_ref(), now).await? {
+                let user = users::find(&*write, &UserId::stored(id)).await?;
+                return user.map(Done::before).ok_or_else(|| Error::gone("the user that this request has created"));
             }
-            outcome => outcome?,
-        }
-        write.commit().await?;
-        Ok(user)
+            let id = new.id.unwrap_or_else(|| UserId::stored(uuid::Uuid::new_v4().to_string()));
+            let user = User { id, name: new.name, email: new.email, created_at: now };
+            match users::insert(&*write, &user).await {
+                Err(db::Error::Duplicate(_)) => {
+                    return Err(Error::Conflict(format!("there is a user {} already", user.id)));
+                }
+                outcome => outcome?,
+            }
+            catalog.keep_made(&write, once.as_ref(), &user.id).await?;
+            write.commit().await?;
+            Ok(Done::now(user))
+        })
+        .await
     }
 
     /// The user with this id.

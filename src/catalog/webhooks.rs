@@ -7,7 +7,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    catalog::{Catalog, Error},
+    catalog::{Catalog, Done, Error, Once},
     clock::Timestamp,
     db::{
         Write,
@@ -69,19 +69,26 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Error::Conflict`] if there are [`MOST_WEBHOOKS`] already.
-    pub async fn create_webhook(&self, new: NewWebhook) -> Result<(Webhook, String), Error> {
+    pub async fn create_webhook(&self, new: NewWebhook, once: Option<Once>) -> Result<Done<(Webhook, String)>, Error> {
         let catalog = self.clone();
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
+            let now = write.now().await?;
+            if let Some(id) = catalog.made_before(&write, once.as_ref(), now).await? {
+                let created = webhooks::with_secret(&*write, id).await?;
+                let gone = || Error::gone(format_args!("webhook {id}, which this request has created,"));
+                return created.map(Done::before).ok_or_else(gone);
+            }
             if webhooks::count(&*write).await? >= MOST_WEBHOOKS {
                 return Err(Error::Conflict(format!(
                     "there are {MOST_WEBHOOKS} webhooks already, the most there can be"
                 )));
             }
             let secret = new.secret.clone().unwrap_or_else(make_secret);
-            let webhook = webhooks::insert(&*write, &new, &secret, write.now().await?).await?;
+            let webhook = webhooks::insert(&*write, &new, &secret, now).await?;
+            catalog.keep_made(&write, once.as_ref(), &webhook.id).await?;
             write.commit().await?;
-            Ok((webhook, secret))
+            Ok(Done::now((webhook, secret)))
         })
         .await
     }
@@ -146,18 +153,25 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is none.
-    pub async fn enable_webhook(&self, id: WebhookId) -> Result<Webhook, Error> {
+    pub async fn enable_webhook(&self, id: WebhookId, once: Option<Once>) -> Result<Done<Webhook>, Error> {
         let catalog = self.clone();
-        self.to_the_end(async move {
-            let write = catalog.database().begin().await?;
-            if !webhooks::enable(&*write, id).await? {
-                return Err(unknown(id));
-            }
-            Ok(write.commit().await?)
-        })
-        .await?;
+        let replayed = self
+            .to_the_end(async move {
+                let write = catalog.database().begin().await?;
+                let now = write.now().await?;
+                if catalog.made_before::<()>(&write, once.as_ref(), now).await?.is_some() {
+                    return Ok(true);
+                }
+                if !webhooks::enable(&*write, id).await? {
+                    return Err(unknown(id));
+                }
+                catalog.keep_made(&write, once.as_ref(), &()).await?;
+                write.commit().await?;
+                Ok(false)
+            })
+            .await?;
         self.0.happened.signal();
-        self.webhook(id).await
+        Ok(Done { value: self.webhook(id).await?, replayed })
     }
 
     /// A page of a webhook's deliveries, the latest first.
@@ -175,20 +189,33 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is none, [`Error::Conflict`] if it waits or is under way.
-    pub async fn retry_delivery(&self, webhook: WebhookId, id: DeliveryId) -> Result<(), Error> {
+    pub async fn retry_delivery(
+        &self,
+        webhook: WebhookId,
+        id: DeliveryId,
+        once: Option<Once>,
+    ) -> Result<Done<()>, Error> {
         let catalog = self.clone();
-        self.to_the_end(async move {
-            let write = catalog.database().begin().await?;
-            let queued = deliveries::queue_anew(&*write, webhook, id, write.now().await?).await?;
-            match queued {
-                None => Err(Error::not_found(format_args!("delivery {id} of webhook {webhook}"))),
-                Some(false) => Err(Error::Conflict(format!("delivery {id} waits or is under way already"))),
-                Some(true) => Ok(write.commit().await?),
-            }
-        })
-        .await?;
+        let retried = self
+            .to_the_end(async move {
+                let write = catalog.database().begin().await?;
+                let now = write.now().await?;
+                if catalog.made_before::<()>(&write, once.as_ref(), now).await?.is_some() {
+                    return Ok(Done::before(()));
+                }
+                match deliveries::queue_anew(&*write, webhook, id, now).await? {
+                    None => return Err(Error::not_found(format_args!("delivery {id} of webhook {webhook}"))),
+                    Some(false) => {
+                        return Err(Error::Conflict(format!("delivery {id} waits or is under way already")));
+                    }
+                    Some(true) => catalog.keep_made(&write, once.as_ref(), &()).await?,
+                }
+                write.commit().await?;
+                Ok(Done::now(()))
+            })
+            .await?;
         self.0.happened.signal();
-        Ok(())
+        Ok(retried)
     }
 
     /// Claims up to one due message of each webhook that has room for another one under way and is not paused, and `most`

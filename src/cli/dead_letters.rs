@@ -74,7 +74,7 @@ async fn retry(ids: &[i64], catalog: &Catalog, console: &mut Console, stop: &Sto
         if stop.is_wanted() {
             return Err(Failure::interrupted(format!("queued so far: {}; the same command goes on", queued.len())));
         }
-        match catalog.retry_dead(JobId(*id)).await {
+        match catalog.retry_dead(JobId(*id), None).await {
             Ok(_) => queued.push(IdRow { id: *id }),
             Err(error @ (Error::NotFound { .. } | Error::Conflict(_))) => refused.push(error),
             Err(error) => return Err(error.into()),

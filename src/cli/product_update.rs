@@ -33,7 +33,7 @@ pub(super) async fn run(change: ProductUpdate, catalog: &Catalog, limit: u64) ->
         product_price: change.price,
         images,
     };
-    let updated = catalog.update(id, ProductPatch::parse(draft), None, None).await;
+    let updated = catalog.update(id, ProductPatch::parse(draft), None, None, None).await;
     let updated = updated.map_err(|error| match error {
         catalog::Error::Invalid(invalid) => Failure::invalid(&invalid, |field| spell(field, &change.add_images)),
         error => error.into(),

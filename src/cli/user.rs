@@ -27,11 +27,11 @@ pub(super) async fn run(command: args::User, catalog: &Catalog, console: &mut Co
 
 async fn add(draft: UserDraft, catalog: &Catalog, console: &mut Console) -> Result<(), Failure> {
     let new = NewUser::parse(draft).map_err(|invalid| Failure::invalid(&invalid, flag))?;
-    let user = catalog.create_user(new).await.map_err(|error| match error {
+    let user = catalog.create_user(new, None).await.map_err(|error| match error {
         Error::Conflict(_) => Failure::from(error).hint("`pm user get ID` shows who has that id"),
         _ => error.into(),
     })?;
-    Ok(console.single(&UserRow::new(&user))?)
+    Ok(console.single(&UserRow::new(&user.value))?)
 }
 
 async fn list(paging: &Paging, catalog: &Catalog, console: &mut Console) -> Result<(), Failure> {

@@ -32,13 +32,13 @@ pub(super) async fn run(command: args::Webhook, catalog: &Catalog, console: &mut
             Ok(Exit::Done)
         }
         args::Webhook::Enable { id } => {
-            let webhook = catalog.enable_webhook(WebhookId(id)).await?;
+            let webhook = catalog.enable_webhook(WebhookId(id), None).await?.value;
             console.single(&WebhookRow { webhook: &webhook, secret: None })?;
             Ok(Exit::Done)
         }
         args::Webhook::Deliveries { id, paging } => deliveries(WebhookId(id), &paging, catalog, console).await,
         args::Webhook::Retry { id, delivery } => {
-            catalog.retry_delivery(WebhookId(id), DeliveryId(delivery)).await?;
+            catalog.retry_delivery(WebhookId(id), DeliveryId(delivery), None).await?;
             console.say(&format!("delivery {delivery} is queued"));
             Ok(Exit::Done)
         }
@@ -54,7 +54,7 @@ async fn add(
 ) -> Result<Exit, Failure> {
     let new = NewWebhook::checked(url, types, secret, catalog.policy());
     let new = new.map_err(|invalid| Failure::invalid(&invalid, flag))?;
-    let (webhook, secret) = catalog.create_webhook(new).await?;
+    let (webhook, secret) = catalog.create_webhook(new, None).await?.value;
     console.single(&WebhookRow { webhook: &webhook, secret: Some(&secret) })?;
     console.say("keep the secret: it is not shown again");
     Ok(Exit::Done)

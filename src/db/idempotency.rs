@@ -1,4 +1,4 @@
-//! Rows of idempotency keys: what was answered to the request that bore one.
+//! Rows of idempotency keys: what the request that bore one has made.
 
 use sea_orm::{ConnectionTrait, Statement, Value};
 
@@ -18,17 +18,13 @@ pub struct Once {
     pub fingerprint: String,
 }
 
-/// What was answered.
+/// A request that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// Stands for the request that was answered.
+    /// Stands for the request.
     pub fingerprint: String,
-    /// The answer's status.
-    pub status: i32,
-    /// Where what was made is found.
-    pub location: Option<String>,
-    /// The answer's body.
-    pub body: String,
+    /// What it made, as JSON.
+    pub made: String,
 }
 
 /// Takes the key, until the transaction ends for everybody else: whoever else takes it waits for that. `false` if it was
@@ -43,40 +39,28 @@ pub async fn take(connection: &impl ConnectionTrait, once: &Once, now: Timestamp
     Ok(execute(connection, TAKE, values.into()).await? == 1)
 }
 
-/// What was answered to the request with this key.
+/// The request that was carried out with this key.
 ///
 /// # Errors
 /// If the database does not answer.
 pub async fn find(connection: &impl ConnectionTrait, once: &Once) -> Result<Option<Kept>, Error> {
-    const FIND: &str = "SELECT fingerprint, coalesce(status, 0) AS status, location, coalesce(body, '') AS body
-        FROM idempotency_keys WHERE scope = $1 AND key = $2";
+    const FIND: &str =
+        "SELECT fingerprint, coalesce(body, '') AS made FROM idempotency_keys WHERE scope = $1 AND key = $2";
     let rows = query(connection, FIND, vec![once.scope.as_str().into(), once.key.as_str().into()]).await?;
     let kept = rows.first().map(|row| {
-        Ok::<_, Error>(Kept {
-            fingerprint: row.try_get("", "fingerprint")?,
-            status: row.try_get("", "status")?,
-            location: row.try_get("", "location")?,
-            body: row.try_get("", "body")?,
-        })
+        Ok::<_, Error>(Kept { fingerprint: row.try_get("", "fingerprint")?, made: row.try_get("", "made")? })
     });
     kept.transpose()
 }
 
-/// Notes the answer to the request that has taken its key in this transaction.
+/// Notes what the request has made that took its key in this transaction.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn keep(connection: &impl ConnectionTrait, once: &Once, kept: Kept) -> Result<(), Error> {
-    const KEEP: &str =
-        "UPDATE idempotency_keys SET status = $1, location = $2, body = $3 WHERE scope = $4 AND key = $5";
-    let values = [
-        kept.status.into(),
-        kept.location.into(),
-        kept.body.into(),
-        once.scope.as_str().into(),
-        once.key.as_str().into(),
-    ];
-    execute(connection, KEEP, values.into()).await.map(|_| ())
+pub async fn keep(connection: &impl ConnectionTrait, once: &Once, made: String) -> Result<(), Error> {
+    const KEEP: &str = "UPDATE idempotency_keys SET body = $1 WHERE scope = $2 AND key = $3";
+    let values = vec![made.into(), once.scope.as_str().into(), once.key.as_str().into()];
+    execute(connection, KEEP, values).await.map(|_| ())
 }
 
 /// Forgets this key if it was taken before `before`.
@@ -106,6 +90,27 @@ pub async fn forget(connection: &impl ConnectionTrait, before: Timestamp, limit:
     const FORGET: &str = "DELETE FROM idempotency_keys WHERE (scope, key) IN
         (SELECT scope, key FROM idempotency_keys WHERE created_at < $1 ORDER BY created_at LIMIT $2)";
     execute(connection, FORGET, vec![before.0.into(), limit.into()]).await
+}
+
+/// The callers that have more than `most` keys, and how many each has.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn callers_with_more(connection: &impl ConnectionTrait, most: i64) -> Result<Vec<(String, i64)>, Error> {
+    const MORE: &str =
+        "SELECT scope, count(*) AS keys FROM idempotency_keys GROUP BY scope HAVING count(*) > $1 ORDER BY scope";
+    let rows = query(connection, MORE, vec![most.into()]).await?;
+    rows.iter().map(|row| Ok((row.try_get("", "scope")?, row.try_get("", "keys")?))).collect()
+}
+
+/// Forgets the `limit` oldest keys of a caller; answers how many there were.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn forget_oldest(connection: &impl ConnectionTrait, scope: &str, limit: i64) -> Result<u64, Error> {
+    const FORGET: &str = "DELETE FROM idempotency_keys WHERE (scope, key) IN
+        (SELECT scope, key FROM idempotency_keys WHERE scope = $1 ORDER BY created_at LIMIT $2)";
+    execute(connection, FORGET, vec![scope.into(), limit.into()]).await
 }
 
 async fn execute(connection: &impl ConnectionTrait, sql: &str, values: Vec<Value>) -> Result<u64, Error> {

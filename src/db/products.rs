@@ -56,6 +56,24 @@ pub async fn find(connection: &impl ConnectionTrait, id: ProductId) -> Result<Op
     Ok(with_images(connection, vec![row]).await?.pop())
 }
 
+/// Those of `ids` that there are.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn existing(
+    connection: &impl ConnectionTrait,
+    ids: &[ProductId],
+) -> Result<std::collections::BTreeSet<ProductId>, Error> {
+    let found: Vec<i64> = Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(Column::Id.is_in(padded(ids.iter().map(|id| id.0))))
+        .into_tuple()
+        .all(connection)
+        .await?;
+    Ok(found.into_iter().map(ProductId).collect())
+}
+
 /// Gives a product the name, the description and the price of `patch`, as far as it has them. `product` is how it was read in
 /// this transaction, its row held by [`lock`].
 ///

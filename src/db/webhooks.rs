@@ -43,6 +43,18 @@ pub async fn insert(
     Ok(read(Entity::insert(row).exec_with_returning(connection).await?))
 }
 
+/// The webhook with this number, and its secret.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn with_secret(connection: &impl ConnectionTrait, id: WebhookId) -> Result<Option<(Webhook, String)>, Error> {
+    let row = Entity::find_by_id(id.0).one(connection).await?;
+    Ok(row.map(|row| {
+        let secret = row.secret.clone();
+        (read(row), secret)
+    }))
+}
+
 /// How many there are.
 ///
 /// # Errors

@@ -1,11 +1,12 @@
 //! The header `Idempotency-Key`: a request that bears one is carried out once, and answered alike each time.
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use sha2::{Digest as _, Sha256};
 
-use super::{caller::Caller, problem::Problem, reply::Ready};
+use super::{caller::Caller, extract, fingerprint, problem::Problem, reply::Ready};
 use crate::{
-    catalog::{Answer, Once},
+    catalog::{Answer, Done, Once},
     domain::Invalid,
 };
 
@@ -19,7 +20,19 @@ const MAX_CHARS: usize = 255;
 ///
 /// # Errors
 /// 422 for a key that is empty, too long, not of visible ASCII characters, or there twice.
-pub fn once(headers: &HeaderMap, caller: &Caller, path: &str, body: &[u8]) -> Result<Option<Once>, Problem> {
+pub async fn once(headers: &HeaderMap, caller: &Caller, path: &str, body: &Bytes) -> Result<Option<Once>, Problem> {
+    let Some(key) = key(headers)? else { return Ok(None) };
+    let body = extract::parsed(body.clone(), |json| Ok(fingerprint::of(json))).await?;
+    let fingerprint = Sha256::new().chain_update(path).chain_update([0]).chain_update(body).finalize();
+    Ok(Some(Once {
+        // Without authentication nobody can tell one caller from another.
+        scope: caller.user().map(ToString::to_string).unwrap_or_default(),
+        key,
+        fingerprint: hex::encode(fingerprint),
+    }))
+}
+
+fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut keys = headers.get_all(KEY).iter();
     let Some(key) = keys.next() else { return Ok(None) };
     let bytes = key.as_bytes();
@@ -28,13 +41,7 @@ pub fn once(headers: &HeaderMap, caller: &Caller, path: &str, body: &[u8]) -> Re
         let message = format!("must be one key of 1 to {MAX_CHARS} visible ASCII characters");
         return Err(Invalid::field("Idempotency-Key", message).into());
     }
-    let fingerprint = Sha256::new().chain_update(path).chain_update([0]).chain_update(body).finalize();
-    Ok(Some(Once {
-        // Without authentication nobody can tell one caller from another.
-        scope: caller.user().map(ToString::to_string).unwrap_or_default(),
-        key: String::from_utf8_lossy(bytes).into_owned(),
-        fingerprint: hex::encode(fingerprint),
-    }))
+    Ok(Some(String::from_utf8_lossy(bytes).into_owned()))
 }
 
 /// What was answered, now or before.
@@ -49,43 +56,57 @@ pub fn reply(answer: Answer) -> Result<Ready, Problem> {
     if let Some(location) = answer.location {
         headers.insert(header::LOCATION, HeaderValue::try_from(location).map_err(Problem::internal)?);
     }
-    if answer.replayed {
-        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    Ok(marked(response, answer.replayed))
+}
+
+/// The answer that `show` makes of what was done, marked if that was done before.
+///
+/// # Errors
+/// Those of `show`.
+pub fn reply_of<T>(done: Done<T>, show: impl FnOnce(T) -> Result<Ready, Problem>) -> Result<Ready, Problem> {
+    Ok(marked(show(done.value)?, done.replayed))
+}
+
+/// The answer, marked if the request was carried out before.
+pub fn marked(mut response: Ready, replayed: bool) -> Ready {
+    if replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
-    Ok(response)
+    response
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(keys: &[&str]) -> Result<Option<Once>, Problem> {
+    async fn read(keys: &[&str]) -> Result<Option<Once>, Problem> {
         let mut headers = HeaderMap::new();
         for key in keys {
             headers.append(KEY, HeaderValue::from_str(key).expect("a header's value"));
         }
-        once(&headers, &Caller::Anyone, "/products", b"{}")
+        once(&headers, &Caller::Anyone, "/products", &Bytes::from_static(b"{}")).await
     }
 
-    #[test]
-    fn a_key_is_visible_and_not_too_long() {
-        assert_eq!(read(&[]).expect("right"), None);
-        assert_eq!(read(&["\"a-1\""]).expect("right").expect("a key").key, "\"a-1\"");
+    #[tokio::test]
+    async fn a_key_is_visible_and_not_too_long() {
+        assert_eq!(read(&[]).await.expect("right"), None);
+        assert_eq!(read(&["\"a-1\""]).await.expect("right").expect("a key").key, "\"a-1\"");
         let longest = "k".repeat(255);
-        assert!(read(&[&longest]).is_ok());
+        assert!(read(&[&longest]).await.is_ok());
         for wrong in [&[""][..], &["a b"], &["é"], &["a", "a"], &["k".repeat(256).as_str()]] {
-            assert_eq!(read(wrong).expect_err("refused").head().status(), 422, "{wrong:?}");
+            assert_eq!(read(wrong).await.expect_err("refused").head().status(), 422, "{wrong:?}");
         }
     }
 
-    #[test]
-    fn another_path_or_body_is_another_request() {
+    #[tokio::test]
+    async fn another_path_or_body_is_another_request() {
         let headers = HeaderMap::from_iter([(KEY, HeaderValue::from_static("k"))]);
-        let of = |path: &str, body: &[u8]| {
-            once(&headers, &Caller::Anyone, path, body).expect("right").expect("a key").fingerprint
+        let of = async |path: &str, body: &'static str| {
+            let once = once(&headers, &Caller::Anyone, path, &Bytes::from(body)).await;
+            once.expect("right").expect("a key").fingerprint
         };
-        assert_eq!(of("/a", b"b"), of("/a", b"b"));
-        assert_ne!(of("/a", b"b"), of("/ab", b""));
-        assert_ne!(of("/a", b"b"), of("/a", b"c"));
+        assert_eq!(of("/a", "{}").await, of("/a", " { }").await);
+        assert_ne!(of("/a", "b").await, of("/ab", "").await);
+        assert_ne!(of("/a", "1").await, of("/a", "2").await);
     }
 }

@@ -9,6 +9,7 @@ mod cors;
 mod etag;
 mod events;
 mod extract;
+mod fingerprint;
 mod finish;
 mod forwarded;
 mod gate;

@@ -231,6 +231,7 @@ impl From<catalog::Error> for Problem {
         match error {
             Error::Invalid(invalid) => invalid.into(),
             Error::NotFound { what } => Self::not_found(format!("there is no {what}")),
+            gone @ Error::Gone { .. } => Self::new(StatusCode::GONE, code, gone.to_string()),
             Error::Precondition(detail) => Self::new(StatusCode::PRECONDITION_FAILED, code, detail),
             Error::KeyReused => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, "the idempotency key was used for another request")

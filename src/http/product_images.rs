@@ -1,5 +1,6 @@
 //! `/products/{id}/images` and what is below it: more pictures for a product, one fewer, one again.
 
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -8,6 +9,7 @@ use warp::{Filter, filters::BoxedFilter, reply::Response};
 use super::{
     State,
     extract::{self, BodyLimits, Context},
+    idempotency,
     problem::Problem,
     products::{no_number, parse_id},
     reply::{self, Ready},
@@ -15,7 +17,7 @@ use super::{
     upload::{self, Chunks, Uploads},
 };
 use crate::{
-    catalog::{Catalog, ImageBody},
+    catalog::{Catalog, ImageBody, Once, stored},
     domain::{ImageId, ImagesPatch, ProductId, ProductPatch},
 };
 
@@ -45,6 +47,7 @@ pub fn routes(state: &State, limits: BodyLimits, max_upload: u64) -> BoxedFilter
         .then(remove);
     let again = warp::path!("products" / String / "images" / String / "reprocess")
         .and(warp::post())
+        .and(warp::header::headers_cloned())
         .and(extract::context())
         .and(catalog)
         .then(reprocess);
@@ -69,11 +72,12 @@ pub async fn add(
     (uploads, limits): (Uploads, BodyLimits),
     catalog: Catalog,
 ) -> Result<Ready, Problem> {
-    let (id, patch) = read(&id, &headers, &context, body, &uploads, limits, &catalog).await?;
-    let updated = catalog.update(id, patch, None, Some(context.request_id.as_str())).await?;
+    let (id, patch, once) = read(&id, &headers, &context, body, &uploads, limits, &catalog).await?;
+    let updated = catalog.update(id, patch, None, once, Some(context.request_id.as_str())).await?;
     let added = updated.product.images.iter().filter(|image| updated.added.contains(&image.id));
     let images = added.map(|image| ImageBody::new(image, catalog.links())).collect();
-    reply::json(StatusCode::ACCEPTED, &AddedBody { images })
+    let response = reply::json(StatusCode::ACCEPTED, &AddedBody { images })?;
+    Ok(idempotency::marked(response, updated.replayed))
 }
 
 async fn read(
@@ -84,17 +88,22 @@ async fn read(
     uploads: &Uploads,
     limits: BodyLimits,
     catalog: &Catalog,
-) -> Result<(ProductId, ProductPatch), Problem> {
+) -> Result<(ProductId, ProductPatch, Option<Once>), Problem> {
     let id = parse_id(id).ok_or_else(no_number)?;
+    let path = format!("/products/{id}/images");
     // Before anything is read for nothing.
     catalog.product_body(id).await?;
     if upload::is_multipart(headers) {
         let add = uploads.receive(headers, body, &context.turn, catalog).await?;
-        return Ok((id, ProductPatch::of_images(ImagesPatch::Edit { add, remove: Vec::new() })));
+        // A file's key is the digest of its bytes.
+        let files = stored(&add).join("\n");
+        let once = idempotency::once(headers, &context.caller, &path, &files.into()).await?;
+        return Ok((id, ProductPatch::of_images(ImagesPatch::Edit { add, remove: Vec::new() }), once));
     }
     let json =
         extract::read_json(&["application/json", "multipart/form-data"], headers, body, limits, &context.turn).await?;
-    Ok((id, extract::parsed(json, |json| Ok(ProductPatch::more_images_from_json(json)?)).await?))
+    let once = idempotency::once(headers, &context.caller, &path, &json).await?;
+    Ok((id, extract::parsed(json, |json| Ok(ProductPatch::more_images_from_json(json)?)).await?, once))
 }
 
 /// Removes a picture; those behind it move up.
@@ -121,12 +130,22 @@ pub async fn remove(id: String, image_id: String, context: Context, catalog: Cat
     ),
     responses((status = 202, description = "The picture", body = ImageBody)),
 )]
-pub async fn reprocess(id: String, image_id: String, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
+pub async fn reprocess(
+    id: String,
+    image_id: String,
+    headers: HeaderMap,
+    context: Context,
+    catalog: Catalog,
+) -> Result<Ready, Problem> {
     let (id, image) = numbers(&id, &image_id)?;
-    let product = catalog.reprocess_image(id, image, Some(context.request_id.as_str())).await?;
-    let image = product.images.iter().find(|candidate| candidate.id == image);
-    let image = image.ok_or_else(|| Problem::not_found("there is no such picture"))?;
-    reply::json(StatusCode::ACCEPTED, &ImageBody::new(image, catalog.links()))
+    let path = format!("/products/{id}/images/{image}/reprocess");
+    let once = idempotency::once(&headers, &context.caller, &path, &Bytes::new()).await?;
+    let again = catalog.reprocess_image(id, image, once, Some(context.request_id.as_str())).await?;
+    idempotency::reply_of(again, |product| {
+        let image = product.images.iter().find(|candidate| candidate.id == image);
+        let image = image.ok_or_else(|| Problem::not_found("there is no such picture"))?;
+        reply::json(StatusCode::ACCEPTED, &ImageBody::new(image, catalog.links()))
+    })
 }
 
 fn numbers(id: &str, image_id: &str) -> Result<(ProductId, ImageId), Problem> {

@@ -123,14 +123,13 @@ pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
 /// Stores a product; its pictures are queued in the same transaction.
 #[utoipa::path(
     post, path = "/products", tag = "products", operation_id = "createProduct", request_body = NewProductShape,
-    params(("Idempotency-Key" = Option<String>, Header, description = "The request is carried out once within 24 hours, however often it is sent", min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
-    responses((status = 201, description = "The product", body = ProductBody, headers(
-        ("Location" = String, description = "Where the product is"),
-        ("Idempotency-Replayed" = Option<bool>, description = "`true` if it was stored by a request before"),
-    ))),
+    responses(
+        (status = 201, description = "The product", body = ProductBody, headers(("Location" = String, description = "Where the product is"))),
+        (status = 410, description = "A request with this key has created a product, which was deleted since", body = ProblemBody, content_type = "application/problem+json"),
+    ),
 )]
 pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
-    let once = idempotency::once(&headers, &context.caller, "/products", &body)?;
+    let once = idempotency::once(&headers, &context.caller, "/products", &body).await?;
     let (policy, user) = (catalog.policy().clone(), context.caller.user().cloned());
     let new = extract::parsed(body, move |json| Ok(NewProduct::from_json_of(json, &policy, user.as_ref())??)).await?;
     context.caller.must_act_for(&new.user_id)?;
@@ -141,10 +140,7 @@ pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: 
 /// Stores up to 1,000 products, each as far as it is right, and answers what became of each.
 #[utoipa::path(
     post, path = "/products:batch", tag = "products", operation_id = "createProducts", request_body = BatchShape,
-    params(("Idempotency-Key" = Option<String>, Header, description = "The request is carried out once within 24 hours, however often it is sent", min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
-    responses((status = 200, description = "A result for each product, in order", body = BatchBody, headers(
-        ("Idempotency-Replayed" = Option<bool>, description = "`true` if they were stored by a request before"),
-    ))),
+    responses((status = 200, description = "A result for each product, in order", body = BatchBody)),
 )]
 pub async fn create_batch(
     body: Bytes,
@@ -152,7 +148,7 @@ pub async fn create_batch(
     context: Context,
     catalog: Catalog,
 ) -> Result<Ready, Problem> {
-    let once = idempotency::once(&headers, &context.caller, "/products:batch", &body)?;
+    let once = idempotency::once(&headers, &context.caller, "/products:batch", &body).await?;
     let caller = &context.caller;
     let (policy, user) = (catalog.policy().clone(), caller.user().cloned());
     let read = extract::parsed(body, move |json| Ok(products_from_json(json, &policy, user.as_ref())??)).await?;
@@ -193,7 +189,8 @@ pub async fn update(
 ) -> Result<Ready, Problem> {
     let id = parse_id(&id).ok_or_else(no_number)?;
     let patch = extract::parsed(body, |json| Ok(ProductPatch::from_json(json)?)).await?;
-    let updated = catalog.update(id, patch, etag::if_match(&headers), Some(context.request_id.as_str())).await?;
+    let condition = etag::if_match(&headers);
+    let updated = catalog.update(id, patch, condition, None, Some(context.request_id.as_str())).await?;
     reply::changed(updated.body)
 }
 

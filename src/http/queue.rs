@@ -1,11 +1,13 @@
 //! `/queue`: how full it is, and the jobs that failed for good under `/queue/dead`.
 
-use http::{HeaderValue, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use warp::{Filter, filters::BoxedFilter, reply::Response};
 
 use super::{
     State,
-    extract::{self, Pairs},
+    extract::{self, Context, Pairs},
+    idempotency,
     problem::{Problem, ProblemBody},
     reply::{self, Ready},
 };
@@ -20,7 +22,12 @@ pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
     let status = warp::path!("queue").and(warp::get()).and(catalog.clone()).then(status);
     let list = warp::path!("queue" / "dead").and(warp::get()).and(extract::query()).and(catalog.clone()).then(list);
     let one = warp::path!("queue" / "dead" / String).and(warp::get()).and(catalog.clone()).then(show);
-    let retry = warp::path!("queue" / "dead" / String / "retry").and(warp::post()).and(catalog).then(retry);
+    let retry = warp::path!("queue" / "dead" / String / "retry")
+        .and(warp::post())
+        .and(warp::header::headers_cloned())
+        .and(extract::context())
+        .and(catalog)
+        .then(retry);
     extract::boxed(status)
         .or(extract::boxed(list))
         .unify()
@@ -81,14 +88,17 @@ pub async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
         (status = 409, description = "It is no dead letter any more", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
-pub async fn retry(id: String, catalog: Catalog) -> Result<Ready, Problem> {
+pub async fn retry(id: String, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
     let id = parse_id(&id)?;
-    let product_id = catalog.retry_dead(id).await?;
-    let accepted = serde_json::json!({"id": id, "product_id": product_id, "status": "queued"});
-    let mut response = reply::json(StatusCode::ACCEPTED, &accepted)?;
-    let place = HeaderValue::try_from(catalog.links().product(product_id)).map_err(Problem::internal)?;
-    response.headers_mut().insert(header::LOCATION, place);
-    Ok(response)
+    let path = format!("/queue/dead/{id}/retry");
+    let once = idempotency::once(&headers, &context.caller, &path, &Bytes::new()).await?;
+    idempotency::reply_of(catalog.retry_dead(id, once).await?, |product_id| {
+        let accepted = serde_json::json!({"id": id, "product_id": product_id, "status": "queued"});
+        let mut response = reply::json(StatusCode::ACCEPTED, &accepted)?;
+        let place = HeaderValue::try_from(catalog.links().product(product_id)).map_err(Problem::internal)?;
+        response.headers_mut().insert(header::LOCATION, place);
+        Ok(response)
+    })
 }
 
 /// The id of a job as it stands in a path: digits and nothing else.

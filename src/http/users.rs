@@ -1,12 +1,13 @@
 //! `/users` and `/users/{id}`.
 
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use warp::{Filter, filters::BoxedFilter, reply::Response};
 
 use super::{
     State,
-    extract::{self, BodyLimits, Pairs},
+    extract::{self, BodyLimits, Context, Pairs},
+    idempotency,
     problem::{Problem, ProblemBody},
     reply::{self, Ready},
     shapes::NewUserShape,
@@ -21,7 +22,13 @@ pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
     let catalog = extract::with(&state.catalog);
     let one = warp::path!("users" / String).and(warp::get()).and(catalog.clone()).then(show);
     let list = warp::path!("users").and(warp::get()).and(extract::query()).and(catalog.clone()).then(list);
-    let create = warp::path!("users").and(warp::post()).and(extract::json_body(limits)).and(catalog).then(create);
+    let create = warp::path!("users")
+        .and(warp::post())
+        .and(extract::json_body(limits))
+        .and(warp::header::headers_cloned())
+        .and(extract::context())
+        .and(catalog)
+        .then(create);
     extract::boxed(one).or(extract::boxed(list)).unify().or(extract::boxed(create)).unify().boxed()
 }
 
@@ -64,9 +71,11 @@ pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
         (status = 409, description = "There is a user with this id", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
-pub async fn create(body: Bytes, catalog: Catalog) -> Result<Ready, Problem> {
-    let user = catalog.create_user(extract::parsed(body, |json| Ok(NewUser::from_json(json)??)).await?).await?;
-    reply::created(&UserBody::new(&user), catalog.links().user(&user.id))
+pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
+    let once = idempotency::once(&headers, &context.caller, "/users", &body).await?;
+    let new = extract::parsed(body, |json| Ok(NewUser::from_json(json)??)).await?;
+    let created = catalog.create_user(new, once).await?;
+    idempotency::reply_of(created, |user| reply::created(&UserBody::new(&user), catalog.links().user(&user.id)))
 }
 
 fn no_user(message: String) -> Problem {

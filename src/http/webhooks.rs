@@ -1,12 +1,13 @@
 //! `/webhooks`: who is told of events, what each was told, and sending that again.
 
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use warp::{Filter, filters::BoxedFilter, reply::Response};
 
 use super::{
     State,
-    extract::{self, BodyLimits, Pairs},
+    extract::{self, BodyLimits, Context, Pairs},
+    idempotency,
     problem::{Problem, ProblemBody},
     reply::{self, Ready},
     shapes::NewWebhookShape,
@@ -20,16 +21,19 @@ use crate::{
 pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
     let catalog = extract::with(&state.catalog);
     let body = extract::json_body(limits);
-    let create = warp::path!("webhooks").and(warp::post()).and(body).and(catalog.clone()).then(create);
+    let request = warp::header::headers_cloned().and(extract::context());
+    let create =
+        warp::path!("webhooks").and(warp::post()).and(body).and(request.clone()).and(catalog.clone()).then(create);
     let list = warp::path!("webhooks").and(warp::get()).and(catalog.clone()).then(list);
     let one = warp::path!("webhooks" / String);
     let show = one.and(warp::get()).and(catalog.clone()).then(show);
     let delete = one.and(warp::delete()).and(catalog.clone()).then(delete);
-    let enable = warp::path!("webhooks" / String / "enable").and(warp::post()).and(catalog.clone()).then(enable);
+    let enabling = warp::path!("webhooks" / String / "enable").and(warp::post());
+    let enable = enabling.and(request.clone()).and(catalog.clone()).then(enable);
     let sent = warp::path!("webhooks" / String / "deliveries").and(warp::get());
     let sent = sent.and(extract::query()).and(catalog.clone()).then(deliveries);
     let again = warp::path!("webhooks" / String / "deliveries" / String / "retry").and(warp::post());
-    let again = again.and(catalog).then(retry);
+    let again = again.and(request).and(catalog).then(retry);
     extract::boxed(create)
         .or(extract::boxed(list))
         .unify()
@@ -54,11 +58,13 @@ pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
         (status = 409, description = "There are as many as there can be", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
-pub async fn create(body: Bytes, catalog: Catalog) -> Result<Ready, Problem> {
+pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
+    let once = idempotency::once(&headers, &context.caller, "/webhooks", &body).await?;
     let policy = catalog.policy().clone();
     let new = extract::parsed(body, move |json| Ok(NewWebhook::from_json(json, &policy)??)).await?;
-    let (webhook, secret) = catalog.create_webhook(new).await?;
-    reply::created(&WebhookBody::with_secret(&webhook, &secret), catalog.links().webhook(webhook.id))
+    idempotency::reply_of(catalog.create_webhook(new, once).await?, |(webhook, secret)| {
+        reply::created(&WebhookBody::with_secret(&webhook, &secret), catalog.links().webhook(webhook.id))
+    })
 }
 
 /// Every webhook, without its secret.
@@ -99,8 +105,12 @@ pub async fn delete(id: String, catalog: Catalog) -> Result<Ready, Problem> {
     params(("id" = WebhookId, Path, description = "The webhook's number")),
     responses((status = 200, description = "The webhook", body = WebhookBody)),
 )]
-pub async fn enable(id: String, catalog: Catalog) -> Result<Ready, Problem> {
-    reply::json(StatusCode::OK, &WebhookBody::new(&catalog.enable_webhook(webhook_id(&id)?).await?))
+pub async fn enable(id: String, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
+    let id = webhook_id(&id)?;
+    let path = format!("/webhooks/{id}/enable");
+    let once = idempotency::once(&headers, &context.caller, &path, &Bytes::new()).await?;
+    let enabled = catalog.enable_webhook(id, once).await?;
+    idempotency::reply_of(enabled, |webhook| reply::json(StatusCode::OK, &WebhookBody::new(&webhook)))
 }
 
 /// What a webhook was or is to be told, the latest first; kept for a week.
@@ -138,10 +148,20 @@ pub async fn deliveries(id: String, pairs: Pairs, catalog: Catalog) -> Result<Re
         (status = 409, description = "It waits or is under way already", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
-pub async fn retry(id: String, delivery: String, catalog: Catalog) -> Result<Ready, Problem> {
+pub async fn retry(
+    id: String,
+    delivery: String,
+    headers: HeaderMap,
+    context: Context,
+    catalog: Catalog,
+) -> Result<Ready, Problem> {
     let delivery: DeliveryId = number(&delivery).ok_or_else(|| no_number("delivery"))?;
-    catalog.retry_delivery(webhook_id(&id)?, delivery).await?;
-    reply::json(StatusCode::ACCEPTED, &serde_json::json!({"id": delivery, "state": "queued"}))
+    let id = webhook_id(&id)?;
+    let path = format!("/webhooks/{id}/deliveries/{delivery}/retry");
+    let once = idempotency::once(&headers, &context.caller, &path, &Bytes::new()).await?;
+    let retried = catalog.retry_delivery(id, delivery, once).await?;
+    let queued = serde_json::json!({"id": delivery, "state": "queued"});
+    idempotency::reply_of(retried, |()| reply::json(StatusCode::ACCEPTED, &queued))
 }
 
 fn webhook_id(text: &str) -> Result<WebhookId, Problem> {

@@ -16,6 +16,8 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 const UPKEEP: Duration = Duration::from_secs(2);
 /// Waiting times are checked in each so many rounds of upkeep.
 const CHECK_WAITING_EACH: u64 = 5;
+/// Idempotency keys are counted in each so many rounds of upkeep: every half an hour.
+const COUNT_KEYS_EACH: u64 = 900;
 /// A round that takes longer hangs on a connection that will never answer.
 const LONGEST_ROUND: Duration = Duration::from_secs(30);
 
@@ -97,7 +99,20 @@ async fn round(catalog: &Catalog, rounds: u64) -> Result<(), Error> {
     });
     let forgotten = catalog.forget_finished().await.and(catalog.forget_events().await);
     let keys = catalog.forget_keys().await.and(catalog.forget_deliveries().await);
-    corrected.and(named).and(told).and(measured).and(again).and(forgotten).and(keys).map(|_| ())
+    let trimmed = if rounds.is_multiple_of(COUNT_KEYS_EACH) { trim_keys(catalog).await } else { Ok(()) };
+    corrected.and(trimmed).and(named).and(told).and(measured).and(again).and(forgotten).and(keys).map(|_| ())
+}
+
+async fn trim_keys(catalog: &Catalog) -> Result<(), Error> {
+    let most = Catalog::MAX_KEYS_PER_CALLER;
+    let forgotten = catalog.trim_keys(most).await?;
+    if forgotten > 0 {
+        tracing::warn!(
+            forgotten,
+            "callers sent more than {most} idempotency keys; the oldest are remembered no longer"
+        );
+    }
+    Ok(())
 }
 
 async fn correct_waiting(catalog: &Catalog) -> Result<(), Error> {

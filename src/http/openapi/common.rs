@@ -3,8 +3,9 @@
 use utoipa::{
     Modify,
     openapi::{
-        Content, HeaderBuilder, HttpMethod, ObjectBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder, Type,
-        path::{Operation, ParameterIn, PathItem},
+        Content, HeaderBuilder, HttpMethod, ObjectBuilder, OpenApi, Ref, RefOr, Required, Response, ResponseBuilder,
+        Type,
+        path::{Operation, ParameterBuilder, ParameterIn, PathItem},
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
@@ -63,6 +64,9 @@ impl Modify for Common {
                 if let Some(route) = route {
                     protect(operation, route, verb(&method));
                 }
+                if method == HttpMethod::Post {
+                    repeat_safely(operation);
+                }
                 complete(operation, method != HttpMethod::Get);
             }
         }
@@ -87,6 +91,37 @@ fn protect(operation: &mut Operation, route: Route, verb: Verb) {
         let reference = || Ref::from_response_name(name(status)).into();
         operation.responses.responses.entry(status.to_string()).or_insert_with(reference);
     }
+}
+
+/// Says that a request with an idempotency key is carried out once.
+fn repeat_safely(operation: &mut Operation) {
+    let key = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(255))
+        .pattern(Some("^[!-~]+$"));
+    let parameter = ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some("The request is carried out once within 24 hours, however often it is sent with this key"))
+        .schema(Some(key));
+    operation.parameters.get_or_insert_default().push(RefOr::T(parameter.build()));
+    let replayed = || {
+        HeaderBuilder::new()
+            .description(Some("`true` if the request was carried out before, and nothing was done this time"))
+            .schema(Some(ObjectBuilder::new().schema_type(Type::Boolean)))
+            .build()
+    };
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response
+            && status.starts_with('2')
+        {
+            response.headers.insert("Idempotency-Replayed".into(), replayed().into());
+        }
+    }
+    let refused = || Ref::from_response_name(name(422)).into();
+    operation.responses.responses.entry("422".into()).or_insert_with(refused);
 }
 
 fn verb(method: &HttpMethod) -> Verb {

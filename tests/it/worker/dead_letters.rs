@@ -95,11 +95,11 @@ on_both_setups! {
         assert_eq!(image(app, &id).await["status"], "failed");
         let (dead, _) = letter(app).await;
         let catalog = &app.app.catalog;
-        assert_eq!(json!(catalog.retry_dead(dead.id).await.unwrap()), id);
+        assert_eq!(json!(catalog.retry_dead(dead.id, None).await.unwrap().value), id);
         let waiting = image(app, &id).await;
         assert_eq!((&waiting["status"], &waiting["attempts"]), (&json!("pending"), &json!(0)), "the cache was told");
         assert_eq!(app.product(&id).await["status"], "processing");
-        assert!(refused(catalog.retry_dead(dead.id).await).contains("no dead letter"));
+        assert!(refused(catalog.retry_dead(dead.id, None).await).contains("no dead letter"));
         assert!(letters(app).await.is_empty());
 
         origin.serve("/missing-0.jpg", "image/jpeg", pictures::jpeg(64, 64));
@@ -108,7 +108,7 @@ on_both_setups! {
         catalog.settle(&claimed, Settlement::Release).await.unwrap();
         app.drain().await;
         assert_eq!(image(app, &id).await["status"], "ready");
-        assert!(matches!(catalog.retry_dead(JobId(987_654)).await, Err(Error::NotFound { .. })));
+        assert!(matches!(catalog.retry_dead(JobId(987_654), None).await, Err(Error::NotFound { .. })));
     }
 
     async fn a_dead_letter_of_an_older_run_is_told_apart_and_refused(app: &TestApp) {
@@ -118,7 +118,7 @@ on_both_setups! {
         // As an older version of the program leaves it, which does not end dead jobs.
         app.sql("UPDATE images SET generation = generation + 1").await;
         let catalog = &app.app.catalog;
-        assert!(refused(catalog.retry_dead(dead.id).await).contains("older run of its picture"));
+        assert!(refused(catalog.retry_dead(dead.id, None).await).contains("older run of its picture"));
         assert!(letters(app).await.is_empty());
         assert!(matches!(catalog.dead_letter(dead.id).await, Err(Error::NotFound { .. })));
         let batch = catalog.retry_all_dead(None, Timestamp::now(), 10).await.unwrap();
@@ -134,7 +134,7 @@ on_both_setups! {
         assert_eq!(batch.images, [first.image_id]);
         assert!(letters(app).await.is_empty());
         assert_eq!(catalog.depth().await.unwrap().dead, 0);
-        assert!(refused(catalog.retry_dead(first.id).await).contains("queued again since"));
+        assert!(refused(catalog.retry_dead(first.id, None).await).contains("queued again since"));
 
         app.drain().await;
         let (second, _) = letter(app).await;
