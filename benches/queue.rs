@@ -1,5 +1,6 @@
 //! What a job costs in the queue of record: claim and finish, with everything that belongs to them (picture, product,
-//! renditions, invalidation), beside two bare durable commits of one row on the same database.
+//! renditions, invalidation), beside two bare durable commits of one row on the same database; and what a claim costs when
+//! many jobs wait, beside a claim when few do.
 //!
 //! SQLite always; PostgreSQL where `PM_TEST_POSTGRES_URL` names a server on which a database may be made.
 
@@ -24,6 +25,10 @@ use tokio::runtime::Runtime;
 
 /// Jobs that wait before the measurement begins: the cost of one must not grow with them.
 const BACKLOG: usize = 3_200;
+/// Few waiting jobs and many, of a few users.
+const FEW: usize = 128;
+const MANY: usize = 100_000;
+const USERS: usize = 4;
 
 struct Subject {
     app: App,
@@ -37,15 +42,13 @@ impl Subject {
         app.database.read().execute_unprepared("CREATE TABLE bare (id INTEGER PRIMARY KEY, n BIGINT)").await.unwrap();
         app.database.read().execute_unprepared("INSERT INTO bare VALUES (1, 0)").await.unwrap();
         let outcome = outcome(&app).await;
-        let mut subject = Self { app, waiting: 0, outcome };
-        subject.fill(BACKLOG).await;
-        subject
+        Self { app, waiting: 0, outcome }
     }
 
     async fn fill(&mut self, jobs: usize) {
         while self.waiting < jobs {
             let draft = ProductDraft {
-                user_id: Some("bench".into()),
+                user_id: Some(format!("bench-{}", self.waiting / NewProduct::MAX_IMAGES % USERS)),
                 product_name: Some("Benchmark".into()),
                 product_price: Some("1".into()),
                 product_images: vec![ImageSource::Url("https://example.com/a.jpg".into()); NewProduct::MAX_IMAGES],
@@ -66,6 +69,20 @@ impl Subject {
         }
         self.waiting -= usize::try_from(jobs).unwrap();
         began.elapsed()
+    }
+
+    /// How long a claim takes while so many jobs wait; each claimed job is given back.
+    async fn claim(&mut self, waiting: usize) -> Duration {
+        const TIMES: u32 = 300;
+        self.fill(waiting).await;
+        let mut took = Duration::ZERO;
+        for _ in 0..TIMES {
+            let began = Instant::now();
+            let claimed = self.app.catalog.claim(Due::any()).await.unwrap().claimed().unwrap();
+            took += began.elapsed();
+            self.app.catalog.settle(&claimed, Settlement::Release).await.unwrap();
+        }
+        took / TIMES
     }
 
     async fn two_bare_commits(&mut self, times: u64) -> Duration {
@@ -103,6 +120,7 @@ async fn outcome(app: &App) -> Outcome {
 }
 
 fn measure(criterion: &mut Criterion, name: &str, runtime: &Runtime, subject: &mut Subject) {
+    let with_few = runtime.block_on(subject.claim(FEW));
     let mut group = criterion.benchmark_group(format!("queue/{name}"));
     group.sample_size(10).measurement_time(Duration::from_secs(8));
     let mut total = [(Duration::ZERO, 0_u64); 2];
@@ -123,6 +141,9 @@ fn measure(criterion: &mut Criterion, name: &str, runtime: &Runtime, subject: &m
     group.finish();
     let each = |(took, times): (Duration, u64)| took.as_secs_f64() / times.max(1) as f64;
     println!("queue/{name}: claim and finish / two bare commits: {:.2}", each(total[0]) / each(total[1]));
+    let with_many = runtime.block_on(subject.claim(MANY));
+    let ratio = with_many.as_secs_f64() / with_few.as_secs_f64();
+    println!("queue/{name}: claim, {MANY} waiting / {FEW} waiting: {with_many:?} / {with_few:?} = {ratio:.2}");
 }
 
 fn queue(criterion: &mut Criterion) {

@@ -17,8 +17,12 @@ pub(super) fn config(doors: &Doors) -> Result<http::Config, Error> {
         Auth::Keys => http::Authentication::On(None),
         Auth::Issuer(issuer) => {
             let config = auth::Config {
+                audience: issuer.audience.clone(),
+                client_ids: issuer.client_ids.clone(),
+                claims: issuer.claims.clone(),
                 any_type: issuer.any_type,
-                ..auth::Config::new(issuer.issuer.clone(), issuer.audience.clone())
+                issuer: issuer.issuer.clone(),
+                pause: auth::PAUSE,
             };
             http::Authentication::On(Some(auth::Issuer::new(config)?))
         }

@@ -70,7 +70,16 @@ pub enum Flaw {
     /// `aud` does not name this service.
     #[error("is meant for another service")]
     Audience,
-    /// `sub` is missing or cannot be a user's id.
+    /// It is an ID token.
+    #[error("is an ID token, which is for its client alone")]
+    IdToken,
+    /// No client of this service asked for it.
+    #[error("was issued to another client")]
+    Client,
+    /// The claim with the user's id is missing, or cannot be one.
     #[error("has no subject that can be a user")]
     Subject,
+    /// The issuer has not verified the e-mail address that is to be the user's id.
+    #[error("has an e-mail address that its issuer has not verified")]
+    Unverified,
 }

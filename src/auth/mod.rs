@@ -1,6 +1,7 @@
 //! Access tokens of OAuth 2.0: whether one was issued by the issuer that the operator trusts, for this service, and for
 //! now (RFC 9068). It knows no HTTP request and no database; what a caller may do with its scopes is decided elsewhere.
 
+mod claims;
 mod document;
 mod error;
 mod keys;
@@ -11,6 +12,7 @@ use std::{sync::Arc, time::Duration};
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
+pub use claims::ClaimNames;
 pub use error::{Error, Flaw};
 
 use crate::domain::{Scopes, UserId};
@@ -21,8 +23,12 @@ use keys::Keys;
 pub struct Config {
     /// The issuer's identifier, as the tokens' `iss` has it; its documents are found under it.
     pub issuer: String,
-    /// What the tokens' `aud` must name.
-    pub audience: String,
+    /// What the tokens' `aud` must name; without it they must have been issued to one of the clients.
+    pub audience: Option<String>,
+    /// The clients to which tokens may have been issued; any if it is empty.
+    pub client_ids: Vec<String>,
+    /// Which claims say whom a token speaks for and what that principal may do.
+    pub claims: ClaimNames,
     /// Whether a token may leave out that it is an access token. Its `typ` must say `at+jwt` otherwise.
     pub any_type: bool,
     /// The shortest time between two requests for the issuer's keys.
@@ -32,19 +38,28 @@ pub struct Config {
 impl Config {
     /// Believes the tokens that `issuer` made for `audience`, if they say that they are access tokens.
     pub fn new(issuer: impl Into<String>, audience: impl Into<String>) -> Self {
-        Self { issuer: issuer.into(), audience: audience.into(), any_type: false, pause: Duration::from_secs(60) }
+        Self {
+            issuer: issuer.into(),
+            audience: Some(audience.into()),
+            client_ids: Vec::new(),
+            claims: ClaimNames::default(),
+            any_type: false,
+            pause: PAUSE,
+        }
     }
 }
 
 /// Whom a token speaks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
-    /// The token's `sub`.
+    /// The user that the token names, by its `sub` or by the claim that is set.
     pub user_id: UserId,
     /// The scopes of ours among those of the token.
     pub scopes: Scopes,
 }
 
+/// The shortest time between two requests for an issuer's keys.
+pub const PAUSE: Duration = Duration::from_secs(60);
 /// Longest token in bytes; nothing of a longer one is read.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
@@ -80,6 +95,16 @@ impl Issuer {
         let keys = Arc::new(Keys::new(&config)?);
         let known = Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build();
         Ok(Self(Arc::new(Inner { config, keys, known })))
+    }
+
+    /// The issuer's identifier.
+    pub fn identifier(&self) -> &str {
+        &self.0.config.issuer
+    }
+
+    /// What the tokens are made for.
+    pub fn audience(&self) -> Option<&str> {
+        self.0.config.audience.as_deref()
     }
 
     /// Whom `token` speaks for.

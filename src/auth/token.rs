@@ -5,14 +5,11 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 
-use super::{Config, Flaw, Subject, keys::Key};
-use crate::{
-    clock::Timestamp,
-    domain::{Scopes, UserId},
-};
+use super::{Config, Flaw, Subject, claims::Claims, keys::Key};
+use crate::clock::Timestamp;
 
 /// How far the issuer's clock may be from ours, in seconds.
-const LEEWAY: u64 = 30;
+pub(super) const LEEWAY: u64 = 30;
 
 /// Those by which a token may be signed: all with a private key that the issuer alone has.
 const ALGORITHMS: [(&str, Algorithm); 9] = [
@@ -48,35 +45,6 @@ struct Header {
     crit: Option<serde::de::IgnoredAny>,
 }
 
-#[derive(Deserialize)]
-struct Claims {
-    iss: Option<String>,
-    aud: Option<OneOrMore>,
-    sub: Option<String>,
-    exp: Option<f64>,
-    nbf: Option<f64>,
-    iat: Option<f64>,
-    scope: Option<OneOrMore>,
-    scp: Option<OneOrMore>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMore {
-    One(String),
-    More(Vec<String>),
-}
-
-impl OneOrMore {
-    fn words(&self) -> impl Iterator<Item = &str> {
-        let all = match self {
-            Self::One(word) => std::slice::from_ref(word),
-            Self::More(words) => words,
-        };
-        all.iter().map(String::as_str)
-    }
-}
-
 impl<'a> Unverified<'a> {
     /// Takes a token apart and judges its header.
     pub(super) fn parse(token: &'a str, config: &Config) -> Result<Self, Flaw> {
@@ -110,30 +78,6 @@ impl<'a> Unverified<'a> {
     }
 }
 
-impl Claims {
-    fn check(self, config: &Config, now: u64) -> Result<(Subject, u64), Flaw> {
-        if self.iss.as_deref() != Some(&config.issuer) {
-            return Err(Flaw::Issuer);
-        }
-        if !self.aud.is_some_and(|aud| aud.words().any(|word| word == config.audience)) {
-            return Err(Flaw::Audience);
-        }
-        let expires_at = self.exp.and_then(whole_seconds).ok_or(Flaw::Expired)?;
-        if has_expired(expires_at, now) {
-            return Err(Flaw::Expired);
-        }
-        for moment in [self.nbf, self.iat].into_iter().flatten() {
-            if whole_seconds(moment).is_none_or(|moment| moment > now + LEEWAY) {
-                return Err(Flaw::Early);
-            }
-        }
-        let user_id = self.sub.and_then(|sub| UserId::parse(&sub).ok()).ok_or(Flaw::Subject)?;
-        let words = self.scope.iter().chain(&self.scp).flat_map(OneOrMore::words);
-        let scopes = Scopes::among(words.flat_map(|word| word.split(' ')));
-        Ok((Subject { user_id, scopes }, expires_at))
-    }
-}
-
 /// Whether a token that expires at this second has done so.
 pub(super) const fn has_expired(expires_at: u64, now: u64) -> bool {
     expires_at.saturating_add(LEEWAY) <= now
@@ -142,12 +86,6 @@ pub(super) const fn has_expired(expires_at: u64, now: u64) -> bool {
 /// The second in which we are.
 pub(super) fn now() -> u64 {
     u64::try_from(Timestamp::now().0 / 1_000_000).unwrap_or(0)
-}
-
-/// RFC 7519 lets times have fractions.
-fn whole_seconds(moment: f64) -> Option<u64> {
-    const YEAR_9999: f64 = 253_402_300_800.0;
-    (0.0..YEAR_9999).contains(&moment).then_some(moment as u64)
 }
 
 /// `application/` may be left out, and letters are of any case (RFC 7515, section 4.1.9).

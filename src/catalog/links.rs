@@ -19,6 +19,11 @@ impl Links {
         Self { base: public_url.unwrap_or_default() }
     }
 
+    /// The address under which clients reach the API, if it is set.
+    pub fn public_url(&self) -> Option<&str> {
+        Some(self.base.as_str()).filter(|base| !base.is_empty())
+    }
+
     /// The stored picture with this key.
     pub fn image(&self, key: &str) -> String {
         format!("{}/images/{key}", self.base)

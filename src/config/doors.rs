@@ -6,7 +6,8 @@ use url::{Host, Url};
 
 use super::{resolve::Resolver, values};
 use crate::{
-    domain::Quota,
+    auth::ClaimNames,
+    domain::{Quota, Scopes},
     http::{ForwardedHeader, Origins, Proxies},
 };
 
@@ -30,7 +31,11 @@ pub struct Issuer {
     /// Its identifier.
     pub issuer: String,
     /// What the tokens must be meant for.
-    pub audience: String,
+    pub audience: Option<String>,
+    /// To which clients they may have been issued.
+    pub client_ids: Vec<String>,
+    /// Which claims say who may do what.
+    pub claims: ClaimNames,
     /// Whether tokens need not say that they are access tokens.
     pub any_type: bool,
 }
@@ -109,6 +114,9 @@ fn resolve_auth(resolver: &mut Resolver<'_>) -> Option<Auth> {
         "any" => Ok(true),
         _ => Err("is not known".into()),
     });
+    let client_ids = resolver.optional("auth_client_id", list);
+    let claims = resolve_claims(resolver);
+    let client_ids = client_ids?.unwrap_or_default();
     match (said?, issuer?, audience?) {
         (None, None, None) => Some(Auth::Unsaid),
         (Some(Said::Off), None, None) => Some(Auth::Off),
@@ -117,16 +125,37 @@ fn resolve_auth(resolver: &mut Resolver<'_>) -> Option<Auth> {
             resolver.complain("auth", "contradicts auth_issuer and auth_audience");
             None
         }
-        (_, Some(issuer), Some(audience)) => Some(Auth::Issuer(Issuer { issuer, audience, any_type: any_type? })),
-        (_, Some(_), None) => {
-            resolver.complain("auth_issuer", "needs auth_audience beside it");
+        (_, Some(_), None) if client_ids.is_empty() => {
+            resolver.complain("auth_issuer", "needs auth_audience or auth_client_id beside it");
             None
+        }
+        (_, Some(issuer), audience) => {
+            Some(Auth::Issuer(Issuer { issuer, audience, client_ids, claims: claims?, any_type: any_type? }))
         }
         (_, None, Some(_)) => {
             resolver.complain("auth_audience", "needs auth_issuer beside it");
             None
         }
     }
+}
+
+fn resolve_claims(resolver: &mut Resolver<'_>) -> Option<ClaimNames> {
+    let scopes = resolver.take("auth_scope_claim", list);
+    let prefix = resolver.optional("auth_scope_prefix", |text| Ok(text.to_owned()));
+    let default_scopes = resolver.optional("auth_default_scopes", |text| Scopes::parse(text.split(',').map(str::trim)));
+    let user = resolver.take("auth_user_claim", |text| Ok(text.to_owned()));
+    Some(ClaimNames {
+        scopes: scopes?,
+        scope_prefix: prefix?.unwrap_or_default(),
+        default_scopes: default_scopes?.unwrap_or_default(),
+        user: user?,
+    })
+}
+
+/// Texts between commas.
+fn list(text: &str) -> Result<Vec<String>, String> {
+    let items: Vec<_> = text.split(',').map(|item| item.trim().to_owned()).collect();
+    if items.iter().any(String::is_empty) { Err("has an empty item".into()) } else { Ok(items) }
 }
 
 fn resolve_tls(resolver: &mut Resolver<'_>) -> Option<Option<TlsFiles>> {
@@ -176,12 +205,18 @@ impl Doors {
             Auth::Keys => "keys",
             Auth::Unsaid | Auth::Issuer(_) => "",
         };
+        let claims = issuer.map(|issuer| issuer.claims.clone()).unwrap_or_default();
         let token_type = if issuer.is_some_and(|issuer| issuer.any_type) { "any" } else { "at+jwt" };
         vec![
             ("auth", auth.to_owned()),
             ("auth_issuer", issuer.map(|issuer| issuer.issuer.clone()).unwrap_or_default()),
-            ("auth_audience", issuer.map(|issuer| issuer.audience.clone()).unwrap_or_default()),
+            ("auth_audience", issuer.and_then(|issuer| issuer.audience.clone()).unwrap_or_default()),
             ("auth_token_type", token_type.to_owned()),
+            ("auth_client_id", issuer.map(|issuer| issuer.client_ids.join(",")).unwrap_or_default()),
+            ("auth_scope_claim", claims.scopes.join(",")),
+            ("auth_scope_prefix", claims.scope_prefix.clone()),
+            ("auth_default_scopes", claims.default_scopes.to_string().replace(' ', ",")),
+            ("auth_user_claim", claims.user.clone()),
             ("tls_cert", path(self.tls.as_ref().map(|tls| &tls.certificate))),
             ("tls_key", path(self.tls.as_ref().map(|tls| &tls.key))),
             ("hsts", self.hsts_seconds.map(|seconds| format!("{seconds}s")).unwrap_or_default()),

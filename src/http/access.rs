@@ -30,6 +30,7 @@ pub const fn need(route: Route, verb: Verb) -> Need {
         | Route::Health
         | Route::Readiness
         | Route::Version
+        | Route::ResourceMetadata
         | Route::OpenApi
         | Route::Docs
         | Route::DocsFile => Need::Nothing,

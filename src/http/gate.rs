@@ -12,6 +12,7 @@ use super::{
     problem::Problem,
     products,
     rate_limit::{Allowance, RateLimit},
+    resource_metadata,
     route::{Route, Verb},
 };
 use crate::{
@@ -57,6 +58,22 @@ impl Gate {
     /// # Errors
     /// 401, 403, 429, or what keeps the answer from being known.
     pub async fn pass(
+        &self,
+        visit: Visit<'_>,
+        catalog: &Catalog,
+        allowance: &mut Option<Allowance>,
+    ) -> Result<Caller, Problem> {
+        let outcome = self.judge(visit, catalog, allowance).await;
+        match (&self.authentication, catalog.links().public_url()) {
+            (Authentication::On(Some(_)), Some(public)) => {
+                let address = || format!("{public}{}", resource_metadata::PATH);
+                outcome.map_err(|problem| problem.with_metadata_at(&address()))
+            }
+            _ => outcome,
+        }
+    }
+
+    async fn judge(
         &self,
         visit: Visit<'_>,
         catalog: &Catalog,

@@ -29,6 +29,7 @@ mod range;
 mod rate_limit;
 mod reply;
 mod request_id;
+mod resource_metadata;
 mod route;
 mod seats;
 mod server;

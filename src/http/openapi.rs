@@ -17,7 +17,7 @@ use super::{
     problem::{self, Problem},
     product_images, products, queue,
     reply::{self, Ready},
-    status, users, webhooks,
+    resource_metadata, status, users, webhooks,
 };
 use crate::domain::EventKind;
 
@@ -48,7 +48,7 @@ use crate::domain::EventKind;
         webhooks::create, webhooks::list, webhooks::show, webhooks::delete, webhooks::enable,
         webhooks::deliveries, webhooks::retry,
         queue::status, queue::list, queue::show, queue::retry,
-        status::alive, status::ready, status::metrics, status::version, status::index,
+        status::alive, status::ready, status::metrics, status::version, status::index, resource_metadata::show,
         description,
     ),
     components(schemas(problem::ProblemBody, EventKind)),

@@ -125,6 +125,20 @@ impl Problem {
         self
     }
 
+    /// The same problem; its challenge, if it has one, says where the metadata of this service are (RFC 9728, section 5.1).
+    #[must_use]
+    pub fn with_metadata_at(mut self, address: &str) -> Self {
+        for (name, value) in &mut self.headers {
+            if *name == header::WWW_AUTHENTICATE
+                && let Ok(challenge) = value.to_str()
+                && let Ok(longer) = HeaderValue::try_from(format!("{challenge}, resource_metadata=\"{address}\""))
+            {
+                *value = longer;
+            }
+        }
+        self
+    }
+
     /// Whether the client has to show who it is, or something that still holds.
     pub fn is_unauthorized(&self) -> bool {
         self.status == StatusCode::UNAUTHORIZED

@@ -64,6 +64,8 @@ pub enum Route {
     Metrics,
     /// `/version`
     Version,
+    /// `/.well-known/oauth-protected-resource`
+    ResourceMetadata,
     /// `/openapi.json`
     OpenApi,
     /// `/docs`
@@ -139,6 +141,7 @@ const TABLE: &[Entry] = &[
     entry(Route::Readiness, "/readyz", READ),
     entry(Route::Metrics, "/metrics", READ),
     entry(Route::Version, "/version", READ),
+    entry(Route::ResourceMetadata, "/.well-known/oauth-protected-resource", READ),
     entry(Route::OpenApi, "/openapi.json", READ),
     entry(Route::Docs, "/docs", READ),
     entry(Route::DocsFile, "/docs/{file}", READ),

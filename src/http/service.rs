@@ -39,6 +39,7 @@ use super::{
     rate_limit::{Allowance, RateLimit},
     reply::{self, Outgoing},
     request_id::{self, RequestId},
+    resource_metadata,
     route::{Route, Verb},
     seats::Seat,
     slots::{Room, Slot},
@@ -108,6 +109,8 @@ impl Service {
             .or(pictures::routes(&state))
             .unify()
             .or(openapi::routes())
+            .unify()
+            .or(resource_metadata::routes(&state, &config.authentication))
             .unify()
             .or(status::routes(&state, &stopping))
             .unify()

@@ -1,5 +1,6 @@
 //! Who may do what: access tokens of an issuer, API keys, scopes and ownership.
 
+mod issuers;
 mod keys;
 mod scopes;
 mod tokens;

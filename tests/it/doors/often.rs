@@ -1,5 +1,13 @@
 //! How often a client may come.
 
+use std::time::{Duration, Instant};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
 use crate::{
     api::wire,
     support::{Setup, TestApp, app},
@@ -48,6 +56,58 @@ async fn each_client_has_its_own_quota_embedded() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_client_has_its_own_quota_full() {
     app::run_with(Setup::Full, &SETTINGS, each_client_has_its_own_quota).await;
+}
+
+/// A proxy adds to one header and passes the other on as its client wrote it.
+async fn a_client_does_not_choose_its_address(app: &TestApp, believed: &str, ignored: &str) {
+    let value = |header: &str, address: &str| match header {
+        "Forwarded" => format!("for={address}"),
+        _ => address.to_owned(),
+    };
+    let mut answered = 0;
+    for number in 0..8 {
+        let headers =
+            [(believed, value(believed, "192.0.2.1")), (ignored, value(ignored, &format!("198.51.100.{number}")))];
+        let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+        answered += usize::from(wire::get_with(app, "/products", &headers).await.status == 200);
+    }
+    assert_eq!(answered, 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_x_forwarded_for_is_believed_by_default() {
+    app::run_with(Setup::Embedded, &SETTINGS, async |app| {
+        a_client_does_not_choose_its_address(app, "X-Forwarded-For", "Forwarded").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_forwarded_is_believed_where_it_is_set() {
+    let settings = [SETTINGS[0], SETTINGS[1], ("PM_FORWARDED_HEADER", "forwarded")];
+    app::run_with(Setup::Embedded, &settings, async |app| {
+        a_client_does_not_choose_its_address(app, "Forwarded", "X-Forwarded-For").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_connection_is_kept_as_long_as_is_set() {
+    app::run_with(Setup::Embedded, &[("PM_KEEPALIVE", "3s")], async |app| {
+        let mut stream = TcpStream::connect(app.address).await.unwrap();
+        let mut bytes = [0; 4_096];
+        let mut began = Instant::now();
+        for pause in [0, 2] {
+            sleep(Duration::from_secs(pause)).await;
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+            assert!(stream.read(&mut bytes).await.unwrap() > 0, "an answer after {pause} s");
+            began = Instant::now();
+        }
+        let end = timeout(Duration::from_secs(20), stream.read(&mut bytes)).await.expect("it is closed");
+        assert_eq!(end.unwrap(), 0, "closed, not reset");
+        assert!(began.elapsed() > Duration::from_millis(2_900), "closed after {:?}", began.elapsed());
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
