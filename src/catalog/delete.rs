@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::{
-    catalog::{Catalog, Error, events},
+    catalog::{Catalog, Error, Precondition, events},
     db::{
         products,
         removals::{self, Of},
@@ -26,13 +26,29 @@ impl Catalog {
     /// # Errors
     /// [`Error::Unavailable`] by the database: then none was deleted.
     pub async fn delete(&self, ids: &[ProductId]) -> Result<Vec<ProductId>, Error> {
+        self.delete_all(ids, None).await
+    }
+
+    /// Deletes a product if the conditions of `condition` hold.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such product, [`Error::Precondition`] if a condition does not hold,
+    /// [`Error::Unavailable`] by the database: then nothing was deleted.
+    pub async fn delete_if(&self, id: ProductId, condition: Option<Precondition>) -> Result<(), Error> {
+        match self.delete_all(&[id], condition).await?.is_empty() {
+            true => Err(Error::not_found(format_args!("product {id}"))),
+            false => Ok(()),
+        }
+    }
+
+    async fn delete_all(&self, ids: &[ProductId], condition: Option<Precondition>) -> Result<Vec<ProductId>, Error> {
         let mut ids = ids.to_vec();
         ids.sort_unstable();
         ids.dedup();
         let catalog = self.clone();
         self.to_the_end(async move {
             for _ in 0..TRIES {
-                if let Some(deleted) = catalog.delete_now(&ids).await? {
+                if let Some(deleted) = catalog.delete_now(&ids, condition.as_ref()).await? {
                     return Ok(deleted);
                 }
                 let write = catalog.database().begin().await?;
@@ -50,7 +66,11 @@ impl Catalog {
     ///
     /// Claims and results hold a job first and its product then; whoever begins another run holds the product first, and of its
     /// jobs only those that ended. So this holds the others, then the products, and waits for no job while it holds anything.
-    async fn delete_now(&self, ids: &[ProductId]) -> Result<Option<Vec<ProductId>>, Error> {
+    async fn delete_now(
+        &self,
+        ids: &[ProductId],
+        condition: Option<&Precondition>,
+    ) -> Result<Option<Vec<ProductId>>, Error> {
         let write = self.database().begin().await?;
         let now = write.now().await?;
         if !removals::hold_live_jobs(&*write, Of::Products(ids)).await? {
@@ -60,6 +80,13 @@ impl Catalog {
         // Another run may have begun before the products were held, and a worker may have one of its jobs.
         if !removals::hold_live_jobs(&*write, Of::Products(ids)).await? {
             return Ok(None);
+        }
+        if condition.is_some() {
+            for id in ids {
+                if let Some(product) = products::find(&*write, *id).await? {
+                    self.check(condition, &product)?;
+                }
+            }
         }
         let gone = removals::delete_products(&*write, ids).await?;
         let deleted: Vec<_> = gone.iter().map(|(id, _)| *id).collect();

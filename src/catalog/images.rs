@@ -1,9 +1,9 @@
 //! A product's pictures one by one: removing one, and working on one again.
 
 use crate::{
-    catalog::{Catalog, Done, Error, Once, Updated},
+    catalog::{Body, Catalog, Error, Once, Precondition, Updated, update::committed},
     db::{products, reruns},
-    domain::{ImageId, ImageStatus, ImagesPatch, JobPayload, Product, ProductId, ProductPatch},
+    domain::{ImageId, ImageStatus, ImagesPatch, JobPayload, ProductId, ProductPatch},
 };
 
 impl Catalog {
@@ -15,10 +15,11 @@ impl Catalog {
         &self,
         id: ProductId,
         image: ImageId,
+        condition: Option<Precondition>,
         request_id: Option<&str>,
     ) -> Result<Updated, Error> {
         let patch = ProductPatch::of_images(ImagesPatch::Edit { add: Vec::new(), remove: vec![image] });
-        match self.update(id, patch, None, None, request_id).await {
+        match self.update(id, patch, condition, None, request_id).await {
             // Nothing else can be wrong with such a change.
             Err(Error::Invalid(_)) => Err(no_image(id, image)),
             outcome => outcome,
@@ -28,14 +29,16 @@ impl Catalog {
     /// Queues a picture again and answers its product; one that is on its way already goes on as it is.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if the product has no such picture, [`Error::Unavailable`] by the database.
+    /// [`Error::NotFound`] if the product has no such image, [`Error::Precondition`] if `condition` does not hold,
+    /// [`Error::Unavailable`] by the database.
     pub async fn reprocess_image(
         &self,
         id: ProductId,
         image: ImageId,
+        condition: Option<Precondition>,
         once: Option<Once>,
         request_id: Option<&str>,
-    ) -> Result<Done<Product>, Error> {
+    ) -> Result<Updated, Error> {
         let (catalog, request_id) = (self.clone(), request_id.map(str::to_owned));
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
@@ -47,12 +50,15 @@ impl Catalog {
             let wanted = product.images.iter().find(|candidate| candidate.id == image);
             let wanted = wanted.ok_or_else(|| no_image(id, image))?;
             if replayed {
-                return Ok(Done::before(product));
+                let body = Body::new(&product, &catalog)?;
+                return Ok(Updated { product, body, added: Vec::new(), replayed });
             }
+            catalog.check(condition.as_ref(), &product)?;
             catalog.keep_made(&write, once.as_ref(), &()).await?;
             if !wanted.status.is_final() {
                 write.commit().await?;
-                return Ok(Done::now(product));
+                let body = Body::new(&product, &catalog)?;
+                return Ok(Updated { product, body, added: Vec::new(), replayed });
             }
             let selection = reruns::Selection {
                 products: vec![id],
@@ -64,10 +70,11 @@ impl Catalog {
             let payload = JobPayload::process_image(None);
             catalog.begin_again(&write, &chosen, &payload, request_id.as_deref(), now).await?;
             let found = products::find(&*write, id).await?;
-            let product = found.ok_or_else(|| Error::not_found(format_args!("product {id}")))?;
+            let product = committed(found.ok_or_else(|| Error::not_found(format_args!("product {id}")))?, now);
+            let body = Body::new(&product, &catalog)?;
             catalog.commit_change(write, &[id], now).await?;
             catalog.queue().wake();
-            Ok(Done::now(product))
+            Ok(Updated { product, body, added: Vec::new(), replayed })
         })
         .await
     }

@@ -29,6 +29,7 @@ mod repair;
 mod reprocess;
 mod sources;
 mod step;
+mod tags;
 mod update;
 mod upkeep;
 mod users;
@@ -60,7 +61,8 @@ pub use repair::{Repair, Repaired};
 pub use reprocess::{Batch, Progress, Selection, Which};
 pub use sources::IncomingSource;
 pub use step::{Step, Watch};
-pub use update::{Precondition, Updated};
+pub use tags::{Precondition, Tags, product_tag};
+pub use update::Updated;
 pub use webhook_body::{DeliveryBody, WebhookBody};
 pub use webhooks::{MOST_WEBHOOKS, Posted};
 

@@ -10,11 +10,13 @@ use futures_util::{
     FutureExt as _,
     future::{BoxFuture, Shared},
 };
-use sha2::{Digest as _, Sha256};
 
 use crate::{
     cache::{Entry, Lookup},
-    catalog::{Catalog, Error, ProductBody},
+    catalog::{
+        Catalog, Error, Precondition, ProductBody,
+        tags::{TAG_BYTES, product_tag},
+    },
     db::{listing, products},
     domain::{Page, Product, ProductId, ProductQuery},
 };
@@ -24,7 +26,7 @@ use crate::{
 pub struct Body {
     /// The JSON.
     pub json: Bytes,
-    /// A strong entity tag with its quotes, ASCII: a hash of the JSON.
+    /// A strong entity tag with its quotes, ASCII, made from the JSON.
     pub etag: Bytes,
 }
 
@@ -38,30 +40,39 @@ pub enum Freshness {
 }
 
 impl Body {
-    const HASH_BYTES: usize = 8;
-    const ETAG_BYTES: usize = 2 * Self::HASH_BYTES + 2;
-
     /// What is cached of a product: its tag and then its JSON.
     pub(super) fn of(product: &Product, catalog: &Catalog) -> Result<Bytes, Error> {
         let json = serde_json::to_vec(&ProductBody::new(product, catalog.links())).map_err(Error::internal)?;
-        let hash = hex::encode(&Sha256::digest(&json)[..Self::HASH_BYTES]);
-        let mut stored = BytesMut::with_capacity(Self::ETAG_BYTES + json.len());
-        stored.extend_from_slice(format!("\"{hash}\"").as_bytes());
+        let mut stored = BytesMut::with_capacity(TAG_BYTES + json.len());
+        stored.extend_from_slice(&product_tag(&json)?);
         stored.extend_from_slice(&json);
         Ok(stored.freeze())
     }
 
     /// The body of a product that is at hand.
     pub(super) fn new(product: &Product, catalog: &Catalog) -> Result<Self, Error> {
-        let (mut json, etag) = (Self::of(product, catalog)?, Self::ETAG_BYTES);
-        let etag = json.split_to(etag);
+        let mut json = Self::of(product, catalog)?;
+        let etag = json.split_to(TAG_BYTES);
         Ok(Self { json, etag })
+    }
+
+    /// Checks the conditions of a change of the product `id`, whose body this is.
+    ///
+    /// # Errors
+    /// [`Error::Precondition`] if one of them does not hold.
+    pub fn check(&self, condition: &Precondition, id: ProductId) -> Result<(), Error> {
+        condition.check(&format!("product {id}"), &self.etag, &self.json)
+    }
+
+    /// The JSON of what is stored; `None` if it is too short to be ours.
+    pub(super) fn json_of(stored: Bytes) -> Option<Bytes> {
+        Self::stored(stored).map(|body| body.json)
     }
 
     /// Splits what is stored, the tag and then the JSON, without copying; `None` if it is too short to be ours.
     fn stored(mut bytes: Bytes) -> Option<Self> {
-        (bytes.len() > Self::ETAG_BYTES).then(|| {
-            let etag = bytes.split_to(Self::ETAG_BYTES);
+        (bytes.len() > TAG_BYTES).then(|| {
+            let etag = bytes.split_to(TAG_BYTES);
             Self { json: bytes, etag }
         })
     }

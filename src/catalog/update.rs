@@ -3,7 +3,7 @@
 
 use crate::{
     catalog::{
-        Body, Catalog, Error, Links, Once,
+        Body, Catalog, Error, Links, Once, Precondition,
         body::source_link,
         create::stored,
         delete::{OUT_OF_REACH, PAUSE, TRIES},
@@ -17,15 +17,6 @@ use crate::{
     },
     domain::{ImageId, ImagePlan, JobPayload, PresentImage, Product, ProductId, ProductPatch, ProductStatus, UserId},
 };
-
-/// What a product must be for a change to be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Precondition {
-    /// Be there at all.
-    Exists,
-    /// Have one of these strong entity tags, each with its quotes.
-    Tags(Vec<Vec<u8>>),
-}
 
 /// A product after a change.
 #[derive(Clone, Debug)]
@@ -122,10 +113,7 @@ impl Catalog {
         }
         let added = self.change_images(&write, asked, &plan, &present, &before.user_id, now).await?;
         self.keep_made(&write, asked.once, &added).await?;
-        let mut product = self.find_held(&write, asked.id, false).await?;
-        // As they are once the change is committed.
-        (product.version, product.updated_at) = (product.version + 1, now);
-        product.status = ProductStatus::of(product.images.iter().map(|image| image.status));
+        let product = committed(self.find_held(&write, asked.id, false).await?, now);
         let body = Body::new(&product, self)?;
         self.commit_change(write, &[asked.id], now).await?;
         if !added.is_empty() {
@@ -143,13 +131,9 @@ impl Catalog {
         found.ok_or_else(|| Error::not_found(format_args!("product {id}")))
     }
 
-    fn check(&self, condition: Option<&Precondition>, product: &Product) -> Result<(), Error> {
-        let Some(Precondition::Tags(tags)) = condition else { return Ok(()) };
-        let current = Body::new(product, self)?.etag;
-        if tags.iter().any(|tag| *tag == current) {
-            return Ok(());
-        }
-        Err(Error::Precondition(format!("product {} is no longer what If-Match says", product.id)))
+    /// Checks the conditions of a change of `product`, which is locked.
+    pub(super) fn check(&self, condition: Option<&Precondition>, product: &Product) -> Result<(), Error> {
+        condition.map_or(Ok(()), |condition| Body::new(product, self)?.check(condition, product.id))
     }
 
     async fn change_images(
@@ -200,6 +184,13 @@ struct Asked<'a> {
     condition: Option<&'a Precondition>,
     once: Option<&'a Once>,
     request_id: Option<&'a str>,
+}
+
+/// Returns `product`, changed in this transaction, as readers see it after the commit.
+pub(super) fn committed(mut product: Product, now: Timestamp) -> Product {
+    (product.version, product.updated_at) = (product.version + 1, now);
+    product.status = ProductStatus::of(product.images.iter().map(|image| image.status));
+    product
 }
 
 fn present(product: &Product, links: &Links) -> Vec<PresentImage> {

@@ -1,9 +1,11 @@
 //! The API's JSON of webhooks and their deliveries, which the command line's `-o json` shares.
 
+use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
+    catalog::{Error, Precondition, tags},
     clock::Timestamp,
     domain::{Delivery, DeliveryId, DeliveryState, EventKind, Webhook, WebhookId},
 };
@@ -77,6 +79,27 @@ impl<'a> WebhookBody<'a> {
             created_at: webhook.created_at,
             secret: None,
         }
+    }
+
+    /// The entity tag of `webhook`. Its deliveries do not change the part that changes compare.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if the webhook cannot be written as JSON.
+    pub fn tag(webhook: &Webhook) -> Result<Bytes, Error> {
+        let kinds: Vec<_> = webhook.kinds.iter().copied().map(EventKind::as_str).collect();
+        tags::tag(&(webhook.id, &webhook.url, kinds), &Self::json(webhook)?)
+    }
+
+    /// Checks the conditions of a change of `webhook`.
+    ///
+    /// # Errors
+    /// [`Error::Precondition`] if one of them does not hold.
+    pub(super) fn check(webhook: &Webhook, condition: &Precondition) -> Result<(), Error> {
+        condition.check(&format!("webhook {}", webhook.id), &Self::tag(webhook)?, &Self::json(webhook)?)
+    }
+
+    fn json(webhook: &Webhook) -> Result<Vec<u8>, Error> {
+        serde_json::to_vec(&WebhookBody::new(webhook)).map_err(Error::internal)
     }
 
     /// The form of a webhook that was just made, with its secret.

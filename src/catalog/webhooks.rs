@@ -7,7 +7,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    catalog::{Catalog, Done, Error, Once},
+    catalog::{Catalog, Done, Error, Once, Precondition, WebhookBody},
     clock::Timestamp,
     db::{
         Write,
@@ -112,9 +112,9 @@ impl Catalog {
     /// Removes a webhook with its deliveries. A message that is under way may still arrive.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none.
-    pub async fn delete_webhook(&self, id: WebhookId) -> Result<(), Error> {
-        self.webhook(id).await?;
+    /// [`Error::NotFound`] if there is none, [`Error::Precondition`] if `condition` does not hold.
+    pub async fn delete_webhook(&self, id: WebhookId, condition: Option<&Precondition>) -> Result<(), Error> {
+        self.check_webhook(id, condition).await?;
         self.empty_webhook(id).await?;
         let catalog = self.clone();
         self.to_the_end(async move {
@@ -152,8 +152,14 @@ impl Catalog {
     /// Tells a webhook again that was disabled; what waits for it is sent.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none.
-    pub async fn enable_webhook(&self, id: WebhookId, once: Option<Once>) -> Result<Done<Webhook>, Error> {
+    /// [`Error::NotFound`] if there is none, [`Error::Precondition`] if `condition` does not hold.
+    pub async fn enable_webhook(
+        &self,
+        id: WebhookId,
+        condition: Option<&Precondition>,
+        once: Option<Once>,
+    ) -> Result<Done<Webhook>, Error> {
+        self.check_webhook(id, condition).await?;
         let catalog = self.clone();
         let replayed = self
             .to_the_end(async move {
@@ -172,6 +178,12 @@ impl Catalog {
             .await?;
         self.0.happened.signal();
         Ok(Done { value: self.webhook(id).await?, replayed })
+    }
+
+    /// What editors change of a webhook never changes after its creation, so nothing has to be locked for the check.
+    async fn check_webhook(&self, id: WebhookId, condition: Option<&Precondition>) -> Result<(), Error> {
+        let webhook = self.webhook(id).await?;
+        condition.map_or(Ok(()), |condition| WebhookBody::check(&webhook, condition))
     }
 
     /// A page of a webhook's deliveries, the latest first.

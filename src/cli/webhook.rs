@@ -27,12 +27,12 @@ pub(super) async fn run(command: args::Webhook, catalog: &Catalog, console: &mut
         args::Webhook::Delete { id, yes } => {
             let webhook = catalog.webhook(WebhookId(id)).await?;
             ask::confirm(&format!("Delete webhook {id} to {} and forget what it was told?", webhook.url), yes).await?;
-            catalog.delete_webhook(webhook.id).await?;
+            catalog.delete_webhook(webhook.id, None).await?;
             console.say(&format!("webhook {id} is deleted"));
             Ok(Exit::Done)
         }
         args::Webhook::Enable { id } => {
-            let webhook = catalog.enable_webhook(WebhookId(id), None).await?.value;
+            let webhook = catalog.enable_webhook(WebhookId(id), None, None).await?.value;
             console.single(&WebhookRow { webhook: &webhook, secret: None })?;
             Ok(Exit::Done)
         }

@@ -1,8 +1,10 @@
-//! Entity tags: does a client's `If-None-Match` or `If-Range` name what is here? Pure; reads headers, never answers.
+//! Conditional requests (RFC 9110, section 13): reads `If-Match`, `If-None-Match` and `If-Range`. Pure; never answers.
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::catalog::Precondition;
+use sha2::{Digest as _, Sha256};
+
+use crate::catalog::{Precondition, Tags};
 
 /// Whether `If-None-Match` names `current`, a strong tag with its quotes: the client has what it asks for.
 ///
@@ -11,18 +13,40 @@ pub fn if_none_match(headers: &HeaderMap, current: &[u8]) -> bool {
     headers.get_all(header::IF_NONE_MATCH).iter().any(|value| names(value.as_bytes(), current))
 }
 
-/// What `If-Match` asks for; `None` without one. Tags are compared strongly, so weak ones match nothing. The tag of a
+/// The conditions of a change; `None` without any. `If-Match` compares strongly, so weak tags match nothing. The tag of a
 /// compressed answer stands for the plain one: a change is made to what both say.
-pub fn if_match(headers: &HeaderMap) -> Option<Precondition> {
-    let values: Vec<_> = headers.get_all(header::IF_MATCH).iter().map(HeaderValue::as_bytes).collect();
+pub fn conditions(headers: &HeaderMap) -> Option<Precondition> {
+    let condition = Precondition {
+        if_match: listed(headers, &header::IF_MATCH, false),
+        if_none_match: listed(headers, &header::IF_NONE_MATCH, true),
+    };
+    (condition != Precondition::default()).then_some(condition)
+}
+
+/// Whether a read must be refused: it has an `If-Match`, and that does not name `current`, in whatever content coding.
+pub fn if_match_fails(headers: &HeaderMap, current: &[u8]) -> bool {
+    match listed(headers, &header::IF_MATCH, false) {
+        None | Some(Tags::Any) => false,
+        Some(Tags::Listed(tags)) => !tags.contains(&decoded(current)),
+    }
+}
+
+/// The tag of an answer that has no other: a hash of its bytes.
+pub fn of_bytes(bytes: &[u8]) -> String {
+    format!("\"{}\"", hex::encode(&Sha256::digest(bytes)[..8]))
+}
+
+/// The tags that the header `name` lists, without content codings; `None` without the header.
+fn listed(headers: &HeaderMap, name: &HeaderName, weak_ones: bool) -> Option<Tags> {
+    let values: Vec<_> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
     if values.is_empty() {
         return None;
     }
     if values.iter().any(|value| value.trim_ascii() == b"*") {
-        return Some(Precondition::Exists);
+        return Some(Tags::Any);
     }
-    let tags = values.into_iter().flat_map(tags).filter(|(weak, _)| !weak).map(|(_, tag)| decoded(tag));
-    Some(Precondition::Tags(tags.collect()))
+    let tags = values.into_iter().flat_map(tags).filter(|(weak, _)| weak_ones || !weak).map(|(_, tag)| decoded(tag));
+    Some(Tags::Listed(tags.collect()))
 }
 
 /// Whether a `Range` may be answered from the thing whose strong tag is `current`: there is no `If-Range`, or it is this
@@ -88,7 +112,8 @@ mod tests {
             HeaderValue::from_static("\"1-2-gzip\", \"1-3-br\", W/\"1-4\", \"1-5\""),
         )]);
         let tags = ["\"1-2\"", "\"1-3\"", "\"1-5\""].map(|tag| tag.as_bytes().to_vec());
-        assert_eq!(if_match(&headers), Some(Precondition::Tags(tags.to_vec())));
+        let condition = Precondition { if_match: Some(Tags::Listed(tags.to_vec())), if_none_match: None };
+        assert_eq!(conditions(&headers), Some(condition));
     }
 
     #[test]
@@ -134,13 +159,34 @@ mod tests {
     #[test]
     fn a_condition_is_read_strongly() {
         let read = |value: &'static str| {
-            if_match(&HeaderMap::from_iter([(header::IF_MATCH, HeaderValue::from_static(value))]))
+            let headers = HeaderMap::from_iter([(header::IF_MATCH, HeaderValue::from_static(value))]);
+            conditions(&headers).and_then(|condition| condition.if_match)
         };
-        assert_eq!(if_match(&HeaderMap::new()), None);
-        assert_eq!(read(" * "), Some(Precondition::Exists));
-        let tags = |tags: &[&str]| Some(Precondition::Tags(tags.iter().map(|tag| tag.as_bytes().to_vec()).collect()));
+        assert_eq!(conditions(&HeaderMap::new()), None);
+        assert_eq!(read(" * "), Some(Tags::Any));
+        let tags = |tags: &[&str]| Some(Tags::Listed(tags.iter().map(|tag| tag.as_bytes().to_vec()).collect()));
         assert_eq!(read("\"a\", W/\"b\", \"c,d\""), tags(&["\"a\"", "\"c,d\""]));
         assert_eq!(read("nonsense"), tags(&[]));
+    }
+
+    #[test]
+    fn if_none_match_of_a_change_is_read_weakly() {
+        let headers = HeaderMap::from_iter([(header::IF_NONE_MATCH, HeaderValue::from_static("W/\"a-br\", \"b\""))]);
+        let tags = vec![b"\"a\"".to_vec(), b"\"b\"".to_vec()];
+        assert_eq!(conditions(&headers).and_then(|condition| condition.if_none_match), Some(Tags::Listed(tags)));
+    }
+
+    #[test]
+    fn a_read_with_if_match_is_refused_unless_it_names_the_tag() {
+        let fails = |value: &'static str| {
+            if_match_fails(
+                &HeaderMap::from_iter([(header::IF_MATCH, HeaderValue::from_static(value))]),
+                b"\"abc-gzip\"",
+            )
+        };
+        assert!(!if_match_fails(&HeaderMap::new(), b"\"abc\""));
+        assert!(!fails("*") && !fails("\"abc\"") && !fails("\"abc-br\""));
+        assert!(fails("\"abcd\"") && fails("W/\"abc\"") && fails("nonsense"));
     }
 
     proptest! {

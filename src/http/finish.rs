@@ -10,7 +10,6 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Either, Full};
 use hyper::body::Body as _;
 use moka::sync::Cache;
-use sha2::{Digest as _, Sha256};
 
 use super::{etag, negotiate, reply::Outgoing};
 
@@ -22,8 +21,8 @@ pub struct Finisher {
 /// What of a request its answer's last step needs.
 pub struct Wishes {
     coding: Option<&'static str>,
-    /// `If-None-Match`, for requests that read.
-    known: HeaderMap,
+    /// `If-Match` and `If-None-Match`, for requests that read.
+    conditions: HeaderMap,
 }
 
 /// Best first.
@@ -43,14 +42,24 @@ impl Wishes {
     pub fn of<B>(request: &Request<B>) -> Self {
         let headers = request.headers();
         let coding = negotiate::content_coding(headers, &CODINGS);
-        let mut known = HeaderMap::new();
+        let mut conditions = HeaderMap::new();
         if request.method().is_safe() {
-            for value in headers.get_all(header::IF_NONE_MATCH) {
-                known.append(header::IF_NONE_MATCH, value.clone());
+            for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
+                for value in headers.get_all(&name) {
+                    conditions.append(&name, value.clone());
+                }
             }
         }
         let coding = CODINGS.into_iter().find(|known| coding == Some(known));
-        Self { coding, known }
+        Self { coding, conditions }
+    }
+
+    /// Whether `response` must not be sent: it has an entity tag, and the request's `If-Match` names others.
+    pub fn refuse<B>(&self, response: &Response<B>) -> bool {
+        let is_representation =
+            matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED);
+        let tag = response.headers().get(header::ETAG).filter(|_| is_representation);
+        tag.is_some_and(|tag| etag::if_match_fails(&self.conditions, tag.as_bytes()))
     }
 }
 
@@ -67,9 +76,18 @@ impl Finisher {
         if !is_text(response.headers()) || response.headers().contains_key(header::CONTENT_ENCODING) {
             return response;
         }
+        // A 304 has the headers that the 200 would have had (RFC 9110, section 15.4.5).
         response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        if response.status() == StatusCode::NOT_MODIFIED {
+            return not_modified(response.into_parts().0);
+        }
         let size = response.body().size_hint().exact().unwrap_or(u64::MAX);
-        let tags = reads && response.status() == StatusCode::OK && may_be_kept(response.headers());
+        let may_be_kept = reads && response.status() == StatusCode::OK && may_be_kept(response.headers());
+        let given = response.headers().get(header::ETAG);
+        if may_be_kept && given.is_some_and(|tag| etag::if_none_match(&wishes.conditions, tag.as_bytes())) {
+            return not_modified(response.into_parts().0);
+        }
+        let tags = may_be_kept && given.is_none();
         let compresses = wishes.coding.is_some() && size >= WORTH_IT_BYTES as u64;
         if size > MOST_BYTES || !(tags || compresses) {
             return response;
@@ -80,29 +98,27 @@ impl Finisher {
             return Response::from_parts(head, Either::Left(Full::default()));
         };
         if tags {
-            let tag = format!("\"{}\"", hex::encode(&Sha256::digest(&bytes)[..8]));
-            let known = etag::if_none_match(&wishes.known, tag.as_bytes());
+            let tag = etag::of_bytes(&bytes);
+            let known = etag::if_none_match(&wishes.conditions, tag.as_bytes());
             if let Ok(tag) = HeaderValue::try_from(tag) {
                 head.headers.insert(header::ETAG, tag);
             }
             if known {
-                head.status = StatusCode::NOT_MODIFIED;
-                head.headers.remove(header::CONTENT_TYPE);
-                head.headers.remove(header::CONTENT_LENGTH);
-                return Response::from_parts(head, Either::Left(Full::default()));
+                return not_modified(head);
             }
         }
         let body = match wishes.coding.filter(|_| compresses) {
-            Some(coding) => self.compressed(&mut head.headers, coding, bytes).await,
+            Some(coding) => self.compressed(&mut head.headers, coding, bytes, reads).await,
             None => bytes,
         };
         Response::from_parts(head, Either::Left(Full::new(body)))
     }
 
-    /// `bytes` in `coding`, which the headers say from now on; as they are if that is no shorter.
-    async fn compressed(&self, headers: &mut HeaderMap, coding: &'static str, bytes: Bytes) -> Bytes {
+    /// `bytes` in `coding`, which the headers say from now on; as they are if that is no shorter. Only the answer to a read is
+    /// kept under its tag: the tag of another answer is that of what was changed.
+    async fn compressed(&self, headers: &mut HeaderMap, coding: &'static str, bytes: Bytes, reads: bool) -> Bytes {
         let tag = headers.get(header::ETAG).map(|tag| Bytes::copy_from_slice(tag.as_bytes()));
-        let key = tag.clone().map(|tag| (tag, coding));
+        let key = tag.clone().filter(|_| reads).map(|tag| (tag, coding));
         let packed = match key.as_ref().and_then(|key| self.ready_made.get(key)) {
             Some(packed) => packed,
             None => {
@@ -135,8 +151,15 @@ fn is_text(headers: &HeaderMap) -> bool {
 }
 
 fn may_be_kept(headers: &HeaderMap) -> bool {
-    let fresh = headers.get(header::CACHE_CONTROL).is_some_and(|value| value.as_bytes() == b"no-store");
-    !fresh && !headers.contains_key(header::ETAG)
+    headers.get(header::CACHE_CONTROL).is_none_or(|value| value.as_bytes() != b"no-store")
+}
+
+/// That the client has it already, with the headers of the answer that it has.
+fn not_modified(mut head: http::response::Parts) -> Response<Outgoing> {
+    head.status = StatusCode::NOT_MODIFIED;
+    head.headers.remove(header::CONTENT_TYPE);
+    head.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(head, Either::Left(Full::default()))
 }
 
 async fn all_of(body: Outgoing) -> Option<Bytes> {
@@ -224,9 +247,25 @@ mod tests {
             let wishes = wishes(&[(header::ACCEPT_ENCODING, accept), (header::IF_NONE_MATCH, tag)]);
             let (head, body) = sent(finisher.finish(&wishes, true, answer(&text)).await).await;
             assert_eq!((head.status, body.len()), (StatusCode::NOT_MODIFIED, 0));
+            assert_eq!(head.headers[header::VARY], "Accept-Encoding");
             let (head, _) = sent(finisher.finish(&wishes, true, answer("another")).await).await;
             assert_eq!(head.status, StatusCode::OK);
         }
+    }
+
+    #[tokio::test]
+    async fn a_change_with_the_tag_of_what_it_changed_leaves_the_compressed_bodies_of_reads_alone() {
+        let finisher = Finisher::new();
+        let gzip = wishes(&[(header::ACCEPT_ENCODING, "gzip")]);
+        let tagged = |text: &str| {
+            let mut answer = answer(text);
+            answer.headers_mut().insert(header::ETAG, HeaderValue::from_static("\"a.b\""));
+            answer
+        };
+        let (head, accepted) = sent(finisher.finish(&gzip, false, tagged(&"x".repeat(5_000))).await).await;
+        assert_eq!(head.headers[header::CONTENT_ENCODING], "gzip");
+        let (_, read) = sent(finisher.finish(&gzip, true, tagged(&"y".repeat(5_000))).await).await;
+        assert_ne!(accepted, read);
     }
 
     #[tokio::test]

@@ -32,6 +32,11 @@ pub async fn once(headers: &HeaderMap, caller: &Caller, path: &str, body: &Bytes
     }))
 }
 
+/// Whether the request bears a key.
+pub fn has_key(headers: &HeaderMap) -> bool {
+    headers.contains_key(KEY)
+}
+
 fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut keys = headers.get_all(KEY).iter();
     let Some(key) = keys.next() else { return Ok(None) };

@@ -7,7 +7,7 @@ mod common;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header};
 use utoipa::OpenApi;
 use utoipa_swagger_ui::Config;
 use warp::{Filter, filters::BoxedFilter, path::Tail};
@@ -63,7 +63,7 @@ static JSON: LazyLock<Result<Bytes, String>> = LazyLock::new(|| {
     Ok(text.into())
 });
 
-static TAG: LazyLock<String> = LazyLock::new(|| format!("\"{}\"", env!("CARGO_PKG_VERSION")));
+static TAG: LazyLock<String> = LazyLock::new(|| JSON.as_ref().map(|json| etag::of_bytes(json)).unwrap_or_default());
 
 /// The description as JSON, OpenAPI 3.1.
 ///
@@ -75,8 +75,7 @@ pub fn json() -> Result<Bytes, String> {
 
 /// The routes of the description and of the page that shows it.
 pub fn routes() -> BoxedFilter<(warp::reply::Response,)> {
-    let headers = warp::header::headers_cloned();
-    let json = warp::path!("openapi.json").and(warp::get()).and(headers).then(description);
+    let json = warp::path!("openapi.json").and(warp::get()).then(description);
     let page = warp::path!("docs").and(warp::get()).then(async || page());
     let files = warp::path("docs").and(warp::path::tail()).and(warp::get()).then(file);
     extract::boxed(json).or(extract::boxed(page)).unify().or(extract::boxed(files)).unify().boxed()
@@ -87,13 +86,10 @@ pub fn routes() -> BoxedFilter<(warp::reply::Response,)> {
     get, path = "/openapi.json", tag = "server", operation_id = "describe",
     responses((status = 200, description = "OpenAPI 3.1", body = Object)),
 )]
-async fn description(request: HeaderMap) -> Result<Ready, Problem> {
-    if etag::if_none_match(&request, TAG.as_bytes()) {
-        return reply::unchanged(&TAG);
-    }
+async fn description() -> Result<Ready, Problem> {
     let mut response = Response::new(json().map_err(Problem::internal)?);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    reply::tagged(response, &TAG)
+    reply::tagged(response, TAG.as_str())
 }
 
 /// The page's own address ends without a slash, so its files are named from the root.

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use warp::{Filter, filters::BoxedFilter, reply::Response};
 
 use super::{
-    State,
+    State, etag,
     extract::{self, BodyLimits, Context},
     idempotency,
     problem::Problem,
@@ -17,7 +17,7 @@ use super::{
     upload::{self, Chunks, Uploads},
 };
 use crate::{
-    catalog::{Catalog, ImageBody, Once, stored},
+    catalog::{Catalog, ImageBody, Once, Precondition, stored},
     domain::{ImageId, ImagesPatch, ProductId, ProductPatch},
 };
 
@@ -42,6 +42,7 @@ pub fn routes(state: &State, limits: BodyLimits, max_upload: u64) -> BoxedFilter
         .then(add);
     let remove = warp::path!("products" / String / "images" / String)
         .and(warp::delete())
+        .and(warp::header::headers_cloned())
         .and(extract::context())
         .and(catalog.clone())
         .then(remove);
@@ -57,12 +58,17 @@ pub fn routes(state: &State, limits: BodyLimits, max_upload: u64) -> BoxedFilter
 /// Adds pictures behind the last one: files, streamed, or addresses. All of them or none.
 #[utoipa::path(
     post, path = "/products/{id}/images", tag = "products", operation_id = "addImages",
-    params(("id" = ProductId, Path, description = "The product's number")),
+    params(
+        ("id" = ProductId, Path, description = "The product's number"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags of the product; the request is refused if it has none of them, as far as editors change it"),
+    ),
     request_body(content(
         (MoreImagesShape = "application/json"),
         (ImageFilesShape = "multipart/form-data"),
     )),
-    responses((status = 202, description = "The new pictures, which are worked on from now on", body = AddedBody)),
+    responses(
+        (status = 202, description = "The new pictures, which are worked on from now on", body = AddedBody, headers(("ETag" = String, description = "The product's new entity tag"))),
+    ),
 )]
 pub async fn add(
     id: String,
@@ -72,38 +78,45 @@ pub async fn add(
     (uploads, limits): (Uploads, BodyLimits),
     catalog: Catalog,
 ) -> Result<Ready, Problem> {
-    let (id, patch, once) = read(&id, &headers, &context, body, &uploads, limits, &catalog).await?;
-    let updated = catalog.update(id, patch, None, once, Some(context.request_id.as_str())).await?;
+    let condition = etag::conditions(&headers);
+    let id = parse_id(&id).ok_or_else(no_number)?;
+    check_before(id, condition.as_ref().filter(|_| !idempotency::has_key(&headers)), &catalog).await?;
+    let (patch, once) = read(id, &headers, &context, body, &uploads, limits, &catalog).await?;
+    let updated = catalog.update(id, patch, condition, once, Some(context.request_id.as_str())).await?;
     let added = updated.product.images.iter().filter(|image| updated.added.contains(&image.id));
     let images = added.map(|image| ImageBody::new(image, catalog.links())).collect();
     let response = reply::json(StatusCode::ACCEPTED, &AddedBody { images })?;
-    Ok(idempotency::marked(response, updated.replayed))
+    Ok(idempotency::marked(reply::tagged(response, updated.body.etag)?, updated.replayed))
+}
+
+/// Refuses what would be refused in the end, before a body is read for nothing. The condition of a request with an idempotency
+/// key may have held when it was carried out.
+async fn check_before(id: ProductId, condition: Option<&Precondition>, catalog: &Catalog) -> Result<(), Problem> {
+    let (body, _) = catalog.product_body(id).await?;
+    Ok(condition.map_or(Ok(()), |condition| body.check(condition, id))?)
 }
 
 async fn read(
-    id: &str,
+    id: ProductId,
     headers: &HeaderMap,
     context: &Context,
     body: Chunks,
     uploads: &Uploads,
     limits: BodyLimits,
     catalog: &Catalog,
-) -> Result<(ProductId, ProductPatch, Option<Once>), Problem> {
-    let id = parse_id(id).ok_or_else(no_number)?;
+) -> Result<(ProductPatch, Option<Once>), Problem> {
     let path = format!("/products/{id}/images");
-    // Before anything is read for nothing.
-    catalog.product_body(id).await?;
     if upload::is_multipart(headers) {
         let add = uploads.receive(headers, body, &context.turn, catalog).await?;
         // A file's key is the digest of its bytes.
         let files = stored(&add).join("\n");
         let once = idempotency::once(headers, &context.caller, &path, &files.into()).await?;
-        return Ok((id, ProductPatch::of_images(ImagesPatch::Edit { add, remove: Vec::new() }), once));
+        return Ok((ProductPatch::of_images(ImagesPatch::Edit { add, remove: Vec::new() }), once));
     }
     let json =
         extract::read_json(&["application/json", "multipart/form-data"], headers, body, limits, &context.turn).await?;
     let once = idempotency::once(headers, &context.caller, &path, &json).await?;
-    Ok((id, extract::parsed(json, |json| Ok(ProductPatch::more_images_from_json(json)?)).await?, once))
+    Ok((extract::parsed(json, |json| Ok(ProductPatch::more_images_from_json(json)?)).await?, once))
 }
 
 /// Removes a picture; those behind it move up.
@@ -112,13 +125,23 @@ async fn read(
     params(
         ("id" = ProductId, Path, description = "The product's number"),
         ("image_id" = ImageId, Path, description = "The picture's number"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags of the product; the request is refused if it has none of them, as far as editors change it"),
     ),
-    responses((status = 204, description = "It is gone")),
+    responses(
+        (status = 204, description = "It is gone", headers(("ETag" = String, description = "The product's new entity tag"))),
+    ),
 )]
-pub async fn remove(id: String, image_id: String, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
+pub async fn remove(
+    id: String,
+    image_id: String,
+    headers: HeaderMap,
+    context: Context,
+    catalog: Catalog,
+) -> Result<Ready, Problem> {
     let (id, image) = numbers(&id, &image_id)?;
-    catalog.remove_image(id, image, Some(context.request_id.as_str())).await?;
-    Ok(reply::gone())
+    let (condition, request_id) = (etag::conditions(&headers), context.request_id.as_str());
+    let updated = catalog.remove_image(id, image, condition, Some(request_id)).await?;
+    reply::tagged(reply::gone(), updated.body.etag)
 }
 
 /// Works on a picture again; one that is on its way already goes on.
@@ -127,8 +150,11 @@ pub async fn remove(id: String, image_id: String, context: Context, catalog: Cat
     params(
         ("id" = ProductId, Path, description = "The product's number"),
         ("image_id" = ImageId, Path, description = "The picture's number"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags of the product; the request is refused if it has none of them, as far as editors change it"),
     ),
-    responses((status = 202, description = "The picture", body = ImageBody)),
+    responses(
+        (status = 202, description = "The picture", body = ImageBody, headers(("ETag" = String, description = "The product's new entity tag"))),
+    ),
 )]
 pub async fn reprocess(
     id: String,
@@ -140,12 +166,12 @@ pub async fn reprocess(
     let (id, image) = numbers(&id, &image_id)?;
     let path = format!("/products/{id}/images/{image}/reprocess");
     let once = idempotency::once(&headers, &context.caller, &path, &Bytes::new()).await?;
-    let again = catalog.reprocess_image(id, image, once, Some(context.request_id.as_str())).await?;
-    idempotency::reply_of(again, |product| {
-        let image = product.images.iter().find(|candidate| candidate.id == image);
-        let image = image.ok_or_else(|| Problem::not_found("there is no such picture"))?;
-        reply::json(StatusCode::ACCEPTED, &ImageBody::new(image, catalog.links()))
-    })
+    let (condition, request_id) = (etag::conditions(&headers), context.request_id.as_str());
+    let updated = catalog.reprocess_image(id, image, condition, once, Some(request_id)).await?;
+    let image = updated.product.images.iter().find(|candidate| candidate.id == image);
+    let image = image.ok_or_else(|| Problem::not_found("there is no such picture"))?;
+    let response = reply::json(StatusCode::ACCEPTED, &ImageBody::new(image, catalog.links()))?;
+    Ok(idempotency::marked(reply::tagged(response, updated.body.etag)?, updated.replayed))
 }
 
 fn numbers(id: &str, image_id: &str) -> Result<(ProductId, ImageId), Problem> {

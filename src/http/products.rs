@@ -13,7 +13,7 @@ use super::{
     shapes::{BatchShape, NewProductShape, ProductPatchShape},
 };
 use crate::{
-    catalog::{BatchBody, Catalog, PageBody, ProductBody, batch},
+    catalog::{BatchBody, Catalog, PageBody, ProductBody, batch, product_tag},
     domain::{
         Invalid, NewProduct, Price, ProductId, ProductPatch, ProductQuery, ProductStatus, UserId,
         batch::products_from_json,
@@ -36,7 +36,11 @@ pub fn routes(state: &State, limits: BodyLimits, batch_limits: BodyLimits) -> Bo
         .and(extract::context())
         .and(catalog.clone())
         .then(update);
-    let delete = warp::path!("products" / String).and(warp::delete()).and(catalog.clone()).then(delete);
+    let delete = warp::path!("products" / String)
+        .and(warp::delete())
+        .and(warp::header::headers_cloned())
+        .and(catalog.clone())
+        .then(delete);
     let create = warp::path!("products")
         .and(warp::post())
         .and(extract::json_body(limits))
@@ -78,11 +82,12 @@ pub fn parse_id(text: &str) -> Option<ProductId> {
     get, path = "/products/{id}", tag = "products", operation_id = "getProduct",
     params(
         ("id" = ProductId, Path, description = "The product's number"),
+        ("If-Match" = Option<String>, Header, description = "Answer it only if it has one of these entity tags"),
         ("If-None-Match" = Option<String>, Header, description = "Entity tags of what the client has"),
     ),
     responses(
         (status = 200, description = "The product", body = ProductBody, headers(
-            ("ETag" = String, description = "A strong entity tag"),
+            ("ETag" = String, description = "A strong entity tag, `\"{edit}.{state}\"`: `edit` stays while only workers change the product, `state` changes with every byte"),
             ("X-Cache" = String, description = "`hit` or `miss`"),
         )),
     ),
@@ -123,18 +128,27 @@ pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
 /// Stores a product; its pictures are queued in the same transaction.
 #[utoipa::path(
     post, path = "/products", tag = "products", operation_id = "createProduct", request_body = NewProductShape,
+    params(("If-None-Match" = Option<String>, Header, description = "`*` holds always: the product is a new one")),
     responses(
-        (status = 201, description = "The product", body = ProductBody, headers(("Location" = String, description = "Where the product is"))),
+        (status = 201, description = "The product", body = ProductBody, headers(
+            ("Location" = String, description = "Where the product is"),
+            ("ETag" = String, description = "The entity tag of the new product"),
+        )),
         (status = 410, description = "A request with this key has created a product, which was deleted since", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
+    if let Some(condition) = etag::conditions(&headers) {
+        condition.check_creation("a product")?;
+    }
     let once = idempotency::once(&headers, &context.caller, "/products", &body).await?;
     let (policy, user) = (catalog.policy().clone(), context.caller.user().cloned());
     let new = extract::parsed(body, move |json| Ok(NewProduct::from_json_of(json, &policy, user.as_ref())??)).await?;
     context.caller.must_act_for(&new.user_id)?;
     let answer = catalog.create_all(vec![new], once, Some(context.request_id.as_str()), batch::one).await?;
-    idempotency::reply(answer)
+    let response = idempotency::reply(answer)?;
+    let tag = product_tag(response.body())?;
+    reply::tagged(response, tag)
 }
 
 /// Stores up to 1,000 products, each as far as it is right, and answers what became of each.
@@ -169,15 +183,15 @@ pub async fn create_batch(
     patch, path = "/products/{id}", tag = "products", operation_id = "updateProduct",
     params(
         ("id" = ProductId, Path, description = "The product's number"),
-        ("If-Match" = Option<String>, Header, description = "Change it only if it has one of these entity tags"),
+        ("If-Match" = Option<String>, Header, description = "Change it only if it has one of these entity tags, as far as editors change it: a worker's progress does not count"),
+        ("If-None-Match" = Option<String>, Header, description = "Change it only if it has none of these entity tags"),
     ),
     request_body(content(
         (ProductPatchShape = "application/merge-patch+json"),
         (ProductPatchShape = "application/json"),
     )),
     responses(
-        (status = 200, description = "The product as it is now", body = ProductBody, headers(("ETag" = String, description = "A strong entity tag"))),
-        (status = 412, description = "It is no longer what `If-Match` says", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 200, description = "The product as it is now", body = ProductBody, headers(("ETag" = String, description = "Its new entity tag"))),
     ),
 )]
 pub async fn update(
@@ -189,7 +203,7 @@ pub async fn update(
 ) -> Result<Ready, Problem> {
     let id = parse_id(&id).ok_or_else(no_number)?;
     let patch = extract::parsed(body, |json| Ok(ProductPatch::from_json(json)?)).await?;
-    let condition = etag::if_match(&headers);
+    let condition = etag::conditions(&headers);
     let updated = catalog.update(id, patch, condition, None, Some(context.request_id.as_str())).await?;
     reply::changed(updated.body)
 }
@@ -197,14 +211,18 @@ pub async fn update(
 /// Deletes a product with its pictures.
 #[utoipa::path(
     delete, path = "/products/{id}", tag = "products", operation_id = "deleteProduct",
-    params(("id" = ProductId, Path, description = "The product's number")),
-    responses((status = 204, description = "It is gone")),
+    params(
+        ("id" = ProductId, Path, description = "The product's number"),
+        ("If-Match" = Option<String>, Header, description = "Delete it only if it has one of these entity tags, as far as editors change it"),
+        ("If-None-Match" = Option<String>, Header, description = "Delete it only if it has none of these entity tags"),
+    ),
+    responses(
+        (status = 204, description = "It is gone"),
+    ),
 )]
-pub async fn delete(id: String, catalog: Catalog) -> Result<Ready, Problem> {
+pub async fn delete(id: String, headers: HeaderMap, catalog: Catalog) -> Result<Ready, Problem> {
     let id = parse_id(&id).ok_or_else(no_number)?;
-    if catalog.delete(&[id]).await?.is_empty() {
-        return Err(Problem::not_found(format!("there is no product {id}")));
-    }
+    catalog.delete_if(id, etag::conditions(&headers)).await?;
     Ok(reply::gone())
 }
 

@@ -75,16 +75,15 @@ pub fn gone() -> Ready {
     response
 }
 
-/// A product's body as the cache holds it, or 304 if the client has it already. Nothing is copied.
+/// A product's body as the cache holds it, or 304 if the client has it already. Nothing is copied. A 304 names the media type
+/// as well, by which the last step of every answer knows what else belongs there.
 pub fn product(body: &Body, freshness: Freshness, request: &HeaderMap) -> Ready {
     let unchanged = etag::if_none_match(request, &body.etag);
     let mut response = Response::new(if unchanged { Bytes::new() } else { body.json.clone() });
     let headers = response.headers_mut();
     // The others are the request's id and what browsers are told.
     headers.reserve(8);
-    if !unchanged {
-        headers.insert(header::CONTENT_TYPE, JSON);
-    }
+    headers.insert(header::CONTENT_TYPE, JSON);
     // The tag is made of ASCII; one that is none would be left out rather than fail the answer.
     if let Ok(etag) = HeaderValue::from_maybe_shared(body.etag.clone()) {
         headers.insert(header::ETAG, etag);
@@ -100,24 +99,14 @@ pub fn product(body: &Body, freshness: Freshness, request: &HeaderMap) -> Ready 
     response
 }
 
-/// `response` with its entity tag.
+/// `response` with an entity tag: its own, or after a change the tag of what was changed.
 ///
 /// # Errors
 /// An internal problem if the tag cannot stand in a header.
-pub fn tagged(mut response: Ready, tag: &str) -> Result<Ready, Problem> {
-    let tag = HeaderValue::try_from(tag).map_err(Problem::internal)?;
+pub fn tagged(mut response: Ready, tag: impl Into<Bytes>) -> Result<Ready, Problem> {
+    let tag = HeaderValue::from_maybe_shared(tag.into()).map_err(Problem::internal)?;
     response.headers_mut().insert(header::ETAG, tag);
     Ok(response)
-}
-
-/// That the client has it already: 304, with the entity tag of what it has.
-///
-/// # Errors
-/// An internal problem if the tag cannot stand in a header.
-pub fn unchanged(tag: &str) -> Result<Ready, Problem> {
-    let mut response = Response::new(Bytes::new());
-    *response.status_mut() = StatusCode::NOT_MODIFIED;
-    tagged(response, tag)
 }
 
 /// A product as a change has left it, with its tag.
@@ -127,9 +116,7 @@ pub fn unchanged(tag: &str) -> Result<Ready, Problem> {
 pub fn changed(body: Body) -> Result<Ready, Problem> {
     let mut response = Response::new(body.json);
     response.headers_mut().insert(header::CONTENT_TYPE, JSON);
-    let etag = HeaderValue::from_maybe_shared(body.etag).map_err(Problem::internal)?;
-    response.headers_mut().insert(header::ETAG, etag);
-    Ok(response)
+    tagged(response, body.etag)
 }
 
 /// The `Link` to a list's next page: the same parameters, another cursor.
@@ -168,7 +155,6 @@ mod tests {
         assert_eq!(response.status(), 304);
         assert!(response.body().is_empty());
         assert_eq!(response.headers()["etag"], "\"1-3\"");
-        assert!(!response.headers().contains_key(header::CONTENT_TYPE));
     }
 
     #[test]

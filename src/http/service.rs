@@ -174,10 +174,12 @@ impl Service {
             Ok(response) => {
                 let reads = matches!(verb, Verb::Get | Verb::Head);
                 let mut response = self.finisher.finish(&wishes, reads, response).await;
+                let refused = wishes.refuse(&response);
                 if verb == Verb::Head {
                     drop_body(&mut response);
                 }
                 match answers::held_bytes(&response) {
+                    _ if refused => Err(Arc::new(not_matched())),
                     None => Ok((response, None)),
                     Some(bytes) => match self.answers.slot(bytes, client.address, &seat).await {
                         Ok(slot) => Ok((response, Some(slot))),
@@ -330,6 +332,11 @@ fn method_not_allowed(route: Route) -> Problem {
     let detail = format!("{} takes {}", route.template(), route.allow());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::MethodNotAllowed, detail)
         .with_header(header::ALLOW, HeaderValue::from_static(route.allow()))
+}
+
+fn not_matched() -> Problem {
+    let detail = "what is here has none of the entity tags in If-Match";
+    Problem::new(StatusCode::PRECONDITION_FAILED, ErrorCode::PreconditionFailed, detail)
 }
 
 /// Makes the answer to a `GET` one to a `HEAD`: all headers, no body.

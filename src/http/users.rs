@@ -5,7 +5,7 @@ use http::{HeaderMap, StatusCode, header};
 use warp::{Filter, filters::BoxedFilter, reply::Response};
 
 use super::{
-    State,
+    State, etag,
     extract::{self, BodyLimits, Context, Pairs},
     idempotency,
     problem::{Problem, ProblemBody},
@@ -13,7 +13,7 @@ use super::{
     shapes::NewUserShape,
 };
 use crate::{
-    catalog::{Catalog, PageBody, UserBody},
+    catalog::{Catalog, Error, PageBody, UserBody},
     domain::{NewUser, UserId, UserQuery},
 };
 
@@ -63,19 +63,32 @@ pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
     Ok(response)
 }
 
-/// Makes a user.
+/// Creates a user. With `If-None-Match: *` an id that is taken is answered 412 in place of 409.
 #[utoipa::path(
     post, path = "/users", tag = "users", operation_id = "createUser", request_body = NewUserShape,
+    params(("If-None-Match" = Option<String>, Header, description = "`*`: create the user only if there is none with this id")),
     responses(
-        (status = 201, description = "The user", body = UserBody, headers(("Location" = String, description = "Where the user is"))),
+        (status = 201, description = "The user", body = UserBody, headers(
+            ("Location" = String, description = "Where the user is"),
+            ("ETag" = String, description = "The entity tag of the new user"),
+        )),
         (status = 409, description = "There is a user with this id", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
+    let condition = etag::conditions(&headers).unwrap_or_default();
+    condition.check_creation("a user")?;
     let once = idempotency::once(&headers, &context.caller, "/users", &body).await?;
     let new = extract::parsed(body, |json| Ok(NewUser::from_json(json)??)).await?;
-    let created = catalog.create_user(new, once).await?;
-    idempotency::reply_of(created, |user| reply::created(&UserBody::new(&user), catalog.links().user(&user.id)))
+    let created = catalog.create_user(new, once).await.map_err(|error| match error {
+        Error::Conflict(detail) if condition.only_creates() => Error::Precondition(detail),
+        other => other,
+    })?;
+    idempotency::reply_of(created, |user| {
+        let response = reply::created(&UserBody::new(&user), catalog.links().user(&user.id))?;
+        let tag = etag::of_bytes(response.body());
+        reply::tagged(response, tag)
+    })
 }
 
 fn no_user(message: String) -> Problem {

@@ -5,7 +5,7 @@ use http::{HeaderMap, StatusCode, header};
 use warp::{Filter, filters::BoxedFilter, reply::Response};
 
 use super::{
-    State,
+    State, etag,
     extract::{self, BodyLimits, Context, Pairs},
     idempotency,
     problem::{Problem, ProblemBody},
@@ -14,20 +14,21 @@ use super::{
 };
 use crate::{
     catalog::{Catalog, DeliveryBody, PageBody, WebhookBody},
-    domain::{DeliveryId, DeliveryQuery, NewWebhook, WebhookId},
+    domain::{DeliveryId, DeliveryQuery, NewWebhook, Webhook, WebhookId},
 };
 
 /// The routes of webhooks.
 pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
     let catalog = extract::with(&state.catalog);
     let body = extract::json_body(limits);
-    let request = warp::header::headers_cloned().and(extract::context());
+    let headers = warp::header::headers_cloned();
+    let request = headers.and(extract::context());
     let create =
         warp::path!("webhooks").and(warp::post()).and(body).and(request.clone()).and(catalog.clone()).then(create);
     let list = warp::path!("webhooks").and(warp::get()).and(catalog.clone()).then(list);
     let one = warp::path!("webhooks" / String);
     let show = one.and(warp::get()).and(catalog.clone()).then(show);
-    let delete = one.and(warp::delete()).and(catalog.clone()).then(delete);
+    let delete = one.and(warp::delete()).and(headers).and(catalog.clone()).then(delete);
     let enabling = warp::path!("webhooks" / String / "enable").and(warp::post());
     let enable = enabling.and(request.clone()).and(catalog.clone()).then(enable);
     let sent = warp::path!("webhooks" / String / "deliveries").and(warp::get());
@@ -53,17 +54,25 @@ pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
 /// Has an address told of events from now on; its secret is answered this one time only.
 #[utoipa::path(
     post, path = "/webhooks", tag = "webhooks", operation_id = "createWebhook", request_body = NewWebhookShape,
+    params(("If-None-Match" = Option<String>, Header, description = "`*` holds always: the webhook is a new one")),
     responses(
-        (status = 201, description = "The webhook with its secret", body = WebhookBody, headers(("Location" = String, description = "Where the webhook is"))),
+        (status = 201, description = "The webhook with its secret", body = WebhookBody, headers(
+            ("Location" = String, description = "Where the webhook is"),
+            ("ETag" = String, description = "The entity tag of the webhook, as it is read from now on"),
+        )),
         (status = 409, description = "There are as many as there can be", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
+    if let Some(condition) = etag::conditions(&headers) {
+        condition.check_creation("a webhook")?;
+    }
     let once = idempotency::once(&headers, &context.caller, "/webhooks", &body).await?;
     let policy = catalog.policy().clone();
     let new = extract::parsed(body, move |json| Ok(NewWebhook::from_json(json, &policy)??)).await?;
     idempotency::reply_of(catalog.create_webhook(new, once).await?, |(webhook, secret)| {
-        reply::created(&WebhookBody::with_secret(&webhook, &secret), catalog.links().webhook(webhook.id))
+        let body = WebhookBody::with_secret(&webhook, &secret);
+        reply::tagged(reply::created(&body, catalog.links().webhook(webhook.id))?, WebhookBody::tag(&webhook)?)
     })
 }
 
@@ -82,35 +91,45 @@ pub async fn list(catalog: Catalog) -> Result<Ready, Problem> {
 #[utoipa::path(
     get, path = "/webhooks/{id}", tag = "webhooks", operation_id = "getWebhook",
     params(("id" = WebhookId, Path, description = "The webhook's number")),
-    responses((status = 200, description = "The webhook", body = WebhookBody)),
+    responses((status = 200, description = "The webhook", body = WebhookBody, headers(("ETag" = String, description = "A strong entity tag")))),
 )]
 pub async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
-    reply::json(StatusCode::OK, &WebhookBody::new(&catalog.webhook(webhook_id(&id)?).await?))
+    answer(&catalog.webhook(webhook_id(&id)?).await?)
 }
 
 /// Tells an address nothing any more, and forgets what it was told.
 #[utoipa::path(
     delete, path = "/webhooks/{id}", tag = "webhooks", operation_id = "deleteWebhook",
-    params(("id" = WebhookId, Path, description = "The webhook's number")),
-    responses((status = 204, description = "It is gone")),
+    params(
+        ("id" = WebhookId, Path, description = "The webhook's number"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags of the webhook; the request is refused if it has none of them"),
+    ),
+    responses(
+        (status = 204, description = "It is gone"),
+    ),
 )]
-pub async fn delete(id: String, catalog: Catalog) -> Result<Ready, Problem> {
-    catalog.delete_webhook(webhook_id(&id)?).await?;
+pub async fn delete(id: String, headers: HeaderMap, catalog: Catalog) -> Result<Ready, Problem> {
+    catalog.delete_webhook(webhook_id(&id)?, etag::conditions(&headers).as_ref()).await?;
     Ok(reply::gone())
 }
 
 /// Tells a webhook again that was disabled; what waits for it is sent.
 #[utoipa::path(
     post, path = "/webhooks/{id}/enable", tag = "webhooks", operation_id = "enableWebhook",
-    params(("id" = WebhookId, Path, description = "The webhook's number")),
-    responses((status = 200, description = "The webhook", body = WebhookBody)),
+    params(
+        ("id" = WebhookId, Path, description = "The webhook's number"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags of the webhook; the request is refused if it has none of them"),
+    ),
+    responses(
+        (status = 200, description = "The webhook", body = WebhookBody, headers(("ETag" = String, description = "Its new entity tag"))),
+    ),
 )]
 pub async fn enable(id: String, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
     let id = webhook_id(&id)?;
     let path = format!("/webhooks/{id}/enable");
     let once = idempotency::once(&headers, &context.caller, &path, &Bytes::new()).await?;
-    let enabled = catalog.enable_webhook(id, once).await?;
-    idempotency::reply_of(enabled, |webhook| reply::json(StatusCode::OK, &WebhookBody::new(&webhook)))
+    let enabled = catalog.enable_webhook(id, etag::conditions(&headers).as_ref(), once).await?;
+    idempotency::reply_of(enabled, |webhook| answer(&webhook))
 }
 
 /// What a webhook was or is to be told, the latest first; kept for a week.
@@ -162,6 +181,10 @@ pub async fn retry(
     let retried = catalog.retry_delivery(id, delivery, once).await?;
     let queued = serde_json::json!({"id": delivery, "state": "queued"});
     idempotency::reply_of(retried, |()| reply::json(StatusCode::ACCEPTED, &queued))
+}
+
+fn answer(webhook: &Webhook) -> Result<Ready, Problem> {
+    reply::tagged(reply::json(StatusCode::OK, &WebhookBody::new(webhook))?, WebhookBody::tag(webhook)?)
 }
 
 fn webhook_id(text: &str) -> Result<WebhookId, Problem> {

@@ -46,12 +46,13 @@ const WITH_BODY: &[Meaning] = &[
     (415, "The body is of a kind that is not read."),
     (422, "Fields have values that are not allowed; all of them are named."),
 ];
+const CONDITIONAL: &[Meaning] = &[(412, "A condition of the request, such as `If-Match`, does not hold.")];
 const WRITING: &[Meaning] = &[(507, "The disk is full.")];
 
 impl Modify for Common {
     fn modify(&self, openapi: &mut OpenApi) {
         let components = openapi.components.get_or_insert_default();
-        for (status, meaning) in [ALWAYS, SECURED, COUNTED, WITH_PATH, WITH_BODY, WRITING].concat() {
+        for (status, meaning) in [ALWAYS, SECURED, COUNTED, WITH_PATH, WITH_BODY, CONDITIONAL, WRITING].concat() {
             components.responses.insert(name(status), RefOr::T(problem(meaning)));
         }
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
@@ -151,6 +152,9 @@ fn complete(operation: &mut Operation, writes: bool) {
     if writes {
         meanings.extend(WRITING);
     }
+    if !writes || is_conditional(operation) {
+        meanings.extend(CONDITIONAL);
+    }
     let known = &mut operation.responses.responses;
     if !writes {
         let unchanged = || ResponseBuilder::new().description("The client has it already, by its `If-None-Match`.");
@@ -164,6 +168,12 @@ fn complete(operation: &mut Operation, writes: bool) {
             response.headers.insert("X-Request-Id".into(), request_id().into());
         }
     }
+}
+
+fn is_conditional(operation: &Operation) -> bool {
+    let mut parameters = operation.parameters.iter().flatten();
+    parameters
+        .any(|known| matches!(known, RefOr::T(known) if known.name == "If-Match" || known.name == "If-None-Match"))
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (HttpMethod, &mut Operation)> {

@@ -3,6 +3,7 @@
 mod bad_input;
 mod batch;
 mod cache;
+mod conditions;
 mod encodings;
 mod idempotency;
 mod images;
