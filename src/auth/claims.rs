@@ -3,8 +3,11 @@
 
 use serde_json::{Map, Value};
 
-use super::{Config, Flaw, Subject, token};
+use super::{Config, Flaw, Subject};
 use crate::domain::{Scopes, UserId};
+
+/// How far the issuer's clock may be from ours, in seconds.
+const LEEWAY: u64 = 30;
 
 /// Which claims say whom a token speaks for and what that principal may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,11 +48,11 @@ impl Claims {
         }
         self.check_purpose(config)?;
         let expires_at = self.moment("exp")?.ok_or(Flaw::Expired)?;
-        if token::has_expired(expires_at, now) {
+        if has_expired(expires_at, now) {
             return Err(Flaw::Expired);
         }
         for name in ["nbf", "iat"] {
-            if self.moment(name)?.is_some_and(|moment| moment > now + token::LEEWAY) {
+            if self.moment(name)?.is_some_and(|moment| moment > now + LEEWAY) {
                 return Err(Flaw::Early);
             }
         }
@@ -103,6 +106,11 @@ impl Claims {
             Some(value) => value.as_f64().and_then(whole_seconds).map(Some).ok_or(Flaw::Malformed),
         }
     }
+}
+
+/// Whether a token that expires at this second has done so.
+pub(super) const fn has_expired(expires_at: u64, now: u64) -> bool {
+    expires_at.saturating_add(LEEWAY) <= now
 }
 
 /// The claim of this name, or the value to which its parts between dots lead.

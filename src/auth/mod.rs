@@ -120,7 +120,7 @@ impl Issuer {
         let digest: [u8; 32] = Sha256::digest(token).into();
         let now = token::now();
         if let Some(found) = known.get(&digest)
-            && !token::has_expired(found.expires_at, now)
+            && !claims::has_expired(found.expires_at, now)
         {
             return Ok(found.subject);
         }

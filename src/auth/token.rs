@@ -8,9 +8,6 @@ use serde::Deserialize;
 use super::{Config, Flaw, Subject, claims::Claims, keys::Key};
 use crate::clock::Timestamp;
 
-/// How far the issuer's clock may be from ours, in seconds.
-pub(super) const LEEWAY: u64 = 30;
-
 /// Those by which a token may be signed: all with a private key that the issuer alone has.
 const ALGORITHMS: [(&str, Algorithm); 9] = [
     ("RS256", Algorithm::RS256),
@@ -76,11 +73,6 @@ impl<'a> Unverified<'a> {
         }
         read::<Claims>(self.payload)?.check(config, now)
     }
-}
-
-/// Whether a token that expires at this second has done so.
-pub(super) const fn has_expired(expires_at: u64, now: u64) -> bool {
-    expires_at.saturating_add(LEEWAY) <= now
 }
 
 /// The second in which we are.

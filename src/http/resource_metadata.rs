@@ -10,7 +10,7 @@ use super::{
     State,
     caller::Authentication,
     extract,
-    problem::Problem,
+    problem::{Problem, ProblemBody},
     reply::{self, Ready},
 };
 use crate::{
@@ -49,7 +49,10 @@ pub fn routes(state: &State, authentication: &Authentication) -> BoxedFilter<(Re
 /// Returns the issuer whose access tokens are accepted, and the scopes (RFC 9728).
 #[utoipa::path(
     get, path = "/.well-known/oauth-protected-resource", tag = "server", operation_id = "getProtectedResourceMetadata",
-    responses((status = 200, description = "The metadata", body = MetadataBody)),
+    responses(
+        (status = 200, description = "The metadata", body = MetadataBody),
+        (status = 404, description = "No access tokens are accepted, or the service has no identifier", body = ProblemBody, content_type = "application/problem+json"),
+    ),
 )]
 pub async fn show(catalog: Catalog, authentication: Authentication) -> Result<Ready, Problem> {
     let Authentication::On(Some(issuer)) = &authentication else {
