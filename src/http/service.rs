@@ -255,13 +255,15 @@ impl Service {
                 reply::product(&body, Freshness::Hit, request.headers()).map(|json| Either::Left(Full::new(json)))
             );
         }
+        // A read that others wait for already costs nothing more, so it needs no permit of its own.
+        let is_being_read = product.is_some_and(|id| self.catalog.is_being_read(id));
         let needs = route.map_or(Needs::Data, |route| route.needs(verb));
         let turn = self.turns.turn(client, Arc::clone(seat), needs);
         let context = Context { request_id: request_id.clone(), verb, caller, turn };
         // At the highest level, so that errors bear the request's id whatever else is logged.
         let span = tracing::error_span!(target: "pm::http", "request", %request_id);
         // On the heap, so that answering from the cache does not carry the room for everything else along.
-        Box::pin(self.dispatch(request, route, context).instrument(span)).await
+        Box::pin(self.dispatch(request, route, context, is_being_read).instrument(span)).await
     }
 
     async fn pass(
@@ -281,6 +283,7 @@ impl Service {
         mut request: Request<Received>,
         route: Option<Route>,
         context: Context,
+        is_being_read: bool,
     ) -> Result<Response<Outgoing>, Arc<Problem>> {
         let Some(route) = route else {
             return Err(Arc::new(Problem::not_found("there is nothing at this path")));
@@ -292,7 +295,7 @@ impl Service {
             return Err(Arc::new(method_not_allowed(route)));
         }
         // A body is read before its request is worked on.
-        if !route.is_about_the_server() && !route.reads_body(context.verb) {
+        if !route.is_about_the_server() && !route.reads_body(context.verb) && !is_being_read {
             context.turn.works().await?;
         }
         if context.verb == Verb::Head {
