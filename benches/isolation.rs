@@ -51,8 +51,9 @@ async fn compare(name: &str, sources: &[Bytes]) {
         time_limit,
         patience: time_limit * 3,
         processes: cores + 1,
+        ..Config::default()
     };
-    let (threads, processes) = (Decoders::new(Config::default()), Decoders::new(config));
+    let (threads, processes) = (Decoders::new(&Config::default()), Decoders::new(&config));
     let (mut by_threads, mut by_processes) = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
         let (one, other) = (measure(&threads, sources, cores).await, measure(&processes, sources, cores).await);

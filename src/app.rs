@@ -5,12 +5,14 @@ mod doors;
 mod error;
 mod misplaced;
 mod opening;
+mod sandbox;
 mod start;
 mod store;
 mod url_keys;
 
 pub use error::Error;
 pub use opening::{Access, open_database, settle_identity};
+pub use sandbox::isolation_of;
 pub use store::{own_store, release_store, take_store};
 pub use url_keys::restore as restore_url_keys;
 
@@ -28,7 +30,6 @@ use crate::{
     fetch::{self, Fetcher},
     health::Health,
     http,
-    imaging::Limits,
     isolation,
     jobs::{self, Handler, ResizeConfig, ResizeOptions, Resizer, UrlKeys},
     queue::{self, Queue},
@@ -130,7 +131,7 @@ impl App {
     /// anything else if its only argument is [`isolation::ARGUMENT`]; unless the settings have it otherwise.
     #[must_use]
     pub fn isolated_by(self, program: PathBuf) -> Self {
-        let decoder_program = self.settings.isolation.then_some(program);
+        let decoder_program = (self.settings.isolation != isolation::Policy::Off).then_some(program);
         Self { decoder_program, ..self }
     }
 
@@ -218,7 +219,7 @@ impl App {
         let fetcher = self.fetcher()?;
         let config = jobs::Config {
             presets: settings.presets.clone(),
-            limits: self.limits(),
+            limits: sandbox::limits(settings),
             memory: settings.image_memory,
             decoders,
             isolation: self.isolation(decoders),
@@ -263,7 +264,7 @@ impl App {
     fn resizer(&self) -> Resizer {
         let decoders = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let config = ResizeConfig {
-            limits: self.limits(),
+            limits: sandbox::limits(&self.settings),
             memory: self.settings.image_memory,
             decoders,
             isolation: self.isolation(decoders),
@@ -271,20 +272,10 @@ impl App {
         Resizer::new(config, self.catalog.clone(), self.blobs.clone())
     }
 
-    fn limits(&self) -> Limits {
-        let settings = &self.settings;
-        Limits { max_pixels: settings.image_max_pixels, max_memory: settings.image_memory, ..Limits::default() }
-    }
-
     /// How pictures are decoded, `decoders` at a time.
     pub fn isolation(&self, decoders: usize) -> isolation::Config {
-        isolation::Config {
-            program: self.decoder_program.clone(),
-            time_limit: self.settings.image_timeout,
-            patience: self.settings.image_timeout * 3,
-            // Headers are read while every decoder is at a picture.
-            processes: decoders + 1,
-        }
+        // Headers are read while every decoder is at a picture.
+        isolation_of(&self.settings, self.decoder_program.clone(), decoders + 1)
     }
 
     /// What every long-running process does beside its own work.

@@ -11,7 +11,7 @@ use super::{
     failure::{Exit, Failure},
     output::{Console, Row},
     progress::Steps,
-    serve::own_program,
+    sandbox::{self, own_program},
 };
 use crate::{
     app::{self, Access, App},
@@ -24,7 +24,7 @@ use crate::{
     },
     health::Component,
     imaging,
-    isolation::{self, Decoders},
+    isolation::{Decoders, Policy},
 };
 
 /// Runs the command.
@@ -56,7 +56,7 @@ pub(super) async fn run(settings: Settings, command: &args::Doctor, console: &mu
 
 fn show(findings: &[Finding], as_json: bool, console: &mut Console) -> std::io::Result<()> {
     if as_json || console.format() == Format::Json {
-        let healthy = findings.iter().all(|finding| finding.status == OK);
+        let healthy = findings.iter().all(|finding| finding.status != FAILED);
         return console.json_line(&serde_json::json!({ "healthy": healthy, "checks": findings }));
     }
     let mut list = console.list();
@@ -107,20 +107,17 @@ async fn examine(app: &App) -> (Vec<Finding>, Exit) {
 /// What a decoder is locked in by: one is started to try it out.
 async fn isolation(app: &App) -> Finding {
     const CHECK: &str = "isolation";
-    let decoders = Decoders::new(app.isolation(1));
-    if !app.settings.isolation {
-        return Finding::ok(CHECK, "off: pictures are decoded in the worker's own process".into());
+    let decoders = Decoders::new(&app.isolation(1));
+    let policy = app.settings.isolation;
+    if policy == Policy::Off {
+        return Finding::ok(CHECK, "off: images are decoded in the worker's own process".into());
     }
     match decoders.walls().await {
-        Ok(walls) => Finding::ok(CHECK, walls_detail(&walls)),
+        Ok(walls) if walls.are_complete() => Finding::ok(CHECK, sandbox::detail(policy, &walls)),
+        Ok(walls) if policy == Policy::Require => Finding::failed(CHECK, sandbox::detail(policy, &walls)),
+        Ok(walls) => Finding { status: WARNING, ..Finding::ok(CHECK, sandbox::detail(policy, &walls)) },
         Err(error) => Finding::failed(CHECK, chain(&error)),
     }
-}
-
-fn walls_detail(walls: &isolation::Walls) -> String {
-    let (standing, missing) = walls.names();
-    let missing = if missing.is_empty() { "none".into() } else { missing.join(", ") };
-    format!("walls around decoders: {}; missing on this system: {missing}", standing.join(", "))
 }
 
 /// Whether what is found is repaired, and from which copies.
@@ -317,6 +314,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 const OK: &str = "ok";
+/// Works, and less well than it could.
+const WARNING: &str = "warning";
 const FAILED: &str = "failed";
 /// So many examples and repairs stand in a sentence.
 const SHOWN: usize = 5;

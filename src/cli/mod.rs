@@ -22,6 +22,7 @@ mod progress;
 mod queue;
 mod reload;
 mod reprocess;
+mod sandbox;
 mod serve;
 #[cfg(target_os = "linux")]
 mod service;

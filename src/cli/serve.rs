@@ -1,10 +1,13 @@
 //! `pm serve` and `pm worker`: what runs until it is stopped.
 
-use std::{io, net::SocketAddr, num::NonZeroUsize, path::PathBuf, process, thread};
+use std::{io, net::SocketAddr, num::NonZeroUsize, process, thread};
 
 use tokio::net::{TcpListener, TcpSocket};
 
-use super::failure::{Exit, Failure};
+use super::{
+    failure::{Exit, Failure},
+    sandbox,
+};
 use crate::{
     app::{self, Access, App},
     config::{Auth, Settings},
@@ -22,11 +25,12 @@ pub(super) async fn serve(settings: Settings, stop: Stop, reload: Reload) -> Res
     refuse_the_open(&settings)?;
     let workers = settings.workers;
     let asked = settings.listen;
+    let isolation = sandbox::tried(&settings).await?;
     let Some(app) = started(&settings, Access::Serve, &stop).await? else { return Ok(Exit::Done) };
     let app = app.reloaded_by(reload);
     let scheme = if app.settings.doors.tls.is_some() { "https" } else { "http" };
     let listener = bind(asked, scheme).await?;
-    tracing::info!(workers, jpeg = JPEG_BACKEND, isolation = app.settings.isolation, "serving");
+    tracing::info!(workers, jpeg = JPEG_BACKEND, isolation, "serving");
     end_of(Box::pin(as_a_service(stop.clone(), app.serve(listener, workers, stop))).await)?;
     tracing::info!("stopped");
     Ok(Exit::Done)
@@ -40,13 +44,14 @@ pub(super) async fn work(settings: Settings, stop: Stop, reload: Reload) -> Resu
         workers => workers,
     };
     let asked = settings.worker_listen;
+    let isolation = sandbox::tried(&settings).await?;
     let Some(app) = started(&settings, Access::Existing, &stop).await? else { return Ok(Exit::Done) };
     let app = app.reloaded_by(reload);
     let status = match asked {
         Some(address) => Some(bind(address, "http").await?),
         None => None,
     };
-    tracing::info!(concurrency, jpeg = JPEG_BACKEND, isolation = app.settings.isolation, "working on pictures");
+    tracing::info!(concurrency, jpeg = JPEG_BACKEND, isolation, "working on pictures");
     end_of(Box::pin(as_a_service(stop.clone(), app.work(concurrency, status, stop))).await)?;
     tracing::info!("stopped");
     Ok(Exit::Done)
@@ -68,7 +73,7 @@ async fn started(settings: &Settings, access: Access, stop: &Stop) -> Result<Opt
     let (mut stop, mut settings) = (stop.clone(), settings.clone());
     settings.database_connections.wait = true;
     tokio::select! {
-        app = App::start(&settings, access) => Ok(Some(app?.isolated_by(own_program()))),
+        app = App::start(&settings, access) => Ok(Some(app?.isolated_by(sandbox::own_program()))),
         () = stop.wanted() => Ok(None),
     }
 }
@@ -82,15 +87,6 @@ async fn as_a_service<T>(stop: Stop, work: impl Future<Output = T>) -> T {
         let _ = stop;
         work.await
     }
-}
-
-/// This program, whose processes decode pictures. On Linux it is the same program even where its file has been replaced by
-/// a newer one since.
-pub(super) fn own_program() -> PathBuf {
-    if cfg!(target_os = "linux") {
-        return PathBuf::from("/proc/self/exe");
-    }
-    std::env::current_exe().unwrap_or_else(|_| PathBuf::from("pm"))
 }
 
 /// What is reached from other machines is protected, or the opposite was said outright.

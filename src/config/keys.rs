@@ -108,7 +108,7 @@ pub(super) const KEYS: &[Key] = &[
     key("image_max_pixels", &["PM_IMAGE_MAX_PIXELS"], "a number of pixels from 1 to 1000000000"),
     key("image_memory", &["PM_IMAGE_MEMORY"], "a size of at least 16 MiB, such as 512 MiB"),
     key("image_timeout", &["PM_IMAGE_TIMEOUT"], "a time from 1s to 10m, such as 20s"),
-    key("isolation", &["PM_ISOLATION"], BOOLEAN),
+    key("isolation", &["PM_ISOLATION"], "require, best-effort or off"),
     key("image_effort", &["PM_IMAGE_EFFORT"], "fast, balanced or small"),
     key(
         "log",

@@ -34,6 +34,7 @@ use crate::{
     code::ErrorCode,
     http::Placeholder,
     imaging::{Effort, Preset},
+    isolation::Policy,
     jobs::UrlKeys,
     passphrase::Passphrase,
 };
@@ -95,8 +96,8 @@ pub struct Settings {
     pub image_memory: u64,
     /// Processor time of one picture.
     pub image_timeout: Duration,
-    /// Whether pictures are decoded in processes of their own.
-    pub isolation: bool,
+    /// Whether images are decoded in processes of their own, and what is asked of the walls around these.
+    pub isolation: Policy,
     /// Time against bytes, for presets that do not say it themselves.
     pub image_effort: Effort,
     /// What is made of every picture, largest first.
@@ -239,7 +240,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
     let image_max_pixels = resolver.take("image_max_pixels", values::pixels);
     let image_memory = resolver.take("image_memory", |text| values::size_within(text, 16 << 20, u64::MAX));
     let image_timeout = resolver.take("image_timeout", values::image_timeout);
-    let isolation = resolver.take("isolation", values::boolean);
+    let isolation = resolver.take("isolation", values::isolation);
     let (image_effort, presets) = presets::resolve(resolver);
     let log = resolver.take("log", log_filter);
     let log_format = resolver.take("log_format", log_format);

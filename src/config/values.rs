@@ -10,7 +10,7 @@ use std::{
 
 use url::Url;
 
-use crate::{http::Placeholder, imaging::Effort};
+use crate::{http::Placeholder, imaging::Effort, isolation::Policy};
 
 /// Reads a size in bytes: `32MiB`, `512 MiB`, `2 GB`, `33554432`. Letters may be of any case.
 ///
@@ -107,6 +107,11 @@ pub(super) fn pixels(text: &str) -> Result<u64, String> {
 
 pub(super) fn effort(text: &str) -> Result<Effort, String> {
     Effort::parse(text).ok_or_else(|| "is not known".into())
+}
+
+/// What is asked of the walls around decoders.
+pub(super) fn isolation(text: &str) -> Result<Policy, String> {
+    Policy::parse(text).ok_or_else(|| "is not known".into())
 }
 
 pub(super) fn boolean(text: &str) -> Result<bool, String> {

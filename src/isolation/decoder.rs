@@ -1,22 +1,26 @@
-//! The process that pictures are decoded in. It waits for work at the socket that is its input, and for each piece makes a
-//! copy of itself that does it between closed walls and ends, which it then reports; so no picture meets what another one
-//! left behind. A copy that dies takes this process along, whose end tells how.
+//! The process that pictures are decoded in. It waits at the socket that is its input, over which it is sent a socket of its
+//! own for each piece of work. For each it makes a copy of itself that has this socket and nothing else, does the work between
+//! closed walls and ends; so no picture meets what another one left behind, and no copy can reach the worker after its end.
+//! This process itself never reads a byte of a picture. A copy that dies takes it along, and its end tells how.
 
 use std::{
     fs::File,
-    io::{self, Read as _, Write as _},
+    io::{self, IoSliceMut, Read as _},
+    mem::MaybeUninit,
+    os::fd::{BorrowedFd, OwnedFd},
     process::ExitCode,
 };
 
 use rustix::{
-    net::RecvFlags,
-    process::{WaitOptions, waitpid},
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
+    process::{Pid, WaitOptions, getpid, getppid, waitpid},
 };
 
 use super::{
+    descriptors,
     fork::{Side, fork},
     message::{self, Answer, Task, Work},
-    walls::{Bounds, Outer},
+    walls::{Bounds, Outer, Walls},
 };
 use crate::imaging::{self, Processed};
 
@@ -26,7 +30,7 @@ pub const ARGUMENT: &str = "decoder";
 /// A decoder's end tells by which signal a copy of it was ended: its number and this.
 pub(super) const BY_SIGNAL: u8 = 128;
 
-/// Said on the standard output when a copy has ended.
+/// Said to the worker when a copy has ended.
 const ENDED: u8 = b'.';
 
 /// Works until the other side of the socket is gone. To be called before the process does anything else: it must have
@@ -34,34 +38,48 @@ const ENDED: u8 = b'.';
 pub fn run() -> ExitCode {
     // What a decoder thinks of a picture is said in the answer.
     std::panic::set_hook(Box::new(|_| {}));
-    let Ok(socket) = rustix::stdio::stdin().try_clone_to_owned().map(File::from) else { return ExitCode::FAILURE };
-    end_with_parent();
+    descriptors::close_inherited();
+    let control = rustix::stdio::stdin();
     let outer = Outer::raise();
-    while is_wanted(&socket) {
+    end_with_parent();
+    let own = getpid();
+    while let Some(socket) = next_socket(control) {
         match fork() {
-            Ok(Side::Child) => return work(&socket, &outer),
-            Ok(Side::Parent(copy)) => match waitpid(Some(copy), WaitOptions::empty()) {
-                Ok(Some((_, status))) if status.exit_status() == Some(0) => {
-                    if rustix::io::write(rustix::stdio::stdout(), &[ENDED]).is_err() {
-                        return ExitCode::SUCCESS;
+            Ok(Side::Child) => return work(&File::from(socket), &outer, own),
+            Ok(Side::Parent(copy)) => {
+                // The worker sees the end of the copy's socket only if nobody else has it.
+                drop(socket);
+                match waitpid(Some(copy), WaitOptions::empty()) {
+                    Ok(Some((_, status))) if status.exit_status() == Some(0) => {
+                        if rustix::io::write(control, &[ENDED]).is_err() {
+                            return ExitCode::SUCCESS;
+                        }
                     }
+                    Ok(Some((_, status))) => return exit_code(status.exit_status(), status.terminating_signal()),
+                    _ => return ExitCode::FAILURE,
                 }
-                Ok(Some((_, status))) => return exit_code(status.exit_status(), status.terminating_signal()),
-                _ => return ExitCode::FAILURE,
-            },
+            }
             Err(_) => return ExitCode::FAILURE,
         }
     }
     ExitCode::SUCCESS
 }
 
-/// Waits for the first byte of a piece of work and leaves it where it is; `false` when there will be none.
-fn is_wanted(socket: &File) -> bool {
+/// Waits for the socket of the next piece of work; `None` when there will be none.
+fn next_socket(control: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     loop {
-        match rustix::net::recv(socket, &mut [0_u8; 1], RecvFlags::PEEK) {
-            Ok((read, _)) => return read > 0,
+        let mut received = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0_u8];
+        match recvmsg(control, &mut [IoSliceMut::new(&mut byte)], &mut received, RecvFlags::empty()) {
+            Ok(message) if message.bytes > 0 => {
+                return received.drain().find_map(|message| match message {
+                    RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
+                    _ => None,
+                });
+            }
             Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return false,
+            _ => return None,
         }
     }
 }
@@ -71,10 +89,12 @@ fn exit_code(code: Option<i32>, signal: Option<i32>) -> ExitCode {
     told.or_else(|| u8::try_from(code?).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
-fn work(socket: &File, outer: &Outer) -> ExitCode {
+/// What a copy does; `parent` is the process that it is a copy of.
+fn work(socket: &File, outer: &Outer, parent: Pid) -> ExitCode {
     end_with_parent();
-    // Only the process that waits may say that this one has ended: until then nobody else's picture is sent.
-    if rustix::stdio::dup2_stdout(socket).is_err() {
+    // A parent that ended before that line would not have been noticed. And only the parent may speak to the worker about
+    // anything but this piece of work: its socket is put out of reach.
+    if getppid() != Some(parent) || rustix::stdio::dup2_stdin(rustix::stdio::stderr()).is_err() {
         return ExitCode::FAILURE;
     }
     match answer(socket, outer) {
@@ -91,32 +111,55 @@ fn end_with_parent() {
 }
 
 fn answer(mut socket: &File, outer: &Outer) -> io::Result<()> {
+    #[cfg(debug_assertions)]
+    super::fault::answer_early(socket)?;
     let task: Task = message::read(&mut socket)?;
-    let walls = outer.close(&Bounds { memory: task.memory, time: task.time });
+    let mut walls = outer.close(&Bounds { memory: task.memory, time: task.time });
+    if task.needs_walls || task.work == Work::TryWalls {
+        walls = walls.tried_out();
+    }
     let mut source = vec![0; usize::try_from(task.source_bytes).map_err(|_| message::too_long())?];
     socket.read_exact(&mut source)?;
+    // A source is not looked at between walls that do not all stand, if all are asked for.
+    if task.needs_walls && !walls.are_complete() {
+        return message::reply(&mut socket, &task.nonce, Answer::Walls(walls), &[]);
+    }
     #[cfg(debug_assertions)]
-    if task.work == Work::Process {
-        super::fault::strike(&source);
+    let found = match task.work {
+        Work::Process | Work::Probe => super::fault::strike(&source),
+        Work::Measure | Work::TryWalls => None,
+    };
+    #[cfg(not(debug_assertions))]
+    let found = None;
+    let (answer, files) = match found {
+        Some(reason) => (Answer::Processed(Err(imaging::Error::Undecodable { reason })), Vec::new()),
+        None => done(&task, &source, walls),
+    };
+    #[cfg(debug_assertions)]
+    if super::fault::forge(socket, &task, &source, (&answer, &files))? {
+        return Ok(());
     }
-    let Task { presets, limits, .. } = task;
-    match task.work {
-        Work::Measure => {
-            let needed = imaging::memory_needed(&source, &presets, &limits);
-            message::write(&mut socket, &Answer::Measured(needed))
-        }
-        Work::TryWalls => message::write(&mut socket, &Answer::Walls(walls.tried_out())),
-        Work::Process => match imaging::process(&source, &presets, &limits) {
-            Ok(processed) => hand_over(socket, processed),
-            Err(error) => message::write(&mut socket, &Answer::Processed(Err(error))),
-        },
-    }
+    message::reply(&mut socket, &task.nonce, answer, &files)
 }
 
-fn hand_over(mut socket: &File, mut processed: Processed) -> io::Result<()> {
+/// Does the work; answers what came of it, and the files that the answer announces.
+fn done(task: &Task, source: &[u8], walls: Walls) -> (Answer, Vec<Vec<u8>>) {
+    let Task { presets, limits, .. } = task;
+    let answer = match task.work {
+        Work::TryWalls => Answer::Walls(walls),
+        Work::Measure => Answer::Measured(imaging::memory_needed(source, presets, limits)),
+        Work::Probe => Answer::Probed(imaging::probe(source, limits).map(|probe| probe.format)),
+        Work::Process => match imaging::process(source, presets, limits) {
+            Ok(processed) => return with_files(processed),
+            Err(error) => Answer::Processed(Err(error)),
+        },
+    };
+    (answer, Vec::new())
+}
+
+fn with_files(mut processed: Processed) -> (Answer, Vec<Vec<u8>>) {
     let files: Vec<Vec<u8>> =
         processed.renditions.iter_mut().map(|rendition| std::mem::take(&mut rendition.bytes)).collect();
     let sizes = files.iter().map(|file| file.len() as u64).collect();
-    message::write(&mut socket, &Answer::Processed(Ok((processed, sizes))))?;
-    files.iter().try_for_each(|file| socket.write_all(file))
+    (Answer::Processed(Ok((processed, sizes))), files)
 }

@@ -2,6 +2,7 @@
 
 use std::{io, time::Duration};
 
+use super::Walls;
 use crate::{code::ErrorCode, imaging};
 
 /// Why there is nothing of a picture.
@@ -16,6 +17,9 @@ pub enum Error {
     /// The decoder died, or had to be ended; the sentence says how. It may be the picture's fault.
     #[error("The picture's decoder {0}.")]
     Died(String),
+    /// The walls that have to stand around a decoder do not; the image was not looked at.
+    #[error("A decoder has no {}, and PM_ISOLATION=require decodes nothing without.", names(.0))]
+    Unprotected(Walls),
     /// No decoder can be started.
     #[error("no decoder can be started")]
     NotStarted(#[source] io::Error),
@@ -28,12 +32,21 @@ impl Error {
             Self::Picture(error) => error.code(),
             Self::TooSlow(_) => ErrorCode::TooComplex,
             Self::Died(_) => ErrorCode::Poison,
-            Self::NotStarted(_) => ErrorCode::Internal,
+            Self::Unprotected(_) | Self::NotStarted(_) => ErrorCode::Internal,
         }
     }
 
     /// Whether the same picture may fare better later.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Died(_) | Self::NotStarted(_))
+        matches!(self, Self::Died(_) | Self::Unprotected(_) | Self::NotStarted(_))
     }
+
+    /// Whether no image can be decoded here, whatever it is.
+    pub const fn is_of_the_system(&self) -> bool {
+        matches!(self, Self::Unprotected(_) | Self::NotStarted(_))
+    }
+}
+
+fn names(walls: &Walls) -> String {
+    walls.missing().iter().map(|wall| wall.name).collect::<Vec<_>>().join(", no ")
 }

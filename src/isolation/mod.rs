@@ -6,6 +6,8 @@
 
 #[cfg(unix)]
 mod decoder;
+#[cfg(unix)]
+mod descriptors;
 mod error;
 #[cfg(all(unix, debug_assertions))]
 mod fault;
@@ -13,6 +15,7 @@ mod fault;
 mod fork;
 #[cfg(unix)]
 mod message;
+mod policy;
 #[cfg(unix)]
 mod pool;
 mod walls;
@@ -24,9 +27,10 @@ use bytes::Bytes;
 #[cfg(unix)]
 pub use decoder::{ARGUMENT, run as run_decoder};
 pub use error::Error;
-pub use walls::Walls;
+pub use policy::Policy;
+pub use walls::{Wall, Walls};
 
-use crate::imaging::{self, Limits, Preset, Processed};
+use crate::imaging::{self, Limits, Preset, Processed, SourceFormat};
 
 /// Where pictures are decoded, and how long one may take.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub struct Config {
     pub time_limit: Duration,
     /// How long one may take by the clock: longer, since a machine with other work gives its processor time only slowly.
     pub patience: Duration,
+    /// Whether nothing is decoded unless every wall stands.
+    pub needs_walls: bool,
     /// Processes there may be at a time.
     pub processes: usize,
 }
@@ -65,13 +71,10 @@ pub struct Picture {
 
 impl Decoders {
     /// Decoders as `config` wants them; where the system has no processes of that kind, threads. Nothing is started yet.
-    pub fn new(config: Config) -> Self {
-        match config.program {
+    pub fn new(config: &Config) -> Self {
+        match config.program.clone() {
             #[cfg(unix)]
-            Some(program) => {
-                let (time_limit, patience) = (config.time_limit, config.patience);
-                Self::Processes(pool::Pool::new(program, time_limit, patience, config.processes))
-            }
+            Some(program) => Self::Processes(pool::Pool::new(program, config)),
             _ => Self::Threads,
         }
     }
@@ -103,6 +106,22 @@ impl Decoders {
             }
             #[cfg(unix)]
             Self::Processes(pool) => pool.memory_needed(picture).await,
+        }
+    }
+
+    /// The kind of image by [`imaging::probe`].
+    ///
+    /// # Errors
+    /// As for [`memory_needed`](Self::memory_needed).
+    pub async fn probe(&self, picture: &Picture) -> Result<SourceFormat, Error> {
+        match self {
+            Self::Threads => {
+                let Picture { source, limits, .. } = picture.clone();
+                let work = move || imaging::probe(&source, &limits).map(|probe| probe.format);
+                Ok(tokio::task::spawn_blocking(work).await.map_err(|_| disorder())??)
+            }
+            #[cfg(unix)]
+            Self::Processes(pool) => pool.probe(picture).await,
         }
     }
 

@@ -1,27 +1,33 @@
 //! The worker's side: decoders that wait for the next picture, and the conversation about one.
 
 use std::{
-    fmt, io,
-    os::{fd::OwnedFd, unix::net::UnixStream as Socket},
+    fmt,
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::UnixStream as Socket,
+    },
     path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
     net::UnixStream,
-    process::{Child, ChildStdout, Command},
+    process::{Child, Command},
     sync::Semaphore,
 };
 
 use super::{
-    Error, Picture, Walls,
+    Config, Error, Picture, Walls,
     decoder::{ARGUMENT, BY_SIGNAL},
-    message::{self, Answer, Task, Work},
+    message::{self, Answer, Nonce, Reply, Task, Work},
 };
-use crate::imaging::Processed;
+use crate::imaging::{Processed, SourceFormat};
 
 /// Decoders, started when they are needed and kept; cheap to clone.
 #[derive(Clone)]
@@ -31,6 +37,7 @@ struct Inner {
     program: PathBuf,
     time_limit: Duration,
     patience: Duration,
+    needs_walls: bool,
     seats: Semaphore,
     idle: Mutex<Vec<Decoder>>,
 }
@@ -38,10 +45,29 @@ struct Inner {
 /// A process and the line to it. Dropping it ends the process.
 struct Decoder {
     process: Child,
-    line: UnixStream,
-    /// Where the process says that a copy of it has ended.
-    reports: ChildStdout,
+    /// Over this it is sent the socket of each task, and says when the copy of it that had the socket has ended. No copy
+    /// has it.
+    control: UnixStream,
 }
+
+/// Why a conversation ended without an answer that is believed.
+enum Broken {
+    /// The line broke off.
+    Off,
+    /// The decoder said what none says that is whole: it may have been taken over by the picture.
+    Rules(&'static str),
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        // Only what was read is ever found wrong in its form.
+        if error.kind() == io::ErrorKind::InvalidData { Self::Rules(NONSENSE) } else { Self::Off }
+    }
+}
+
+const NONSENSE: &str = "answered with what was not asked for";
+const FOREIGN: &str = "gave an answer that is not of its task";
+const MORE: &str = "went on after its answer";
 
 /// Reading headers takes little beside the source itself: a colour profile may have to be unpacked.
 const MEMORY_OF_HEADERS: u64 = 64 << 20;
@@ -51,67 +77,107 @@ const SPARE_MEMORY: u64 = 96 << 20;
 const LAST_BREATH: Duration = Duration::from_secs(2);
 
 impl Pool {
-    pub(super) fn new(program: PathBuf, time_limit: Duration, patience: Duration, processes: usize) -> Self {
-        let seats = Semaphore::new(processes.clamp(1, Semaphore::MAX_PERMITS));
-        Self(Arc::new(Inner { program, time_limit, patience, seats, idle: Mutex::default() }))
+    pub(super) fn new(program: PathBuf, config: &Config) -> Self {
+        let seats = Semaphore::new(config.processes.clamp(1, Semaphore::MAX_PERMITS));
+        let Config { time_limit, patience, needs_walls, .. } = *config;
+        Self(Arc::new(Inner { program, time_limit, patience, needs_walls, seats, idle: Mutex::default() }))
     }
 
     pub(super) async fn memory_needed(&self, picture: &Picture) -> Result<u64, Error> {
         let task = self.task(Work::Measure, picture, picture.source.len() as u64 + MEMORY_OF_HEADERS);
-        match self.ask(&task, &picture.source).await?.0 {
-            Answer::Measured(outcome) => Ok(outcome?),
-            _ => Err(nonsense()),
-        }
+        self.ask(&task, &picture.source, |answer, _| match answer {
+            Answer::Measured(outcome) => Some(outcome),
+            _ => None,
+        })
+        .await
+    }
+
+    pub(super) async fn probe(&self, picture: &Picture) -> Result<SourceFormat, Error> {
+        let task = self.task(Work::Probe, picture, picture.source.len() as u64 + MEMORY_OF_HEADERS);
+        self.ask(&task, &picture.source, |answer, _| match answer {
+            Answer::Probed(outcome) => Some(outcome),
+            _ => None,
+        })
+        .await
     }
 
     pub(super) async fn process(&self, picture: &Picture, needed: u64) -> Result<Processed, Error> {
         let task = self.task(Work::Process, picture, needed + needed / 2 + SPARE_MEMORY);
-        let (answer, files) = self.ask(&task, &picture.source).await?;
-        let Answer::Processed(outcome) = answer else { return Err(nonsense()) };
-        let (mut processed, _) = outcome?;
         let asked = |name: &str| picture.presets.iter().any(|preset| preset.name == name);
-        if processed.renditions.len() != files.len() || !processed.renditions.iter().all(|made| asked(&made.preset)) {
-            return Err(nonsense());
-        }
-        for (made, file) in processed.renditions.iter_mut().zip(files) {
-            made.bytes = file;
-        }
-        Ok(processed)
+        let take = |answer, files: Vec<Vec<u8>>| {
+            let Answer::Processed(outcome) = answer else { return None };
+            let (mut processed, _) = match outcome {
+                Ok(made) => made,
+                Err(error) => return Some(Err(error)),
+            };
+            let made = &mut processed.renditions;
+            if made.len() != files.len() || !made.iter().all(|made| asked(&made.preset)) {
+                return None;
+            }
+            made.iter_mut().zip(files).for_each(|(made, file)| made.bytes = file);
+            Some(Ok(processed))
+        };
+        self.ask(&task, &picture.source, take).await
     }
 
     pub(super) async fn walls(&self) -> Result<Walls, Error> {
         let nothing =
             Picture { source: bytes::Bytes::new(), presets: Vec::new(), limits: crate::imaging::Limits::default() };
-        match self.ask(&self.task(Work::TryWalls, &nothing, MEMORY_OF_HEADERS), &[]).await?.0 {
-            Answer::Walls(walls) => Ok(walls),
-            _ => Err(nonsense()),
-        }
+        let task = Task { needs_walls: false, ..self.task(Work::TryWalls, &nothing, MEMORY_OF_HEADERS) };
+        self.ask(&task, &[], |answer, _| match answer {
+            Answer::Walls(walls) => Some(Ok(walls)),
+            _ => None,
+        })
+        .await
     }
 
     fn task(&self, work: Work, picture: &Picture, memory: u64) -> Task {
         Task {
+            nonce: Nonce::random(),
             work,
             presets: picture.presets.clone(),
             limits: picture.limits.clone(),
             memory,
             time: self.0.time_limit,
+            needs_walls: self.0.needs_walls,
             source_bytes: picture.source.len() as u64,
         }
     }
 
-    /// Whoever stops waiting for the answer ends the decoder, which so never answers the next question with this one's.
-    async fn ask(&self, task: &Task, source: &[u8]) -> Result<(Answer, Vec<Vec<u8>>), Error> {
+    /// Has a task done; `take` makes of the answer what was asked for, and nothing of any other answer. A decoder that broke
+    /// the rules is ended, and so is one for whose answer nobody waits any more.
+    async fn ask<T>(
+        &self,
+        task: &Task,
+        source: &[u8],
+        take: impl FnOnce(Answer, Vec<Vec<u8>>) -> Option<Result<T, crate::imaging::Error>>,
+    ) -> Result<T, Error> {
         // The semaphore is never closed.
         let _seat = self.0.seats.acquire().await.ok();
         let mut decoder = self.decoder().map_err(Error::NotStarted)?;
         let patience = self.0.patience;
-        match tokio::time::timeout(patience, decoder.converse(task, source)).await {
-            Ok(Ok(answer)) => {
-                self.idle().push(decoder);
-                Ok(answer)
+        let broken = match tokio::time::timeout(patience, decoder.converse(task, source)).await {
+            Ok(Ok((Answer::Walls(walls), _))) if task.needs_walls && !walls.are_complete() => {
+                return Err(Error::Unprotected(walls));
             }
-            Ok(Err(error)) => Err(self.autopsy(decoder, error).await),
-            Err(_) => Err(Error::Died(format!("was ended, for it gave no answer within {} s", patience.as_secs()))),
+            Ok(Ok((answer, files))) => match take(answer, files) {
+                Some(outcome) => {
+                    self.idle().push(decoder);
+                    return Ok(outcome?);
+                }
+                None => Broken::Rules(NONSENSE),
+            },
+            Ok(Err(broken)) => broken,
+            Err(_) => {
+                return Err(Error::Died(format!("was ended, for it gave no answer within {} s", patience.as_secs())));
+            }
+        };
+        match broken {
+            Broken::Off => Err(self.autopsy(decoder).await),
+            Broken::Rules(how) => {
+                tracing::warn!(work = ?task.work, "ended a decoder that {how}: its image may have taken it over");
+                Err(Error::Died(how.into()))
+            }
         }
     }
 
@@ -131,10 +197,7 @@ impl Pool {
     }
 
     /// Why the line to a decoder broke off.
-    async fn autopsy(&self, mut decoder: Decoder, broken: io::Error) -> Error {
-        if broken.kind() == io::ErrorKind::InvalidData {
-            return nonsense();
-        }
+    async fn autopsy(&self, mut decoder: Decoder) -> Error {
         match tokio::time::timeout(LAST_BREATH, decoder.process.wait()).await {
             Ok(Ok(status)) if signal_of(status) == Some(libc::SIGXCPU) => Error::TooSlow(self.0.time_limit),
             Ok(Ok(status)) => Error::Died(manner(status)),
@@ -160,34 +223,58 @@ impl Decoder {
         command.arg(ARGUMENT).env_clear().stdin(Stdio::from(OwnedFd::from(theirs)));
         // Every picture begins with memory that it has not touched yet: in large pages that takes a fraction of the time.
         command.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
-        command.stdout(Stdio::piped()).stderr(Stdio::null()).current_dir("/").kill_on_drop(true);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/").kill_on_drop(true);
         #[cfg(debug_assertions)]
-        if let Some(fault) = std::env::var_os(super::fault::VARIABLE) {
+        if let Some(fault) = super::fault::for_decoder() {
             command.env(super::fault::VARIABLE, fault);
         }
-        let mut process = command.spawn()?;
-        let reports = process.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let process = command.spawn()?;
         ours.set_nonblocking(true)?;
-        Ok(Self { process, line: UnixStream::from_std(ours)?, reports })
+        Ok(Self { process, control: UnixStream::from_std(ours)? })
     }
 
-    /// Has a piece of work done. When it is over, whatever did it has ended and hears nothing of the next one.
-    async fn converse(&mut self, task: &Task, source: &[u8]) -> io::Result<(Answer, Vec<Vec<u8>>)> {
-        let answer = converse(&mut self.line, task, source).await?;
-        self.reports.read_exact(&mut [0]).await?;
+    /// Has a task done over a socket that nothing else has ever been said over. When it is over, whatever did it has ended,
+    /// said nothing but the answer, and hears nothing of the next one.
+    async fn converse(&mut self, task: &Task, source: &[u8]) -> Result<(Answer, Vec<Vec<u8>>), Broken> {
+        let (ours, theirs) = Socket::pair()?;
+        ours.set_nonblocking(true)?;
+        let mut line = UnixStream::from_std(ours)?;
+        self.hand_over(theirs).await?;
+        let answer = converse(&mut line, task, source).await?;
+        // Nobody but the copy of the decoder that is at this task has the other end.
+        if line.read(&mut [0]).await? > 0 {
+            return Err(Broken::Rules(MORE));
+        }
+        self.control.read_exact(&mut [0]).await?;
         Ok(answer)
+    }
+
+    /// Gives the decoder the other end of a task's socket.
+    async fn hand_over(&self, socket: Socket) -> io::Result<()> {
+        let send = || {
+            let sockets = [socket.as_fd()];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut rights = SendAncillaryBuffer::new(&mut space);
+            rights.push(SendAncillaryMessage::ScmRights(&sockets));
+            let sent = sendmsg(&self.control, &[IoSlice::new(b"t")], &mut rights, SendFlags::NOSIGNAL)?;
+            if sent == 1 { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+        };
+        self.control.async_io(Interest::WRITABLE, send).await
     }
 }
 
-async fn converse(line: &mut UnixStream, task: &Task, source: &[u8]) -> io::Result<(Answer, Vec<Vec<u8>>)> {
+async fn converse(line: &mut UnixStream, task: &Task, source: &[u8]) -> Result<(Answer, Vec<Vec<u8>>), Broken> {
     message::send(line, task).await?;
     line.write_all(source).await?;
-    let answer = message::receive(line).await?;
+    let Reply { nonce, answer } = message::receive(line).await?;
+    if nonce != task.nonce {
+        return Err(Broken::Rules(FOREIGN));
+    }
     let Answer::Processed(Ok((_, sizes))) = &answer else { return Ok((answer, Vec::new())) };
     // All renditions were in the memory that the picture was given.
     let announced = sizes.iter().try_fold(0_u64, |sum, size| sum.checked_add(*size));
     if announced.is_none_or(|bytes| bytes > task.memory) {
-        return Err(message::too_long());
+        return Err(message::too_long().into());
     }
     let mut files = Vec::with_capacity(sizes.len());
     for size in sizes {
@@ -196,10 +283,6 @@ async fn converse(line: &mut UnixStream, task: &Task, source: &[u8]) -> io::Resu
         files.push(file);
     }
     Ok((answer, files))
-}
-
-fn nonsense() -> Error {
-    Error::Died("answered with what was not asked for".into())
 }
 
 /// The signal by which a decoder, or the copy of it that was at work, was ended.

@@ -1,5 +1,5 @@
-//! What a decoder is locked in by: bounds on memory and processor time, no files, no network, no system call that it does
-//! not need. What a system does not have is left out, and said.
+//! What a decoder is locked in by: bounds on memory and processor time, no privileges, no files, no network, no system call
+//! that it does not need. What a system does not have is left out, and said.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,8 @@ pub struct Walls {
     pub memory: bool,
     /// Whether processor time is bounded.
     pub processor_time: bool,
+    /// Whether the decoder has no capabilities, gains none, and cannot be traced.
+    pub privileges: bool,
     /// Whether no file can be opened.
     pub files: bool,
     /// Whether nothing can be sent anywhere.
@@ -22,26 +24,76 @@ pub struct Walls {
     pub landlock: bool,
 }
 
+/// One wall: its name, what its absence means, and what of a system it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wall {
+    /// A word or two.
+    pub name: &'static str,
+    /// What follows if it is missing.
+    pub without: &'static str,
+    /// What of a system it takes.
+    pub takes: &'static str,
+}
+
 impl Walls {
-    /// The names of the walls that stand, and of those that do not.
-    pub fn names(&self) -> (Vec<&'static str>, Vec<&'static str>) {
-        let all = [
-            ("process", self.process),
-            ("memory", self.memory),
-            ("processor time", self.processor_time),
-            ("files", self.files),
-            ("network", self.network),
-            ("seccomp", self.system_calls),
-            ("landlock", self.landlock),
-        ];
-        let (standing, missing): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, stands)| *stands);
-        let names = |walls: Vec<(&'static str, bool)>| walls.into_iter().map(|(name, _)| name).collect();
-        (names(standing), names(missing))
+    /// Every wall, and whether it stands.
+    const fn all(&self) -> [(Wall, bool); 8] {
+        const fn wall(name: &'static str, without: &'static str, takes: &'static str) -> Wall {
+            Wall { name, without, takes }
+        }
+        [
+            (wall("process", "images are decoded in pm's own process", "a Unix system"), self.process),
+            (wall("memory", "one image can take all memory", "RLIMIT_AS and a mounted /proc"), self.memory),
+            (wall("processor time", "one image can take a core without end", "RLIMIT_CPU"), self.processor_time),
+            (
+                wall("privileges", "a decoder keeps the capabilities of pm", "no_new_privs and capset of Linux"),
+                self.privileges,
+            ),
+            (wall("files", "a decoder that is taken over can open files", "Landlock or seccomp of Linux"), self.files),
+            (
+                wall("network", "a decoder that is taken over can reach the network", "Landlock or seccomp of Linux"),
+                self.network,
+            ),
+            (
+                wall(
+                    "seccomp",
+                    "a decoder that is taken over can make every system call",
+                    "a Linux kernel with CONFIG_SECCOMP_FILTER on x86_64, aarch64 or riscv64",
+                ),
+                self.system_calls,
+            ),
+            (
+                wall(
+                    "landlock",
+                    "nothing but seccomp keeps files and network away",
+                    "Linux 5.13 with CONFIG_SECURITY_LANDLOCK and `landlock` in /sys/kernel/security/lsm",
+                ),
+                self.landlock,
+            ),
+        ]
+    }
+
+    /// The walls that do not stand.
+    pub fn missing(&self) -> Vec<Wall> {
+        self.all().into_iter().filter(|(_, stands)| !stands).map(|(wall, _)| wall).collect()
+    }
+
+    /// The names of the walls that stand.
+    pub fn standing(&self) -> Vec<&'static str> {
+        self.all().into_iter().filter(|(_, stands)| *stands).map(|(wall, _)| wall.name).collect()
+    }
+
+    /// Whether every wall stands.
+    pub fn are_complete(&self) -> bool {
+        self.all().iter().all(|(_, stands)| *stands)
     }
 }
 
 #[cfg(unix)]
 pub(super) use raised::{Bounds, Outer};
+
+#[cfg(all(target_os = "linux", debug_assertions))]
+pub(super) use kernel::is_needed;
 
 #[cfg(unix)]
 mod raised {
@@ -55,8 +107,8 @@ mod raised {
     pub(in super::super) struct Outer {
         /// Bytes of address space that the process had before; afterwards nobody can look it up.
         own_memory: Option<u64>,
+        privileges: bool,
         landlock: bool,
-        filter: Option<kernel::Filter>,
     }
 
     /// What one picture may take.
@@ -74,7 +126,9 @@ mod raised {
             let _ = fs::write("/proc/self/oom_score_adj", "1000");
             bound(Resource::Core, 0);
             bound(Resource::Fsize, 0);
-            Self { own_memory: own_memory(), landlock: kernel::raise_landlock(), filter: kernel::filter() }
+            // After this nobody reads anything of this process in /proc any more.
+            let own_memory = own_memory();
+            Self { own_memory, privileges: kernel::drop_privileges(), landlock: kernel::raise_landlock() }
         }
 
         /// Raises the rest around the copy of the process that works on one picture. Answers which walls stand.
@@ -82,8 +136,9 @@ mod raised {
             let seconds = bounds.time.as_secs().max(1);
             let processor_time = bound_softly(Resource::Cpu, seconds, seconds + 1);
             let memory = self.own_memory.is_some_and(|own| bound(Resource::As, own.saturating_add(bounds.memory)));
-            let system_calls = self.filter.as_ref().is_some_and(kernel::apply);
-            Walls { process: true, memory, processor_time, system_calls, landlock: self.landlock, ..Walls::default() }
+            let Self { privileges, landlock, .. } = *self;
+            let system_calls = kernel::filter_calls();
+            Walls { process: true, memory, processor_time, privileges, system_calls, landlock, ..Walls::default() }
         }
     }
 
@@ -126,17 +181,41 @@ mod kernel;
 mod kernel {
     //! Nothing of the kind.
 
-    pub(super) struct Filter;
+    pub(super) fn drop_privileges() -> bool {
+        false
+    }
 
     pub(super) fn raise_landlock() -> bool {
         false
     }
 
-    pub(super) fn filter() -> Option<Filter> {
-        None
-    }
-
-    pub(super) fn apply(_: &Filter) -> bool {
+    pub(super) fn filter_calls() -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wall_that_is_missing_is_named() {
+        let all = Walls {
+            process: true,
+            memory: true,
+            processor_time: true,
+            privileges: true,
+            files: true,
+            network: true,
+            system_calls: true,
+            landlock: true,
+        };
+        assert!(all.are_complete() && all.missing().is_empty());
+        let without = Walls { landlock: false, ..all };
+        assert!(!without.are_complete() && !without.standing().contains(&"landlock"));
+        let missing = without.missing();
+        assert_eq!(missing.len(), 1);
+        assert!(missing[0].name == "landlock" && missing[0].takes.contains("5.13"));
+        assert_eq!(Walls::default().missing().len(), 8);
     }
 }

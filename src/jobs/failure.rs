@@ -55,7 +55,7 @@ impl From<catalog::Error> for Failure {
 
 impl From<isolation::Error> for Failure {
     fn from(error: isolation::Error) -> Self {
-        if let isolation::Error::NotStarted(_) = &error {
+        if error.is_of_the_system() {
             tracing::error!(error = &error as &dyn std::error::Error, "pictures cannot be decoded");
         }
         let decoder_died = matches!(error, isolation::Error::Died(_));

@@ -90,7 +90,7 @@ impl Handler {
     pub fn new(config: Config, fetcher: Fetcher, blobs: Blobs) -> Self {
         let budget = Budget::new(config.memory);
         let seats = Arc::new(Semaphore::new(config.decoders.max(1)));
-        let decoders = Decoders::new(config.isolation.clone());
+        let decoders = Decoders::new(&config.isolation);
         let recipe = recipe::of(&config.presets).into();
         Self { fetcher, blobs, config: Arc::new(config), recipe, budget, seats, decoders }
     }

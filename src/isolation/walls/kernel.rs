@@ -1,8 +1,13 @@
-//! The walls that Linux has: Landlock against files, network and other processes, a filter of system calls (seccomp).
+//! The walls that Linux has: no privileges, Landlock against files, network and other processes, a filter of system calls
+//! (seccomp).
 
 use std::{collections::BTreeMap, fs};
 
 use landlock::{ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, RulesetStatus, Scope};
+use rustix::{
+    process::{DumpableBehavior, getpid, set_dumpable_behavior},
+    thread::{CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities, set_no_new_privs},
+};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
@@ -33,15 +38,23 @@ const NEEDED: &[libc::c_long] = &[
     libc::SYS_sched_getaffinity,
     libc::SYS_sched_yield,
     libc::SYS_sigaltstack,
-    libc::SYS_tgkill,
     libc::SYS_write,
 ];
 
 /// Calls that map memory, and which of their arguments says whether it may be run as code.
 const MAPPING: &[(libc::c_long, u8)] = &[(libc::SYS_mmap, 2), (libc::SYS_mprotect, 2)];
 
-/// The filter, ready for the kernel.
-pub(super) struct Filter(BpfProgram);
+/// From now on this process and its copies have no capability, gain none by a program that they might run, and can be
+/// neither traced nor looked into by other processes of the same user.
+pub(super) fn drop_privileges() -> bool {
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    // Without permitted capabilities there are no ambient ones, so a kernel that does not know them (before 4.3) is no worse.
+    let _ = clear_ambient_capability_set();
+    set_no_new_privs(true).is_ok()
+        && set_capabilities(None, sets).is_ok()
+        && set_dumpable_behavior(DumpableBehavior::NotDumpable).is_ok()
+}
 
 /// From now on this process and its children can open no file, reach no network, and signal nobody outside. Answers
 /// whether any of it holds: the oldest kernels that have it keep files away only.
@@ -55,29 +68,79 @@ pub(super) fn raise_landlock() -> bool {
     raised.is_ok_and(|status| status.ruleset != RulesetStatus::NotEnforced)
 }
 
-/// The filter for this processor, if it is one that is known.
-pub(super) fn filter() -> Option<Filter> {
+/// Puts the filter of system calls up for good around this process. Answers whether it stands.
+pub(super) fn filter_calls() -> bool {
+    filter().is_some_and(|filter| seccompiler::apply_filter(&filter).is_ok())
+}
+
+/// The filter for this process, if its processor is one that is known.
+fn filter() -> Option<BpfProgram> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = NEEDED.iter().map(|call| (*call, Vec::new())).collect();
+    let allow_if = |argument, operator, value| {
+        let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value).ok()?;
+        Some(vec![SeccompRule::new(vec![condition]).ok()?])
+    };
     for (call, argument) in MAPPING {
-        let executable = libc::PROT_EXEC as u64;
-        let not_executable = SeccompCmpOp::MaskedEq(executable);
-        let condition = SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, not_executable, 0).ok()?;
-        rules.insert(*call, vec![SeccompRule::new(vec![condition]).ok()?]);
+        let not_executable = SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64);
+        rules.insert(*call, allow_if(*argument, not_executable, 0)?);
     }
+    // Whoever gives up aborts itself, and nobody else.
+    let own = u64::from(getpid().as_raw_nonzero().get().unsigned_abs());
+    rules.insert(libc::SYS_tgkill, allow_if(0, SeccompCmpOp::Eq, own)?);
     let processor = std::env::consts::ARCH.try_into().ok()?;
     // Refused and not killed: a library that asks for more than it needs gets along without.
     let refuse = SeccompAction::Errno(libc::EPERM as u32);
     let filter = SeccompFilter::new(rules, refuse, SeccompAction::Allow, processor).ok()?;
-    BpfProgram::try_from(filter).ok().map(Filter)
+    BpfProgram::try_from(filter).ok()
 }
 
-/// Puts the filter up for good.
-pub(super) fn apply(filter: &Filter) -> bool {
-    seccompiler::apply_filter(&filter.0).is_ok()
+/// Whether the filter lets a system call pass, at least with some arguments.
+#[cfg(any(debug_assertions, test))]
+pub(in super::super) fn is_needed(call: libc::c_long) -> bool {
+    NEEDED.contains(&call) || MAPPING.iter().any(|(mapping, _)| *mapping == call) || call == libc::SYS_tgkill
 }
 
 /// Bytes of address space that this process has.
 pub(super) fn own_memory() -> Option<u64> {
     let pages: u64 = fs::read_to_string("/proc/self/statm").ok()?.split(' ').next()?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_call_that_opens_sends_starts_or_signals_is_needed() {
+        let forbidden = [
+            libc::SYS_openat,
+            libc::SYS_openat2,
+            libc::SYS_socket,
+            libc::SYS_connect,
+            libc::SYS_sendto,
+            libc::SYS_sendmsg,
+            libc::SYS_recvmsg,
+            libc::SYS_execve,
+            libc::SYS_execveat,
+            libc::SYS_clone,
+            libc::SYS_clone3,
+            libc::SYS_ptrace,
+            libc::SYS_process_vm_writev,
+            libc::SYS_pidfd_getfd,
+            libc::SYS_kill,
+            libc::SYS_tkill,
+            libc::SYS_rt_sigqueueinfo,
+            libc::SYS_prctl,
+            libc::SYS_prlimit64,
+            libc::SYS_ioctl,
+            libc::SYS_dup,
+            libc::SYS_dup3,
+            libc::SYS_io_uring_setup,
+            libc::SYS_bpf,
+            libc::SYS_userfaultfd,
+            libc::SYS_unshare,
+            libc::SYS_setns,
+        ];
+        assert_eq!(forbidden.iter().find(|call| is_needed(**call)), None);
+    }
 }

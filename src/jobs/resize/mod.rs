@@ -119,7 +119,7 @@ impl Resizer {
             catalog,
             blobs,
             limits,
-            decoders: Decoders::new(config.isolation),
+            decoders: Decoders::new(&config.isolation),
             budget: Budget::new(config.memory),
             seats: Semaphore::new(config.decoders.max(1)),
             under_way: Mutex::default(),

@@ -1,6 +1,13 @@
 //! Pictures that bring their decoder down, and what the decoder's process can and cannot do.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    process::Stdio,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use pm::{
@@ -12,11 +19,17 @@ use tempfile::TempDir;
 
 use crate::support::{Origin, on_both_setups, pictures};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_pm");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pm");
 
-fn decoders(program: PathBuf) -> Decoders {
+pub fn decoders(program: PathBuf) -> Decoders {
     let time_limit = Duration::from_secs(10);
-    Decoders::new(Config { program: Some(program), time_limit, patience: time_limit * 6, processes: 2 })
+    Decoders::new(&Config {
+        program: Some(program),
+        time_limit,
+        patience: time_limit * 6,
+        processes: 2,
+        ..Config::default()
+    })
 }
 
 fn picture(source: Vec<u8>) -> Picture {
@@ -24,13 +37,13 @@ fn picture(source: Vec<u8>) -> Picture {
 }
 
 /// What debug builds take as the sign to break down.
-fn marked(mut source: Vec<u8>) -> Vec<u8> {
+pub fn marked(mut source: Vec<u8>) -> Vec<u8> {
     source.extend_from_slice(b"pm-fault");
     source
 }
 
 /// A program that becomes a decoder with this fault.
-fn faulty(fault: &str) -> (TempDir, PathBuf) {
+pub fn faulty(fault: &str) -> (TempDir, PathBuf) {
     script(&format!("DECODER_FAULT={fault} exec {PROGRAM} \"$@\""))
 }
 
@@ -42,7 +55,7 @@ fn script(line: &str) -> (TempDir, PathBuf) {
     (home, program)
 }
 
-async fn outcome(decoders: &Decoders, source: Vec<u8>) -> Result<usize, Error> {
+pub async fn outcome(decoders: &Decoders, source: Vec<u8>) -> Result<usize, Error> {
     let picture = picture(source);
     let needed = decoders.memory_needed(&picture).await?;
     Ok(decoders.process(picture, needed, ()).await?.renditions.len())
@@ -50,7 +63,7 @@ async fn outcome(decoders: &Decoders, source: Vec<u8>) -> Result<usize, Error> {
 
 #[tokio::test]
 async fn a_process_makes_of_a_picture_what_a_thread_makes_of_it() {
-    let (threads, processes) = (Decoders::new(Config::default()), decoders(PROGRAM.into()));
+    let (threads, processes) = (Decoders::new(&Config::default()), decoders(PROGRAM.into()));
     assert_eq!((threads.name(), processes.name()), ("threads", "processes"));
     for source in [pictures::jpeg(1200, 800), pictures::png(300, 300)] {
         let picture = picture(source);
@@ -75,13 +88,14 @@ async fn a_decoder_can_open_no_file_and_reach_nobody() {
         process: true,
         memory: true,
         processor_time: true,
+        privileges: true,
         files: true,
         network: true,
         system_calls: true,
         landlock: walls.landlock,
     };
     assert_eq!(walls, all);
-    assert_eq!(Decoders::new(Config::default()).walls().await.unwrap(), Walls::default());
+    assert_eq!(Decoders::new(&Config::default()).walls().await.unwrap(), Walls::default());
 }
 
 #[tokio::test]
@@ -95,11 +109,83 @@ async fn a_decoder_that_breaks_down_is_told_from_a_bad_picture_and_the_next_pict
     }
 }
 
+/// The lines that are logged while the guard lives.
+fn logged() -> (Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard) {
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let sink = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || Lines(sink.clone())).finish();
+    (lines, tracing::subscriber::set_default(subscriber))
+}
+
+#[tokio::test]
+async fn no_answer_is_believed_that_is_not_of_its_own_task() {
+    for (fault, told) in [
+        ("extra", "went on after its answer"),
+        ("late", "went on after its answer"),
+        ("nonce", "gave an answer that is not of its task"),
+        ("early", "gave an answer that is not of its task"),
+    ] {
+        let (_home, program) = script(&format!(
+            "echo started >>\"$0.starts\"\n[ $(wc -l <\"$0.starts\") = 1 ] && export DECODER_FAULT={fault}\nexec {PROGRAM} \"$@\""
+        ));
+        let starts = program.with_extension("starts");
+        let decoders = decoders(program);
+        let (lines, _guard) = logged();
+        let error = outcome(&decoders, marked(pictures::jpeg(64, 64))).await.unwrap_err();
+        assert!(matches!(&error, Error::Died(how) if how == told) && error.is_transient(), "{fault}: {error:?}");
+        // The customers who come next.
+        for side in [100, 200, 300] {
+            let picture = picture(pictures::jpeg(side, 50));
+            let needed = decoders.memory_needed(&picture).await.unwrap();
+            let made = decoders.process(picture, needed, ()).await.unwrap();
+            assert_eq!((made.width, made.height), (u32::from(side), 50), "{fault}");
+        }
+        let log = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
+        let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN") && line.contains(told)).collect();
+        assert_eq!(warnings.len(), 1, "{fault}: {log}");
+        assert_eq!(fs::read_to_string(starts).unwrap().lines().count(), 2, "{fault}: one was ended, another serves on");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_decoder_has_nothing_open_but_the_socket_of_its_task() {
+    let leak = fs::File::open("/dev/null").unwrap();
+    rustix::io::fcntl_setfd(&leak, rustix::io::FdFlags::empty()).unwrap();
+    let (_home, program) = faulty("descriptors");
+    let decoders = decoders(program);
+    // Also the second one, whose process has worked before.
+    for _ in 0..2 {
+        let error = outcome(&decoders, marked(pictures::jpeg(64, 64))).await.unwrap_err();
+        assert!(error.to_string().contains(": 0 device, 1 device, 2 device, 3 socket."), "{error}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn every_call_that_a_decoder_does_not_need_is_refused() {
+    let (_home, program) = faulty("calls");
+    let error = outcome(&decoders(program), marked(pictures::jpeg(64, 64))).await.unwrap_err().to_string();
+    assert!(error.contains("reached: []; tgkill of itself: true"), "{error}");
+    let tried = error.split(' ').find_map(|word| word.parse::<u32>().ok()).unwrap();
+    assert!(tried > 990, "{error}");
+}
+
 #[tokio::test]
 async fn a_picture_has_no_more_than_its_share_of_processor_time() {
     let (_home, program) = faulty("spin");
     let (limit, patience) = (Duration::from_secs(1), Duration::from_secs(60));
-    let decoders = Decoders::new(Config { program: Some(program), time_limit: limit, patience, processes: 1 });
+    let config = Config { program: Some(program), time_limit: limit, patience, processes: 1, ..Config::default() };
+    let decoders = Decoders::new(&config);
     let error = outcome(&decoders, marked(pictures::jpeg(64, 64))).await.unwrap_err();
     assert!(matches!(error, Error::TooSlow(told) if told == limit) && !error.is_transient(), "{error:?}");
     assert_eq!(error.code().as_str(), "too_complex");
@@ -109,11 +195,10 @@ async fn a_picture_has_no_more_than_its_share_of_processor_time() {
 async fn a_program_that_is_no_decoder_is_an_error_and_not_the_pictures_fault() {
     let ((_silent, silent), (_echo, echo)) = (script("sleep 60"), script("exec cat >&0"));
     let decoders_of = |program, patience| {
-        Decoders::new(Config { program: Some(program), time_limit: Duration::ZERO, patience, processes: 1 })
+        Decoders::new(&Config { program: Some(program), patience, processes: 1, ..Config::default() })
     };
     let (short, long) = (Duration::from_millis(200), Duration::from_secs(60));
-    let programs =
-        [(silent, short, "no answer"), ("/bin/true".into(), long, "ended before"), (echo, long, "was not asked")];
+    let programs = [(silent, short, "no answer"), ("/bin/true".into(), long, "ended before"), (echo, long, "no sense")];
     for (program, patience, told) in programs {
         let error = outcome(&decoders_of(program, patience), pictures::jpeg(64, 64)).await.unwrap_err();
         assert!(matches!(&error, Error::Died(how) if how.contains(told)), "{told}: {error:?}");
@@ -125,19 +210,31 @@ async fn a_program_that_is_no_decoder_is_an_error_and_not_the_pictures_fault() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn whoever_stops_waiting_ends_the_decoder() {
-    let sign = format!("PM_TEST_SIGN={}", uuid::Uuid::new_v4().simple());
-    let (_home, program) = script(&format!("{sign} DECODER_FAULT=spin exec {PROGRAM} \"$@\""));
+    let sign = format!("decoder-{}", uuid::Uuid::new_v4().simple());
+    let links = tempfile::tempdir().unwrap();
+    let link = links.path().join(&sign);
+    std::os::unix::fs::symlink(PROGRAM, &link).unwrap();
+    let (_home, program) = script(&format!("DECODER_FAULT=spin exec {} \"$@\"", link.display()));
     let decoders = decoders(program);
     let work = outcome(&decoders, marked(pictures::jpeg(64, 64)));
-    assert!(tokio::time::timeout(Duration::from_secs(2), work).await.is_err());
-    wait_until("no decoder goes on", || processes_with(&sign) == 0).await;
+    let mut most = 0;
+    let watch = async {
+        loop {
+            most = most.max(processes_called(&sign));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let both = async { tokio::join!(work, watch) };
+    assert!(tokio::time::timeout(Duration::from_secs(2), both).await.is_err());
+    assert!(most >= 2, "one waits and its copy works: {most}");
+    wait_until("no decoder goes on", || processes_called(&sign) == 0).await;
 }
 
-/// Processes that were started with this variable.
-fn processes_with(variable: &str) -> usize {
+/// Processes whose program bears this name. Nobody may read the environment of a decoder.
+fn processes_called(name: &str) -> usize {
     let processes =
-        fs::read_dir("/proc").unwrap().filter_map(|entry| fs::read(entry.ok()?.path().join("environ")).ok());
-    processes.filter(|environ| environ.windows(variable.len()).any(|bytes| bytes == variable.as_bytes())).count()
+        fs::read_dir("/proc").unwrap().filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok());
+    processes.filter(|line| line.windows(name.len()).any(|bytes| bytes == name.as_bytes())).count()
 }
 
 on_both_setups! {
@@ -160,6 +257,34 @@ on_both_setups! {
         assert_eq!((&bad["status"], &bad["attempts"]), (&json!("failed"), &json!(3)), "{product}");
         assert_eq!(bad["error"]["code"], "poison");
         assert_eq!(beside["status"], "ready");
+    }
+}
+
+on_both_setups! {
+    async fn a_picture_that_takes_its_decoders_over_ends_as_poison_and_answers_for_no_other(app: &TestApp) {
+        let (_home, program) = faulty("extra");
+        let worker = app.app.clone().isolated_by(program).worker(1).unwrap();
+        let origin = Origin::start().await;
+        origin.serve("/bad.jpg", "image/jpeg", marked(pictures::jpeg(64, 64)));
+        let bad = app.create(&[origin.url("/bad.jpg")]).await["id"].clone();
+        let mut good = Vec::new();
+        for width in [100_u16, 110, 120] {
+            let path = format!("/{width}.jpg");
+            origin.serve(&path, "image/jpeg", pictures::jpeg(width, 50));
+            good.push((app.create(&[origin.url(&path)]).await["id"].clone(), width));
+        }
+        for _ in 0..3 {
+            worker.drain().await.unwrap();
+            app.let_time_pass().await;
+        }
+        assert_eq!(app.drain().await, 0);
+        for (id, width) in good {
+            let product = app.product(&id).await;
+            let image = &product["images"][0];
+            assert_eq!((&product["status"], &image["width"]), (&json!("ready"), &json!(width)), "{product}");
+        }
+        let image = app.product(&bad).await["images"][0].clone();
+        assert_eq!((&image["error"]["code"], &image["attempts"]), (&json!("poison"), &json!(3)), "{image}");
     }
 }
 

@@ -12,3 +12,5 @@ mod pipeline;
 mod retries;
 mod running;
 mod same_bytes;
+#[cfg(target_os = "linux")]
+mod sandbox;

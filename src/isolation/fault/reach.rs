@@ -1,0 +1,82 @@
+//! What a decoder still reaches from between its walls, tried out by itself. In debug builds alone.
+#![allow(unsafe_code)]
+
+use std::io;
+
+/// Descriptors that are looked for.
+const DESCRIPTORS: libc::c_int = 65_536;
+
+/// Names the descriptors that are open.
+pub(super) fn descriptors() -> String {
+    let mut open = Vec::new();
+    for number in 0..DESCRIPTORS {
+        // SAFETY: the structure is plain data.
+        let mut found: libc::stat = unsafe { std::mem::zeroed() };
+        if look(number, &mut found) {
+            let kind = match found.st_mode & libc::S_IFMT {
+                libc::S_IFSOCK => "socket",
+                libc::S_IFCHR => "device",
+                libc::S_IFIFO => "pipe",
+                libc::S_IFREG => "file",
+                _ => "other",
+            };
+            open.push(format!("{number} {kind}"));
+        }
+    }
+    open.join(", ")
+}
+
+/// Looks at a descriptor by the one call for it that a decoder may make, which is not always the library's.
+fn look(number: libc::c_int, found: &mut libc::stat) -> bool {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the call fills the structure or fails.
+    return unsafe { libc::syscall(libc::SYS_fstat, number, &raw mut *found) } == 0;
+    #[cfg(not(target_os = "linux"))]
+    // SAFETY: as above.
+    return unsafe { libc::fstat(number, found) } == 0;
+}
+
+/// Makes every system call that a decoder does not need, and those that it may make in other ways only; names those that
+/// were not refused.
+#[cfg(target_os = "linux")]
+pub(super) fn calls() -> String {
+    use rustix::process::{getpid, getppid};
+
+    const LAST: libc::c_long = 1_024;
+    /// `uretprobe` and `uprobe` of x86, which no filter sees: the kernel ends whoever calls them but for its own probes.
+    const PROBES: [libc::c_long; 2] = [335, 336];
+    let mut reached = Vec::new();
+    let mut tried = 0;
+    let mut attempt = |name: String, call: libc::c_long, arguments: [libc::c_long; 6]| {
+        let [a, b, c, d, e, f] = arguments;
+        // SAFETY: what is called is refused before it does anything; if it is not, the test that asked for this fails.
+        let outcome = unsafe { libc::syscall(call, a, b, c, d, e, f) };
+        tried += 1;
+        if outcome != -1 || io::Error::last_os_error().raw_os_error() != Some(libc::EPERM) {
+            reached.push(name);
+        }
+    };
+    for call in (0..=LAST).filter(|call| !super::super::walls::is_needed(*call) && !PROBES.contains(call)) {
+        attempt(format!("call {call}"), call, [-1; 6]);
+    }
+    let own = libc::c_long::from(getpid().as_raw_nonzero().get());
+    let parent = getppid().map_or(1, |parent| libc::c_long::from(parent.as_raw_nonzero().get()));
+    for (whom, id) in [("the parent", parent), ("everybody", -1), ("process 1", 1)] {
+        attempt(format!("tgkill of {whom}"), libc::SYS_tgkill, [id, id, 0, 0, 0, 0]);
+        attempt(format!("tkill of {whom}"), libc::SYS_tkill, [id, 0, 0, 0, 0, 0]);
+        attempt(format!("kill of {whom}"), libc::SYS_kill, [id, 0, 0, 0, 0, 0]);
+    }
+    attempt("kill of itself".into(), libc::SYS_kill, [own, 0, 0, 0, 0, 0]);
+    let code = libc::c_long::from(libc::PROT_READ | libc::PROT_EXEC);
+    let mapping = libc::c_long::from(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    attempt("mmap of code".into(), libc::SYS_mmap, [0, 4_096, code, mapping, -1, 0]);
+    attempt("mprotect to code".into(), libc::SYS_mprotect, [0, 4_096, code, 0, 0, 0]);
+    // SAFETY: signal 0 is sent to this process: nothing happens.
+    let itself = unsafe { libc::syscall(libc::SYS_tgkill, own, own, 0) } == 0;
+    format!("{tried} calls; reached: [{}]; tgkill of itself: {itself}", reached.join(", "))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn calls() -> String {
+    "no call is refused".into()
+}

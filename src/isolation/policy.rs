@@ -1,0 +1,58 @@
+//! How much isolation is asked for.
+
+use std::fmt;
+
+/// What is asked of the walls around decoders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// Nothing is decoded unless every wall stands.
+    Require,
+    /// Every wall that the system has.
+    #[default]
+    BestEffort,
+    /// Images are decoded on threads of this process.
+    Off,
+}
+
+impl Policy {
+    /// Reads `require`, `best-effort`, `off`, or a boolean: what is true is `best-effort`, what is false `off`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "require" => Some(Self::Require),
+            "best-effort" | "true" | "1" | "yes" | "on" => Some(Self::BestEffort),
+            "off" | "false" | "0" | "no" => Some(Self::Off),
+            _ => None,
+        }
+    }
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Require => "require",
+            Self::BestEffort => "best-effort",
+            Self::Off => "off",
+        }
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn true_and_false_go_on_to_mean_best_effort_and_off() {
+        for policy in [Policy::Require, Policy::BestEffort, Policy::Off] {
+            assert_eq!(Policy::parse(policy.as_str()), Some(policy));
+        }
+        for (text, policy) in [("true", Policy::BestEffort), ("1", Policy::BestEffort), ("False", Policy::Off)] {
+            assert_eq!(Policy::parse(text), Some(policy));
+        }
+        assert_eq!(Policy::parse("perhaps"), None);
+    }
+}
