@@ -30,7 +30,7 @@ use crate::{
     fetch::{self, Fetcher},
     health::Health,
     http,
-    isolation,
+    isolation::{self, Decoders},
     jobs::{self, Handler, ResizeConfig, ResizeOptions, Resizer, UrlKeys},
     queue::{self, Queue},
     stop::{self, Reload, Stop},
@@ -100,6 +100,7 @@ impl App {
             policy: settings.fetching.policy.clone(),
             presets: settings.presets.clone(),
             max_waiting_jobs_per_user: Some(settings.max_waiting_jobs_per_user),
+            limits: sandbox::limits(&settings),
         };
         let engines = Engines {
             database: database.clone(),
@@ -131,8 +132,9 @@ impl App {
     /// anything else if its only argument is [`isolation::ARGUMENT`]; unless the settings have it otherwise.
     #[must_use]
     pub fn isolated_by(self, program: PathBuf) -> Self {
-        let decoder_program = (self.settings.isolation != isolation::Policy::Off).then_some(program);
-        Self { decoder_program, ..self }
+        let config = isolation_of(&self.settings, Some(program), catalog::FILES_IN_MEMORY);
+        self.catalog.examine_by(Decoders::new(&config));
+        Self { decoder_program: config.program, ..self }
     }
 
     /// Reads the certificate's files again at every request of `reload`.

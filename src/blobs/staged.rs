@@ -68,20 +68,17 @@ impl Staged {
         if self.buffer.len() < BUFFER_BYTES { Ok(()) } else { self.on_thread(|_| Ok(())).await }
     }
 
-    /// Lets `look` see all bytes at once, on a thread where it may take its time. They are in memory meanwhile.
+    /// All bytes so far, read into memory.
     ///
     /// # Errors
     /// As [`write`](Self::write).
-    pub async fn examine<T: Send + 'static>(
-        &mut self,
-        look: impl FnOnce(&[u8]) -> T + Send + 'static,
-    ) -> Result<T, Error> {
+    pub async fn read(&mut self) -> Result<Bytes, Error> {
         let size = usize::try_from(self.size).unwrap_or(usize::MAX);
         self.on_thread(move |spool| {
             spool.file.seek(SeekFrom::Start(0))?;
             let mut bytes = Vec::with_capacity(size);
             spool.file.read_to_end(&mut bytes)?;
-            Ok(look(&bytes))
+            Ok(bytes.into())
         })
         .await
     }
@@ -229,8 +226,7 @@ mod tests {
             staged.write(piece).await.expect("written");
         }
         assert_eq!(staged.size(), bytes.len() as u64);
-        let seen = bytes.clone();
-        assert!(staged.examine(move |all| all == seen).await.expect("read"));
+        assert_eq!(staged.read().await.expect("read"), bytes);
         let key = blobs.keep(staged, "png").await.expect("stored");
         assert_eq!(key, BlobKey::for_bytes(&bytes, "png").expect("a known extension"));
         assert_eq!(blobs.read(&key).await.expect("read").expect("there"), bytes);

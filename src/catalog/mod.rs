@@ -38,7 +38,7 @@ mod webhook_body;
 mod webhooks;
 mod write;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use crate::db::events::EventPage;
 pub use crate::db::variants::NewVariant;
@@ -59,7 +59,7 @@ pub use queue_status::QueueStatus;
 pub use read::{Body, Freshness};
 pub use repair::{Repair, Repaired};
 pub use reprocess::{Batch, Progress, Selection, Which};
-pub use sources::IncomingSource;
+pub use sources::{FILES_IN_MEMORY, IncomingSource};
 pub use step::{Step, Watch};
 pub use tags::{Precondition, Tags, product_tag};
 pub use update::Updated;
@@ -75,7 +75,8 @@ use crate::{
     clock::Timestamp,
     db::Database,
     domain::{AddressPolicy, InstallationId},
-    imaging::Preset,
+    imaging::{Limits, Preset},
+    isolation::Decoders,
     queue::Queue,
 };
 
@@ -92,6 +93,8 @@ pub struct Config {
     pub presets: Vec<Preset>,
     /// Most jobs that may wait for one user; any number unless set.
     pub max_waiting_jobs_per_user: Option<u64>,
+    /// What is refused of files that are handed over.
+    pub limits: Limits,
 }
 
 /// The engines that the catalogue stands on.
@@ -124,14 +127,15 @@ struct Inner {
     happened: events::Happened,
     leases: leases::Leases,
     waiting: waiting::Waiting,
+    decoders: OnceLock<Decoders>,
 }
 
 impl Catalog {
     /// A catalogue over these engines.
     pub fn new(config: Config, engines: Engines) -> Self {
         let links = Links::new(config.public_url.clone());
-        let (reads, told, api_keys, happened, leases, waiting) = Default::default();
-        Self(Arc::new(Inner { config, engines, links, reads, told, api_keys, happened, leases, waiting }))
+        let (reads, told, api_keys, happened, leases, waiting, decoders) = Default::default();
+        Self(Arc::new(Inner { config, engines, links, reads, told, api_keys, happened, leases, waiting, decoders }))
     }
 
     /// How links are made.

@@ -175,7 +175,8 @@ fn openapi(console: &mut Console) -> Result<Exit, Failure> {
 }
 
 async fn open(settings: Settings, access: Access) -> Result<App, Failure> {
-    Ok(Box::pin(App::open(settings, access)).await?)
+    // Images of this machine may come from strangers as well.
+    Ok(Box::pin(App::open(settings, access)).await?.isolated_by(sandbox::own_program()))
 }
 
 /// How a command ends that cannot open the installation.

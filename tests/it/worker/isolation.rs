@@ -17,7 +17,10 @@ use pm::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{Origin, on_both_setups, pictures};
+use crate::{
+    api::uploads::upload,
+    support::{Origin, Setup, app, on_both_setups, pictures},
+};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pm");
 
@@ -285,6 +288,44 @@ on_both_setups! {
         }
         let image = app.product(&bad).await["images"][0].clone();
         assert_eq!((&image["error"]["code"], &image["attempts"]), (&json!("poison"), &json!(3)), "{image}");
+    }
+
+    async fn an_upload_that_kills_its_decoder_is_422_and_the_server_goes_on(app: &TestApp) {
+        let (_home, program) = faulty("abort");
+        let _isolated = app.app.clone().isolated_by(program);
+        let id = app.create(&[]).await["id"].clone();
+        let (bad, good) = (marked(pictures::jpeg(64, 64)), pictures::jpeg(64, 64));
+        let answer = upload(app, &id, &[("good.jpg", &good), ("bad.jpg", &bad)]).await;
+        assert_eq!(answer.status, 422, "{}", answer.text());
+        let problem = answer.json();
+        assert_eq!(problem["errors"][0]["field"], "file[1]", "{problem}");
+        assert!(answer.text().contains("out of memory or out of stack"), "{problem}");
+        assert_eq!(upload(app, &id, &[("good.jpg", &good)]).await.status, 202);
+        assert_eq!(app.product(&id).await["images"].as_array().unwrap().len(), 1);
+    }
+
+    async fn an_upload_is_503_where_no_decoder_can_be_started(app: &TestApp) {
+        let _isolated = app.app.clone().isolated_by("/nowhere/decoder".into());
+        let id = app.create(&[]).await["id"].clone();
+        let answer = upload(app, &id, &[("good.jpg", &pictures::jpeg(64, 64))]).await;
+        assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("unavailable")), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn an_upload_is_held_to_the_limits_of_the_settings() {
+    for program in [None, Some(PathBuf::from(PROGRAM))] {
+        let settings = [("PM_IMAGE_MAX_PIXELS", "10000")];
+        app::run_with(Setup::Embedded, &settings, async |app| {
+            let isolated = program.map(|program| app.app.clone().isolated_by(program));
+            let id = app.create(&[]).await["id"].clone();
+            let answer = upload(app, &id, &[("large.png", &pictures::huge_png(200, 100))]).await;
+            assert_eq!(answer.status, 422, "{}", answer.text());
+            assert!(answer.text().contains("200 × 100 pixels"), "{}", answer.text());
+            assert_eq!(upload(app, &id, &[("small.jpg", &pictures::jpeg(90, 90))]).await.status, 202);
+            drop(isolated);
+        })
+        .await;
     }
 }
 
