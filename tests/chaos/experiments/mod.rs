@@ -32,6 +32,7 @@ mod p23;
 mod p24;
 mod p28;
 mod p32;
+mod p33;
 pub mod p34;
 mod schema_change;
 mod traffic;
@@ -298,6 +299,13 @@ pub const ALL: &[Experiment] = &[
         setups: BOTH,
         engines: Use::Peaceful,
         run: |stage| Box::pin(p32::run(stage)),
+    },
+    Experiment {
+        promise: "P33",
+        title: "a decoder that was taken over stays alone",
+        setups: BOTH,
+        engines: Use::Peaceful,
+        run: |stage| Box::pin(p33::run(stage)),
     },
     Experiment {
         promise: "P34",

@@ -1,0 +1,116 @@
+//! P33: a decoder that was taken over stays alone. Decoders forge answers: more than one, late ones, ones before the task and ones
+//! of another task; what they forge is never believed, each costs its own image an attempt and is one line in the log, and all
+//! images end ready, as what they are. Only a build with debug assertions can be made to forge: this experiment runs the one
+//! that `cargo` has just built.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use crate::{
+    figures::counts,
+    origin::Origin,
+    pictures,
+    processes::Process,
+    soundness::{self, Counts},
+    stage::Stage,
+};
+
+/// How decoders of a debug build forge over a picture that bears [`MARK`].
+const FAULTS: [&str; 4] = ["extra", "late", "nonce", "early"];
+const MARK: &[u8] = b"pm-fault";
+/// Decoders of a worker that forge: the one that tries the sandbox at its start, and one over images. So hardly an image meets
+/// three of them, which would make it poison.
+const FORGERS: &str = "2";
+/// Images that are made at a time.
+const BATCH: usize = 8;
+/// Each worker has met a forger within this.
+const MEETING: Duration = Duration::from_secs(60);
+/// What a forged answer says of the image's sides.
+const FORGED_SIDE: u32 = 666;
+
+pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
+    let rounds = stage.size(1, 12);
+    stage.run_debug_build();
+    stage.configure("DECODER_FAULT_DECODERS", FORGERS);
+    let origin = Origin::start().await;
+    let mut server = stage.serve(&["--no-worker"]).await?;
+    let mut made = Vec::new();
+    let mut found = counts(json!({}));
+    for round in 0..rounds {
+        let mut workers = Vec::new();
+        for fault in FAULTS {
+            stage.configure("DECODER_FAULT", fault);
+            workers.push(stage.worker(&format!("{fault}-{round}"), 2).await?);
+        }
+        let all_met = async {
+            while !workers.iter().all(|worker| forged(worker) > 0) {
+                for _ in 0..BATCH {
+                    let place = made.len();
+                    made.push(create(stage, &origin, &server.api(), place).await?);
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(MEETING, all_met).await.context("a worker has met no decoder that forges")??;
+        stage.settled(Duration::from_secs(120)).await?;
+        for (fault, worker) in FAULTS.iter().zip(&mut workers) {
+            anyhow::ensure!(worker.is_running(), "{fault} ended the worker itself: {}", worker.output());
+            let before = found.get(*fault).and_then(Value::as_u64).unwrap_or_default();
+            found.insert((*fault).to_owned(), json!(before + forged(worker) as u64));
+            worker.kill().await;
+        }
+    }
+    stage.unset("DECODER_FAULT");
+    for (id, width, height) in &made {
+        let product = server.api().product(*id).await?;
+        let image = &product["images"][0];
+        anyhow::ensure!(image["status"] == "ready", "an image is lost: {product}");
+        let sides = (image["width"].as_u64(), image["height"].as_u64());
+        let own = (Some(u64::from(*width)), Some(u64::from(*height)));
+        anyhow::ensure!(sides == own, "an answer of another task was believed, not {width} × {height}: {product}");
+    }
+    let lines: u64 = FAULTS.iter().filter_map(|fault| found.get(*fault)?.as_u64()).sum();
+    let attempts = stage.number("SELECT count(*) FROM job_attempts").await?;
+    anyhow::ensure!(i64::try_from(lines)? == attempts, "{lines} lines about {attempts} attempts that were forged over");
+    found.insert("images".to_owned(), json!(made.len()));
+    found.extend(soundness::check(stage).await?);
+    server.process.kill().await;
+    Ok(found)
+}
+
+/// Makes a product whose image no other one looks like; answers its number and the image's sides.
+async fn create(
+    stage: &Stage,
+    origin: &Origin,
+    api: &crate::api::Api,
+    place: usize,
+) -> anyhow::Result<(i64, u16, u16)> {
+    let number = u16::try_from(place)?;
+    let (width, height) = (64 + number % 512, 32 + number / 512);
+    anyhow::ensure!(u32::from(width) != FORGED_SIDE, "an image looks like a forged one");
+    let picture = pictures::numbered_jpeg(u32::from(number), width, height);
+    let path = format!("/{}-{place}.jpg", stage.name);
+    origin.serve(&path, "image/jpeg", marked(&picture));
+    let id = api.create(&format!("image {place}"), &[origin.url(&path)]).await?["id"].as_i64();
+    Ok((id.context("a number")?, width, height))
+}
+
+/// Lines about answers that were forged over an image.
+fn forged(worker: &Process) -> usize {
+    let log = worker.output();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let is_about_forging = |line: &Value| {
+        line["message"].as_str().is_some_and(|message| message.starts_with("ended a decoder that"))
+            && line["work"] != "TryWalls"
+    };
+    lines.filter(is_about_forging).count()
+}
+
+/// The same picture with a comment that the decoder's fault listens to.
+fn marked(jpeg: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(MARK.len() + 2).expect("the mark is short").to_be_bytes();
+    [&jpeg[..2], &[0xff, 0xfe], &length, MARK, &jpeg[2..]].concat()
+}
