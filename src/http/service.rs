@@ -5,6 +5,7 @@ use std::{
     any::Any,
     convert::Infallible,
     panic::AssertUnwindSafe,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -44,7 +45,7 @@ use super::{
     seats::Seat,
     slots::{Room, Slot},
     status,
-    turn::{Needs, Turns},
+    turn::{Needs, Turn, Turns},
     upload, users, webhooks,
 };
 use crate::{
@@ -255,15 +256,13 @@ impl Service {
                 reply::product(&body, Freshness::Hit, request.headers()).map(|json| Either::Left(Full::new(json)))
             );
         }
-        // A read that others wait for already costs nothing more, so it needs no permit of its own.
-        let is_being_read = product.is_some_and(|id| self.catalog.is_being_read(id));
         let needs = route.map_or(Needs::Data, |route| route.needs(verb));
         let turn = self.turns.turn(client, Arc::clone(seat), needs);
         let context = Context { request_id: request_id.clone(), verb, caller, turn };
         // At the highest level, so that errors bear the request's id whatever else is logged.
         let span = tracing::error_span!(target: "pm::http", "request", %request_id);
         // On the heap, so that answering from the cache does not carry the room for everything else along.
-        Box::pin(self.dispatch(request, route, context, is_being_read).instrument(span)).await
+        Box::pin(self.dispatch(request, route, context, product).instrument(span)).await
     }
 
     async fn pass(
@@ -283,7 +282,7 @@ impl Service {
         mut request: Request<Received>,
         route: Option<Route>,
         context: Context,
-        is_being_read: bool,
+        product: Option<ProductId>,
     ) -> Result<Response<Outgoing>, Arc<Problem>> {
         let Some(route) = route else {
             return Err(Arc::new(Problem::not_found("there is nothing at this path")));
@@ -295,8 +294,11 @@ impl Service {
             return Err(Arc::new(method_not_allowed(route)));
         }
         // A body is read before its request is worked on.
-        if !route.is_about_the_server() && !route.reads_body(context.verb) && !is_being_read {
-            context.turn.works().await?;
+        if !route.is_about_the_server() && !route.reads_body(context.verb) {
+            match product {
+                Some(id) => self.works_or_shares(id, &context.turn).await?,
+                None => context.turn.works().await?,
+            }
         }
         if context.verb == Verb::Head {
             *request.method_mut() = Method::GET;
@@ -306,6 +308,21 @@ impl Service {
         match response.extensions_mut().remove::<Arc<Problem>>() {
             Some(problem) => Err(problem),
             None => Ok(response.map(|body| Either::Right(body.boxed_unsync()))),
+        }
+    }
+
+    /// Waits for a permit, or until others wait for a read of the product: to share in that costs nothing more.
+    async fn works_or_shares(&self, id: ProductId, turn: &Turn) -> Result<(), Problem> {
+        /// A read that began meanwhile is noticed within this.
+        const LOOK_AGAIN: Duration = Duration::from_millis(25);
+        let mut works = pin!(turn.works());
+        loop {
+            if self.catalog.is_being_read(id) {
+                return Ok(());
+            }
+            if let Ok(outcome) = tokio::time::timeout(LOOK_AGAIN, works.as_mut()).await {
+                return outcome;
+            }
         }
     }
 

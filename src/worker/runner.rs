@@ -1,6 +1,7 @@
 //! The consumer: as many jobs at a time as there are slots, each under its lease, none lost when it stops.
 
 use std::{
+    ops::ControlFlow,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
@@ -37,8 +38,9 @@ pub struct Worker {
 
 /// While one picture is decoded others are downloaded, so that no core waits for an origin.
 const SLOTS_PER_DECODER: usize = 4;
-/// With a broker, jobs of dead workers are looked for this often: their new messages wait behind all others.
-const LOOK_FOR_ORPHANS: Duration = Duration::from_secs(1);
+/// With a broker, jobs without a message are looked for this often: those of dead workers, whose new messages wait behind all
+/// others, and those whose message went to a worker that had enough jobs of their user.
+const LOOK_FOR_JOBS: Duration = Duration::from_secs(1);
 /// While jobs are due for which there is no place, jobs are looked for this often, and whenever one of this worker's ends.
 const LOOK_FOR_PLACE: Duration = Duration::from_millis(250);
 /// Jobs that are running may end within this after the stop; then they are given back.
@@ -77,15 +79,18 @@ impl Worker {
         let slots = Arc::new(Semaphore::new(self.slots));
         let (release, released) = stop::channel();
         let mut work = Work { running: JoinSet::new(), released };
-        let mut orphans = tokio::time::interval(LOOK_FOR_ORPHANS);
-        orphans.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = tokio::time::interval(LOOK_FOR_JOBS);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Jobs are due for which there was no place.
         let mut waits_for_place = false;
         loop {
             work.reap();
             tokio::select! {
                 () = stop.wanted() => break,
-                _ = orphans.tick(), if self.queue.needs_relay() => self.claim_orphans(&slots, &mut stop, &mut work).await,
+                _ = look.tick(), if self.queue.needs_relay() => {
+                    self.claim_orphans(&slots, &mut stop, &mut work).await;
+                    waits_for_place |= self.claim_for_free_slots(&slots, &mut work).await;
+                }
                 () = self.place_is_free(), if waits_for_place => {
                     waits_for_place = self.claim_due(&slots, &mut stop, &mut work).await;
                 }
@@ -117,18 +122,38 @@ impl Worker {
     /// Claims due jobs until there is none left; answers whether some are left for which there is no place.
     async fn claim_due(&self, slots: &Arc<Semaphore>, stop: &mut Stop, work: &mut Work) -> bool {
         while let Some(slot) = free_slot(slots, stop).await {
-            work.reap();
-            match self.claim().await {
-                Ok(Claim::Job(claimed, share)) => self.begin(*claimed, share, slot, None, work),
-                Ok(Claim::NoPlace) => return true,
-                Ok(Claim::Nothing) => return false,
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "no job can be claimed for now");
-                    return true;
-                }
+            if let ControlFlow::Break(waits_for_place) = self.claim_one(slot, work).await {
+                return waits_for_place;
             }
         }
         false
+    }
+
+    /// Claims due jobs for the slots that are free now; answers whether some are left for which there is no place.
+    async fn claim_for_free_slots(&self, slots: &Arc<Semaphore>, work: &mut Work) -> bool {
+        while let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+            if let ControlFlow::Break(waits_for_place) = self.claim_one(slot, work).await {
+                return waits_for_place;
+            }
+        }
+        false
+    }
+
+    /// Claims a due job; without one, answers whether some are left for which there is no place.
+    async fn claim_one(&self, slot: OwnedSemaphorePermit, work: &mut Work) -> ControlFlow<bool> {
+        work.reap();
+        match self.claim().await {
+            Ok(Claim::Job(claimed, share)) => {
+                self.begin(*claimed, share, slot, None, work);
+                ControlFlow::Continue(())
+            }
+            Ok(Claim::NoPlace) => ControlFlow::Break(true),
+            Ok(Claim::Nothing) => ControlFlow::Break(false),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "no job can be claimed for now");
+                ControlFlow::Break(true)
+            }
+        }
     }
 
     /// Claims a job for a message of the broker, which says that one is due, not which: users take turns. The message goes only

@@ -1,6 +1,6 @@
 //! Real consumers: what reaches them, what they leave behind when they stop.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::{Origin, Setup, TestApp, app, on_both_setups, pictures};
 
@@ -42,33 +42,52 @@ on_both_setups! {
     }
 }
 
+/// Takes the message of the only job away; answers how often it was there.
+async fn purge_message(app: &TestApp) -> u32 {
+    let queue = format!("{}.{}", app.environment["PM_RABBITMQ_QUEUE"], app.app.catalog.installation());
+    let url = app.environment["RABBITMQ_URL"].as_str();
+    let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    for _ in 0..500 {
+        let options = lapin::options::QueuePurgeOptions::default();
+        let purged = channel.queue_purge(queue.as_str().into(), options).await.unwrap_or(0);
+        if purged > 0 {
+            return purged;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    0
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_that_the_broker_lost_are_sent_again() {
     app::run(Setup::Full, async |app: &TestApp| {
+        app.create(&["https://example.com/a.jpg".to_owned()]).await;
+        assert_eq!(purge_message(app).await, 1, "the relay had handed the job over");
+        app.sql("UPDATE jobs SET dispatched_at = 1 WHERE state = 'queued'").await;
+        assert_eq!(purge_message(app).await, 1, "it is handed over again");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_worker_finds_a_job_whose_message_another_worker_has_consumed() {
+    app::run(Setup::Full, async |app: &TestApp| {
         let origin = Origin::start().await;
         origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 64));
-        let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
-        let queue = format!("{}.{}", app.environment["PM_RABBITMQ_QUEUE"], app.app.catalog.installation());
-        let url = app.environment["RABBITMQ_URL"].as_str();
-        let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        let mut purged = 0;
-        for _ in 0..500 {
-            purged += channel
-                .queue_purge(queue.as_str().into(), lapin::options::QueuePurgeOptions::default())
-                .await
-                .unwrap_or(0);
-            if purged > 0 {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        assert_eq!(purged, 1, "the relay had handed the job over");
-        app.sql("UPDATE jobs SET dispatched_at = 1 WHERE state = 'queued'").await;
         let (stopper, running) = app.start_worker().await;
-        assert_eq!(app.settled(&id).await["status"], "ready");
+        origin.hold("/a.jpg");
+        app.create(&[origin.url("/a.jpg")]).await;
+        origin.wait_for_hits("/a.jpg", 1).await;
+        // A worker that has enough jobs of a user consumes messages without taking a job, as this does.
+        app.sql("UPDATE jobs SET state = 'queued', lease_token = NULL, lease_until = NULL, attempt = 0").await;
+        let began = Instant::now();
+        origin.wait_for_hits("/a.jpg", 2).await;
+        let took = began.elapsed();
+        origin.release("/a.jpg");
         stopper.stop();
         running.await.unwrap();
+        assert!(took < Duration::from_secs(8), "it was found after {took:?}");
     })
     .await;
 }
