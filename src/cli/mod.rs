@@ -28,6 +28,7 @@ mod serve;
 mod service;
 mod settings;
 mod signals;
+mod spreadsheet;
 mod user;
 mod wait;
 mod webhook;

@@ -8,7 +8,10 @@ use std::{
 use comfy_table::{Attribute, Cell, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde::Serialize;
 
-use super::args::{Color, Format, Global};
+use super::{
+    args::{Color, Format, Global},
+    spreadsheet,
+};
 use crate::clock::Timestamp;
 
 /// On a terminal narrower than this, cells are left whole.
@@ -167,7 +170,7 @@ impl<W: Write> Console<W> {
     fn csv(&mut self, records: impl IntoIterator<Item = Vec<String>>) -> io::Result<()> {
         let mut writer = csv::Writer::from_writer(&mut self.out);
         for record in records {
-            writer.write_record(record)?;
+            writer.write_record(record.into_iter().map(spreadsheet::cell))?;
         }
         writer.flush()
     }

@@ -101,6 +101,22 @@ fn users_are_added_listed_and_found() {
 }
 
 #[test]
+fn no_cell_of_csv_is_a_formula_for_a_spreadsheet() {
+    let shop = Shop::new();
+    for name in ["=HYPERLINK(1)", "+49 30", "@A1", "-1+1", "-5", "'=1"] {
+        shop.add("1234", name, "19.99");
+    }
+    let csv = shop.read(&["product", "list", "--sort", "created_at", "-o", "csv"]);
+    let mut reader = csv::Reader::from_reader(csv.as_bytes());
+    let column = reader.headers().expect("heads").iter().position(|head| head == "product_name").expect("a name");
+    let names: Vec<_> = reader.records().map(|row| row.expect("a row")[column].to_owned()).collect();
+    assert_eq!(names, ["'=HYPERLINK(1)", "'+49 30", "'@A1", "'-1+1", "-5", "''=1"]);
+    assert!(csv.contains(",19.99,"), "{csv}");
+    let json = shop.json(&["product", "list", "--sort", "created_at"]);
+    assert_eq!(json["items"][0]["product_name"], "=HYPERLINK(1)");
+}
+
+#[test]
 fn a_product_is_shown_in_every_format() {
     let shop = Shop::new();
     let id = shop.add("1234", "Sample, \"quoted\"", "19.990");
