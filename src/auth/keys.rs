@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{
     Algorithm, DecodingKey,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse},
@@ -27,6 +28,8 @@ const PAUSE_WITHOUT_KEYS: Duration = Duration::from_secs(5);
 /// A request waits no longer for an issuer that is slow, lest strangers' tokens fill the server up with waiting ones.
 const MOST_WAIT: Duration = Duration::from_secs(3);
 const MOST_KEYS: usize = 100;
+/// A shorter RSA key can be broken (NIST SP 800-131A).
+const LEAST_RSA_BITS: usize = 2_048;
 
 /// A public key by which tokens may be signed.
 #[derive(Clone)]
@@ -181,8 +184,26 @@ impl Key {
         if algorithms.is_empty() {
             return None;
         }
+        if let Some(bits) = rsa_bits(&jwk.algorithm).filter(|bits| *bits < LEAST_RSA_BITS) {
+            let key_id = jwk.common.key_id.as_deref().unwrap_or("without an id");
+            tracing::warn!(
+                target: "pm::auth",
+                key_id,
+                bits,
+                "the issuer's RSA key {key_id} is refused: it has {bits} bits, and at least {LEAST_RSA_BITS} are needed"
+            );
+            return None;
+        }
         Some(Self { key: DecodingKey::from_jwk(&jwk).ok()?, id: jwk.common.key_id, algorithms })
     }
+}
+
+/// The bits of an RSA key's modulus; 0 if it cannot be read, and `None` for keys of another kind.
+fn rsa_bits(parameters: &AlgorithmParameters) -> Option<usize> {
+    let AlgorithmParameters::RSA(key) = parameters else { return None };
+    let modulus = URL_SAFE_NO_PAD.decode(key.n.trim_end_matches('=')).unwrap_or_default();
+    let start = modulus.iter().position(|byte| *byte != 0);
+    Some(start.map_or(0, |start| (modulus.len() - start) * 8 - modulus[start].leading_zeros() as usize))
 }
 
 /// The algorithms that a key of this kind can be used with. A shared secret is none.
@@ -203,5 +224,27 @@ fn made_for(parameters: &AlgorithmParameters) -> Vec<Algorithm> {
 impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn rsa(bytes: usize, first: u8) -> Value {
+        let modulus: Vec<_> = std::iter::once(first).chain(std::iter::repeat_n(0xab, bytes - 1)).collect();
+        json!({"kty": "RSA", "use": "sig", "kid": "k", "n": URL_SAFE_NO_PAD.encode(modulus), "e": "AQAB"})
+    }
+
+    #[test]
+    fn rsa_keys_under_2048_bits_are_refused() {
+        assert!(Key::read(&rsa(256, 0x80)).is_some(), "2048 bits");
+        assert!(Key::read(&rsa(512, 0x80)).is_some(), "4096 bits");
+        assert!(Key::read(&rsa(256, 0x7f)).is_none(), "2047 bits");
+        assert!(Key::read(&rsa(256, 0x00)).is_none(), "2040 bits behind a zero");
+        assert!(Key::read(&rsa(128, 0x80)).is_none(), "1024 bits");
+        assert!(Key::read(&json!({"kty": "RSA", "n": "", "e": "AQAB"})).is_none(), "no modulus");
     }
 }

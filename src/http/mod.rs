@@ -31,6 +31,7 @@ mod reply;
 mod request_id;
 mod resource_metadata;
 mod route;
+mod rsa_bits;
 mod seats;
 mod server;
 mod service;

@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
+use super::rsa_bits;
 use crate::stop::Reload;
 
 /// How often the files are looked at.
@@ -44,6 +45,14 @@ pub enum Error {
         what: &'static str,
         /// Why.
         source: NotPem,
+    },
+    /// An RSA key that can be broken.
+    #[error("the RSA key in {} has {bits} bits; at least {} are needed", .path.display(), rsa_bits::LEAST)]
+    WeakKey {
+        /// The key's file.
+        path: PathBuf,
+        /// Its length.
+        bits: usize,
     },
     /// The two do not go together, or are of a kind that is not known.
     #[error("the certificate in {} and the key in {} cannot be used together", .certificate.display(), .key.display())]
@@ -190,6 +199,9 @@ impl Current {
         let chain = chain.map_err(|error| empty(certificate, "certificate", "CERTIFICATE", &error))?;
         let private = PrivateKeyDer::from_pem_slice(&files.key);
         let private = private.map_err(|error| empty(key, "private key", "PRIVATE KEY", &error))?;
+        if let Some(bits) = rsa_bits::of(&private).filter(|bits| *bits < rsa_bits::LEAST) {
+            return Err(Error::WeakKey { path: key.to_owned(), bits });
+        }
         let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
         let config = ServerConfig::builder_with_protocol_versions(&versions).with_no_client_auth();
         let mut config = config.with_single_cert(chain, private).map_err(|source| Error::Unusable {
@@ -225,6 +237,20 @@ mod tests {
         assert!(matches!(Tls::load(&key, &key), Err(Error::Empty { what: "certificate", .. })));
         assert!(matches!(Tls::load(&certificate, &certificate), Err(Error::Empty { what: "private key", .. })));
         assert!(matches!(Tls::load(&directory.path().join("none"), &key), Err(Error::Unreadable { .. })));
+    }
+
+    #[test]
+    fn a_short_rsa_key_is_refused_with_the_reason() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let certificate = write(directory.path(), "cert.pem", &made.cert.pem());
+        for pem in [include_str!("tests/keys/rsa_1024.pem"), include_str!("tests/keys/rsa_1024_pkcs1.pem")] {
+            let key = write(directory.path(), "key.pem", pem);
+            let refused = Tls::load(&certificate, &key).expect_err("a short key").to_string();
+            assert!(refused.ends_with("key.pem has 1024 bits; at least 2048 are needed"), "{refused}");
+        }
+        let key = write(directory.path(), "key.pem", include_str!("tests/keys/rsa_2048.pem"));
+        assert!(matches!(Tls::load(&certificate, &key), Err(Error::Unusable { .. })), "it is another certificate's");
     }
 
     #[test]

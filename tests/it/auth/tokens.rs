@@ -1,5 +1,6 @@
 //! Which access tokens are believed.
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use super::{send, with_issuer};
@@ -129,4 +130,20 @@ async fn without_any_key_nobody_is_called_a_liar() {
         assert_eq!(wire::get(app, "/healthz").await.status, 200);
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_rsa_key_under_2048_bits_is_not_believed() {
+    for (bytes, reason) in [(128, "a key that the issuer does not publish"), (256, "wrong signature")] {
+        let issuer = Issuer::start(&[]).await;
+        let modulus = URL_SAFE_NO_PAD.encode(vec![0xab; bytes]);
+        issuer.publish_raw(vec![json!({"kty": "RSA", "use": "sig", "kid": "rsa", "n": modulus, "e": "AQAB"})]);
+        let config = pm::auth::Config::new(issuer.url(), crate::support::issuer::AUDIENCE);
+        let verifier = pm::auth::Issuer::new(config).unwrap();
+        let header = json!({"alg": "RS256", "typ": "at+jwt", "kid": "rsa"});
+        let token = unsigned_token(&header, &issuer.claims("seller", "admin"));
+        let signed = format!("{token}{}", URL_SAFE_NO_PAD.encode(vec![1; bytes]));
+        let refused = verifier.verify(&signed).await.expect_err("a token that nobody signed").to_string();
+        assert!(refused.contains(reason), "{} bits: {refused}", bytes * 8);
+    }
 }
