@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use pm::{
     cli::{self, Arguments},
-    isolation, memory, telemetry,
+    isolation, memory, private_files, telemetry,
 };
 
 fn main() -> ExitCode {
@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     if std::env::args_os().skip(1).eq([isolation::ARGUMENT]) {
         return isolation::run_decoder();
     }
+    private_files::restrict_umask();
     memory::bound_allocator();
     // An error means that a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();

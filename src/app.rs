@@ -5,6 +5,7 @@ mod doors;
 mod error;
 mod misplaced;
 mod opening;
+mod private;
 mod sandbox;
 mod start;
 mod store;
@@ -88,6 +89,9 @@ impl App {
     pub async fn open(settings: Settings, access: Access) -> Result<Self, Error> {
         // One provider for every TLS client of the process; an error means that there is one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        if access != Access::Existing {
+            private::restrict(&settings, &storage_engine(&settings)?).await;
+        }
         let database = opening::open_catalogue(&settings, access).await?;
         let installation = installation::read(&database.read()).await?;
         let (blobs, store_compared) = store::open_store(&settings, &database, &installation).await?;

@@ -24,6 +24,7 @@ pub mod isolation;
 pub mod jobs;
 pub mod memory;
 pub mod passphrase;
+pub mod private_files;
 pub mod queue;
 pub mod retry;
 pub mod secret_file;

@@ -1,12 +1,14 @@
 //! Secrets that an installation makes for itself and keeps in a file that nobody else can read.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
 use uuid::Uuid;
+
+use crate::private_files;
 
 /// Makes a secret of 64 digits of hex in the new file `path`, whole or not at all, and answers it; the one that is there
 /// already if another process was quicker.
@@ -38,14 +40,10 @@ pub fn replace(path: &Path, secret: &str) -> io::Result<()> {
 /// Writes a file beside `path` that only its owner reads; returns its name.
 fn write(path: &Path, secret: &str) -> io::Result<PathBuf> {
     if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
+        private_files::create_dir_all(directory)?;
     }
     let unfinished = path.with_extension(Uuid::new_v4().simple().to_string());
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&unfinished)?;
+    let mut file = private_files::options().write(true).create_new(true).open(&unfinished)?;
     file.write_all(secret.as_bytes())?;
     file.sync_all()?;
     Ok(unfinished)

@@ -1,5 +1,7 @@
 //! Opening the database: which commands make or migrate a catalogue, and whether it is where it was.
 
+use std::io;
+
 use super::{Error, store::absolute};
 use crate::{
     config::{DatabaseConnections, DatabaseUrl, Settings},
@@ -9,6 +11,7 @@ use crate::{
         migrate,
         schema::{self, SchemaState},
     },
+    private_files,
 };
 
 /// What a command may do to the place where the catalogue is kept.
@@ -30,7 +33,9 @@ pub async fn open_database(settings: &Settings, make: bool) -> Result<Database, 
     let config = match &settings.database {
         DatabaseUrl::Sqlite { path } if make => {
             if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-                let made = tokio::fs::create_dir_all(directory).await;
+                let path = directory.to_owned();
+                let made = tokio::task::spawn_blocking(move || private_files::create_dir_all(&path)).await;
+                let made = made.map_err(io::Error::other).flatten();
                 made.map_err(|source| Error::DataDirectory { path: directory.to_owned(), source })?;
             }
             db::Config::Sqlite { path: path.clone() }

@@ -16,6 +16,7 @@ use std::{
 use object_store::local::LocalFileSystem;
 
 use super::{Error, Unfinished, key::BlobKey};
+use crate::private_files;
 
 /// The folder of bytes that arrive piece by piece; its name is no part of any key.
 const INCOMING: &str = ".incoming";
@@ -130,7 +131,7 @@ fn make_directory(directory: &Path) -> io::Result<()> {
         missing.push(folder);
         next = folder.parent();
     }
-    fs::create_dir_all(directory)?;
+    private_files::create_dir_all(directory)?;
     for folder in missing {
         let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
         sync(parent.unwrap_or(Path::new(".")))?;

@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::{BlobKey, Blobs, Error, disk, path};
+use crate::private_files;
 
 /// Pieces are gathered up to this size before they are written.
 const BUFFER_BYTES: usize = 128 * 1024;
@@ -123,7 +124,7 @@ impl Blobs {
         let directory = self.folders.as_ref().map(|folders| folders.incoming());
         let (file, name) = disk::blocking(move || match directory {
             Some(directory) => {
-                fs::create_dir_all(&directory)?;
+                private_files::create_dir_all(&directory)?;
                 let path = directory.join(Uuid::new_v4().simple().to_string());
                 Ok((create(&path)?, Some(Named(path))))
             }
@@ -189,11 +190,7 @@ async fn send_parts(upload: &mut Box<dyn MultipartUpload>, staged: &mut Staged, 
 
 /// A new file that this process alone may read and write.
 fn create(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.read(true).write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o644);
-    options.open(path)
+    private_files::options().read(true).write(true).create_new(true).open(path)
 }
 
 #[cfg(test)]

@@ -11,7 +11,10 @@ use std::{
 use rusqlite::OpenFlags;
 use sea_orm::DbErr;
 
-use crate::db::{Database, Error, file_identity::FileIdentity};
+use crate::{
+    db::{Database, Error, file_identity::FileIdentity},
+    private_files,
+};
 
 /// A database's file and its write-ahead log as they were when they were opened.
 #[derive(Debug)]
@@ -55,7 +58,7 @@ pub(super) async fn make(path: &Path) -> Result<(), Error> {
             log.display()
         )));
     }
-    let made = tokio::fs::OpenOptions::new().create(true).append(true).open(path).await;
+    let made = tokio::fs::OpenOptions::from(private_files::options()).create(true).append(true).open(path).await;
     made.map(|_| ()).map_err(|error| unreadable(path, &error))
 }
 

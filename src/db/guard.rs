@@ -12,7 +12,10 @@ use std::{
 
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement, TransactionOptions};
 
-use crate::db::{Database, Error, Transaction, Write};
+use crate::{
+    db::{Database, Error, Transaction, Write},
+    private_files,
+};
 
 /// `pm` and a number: the locks' names within one PostgreSQL database.
 const REFERRING: i64 = 0x706d_0001;
@@ -147,7 +150,7 @@ async fn open_alone(path: &Arc<PathBuf>) -> Result<Option<File>, Error> {
 }
 
 fn open(path: &PathBuf) -> io::Result<File> {
-    File::options().create(true).truncate(false).write(true).open(path)
+    private_files::options().create(true).truncate(false).write(true).open(path)
 }
 
 fn of_io(error: &io::Error) -> Error {

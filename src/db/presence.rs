@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 use crate::{
     db::{Database, Error, jobs::query},
     domain::HolderId,
+    private_files,
 };
 
 /// Shows other processes that this one lives, for as long as it is kept.
@@ -124,9 +125,9 @@ impl Database {
 
 /// The file gets its name once it is locked, so that nobody ever finds it free while its process lives.
 fn lock_file(directory: &Path, id: HolderId) -> io::Result<File> {
-    std::fs::create_dir_all(directory)?;
+    private_files::create_dir_all(directory)?;
     let unnamed = directory.join(format!("{id}.new"));
-    let file = File::create(&unnamed)?;
+    let file = private_files::options().write(true).create(true).truncate(true).open(&unnamed)?;
     file.lock()?;
     std::fs::rename(&unnamed, directory.join(id.to_string()))?;
     Ok(file)

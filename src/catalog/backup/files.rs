@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
 use super::{Error, PAGE, PLAIN_FORMAT};
-use crate::db::transfer::Row;
+use crate::{db::transfer::Row, private_files};
 
 /// A file of rows that is being written.
 pub(super) struct RowWriter {
@@ -38,7 +38,9 @@ const SUM_ENDS: &[u8] = b"\"}";
 
 impl RowWriter {
     pub(super) async fn create(path: PathBuf) -> Result<Self, Error> {
-        let file = tokio::fs::File::create(&path).await.map_err(Error::of(&path))?;
+        let options =
+            tokio::fs::OpenOptions::from(private_files::options()).write(true).create(true).truncate(true).clone();
+        let file = options.open(&path).await.map_err(Error::of(&path))?;
         Ok(Self { file, path, hash: Sha256::new(), rows: 0 })
     }
 
@@ -130,11 +132,7 @@ pub(super) async fn hash(path: &Path) -> Result<Option<String>, Error> {
 /// Writes a file that only its owner reads, and has it on stable storage.
 pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::io::Write as _;
-    let mut options = File::options();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
+    let mut file = private_files::options().write(true).create(true).truncate(true).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

@@ -14,6 +14,7 @@ use super::{Error, FORMAT, PLAIN_FORMAT, files};
 use crate::{
     blobs::{self, BlobKey, Blobs},
     domain::InstallationId,
+    private_files,
 };
 
 const MANIFEST: &str = "manifest.json";
@@ -114,7 +115,7 @@ impl Directory {
     pub(super) async fn take(&self) -> Result<File, Error> {
         let path = self.0.clone();
         let taken = files::blocking(move || {
-            std::fs::create_dir_all(&path)?;
+            private_files::create_dir_all(&path)?;
             files::sync_directory(&path.canonicalize()?.join(".."))?;
             for entry in std::fs::read_dir(&path)? {
                 let name = entry?.file_name();
@@ -125,7 +126,11 @@ impl Directory {
             }
             let file = File::options().create(true).truncate(false).write(true).open(path.join(LOCK))?;
             match file.try_lock() {
-                Ok(()) => Ok(Ok(file)),
+                Ok(()) => {
+                    // A backup of an earlier version, or under another umask.
+                    private_files::tighten_tree(&path)?;
+                    Ok(Ok(file))
+                }
                 Err(TryLockError::WouldBlock) => Ok(Err(format!("another backup into {} is running", path.display()))),
                 Err(TryLockError::Error(error)) => Err(error),
             }

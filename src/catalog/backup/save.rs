@@ -18,6 +18,7 @@ use crate::{
     },
     clock::Timestamp,
     db::transfer,
+    private_files,
 };
 
 impl Catalog {
@@ -41,7 +42,8 @@ impl Catalog {
         let now = Timestamp::now();
         let folder = Directory::new_folder(now.0);
         let path = directory.folder(&folder);
-        tokio::fs::create_dir(&path).await.map_err(Error::of(&path))?;
+        let made = path.clone();
+        files::blocking(move || private_files::create_dir_all(&made)).await.map_err(Error::of(&path))?;
         let mut secrets = Secrets::default();
         let tables = self.save_tables(&directory, &folder, &mut secrets, watch).await?;
         saved.products = tables.iter().find(|table| table.name == "products").map_or(0, |table| table.rows);

@@ -6,6 +6,7 @@ mod copies;
 mod damage;
 mod doctor;
 mod gc;
+mod private;
 mod repair;
 mod secrets;
 
