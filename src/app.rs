@@ -7,6 +7,7 @@ mod misplaced;
 mod opening;
 mod private;
 mod sandbox;
+mod secret_keys;
 mod start;
 mod store;
 mod url_keys;
@@ -14,6 +15,7 @@ mod url_keys;
 pub use error::Error;
 pub use opening::{Access, open_database, settle_identity};
 pub use sandbox::isolation_of;
+pub use secret_keys::secret_keys;
 pub use store::{own_store, release_store, take_store};
 pub use url_keys::restore as restore_url_keys;
 
@@ -98,7 +100,12 @@ impl App {
         let cache = Cache::connect(&cache_engine(&settings, &database)).await?;
         let (id, current_id) = watch::channel(installation.id);
         let queue = Queue::connect(&queue_engine(&settings), &database.read(), current_id).await?;
+        let secret_keys = secret_keys(&settings, access != Access::Existing).await?;
+        if let (Some(keys), Access::Serve) = (&secret_keys, access) {
+            catalog::encrypt_secrets(&database, keys).await?;
+        }
         let config = catalog::Config {
+            secret_keys,
             public_url: settings.public_url.clone(),
             auto_users: settings.auto_users,
             policy: settings.fetching.policy.clone(),

@@ -56,6 +56,7 @@ codes! {
     RangeNotSatisfiable = "range_not_satisfiable": "The requested range lies outside the file.",
     DeadlineExceeded = "deadline_exceeded": "The request took longer than the server allows.",
     Unavailable = "unavailable": "A component that the request needs does not answer.",
+    NotConfigured = "not_configured": "A setting that the request needs is not set.",
     Internal = "internal": "Something is wrong inside pm; the log has the details.",
     // Downloads of pictures.
     AddressRefused = "address_refused": "The picture's address is not one that pm fetches from.",

@@ -3,7 +3,7 @@
 //! `docs/ARCHITECTURE.md` walks through a request and through an image. In short, each room imports only rooms below it:
 //! `cli` → `config`, `telemetry`, `app` → `http`, `worker` → `jobs` → `catalog`, `health` → `auth`, `cache`, `queue`, `blobs`,
 //! `fetch`, `isolation` → `db` → `domain`, `imaging` → `code`, `clock`, `memory`, `passphrase`, `retry`,
-//! `secret_file`, `stop`.
+//! `secret_file`, `secret_keys`, `stop` → `private_files`.
 
 pub mod app;
 pub mod auth;
@@ -28,6 +28,7 @@ pub mod private_files;
 pub mod queue;
 pub mod retry;
 pub mod secret_file;
+pub mod secret_keys;
 pub mod stop;
 pub mod telemetry;
 pub mod worker;

@@ -14,7 +14,7 @@ use source::{House, Kind, Source};
 /// The rooms of `src/` from the ground up. A room imports rooms of lower rows alone, never one beside or above it.
 const LAYERS: &[&[&str]] = &[
     &["private_files"],
-    &["code", "clock", "memory", "passphrase", "retry", "secret_file", "stop"],
+    &["code", "clock", "memory", "passphrase", "retry", "secret_file", "secret_keys", "stop"],
     &["domain", "imaging"],
     &["db"],
     &["auth", "cache", "queue", "blobs", "fetch", "isolation"],

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Access, App, Error};
+use super::{Access, App, Error, secret_keys};
 use crate::{config::Settings, retry};
 
 /// A program that is started beside its database waits this long for it.
@@ -27,6 +27,8 @@ impl App {
         let mut failures = 0_u32;
         loop {
             match Box::pin(Self::open(settings.clone(), access)).await {
+                // A worker that starts before `pm serve` after an update shares the key that it makes.
+                Ok(app) if !app.catalog.encrypts_secrets() && secret_keys(settings, true).await?.is_some() => continue,
                 Err(error) if is_awaited(&error, access) && began.elapsed() < START_LIMIT => {
                     failures += 1;
                     if failures == 1 {

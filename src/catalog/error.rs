@@ -61,6 +61,9 @@ pub enum Error {
     /// Blobs are being copied, and none may be removed meanwhile.
     #[error("a backup or a restore is running, and nothing may be removed meanwhile")]
     Copying,
+    /// A setting that the use-case needs is not set.
+    #[error("{0}")]
+    NotConfigured(&'static str),
     /// A component does not answer; the same request may go through later.
     #[error("the {component} does not answer")]
     Unavailable {
@@ -94,6 +97,7 @@ impl Error {
             Self::KeyReused => ErrorCode::IdempotencyKeyReused,
             Self::Backlog { .. } => ErrorCode::RateLimited,
             Self::BlobGone { .. } => ErrorCode::StorageUnavailable,
+            Self::NotConfigured(_) => ErrorCode::NotConfigured,
             Self::Unavailable { .. } => ErrorCode::Unavailable,
             Self::Full { .. } => ErrorCode::StorageFull,
             Self::Internal(_) => ErrorCode::Internal,

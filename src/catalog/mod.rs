@@ -35,6 +35,7 @@ mod upkeep;
 mod users;
 mod waiting;
 mod webhook_body;
+mod webhook_secrets;
 mod webhooks;
 mod write;
 
@@ -64,6 +65,7 @@ pub use step::{Step, Watch};
 pub use tags::{Precondition, Tags, product_tag};
 pub use update::Updated;
 pub use webhook_body::{DeliveryBody, WebhookBody};
+pub use webhook_secrets::{SecretState, encrypt_secrets};
 pub use webhooks::{MOST_WEBHOOKS, Posted};
 
 pub use crate::db::idempotency::Once;
@@ -78,6 +80,7 @@ use crate::{
     imaging::{Limits, Preset},
     isolation::Decoders,
     queue::Queue,
+    secret_keys::SecretKeys,
 };
 
 /// What the catalogue is to do.
@@ -91,6 +94,8 @@ pub struct Config {
     pub policy: AddressPolicy,
     /// What is made of each picture.
     pub presets: Vec<Preset>,
+    /// What encrypts the secrets of webhooks in the database.
+    pub secret_keys: Option<SecretKeys>,
     /// Most jobs that may wait for one user; any number unless set.
     pub max_waiting_jobs_per_user: Option<u64>,
     /// What is refused of files that are handed over.

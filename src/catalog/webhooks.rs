@@ -32,6 +32,8 @@ const KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
 const DELAYS: [u64; 10] = [5, 60, 300, 1_800, 7_200, 18_000, 36_000, 43_200, 43_200, 86_400];
 /// A webhook that failed so often in a row is tried once in each pause, by one process, until it takes a message.
 const BREAKER: Breaker = Breaker { failures: 5, pause: Duration::from_secs(10) };
+/// A webhook whose secret no key opens is looked at again after this.
+const LOCKED_PAUSE: Duration = Duration::from_secs(60);
 /// Share of a delay by which chance shortens or lengthens it.
 const JITTER: f64 = 0.2;
 
@@ -68,16 +70,17 @@ impl Catalog {
     /// Stores a webhook and answers it with its secret, which is told this one time only.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if there are [`MOST_WEBHOOKS`] already.
+    /// [`Error::Conflict`] if there are [`MOST_WEBHOOKS`] already, [`Error::NotConfigured`] if no key encrypts secrets.
     pub async fn create_webhook(&self, new: NewWebhook, once: Option<Once>) -> Result<Done<(Webhook, String)>, Error> {
         let catalog = self.clone();
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
             let now = write.now().await?;
             if let Some(id) = catalog.made_before(&write, once.as_ref(), now).await? {
-                let created = webhooks::with_secret(&*write, id).await?;
                 let gone = || Error::gone(format_args!("webhook {id}, which this request has created,"));
-                return created.map(Done::before).ok_or_else(gone);
+                let (webhook, stored) = webhooks::with_secret(&*write, id).await?.ok_or_else(gone)?;
+                let secret = catalog.open_secret(id, &stored).map_err(Error::Conflict)?;
+                return Ok(Done::before((webhook, secret)));
             }
             if webhooks::count(&*write).await? >= MOST_WEBHOOKS {
                 return Err(Error::Conflict(format!(
@@ -85,7 +88,9 @@ impl Catalog {
                 )));
             }
             let secret = new.secret.clone().unwrap_or_else(make_secret);
-            let webhook = webhooks::insert(&*write, &new, &secret, now).await?;
+            let webhook = webhooks::insert(&*write, &new, now).await?;
+            let sealed = catalog.seal_new_secret(webhook.id, &secret)?;
+            webhooks::replace_secret(&*write, webhook.id, "", &sealed).await?;
             catalog.keep_made(&write, once.as_ref(), &webhook.id).await?;
             write.commit().await?;
             Ok(Done::now((webhook, secret)))
@@ -231,7 +236,7 @@ impl Catalog {
     }
 
     /// Claims up to one due message of each webhook that has room for another one under way and is not paused, and `most`
-    /// in all.
+    /// in all. Messages of a webhook whose secret no key opens wait.
     ///
     /// # Errors
     /// If the database does not answer.
@@ -248,12 +253,33 @@ impl Catalog {
                 let now = write.now().await?;
                 let lease = (token.as_str(), now.plus(deliveries::LEASE));
                 let claimed = deliveries::claim(&*write, webhook, (MOST_UNDER_WAY, BREAKER), lease, now).await?;
+                let claimed = catalog.with_secret(&write, claimed, now).await?;
                 write.commit().await?;
                 Ok(claimed)
             });
             claimed.extend(one.await?);
         }
         Ok(claimed)
+    }
+
+    /// Decrypts the secret of a claimed message. If no key opens it, the message waits as if it had not been claimed, and its
+    /// webhook is paused: another process may have the key, or gets it at its next start.
+    async fn with_secret(
+        &self,
+        write: &Write,
+        claimed: Option<ClaimedDelivery>,
+        now: Timestamp,
+    ) -> Result<Option<ClaimedDelivery>, Error> {
+        let Some(claimed) = claimed else { return Ok(None) };
+        match self.open_secret(claimed.webhook_id, &claimed.secret) {
+            Ok(secret) => Ok(Some(ClaimedDelivery { secret, ..claimed })),
+            Err(reason) => {
+                tracing::warn!(webhook.id = %claimed.webhook_id, "{reason}; its messages wait");
+                deliveries::withhold(&**write, &claimed, &reason, now).await?;
+                webhooks::pause(&**write, claimed.webhook_id, now.plus(LOCKED_PAUSE)).await?;
+                Ok(None)
+            }
+        }
     }
 
     /// Notes what came of an attempt. A webhook that is gone, or took nothing for five days, is disabled.

@@ -1,6 +1,8 @@
 //! `pm doctor`: whether everything that a set-up consists of is there and answers, and whether the data are whole. It
 //! changes nothing unless it is told to repair.
 
+mod secrets;
+
 use std::{iter, time::Duration};
 
 use serde::Serialize;
@@ -101,6 +103,11 @@ async fn examine(app: &App) -> (Vec<Finding>, Exit) {
         exit = Exit::Failed;
     }
     findings.push(isolation);
+    let secrets = secrets::examine(app).await;
+    if secrets.status == FAILED && exit == Exit::Done {
+        exit = Exit::Failed;
+    }
+    findings.push(secrets);
     (findings, exit)
 }
 

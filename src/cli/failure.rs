@@ -125,9 +125,9 @@ impl From<config::Error> for Failure {
 
 impl From<catalog::Error> for Failure {
     fn from(error: catalog::Error) -> Self {
-        use catalog::Error::{Invalid, NotFound, Unavailable};
+        use catalog::Error::{Invalid, NotConfigured, NotFound, Unavailable};
         let exit = match &error {
-            Invalid(_) => Exit::Usage,
+            Invalid(_) | NotConfigured(_) => Exit::Usage,
             NotFound { .. } => Exit::NotFound,
             Unavailable { .. } => Exit::Unreachable,
             _ => Exit::Failed,

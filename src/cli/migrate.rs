@@ -9,7 +9,7 @@ use super::{
     output::{Console, Row},
 };
 use crate::{
-    app, cache,
+    app, cache, catalog,
     config::{DatabaseUrl, Settings},
     db::{
         self, Database,
@@ -57,6 +57,9 @@ async fn up(database: &Database, settings: &Settings, console: &Console) -> Resu
     let missing = before.iter().filter(|step| !step.applied).count();
     migrate::up(database, None).await.map_err(failed)?;
     app::settle_identity(database, true).await?;
+    if let Some(keys) = app::secret_keys(settings, false).await? {
+        catalog::encrypt_secrets(database, &keys).await.map_err(failed)?;
+    }
     let done = match missing {
         0 => "the schema is up to date".to_owned(),
         _ => format!("{} applied", steps_of(missing as u64)),

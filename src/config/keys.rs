@@ -73,6 +73,7 @@ pub(super) const KEYS: &[Key] = &[
     key("listen", &["PM_LISTEN"], "an address and a port, such as 127.0.0.1:8080").flag("--listen"),
     key("public_url", &["PM_PUBLIC_URL"], "an http or https address without query, such as https://shop.example"),
     key("url_key", &["PM_URL_KEY"], "one or more keys of at least 32 characters, separated by commas").secret(),
+    key("secret_key", &["PM_SECRET_KEY"], "one or more keys of at least 32 characters, separated by commas").secret(),
     key("backup_passphrase", &["PM_BACKUP_PASSPHRASE"], "a passphrase").secret(),
     key("placeholder", &["PM_PLACEHOLDER"], "none or thumbhash"),
     key("auth", &["PM_AUTH"], "off, keys, or nothing"),

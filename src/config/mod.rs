@@ -37,6 +37,7 @@ use crate::{
     isolation::Policy,
     jobs::UrlKeys,
     passphrase::Passphrase,
+    secret_keys::SecretKeys,
 };
 use layers::Layer;
 use resolve::Resolver;
@@ -74,6 +75,8 @@ pub struct Settings {
     pub public_url: Option<String>,
     /// What addresses of pictures in any size are signed with.
     pub url_key: Option<UrlKeys>,
+    /// What encrypts the secrets of webhooks in the database.
+    pub secret_key: Option<SecretKeys>,
     /// What encrypts the secrets in a backup.
     pub backup_passphrase: Option<Passphrase>,
     /// What stands in the place of a picture that is on its way.
@@ -227,16 +230,14 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
     let storage_adopt = resolver.take("storage_adopt", values::boolean);
     let listen = resolver.take("listen", values::listen);
     let public_url = resolver.optional("public_url", values::public_url);
-    let url_key = resolver.optional("url_key", UrlKeys::parse);
-    let backup_passphrase = resolver.optional("backup_passphrase", Passphrase::parse);
+    let (url_key, secret_key, backup_passphrase) = secrets(resolver);
     let placeholder = resolver.take("placeholder", values::placeholder);
     let doors = doors::resolve(resolver);
     let auto_users = resolver.take("auto_users", values::boolean);
     let workers = resolver.take("workers", values::workers);
     let worker_listen = resolver.optional("worker_listen", values::listen);
     let fetching = fetching::resolve(resolver);
-    let max_waiting_jobs_per_user =
-        resolver.take("max_waiting_jobs_per_user", |text| values::count_within(text, 1, 1_000_000_000));
+    let max_waiting_jobs_per_user = resolver.take("max_waiting_jobs_per_user", values::waiting_jobs);
     let image_max_pixels = resolver.take("image_max_pixels", values::pixels);
     let image_memory = resolver.take("image_memory", |text| values::size_within(text, 16 << 20, u64::MAX));
     let image_timeout = resolver.take("image_timeout", values::image_timeout);
@@ -263,6 +264,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
         listen: listen?,
         public_url: public_url?,
         url_key: url_key?,
+        secret_key: secret_key?,
         backup_passphrase: backup_passphrase?,
         placeholder: placeholder?,
         doors: doors?,
@@ -281,6 +283,15 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
         log_format: log_format?,
         sources: std::mem::take(&mut resolver.sources),
     })
+}
+
+type Optional<T> = Option<Option<T>>;
+
+/// What signs and encrypts.
+fn secrets(resolver: &mut Resolver<'_>) -> (Optional<UrlKeys>, Optional<SecretKeys>, Optional<Passphrase>) {
+    let url_key = resolver.optional("url_key", UrlKeys::parse);
+    let secret_key = resolver.optional("secret_key", SecretKeys::parse);
+    (url_key, secret_key, resolver.optional("backup_passphrase", Passphrase::parse))
 }
 
 fn log_filter(text: &str) -> Result<String, String> {
@@ -346,6 +357,7 @@ impl Settings {
             ("listen", self.listen.to_string()),
             ("public_url", none(&self.public_url)),
             ("url_key", self.url_key.as_ref().map_or(String::new(), |_| "***".into())),
+            ("secret_key", self.secret_key.as_ref().map_or(String::new(), |_| "***".into())),
             ("backup_passphrase", self.backup_passphrase.as_ref().map_or(String::new(), |_| "***".into())),
             ("placeholder", self.placeholder.as_str().to_owned()),
             ("auto_users", self.auto_users.to_string()),

@@ -88,6 +88,11 @@ pub(super) fn duration_within(text: &str, least: Duration, most: Duration) -> Re
     if (least..=most).contains(&span) { Ok(span) } else { Err("is out of range".into()) }
 }
 
+/// Most jobs that may wait for one user.
+pub(super) fn waiting_jobs(text: &str) -> Result<u64, String> {
+    count_within(text, 1, 1_000_000_000)
+}
+
 /// A number that lies within `least` and `most`.
 pub(super) fn count_within(text: &str, least: u64, most: u64) -> Result<u64, String> {
     let count = text.replace('_', "").parse().map_err(|_| "is not such a number".to_owned())?;

@@ -167,6 +167,30 @@ pub async fn settle(
     Ok(settled.rows_affected > 0)
 }
 
+/// Gives a claimed message back as if it had not been claimed, and notes why.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn withhold(
+    connection: &impl ConnectionTrait,
+    claimed: &ClaimedDelivery,
+    reason: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let row = ActiveModel {
+        state: Set(DeliveryState::Queued.as_str().to_owned()),
+        attempt: Set(claimed.attempt.saturating_sub(1)),
+        lease_token: Set(None),
+        lease_until: Set(None),
+        error_message: Set(Some(reason.to_owned())),
+        updated_at: Set(now.0),
+        ..ActiveModel::default()
+    };
+    let held = Entity::update_many().set(row).filter(Column::Id.eq(claimed.id.0));
+    held.filter(Column::LeaseToken.eq(claimed.lease_token.as_str())).exec(connection).await?;
+    Ok(())
+}
+
 /// Queues a message of this webhook anew, as if it had never been tried; `None` if there is none, `false` if it waits or is
 /// under way.
 ///

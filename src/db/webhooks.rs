@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait as _, QueryFilter, QueryOrder,
+    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait as _, QueryFilter, QueryOrder, QuerySelect,
 };
 
 use crate::{
@@ -17,22 +17,17 @@ use crate::{
     domain::{EventKind, NewWebhook, Webhook, WebhookId},
 };
 
-/// Stores a webhook that is told from now on.
+/// Stores a webhook that is told from now on; its secret follows by [`replace_secret`].
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn insert(
-    connection: &impl ConnectionTrait,
-    new: &NewWebhook,
-    secret: &str,
-    now: Timestamp,
-) -> Result<Webhook, Error> {
+pub async fn insert(connection: &impl ConnectionTrait, new: &NewWebhook, now: Timestamp) -> Result<Webhook, Error> {
     let kinds: Vec<_> = new.kinds.iter().map(|kind| kind.as_str()).collect();
     let row = ActiveModel {
         id: NotSet,
         url: Set(new.url.clone()),
         types: Set(kinds.join(",")),
-        secret: Set(secret.to_owned()),
+        secret: Set(String::new()),
         enabled: Set(1),
         disabled_reason: Set(None),
         failing_since: Set(None),
@@ -43,7 +38,7 @@ pub async fn insert(
     Ok(read(Entity::insert(row).exec_with_returning(connection).await?))
 }
 
-/// The webhook with this number, and its secret.
+/// The webhook with this number, and its secret as it is stored.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -53,6 +48,35 @@ pub async fn with_secret(connection: &impl ConnectionTrait, id: WebhookId) -> Re
         let secret = row.secret.clone();
         (read(row), secret)
     }))
+}
+
+/// Returns up to `limit` webhooks after `after` by number, each with its secret as it is stored.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn secrets_after(
+    connection: &impl ConnectionTrait,
+    after: WebhookId,
+    limit: u64,
+) -> Result<Vec<(WebhookId, String)>, Error> {
+    let found = Entity::find().select_only().columns([Column::Id, Column::Secret]).filter(Column::Id.gt(after.0));
+    let rows: Vec<(i64, String)> = found.order_by_asc(Column::Id).limit(limit).into_tuple().all(connection).await?;
+    Ok(rows.into_iter().map(|(id, secret)| (WebhookId(id), secret)).collect())
+}
+
+/// Stores `new` in the place of the stored secret `old`; `false` if another one stands there by now.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn replace_secret(
+    connection: &impl ConnectionTrait,
+    id: WebhookId,
+    old: &str,
+    new: &str,
+) -> Result<bool, Error> {
+    let row = ActiveModel { secret: Set(new.to_owned()), ..ActiveModel::default() };
+    let same = Entity::update_many().set(row).filter(Column::Id.eq(id.0)).filter(Column::Secret.eq(old));
+    Ok(same.exec(connection).await?.rows_affected > 0)
 }
 
 /// How many there are.
@@ -164,7 +188,7 @@ pub async fn note_failure(
 ///
 /// # Errors
 /// If the database does not answer.
-pub(super) async fn pause(connection: &impl ConnectionTrait, id: WebhookId, until: Timestamp) -> Result<(), Error> {
+pub async fn pause(connection: &impl ConnectionTrait, id: WebhookId, until: Timestamp) -> Result<(), Error> {
     let paused = ActiveModel { paused_until: Set(Some(until.0)), ..ActiveModel::default() };
     Entity::update_many().set(paused).filter(Column::Id.eq(id.0)).exec(connection).await?;
     Ok(())

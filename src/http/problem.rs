@@ -254,6 +254,7 @@ impl From<catalog::Error> for Problem {
                 .with_header(header::RETRY_AFTER, HeaderValue::from_static("60")),
             Error::Conflict(detail) => Self::new(StatusCode::CONFLICT, code, detail),
             gone @ Error::BlobGone { .. } => Self::new(StatusCode::CONFLICT, ErrorCode::Conflict, gone.to_string()),
+            Error::NotConfigured(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail),
             other if transient => Self::unavailable(code, other),
             other => Self::internal(other),
         }

@@ -130,6 +130,7 @@ impl Stage {
             let engines = stage.engines();
             engines.postgres.create_database(&stage.name).await?;
             stage.configure("DATABASE_URL", Postgres::url(engines.postgres.address(), &stage.name));
+            stage.configure("PM_SECRET_KEY", "a key of the experiments with 32 characters");
             stage.configure("REDIS_URL", Redis::url(engines.redis.address()));
             stage.configure("RABBITMQ_URL", RabbitMq::url(engines.rabbitmq.address()));
         }

@@ -519,11 +519,21 @@ fn the_doctor_says_how_every_part_is_and_changes_nothing() {
     let told: Value = serde_json::from_str(&shop.read(&["doctor", "--json"])).expect("JSON");
     assert_eq!(told["healthy"], true, "{told}");
     let checks: Vec<_> = told["checks"].as_array().expect("a list").iter().map(|check| &check["check"]).collect();
-    let components =
-        ["database", "cache", "queue", "storage", "schema", "installation", "renditions", "isolation", "imaging"];
+    let components = [
+        "database",
+        "cache",
+        "queue",
+        "storage",
+        "schema",
+        "installation",
+        "renditions",
+        "isolation",
+        "secrets",
+        "imaging",
+    ];
     let invariants = pm::catalog::Invariant::ALL.map(pm::catalog::Invariant::name);
     assert_eq!(checks, [&components[..], &invariants].concat());
-    assert!(told["checks"][8]["detail"].as_str().expect("a text").contains(pm::imaging::JPEG_BACKEND));
+    assert!(told["checks"][9]["detail"].as_str().expect("a text").contains(pm::imaging::JPEG_BACKEND));
 
     let output = shop.run(&["doctor", "--redis-url", "redis://127.0.0.1:1"]);
     assert_eq!(output.status.code(), Some(5));

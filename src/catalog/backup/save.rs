@@ -46,6 +46,7 @@ impl Catalog {
         files::blocking(move || private_files::create_dir_all(&made)).await.map_err(Error::of(&path))?;
         let mut secrets = Secrets::default();
         let tables = self.save_tables(&directory, &folder, &mut secrets, watch).await?;
+        secrets.open_webhooks(self.secret_keys());
         saved.products = tables.iter().find(|table| table.name == "products").map_or(0, |table| table.rows);
         let secrets_sha256 = save_secrets(&directory, &folder, secrets, options.protection).await?;
         saved.has_secrets = secrets_sha256.is_some();

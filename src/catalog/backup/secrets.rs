@@ -8,7 +8,14 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Error;
-use crate::{catalog::webhooks::make_secret, clock::Timestamp, db::transfer::Row, passphrase::Passphrase};
+use crate::{
+    catalog::{webhook_secrets, webhooks::make_secret},
+    clock::Timestamp,
+    db::transfer::Row,
+    domain::WebhookId,
+    passphrase::Passphrase,
+    secret_keys::SecretKeys,
+};
 
 /// What a backup does with secrets.
 #[derive(Clone, Debug)]
@@ -58,6 +65,16 @@ impl Secrets {
         };
         if let (Some(id), Some(Value::String(secret))) = (row.get("id").and_then(Value::as_i64), row.remove(column)) {
             kept.insert(id, secret);
+        }
+    }
+
+    /// Decrypts the secrets of webhooks, so that the passphrase of the backup alone opens them. One that no key opens stays
+    /// encrypted.
+    pub(super) fn open_webhooks(&mut self, keys: Option<&SecretKeys>) {
+        for (id, stored) in &mut self.webhooks {
+            if let Ok(secret) = webhook_secrets::open(keys, WebhookId(*id), stored) {
+                *stored = secret;
+            }
         }
     }
 

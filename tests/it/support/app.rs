@@ -284,6 +284,7 @@ impl Resources {
         ]);
         if let Some((url, name)) = &self.postgres {
             all.insert("DATABASE_URL".into(), database_url(url, name));
+            all.insert("PM_SECRET_KEY".into(), "a key of the tests with 32 characters".into());
         }
         if let Some((url, prefix)) = &self.redis {
             all.extend([("REDIS_URL".into(), url.clone()), ("PM_REDIS_PREFIX".into(), prefix.clone())]);

@@ -2,6 +2,7 @@
 
 mod failing;
 mod refusing;
+mod secrets;
 
 use std::time::Duration;
 

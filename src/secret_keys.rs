@@ -1,0 +1,187 @@
+//! Encrypts secrets that the database holds, with XChaCha20-Poly1305: who reads a copy of the database reads none of them.
+//!
+//! A stored secret is `enc1:KEY:DATA`. `KEY` tells which key opens it and nothing about the key; `DATA` is the base64 of a random
+//! nonce of 24 bytes, the encrypted text and its tag. The tag covers where the secret stands as well, so a secret that is
+//! moved to another row does not open there.
+
+use std::fmt;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use chacha20poly1305::{
+    KeyInit as _, XChaCha20Poly1305, XNonce,
+    aead::{Aead as _, Payload},
+};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use uuid::Uuid;
+
+const PREFIX: &str = "enc1:";
+const NONCE_BYTES: usize = 24;
+/// Bytes of the name of a key.
+const NAME_BYTES: usize = 6;
+
+/// Keys for secrets: the first encrypts, all decrypt, so that one can replace another. `Debug` does not show them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretKeys(Vec<Key>);
+
+#[derive(Clone, PartialEq, Eq)]
+struct Key {
+    name: String,
+    bytes: [u8; 32],
+}
+
+/// Why a stored secret was not decrypted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It was encrypted with a key that is not among these.
+    #[error("none of the keys in PM_SECRET_KEY opens it (it was encrypted with the key {name})")]
+    NoKey {
+        /// The name of that key.
+        name: String,
+    },
+    /// It was changed, or moved to another row.
+    #[error("it is damaged, or belongs to another row")]
+    Damaged,
+}
+
+impl SecretKeys {
+    /// Fewest characters of a key.
+    pub const LEAST_CHARS: usize = 32;
+
+    /// Reads keys that are separated by commas.
+    ///
+    /// # Errors
+    /// A sentence if there is none, or one is too short.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let keys: Vec<_> = text.split(',').map(str::trim).collect();
+        if keys.iter().any(|key| key.chars().count() < Self::LEAST_CHARS) {
+            return Err(format!("has a key of less than {} characters", Self::LEAST_CHARS));
+        }
+        Ok(Self(keys.into_iter().map(Key::of).collect()))
+    }
+
+    /// These keys, and after them those of `others`, which only decrypt.
+    #[must_use]
+    pub fn then(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
+    /// Encrypts `plain` with the first key, for the place that `context` names.
+    pub fn encrypt(&self, context: &str, plain: &str) -> String {
+        let key = self.0.first().expect("`parse` refuses an empty list");
+        let random = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
+        let nonce = &random[..NONCE_BYTES];
+        let payload = Payload { msg: plain.as_bytes(), aad: context.as_bytes() };
+        let encrypted = XChaCha20Poly1305::new(&key.bytes.into()).encrypt(XNonce::from_slice(nonce), payload);
+        let encrypted = encrypted.expect("a text in memory is shorter than 256 GiB");
+        format!("{PREFIX}{}:{}", key.name, STANDARD_NO_PAD.encode([nonce, &encrypted].concat()))
+    }
+
+    /// Decrypts what [`encrypt`](Self::encrypt) made for the same place.
+    ///
+    /// # Errors
+    /// [`Error`], by what is wrong.
+    pub fn decrypt(&self, context: &str, stored: &str) -> Result<String, Error> {
+        let (name, data) = parts(stored).ok_or(Error::Damaged)?;
+        let data = STANDARD_NO_PAD.decode(data).map_err(|_| Error::Damaged)?;
+        let (nonce, encrypted) = data.split_at_checked(NONCE_BYTES).ok_or(Error::Damaged)?;
+        let key = self.0.iter().find(|key| key.name == name).ok_or_else(|| Error::NoKey { name: shown(name) })?;
+        let payload = Payload { msg: encrypted, aad: context.as_bytes() };
+        let plain = XChaCha20Poly1305::new(&key.bytes.into()).decrypt(XNonce::from_slice(nonce), payload);
+        plain.ok().and_then(|plain| String::from_utf8(plain).ok()).ok_or(Error::Damaged)
+    }
+
+    /// Whether `stored` was encrypted with the first key.
+    pub fn is_current(&self, stored: &str) -> bool {
+        parts(stored).is_some_and(|(name, _)| self.0.first().is_some_and(|key| key.name == name))
+    }
+}
+
+/// Whether `stored` is an encrypted secret.
+pub fn is_encrypted(stored: &str) -> bool {
+    stored.starts_with(PREFIX)
+}
+
+/// The error for an encrypted secret where there are no keys.
+pub fn without_keys(stored: &str) -> Error {
+    parts(stored).map_or(Error::Damaged, |(name, _)| Error::NoKey { name: shown(name) })
+}
+
+/// The name of the key, and the data.
+fn parts(stored: &str) -> Option<(&str, &str)> {
+    stored.strip_prefix(PREFIX)?.split_once(':')
+}
+
+/// A name of a key, which may be anything in a row that was changed by hand.
+fn shown(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).take(2 * NAME_BYTES).collect()
+}
+
+impl Key {
+    fn of(text: &str) -> Self {
+        let derive = |label: &[u8]| {
+            let mac = <Hmac<Sha256> as Mac>::new_from_slice(text.as_bytes());
+            let mut mac = mac.expect("a key of any length is taken");
+            mac.update(label);
+            mac.finalize().into_bytes()
+        };
+        let name = hex::encode(&derive(b"pm secrets: name of the key")[..NAME_BYTES]);
+        Self { name, bytes: derive(b"pm secrets: encryption").into() }
+    }
+}
+
+impl fmt::Debug for SecretKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretKeys({} keys)", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = "an old key of 32 characters or so";
+    const NEW: &str = "a new key of 32 characters or more";
+
+    fn keys(text: &str) -> SecretKeys {
+        SecretKeys::parse(text).expect("keys")
+    }
+
+    #[test]
+    fn every_key_decrypts_and_the_first_encrypts() {
+        let stored = keys(OLD).encrypt("webhook 1", "whsec_secret");
+        assert!(is_encrypted(&stored) && !stored.contains("whsec_secret"));
+        let both = keys(&format!("{NEW}, {OLD}"));
+        assert_eq!(both.decrypt("webhook 1", &stored).as_deref(), Ok("whsec_secret"));
+        assert!(!both.is_current(&stored) && keys(OLD).is_current(&stored));
+        let again = both.encrypt("webhook 1", "whsec_secret");
+        assert!(both.is_current(&again));
+        assert_eq!(keys(NEW).decrypt("webhook 1", &again).as_deref(), Ok("whsec_secret"));
+        assert!(matches!(keys(OLD).decrypt("webhook 1", &again), Err(Error::NoKey { .. })));
+        assert_ne!(again, both.encrypt("webhook 1", "whsec_secret"), "each has its own nonce");
+    }
+
+    #[test]
+    fn a_changed_or_moved_secret_does_not_open() {
+        let keys = keys(NEW);
+        let stored = keys.encrypt("webhook 1", "whsec_secret");
+        assert_eq!(keys.decrypt("webhook 2", &stored), Err(Error::Damaged));
+        for place in 0..stored.len() {
+            let mut changed = stored.clone().into_bytes();
+            changed[place] = if changed[place] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(changed).expect("ASCII");
+            assert!(keys.decrypt("webhook 1", &changed).is_err(), "byte {place}");
+            assert!(keys.decrypt("webhook 1", &stored[..place]).is_err(), "the first {place} bytes");
+        }
+    }
+
+    #[test]
+    fn short_keys_are_refused_and_no_key_is_shown() {
+        for text in ["", "short", &format!("{NEW},"), &format!("{NEW},short")] {
+            assert!(SecretKeys::parse(text).is_err(), "{text}");
+        }
+        assert_eq!(format!("{:?}", keys(NEW)), "SecretKeys(1 keys)");
+        assert!(!keys(NEW).encrypt("", "").contains("new key"));
+    }
+}
