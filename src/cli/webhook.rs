@@ -1,5 +1,7 @@
 //! `pm webhook`: who is told of events, and what each was told.
 
+use std::path::Path;
+
 use serde::{Serialize, Serializer};
 
 use super::{
@@ -17,7 +19,10 @@ use crate::{
 /// Runs one of the commands.
 pub(super) async fn run(command: args::Webhook, catalog: &Catalog, console: &mut Console) -> Result<Exit, Failure> {
     match command {
-        args::Webhook::Add { url, types, secret } => add(&url, &types, secret, catalog, console).await,
+        args::Webhook::Add { url, types, secret, secret_file } => {
+            let secret = secret_file.map_or(Ok(secret), |file| read_secret(&file).map(Some))?;
+            add(&url, &types, secret, catalog, console).await
+        }
         args::Webhook::List => list(catalog, console).await,
         args::Webhook::Get { id } => {
             let webhook = catalog.webhook(WebhookId(id)).await?;
@@ -43,6 +48,13 @@ pub(super) async fn run(command: args::Webhook, catalog: &Catalog, console: &mut
             Ok(Exit::Done)
         }
     }
+}
+
+fn read_secret(file: &Path) -> Result<String, Failure> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Failure::because(Exit::Usage, error).context(format!("{} cannot be read as a secret", file.display()))
+    })?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 async fn add(

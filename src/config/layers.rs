@@ -1,5 +1,7 @@
 //! Reads each layer into names and texts; what they mean is not looked at here. It changes nothing in the environment.
 
+mod secret_files;
+
 use std::{
     collections::BTreeMap,
     fmt, fs, io,
@@ -113,7 +115,7 @@ pub(super) fn read(
     let mut layers = vec![from_toml(DEFAULTS, Source::Default, problems)?];
     layers.extend(read_file(flags.config.as_deref(), directory, problems)?);
     layers.extend(read_dotenv(directory, problems)?);
-    layers.push(from_variables(Source::Environment, environment, problems));
+    layers.push(from_variables(Source::Environment, environment, directory, problems));
     let mut layer = Layer::new(Source::Flag);
     for (name, value) in flags.settings() {
         layer.values.insert(name, Raw::Text(value.trim().to_owned()));
@@ -204,16 +206,18 @@ fn read_dotenv(directory: &Path, problems: &mut Vec<Problem>) -> Result<Option<L
             _ => "it cannot be read".into(),
         },
     })?;
-    Ok(Some(from_variables(Source::DotEnv, variables, problems)))
+    Ok(Some(from_variables(Source::DotEnv, variables, directory, problems)))
 }
 
 fn from_variables(
     source: Source,
     variables: impl IntoIterator<Item = (String, String)>,
+    directory: &Path,
     problems: &mut Vec<Problem>,
 ) -> Layer {
     let mut layer = Layer::new(source);
-    let variables: BTreeMap<String, String> = variables.into_iter().collect();
+    let mut variables: BTreeMap<String, String> = variables.into_iter().collect();
+    secret_files::read_all(&mut variables, &layer.source, directory, problems);
     for key in KEYS {
         let set = |name: &&&str| variables.contains_key(**name);
         if let Some(name) = key.environment.iter().find(set) {

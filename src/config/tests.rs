@@ -216,3 +216,57 @@ fn lists_and_numbers_of_a_file_are_read() {
     assert!(!settings.auto_users && !settings.auto_migrate);
     assert_eq!(settings.presets.len(), 1);
 }
+
+#[test]
+fn every_secret_can_stand_in_a_file() {
+    let files = [
+        ("password", "s3cret\n"),
+        ("redis", "redis://:s3cret@cache:6379\r\n"),
+        ("rabbit", "amqp://pm:s3cret@broker/"),
+        ("keys", "a key of the tests with 32 characters,another key of 32 characters or so\n"),
+        ("passphrase", "correct horse"),
+        ("aws", "aws s3cret"),
+    ];
+    let variables = [
+        ("DB_HOST", "db"),
+        ("DB_PASSWORD_FILE", "password"),
+        ("REDIS_URL_FILE", "redis"),
+        ("RABBITMQ_URL_FILE", "rabbit"),
+        ("PM_SECRET_KEY_FILE", "keys"),
+        ("PM_URL_KEY_FILE", "keys"),
+        ("PM_BACKUP_PASSPHRASE_FILE", "passphrase"),
+        ("AWS_SECRET_ACCESS_KEY_FILE", "aws"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "the client's own"),
+    ];
+    let settings = loaded(&files, &variables);
+    assert_eq!(settings.database, postgres("postgres://postgres:s3cret@db:5432/"));
+    assert_eq!(settings.redis_url.as_deref(), Some("redis://:s3cret@cache:6379"));
+    assert_eq!(settings.rabbitmq_url.as_deref(), Some("amqp://pm:s3cret@broker/"));
+    assert!(settings.secret_key.is_some() && settings.url_key.is_some() && settings.backup_passphrase.is_some());
+    assert_eq!(settings.storage_environment["AWS_SECRET_ACCESS_KEY"], "aws s3cret");
+    assert_eq!(settings.storage_environment["AWS_WEB_IDENTITY_TOKEN_FILE"], "the client's own");
+    assert!(!settings.storage_environment.contains_key("AWS_SECRET_ACCESS_KEY_FILE"));
+    let address = ("url", "postgres://pm:s3cret@db/pm");
+    let dotenv = (".env", "DATABASE_URL_FILE=url");
+    assert_eq!(loaded(&[address, dotenv], &[]).database, postgres("postgres://pm:s3cret@db/pm"));
+    assert!(!format!("{settings:?}").contains("s3cret"));
+}
+
+#[test]
+fn a_file_of_a_secret_that_cannot_be_used_is_named_and_its_content_is_not() {
+    let message = refused(&[], &[("REDIS_URL_FILE", "none")]);
+    assert!(
+        message.contains("REDIS_URL_FILE in the environment names the file") && message.contains("none"),
+        "{message}"
+    );
+    let message = refused(&[("empty", "\n")], &[("PM_SECRET_KEY_FILE", "empty")]);
+    assert!(message.contains("which is empty"), "{message}");
+    let both = [("REDIS_URL_FILE", "redis"), ("REDIS_URL", "redis://cache")];
+    let message = refused(&[("redis", "redis://other")], &both);
+    assert!(message.contains("REDIS_URL_FILE in the environment is set beside REDIS_URL"), "{message}");
+    let message = refused(&[("wrong", "s3cret")], &[("RABBITMQ_URL_FILE", "wrong")]);
+    assert!(message.contains("RABBITMQ_URL") && !message.contains("s3cret"), "{message}");
+    let message = refused(&[("level", "info")], &[("PM_LOG_FILE", "level")]);
+    assert!(message.contains("PM_LOG_FILE") && message.contains("is not a setting"), "{message}");
+    assert!(loaded(&[], &[("REDIS_URL_FILE", "")]).redis_url.is_none());
+}

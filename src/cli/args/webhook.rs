@@ -1,5 +1,7 @@
 //! The words of `pm webhook`.
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
 
 use super::Paging;
@@ -15,8 +17,11 @@ pub(in crate::cli) enum Webhook {
         #[arg(long = "type", value_name = "TYPE")]
         types: Vec<String>,
         /// What messages are signed with, `whsec_` and base64; made unless given
-        #[arg(long)]
+        #[arg(long, conflicts_with = "secret_file")]
         secret: Option<String>,
+        /// Read the secret from FILE, so that no list of processes shows it
+        #[arg(long, value_name = "FILE")]
+        secret_file: Option<PathBuf>,
     },
     /// List them and how they are
     List,
