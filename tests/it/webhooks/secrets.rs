@@ -177,7 +177,7 @@ async fn a_worker_that_starts_before_the_server_after_an_update_shares_its_key()
         let server = app.another().await;
         assert_eq!(fs::read_to_string(&file).unwrap(), made);
         let new = NewWebhook { url: "http://127.0.0.1:9/hook".into(), kinds: Vec::new(), secret: None };
-        let (_, secret) = server.catalog.create_webhook(new).await.unwrap();
+        let (_, secret) = server.catalog.create_webhook(new, None).await.unwrap().value;
         app.create(&[]).await;
         assert_eq!(secret_of_the_next_message(&worker).await, Some(secret));
     })
