@@ -14,6 +14,7 @@ PICTURE = base64.b64decode(
 schemathesis.openapi.format(
     "uri", strategies.from_regex(r"https://[a-z]{3,12}\.example/[a-z0-9]{1,12}\.jpg", fullmatch=True)
 )
+schemathesis.openapi.format("search", strategies.from_regex(r"[a-zé0-9]{1,12}( [a-z0-9]{1,12})?", fullmatch=True))
 schemathesis.openapi.format("cursor", strategies.just(""))
 schemathesis.openapi.format("binary", strategies.just(PICTURE))
 

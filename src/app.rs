@@ -161,7 +161,7 @@ impl App {
     pub async fn serve(&self, listener: TcpListener, workers: usize, stop: Stop) -> Result<(), Error> {
         let upload = self.settings.fetching.max_bytes;
         let reload = self.reload.clone();
-        let config = http::Config { max_upload: upload, reload, ..doors::config(&self.settings.doors)? };
+        let config = http::Config { max_upload: upload, reload, ..doors::config(&self.settings)? };
         // The worker goes on until the last request has been answered.
         let (stopper, after_requests) = stop::channel();
         let worker = if workers == 0 { None } else { Some(self.worker(workers)?) };
@@ -199,7 +199,11 @@ impl App {
         let mut told = after_jobs.clone();
         let answer = async {
             if let Some(listener) = status {
-                let config = http::Config { scope: http::Scope::Status, ..http::Config::default() };
+                let hosts = match self.settings.worker_listen {
+                    Some(address) => doors::hosts(&self.settings, address.ip(), false),
+                    None => http::Hosts::default(),
+                };
+                let config = http::Config { scope: http::Scope::Status, hosts, ..http::Config::default() };
                 let stop = async move { told.wanted().await };
                 // On the heap: few workers have it, and all would carry it along.
                 Box::pin(http::serve(listener, self.http_state(), config, stop)).await;

@@ -35,6 +35,8 @@ macro_rules! codes {
 codes! {
     // Requests.
     BadRequest = "bad_request": "The request cannot be read.",
+    HeadTooLarge = "head_too_large": "The request's line and headers are over the limit.",
+    Misdirected = "misdirected": "The server does not answer for the host that the request names.",
     MalformedJson = "malformed_json": "The body is not the JSON that is expected.",
     Validation = "validation": "One or more fields have a value that is not allowed.",
     NotFound = "not_found": "There is no such resource.",
@@ -51,6 +53,7 @@ codes! {
     Unauthorized = "unauthorized": "The request does not say who makes it.",
     InvalidToken = "invalid_token": "The access token or key is not believed.",
     InsufficientScope = "insufficient_scope": "The access token or key is not made for this.",
+    ForeignOrigin = "foreign_origin": "A page of another origin asks for a change.",
     Forbidden = "forbidden": "The resource is somebody else's.",
     RateLimited = "rate_limited": "The client makes more requests than it may.",
     RangeNotSatisfiable = "range_not_satisfiable": "The requested range lies outside the file.",

@@ -1,9 +1,11 @@
 //! How clients come in: the server's doors, put together from the settings.
 
+use std::net::IpAddr;
+
 use super::Error;
 use crate::{
     auth,
-    config::{Auth, Doors},
+    config::{Auth, Settings},
     http,
 };
 
@@ -11,7 +13,8 @@ use crate::{
 ///
 /// # Errors
 /// If the certificate cannot be used, or the issuer not asked.
-pub(super) fn config(doors: &Doors) -> Result<http::Config, Error> {
+pub(super) fn config(settings: &Settings) -> Result<http::Config, Error> {
+    let doors = &settings.doors;
     let authentication = match &doors.auth {
         Auth::Unsaid | Auth::Off => http::Authentication::Off,
         Auth::Keys => http::Authentication::On(None),
@@ -28,7 +31,9 @@ pub(super) fn config(doors: &Doors) -> Result<http::Config, Error> {
         }
     };
     let tls = doors.tls.as_ref().map(|files| http::Tls::load(&files.certificate, &files.key)).transpose()?;
+    let is_authenticated = !matches!(authentication, http::Authentication::Off);
     Ok(http::Config {
+        hosts: hosts(settings, settings.listen.ip(), is_authenticated),
         authentication,
         quota: doors.quota,
         tls,
@@ -38,4 +43,9 @@ pub(super) fn config(doors: &Doors) -> Result<http::Config, Error> {
         origins: doors.origins.clone(),
         ..http::Config::default()
     })
+}
+
+/// The hosts that a server on `address` answers for.
+pub(super) fn hosts(settings: &Settings, address: IpAddr, is_authenticated: bool) -> http::Hosts {
+    http::Hosts::new(&settings.doors.allowed_hosts, settings.public_url.as_deref(), address, is_authenticated)
 }

@@ -21,7 +21,12 @@ impl Links {
 
     /// The address under which clients reach the API, if it is set.
     pub fn public_url(&self) -> Option<&str> {
-        Some(self.base.as_str()).filter(|base| !base.is_empty())
+        Some(self.base()).filter(|base| !base.is_empty())
+    }
+
+    /// What stands before every path: the public URL, or nothing.
+    pub fn base(&self) -> &str {
+        &self.base
     }
 
     /// The stored picture with this key.

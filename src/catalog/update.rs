@@ -89,27 +89,28 @@ impl Catalog {
             let body = Body::new(&before, self)?;
             return Ok(Try::Done(Box::new(Updated { product: before, body, added, replayed: true })));
         }
+        let patch = asked.patch.held_against(&before);
         let present = present(&before, self.links());
-        let going = asked.patch.removes(&present, self.policy());
+        let going = patch.removes(&present, self.policy());
         if !removals::hold_live_jobs(&*write, Of::Images(&going)).await? {
             return Ok(Try::Busy(going));
         }
-        self.refer_to(&write, &stored(asked.patch.uploaded())).await?;
+        self.refer_to(&write, &stored(patch.uploaded())).await?;
         let before = self.find_held(&write, asked.id, true).await?;
         self.check(asked.condition, &before)?;
         let present = self::present(&before, self.links());
-        let plan = asked.patch.plan(&present, self.policy())?;
+        let plan = patch.plan(&present, self.policy())?;
         // Another change, or another run, may have begun before the product was held.
         if plan.removed != going || !removals::hold_live_jobs(&*write, Of::Images(&going)).await? {
             return Ok(Try::Busy(plan.removed));
         }
-        let texts_stay = asked.patch.leaves_texts(&before);
+        let texts_stay = patch.leaves_texts(&before);
         if texts_stay && plan.changes_nothing(&present) {
             let body = Body::new(&before, self)?;
             return Ok(Try::Done(Box::new(Updated { product: before, body, added: Vec::new(), replayed: false })));
         }
         if !texts_stay {
-            products::update(&*write, &before, asked.patch).await?;
+            products::update(&*write, &before, &patch).await?;
         }
         let added = self.change_images(&write, asked, &plan, &present, &before.user_id, now).await?;
         self.keep_made(&write, asked.once, &added).await?;

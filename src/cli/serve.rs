@@ -23,6 +23,9 @@ const BACKLOG: u32 = 4_096;
 /// be read again.
 pub(super) async fn serve(settings: Settings, stop: Stop, reload: Reload) -> Result<Exit, Failure> {
     refuse_the_open(&settings)?;
+    if let Some(warning) = open_to_others(&settings) {
+        tracing::warn!("{warning}");
+    }
     let workers = settings.workers;
     let asked = settings.listen;
     let isolation = sandbox::tried(&settings).await?;
@@ -109,6 +112,20 @@ fn refuse_the_open(settings: &Settings) -> Result<(), Failure> {
     ))
 }
 
+/// Says so if the settings speak of clients beyond this machine, and nobody has to prove who they are.
+fn open_to_others(settings: &Settings) -> Option<String> {
+    let doors = &settings.doors;
+    if !matches!(doors.auth, Auth::Unsaid | Auth::Off) {
+        return None;
+    }
+    let public = settings.public_url.as_ref().map(|_| "PM_PUBLIC_URL");
+    let setting = public.or_else(|| (!doors.proxies.is_empty()).then_some("PM_TRUSTED_PROXIES"))?;
+    Some(format!(
+        "{setting} is set and authentication is off: every client that reaches this server reads and changes all products; \
+         PM_AUTH=keys lets only clients with an API key in"
+    ))
+}
+
 async fn bind(asked: SocketAddr, scheme: &str) -> Result<TcpListener, Failure> {
     let listener = listener(asked).map_err(|error| taken(asked, error))?;
     let address = listener.local_addr().map_err(|error| taken(asked, error))?;
@@ -153,6 +170,22 @@ mod tests {
             let connected = tokio::time::timeout(std::time::Duration::from_millis(700), connecting).await;
             connections
                 .push(connected.unwrap_or_else(|_| panic!("client {number} is not connected")).expect("connected"));
+        }
+    }
+
+    #[test]
+    fn a_public_server_without_authentication_is_warned_of() {
+        let nowhere = tempfile::tempdir().expect("a directory");
+        let warning = |variables: &[(&str, &str)]| {
+            let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+            let settings = config::load(&config::Flags::default(), nowhere.path(), variables).expect("right settings");
+            open_to_others(&settings)
+        };
+        assert_eq!(warning(&[]), None);
+        for (name, value) in [("PM_PUBLIC_URL", "https://shop.example"), ("PM_TRUSTED_PROXIES", "10.0.0.0/8")] {
+            assert!(warning(&[(name, value)]).is_some_and(|warning| warning.contains(name)), "{name}");
+            assert!(warning(&[(name, value), ("PM_AUTH", "off")]).is_some(), "{name}");
+            assert_eq!(warning(&[(name, value), ("PM_AUTH", "keys")]), None, "{name}");
         }
     }
 

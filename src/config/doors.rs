@@ -8,7 +8,7 @@ use super::{resolve::Resolver, values};
 use crate::{
     auth::ClaimNames,
     domain::{Quota, Scopes},
-    http::{ForwardedHeader, Origins, Proxies},
+    http::{AllowedHosts, ForwardedHeader, Origins, Proxies},
 };
 
 /// Who has to prove who they are.
@@ -68,6 +68,8 @@ pub struct Doors {
     pub quota: Option<Quota>,
     /// Whose pages may read the answers.
     pub origins: Origins,
+    /// The hosts that requests may name, beside this machine's own and the public URL's.
+    pub allowed_hosts: AllowedHosts,
 }
 
 #[derive(Clone, Copy)]
@@ -89,6 +91,7 @@ pub(super) fn resolve(resolver: &mut Resolver<'_>) -> Option<Doors> {
         .take("keepalive", |text| values::duration_within(text, Duration::from_secs(1), Duration::from_secs(3_600)));
     let quota = resolver.optional("rate_limit", Quota::parse);
     let origins = resolver.optional("cors_origins", Origins::parse);
+    let allowed_hosts = resolver.optional("allowed_hosts", AllowedHosts::parse);
     Some(Doors {
         auth: auth?,
         tls: tls?,
@@ -98,6 +101,7 @@ pub(super) fn resolve(resolver: &mut Resolver<'_>) -> Option<Doors> {
         keep_alive: keep_alive?,
         quota: quota?,
         origins: origins?.unwrap_or_default(),
+        allowed_hosts: allowed_hosts?.unwrap_or_default(),
     })
 }
 
@@ -226,6 +230,7 @@ impl Doors {
             ("keepalive", format!("{}ms", self.keep_alive.as_millis())),
             ("rate_limit", self.quota.map(|quota| quota.to_string()).unwrap_or_default()),
             ("cors_origins", self.origins.to_string()),
+            ("allowed_hosts", self.allowed_hosts.to_string()),
         ]
     }
 }

@@ -98,6 +98,7 @@ pub(super) const KEYS: &[Key] = &[
     key("keepalive", &["PM_KEEPALIVE"], "a time from 1s to 1h, such as 75s"),
     key("rate_limit", &["PM_RATE_LIMIT"], "requests in s, m or h and how many at once, such as 10/s,burst=20"),
     key("cors_origins", &["PM_CORS_ORIGINS"], "origins such as https://shop.example, separated by commas, or *"),
+    key("allowed_hosts", &["PM_ALLOWED_HOSTS"], "names and addresses of hosts, separated by commas, or *"),
     key("auto_users", &["PM_AUTO_USERS"], BOOLEAN),
     key("workers", &["PM_WORKERS"], "a number from 0 to 1024, or auto").flag("--workers"),
     key("worker_listen", &["PM_WORKER_LISTEN"], "an address and a port, such as 127.0.0.1:8081").flag("--listen"),

@@ -1,8 +1,8 @@
 //! The list's pages. No page is found by counting rows: each begins right after the last row of the page before it.
 
 use sea_orm::{
-    ConnectionTrait, DbBackend, EntityTrait, FromQueryResult as _, IdenStatic, Order, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait, Select, Statement, Value,
+    Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult as _, IdenStatic, Order, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait, Select, Statement, Value,
     sea_query::{self, Expr, ExprTrait, LikeExpr},
 };
 
@@ -10,7 +10,7 @@ use crate::{
     db::{
         Error,
         entity::product::{Column, Entity, Model},
-        products::{fold, with_images},
+        products::{spellings, with_images},
         words,
     },
     domain::{
@@ -174,8 +174,10 @@ fn looks(filter: &ProductFilter, sort: Sort) -> Vec<Look> {
         let way = if status_leads { Way::Order } else { Way::Status };
         looks.push((way, "SELECT 1 FROM products WHERE status = ?", vec![status.as_str().into()]));
     }
-    if let Some(piece) = filter.name.as_deref().map(fold).filter(|piece| piece.chars().count() >= SHORTEST_INDEXED) {
-        looks.push((Way::Name, NAMED, vec![phrase(&piece).into()]));
+    if let Some(pieces) = filter.name.as_deref().map(spellings)
+        && pieces.iter().all(|piece| piece.chars().count() >= SHORTEST_INDEXED)
+    {
+        looks.push((Way::Name, NAMED, vec![phrase(&pieces).into()]));
     }
     if let Some(words) = &filter.q {
         looks.push((Way::Words, words::MATCHING, vec![words.found().as_fts5().into()]));
@@ -222,7 +224,7 @@ fn filtered(mut select: Select<Entity>, filter: &ProductFilter, sort: Sort, way:
         select = select.filter(column(Column::Status).eq(status.as_str()));
     }
     if let Some(name) = &filter.name {
-        select = named(select, &fold(name), way);
+        select = named(select, &spellings(name), way);
     }
     match &filter.q {
         Some(words) if sort.key != SortKey::Fit => select.filter(words::having(&words.found(), way == Way::Planned)),
@@ -269,22 +271,26 @@ async fn by_fit(
 }
 
 /// `LIKE` with an index of three-letter pieces behind it on PostgreSQL; on SQLite the pieces are a table of their own.
-fn named(select: Select<Entity>, piece: &str, way: Way) -> Select<Entity> {
-    if way == Way::Planned {
-        let escaped = piece.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-        let pattern = LikeExpr::new(format!("%{escaped}%")).escape('\\');
-        return select.filter(Expr::col((Entity, Column::ProductNameFolded)).like(pattern));
-    }
-    let select = select.filter(Expr::cust_with_values("instr(product_name_folded, ?) > 0", [piece]));
+fn named(select: Select<Entity>, pieces: &[String], way: Way) -> Select<Entity> {
+    let has = |piece: &String| {
+        if way == Way::Planned {
+            let escaped = piece.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+            let pattern = LikeExpr::new(format!("%{escaped}%")).escape('\\');
+            return Expr::col((Entity, Column::ProductNameFolded)).like(pattern);
+        }
+        Expr::cust_with_values("instr(product_name_folded, ?) > 0", [piece.as_str()])
+    };
+    let select = select.filter(pieces.iter().fold(Condition::any(), |any, piece| any.add(has(piece))));
     if way == Way::Name {
-        return select.filter(Expr::cust_with_values(format!("id IN ({NAMED})"), [phrase(piece)]));
+        return select.filter(Expr::cust_with_values(format!("id IN ({NAMED})"), [phrase(pieces)]));
     }
     select
 }
 
-/// The piece as FTS5 reads it: no character of it means anything else.
-fn phrase(piece: &str) -> String {
-    format!("\"{}\"", piece.replace('"', "\"\""))
+/// One of the pieces, as FTS5 reads it: no character of them means anything else.
+fn phrase(pieces: &[String]) -> String {
+    let quoted: Vec<_> = pieces.iter().map(|piece| format!("\"{}\"", piece.replace('"', "\"\""))).collect();
+    quoted.join(" OR ")
 }
 
 fn paged(select: Select<Entity>, sort: Sort, cursor: Option<&Cursor>, indexed: bool) -> Select<Entity> {

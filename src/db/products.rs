@@ -5,6 +5,8 @@ use sea_orm::{
     ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
 };
 
+use unicode_normalization::UnicodeNormalization as _;
+
 use crate::{
     clock::Timestamp,
     db::{
@@ -117,10 +119,17 @@ pub async fn lock(connection: &impl ConnectionTrait, ids: &[ProductId]) -> Resul
     Ok(())
 }
 
-/// How names are compared when their case does not matter. Letter by letter: were the sigma at the end of a word
-/// another one, `ΑΣΑ` would not contain `ΑΣ`.
+/// How names are compared when their case does not matter, nor whether accents are composed with their letters (NFC). Letter
+/// by letter: were the sigma at the end of a word another one, `ΑΣΑ` would not contain `ΑΣ`.
 pub(super) fn fold(name: &str) -> String {
-    name.chars().flat_map(char::to_lowercase).collect()
+    name.chars().flat_map(char::to_lowercase).nfc().collect()
+}
+
+/// The spellings in which a folded piece of a name may be stored: composed, and as earlier programs stored it where the client
+/// had sent it decomposed.
+pub(super) fn spellings(piece: &str) -> Vec<String> {
+    let (composed, decomposed) = (fold(piece), fold(piece).nfd().collect::<String>());
+    if composed == decomposed { vec![composed] } else { vec![composed, decomposed] }
 }
 
 /// Two more statements for a whole page, however many products it has.
@@ -157,5 +166,13 @@ mod tests {
         assert!(fold("ΑΣΑ").contains(&fold("ΑΣ")));
         assert_eq!(fold("ΟΔΟΣ"), fold("οδοσ"));
         assert_eq!(fold("İÇ É"), "i\u{307}ç é");
+    }
+
+    #[test]
+    fn an_accent_folds_alike_composed_and_on_its_own() {
+        assert_eq!(fold("CAFE\u{301}"), "caf\u{e9}");
+        assert_eq!(spellings("Caf\u{e9}"), ["caf\u{e9}", "cafe\u{301}"]);
+        assert_eq!(spellings("cafe\u{301}"), spellings("caf\u{e9}"));
+        assert_eq!(spellings("Lamp"), ["lamp"]);
     }
 }

@@ -160,8 +160,16 @@ impl Fields {
     /// # Errors
     /// If `json` is no JSON object: the sentence says where it breaks.
     pub fn parse(json: &[u8], known: &[&'static str]) -> Result<Self, Malformed> {
+        Self::parse_beside(json, known, &[])
+    }
+
+    /// As [`Fields::parse`]; fields that are `ignored` are passed over.
+    ///
+    /// # Errors
+    /// As [`Fields::parse`].
+    pub fn parse_beside(json: &[u8], known: &[&'static str], ignored: &[&str]) -> Result<Self, Malformed> {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
-        let fields = Known(known).deserialize(&mut deserializer).map_err(|error| {
+        let fields = Known { known, ignored }.deserialize(&mut deserializer).map_err(|error| {
             if error.is_data() {
                 Malformed(format!("the body must be a JSON object: {error}"))
             } else {
@@ -290,8 +298,11 @@ fn kind_of(json: &str) -> &'static str {
     }
 }
 
-/// Reads an object: keeps the values of these fields and passes over all others.
-struct Known<'a>(&'a [&'static str]);
+/// Reads an object: keeps the values of known fields and passes over all others, those that are not ignored as errors.
+struct Known<'a> {
+    known: &'a [&'static str],
+    ignored: &'a [&'a str],
+}
 
 impl<'de> DeserializeSeed<'de> for Known<'_> {
     type Value = Fields;
@@ -310,11 +321,13 @@ impl<'de> Visitor<'de> for Known<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
         let mut fields = Fields::default();
-        let unknown = format!("is not a known field; known are {}", self.0.join(", "));
+        let unknown = format!("is not a known field; known are {}", self.known.join(", "));
         while let Some(name) = map.next_key::<String>()? {
-            let Some(known) = self.0.iter().find(|known| **known == name) else {
+            let Some(known) = self.known.iter().find(|known| **known == name) else {
                 map.next_value::<IgnoredAny>()?;
-                fields.unknown.push(name, unknown.as_str());
+                if !self.ignored.contains(&name.as_str()) {
+                    fields.unknown.push(name, unknown.as_str());
+                }
                 continue;
             };
             let value = map.next_value()?;

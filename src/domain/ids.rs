@@ -48,7 +48,13 @@ number_id! {
 /// A user; 1 to 64 characters that the caller chooses.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, utoipa::ToSchema)]
 #[serde(transparent)]
-#[schema(value_type = String, min_length = 1, max_length = 64, example = "1234-5678-9012")]
+#[schema(
+    value_type = String,
+    min_length = 1,
+    max_length = 64,
+    pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s.\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$",
+    example = "1234-5678-9012"
+)]
 pub struct UserId(String);
 
 impl UserId {

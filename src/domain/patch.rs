@@ -1,5 +1,7 @@
 //! Changes of a product: a merge patch as it comes in, and what becomes of the product's pictures by it.
 
+use std::borrow::Cow;
+
 use crate::domain::{
     AddressPolicy, FieldErrors, Fields, ImageId, ImageSource, Invalid, Malformed, NewProduct, Price, Product,
     product::{check_images, checked_description, checked_text},
@@ -46,7 +48,16 @@ pub struct ProductPatch {
     /// Another price.
     pub product_price: Option<Price>,
     images: ImagesPatch,
+    identity: Identity,
     errors: FieldErrors,
+}
+
+/// What a change says of the product that it is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Identity {
+    /// The digits of its number.
+    id: Option<String>,
+    user_id: Option<String>,
 }
 
 /// A picture that a product has.
@@ -74,16 +85,20 @@ pub struct ImagePlan {
 }
 
 impl ProductPatch {
-    const FIELDS: [&str; 4] = ["product_name", "product_description", "product_images", "product_price"];
+    const FIELDS: [&str; 6] =
+        ["product_name", "product_description", "product_images", "product_price", "id", "user_id"];
+    /// What the server says of a product, so that a client may send back all that it has read.
+    const READ_ONLY: [&str; 6] =
+        ["compressed_product_images", "status", "images", "version", "created_at", "updated_at"];
 
     /// Reads a JSON merge patch (RFC 7396): `null` empties the description and the pictures, and is an error for what every
-    /// product has.
+    /// product has. Read-only fields of a product are ignored; its number and its user must be those of the product.
     ///
     /// # Errors
     /// [`Malformed`] if `json` is no object.
     pub fn from_json(json: &[u8]) -> Result<Self, Malformed> {
-        let mut fields = Fields::parse(json, &Self::FIELDS)?;
-        for required in ["product_name", "product_price"] {
+        let mut fields = Fields::parse_beside(json, &Self::FIELDS, &Self::READ_ONLY)?;
+        for required in ["product_name", "product_price", "id", "user_id"] {
             if fields.null(required) {
                 fields.error(required, "cannot be removed");
             }
@@ -102,7 +117,25 @@ impl ProductPatch {
             product_price: fields.number("product_price"),
             images: images.map_or(ImagesPatch::Keep, ImagesPatch::Replace),
         };
-        Ok(Self::checked(draft, fields.finish()))
+        let identity = Identity { id: fields.number("id"), user_id: fields.text("user_id") };
+        Ok(Self { identity, ..Self::checked(draft, fields.finish()) })
+    }
+
+    /// The same change, with an error for a number or a user that is not the product's.
+    pub fn held_against(&self, product: &Product) -> Cow<'_, Self> {
+        let Identity { id, user_id } = &self.identity;
+        let other_id = id.as_ref().is_some_and(|id| *id != product.id.to_string());
+        let other_user = user_id.as_ref().is_some_and(|user_id| user_id != product.user_id.as_str());
+        if !other_id && !other_user {
+            return Cow::Borrowed(self);
+        }
+        let mut held = self.clone();
+        for (field, is_other) in [("id", other_id), ("user_id", other_user)] {
+            if is_other {
+                held.errors.push(field, "cannot be changed; leave it out, or send it as it is");
+            }
+        }
+        Cow::Owned(held)
     }
 
     /// Reads the addresses of more pictures: `{"url": …}` or `{"urls": […]}`.
@@ -144,7 +177,8 @@ impl ProductPatch {
             description.and_then(|checked| checked.map_err(|message| note("product_description", message)).ok());
         let price = draft.product_price.map(|digits| Price::parse(&digits));
         let product_price = price.and_then(|checked| checked.map_err(|message| note("product_price", message)).ok());
-        Self { product_name, product_description, product_price, images: draft.images, errors }
+        let identity = Identity::default();
+        Self { product_name, product_description, product_price, images: draft.images, identity, errors }
     }
 
     /// The pictures of a product that has `present`, by position, after this change. An address that stands there already is
@@ -267,6 +301,10 @@ fn too_many(count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        clock::Timestamp,
+        domain::{ProductId, ProductStatus, UserId},
+    };
 
     fn present(links: &[&str]) -> Vec<PresentImage> {
         let image = |(id, link): (i64, &&str)| {
@@ -315,10 +353,38 @@ mod tests {
         let json = br#"{"product_name": null, "product_price": "1", "product_images": ["ftp://a"], "user_id": "u",
             "product_description": 5}"#;
         let patch = ProductPatch::from_json(json).expect("an object");
-        let invalid = patch.plan(&[], &AddressPolicy::default()).expect_err("wrong");
+        let invalid = patch.held_against(&product("other")).plan(&[], &AddressPolicy::default()).expect_err("wrong");
         let mut fields: Vec<_> = invalid.errors.listed().iter().map(|error| error.field.as_str()).collect();
         fields.sort_unstable();
         assert_eq!(fields, ["product_description", "product_images[0]", "product_name", "product_price", "user_id"]);
+    }
+
+    fn product(user_id: &str) -> Product {
+        Product {
+            id: ProductId(7),
+            user_id: UserId::stored(user_id.to_owned()),
+            product_name: "Lamp".into(),
+            product_description: String::new(),
+            product_price: Price::from_units(0),
+            status: ProductStatus::Ready,
+            images: Vec::new(),
+            version: 1,
+            created_at: Timestamp(0),
+            updated_at: Timestamp(0),
+        }
+    }
+
+    #[test]
+    fn a_number_and_a_user_may_be_sent_back_and_not_be_changed() {
+        let wrong = |json: &str| {
+            let patch = ProductPatch::from_json(json.as_bytes()).expect("an object");
+            let outcome = patch.held_against(&product("u")).plan(&[], &AddressPolicy::default());
+            let fields = |invalid: Invalid| invalid.errors.listed().iter().map(|error| error.field.clone()).collect();
+            outcome.map_or_else(fields, |_| Vec::<String>::new())
+        };
+        assert!(wrong(r#"{"id": 7, "user_id": "u", "version": 9, "updated_at": null}"#).is_empty());
+        assert_eq!(wrong(r#"{"id": 8, "user_id": "v"}"#), ["id", "user_id"]);
+        assert_eq!(wrong(r#"{"id": "7", "user_id": null, "colour": 1}"#), ["user_id", "id", "colour"]);
     }
 
     #[test]

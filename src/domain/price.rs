@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 /// A price from 0 to 999,999,999,999.9999 in steps of 1/10,000; compares and sorts as the integer it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
-#[schema(value_type = f64, minimum = 0, maximum = 999999999999.9999, example = 19.99)]
+#[schema(value_type = f64, minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, example = 19.99)]
 pub struct Price(i64);
 
 impl Price {

@@ -278,10 +278,10 @@ impl<'a> Parameters<'a> {
         parameters
     }
 
-    /// A cursor without a text is the beginning, so that a script may begin with an empty one.
+    /// A parameter without a text counts as not given: forms send all their fields, and a script may begin with an empty cursor.
     fn take<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let (_, value) = *self.pairs.iter().find(|(known, _)| *known == name)?;
-        if name == "cursor" && value.is_empty() {
+        if value.is_empty() {
             return None;
         }
         parse(value).map_err(|message| self.error(name, message)).ok()
@@ -342,6 +342,14 @@ mod tests {
         assert_eq!(query.sort, Sort { key: SortKey::Price, descending: true });
         assert_eq!(query.limit, 5);
         assert_eq!(query.filter.min_price.map(Price::units), Some(500_000));
+    }
+
+    #[test]
+    fn an_empty_parameter_is_no_filter() {
+        let empty = ["user_id", "min_price", "max_price", "name", "q", "status", "sort", "limit", "cursor"];
+        assert_eq!(ProductQuery::parse(empty.map(|name| (name, ""))).expect("right"), ProductQuery::default());
+        assert!(ProductQuery::parse([("colour", "")]).is_err(), "an unknown one is refused all the same");
+        assert!(ProductQuery::parse([("name", " ")]).is_err());
     }
 
     #[test]

@@ -49,17 +49,25 @@ impl Origins {
         entries.map(read).collect::<Result<_, _>>().map(Self::Listed)
     }
 
+    /// Whether pages of `origin` are among them.
+    pub fn allow(&self, origin: &HeaderValue) -> bool {
+        match self {
+            Self::Own => false,
+            Self::Any => true,
+            Self::Listed(list) => list.iter().any(|entry| entry.as_bytes() == origin.as_bytes()),
+        }
+    }
+
     /// Lets the page that asked read the answer, if it is one of those. Nothing is ever allowed to be sent along by the
     /// browser itself, cookies or passwords: a token in `Authorization` is the page's own doing.
     pub fn tell(&self, origin: Option<&HeaderValue>, answer: &mut HeaderMap) {
         let allowed = match (self, origin) {
             (Self::Own, _) => return,
             (Self::Any, _) => HeaderValue::from_static("*"),
-            (Self::Listed(list), origin) => {
+            (Self::Listed(_), origin) => {
                 // A store between must not hand one origin's answer to another.
                 answer.append(header::VARY, HeaderValue::from_static("Origin"));
-                let listed = origin.filter(|origin| list.iter().any(|entry| entry.as_bytes() == origin.as_bytes()));
-                let Some(origin) = listed else { return };
+                let Some(origin) = origin.filter(|origin| self.allow(origin)) else { return };
                 origin.clone()
             }
         };

@@ -132,7 +132,16 @@ pub(super) async fn read_json<B: Buf, E>(
     };
     let bytes = bytes.map_err(|_elapsed| too_slow(limits))??;
     turn.works().await?;
-    Ok(bytes)
+    Ok(without_mark(bytes))
+}
+
+/// `json` without a byte order mark before it, which a parser may ignore (RFC 8259, section 8.1).
+fn without_mark(mut json: Bytes) -> Bytes {
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    if json.starts_with(MARK) {
+        json.advance(MARK.len());
+    }
+    json
 }
 
 fn check_headers(kinds: &[&str], headers: &HeaderMap, limits: BodyLimits) -> Result<(), Problem> {
@@ -263,6 +272,13 @@ mod tests {
                 .await
                 .expect("a body");
         assert_eq!(body, "{\"a\":1}");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_json() {
+        assert_eq!(without_mark(Bytes::from_static(b"\xef\xbb\xbf{}")), "{}");
+        assert_eq!(without_mark(Bytes::from_static(b"{}")), "{}");
+        assert_eq!(without_mark(Bytes::from_static(b"\xef\xbb")), &b"\xef\xbb"[..]);
     }
 
     #[tokio::test]

@@ -75,7 +75,9 @@ async fn find(
         return if blobs.exists(key).await? { unchanged(key, &tag, caching).map(Some) } else { Ok(None) };
     }
     let Some(whole) = blobs.open(key, None).await? else { return Ok(None) };
-    let asked = request.get(header::RANGE).filter(|_| etag::if_range_holds(request, tag.as_bytes()));
+    // `Range` means something for `GET` alone (RFC 9110, section 14.2).
+    let ranges = request.get(header::RANGE).filter(|_| context.verb == Verb::Get);
+    let asked = ranges.filter(|_| etag::if_range_holds(request, tag.as_bytes()));
     let part = match asked.map_or(Wanted::Whole, |value| range::wanted(value.as_bytes(), whole.size)) {
         Wanted::Whole => None,
         Wanted::Part(part) => Some(part),
@@ -84,11 +86,11 @@ async fn find(
     let size = whole.size;
     // The whole blob's bytes were not asked for yet: the stream begins to read when it is polled.
     let blob = match &part {
-        Some(part) if context.verb != Verb::Head => match blobs.open(key, Some(part.clone())).await? {
+        Some(part) => match blobs.open(key, Some(part.clone())).await? {
             Some(blob) => blob,
             None => return Ok(None),
         },
-        _ => whole,
+        None => whole,
     };
     let mut response = if context.verb == Verb::Head { StatusCode::OK.into_response() } else { streamed(blob) };
     describe(response.headers_mut(), key, &tag, caching)?;

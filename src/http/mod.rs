@@ -8,11 +8,13 @@ mod caller;
 mod cors;
 mod etag;
 mod events;
+mod explain;
 mod extract;
 mod fingerprint;
 mod finish;
 mod forwarded;
 mod gate;
+mod hosts;
 mod idempotency;
 mod images;
 mod incoming;
@@ -53,6 +55,7 @@ pub use caller::Authentication;
 pub use cors::Origins;
 pub use extract::{Pairs, query_parameters};
 pub use forwarded::{ForwardedHeader, Proxies};
+pub use hosts::{AllowedHosts, Hosts};
 pub use openapi::json as openapi_json;
 pub use pictures::{Pictures, Placeholder};
 pub use server::serve;
@@ -126,6 +129,8 @@ pub struct Config {
     pub proxies: Proxies,
     /// Whose pages may read the answers.
     pub origins: Origins,
+    /// The hosts that requests may name.
+    pub hosts: Hosts,
     /// Largest JSON body of several products in bytes; 413 beyond it.
     pub max_batch_body: usize,
     /// Largest file that is uploaded, in bytes; 413 beyond it.
@@ -156,6 +161,7 @@ impl Default for Config {
             hsts_seconds: None,
             proxies: Proxies::default(),
             origins: Origins::Own,
+            hosts: Hosts::default(),
             max_batch_body: 8 << 20,
             max_upload: 32 << 20,
             grace: Duration::from_secs(10),

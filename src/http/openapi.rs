@@ -3,6 +3,7 @@
 //! each of them here; it is never written out by hand.
 
 mod common;
+mod deployment;
 
 use std::sync::{Arc, LazyLock};
 
@@ -19,6 +20,8 @@ use super::{
     reply::{self, Ready},
     resource_metadata, status, users, webhooks,
 };
+pub use deployment::Deployment;
+
 use crate::domain::EventKind;
 
 /// Everything that stands in the description besides what its operations refer to by themselves.
@@ -27,7 +30,8 @@ use crate::domain::EventKind;
     info(
         title = "pm",
         description = "A product catalogue with asynchronous image processing. A product is stored at once; its pictures are \
-                       downloaded, checked, compressed and resized in the background.",
+                       downloaded, checked, compressed and resized in the background. A query's parameter without a value \
+                       is the same as none.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     tags(
@@ -63,9 +67,21 @@ static JSON: LazyLock<Result<Bytes, String>> = LazyLock::new(|| {
     Ok(text.into())
 });
 
-static TAG: LazyLock<String> = LazyLock::new(|| JSON.as_ref().map(|json| etag::of_bytes(json)).unwrap_or_default());
+/// The description of a running server, with its entity tag.
+#[derive(Clone)]
+struct Document {
+    json: Result<Bytes, String>,
+    tag: Bytes,
+}
 
-/// The description as JSON, OpenAPI 3.1.
+impl Document {
+    fn new(json: Result<Bytes, String>) -> Self {
+        let tag = json.as_ref().map(|json| etag::of_bytes(json).into()).unwrap_or_default();
+        Self { json, tag }
+    }
+}
+
+/// The description as JSON, OpenAPI 3.1, of a server with authentication or without.
 ///
 /// # Errors
 /// If it cannot be written as JSON, which would be a mistake in this program.
@@ -73,23 +89,27 @@ pub fn json() -> Result<Bytes, String> {
     JSON.clone()
 }
 
-/// The routes of the description and of the page that shows it.
-pub fn routes() -> BoxedFilter<(warp::reply::Response,)> {
-    let json = warp::path!("openapi.json").and(warp::get()).then(description);
+/// The routes of the description of a server that is run like this, and of the page that shows it.
+pub fn routes(deployment: Deployment<'_>) -> BoxedFilter<(warp::reply::Response,)> {
+    let mut document = Description::openapi();
+    deployment.describe(&mut document);
+    let document = document.to_json().map(Bytes::from).map_err(|error| error.to_string());
+    let json = warp::path!("openapi.json").and(warp::get()).and(extract::with(&Document::new(document)));
+    let json = json.then(description);
     let page = warp::path!("docs").and(warp::get()).then(async || page());
     let files = warp::path("docs").and(warp::path::tail()).and(warp::get()).then(file);
     extract::boxed(json).or(extract::boxed(page)).unify().or(extract::boxed(files)).unify().boxed()
 }
 
-/// This description.
+/// The description of this server.
 #[utoipa::path(
     get, path = "/openapi.json", tag = "server", operation_id = "describe",
     responses((status = 200, description = "OpenAPI 3.1", body = Object)),
 )]
-async fn description() -> Result<Ready, Problem> {
-    let mut response = Response::new(json().map_err(Problem::internal)?);
+async fn description(document: Document) -> Result<Ready, Problem> {
+    let mut response = Response::new(document.json.map_err(Problem::internal)?);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    reply::tagged(response, TAG.as_str())
+    reply::tagged(response, document.tag)
 }
 
 /// The page's own address ends without a slash, so its files are named from the root.
@@ -168,6 +188,54 @@ mod tests {
         let text = document.to_string();
         for reference in text.split("\"$ref\":\"#").skip(1).filter_map(|rest| rest.split('"').next()) {
             assert!(document.pointer(reference).is_some(), "{reference} leads nowhere");
+        }
+    }
+
+    fn served(is_authenticated: bool, base: &str) -> serde_json::Value {
+        let mut document = Description::openapi();
+        Deployment { is_authenticated, base }.describe(&mut document);
+        serde_json::to_value(&document).expect("JSON")
+    }
+
+    #[test]
+    fn a_server_is_described_as_it_is_run() {
+        let open = served(false, "");
+        assert_eq!(open["servers"], serde_json::json!([{"url": "/"}]));
+        assert!(open["components"].get("securitySchemes").is_none());
+        let text = open.to_string();
+        assert!(!text.contains("\"security\"") && !text.contains("Problem401"));
+
+        let closed = served(true, "https://shop.example/api");
+        assert_eq!(closed["servers"], serde_json::json!([{"url": "https://shop.example/api"}]));
+        assert_eq!(closed["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
+        let create = &closed["paths"]["/products"]["post"];
+        assert_eq!(create["security"], serde_json::json!([{"bearer": ["products:write"]}]));
+        assert!(create["responses"].get("401").is_some());
+        assert!(closed["paths"]["/healthz"]["get"].get("security").is_none());
+        let required =
+            |document: &serde_json::Value| document["components"]["schemas"]["NewProduct"]["required"].clone();
+        assert_eq!(required(&closed), serde_json::json!(["product_name", "product_price"]));
+        assert_eq!(required(&open), serde_json::json!(["user_id", "product_name", "product_price"]));
+    }
+
+    #[test]
+    fn values_are_described_exactly() {
+        let document = described();
+        let schemas = &document["components"]["schemas"];
+        for price in [&schemas["Price"], &schemas["NewProduct"]["properties"]["product_price"]] {
+            assert_eq!(price["exclusiveMaximum"].to_string(), "1000000000000");
+            assert!(price.get("maximum").is_none());
+        }
+        assert_eq!(schemas["NewProducts"]["oneOf"][0]["items"]["$ref"], "#/components/schemas/NewProduct");
+        assert_eq!(schemas["NewUser"]["properties"]["email"]["format"], "email");
+        let image = &document["paths"]["/images/{key}"]["get"]["responses"]["200"]["content"]["image/*"]["schema"];
+        assert_eq!(*image, serde_json::json!({"type": "string", "format": "binary"}));
+        for item in document["paths"].as_object().expect("paths").values() {
+            for operation in item.as_object().expect("an item").values() {
+                for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                    assert!(parameter["schema"]["type"].as_array().is_none(), "{parameter} may be null");
+                }
+            }
         }
     }
 

@@ -84,6 +84,19 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, detail)
     }
 
+    /// A head that cannot be read: its status is 400, 414 or 431.
+    pub fn unreadable(status: StatusCode) -> Self {
+        match status {
+            StatusCode::URI_TOO_LONG => Self::new(status, ErrorCode::HeadTooLarge, "the request's target is too long"),
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Self::new(
+                status,
+                ErrorCode::HeadTooLarge,
+                "the request's line and headers are over the limit of 64 KiB",
+            ),
+            _ => Self::bad_request("the request's line or one of its headers is not well formed"),
+        }
+    }
+
     /// A path that leads nowhere.
     pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, detail)

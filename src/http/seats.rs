@@ -205,6 +205,11 @@ impl Seat {
         self.phase.load(Ordering::Relaxed) == Phase::Idle as u8 && !self.multiplexed.load(Ordering::Relaxed)
     }
 
+    /// Whether no request is under way on a connection of HTTP/1.
+    pub fn is_between_requests(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) == 0 && !self.multiplexed.load(Ordering::Relaxed)
+    }
+
     /// Ends when no request has come for so long since the last answer.
     pub async fn idle_for(&self, limit: Duration) {
         let limit_millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);

@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 use super::{
     Config, State,
     answers::{Held, StreamExecutor},
+    explain::Explaining,
     forwarded::Client,
     seats::{Seats, Taken},
     service::Service,
@@ -28,7 +29,7 @@ use super::{
 };
 use crate::stop::Reload;
 
-/// Longest line and headers of a request, in bytes; hyper answers 431 beyond.
+/// Longest line and headers of a request, in bytes; hyper answers 431 beyond, and `explain.rs` says why.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// How long a connection without a request is waited for once the server stops: one may be on its way already, and a
 /// client cannot tell whether what it sent over a connection that was closed meanwhile was done.
@@ -252,7 +253,12 @@ where
         }
     });
     let mut stopping = shared.stopping.clone();
-    let io = TokioIo::new(Stalling::new(stream, Arc::clone(seat), shared.header_timeout, shared.stall_limit));
+    let stalling = Stalling::new(stream, Arc::clone(seat), shared.header_timeout, shared.stall_limit);
+    let explain = {
+        let (seat, shared) = (Arc::clone(seat), Arc::clone(&shared));
+        move |status| seat.is_between_requests().then(|| shared.service.explain(status, client))
+    };
+    let io = TokioIo::new(Explaining::new(stalling, explain));
     let mut connection = pin!(shared.protocol.serve_connection(io, service));
     tokio::select! {
         ended = connection.as_mut() => return note(ended),

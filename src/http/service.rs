@@ -22,11 +22,12 @@ use tracing::Instrument;
 use warp::{Filter, filters::BoxedFilter};
 
 use super::{
-    Config, Origins, Proxies, Scope, State,
+    Config, Hosts, Origins, Proxies, Scope, State,
     answers::{self, Answers},
     caller::Caller,
     cors,
     events::{self, Feed},
+    explain::Explanation,
     extract::{BodyLimits, Context},
     finish::{Finisher, Wishes},
     forwarded::Client,
@@ -62,6 +63,7 @@ pub struct Service {
     gate: Gate,
     proxies: Proxies,
     origins: Origins,
+    hosts: Hosts,
     hsts: Option<HeaderValue>,
     finisher: Finisher,
     scope: Scope,
@@ -109,7 +111,10 @@ impl Service {
             .unify()
             .or(pictures::routes(&state))
             .unify()
-            .or(openapi::routes())
+            .or(openapi::routes(openapi::Deployment {
+                is_authenticated: !config.authentication.is_off(),
+                base: state.catalog.links().base(),
+            }))
             .unify()
             .or(resource_metadata::routes(&state, &config.authentication))
             .unify()
@@ -123,6 +128,7 @@ impl Service {
             gate: Gate::new(config.authentication.clone(), rate_limit),
             proxies: config.proxies.clone(),
             origins: config.origins.clone(),
+            hosts: config.hosts.clone(),
             hsts: hsts.and_then(|value| HeaderValue::try_from(value).ok()),
             catalog: state.catalog,
             routes: routes.boxed(),
@@ -216,6 +222,18 @@ impl Service {
         (response, slot)
     }
 
+    /// What is said, and logged, of a head from `client` that hyper refuses with this status.
+    pub fn explain(&self, status: StatusCode, client: Client) -> Explanation {
+        let exchange = self.observer.begin(Verb::Other, None, RequestId::make(), client.address);
+        let problem = Problem::unreadable(status);
+        let mut headers = problem.head().headers().clone();
+        headers.insert(request_id::HEADER, exchange.request_id().header_value());
+        cors::protect(None, self.hsts.as_ref().filter(|_| client.secure), &mut headers);
+        let body = problem.to_json(exchange.request_id());
+        exchange.finish(status, Some(&problem));
+        Explanation { headers, body }
+    }
+
     /// Uploads watch over their pace themselves and may take longer as a whole.
     fn deadline(&self, verb: Verb, route: Option<Route>) -> Duration {
         match (verb, route) {
@@ -245,6 +263,7 @@ impl Service {
     ) -> Result<Response<Outgoing>, Arc<Problem>> {
         let Target { verb, route, product, client } = target;
         let request = incoming::received(request);
+        self.hosts.check(&request, verb, &self.origins)?;
         let caller = match self.gate.is_open() {
             true => Caller::Anyone,
             false => Box::pin(self.pass(&request, target, allowance)).await?,

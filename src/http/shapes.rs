@@ -5,7 +5,7 @@
 
 use utoipa::ToSchema;
 
-use crate::domain::EventKind;
+use crate::domain::{EventKind, ProductId, UserId};
 
 /// A product to be stored.
 #[derive(ToSchema)]
@@ -20,13 +20,8 @@ pub struct NewProductShape {
         example = "1234-5678-9012"
     )]
     user_id: String,
-    /// Its name; outer spaces are cut off.
-    #[schema(
-        min_length = 1,
-        max_length = 200,
-        pattern = r"^[^\u0000]*[^\s\u0000][^\u0000]*$",
-        example = "Sample Product"
-    )]
+    /// Its name: 1 to 200 characters once outer spaces are cut off.
+    #[schema(pattern = r"^\s*[^\s\u0000](?:[^\u0000]{0,198}[^\s\u0000])?\s*$", example = "Sample Product")]
     product_name: String,
     /// Its description; empty if it is left out.
     #[schema(max_length = 10_000, pattern = r"^[^\u0000]*$", example = "A test product.")]
@@ -35,7 +30,7 @@ pub struct NewProductShape {
     #[schema(max_items = 32)]
     product_images: Option<Vec<PictureUrl>>,
     /// What it costs, with at most four decimal places; the very digits are read.
-    #[schema(minimum = 0, maximum = 999999999999.9999, example = 100.0)]
+    #[schema(minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, example = 100.0)]
     product_price: f64,
 }
 
@@ -44,8 +39,8 @@ pub struct NewProductShape {
 #[schema(as = ProductPatch)]
 #[serde(deny_unknown_fields)]
 pub struct ProductPatchShape {
-    /// Its name; outer spaces are cut off.
-    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\u0000]*[^\s\u0000][^\u0000]*$", nullable = false)]
+    /// Its name: 1 to 200 characters once outer spaces are cut off.
+    #[schema(pattern = r"^\s*[^\s\u0000](?:[^\u0000]{0,198}[^\s\u0000])?\s*$", nullable = false)]
     product_name: Option<String>,
     /// Its description; null empties it.
     #[schema(max_length = 10_000, pattern = r"^[^\u0000]*$")]
@@ -54,8 +49,32 @@ pub struct ProductPatchShape {
     #[schema(max_items = 32)]
     product_images: Option<Vec<PictureUrl>>,
     /// What it costs, with at most four decimal places.
-    #[schema(minimum = 0, maximum = 999999999999.9999, nullable = false)]
+    #[schema(minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, nullable = false)]
     product_price: Option<f64>,
+    /// The product's number; it may be sent back and not be changed.
+    #[schema(nullable = false)]
+    id: Option<ProductId>,
+    /// The product's user; it may be sent back and not be changed.
+    #[schema(nullable = false)]
+    user_id: Option<UserId>,
+    /// What was read may be sent back; it is ignored.
+    #[schema(value_type = Option<serde_json::Value>, nullable = false)]
+    compressed_product_images: Option<Vec<String>>,
+    /// Ignored.
+    #[schema(value_type = Option<serde_json::Value>, nullable = false)]
+    status: Option<String>,
+    /// Ignored.
+    #[schema(value_type = Option<serde_json::Value>, nullable = false)]
+    images: Option<Vec<String>>,
+    /// Ignored.
+    #[schema(value_type = Option<serde_json::Value>, nullable = false)]
+    version: Option<i64>,
+    /// Ignored.
+    #[schema(value_type = Option<serde_json::Value>, nullable = false)]
+    created_at: Option<String>,
+    /// Ignored.
+    #[schema(value_type = Option<serde_json::Value>, nullable = false)]
+    updated_at: Option<String>,
 }
 
 /// Several products: a list of them, or an object around the list.
@@ -64,7 +83,7 @@ pub struct ProductPatchShape {
 #[serde(untagged)]
 pub enum BatchShape {
     /// The products. A wrong one does not keep the others from being stored.
-    List(Vec<serde_json::Value>),
+    List(Vec<NewProductShape>),
     /// The same, in an object.
     Object(BatchObjectShape),
 }
@@ -76,7 +95,7 @@ pub enum BatchShape {
 pub struct BatchObjectShape {
     /// The products.
     #[schema(max_items = 1_000)]
-    products: Vec<serde_json::Value>,
+    products: Vec<NewProductShape>,
 }
 
 /// More pictures of a product, by their addresses.
@@ -137,14 +156,13 @@ pub struct NewUserShape {
         example = "1234-5678-9012"
     )]
     id: Option<String>,
-    /// What people call them.
-    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\u0000]*[^\s\u0000][^\u0000]*$")]
+    /// What people call them: 1 to 200 characters once outer spaces are cut off.
+    #[schema(pattern = r"^\s*[^\s\u0000](?:[^\u0000]{0,198}[^\s\u0000])?\s*$")]
     name: Option<String>,
-    /// Where to write to.
+    /// Where to write to: 3 to 254 characters once outer spaces are cut off.
     #[schema(
-        min_length = 3,
-        max_length = 254,
-        pattern = r"^\s*[^\s@\u0000]+@[^\s@\u0000]+\s*$",
+        format = "email",
+        pattern = r"^\s*[^\s@\u0000]{1,252}@[^\s@\u0000]{1,252}\s*$",
         example = "ada@example.com"
     )]
     email: Option<String>,

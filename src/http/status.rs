@@ -129,7 +129,8 @@ pub async fn metrics(render: RenderMetrics) -> Result<Ready, Problem> {
 pub struct VersionBody {
     /// The program's version.
     version: &'static str,
-    /// The commit that it was built from, where that was known.
+    /// The commit that it was built from; null where that was not known.
+    #[schema(required)]
     commit: Option<&'static str>,
     /// `pure` or `turbo`: what reads and writes JPEG.
     jpeg_backend: &'static str,

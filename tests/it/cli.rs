@@ -495,7 +495,7 @@ fn serve_says_where_it_listens_and_ends_in_order_on_sigterm() {
         })
         .expect("an address");
     let mut stream = std::net::TcpStream::connect(&address).expect("a server");
-    std::io::Write::write_all(&mut stream, b"GET /healthz HTTP/1.1\r\nhost: pm\r\nconnection: close\r\n\r\n")
+    std::io::Write::write_all(&mut stream, b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         .expect("sent");
     let mut reply = String::new();
     stream.read_to_string(&mut reply).expect("a reply");

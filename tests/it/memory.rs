@@ -90,7 +90,7 @@ fn form(number: u8) -> Vec<u8> {
 
 async fn upload(address: SocketAddr, path: String, body: Vec<u8>) -> u16 {
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: pm\r\nConnection: close\r\nContent-Type: multipart/form-data; boundary=b\r\n\
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: multipart/form-data; boundary=b\r\n\
          Content-Length: {}\r\n\r\n",
         body.len()
     );

@@ -3,9 +3,10 @@
 use utoipa::{
     Modify,
     openapi::{
-        Content, HeaderBuilder, HttpMethod, ObjectBuilder, OpenApi, Ref, RefOr, Required, Response, ResponseBuilder,
-        Type,
+        Content, HeaderBuilder, HttpMethod, KnownFormat, ObjectBuilder, OpenApi, Ref, RefOr, Required, Response,
+        ResponseBuilder, Schema, SchemaFormat, Type,
         path::{Operation, ParameterBuilder, ParameterIn, PathItem},
+        schema::SchemaType,
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
@@ -26,16 +27,17 @@ type Meaning = (u16, &'static str);
 
 const ALWAYS: &[Meaning] = &[
     (400, "The request cannot be read."),
+    (421, "The server does not answer for the host that the request names."),
     (500, "Something is wrong inside; the server's log tells more under the request's id."),
     (
         503,
         "A component that the request needs does not answer, or there is too much to do; `Retry-After` says when to try again.",
     ),
 ];
-const SECURED: &[Meaning] = &[
-    (401, "With authentication: no access token or API key, or one that is not believed."),
-    (403, "With authentication: the token or key has not the scope, or the resource is another user's."),
-];
+const FORBIDDEN: &str = "The token or key has not the scope, the resource is another user's, or a page of another origin asks for a \
+                         change.";
+const SECURED: &[Meaning] =
+    &[(401, "With authentication: no access token or API key, or one that is not believed."), (403, FORBIDDEN)];
 const COUNTED: &[Meaning] =
     &[(429, "The client makes more requests than it may; `Retry-After` says when to try again.")];
 const WITH_PATH: &[Meaning] = &[(404, "There is no such thing.")];
@@ -47,7 +49,7 @@ const WITH_BODY: &[Meaning] = &[
     (422, "Fields have values that are not allowed; all of them are named."),
 ];
 const CONDITIONAL: &[Meaning] = &[(412, "A condition of the request, such as `If-Match`, does not hold.")];
-const WRITING: &[Meaning] = &[(507, "The disk is full.")];
+const WRITING: &[Meaning] = &[(403, FORBIDDEN), (507, "The disk is full.")];
 
 impl Modify for Common {
     fn modify(&self, openapi: &mut OpenApi) {
@@ -135,6 +137,16 @@ fn verb(method: &HttpMethod) -> Verb {
 }
 
 fn complete(operation: &mut Operation, writes: bool) {
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(parameter) = parameter
+            && let Some(RefOr::T(Schema::Object(schema))) = &mut parameter.schema
+            && let SchemaType::Array(types) = &schema.schema_type
+            && let [only, Type::Null] | [Type::Null, only] = types.as_slice()
+        {
+            // A parameter is left out; it has no way to be null.
+            schema.schema_type = SchemaType::Type(only.clone());
+        }
+    }
     let has = |place: &ParameterIn| {
         let mut known = operation.parameters.iter().flatten();
         known.any(|known| matches!(known, RefOr::T(known) if known.parameter_in == *place))
@@ -165,6 +177,13 @@ fn complete(operation: &mut Operation, writes: bool) {
     }
     for response in known.values_mut() {
         if let RefOr::T(response) = response {
+            for (kind, content) in &mut response.content {
+                if let RefOr::T(content) = content
+                    && kind.starts_with("image/")
+                {
+                    content.schema = Some(binary().into());
+                }
+            }
             response.headers.insert("X-Request-Id".into(), request_id().into());
         }
     }
@@ -176,7 +195,7 @@ fn is_conditional(operation: &Operation) -> bool {
         .any(|known| matches!(known, RefOr::T(known) if known.name == "If-Match" || known.name == "If-None-Match"))
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = (HttpMethod, &mut Operation)> {
+pub(super) fn operations(item: &mut PathItem) -> impl Iterator<Item = (HttpMethod, &mut Operation)> {
     let all = [
         (HttpMethod::Get, &mut item.get),
         (HttpMethod::Post, &mut item.post),
@@ -196,6 +215,12 @@ fn problem(meaning: &str) -> Response {
         .content("application/problem+json", Content::new(Some(Ref::from_schema_name("Problem"))))
         .header("X-Request-Id", request_id())
         .build()
+}
+
+/// Bytes that are no text.
+fn binary() -> Schema {
+    let format = SchemaFormat::KnownFormat(KnownFormat::Binary);
+    ObjectBuilder::new().schema_type(Type::String).format(Some(format)).into()
 }
 
 fn request_id() -> utoipa::openapi::Header {

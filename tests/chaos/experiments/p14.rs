@@ -24,9 +24,9 @@ use crate::{
     wrapped,
 };
 
-const HALF_A_HEAD: &[u8] = b"GET /products HTTP/1.1\r\nHost: pm\r\nX-Slow: ";
+const HALF_A_HEAD: &[u8] = b"GET /products HTTP/1.1\r\nHost: localhost\r\nX-Slow: ";
 const HALF_A_BODY: &[u8] =
-    b"POST /products HTTP/1.1\r\nHost: pm\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"user";
+    b"POST /products HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"user";
 /// The kinds, and how long after its beginning one of each is closed at the latest, unless it has to wait for a place.
 const KINDS: [(&str, &[u8], Duration); 3] = [
     ("half_heads", HALF_A_HEAD, Duration::from_secs(6)),

@@ -81,6 +81,12 @@ on_both_setups! {
             problem(&answer, 416, "range_not_satisfiable", &range);
             assert_eq!(answer.header("content-range"), format!("bytes */{size}"));
         }
+        for range in ["bytes=0-9".to_owned(), format!("bytes={size}-")] {
+            let head = wire::send(app.address, "HEAD", &path, &[("Range", &range)], b"").await;
+            let size = size.to_string();
+            assert_eq!((head.status, head.header("content-length")), (200, size.as_str()), "HEAD with {range}");
+            assert_eq!((head.header("content-range"), head.header("etag")), ("", whole.header("etag")));
+        }
         let etag = whole.header("etag");
         let same = wire::get_with(app, &path, &[("Range", "bytes=0-9"), ("If-Range", etag)]).await;
         let other = wire::get_with(app, &path, &[("Range", "bytes=0-9"), ("If-Range", "\"other\"")]).await;

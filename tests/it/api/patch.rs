@@ -68,6 +68,32 @@ on_both_setups! {
         assert_eq!(wrong_fields(&told), ["product_images"]);
     }
 
+    async fn what_was_read_can_be_sent_back_with_a_change(app: &TestApp) {
+        let origin = Origin::start().await;
+        origin.serve("/a.png", "image/png", pictures::png(64, 48));
+        let id = app.create(&[origin.url("/a.png")]).await["id"].clone();
+        let mut read = app.product(&id).await;
+        let tag = wire::get(app, &format!("/products/{id}")).await.header("etag").to_owned();
+        app.drain().await;
+        let ready = app.product(&id).await;
+        assert_eq!((&read["status"], &ready["status"]), (&json!("processing"), &json!("ready")));
+        read["product_name"] = json!("Lamp");
+        let changed = patch_with(app, &id, &read.to_string(), &[("If-Match", &tag)]).await;
+        assert_eq!(changed.status, 200, "{}", changed.text());
+        let mut expected = ready;
+        for (name, value) in [("product_name", json!("Lamp")), ("version", changed.json()["version"].clone())] {
+            expected[name] = value;
+        }
+        expected["updated_at"] = changed.json()["updated_at"].clone();
+        assert_eq!(changed.json(), expected, "nothing else changed");
+        let same = patch(app, &id, &changed.text()).await;
+        assert_eq!(same.json(), changed.json(), "the whole product as it is changes nothing");
+        let mut other = changed.json();
+        (other["id"], other["user_id"]) = (json!(99), json!("other"));
+        let told = problem(&patch(app, &id, &other.to_string()).await, 422, "validation", "another product");
+        assert_eq!(wrong_fields(&told), ["id", "user_id"]);
+    }
+
     async fn a_condition_lets_one_of_two_changes_through(app: &TestApp) {
         let id = app.create(&[]).await["id"].clone();
         let tag = wire::get(app, &format!("/products/{id}")).await.header("etag").to_owned();

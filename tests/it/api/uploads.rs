@@ -182,7 +182,7 @@ async fn an_upload_whose_client_goes_away_leaves_nothing_behind() {
         let before = app.create(&[]).await;
         let body = form(&[("a.png", &pictures::png(40, 30)), ("b.png", &pictures::png(50, 30))]);
         let head = format!(
-            "POST /products/{}/images HTTP/1.1\r\nHost: pm\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n",
+            "POST /products/{}/images HTTP/1.1\r\nHost: localhost\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n",
             before["id"],
             MULTIPART.1,
             body.len()
@@ -205,7 +205,7 @@ async fn an_upload_that_stands_still_is_ended() {
     app::run_with(Setup::Embedded, &[], async |app: &TestApp| {
         let id = app.create(&[]).await["id"].clone();
         let head = format!(
-            "POST /products/{id}/images HTTP/1.1\r\nHost: pm\r\nConnection: close\r\nContent-Type: {}\r\nContent-Length: 999\r\n\r\n--",
+            "POST /products/{id}/images HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {}\r\nContent-Length: 999\r\n\r\n--",
             MULTIPART.1
         );
         let begun = std::time::Instant::now();

@@ -50,7 +50,7 @@ pub async fn post(app: &TestApp, path: &str, json: impl AsRef<[u8]>) -> Answer {
 
 /// Sends one request on a connection of its own; a body has its length told.
 pub async fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: pm\r\nConnection: close\r\n").into_bytes();
+    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n").into_bytes();
     for (name, value) in headers {
         request.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
     }

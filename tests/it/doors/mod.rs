@@ -1,5 +1,6 @@
-//! How clients come in: over TLS, from behind proxies, not too often, and from which pages.
+//! How clients come in: over TLS, from behind proxies, not too often, by which hosts, and from which pages.
 
 mod browsers;
+mod hosts;
 mod often;
 mod tls;

@@ -11,9 +11,9 @@ use tokio::{
 use super::Server;
 use crate::support::on_both_setups;
 
-const HALF_A_HEAD: &[u8] = b"GET /products HTTP/1.1\r\nHost: pm\r\nX-Slow: ";
+const HALF_A_HEAD: &[u8] = b"GET /products HTTP/1.1\r\nHost: localhost\r\nX-Slow: ";
 const HALF_A_BODY: &[u8] =
-    b"POST /products HTTP/1.1\r\nHost: pm\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"user";
+    b"POST /products HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"user";
 
 /// Opens a connection, sends `begin` and waits until the server closes it; answers what came back.
 async fn until_closed(server: &Server, begin: &[u8]) -> String {

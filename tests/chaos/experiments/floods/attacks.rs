@@ -64,13 +64,13 @@ fn slow_readers(target: &Target) -> Attack {
     let image = target.image.clone();
     each_client(target, move |number| {
         let path = if number % 2 == 0 { "/products?limit=100".to_owned() } else { image.clone() };
-        format!("GET {path} HTTP/1.1\r\nHost: pm\r\n\r\n").into_bytes()
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
     })
 }
 
 /// As many streams of events as one client can get.
 fn event_streams(target: &Target) -> Attack {
-    each_client(target, |_| b"GET /events HTTP/1.1\r\nHost: pm\r\n\r\n".to_vec())
+    each_client(target, |_| b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec())
 }
 
 /// Bodies as large as may be, of names alone.
@@ -90,7 +90,7 @@ fn many_names(target: &Target) -> Attack {
         let (address, body) = (target.address, body.into_bytes());
         attack.spawn(async move {
             let head = format!(
-                "POST {path} HTTP/1.1\r\nHost: pm\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+                "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
                 body.len()
             );
             loop {
