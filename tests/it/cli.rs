@@ -104,7 +104,8 @@ fn users_are_added_listed_and_found() {
 fn no_cell_of_csv_is_a_formula_for_a_spreadsheet() {
     let shop = Shop::new();
     for name in ["=HYPERLINK(1)", "+49 30", "@A1", "-1+1", "-5", "'=1"] {
-        shop.add("1234", name, "19.99");
+        let name = format!("--name={name}");
+        shop.read(&["product", "add", "--user-id", "1234", &name, "--price", "19.99", "-q"]);
     }
     let csv = shop.read(&["product", "list", "--sort", "created_at", "-o", "csv"]);
     let mut reader = csv::Reader::from_reader(csv.as_bytes());
