@@ -21,6 +21,8 @@ pub async fn restore(app: &App, keys: &str) -> Result<Option<String>, Error> {
     if app.url_keys.as_ref().is_some_and(|current| current.reveal() == keys) {
         return Ok(None);
     }
+    UrlKeys::parse(keys)
+        .map_err(|message| Error::Setting(format!("the keys of signed addresses in the backup: it {message}")))?;
     let settings = &app.settings;
     let path = settings.data_dir.join(FILE);
     let (to, text) = (path.clone(), keys.to_owned());

@@ -12,7 +12,9 @@ use super::{
 };
 use crate::{
     app::{self, Access, App},
-    catalog::backup::{self, Checked, Names, Options, Protection, Restored, Saved, Secrets, Verify},
+    catalog::backup::{
+        self, ApiKeys, Checked, Names, Options, Protection, Restored, Restoring, Saved, Secrets, Verify,
+    },
     config::{self, Settings},
     passphrase::Passphrase,
 };
@@ -98,12 +100,18 @@ pub(super) async fn restore(
         }
     }
     let mut steps = Steps::new(console.is_quiet());
-    let restored = app.catalog.restore(&checked, secrets.as_ref(), &mut |step| steps.show(step)).await;
+    let api_keys = if command.with_keys { ApiKeys::Restore } else { ApiKeys::LeaveOut };
+    let restoring = Restoring { secrets: secrets.as_ref(), api_keys };
+    let restored = app.catalog.restore(&checked, restoring, &mut |step| steps.show(step)).await;
     drop(steps);
     let restored = restored?;
     say_what_is_lost(console, &restored);
     for notice in &restored.notices {
         console.say(&format!("warning: {}", config::redact(notice)));
+    }
+    if restored.keys_left_out > 0 {
+        let keys = counted(restored.keys_left_out, "API key");
+        console.say(&format!("left out, and revoked here: {keys}; `pm restore --with-keys` restores them"));
     }
     if secrets.is_none() && (checked.lacks_secrets() || command.secrets.without_secrets) {
         console.say(
@@ -272,8 +280,10 @@ impl Row for SavedRow {
 struct RestoredRow(Restored);
 
 impl RestoredRow {
-    fn named(&self) -> [(&'static str, u64); 8] {
-        let Restored { rows, products, references, missing, queued, replaced, failed, lost_rows, .. } = self.0;
+    fn named(&self) -> [(&'static str, u64); 9] {
+        let Restored {
+            rows, products, references, missing, queued, replaced, failed, lost_rows, keys_left_out, ..
+        } = self.0;
         [
             ("products", products),
             ("rows", rows),
@@ -283,6 +293,7 @@ impl RestoredRow {
             ("replaced", replaced),
             ("failed", failed),
             ("lost_rows", lost_rows),
+            ("keys_left_out", keys_left_out),
         ]
     }
 }
@@ -303,9 +314,10 @@ impl Row for RestoredRow {
         "sources replaced",
         "images failed",
         "rows lost",
+        "API keys left out",
     ];
     const FIELDS: &'static [&'static str] =
-        &["products", "rows", "references", "missing", "queued", "replaced", "failed", "lost_rows"];
+        &["products", "rows", "references", "missing", "queued", "replaced", "failed", "lost_rows", "keys_left_out"];
 
     fn id(&self) -> String {
         self.0.products.to_string()

@@ -124,6 +124,14 @@ impl Table {
         row.keys().map(String::as_str).find(|name| !self.columns.iter().any(|(known, _)| known == name))
     }
 
+    /// Returns a column of `row` whose value is of another kind than the column.
+    pub fn first_misfit<'a>(&self, row: &'a Row) -> Option<&'a str> {
+        row.iter().map(|(name, value)| (name.as_str(), value)).find_map(|(name, value)| {
+            let known = self.columns.iter().find(|(known, _)| *known == name);
+            known.is_some_and(|(_, kind)| !fits(value, *kind)).then_some(name)
+        })
+    }
+
     /// Stores rows with their ids; all have the same columns. Columns that an older version did not have keep their default.
     ///
     /// # Errors
@@ -185,13 +193,7 @@ impl Table {
     }
 
     fn checked(&self, value: Option<&Value>, kind: Kind, name: &str) -> Result<Bound, Error> {
-        let fits = match (value, kind) {
-            (Some(Value::Null), _) => true,
-            (Some(Value::String(_)), Kind::Text) => true,
-            (Some(number), Kind::Number) => number.is_i64(),
-            _ => false,
-        };
-        match value.filter(|_| fits) {
+        match value.filter(|value| fits(value, kind)) {
             Some(value) => Ok(bound(value, kind)),
             None => Err(Error::Corrupt(format!("{}.{name} is not what the column holds", self.name))),
         }
@@ -224,6 +226,14 @@ pub async fn take_over(connection: &impl ConnectionTrait, now: Timestamp) -> Res
 /// If the database does not answer.
 pub async fn schema(database: &Database) -> Result<Vec<String>, Error> {
     migrate::applied(database).await
+}
+
+fn fits(value: &Value, kind: Kind) -> bool {
+    match (value, kind) {
+        (Value::Null, _) | (Value::String(_), Kind::Text) => true,
+        (number, Kind::Number) => number.is_i64(),
+        _ => false,
+    }
 }
 
 fn bound(value: &Value, kind: Kind) -> Bound {

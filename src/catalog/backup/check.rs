@@ -10,6 +10,7 @@ use super::{
     manifest::{Directory, Manifest},
     references::{REFERRING, reference},
     secrets::Secrets,
+    trust,
 };
 use crate::{
     blobs::{BlobKey, State},
@@ -17,6 +18,9 @@ use crate::{
     db::{migrate, transfer},
     passphrase::Passphrase,
 };
+
+/// The secrets of a million API keys take less.
+const MAX_SECRETS_BYTES: u64 = 256 << 20;
 
 /// A backup that was looked at.
 #[derive(Clone, Debug)]
@@ -71,7 +75,7 @@ impl Checked {
     /// [`Error::Refused`] if the passphrase is another one.
     pub async fn secrets(&self, passphrase: Passphrase) -> Result<Secrets, Error> {
         let path = self.directory.secrets(&self.manifest.folder);
-        let file = tokio::fs::read(&path).await.map_err(Error::of(&path))?;
+        let file = files::read_bounded(&path, MAX_SECRETS_BYTES).await.map_err(Error::of(&path))?;
         Secrets::decrypted(file, passphrase).await
     }
 }
@@ -82,6 +86,7 @@ impl Checked {
 /// [`Error::Refused`] if there is none or this version cannot read it, [`Error::Damaged`] if nothing of it can be used.
 pub async fn check(directory: &Path, watch: &mut Watch<'_>) -> Result<Checked, Error> {
     let directory = Directory::new(directory);
+    directory.ensure_plain().await?;
     let found = directory.manifest().await?;
     let (manifest, mut damage) = (found.manifest, Damage::default());
     if let Some(file) = found.damage {
@@ -137,6 +142,12 @@ async fn check_rows(
                 let reason = format!("the backup has a column {unknown} of {} that this version lacks", table.name);
                 return Err(Error::refused(reason, "restore it with the version of pm that made it, or a newer one"));
             }
+            let rows_checked = known
+                .map_or(Ok(()), |known| page.iter().try_for_each(|row| trust::check_row(known, row, manifest.format)));
+            rows_checked.map_err(|reason| {
+                let hint = "nothing was changed; the backup was changed after it was made: take another one";
+                Error::refused(format!("the backup is refused: {reason}"), hint)
+            })?;
             whole += page.len() as u64;
             done += page.len() as u64;
             watch(Step { name: "checking rows", done, total });

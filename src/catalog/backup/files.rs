@@ -23,7 +23,7 @@ pub(super) struct RowWriter {
 
 /// A file of rows that is being read. A file that is missing has no rows.
 pub(super) struct RowReader {
-    lines: Option<tokio::io::Split<BufReader<tokio::fs::File>>>,
+    lines: Option<BufReader<tokio::fs::File>>,
     path: PathBuf,
     /// Whether lines bear checksums.
     summed: bool,
@@ -31,6 +31,10 @@ pub(super) struct RowReader {
     pub damaged: u64,
 }
 
+/// No row is longer.
+const MAX_LINE_BYTES: u64 = 16 << 20;
+/// Bytes of rows that are in memory at a time, and one row more.
+const PAGE_BYTES: usize = 16 << 20;
 /// Digits of a row's checksum: the first half of a SHA-256, halved again.
 const SUM_DIGITS: usize = 16;
 const SUM_BEGINS: &[u8] = b",\"#\":\"";
@@ -72,7 +76,7 @@ impl RowReader {
     /// Opens a file of a backup of this format.
     pub(super) async fn open(path: PathBuf, format: u32) -> Result<Self, Error> {
         let lines = match tokio::fs::File::open(&path).await {
-            Ok(file) => Some(BufReader::new(file).split(b'\n')),
+            Ok(file) => Some(BufReader::new(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(Error::of(&path)(error)),
         };
@@ -83,15 +87,58 @@ impl RowReader {
     pub(super) async fn page(&mut self) -> Result<Vec<Row>, Error> {
         let mut rows = Vec::new();
         let Some(lines) = &mut self.lines else { return Ok(rows) };
-        while rows.len() < PAGE {
-            let Some(line) = lines.next_segment().await.map_err(Error::of(&self.path))? else { break };
-            match parse(&line, self.summed) {
+        let (mut line, mut bytes) = (Vec::new(), 0);
+        while rows.len() < PAGE && bytes < PAGE_BYTES {
+            let is_whole = match next_line(lines, &mut line).await.map_err(Error::of(&self.path))? {
+                Line::End => break,
+                Line::Read => true,
+                Line::TooLong => false,
+            };
+            bytes += line.len();
+            match parse(&line, self.summed).filter(|_| is_whole) {
                 Some(row) => rows.push(row),
                 None => self.damaged += 1,
             }
         }
         Ok(rows)
     }
+}
+
+/// What a file of lines gave.
+enum Line {
+    Read,
+    /// No row is that long; the rest of it is passed over.
+    TooLong,
+    End,
+}
+
+/// Reads the next line without its end into `line`.
+async fn next_line(lines: &mut BufReader<tokio::fs::File>, line: &mut Vec<u8>) -> io::Result<Line> {
+    line.clear();
+    let mut is_first = true;
+    loop {
+        let mut piece = Vec::new();
+        (&mut *lines).take(MAX_LINE_BYTES).read_until(b'\n', &mut piece).await?;
+        let has_ended = piece.last() == Some(&b'\n') || (piece.len() as u64) < MAX_LINE_BYTES;
+        if is_first && has_ended {
+            let is_end = piece.is_empty();
+            piece.pop_if(|last| *last == b'\n');
+            *line = piece;
+            return Ok(if is_end { Line::End } else { Line::Read });
+        }
+        if has_ended {
+            return Ok(Line::TooLong);
+        }
+        is_first = false;
+    }
+}
+
+/// Reads a file of at most `most` bytes.
+pub(super) async fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    tokio::fs::File::open(path).await?.take(most + 1).read_to_end(&mut bytes).await?;
+    let is_whole = bytes.len() as u64 <= most;
+    if is_whole { Ok(bytes) } else { Err(io::Error::other(format!("it has more than {most} bytes"))) }
 }
 
 /// The row of a line; `None` if it is not what was written.

@@ -1,6 +1,8 @@
 //! What a backup consists of. The manifest is what makes a directory a backup, so it comes last and in one step. It bears a
 //! checksum of itself, and a copy of it lies beside the tables, so that one damaged file does not cost the backup.
 
+mod checks;
+
 use std::{
     fs::{File, TryLockError},
     io,
@@ -10,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Error, FORMAT, PLAIN_FORMAT, files};
+use super::{Error, FORMAT, PLAIN_FORMAT, files, trust};
 use crate::{
     blobs::{self, BlobKey, Blobs},
     domain::InstallationId,
@@ -23,6 +25,9 @@ const BLOBS: &str = "blobs";
 const LOCK: &str = ".lock";
 const TABLES: &str = "tables-";
 const SECRETS: &str = "secrets.age";
+/// A manifest names ten tables; a longer file is none.
+const MAX_MANIFEST_BYTES: u64 = 1 << 20;
+const FORGED: &str = "nothing was changed; the backup was changed after it was made: take another one";
 /// What stands before the checksum, the last value of a manifest.
 const CHECKSUM: &[u8] = b"\"checksum\": \"";
 /// Digits of a checksum: a SHA-256 in hex.
@@ -124,7 +129,10 @@ impl Directory {
                     return Ok(Err(format!("{} holds something else than a backup: {name}", path.display())));
                 }
             }
-            let file = File::options().create(true).truncate(false).write(true).open(path.join(LOCK))?;
+            if let Err(reason) = trust::check_tree(&path)? {
+                return Ok(Err(format!("{}: {reason}", path.display())));
+            }
+            let file = private_files::options().create(true).truncate(false).write(true).open(path.join(LOCK))?;
             match file.try_lock() {
                 Ok(()) => {
                     // A backup of an earlier version, or under another umask.
@@ -154,6 +162,16 @@ impl Directory {
         path.strip_prefix(&self.0).unwrap_or(path).display().to_string()
     }
 
+    /// Makes sure that the directory holds files and directories and no links.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] that names the first other entry.
+    pub(super) async fn ensure_plain(&self) -> Result<(), Error> {
+        let root = self.0.clone();
+        let checked = files::blocking(move || trust::check_tree(&root)).await.map_err(Error::of(&self.0))?;
+        checked.map_err(|reason| Error::refused(format!("the backup is refused: {reason}"), FORGED))
+    }
+
     /// The manifest; its copy beside the tables if the file itself is damaged or missing.
     ///
     /// # Errors
@@ -161,9 +179,13 @@ impl Directory {
     /// of the two can be used.
     pub(super) async fn manifest(&self) -> Result<Found, Error> {
         let path = self.0.join(MANIFEST);
-        let damage = match tokio::fs::read(&path).await {
+        let damage = match files::read_bounded(&path, MAX_MANIFEST_BYTES).await {
             Ok(text) => match read(&text) {
-                Ok(manifest) => return Ok(Found { manifest, damage: None }),
+                Ok(manifest) => {
+                    checks::check(&manifest).map_err(|reason| forged(&reason))?;
+                    return Ok(Found { manifest, damage: None });
+                }
+                Err(Unreadable::Malformed(reason)) => return Err(forged(&reason)),
                 Err(Unreadable::Version(format)) => {
                     let reason =
                         format!("the backup has format {format}; this version of pm reads formats 1 and {FORMAT}");
@@ -212,9 +234,12 @@ impl Directory {
         };
         for (_, folder) in folders.into_iter().rev() {
             let path = folder.join(MANIFEST);
-            match tokio::fs::read(&path).await {
+            match files::read_bounded(&path, MAX_MANIFEST_BYTES).await {
                 Ok(text) => match read(&text) {
-                    Ok(manifest) => return Ok(Some(manifest)),
+                    Ok(manifest) => {
+                        checks::check(&manifest).map_err(|reason| forged(&reason))?;
+                        return Ok(Some(manifest));
+                    }
                     Err(_) => continue,
                 },
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -252,11 +277,18 @@ impl Directory {
 enum Unreadable {
     Version(u32),
     Damaged,
+    /// It is what was written, and says what no backup says.
+    Malformed(String),
+}
+
+fn forged(reason: &str) -> Error {
+    Error::refused(format!("{MANIFEST} is refused: {reason}"), FORGED)
 }
 
 fn read(text: &[u8]) -> Result<Manifest, Unreadable> {
     let found = serde_json::from_slice::<Format>(text).map_err(|_| Unreadable::Damaged)?.format;
-    match checksum_at(text) {
+    let sum = checksum_at(text);
+    match sum {
         Some(at) if text[at..at + CHECKSUM_DIGITS] != *checksum(text, at).as_bytes() => {
             return Err(Unreadable::Damaged);
         }
@@ -266,7 +298,10 @@ fn read(text: &[u8]) -> Result<Manifest, Unreadable> {
     if ![PLAIN_FORMAT, FORMAT].contains(&found) {
         return Err(Unreadable::Version(found));
     }
-    serde_json::from_slice(text).map_err(|_| Unreadable::Damaged)
+    serde_json::from_slice(text).map_err(|error| match sum {
+        Some(_) => Unreadable::Malformed(error.to_string()),
+        None => Unreadable::Damaged,
+    })
 }
 
 /// The manifest as it is written, with its checksum.

@@ -22,12 +22,13 @@ mod salvage;
 mod save;
 mod secrets;
 mod stamp;
+mod trust;
 
 pub use check::{Checked, Damage, check};
 pub use error::Error;
 pub use report::{Options, Saved, Verify};
 pub use restore::Restored;
-pub use secrets::{Protection, Secrets};
+pub use secrets::{ApiKeys, Protection, Restoring, Secrets};
 
 use std::{collections::HashSet, path::Path};
 
@@ -90,9 +91,10 @@ fn number(key: &str) -> Option<u128> {
 /// The blobs of the backup in `directory`, to mend the store from.
 ///
 /// # Errors
-/// [`Error::Refused`] if there is no backup; by the component that does not answer.
+/// [`Error::Refused`] if there is no backup, or one with links in it; by the component that does not answer.
 pub async fn copies_in(directory: &Path) -> Result<Blobs, Error> {
     let found = manifest::Directory::new(directory);
+    found.ensure_plain().await?;
     found.manifest().await?;
     found.blobs().await
 }

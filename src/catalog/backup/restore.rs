@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use serde_json::Value;
 
 use super::{
     AT_ONCE, Checked, Error, Seen,
     files::RowReader,
     references::{REFERRING, Reference, reference},
     salvage,
-    secrets::{self, Secrets},
+    secrets::Restoring,
 };
 use crate::{
     blobs::{BlobKey, Blobs, Marker, State},
@@ -24,7 +25,7 @@ use crate::{
     db::{
         Write, installation,
         transfer::{self, Table},
-        words,
+        webhooks, words,
     },
     domain::InstallationId,
 };
@@ -48,6 +49,8 @@ pub struct Restored {
     pub failed: u64,
     /// Rows that the backup had and that are lost.
     pub lost_rows: u64,
+    /// API keys that were good and are not restored.
+    pub keys_left_out: u64,
     /// What is left to do by itself later, in sentences for people.
     pub notices: Vec<String>,
 }
@@ -76,14 +79,14 @@ impl Catalog {
     }
 
     /// Puts what is whole of the backup into this installation, which must be empty, with all ids; then its images go on where
-    /// they were. Without `secrets` webhooks are disabled and API keys revoked.
+    /// they were. `restoring` says what becomes of secrets.
     ///
     /// # Errors
     /// [`Error::Refused`] if there are rows already; by the component that does not answer: then no row was stored.
     pub async fn restore(
         &self,
         backup: &Checked,
-        secrets: Option<&Secrets>,
+        restoring: Restoring<'_>,
         watch: &mut Watch<'_>,
     ) -> Result<Restored, Error> {
         let hold = self.database().hold_blobs().await?;
@@ -92,12 +95,15 @@ impl Catalog {
         let lost = self.restore_blobs(backup, &mut restored, watch).await?;
         let write = self.database().begin().await?;
         let now = write.now().await?;
-        restore_rows(&write, backup, secrets, &mut restored, watch).await?;
+        self.restore_rows(&write, backup, restoring, &mut restored, watch).await?;
         words::fill_all(&*write).await?;
         // A new installation, so that neither cache nor broker nor running process takes the data for those of before.
         let id = installation::renew(&*write).await?;
         make_own(&write, now).await?;
         self.restore_consistency(&write, &lost, &mut restored, now).await?;
+        if self.secret_keys().is_none() && webhooks::count(&*write).await? > 0 {
+            restored.notices.push("the secrets of webhooks are not encrypted until PM_SECRET_KEY is set".into());
+        }
         self.announce(&write).await?;
         write.commit().await?;
         // The next start writes the marker if this fails: what is committed is restored.
@@ -117,6 +123,53 @@ impl Catalog {
         // Letting go fails only if the connection broke off, which lets go as well.
         let _ = hold.release().await;
         Ok(restored)
+    }
+
+    async fn restore_rows(
+        &self,
+        write: &Write,
+        backup: &Checked,
+        restoring: Restoring<'_>,
+        restored: &mut Restored,
+        watch: &mut Watch<'_>,
+    ) -> Result<(), Error> {
+        let now = write.now().await?;
+        let total = backup.manifest.tables.iter().map(|table| table.rows).sum();
+        for table in transfer::tables() {
+            // A backup of an older version lacks the tables that came later.
+            let Some(file) = backup.manifest.tables.iter().find(|file| file.name == table.name) else { continue };
+            let path = backup.directory.table(&backup.manifest.folder, table.name);
+            let mut rows = RowReader::open(path, backup.manifest.format).await?;
+            let (mut stored, mut highest) = (0, 0);
+            loop {
+                let mut page = rows.page().await?;
+                if page.is_empty() {
+                    break;
+                }
+                if backup.damage().rows > 0 {
+                    page = salvage::connected(write, table.name, page, now).await?;
+                }
+                for row in &mut page {
+                    highest = highest.max(row.get("id").and_then(Value::as_i64).unwrap_or_default());
+                    let is_kept = restoring.put_back(self.secret_keys(), table.name, row, now);
+                    restored.keys_left_out += u64::from(!is_kept);
+                }
+                Table::insert(&table, &**write, &page).await?;
+                stored += page.len() as u64;
+                watch(Step { name: "restoring rows", done: restored.rows + stored, total });
+            }
+            table.number_after(&**write, file.last_number.unwrap_or(0).max(highest)).await?;
+            if (rows.damaged > 0 || stored != file.rows) && backup.damage().rows == 0 {
+                let reason = format!("{}.ndjson was changed or removed since the backup was checked", table.name);
+                return Err(Error::Damaged(vec![reason]));
+            }
+            restored.rows += stored;
+            restored.lost_rows += file.rows.saturating_sub(stored);
+            if table.name == "products" {
+                restored.products = stored;
+            }
+        }
+        Ok(())
     }
 
     /// Writes the new id into the store's marker.
@@ -214,46 +267,4 @@ async fn copy(source: &Blobs, store: &Blobs, key: &str) -> Result<bool, Error> {
     let Some(key) = BlobKey::parse(key) else { return Ok(false) };
     Ok(matches!(source.copy_to(&key, store).await?, State::Whole { .. })
         || matches!(store.examine(&key).await?, State::Whole { .. }))
-}
-
-async fn restore_rows(
-    write: &Write,
-    backup: &Checked,
-    secrets: Option<&Secrets>,
-    restored: &mut Restored,
-    watch: &mut Watch<'_>,
-) -> Result<(), Error> {
-    let now = write.now().await?;
-    let total = backup.manifest.tables.iter().map(|table| table.rows).sum();
-    for table in transfer::tables() {
-        // A backup of an older version lacks the tables that came later.
-        let Some(file) = backup.manifest.tables.iter().find(|file| file.name == table.name) else { continue };
-        let path = backup.directory.table(&backup.manifest.folder, table.name);
-        let mut rows = RowReader::open(path, backup.manifest.format).await?;
-        let mut stored = 0;
-        loop {
-            let mut page = rows.page().await?;
-            if page.is_empty() {
-                break;
-            }
-            if backup.damage().rows > 0 {
-                page = salvage::connected(write, table.name, page, now).await?;
-            }
-            page.iter_mut().for_each(|row| secrets::put_back(secrets, table.name, row, now));
-            Table::insert(&table, &**write, &page).await?;
-            stored += page.len() as u64;
-            watch(Step { name: "restoring rows", done: restored.rows + stored, total });
-        }
-        table.number_after(&**write, file.last_number.unwrap_or(0)).await?;
-        if (rows.damaged > 0 || stored != file.rows) && backup.damage().rows == 0 {
-            let reason = format!("{}.ndjson was changed or removed since the backup was checked", table.name);
-            return Err(Error::Damaged(vec![reason]));
-        }
-        restored.rows += stored;
-        restored.lost_rows += file.rows.saturating_sub(stored);
-        if table.name == "products" {
-            restored.products = stored;
-        }
-    }
-    Ok(())
 }

@@ -31,6 +31,24 @@ pub enum Protection {
     LeftOut,
 }
 
+/// What a restore does with API keys. Whoever made a backup may have put a key of their own into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiKeys {
+    /// They are good again.
+    Restore,
+    /// They come back revoked.
+    LeaveOut,
+}
+
+/// What a restore does with what is secret.
+#[derive(Clone, Copy, Debug)]
+pub struct Restoring<'a> {
+    /// The secrets of the backup; without them webhooks are disabled and API keys revoked.
+    pub secrets: Option<&'a Secrets>,
+    /// What becomes of API keys.
+    pub api_keys: ApiKeys,
+}
+
 /// Secrets in the clear, in memory only.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secrets {
@@ -95,28 +113,48 @@ impl Secrets {
     }
 }
 
-/// Puts the secret of a row back. Without it a webhook is disabled and signs with a new one, which nobody knows, and an API key
-/// is revoked.
-pub(super) fn put_back(secrets: Option<&Secrets>, table: &str, row: &mut Row, now: Timestamp) {
-    let id = row.get("id").and_then(Value::as_i64).unwrap_or_default();
-    match table {
-        WEBHOOKS if !row.contains_key("secret") => {
-            let known = secrets.and_then(|secrets| secrets.webhooks.get(&id)).cloned();
-            if known.is_none() {
-                row.insert("enabled".into(), 0.into());
-                let reason = "it was restored without its secret: delete it and add it again";
-                row.insert("disabled_reason".into(), reason.into());
-            }
-            row.insert("secret".into(), known.unwrap_or_else(make_secret).into());
+impl Restoring<'_> {
+    /// Puts the secret of a row back; `false` if it was an API key that was good and is left out. Without its secret a webhook
+    /// is disabled and signs with a new one, which nobody knows. An API key that is left out is revoked.
+    pub(super) fn put_back(&self, keys: Option<&SecretKeys>, table: &str, row: &mut Row, now: Timestamp) -> bool {
+        match table {
+            WEBHOOKS => self.put_back_webhook(keys, row),
+            API_KEYS => return self.put_back_api_key(row, now),
+            _ => {}
         }
-        API_KEYS if !row.contains_key("hash") => {
-            let known = secrets.and_then(|secrets| secrets.api_keys.get(&id)).cloned();
-            if known.is_none() && row.get("revoked_at").is_none_or(Value::is_null) {
-                row.insert("revoked_at".into(), now.0.into());
-            }
-            let unusable = || format!("not restored {}", Uuid::new_v4().simple());
-            row.insert("hash".into(), known.unwrap_or_else(unusable).into());
-        }
-        _ => {}
+        true
     }
+
+    fn put_back_webhook(&self, keys: Option<&SecretKeys>, row: &mut Row) {
+        let id = number(row);
+        // A backup of the first format has it in its row.
+        let own = row.get("secret").and_then(Value::as_str).map(str::to_owned);
+        let known = own.or_else(|| self.secrets.and_then(|secrets| secrets.webhooks.get(&id)).cloned());
+        if known.is_none() {
+            row.insert("enabled".into(), 0.into());
+            let reason = "it was restored without its secret: delete it and add it again";
+            row.insert("disabled_reason".into(), reason.into());
+        }
+        let secret = known.unwrap_or_else(make_secret);
+        row.insert("secret".into(), webhook_secrets::seal(keys, WebhookId(id), secret).into());
+    }
+
+    fn put_back_api_key(&self, row: &mut Row, now: Timestamp) -> bool {
+        let id = number(row);
+        let own = row.get("hash").and_then(Value::as_str).map(str::to_owned);
+        let known = own.or_else(|| self.secrets.and_then(|secrets| secrets.api_keys.get(&id)).cloned());
+        let known = known.filter(|_| self.api_keys == ApiKeys::Restore);
+        let was_good = row.get("revoked_at").is_none_or(Value::is_null);
+        let is_left_out = known.is_none() && was_good;
+        if is_left_out {
+            row.insert("revoked_at".into(), now.0.into());
+        }
+        let unusable = || format!("not restored {}", Uuid::new_v4().simple());
+        row.insert("hash".into(), known.unwrap_or_else(unusable).into());
+        !is_left_out
+    }
+}
+
+fn number(row: &Row) -> i64 {
+    row.get("id").and_then(Value::as_i64).unwrap_or_default()
 }

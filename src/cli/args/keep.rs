@@ -43,6 +43,9 @@ pub(in crate::cli) struct Restore {
     /// Do not ask
     #[arg(long)]
     pub(in crate::cli) yes: bool,
+    /// Restore API keys as well; without it they come back revoked
+    #[arg(long, conflicts_with = "without_secrets")]
+    pub(in crate::cli) with_keys: bool,
     /// Restore what is whole of a damaged backup, and name the rest
     #[arg(long)]
     pub(in crate::cli) allow_missing: bool,

@@ -7,12 +7,15 @@ use std::{
 };
 
 use bytes::Bytes;
+use pm::catalog::backup::{ApiKeys, Restoring};
 use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{code, doctor, file_of, json as told, keys, make_old, pm, stderr};
 use crate::support::{Origin, Setup, TestApp, app, on_both_setups, pictures};
+
+const WITHOUT_SECRETS: Restoring<'static> = Restoring { secrets: None, api_keys: ApiKeys::LeaveOut };
 
 fn path(directory: &Path) -> String {
     directory.display().to_string()
@@ -250,13 +253,13 @@ on_both_setups! {
                 let checked = pm::catalog::backup::check(&directory, &mut |_| {}).await.unwrap();
                 let away = directory.with_extension("away");
                 fs::rename(&file, &away).unwrap();
-                let refused = target.app.catalog.restore(&checked, None, &mut |_| {}).await;
+                let refused = target.app.catalog.restore(&checked, WITHOUT_SECRETS, &mut |_| {}).await;
                 assert!(refused.is_err(), "{} is away: {refused:?}", file.display());
                 assert_eq!(rows(target).await, before, "{}", file.display());
                 fs::rename(&away, &file).unwrap();
             }
             let checked = pm::catalog::backup::check(&directory, &mut |_| {}).await.unwrap();
-            assert!(target.app.catalog.restore(&checked, None, &mut |_| {}).await.unwrap().is_whole());
+            assert!(target.app.catalog.restore(&checked, WITHOUT_SECRETS, &mut |_| {}).await.unwrap().is_whole());
         })
         .await;
     }

@@ -5,6 +5,7 @@ mod belonging;
 mod copies;
 mod damage;
 mod doctor;
+mod forged;
 mod gc;
 mod private;
 mod repair;

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use pm::secret_keys::{SecretKeys, is_encrypted};
 use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value, json};
 
@@ -22,6 +23,15 @@ async fn number(app: &TestApp, sql: &str) -> i64 {
     connection.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
 }
 
+/// The secret of the webhook, as it signs.
+async fn webhook_secret(app: &TestApp) -> String {
+    let made = || fs::read_to_string(app.directory().join("data/secret.key")).unwrap();
+    let key = app.environment.get("PM_SECRET_KEY").cloned().unwrap_or_else(made);
+    let stored = text(app, "SELECT secret FROM webhooks").await;
+    assert!(is_encrypted(&stored), "{stored}");
+    SecretKeys::parse(&key).unwrap().decrypt("webhooks.secret 1", &stored).unwrap()
+}
+
 /// A webhook and an API key; answers the webhook's secret and the key's hash.
 async fn with_secrets(app: &TestApp) -> (String, String) {
     let added = pm(app, &["webhook", "add", "http://127.0.0.1:9/hook"]).await;
@@ -29,7 +39,7 @@ async fn with_secrets(app: &TestApp) -> (String, String) {
     app.create(&[]).await;
     let created = pm(app, &["key", "create", "--user-id", "seller", "--scope", "products:read", "-q"]).await;
     assert_eq!(code(&created), 0, "{}", stderr(&created));
-    (text(app, "SELECT secret FROM webhooks").await, text(app, "SELECT hash FROM api_keys").await)
+    (webhook_secret(app).await, text(app, "SELECT hash FROM api_keys").await)
 }
 
 fn no_file_holds(directory: &Path, secret: &str) {
@@ -65,11 +75,32 @@ on_both_setups! {
             assert_eq!(code(&pm(target, &[&["restore", &path, "--yes"][..], NEVER].concat()).await), 2);
             let right = target.directory().join("right");
             fs::write(&right, "correct horse battery staple\n").unwrap();
-            let restored = pm(target, &["restore", &path, "--yes", "--passphrase-file", &right.display().to_string()]).await;
+            let right = right.display().to_string();
+            let words = ["restore", &path, "--yes", "--with-keys", "--passphrase-file", &right];
+            let restored = pm(target, &words).await;
             assert_eq!(code(&restored), 0, "{}", stderr(&restored));
-            assert_eq!(text(target, "SELECT secret FROM webhooks").await, secret);
+            assert_eq!(webhook_secret(target).await, secret);
             assert_eq!(text(target, "SELECT hash FROM api_keys").await, hash);
             assert_eq!(number(target, "SELECT CAST(enabled AS BIGINT) FROM webhooks").await, 1);
+        })
+        .await;
+    }
+
+    async fn api_keys_come_back_only_on_demand(app: &TestApp) {
+        let (secret, hash) = with_secrets(app).await;
+        let revoked = ["key", "create", "--user-id", "seller", "--scope", "products:read", "-q"];
+        assert_eq!(code(&pm(app, &revoked).await), 0);
+        assert_eq!(code(&pm(app, &["key", "revoke", "2"]).await), 0);
+        let path = app.directory().join("backup").display().to_string();
+        assert_eq!(code(&pm(app, &["backup", &path]).await), 0);
+        app::run(app.setup, async |target: &TestApp| {
+            let restored = pm(target, &["restore", &path, "--yes", "-o", "json"]).await;
+            assert_eq!((code(&restored), &told(&restored)["keys_left_out"]), (0, &json!(1)), "{}", stderr(&restored));
+            let said = stderr(&restored);
+            assert!(said.contains("left out, and revoked here: 1 API key") && said.contains("--with-keys"), "{said}");
+            assert_eq!(webhook_secret(target).await, secret);
+            assert_eq!(number(target, "SELECT count(*) FROM api_keys WHERE revoked_at IS NOT NULL").await, 2);
+            assert_ne!(text(target, "SELECT hash FROM api_keys WHERE id = 1").await, hash);
         })
         .await;
     }
@@ -90,7 +121,7 @@ on_both_setups! {
             let restored = pm(target, &["restore", &path, "--yes"]).await;
             assert_eq!(code(&restored), 0, "{}", stderr(&restored));
             assert!(stderr(&restored).contains("restored without secrets"), "{}", stderr(&restored));
-            assert_ne!(text(target, "SELECT secret FROM webhooks").await, secret);
+            assert_ne!(webhook_secret(target).await, secret);
             assert_eq!(number(target, "SELECT CAST(enabled AS BIGINT) FROM webhooks").await, 0);
             assert_ne!(text(target, "SELECT hash FROM api_keys").await, hash);
             assert_eq!(number(target, "SELECT count(*) FROM api_keys WHERE revoked_at IS NOT NULL").await, 1);

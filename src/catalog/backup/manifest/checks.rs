@@ -1,0 +1,61 @@
+//! What a manifest may say: names of its own folder and of tables, numbers that can be.
+
+use std::collections::BTreeSet;
+
+use super::Manifest;
+use crate::catalog::backup::trust::{MAX_NUMBER, MAX_TEXT, shortened};
+
+/// No table has more rows.
+const MAX_ROWS: u64 = 1_000_000_000_000;
+
+/// Checks what a manifest says.
+///
+/// # Errors
+/// A sentence that names what cannot be.
+pub(super) fn check(manifest: &Manifest) -> Result<(), String> {
+    let texts = [("pm", &manifest.pm), ("created_at", &manifest.created_at), ("engine", &manifest.engine)];
+    let steps = manifest.schema.iter().map(|step| ("schema", step));
+    if let Some((name, _)) = texts.into_iter().chain(steps).find(|(_, text)| !is_plain(text)) {
+        return Err(format!("its `{name}` is not a short plain text"));
+    }
+    let number = manifest.folder.strip_prefix("tables-").unwrap_or_default();
+    if number.is_empty() || number.len() > 20 || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("its folder {:?} is no folder of a backup", shortened(&manifest.folder)));
+    }
+    let mut names = BTreeSet::new();
+    for table in &manifest.tables {
+        let name = &table.name;
+        let is_name = !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        if !is_name {
+            return Err(format!("{:?} is no name of a table", shortened(name)));
+        }
+        if !names.insert(name) {
+            return Err(format!("the table {name} stands in it twice"));
+        }
+        if table.rows > MAX_ROWS {
+            return Err(format!("the table {name} cannot have {} rows", table.rows));
+        }
+        if let Some(last) = table.last_number.filter(|last| !(0..=MAX_NUMBER).contains(last)) {
+            return Err(format!("the last number of the table {name} cannot be {last}"));
+        }
+        if !is_sha256(&table.sha256) {
+            return Err(format!("the SHA-256 of the table {name} is none"));
+        }
+    }
+    if manifest.secrets_sha256.as_ref().is_some_and(|sha256| !is_sha256(sha256)) {
+        return Err("the SHA-256 of its secrets is none".into());
+    }
+    let counts = [manifest.blobs.references, manifest.blobs.missing];
+    match counts.into_iter().find(|count| *count > MAX_ROWS) {
+        Some(count) => Err(format!("it cannot refer to {count} blobs")),
+        None => Ok(()),
+    }
+}
+
+fn is_plain(text: &str) -> bool {
+    text.len() <= MAX_TEXT && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}

@@ -1,0 +1,88 @@
+//! What a backup may say. Its files may have been changed by a stranger, checksums included: names must stay inside the
+//! backup, numbers must be possible, and nothing may be a link. What is not so is refused by name before anything is used.
+
+use std::{fs, io, path::Path};
+
+use serde_json::Value;
+
+use super::FORMAT;
+use crate::{
+    blobs::BlobKey,
+    db::transfer::{Row, Table},
+};
+
+/// The highest number of a row that JSON's numbers hold exactly.
+pub(super) const MAX_NUMBER: i64 = 1 << 53;
+/// Longest text of a backup that is shown to people.
+pub(super) const MAX_TEXT: usize = 128;
+/// Columns that refer to blobs.
+const KEYS: [&str; 2] = ["blob_key", "source_key"];
+/// Columns whose numbers count something.
+const SIZES: [&str; 7] = ["bytes", "width", "height", "position", "attempt", "attempts", "generation"];
+/// Columns that stand in the encrypted file of secrets alone, by table.
+const SECRETS: [(&str, &str); 2] = [("webhooks", "secret"), ("api_keys", "hash")];
+
+/// Makes sure that there are only files and directories below `root`: a link would lead out of the backup.
+///
+/// # Errors
+/// If a directory cannot be read; the inner error is a sentence that names what is no file.
+pub(super) fn check_tree(root: &Path) -> io::Result<Result<(), String>> {
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        let entries = match fs::read_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let kind = match entry.file_type() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                kind => kind?,
+            };
+            let path = entry.path();
+            let shown = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+            if kind.is_symlink() {
+                return Ok(Err(format!("{shown} is a symbolic link, and a backup has none")));
+            }
+            if kind.is_dir() {
+                directories.push(path);
+            } else if !kind.is_file() {
+                return Ok(Err(format!("{shown} is neither a file nor a directory")));
+            }
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Checks what a row of a backup of this format says.
+///
+/// # Errors
+/// A sentence that names what cannot be.
+pub(super) fn check_row(table: &Table, row: &Row, format: u32) -> Result<(), String> {
+    let id = row.get("id").cloned().unwrap_or_default();
+    let named = |what: String| Err(format!("row {} of {} has {what}", shortened(&id.to_string()), table.name));
+    if let Some(column) = table.first_misfit(row) {
+        return named(format!("a {column} of another kind than the column"));
+    }
+    if id.as_i64().is_some_and(|id| !(1..=MAX_NUMBER).contains(&id)) {
+        return named("a number that is never given".into());
+    }
+    let text = |name: &str| row.get(name).and_then(Value::as_str);
+    if let Some(key) = KEYS.iter().find_map(|name| text(name).filter(|key| BlobKey::parse(key).is_none())) {
+        return named(format!("{:?} in the place of a blob's key", shortened(key)));
+    }
+    let size = |name: &&&str| row.get(**name).and_then(Value::as_i64).is_some_and(|size| size < 0);
+    if let Some(name) = SIZES.iter().find(size) {
+        return named(format!("a negative {name}"));
+    }
+    let is_secret = |(of, column): &&(&str, &str)| *of == table.name && row.contains_key(*column);
+    match SECRETS.iter().find(is_secret) {
+        Some((_, column)) if format == FORMAT => named(format!("a {column}, which only secrets.age may hold")),
+        _ => Ok(()),
+    }
+}
+
+/// A text of a backup as it is shown to people.
+pub(super) fn shortened(text: &str) -> String {
+    text.chars().take(MAX_TEXT).collect()
+}
