@@ -306,7 +306,8 @@ impl App {
         };
         let relay = worker::relay(self.catalog.clone(), self.queue.clone(), stop.clone());
         let herald = worker::herald(self.catalog.clone(), stop.clone());
-        tokio::join!(relay, herald, worker::sweep(self.catalog.clone(), stop), figures);
+        let collector = worker::collect(self.catalog.clone(), self.settings.gc_every, stop.clone());
+        tokio::join!(relay, herald, collector, worker::sweep(self.catalog.clone(), stop), figures);
     }
 }
 

@@ -1,7 +1,10 @@
 //! Removing blobs that nothing refers to. A few at a time, in a transaction that keeps everybody from referring to any; so a
 //! job never refers to a blob that is gone, and a removal that dies half-way has done nothing wrong.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{TryStreamExt as _, future::try_join_all};
 
@@ -33,6 +36,8 @@ pub struct Collected {
 pub enum Mode {
     /// Remove.
     Remove,
+    /// Remove, and rest for as long as each step of it took, so that others are hardly held up.
+    Gently,
     /// Say what would be removed, and remove nothing.
     DryRun,
 }
@@ -43,6 +48,8 @@ const PAGE: usize = 500;
 const BATCH: usize = 32;
 /// Who settles a picture gets this between two transactions.
 const BREATH: Duration = Duration::from_millis(10);
+/// The longest rest after a step of [`Mode::Gently`].
+const MAX_REST: Duration = Duration::from_secs(2);
 /// A transaction that did not come about, for another one removes or much is being settled, is tried again so often.
 const TRIES: u32 = 40;
 const PAUSE: Duration = Duration::from_millis(250);
@@ -64,6 +71,7 @@ impl Catalog {
         let mut collected = Collected::default();
         let (mut done, mut batch) = (0, Vec::new());
         let mut listed = blobs.list().try_chunks(PAGE);
+        let mut began = Instant::now();
         while let Some(page) = listed.try_next().await.map_err(|broken| broken.1)? {
             done += page.len() as u64;
             let keys: Vec<_> = page.iter().map(|blob| blob.key.as_str()).collect();
@@ -77,10 +85,12 @@ impl Catalog {
                 self.collect_batch(some, mode, &mut collected, removed).await?;
             }
             watch(Step { name: "looking for orphans", done, total: 0 });
+            rest(mode, began).await;
+            began = Instant::now();
         }
         self.collect_batch(batch, mode, &mut collected, removed).await?;
         collected.unfinished = match mode {
-            Mode::Remove => blobs.remove_unfinished(GRACE).await?,
+            Mode::Remove | Mode::Gently => blobs.remove_unfinished(GRACE).await?,
             Mode::DryRun => blobs.unfinished(GRACE, 0).await?.count,
         };
         Ok(collected)
@@ -98,9 +108,11 @@ impl Catalog {
         }
         let gone = match mode {
             Mode::DryRun => batch,
-            Mode::Remove => {
+            Mode::Remove | Mode::Gently => {
+                let began = Instant::now();
                 let gone = self.remove_batch(batch).await?;
                 tokio::time::sleep(BREATH).await;
+                rest(mode, began).await;
                 gone
             }
         };
@@ -131,6 +143,13 @@ impl Catalog {
             tokio::time::sleep(PAUSE).await;
         }
         Ok(Vec::new())
+    }
+}
+
+/// Rests for as long as the step took that began at `began`.
+async fn rest(mode: Mode, began: Instant) {
+    if mode == Mode::Gently {
+        tokio::time::sleep(began.elapsed().min(MAX_REST)).await;
     }
 }
 

@@ -11,6 +11,7 @@ mod dead_letters;
 mod delete;
 mod error;
 mod events;
+mod gc_turn;
 mod idempotency;
 mod images;
 mod inspect;

@@ -102,6 +102,7 @@ pub(super) const KEYS: &[Key] = &[
     key("auto_users", &["PM_AUTO_USERS"], BOOLEAN),
     key("workers", &["PM_WORKERS"], "a number from 0 to 1024, or auto").flag("--workers"),
     key("worker_listen", &["PM_WORKER_LISTEN"], "an address and a port, such as 127.0.0.1:8081").flag("--listen"),
+    key("gc_every", &["PM_GC_EVERY"], "0, or a time from 1s to 365d, such as 24h"),
     key("fetch_allow", &["PM_FETCH_ALLOW"], "networks and addresses, such as 10.1.0.0/16, separated by commas"),
     key("fetch_max_bytes", &["PM_FETCH_MAX_BYTES"], "a size from 1 KiB to 1 GiB, such as 32 MiB"),
     key("fetch_timeout", &["PM_FETCH_TIMEOUT"], "a time from 100ms to 1h, such as 30s"),

@@ -89,6 +89,8 @@ pub struct Settings {
     pub workers: usize,
     /// Where a worker answers about its health and figures, if anywhere.
     pub worker_listen: Option<SocketAddr>,
+    /// How often orphaned blobs are removed; zero: by hand only.
+    pub gc_every: Duration,
     /// Where images are downloaded from, and within which limits.
     pub fetching: Fetching,
     /// Most jobs that may wait for one user.
@@ -236,6 +238,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
     let auto_users = resolver.take("auto_users", values::boolean);
     let workers = resolver.take("workers", values::workers);
     let worker_listen = resolver.optional("worker_listen", values::listen);
+    let gc_every = resolver.take("gc_every", values::gc_every);
     let fetching = fetching::resolve(resolver);
     let max_waiting_jobs_per_user = resolver.take("max_waiting_jobs_per_user", values::waiting_jobs);
     let image_max_pixels = resolver.take("image_max_pixels", values::pixels);
@@ -271,6 +274,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
         auto_users: auto_users?,
         workers: workers?,
         worker_listen: worker_listen?,
+        gc_every: gc_every?,
         fetching: fetching?,
         max_waiting_jobs_per_user: max_waiting_jobs_per_user?,
         image_max_pixels: image_max_pixels?,
@@ -363,6 +367,7 @@ impl Settings {
             ("auto_users", self.auto_users.to_string()),
             ("workers", self.workers.to_string()),
             ("worker_listen", self.worker_listen.map(|address| address.to_string()).unwrap_or_default()),
+            ("gc_every", format!("{}s", self.gc_every.as_secs())),
             ("max_waiting_jobs_per_user", self.max_waiting_jobs_per_user.to_string()),
             ("image_max_pixels", self.image_max_pixels.to_string()),
             ("image_memory", self.image_memory.to_string()),

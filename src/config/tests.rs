@@ -270,3 +270,14 @@ fn a_file_of_a_secret_that_cannot_be_used_is_named_and_its_content_is_not() {
     assert!(message.contains("PM_LOG_FILE") && message.contains("is not a setting"), "{message}");
     assert!(loaded(&[], &[("REDIS_URL_FILE", "")]).redis_url.is_none());
 }
+
+#[test]
+fn blobs_are_collected_each_day_or_by_hand_only() {
+    let every = |text| loaded(&[], &[("PM_GC_EVERY", text)]).gc_every;
+    assert_eq!(every(""), Duration::from_secs(24 * 3_600));
+    assert_eq!((every("0"), every("0s"), every("90m")), (Duration::ZERO, Duration::ZERO, Duration::from_secs(5_400)));
+    for text in ["10ms", "-1s", "400d", "never"] {
+        let message = refused(&[], &[("PM_GC_EVERY", text)]);
+        assert!(message.contains("PM_GC_EVERY"), "{message}");
+    }
+}

@@ -72,6 +72,14 @@ pub(super) fn cache_lifetime(text: &str) -> Result<Duration, String> {
     duration_within(text, Duration::from_secs(1), Duration::from_secs(30 * 24 * 3_600))
 }
 
+/// How often orphaned blobs are removed; zero for never.
+pub(super) fn gc_every(text: &str) -> Result<Duration, String> {
+    if text == "0" || parse_duration(text)?.is_zero() {
+        return Ok(Duration::ZERO);
+    }
+    duration_within(text, Duration::from_secs(1), Duration::from_secs(365 * 24 * 3_600))
+}
+
 /// The longest that a download may take.
 pub(super) fn fetch_timeout(text: &str) -> Result<Duration, String> {
     duration_within(text, Duration::from_millis(100), Duration::from_secs(3_600))

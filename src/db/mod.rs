@@ -22,6 +22,7 @@ pub mod events;
 mod file;
 mod file_identity;
 pub mod finished;
+pub mod gc_turn;
 mod guard;
 pub mod idempotency;
 pub mod identity;

@@ -1,6 +1,7 @@
 //! Consumers: learn of a job, claim it, run its handler under a lease, store what became of it. Also what keeps the queue
 //! of record moving: the relay to the broker and the sweeper.
 
+mod collector;
 mod deliver;
 mod herald;
 mod lease;
@@ -10,6 +11,7 @@ mod report;
 mod runner;
 mod sweeper;
 
+pub use collector::collect;
 pub use deliver::deliver;
 pub use herald::herald;
 pub use relay::relay;

@@ -7,6 +7,7 @@ mod damage;
 mod doctor;
 mod forged;
 mod gc;
+mod gc_turn;
 mod private;
 mod repair;
 mod secrets;
