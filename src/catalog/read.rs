@@ -110,10 +110,9 @@ impl Catalog {
         Ok((body, freshness))
     }
 
-    /// Whether a read of the product is about to begin, in which another reader can share.
+    /// Whether a read of the product runs. However many readers come meanwhile, one more read serves them all.
     pub fn is_being_read(&self, id: ProductId) -> bool {
-        let slots = self.0.reads.0.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.get(&id).is_some_and(|slot| slot.next.is_some())
+        self.0.reads.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
     }
 
     /// The product as the database has it.

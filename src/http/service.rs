@@ -330,7 +330,7 @@ impl Service {
         }
     }
 
-    /// Waits for a permit, or until others wait for a read of the product: to share in that costs nothing more.
+    /// Waits for a permit, or until the product is being read: the next read of it serves all who wait.
     async fn works_or_shares(&self, id: ProductId, turn: &Turn) -> Result<(), Problem> {
         /// A read that began meanwhile is noticed within this.
         const LOOK_AGAIN: Duration = Duration::from_millis(25);
