@@ -112,7 +112,7 @@ fn end_with_parent() {
 
 fn answer(mut socket: &File, outer: &Outer) -> io::Result<()> {
     #[cfg(debug_assertions)]
-    super::fault::answer_early(socket)?;
+    super::fault::begin(socket)?;
     let task: Task = message::read(&mut socket)?;
     let mut walls = outer.close(&Bounds { memory: task.memory, time: task.time });
     if task.needs_walls || task.work == Work::TryWalls {

@@ -65,8 +65,9 @@ pub(super) fn strike(source: &[u8]) -> Option<Cow<'static, str>> {
     None
 }
 
-/// Answers a task that nobody has read.
-pub(super) fn answer_early(mut socket: &File) -> io::Result<()> {
+/// What a copy of a decoder does first of all: it may answer a task that nobody has read.
+pub(super) fn begin(mut socket: &File) -> io::Result<()> {
+    reach::remember_parent();
     if env::var(VARIABLE).is_ok_and(|fault| fault == "early") {
         message::reply(&mut socket, &Nonce::random(), Answer::Measured(Ok(1)), &[])?;
     }

@@ -1,10 +1,20 @@
 //! What a decoder still reaches from between its walls, tried out by itself. In debug builds alone.
 #![allow(unsafe_code)]
 
-use std::io;
+use std::{io, sync::OnceLock};
 
 /// Descriptors that are looked for.
 const DESCRIPTORS: libc::c_int = 65_536;
+
+/// The process that this one is a copy of: from between the walls it cannot be asked for.
+static PARENT: OnceLock<libc::c_long> = OnceLock::new();
+
+/// Notes the parent while it may be asked for.
+pub(super) fn remember_parent() {
+    if let Some(parent) = rustix::process::getppid() {
+        let _ = PARENT.set(parent.as_raw_nonzero().get().into());
+    }
+}
 
 /// Names the descriptors that are open.
 pub(super) fn descriptors() -> String {
@@ -40,8 +50,6 @@ fn look(number: libc::c_int, found: &mut libc::stat) -> bool {
 /// were not refused.
 #[cfg(target_os = "linux")]
 pub(super) fn calls() -> String {
-    use rustix::process::{getpid, getppid};
-
     const LAST: libc::c_long = 1_024;
     /// `uretprobe` and `uprobe` of x86, which no filter sees: the kernel ends whoever calls them but for its own probes.
     const PROBES: [libc::c_long; 2] = [335, 336];
@@ -59,8 +67,8 @@ pub(super) fn calls() -> String {
     for call in (0..=LAST).filter(|call| !super::super::walls::is_needed(*call) && !PROBES.contains(call)) {
         attempt(format!("call {call}"), call, [-1; 6]);
     }
-    let own = libc::c_long::from(getpid().as_raw_nonzero().get());
-    let parent = getppid().map_or(1, |parent| libc::c_long::from(parent.as_raw_nonzero().get()));
+    let own = libc::c_long::from(rustix::process::getpid().as_raw_nonzero().get());
+    let parent = PARENT.get().copied().unwrap_or(1);
     for (whom, id) in [("the parent", parent), ("everybody", -1), ("process 1", 1)] {
         attempt(format!("tgkill of {whom}"), libc::SYS_tgkill, [id, id, 0, 0, 0, 0]);
         attempt(format!("tkill of {whom}"), libc::SYS_tkill, [id, 0, 0, 0, 0, 0]);
