@@ -116,7 +116,7 @@ on_both_setups! {
     }
 
     async fn what_holds_no_word_is_refused(app: &TestApp) {
-        for q in ["", " ", "&|!()*:\"'", "🦀", "\0"] {
+        for q in [" ", "&|!()*:\"'", "🦀", "\0"] {
             let path = format!("/products?q={}", escaped(q));
             assert_eq!(wrong_fields(&problem(&wire::get(app, &path).await, 422, "validation", &path)), ["q"]);
         }
