@@ -32,6 +32,7 @@ mod step;
 mod update;
 mod upkeep;
 mod users;
+mod visible;
 mod waiting;
 mod webhook_body;
 mod webhooks;
@@ -122,14 +123,15 @@ struct Inner {
     happened: events::Happened,
     leases: leases::Leases,
     waiting: waiting::Waiting,
+    shown: visible::Shown,
 }
 
 impl Catalog {
     /// A catalogue over these engines.
     pub fn new(config: Config, engines: Engines) -> Self {
         let links = Links::new(config.public_url.clone());
-        let (reads, told, api_keys, happened, leases, waiting) = Default::default();
-        Self(Arc::new(Inner { config, engines, links, reads, told, api_keys, happened, leases, waiting }))
+        let (reads, told, api_keys, happened, leases, waiting, shown) = Default::default();
+        Self(Arc::new(Inner { config, engines, links, reads, told, api_keys, happened, leases, waiting, shown }))
     }
 
     /// How links are made.

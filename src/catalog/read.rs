@@ -39,16 +39,25 @@ pub enum Freshness {
 
 impl Body {
     const HASH_BYTES: usize = 8;
-    const ETAG_BYTES: usize = 2 * Self::HASH_BYTES + 2;
+    pub(super) const ETAG_BYTES: usize = 2 * Self::HASH_BYTES + 2;
 
     /// What is cached of a product: its tag and then its JSON.
     pub(super) fn of(product: &Product, catalog: &Catalog) -> Result<Bytes, Error> {
         let json = serde_json::to_vec(&ProductBody::new(product, catalog.links())).map_err(Error::internal)?;
-        let hash = hex::encode(&Sha256::digest(&json)[..Self::HASH_BYTES]);
         let mut stored = BytesMut::with_capacity(Self::ETAG_BYTES + json.len());
-        stored.extend_from_slice(format!("\"{hash}\"").as_bytes());
+        stored.extend_from_slice(Self::tag(&json).as_bytes());
         stored.extend_from_slice(&json);
         Ok(stored.freeze())
+    }
+
+    /// The body with this JSON.
+    pub(super) fn of_json(json: Bytes) -> Self {
+        let etag = Self::tag(&json).into();
+        Self { json, etag }
+    }
+
+    fn tag(json: &[u8]) -> String {
+        format!("\"{}\"", hex::encode(&Sha256::digest(json)[..Self::HASH_BYTES]))
     }
 
     /// The body of a product that is at hand.

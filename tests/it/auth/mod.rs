@@ -3,6 +3,7 @@
 mod keys;
 mod scopes;
 mod tokens;
+mod visibility;
 
 use serde_json::Value;
 
