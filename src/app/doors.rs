@@ -26,6 +26,7 @@ pub(super) fn config(doors: &Doors) -> Result<http::Config, Error> {
     let tls = doors.tls.as_ref().map(|files| http::Tls::load(&files.certificate, &files.key)).transpose()?;
     Ok(http::Config {
         authentication,
+        public_read: doors.public_read,
         quota: doors.quota,
         tls,
         hsts_seconds: doors.hsts_seconds,

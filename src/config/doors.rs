@@ -7,7 +7,7 @@ use url::{Host, Url};
 use super::{resolve::Resolver, values};
 use crate::{
     domain::Quota,
-    http::{ForwardedHeader, Origins, Proxies},
+    http::{ForwardedHeader, Origins, Proxies, PublicRead},
 };
 
 /// Who has to prove who they are.
@@ -49,6 +49,8 @@ pub struct TlsFiles {
 pub struct Doors {
     /// Who has to prove who they are.
     pub auth: Auth,
+    /// What everybody may read although callers have to prove who they are.
+    pub public_read: PublicRead,
     /// The certificate, if connections are encrypted.
     pub tls: Option<TlsFiles>,
     /// For how long browsers are told to come over TLS alone, in seconds.
@@ -74,6 +76,7 @@ enum Said {
 /// Reads every setting of the doors; `None` if one of them is wrong.
 pub(super) fn resolve(resolver: &mut Resolver<'_>) -> Option<Doors> {
     let auth = resolve_auth(resolver);
+    let public_read = resolver.optional("public_read", PublicRead::parse);
     let tls = resolve_tls(resolver);
     let hsts = resolver.optional("hsts", |text| values::parse_duration(text).map(|span| span.as_secs()));
     let plain_http =
@@ -86,6 +89,7 @@ pub(super) fn resolve(resolver: &mut Resolver<'_>) -> Option<Doors> {
     let origins = resolver.optional("cors_origins", Origins::parse);
     Some(Doors {
         auth: auth?,
+        public_read: public_read?.unwrap_or_default(),
         tls: tls?,
         hsts_seconds: hsts?,
         plain_http: plain_http?.is_some(),
@@ -182,6 +186,7 @@ impl Doors {
             ("auth_issuer", issuer.map(|issuer| issuer.issuer.clone()).unwrap_or_default()),
             ("auth_audience", issuer.map(|issuer| issuer.audience.clone()).unwrap_or_default()),
             ("auth_token_type", token_type.to_owned()),
+            ("public_read", self.public_read.to_string()),
             ("tls_cert", path(self.tls.as_ref().map(|tls| &tls.certificate))),
             ("tls_key", path(self.tls.as_ref().map(|tls| &tls.key))),
             ("hsts", self.hsts_seconds.map(|seconds| format!("{seconds}s")).unwrap_or_default()),

@@ -79,6 +79,7 @@ pub(super) const KEYS: &[Key] = &[
     key("auth_issuer", &["PM_AUTH_ISSUER"], "an https address, or an http address of this machine"),
     key("auth_audience", &["PM_AUTH_AUDIENCE"], "what the tokens' `aud` names, such as https://shop.example"),
     key("auth_token_type", &["PM_AUTH_TOKEN_TYPE"], "at+jwt or any"),
+    key("public_read", &["PM_PUBLIC_READ"], "products, images, or both, separated by commas"),
     key("tls_cert", &["PM_TLS_CERT"], "a file with certificates in PEM").flag("--tls-cert"),
     key("tls_key", &["PM_TLS_KEY"], "a file with the certificate's key in PEM").flag("--tls-key"),
     key("hsts", &["PM_HSTS"], "a time, such as 365d"),
