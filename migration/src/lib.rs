@@ -26,6 +26,7 @@ mod m0018_lost_claims_and_clock;
 mod m0020_webhook_pauses;
 mod m0021_installation_identity;
 mod m0022_job_shares;
+mod m0024_plain_originals;
 
 pub use sea_orm_migration::{MigrationTrait, MigratorTrait, SchemaManager, sea_orm};
 
@@ -57,6 +58,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0020_webhook_pauses::Step),
             Box::new(m0021_installation_identity::Step),
             Box::new(m0022_job_shares::Step),
+            Box::new(m0024_plain_originals::Step),
         ]
     }
 }

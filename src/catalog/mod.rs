@@ -18,6 +18,7 @@ mod installation;
 mod leases;
 mod links;
 mod losses;
+mod originals;
 mod owner;
 mod pictures;
 mod process;
@@ -52,6 +53,7 @@ pub use events::{Happenings, KEPT as EVENTS_KEPT};
 pub use idempotency::Answer;
 pub use inspect::{Depth, Finding, GRACE, Invariant};
 pub use links::Links;
+pub use originals::Origin;
 pub use pictures::{Form, MOST_VARIANTS, Picture};
 pub use process::{AtRisk, Claimed, Due, Found, Outcome, Settlement, Turn};
 pub use queue_body::{DeadLetterBody, QueueBody};
@@ -123,6 +125,7 @@ struct Inner {
     happened: events::Happened,
     leases: leases::Leases,
     waiting: waiting::Waiting,
+    originals: originals::Originals,
     shown: visible::Shown,
 }
 
@@ -130,8 +133,21 @@ impl Catalog {
     /// A catalogue over these engines.
     pub fn new(config: Config, engines: Engines) -> Self {
         let links = Links::new(config.public_url.clone());
-        let (reads, told, api_keys, happened, leases, waiting, shown) = Default::default();
-        Self(Arc::new(Inner { config, engines, links, reads, told, api_keys, happened, leases, waiting, shown }))
+        let (reads, told, api_keys, happened, leases, waiting) = Default::default();
+        let (originals, shown) = Default::default();
+        Self(Arc::new(Inner {
+            config,
+            engines,
+            links,
+            reads,
+            told,
+            api_keys,
+            happened,
+            leases,
+            waiting,
+            originals,
+            shown,
+        }))
     }
 
     /// How links are made.

@@ -28,7 +28,7 @@ impl Catalog {
     /// [`Error::Invalid`] if it is no image of a kind that is read; else as the storage says.
     pub async fn store_source(&self, bytes: Bytes) -> Result<ImageSource, Error> {
         let format = image_format(&bytes)?;
-        let key = self.0.engines.blobs.put(bytes, format.extension()).await?;
+        let key = self.0.engines.blobs.put_original(bytes, format.extension()).await?;
         Ok(ImageSource::Stored(key.to_string()))
     }
 
@@ -68,7 +68,8 @@ impl IncomingSource {
             let _turn = IN_MEMORY.acquire().await.map_err(|_| Error::busy("storage"))?;
             self.staged.examine(image_format).await??
         };
-        let key = self.blobs.keep(self.staged, format.extension()).await?;
+        let key = self.staged.original_key(format.extension()).await?;
+        self.blobs.keep(self.staged, &key).await?;
         Ok(ImageSource::Stored(key.to_string()))
     }
 }

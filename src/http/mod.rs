@@ -18,6 +18,7 @@ mod incoming;
 mod negotiate;
 mod observe;
 mod openapi;
+mod originals;
 mod pictures;
 mod places;
 mod problem;
@@ -52,6 +53,7 @@ pub use cors::Origins;
 pub use extract::{Pairs, query_parameters};
 pub use forwarded::{ForwardedHeader, Proxies};
 pub use openapi::json as openapi_json;
+pub use originals::Originals;
 pub use pictures::{Pictures, Placeholder};
 pub use server::serve;
 pub use tls::{Error as TlsError, Tls};
@@ -72,6 +74,8 @@ pub struct State {
     pub health: Health,
     /// How pictures are handed out.
     pub pictures: Pictures,
+    /// Whether uploaded originals are answered where authentication is off.
+    pub originals: Originals,
     /// What `/metrics` answers.
     pub metrics: RenderMetrics,
 }

@@ -72,7 +72,7 @@ pub async fn add(
     let (id, patch) = read(&id, &headers, &context, body, &uploads, limits, &catalog).await?;
     let updated = catalog.update(id, patch, None, Some(context.request_id.as_str())).await?;
     let added = updated.product.images.iter().filter(|image| updated.added.contains(&image.id));
-    let images = added.map(|image| ImageBody::new(image, catalog.links())).collect();
+    let images = added.map(|image| ImageBody::new(id, image, catalog.links())).collect();
     reply::json(StatusCode::ACCEPTED, &AddedBody { images })
 }
 
@@ -126,7 +126,7 @@ pub async fn reprocess(id: String, image_id: String, context: Context, catalog: 
     let product = catalog.reprocess_image(id, image, Some(context.request_id.as_str())).await?;
     let image = product.images.iter().find(|candidate| candidate.id == image);
     let image = image.ok_or_else(|| Problem::not_found("there is no such picture"))?;
-    reply::json(StatusCode::ACCEPTED, &ImageBody::new(image, catalog.links()))
+    reply::json(StatusCode::ACCEPTED, &ImageBody::new(id, image, catalog.links()))
 }
 
 fn numbers(id: &str, image_id: &str) -> Result<(ProductId, ImageId), Problem> {
