@@ -15,6 +15,7 @@ mod idempotency;
 mod images;
 mod inspect;
 mod installation;
+mod intake;
 mod leases;
 mod links;
 mod losses;
@@ -61,7 +62,7 @@ pub use queue_status::QueueStatus;
 pub use read::{Body, Freshness};
 pub use repair::{Repair, Repaired};
 pub use reprocess::{Batch, Progress, Selection, Which};
-pub use sources::IncomingSource;
+pub use sources::{IncomingSource, UploadedFiles};
 pub use step::{Step, Watch};
 pub use update::{Precondition, Updated};
 pub use webhook_body::{DeliveryBody, WebhookBody};
@@ -125,6 +126,7 @@ struct Inner {
     happened: events::Happened,
     leases: leases::Leases,
     waiting: waiting::Waiting,
+    intake: intake::Intake,
     originals: originals::Originals,
     shown: visible::Shown,
 }
@@ -134,7 +136,7 @@ impl Catalog {
     pub fn new(config: Config, engines: Engines) -> Self {
         let links = Links::new(config.public_url.clone());
         let (reads, told, api_keys, happened, leases, waiting) = Default::default();
-        let (originals, shown) = Default::default();
+        let (intake, originals, shown) = Default::default();
         Self(Arc::new(Inner {
             config,
             engines,
@@ -145,6 +147,7 @@ impl Catalog {
             happened,
             leases,
             waiting,
+            intake,
             originals,
             shown,
         }))

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     catalog::{Catalog, ImageBody},
-    domain::{ImageId, ImagesPatch, ProductId, ProductPatch},
+    domain::{ImageId, ProductId, ProductPatch},
 };
 
 /// Pictures that were taken in.
@@ -69,32 +69,22 @@ pub async fn add(
     (uploads, limits): (Uploads, BodyLimits),
     catalog: Catalog,
 ) -> Result<Ready, Problem> {
-    let (id, patch) = read(&id, &headers, &context, body, &uploads, limits, &catalog).await?;
-    let updated = catalog.update(id, patch, None, Some(context.request_id.as_str())).await?;
+    const KINDS: [&str; 2] = ["application/json", "multipart/form-data"];
+    let id = parse_id(&id).ok_or_else(no_number)?;
+    // Before anything is read for nothing.
+    catalog.product_body(id).await?;
+    let request_id = Some(context.request_id.as_str());
+    let updated = if upload::is_multipart(&headers) {
+        let files = uploads.receive(&headers, body, &context.turn, &catalog).await?;
+        catalog.add_uploads(id, files, request_id).await?
+    } else {
+        let json = extract::read_json(&KINDS, &headers, body, limits, &context.turn).await?;
+        let patch = extract::parsed(json, |json| Ok(ProductPatch::more_images_from_json(json)?)).await?;
+        catalog.update(id, patch, None, request_id).await?
+    };
     let added = updated.product.images.iter().filter(|image| updated.added.contains(&image.id));
     let images = added.map(|image| ImageBody::new(id, image, catalog.links())).collect();
     reply::json(StatusCode::ACCEPTED, &AddedBody { images })
-}
-
-async fn read(
-    id: &str,
-    headers: &HeaderMap,
-    context: &Context,
-    body: Chunks,
-    uploads: &Uploads,
-    limits: BodyLimits,
-    catalog: &Catalog,
-) -> Result<(ProductId, ProductPatch), Problem> {
-    let id = parse_id(id).ok_or_else(no_number)?;
-    // Before anything is read for nothing.
-    catalog.product_body(id).await?;
-    if upload::is_multipart(headers) {
-        let add = uploads.receive(headers, body, &context.turn, catalog).await?;
-        return Ok((id, ProductPatch::of_images(ImagesPatch::Edit { add, remove: Vec::new() })));
-    }
-    let json =
-        extract::read_json(&["application/json", "multipart/form-data"], headers, body, limits, &context.turn).await?;
-    Ok((id, extract::parsed(json, |json| Ok(ProductPatch::more_images_from_json(json)?)).await?))
 }
 
 /// Removes a picture; those behind it move up.
