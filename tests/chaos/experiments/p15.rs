@@ -66,7 +66,11 @@ fn bodies() -> Vec<(String, Vec<u8>, u16)> {
         ("half a surrogate".to_owned(), text(r#"{"user_id": "\ud800", "product_name": "n", "product_price": 1}"#), 422),
         ("cut off".to_owned(), text(r#"{"user_id": "u", "product_na"#), 400),
         ("a list".to_owned(), text("[1]"), 400),
-        ("a byte order mark".to_owned(), [b"\xef\xbb\xbf".as_slice(), &with("product_name", "n".into())].concat(), 400),
+        (
+            "two byte order marks".to_owned(),
+            [b"\xef\xbb\xbf\xef\xbb\xbf".as_slice(), &with("product_name", "n".into())].concat(),
+            400,
+        ),
         ("two values".to_owned(), text("{} {}"), 400),
         (
             "a field twice".to_owned(),
