@@ -135,7 +135,7 @@ async fn queries(api: &Api, address: SocketAddr) -> anyhow::Result<usize> {
         "min_price=2&max_price=1",
         "a=%ff",
         "a=%",
-        "status=",
+        "status=%20",
     ]
     .map(str::to_owned)
     .to_vec();
