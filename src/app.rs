@@ -291,7 +291,7 @@ impl App {
 
     /// How pictures are decoded, `decoders` at a time.
     pub fn isolation(&self, decoders: usize) -> isolation::Config {
-        // Headers are read while every decoder is at a picture.
+        // One more decoder, so that headers are read while all others decode.
         isolation_of(&self.settings, self.decoder_program.clone(), decoders + 1)
     }
 

@@ -31,7 +31,7 @@ pub enum Protection {
     LeftOut,
 }
 
-/// What a restore does with API keys. Whoever made a backup may have put a key of their own into it.
+/// What a restore does with API keys. The author of a backup may have added a key to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiKeys {
     /// They are good again.
@@ -115,7 +115,7 @@ impl Secrets {
 
 impl Restoring<'_> {
     /// Puts the secret of a row back; `false` if it was an API key that was good and is left out. Without its secret a webhook
-    /// is disabled and signs with a new one, which nobody knows. An API key that is left out is revoked.
+    /// is disabled and gets a new, unknown one. An API key that is left out is revoked.
     pub(super) fn put_back(&self, keys: Option<&SecretKeys>, table: &str, row: &mut Row, now: Timestamp) -> bool {
         match table {
             WEBHOOKS => self.put_back_webhook(keys, row),
