@@ -1,4 +1,4 @@
-//! Which walls stand around decoders on this system: tried before anything is decoded, and said.
+//! Finds out which sandbox layers this system has, before anything is decoded, and reports those that are missing.
 
 use std::path::PathBuf;
 
@@ -60,10 +60,10 @@ fn refusal(walls: &Walls) -> Failure {
 pub(super) fn detail(policy: Policy, walls: &Walls) -> String {
     let standing = walls.standing().join(", ");
     if walls.are_complete() {
-        return format!("{policy}; walls around decoders: {standing}; none is missing");
+        return format!("{policy}; sandbox layers: {standing}; none is missing");
     }
     let (means, takes) = (without(walls, |wall| wall.without), without(walls, |wall| wall.takes));
-    format!("{policy}; walls around decoders: {standing}; missing: {means}; it takes {takes}")
+    format!("{policy}; sandbox layers: {standing}; missing: {means}; it takes {takes}")
 }
 
 /// The walls that are missing, each with a remark.

@@ -101,7 +101,7 @@ pub struct Settings {
     pub image_memory: u64,
     /// Processor time of one picture.
     pub image_timeout: Duration,
-    /// Whether images are decoded in processes of their own, and what is asked of the walls around these.
+    /// Whether images are decoded in processes of their own, and which sandbox layers these must have.
     pub isolation: Policy,
     /// Time against bytes, for presets that do not say it themselves.
     pub image_effort: Effort,

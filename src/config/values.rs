@@ -122,7 +122,7 @@ pub(super) fn effort(text: &str) -> Result<Effort, String> {
     Effort::parse(text).ok_or_else(|| "is not known".into())
 }
 
-/// What is asked of the walls around decoders.
+/// Which sandbox layers decoders must have.
 pub(super) fn isolation(text: &str) -> Result<Policy, String> {
     Policy::parse(text).ok_or_else(|| "is not known".into())
 }

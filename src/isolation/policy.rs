@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What is asked of the walls around decoders.
+/// Which sandbox layers decoders must have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
     /// Nothing is decoded unless every wall stands.
