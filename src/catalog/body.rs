@@ -6,7 +6,10 @@ use utoipa::ToSchema;
 use crate::{
     catalog::Links,
     clock::Timestamp,
-    domain::{Image, ImageId, ImageSource, ImageStatus, Price, Product, ProductId, ProductStatus, User, UserId},
+    domain::{
+        Image, ImageId, ImageSource, ImageStatus, Price, Product, ProductId, ProductStatus, Reader, User, UserId,
+        without_secrets,
+    },
 };
 
 /// A product with its pictures.
@@ -23,7 +26,8 @@ pub struct ProductBody<'a> {
     /// Its description; empty if there is none.
     #[schema(max_length = 10_000)]
     product_description: &'a str,
-    /// Where its pictures come from, in order; uploaded ones by their link here.
+    /// Where its pictures come from, in order; uploaded ones by their link here. Only the product's user and administrators
+    /// see the query of an address.
     product_images: Vec<String>,
     /// What it costs.
     product_price: Price,
@@ -50,7 +54,7 @@ pub struct ImageBody<'a> {
     id: ImageId,
     /// Its place among the product's pictures, from 0.
     position: i32,
-    /// Where its bytes come from.
+    /// Where its bytes come from. Only the product's user and administrators see the query of an address.
     source_url: String,
     /// How far it is.
     #[schema(value_type = ImageStatus)]
@@ -164,6 +168,18 @@ impl<'a> ProductBody<'a> {
             created_at: product.created_at,
             updated_at: product.updated_at,
         }
+    }
+
+    /// The form that `reader` may see.
+    #[must_use]
+    pub fn shown_to(mut self, reader: Reader<'_>) -> Self {
+        if !reader.sees_all_of(self.user_id) {
+            let addresses = self.product_images.iter_mut();
+            for address in addresses.chain(self.images.iter_mut().map(|image| &mut image.source_url)) {
+                address.truncate(without_secrets(address).len());
+            }
+        }
+        self
     }
 }
 

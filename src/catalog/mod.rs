@@ -34,6 +34,7 @@ mod tags;
 mod update;
 mod upkeep;
 mod users;
+mod visible;
 mod waiting;
 mod webhook_body;
 mod webhook_secrets;
@@ -134,14 +135,16 @@ struct Inner {
     leases: leases::Leases,
     waiting: waiting::Waiting,
     decoders: OnceLock<Decoders>,
+    shown: visible::Shown,
 }
 
 impl Catalog {
     /// A catalogue over these engines.
     pub fn new(config: Config, engines: Engines) -> Self {
         let links = Links::new(config.public_url.clone());
-        let (reads, told, api_keys, happened, leases, waiting, decoders) = Default::default();
-        Self(Arc::new(Inner { config, engines, links, reads, told, api_keys, happened, leases, waiting, decoders }))
+        let (reads, told, api_keys, happened, leases, waiting, decoders, shown) = Default::default();
+        let inner = Inner { config, engines, links, reads, told, api_keys, happened, leases, waiting, decoders, shown };
+        Self(Arc::new(inner))
     }
 
     /// How links are made.

@@ -49,6 +49,12 @@ impl Body {
         Ok(stored.freeze())
     }
 
+    /// The body with this JSON, which is a product's.
+    pub(super) fn of_json(json: Bytes) -> Result<Self, Error> {
+        let etag = product_tag(&json)?;
+        Ok(Self { json, etag })
+    }
+
     /// The body of a product that is at hand.
     pub(super) fn new(product: &Product, catalog: &Catalog) -> Result<Self, Error> {
         let mut json = Self::of(product, catalog)?;

@@ -10,7 +10,7 @@ use crate::{
     auth::{self, Issuer, Subject},
     catalog::Catalog,
     code::ErrorCode,
-    domain::{ApiKey, KeyText, Scope, UserId},
+    domain::{ApiKey, KeyText, Reader, Scope, UserId},
 };
 
 /// Whether callers have to prove who they are, and how.
@@ -59,6 +59,15 @@ impl Caller {
     /// Whether the caller may change what belongs to `user_id`: its own things, or, with `admin`, everybody's.
     pub fn may_act_for(&self, user_id: &UserId) -> bool {
         self.has(Scope::Admin) || self.user() == Some(user_id)
+    }
+
+    /// What the caller may see of products.
+    pub fn reader(&self) -> Reader<'_> {
+        match self.user() {
+            _ if self.has(Scope::Admin) => Reader::Everything,
+            Some(user) => Reader::User(user),
+            None => Reader::Anonymous,
+        }
     }
 
     /// Refuses unless the caller may change what belongs to `user_id`.

@@ -26,9 +26,15 @@ pub fn routes(state: &State, limits: BodyLimits, batch_limits: BodyLimits) -> Bo
     let one = warp::path!("products" / String)
         .and(warp::get())
         .and(warp::header::headers_cloned())
+        .and(extract::context())
         .and(catalog.clone())
         .then(show);
-    let list = warp::path!("products").and(warp::get()).and(extract::query()).and(catalog.clone()).then(list);
+    let list = warp::path!("products")
+        .and(warp::get())
+        .and(extract::query())
+        .and(extract::context())
+        .and(catalog.clone())
+        .then(list);
     let update = warp::path!("products" / String)
         .and(warp::patch())
         .and(extract::merge_patch(limits))
@@ -92,9 +98,10 @@ pub fn parse_id(text: &str) -> Option<ProductId> {
         )),
     ),
 )]
-pub async fn show(id: String, headers: HeaderMap, catalog: Catalog) -> Result<Ready, Problem> {
+pub async fn show(id: String, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
     let id = parse_id(&id).ok_or_else(no_number)?;
     let (body, freshness) = catalog.product_body(id).await?;
+    let body = catalog.shown_to(context.caller.reader(), id, body)?;
     Ok(reply::product(&body, freshness, &headers))
 }
 
@@ -114,10 +121,11 @@ pub async fn show(id: String, headers: HeaderMap, catalog: Catalog) -> Result<Re
     ),
     responses((status = 200, description = "A page", body = PageBody<ProductBody>, headers(("Link" = String, description = "The next page")))),
 )]
-pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
+pub async fn list(pairs: Pairs, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
     let query = ProductQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     let page = catalog.list(&query).await?;
-    let items = page.items.iter().map(|product| ProductBody::new(product, catalog.links())).collect();
+    let reader = context.caller.reader();
+    let items = page.items.iter().map(|product| ProductBody::new(product, catalog.links()).shown_to(reader)).collect();
     let mut response = reply::json(StatusCode::OK, &PageBody { items, next_cursor: page.next_cursor.clone() })?;
     if let Some(cursor) = &page.next_cursor {
         response.headers_mut().insert(header::LINK, reply::next_page(catalog.links(), "/products", &pairs, cursor)?);

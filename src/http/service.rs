@@ -271,6 +271,7 @@ impl Service {
         if let Some(id) = product
             && let Some(body) = self.catalog.hot_body(id).await
         {
+            let body = self.catalog.shown_to(caller.reader(), id, body).map_err(Problem::from)?;
             return Ok(
                 reply::product(&body, Freshness::Hit, request.headers()).map(|json| Either::Left(Full::new(json)))
             );

@@ -4,6 +4,7 @@ mod issuers;
 mod keys;
 mod scopes;
 mod tokens;
+mod visibility;
 
 use serde_json::Value;
 
