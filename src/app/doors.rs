@@ -35,6 +35,7 @@ pub(super) fn config(settings: &Settings) -> Result<http::Config, Error> {
     Ok(http::Config {
         hosts: hosts(settings, settings.listen.ip(), is_authenticated),
         authentication,
+        public_read: doors.public_read,
         quota: doors.quota,
         tls,
         hsts_seconds: doors.hsts_seconds,

@@ -8,7 +8,7 @@ use super::{resolve::Resolver, values};
 use crate::{
     auth::ClaimNames,
     domain::{Quota, Scopes},
-    http::{AllowedHosts, ForwardedHeader, Origins, Proxies},
+    http::{AllowedHosts, ForwardedHeader, Origins, Proxies, PublicRead},
 };
 
 /// Who has to prove who they are.
@@ -54,6 +54,8 @@ pub struct TlsFiles {
 pub struct Doors {
     /// Who has to prove who they are.
     pub auth: Auth,
+    /// What everybody may read although callers have to prove who they are.
+    pub public_read: PublicRead,
     /// The certificate, if connections are encrypted.
     pub tls: Option<TlsFiles>,
     /// For how long browsers are told to come over TLS alone, in seconds.
@@ -81,6 +83,7 @@ enum Said {
 /// Reads every setting of the doors; `None` if one of them is wrong.
 pub(super) fn resolve(resolver: &mut Resolver<'_>) -> Option<Doors> {
     let auth = resolve_auth(resolver);
+    let public_read = resolver.optional("public_read", PublicRead::parse);
     let tls = resolve_tls(resolver);
     let hsts = resolver.optional("hsts", |text| values::parse_duration(text).map(|span| span.as_secs()));
     let plain_http =
@@ -94,6 +97,7 @@ pub(super) fn resolve(resolver: &mut Resolver<'_>) -> Option<Doors> {
     let allowed_hosts = resolver.optional("allowed_hosts", AllowedHosts::parse);
     Some(Doors {
         auth: auth?,
+        public_read: public_read?.unwrap_or_default(),
         tls: tls?,
         hsts_seconds: hsts?,
         plain_http: plain_http?.is_some(),
@@ -221,6 +225,7 @@ impl Doors {
             ("auth_scope_prefix", claims.scope_prefix.clone()),
             ("auth_default_scopes", claims.default_scopes.to_string().replace(' ', ",")),
             ("auth_user_claim", claims.user.clone()),
+            ("public_read", self.public_read.to_string()),
             ("tls_cert", path(self.tls.as_ref().map(|tls| &tls.certificate))),
             ("tls_key", path(self.tls.as_ref().map(|tls| &tls.key))),
             ("hsts", self.hsts_seconds.map(|seconds| format!("{seconds}s")).unwrap_or_default()),

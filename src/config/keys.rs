@@ -89,6 +89,7 @@ pub(super) const KEYS: &[Key] = &[
         "products:read, products:write and admin, separated by commas",
     ),
     key("auth_user_claim", &["PM_AUTH_USER_CLAIM"], "the name of a claim, such as email"),
+    key("public_read", &["PM_PUBLIC_READ"], "products, images, or both, separated by commas"),
     key("tls_cert", &["PM_TLS_CERT"], "a file with certificates in PEM").flag("--tls-cert"),
     key("tls_key", &["PM_TLS_KEY"], "a file with the certificate's key in PEM").flag("--tls-key"),
     key("hsts", &["PM_HSTS"], "a time, such as 365d"),

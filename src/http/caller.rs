@@ -70,6 +70,11 @@ impl Caller {
         }
     }
 
+    /// Whether the caller has proved who it is.
+    pub const fn is_known(&self) -> bool {
+        matches!(self, Self::User(_) | Self::Key(_))
+    }
+
     /// Refuses unless the caller may change what belongs to `user_id`.
     ///
     /// # Errors

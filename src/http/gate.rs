@@ -3,10 +3,10 @@
 
 use std::net::IpAddr;
 
-use http::HeaderMap;
+use http::{HeaderMap, header};
 
 use super::{
-    access::{Need, need},
+    access::{Need, PublicRead, need},
     caller::{self, Authentication, Caller},
     extract,
     problem::Problem,
@@ -39,13 +39,14 @@ pub struct Visit<'a> {
 pub struct Gate {
     authentication: Authentication,
     rate_limit: Option<RateLimit>,
+    public_read: PublicRead,
 }
 
 impl Gate {
-    /// A gate for callers who have to prove who they are by `authentication`, and may not come more often than
-    /// `rate_limit` says.
-    pub fn new(authentication: Authentication, rate_limit: Option<RateLimit>) -> Self {
-        Self { authentication, rate_limit }
+    /// A gate for callers who have to prove who they are by `authentication`, except for `public_read`, and may not come
+    /// more often than `rate_limit` says.
+    pub fn new(authentication: Authentication, rate_limit: Option<RateLimit>, public_read: PublicRead) -> Self {
+        Self { authentication, rate_limit, public_read }
     }
 
     /// Whether every request passes, which is known without looking at it.
@@ -95,18 +96,27 @@ impl Gate {
             outcome?;
         }
         let caller = identified?;
-        check(need, &caller, visit.path, catalog).await?;
+        // A token without the scope opens no less than none at all.
+        if !(need == Need::ReadProducts && self.public_read.products) {
+            check(need, &caller, visit.path, catalog).await?;
+        }
         Ok(caller)
     }
 
     /// `None` for what asks what could be asked for.
     fn need(&self, visit: Visit<'_>) -> Option<Need> {
-        match visit.route {
-            _ if visit.verb == Verb::Options => None,
+        let need = match visit.route {
+            _ if visit.verb == Verb::Options => return None,
             // That there is nothing to be had here is told to anyone.
-            Some(route) if route.permits(visit.verb) => Some(need(route, visit.verb)),
-            _ => Some(Need::Nothing),
-        }
+            Some(route) if route.permits(visit.verb) => need(route, visit.verb),
+            _ => Need::Nothing,
+        };
+        let shows_nothing = !visit.headers.contains_key(header::AUTHORIZATION);
+        Some(match need {
+            Need::ReadImages if self.public_read.images => Need::Nothing,
+            Need::ReadProducts if self.public_read.products && shows_nothing => Need::Nothing,
+            need => need,
+        })
     }
 
     async fn identify(&self, need: Need, visit: Visit<'_>, catalog: &Catalog) -> Result<Caller, Problem> {
@@ -122,6 +132,7 @@ async fn check(need: Need, caller: &Caller, path: &str, catalog: &Catalog) -> Re
     let scope = match need {
         Need::Nothing => return Ok(()),
         Need::Scope(scope) => scope,
+        Need::ReadProducts | Need::ReadImages => Scope::ProductsRead,
         Need::OwnProduct => Scope::ProductsWrite,
         Need::OwnUser => {
             let user = path.strip_prefix("/users/").and_then(|raw| extract::decode_segment(raw).ok());

@@ -51,6 +51,7 @@ mod webhooks;
 
 use std::{sync::Arc, time::Duration};
 
+pub use access::PublicRead;
 pub use caller::Authentication;
 pub use cors::Origins;
 pub use extract::{Pairs, query_parameters};
@@ -119,6 +120,8 @@ pub struct Config {
     pub max_body: usize,
     /// Whether clients have to prove who they are.
     pub authentication: Authentication,
+    /// What everybody may read although clients have to prove who they are.
+    pub public_read: PublicRead,
     /// How often a client may come; as often as it likes unless set.
     pub quota: Option<Quota>,
     /// The certificate that is shown; without one connections are not encrypted.
@@ -156,6 +159,7 @@ impl Default for Config {
             deadline: Duration::from_secs(30),
             max_body: 1 << 20,
             authentication: Authentication::Off,
+            public_read: PublicRead::default(),
             quota: None,
             tls: None,
             hsts_seconds: None,

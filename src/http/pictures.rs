@@ -60,6 +60,8 @@ impl Placeholder {
 
 /// The address may show another picture after a run, or another format to another client.
 const FOR_A_MINUTE: HeaderValue = HeaderValue::from_static("public, max-age=60, stale-while-revalidate=600");
+/// The same for who had to show a token: no cache between may hand it on to others.
+const FOR_A_MINUTE_ALONE: HeaderValue = HeaderValue::from_static("private, max-age=60, stale-while-revalidate=600");
 const SECONDS_UNTIL_READY: HeaderValue = HeaderValue::from_static("2");
 
 /// The routes of pictures by their purpose.
@@ -109,7 +111,8 @@ pub async fn preset(
         return missing(&picture, &preset, &state);
     }
     let key = best(forms, &request)?;
-    let found = images::answer(key, &request, &context, &state.blobs, FOR_A_MINUTE).await?;
+    let caching = if context.caller.is_known() { FOR_A_MINUTE_ALONE } else { FOR_A_MINUTE };
+    let found = images::answer(key, &request, &context, &state.blobs, caching).await?;
     found.map(varying).ok_or_else(|| Problem::not_found("the picture's file is not in the store"))
 }
 

@@ -125,7 +125,7 @@ impl Service {
         let rate_limit = config.quota.map(|quota| RateLimit::new(quota, state.health.cache.clone()));
         let hsts = config.hsts_seconds.map(|seconds| format!("max-age={seconds}"));
         Self {
-            gate: Gate::new(config.authentication.clone(), rate_limit),
+            gate: Gate::new(config.authentication.clone(), rate_limit, config.public_read),
             proxies: config.proxies.clone(),
             origins: config.origins.clone(),
             hosts: config.hosts.clone(),

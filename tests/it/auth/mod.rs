@@ -18,10 +18,19 @@ use crate::{
 
 /// Runs `test` on a program that believes a new issuer with one key.
 async fn with_issuer(setup: Setup, test: impl AsyncFnOnce(&TestApp, &Issuer, &SigningKey)) {
+    with_issuer_and(setup, &[], test).await;
+}
+
+/// As [`with_issuer`], with more settings.
+async fn with_issuer_and(
+    setup: Setup,
+    settings: &[(&str, &str)],
+    test: impl AsyncFnOnce(&TestApp, &Issuer, &SigningKey),
+) {
     let key = SigningKey::p256("first");
     let issuer = Issuer::start(&[&key]).await;
-    let settings = [("PM_AUTH_ISSUER", issuer.url()), ("PM_AUTH_AUDIENCE", AUDIENCE.to_owned())];
-    let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let url = issuer.url();
+    let settings = [&[("PM_AUTH_ISSUER", url.as_str()), ("PM_AUTH_AUDIENCE", AUDIENCE)], settings].concat();
     app::run_with(setup, &settings, async |app| test(app, &issuer, &key).await).await;
 }
 

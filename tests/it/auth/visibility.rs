@@ -1,13 +1,14 @@
-//! What readers may see: the query strings of source addresses.
+//! What readers may see: images by their numbers, and the query strings of source addresses.
 
 use serde_json::{Value, json};
 
-use super::{send, with_issuer};
+use super::{send, with_issuer, with_issuer_and};
 use crate::{
     api::wire,
     support::{
-        Setup, TestApp,
+        Origin, Setup, TestApp,
         issuer::{Issuer, SigningKey},
+        pictures,
     },
 };
 
@@ -42,6 +43,23 @@ async fn create(app: &TestApp, token: &str, images: &[String]) -> Value {
 }
 
 with_issuer_on_both! {
+    async fn images_are_not_counted_through_without_a_token(app: &TestApp, issuer: &Issuer, key: &SigningKey) {
+        let origin = Origin::start().await;
+        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(300, 200));
+        let alice = key.token(&issuer.claims("alice", "products:read products:write"));
+        let product = create(app, &alice, &[origin.url("/a.jpg")]).await;
+        app.drain().await;
+        let path = format!("/products/{}/images/{}/small", product["id"], product["images"][0]["id"]);
+        for path in [path.as_str(), "/products/1/images/1/small", "/products/99999/images/1/small"] {
+            assert_eq!(wire::get(app, path).await.status, 401, "{path}: no difference tells what there is");
+        }
+        let answer = send(app, "GET", &path, &alice, None).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(answer.header("cache-control").starts_with("private"), "{}", answer.header("cache-control"));
+        let writer = key.token(&issuer.claims("alice", "products:write"));
+        assert_eq!(send(app, "GET", &path, &writer, None).await.status, 403);
+    }
+
     async fn others_see_source_addresses_without_their_query(app: &TestApp, issuer: &Issuer, key: &SigningKey) {
         let token = |subject: &str, scope: &str| key.token(&issuer.claims(subject, scope));
         let (alice, bob) = (token("alice", "products:read products:write"), token("bob", "products:read"));
@@ -83,4 +101,58 @@ with_issuer_on_both! {
         let patched = send(app, "PATCH", &path, &alice, Some(&json!({"product_images": product["product_images"]}))).await;
         assert_eq!(patched.json(), product, "what its user reads is what its user writes");
     }
+}
+
+async fn everybody_reads_what_is_public(app: &TestApp, issuer: &Issuer, key: &SigningKey) {
+    let origin = Origin::start().await;
+    origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(300, 200));
+    let token = |scope: &str| key.token(&issuer.claims("alice", scope));
+    let alice = token("products:read products:write");
+    let address = format!("{}?{SECRET}", origin.url("/a.jpg"));
+    let product = create(app, &alice, std::slice::from_ref(&address)).await;
+    app.drain().await;
+    let path = format!("/products/{}", product["id"]);
+    for _ in 0..2 {
+        let seen = wire::get(app, &path).await;
+        assert_eq!((seen.status, seen.text().contains(SECRET)), (200, false), "{}", seen.text());
+        assert!(send(app, "GET", &path, &alice, None).await.text().contains(SECRET), "its user is known by the token");
+    }
+    for list in ["/products", "/products?q=sample"] {
+        let seen = wire::get(app, list).await;
+        assert_eq!((seen.status, seen.text().contains(SECRET)), (200, false), "{list}");
+    }
+    assert_eq!(send(app, "GET", &path, &token("products:write"), None).await.status, 200, "no less than without one");
+    assert_eq!(send(app, "GET", &path, "abc", None).await.status, 401, "a token that is none");
+    let image = &product["images"][0]["id"];
+    let preset = wire::get(app, &format!("{path}/images/{image}/small")).await;
+    assert_eq!(preset.status, 200, "{}", preset.text());
+    assert!(preset.header("cache-control").starts_with("public"), "{}", preset.header("cache-control"));
+    for closed in ["/users", "/users/alice", "/events", "/queue"] {
+        assert_eq!(wire::get(app, closed).await.status, 401, "{closed}");
+    }
+    assert_eq!(wire::send(app.address, "DELETE", &path, &[], b"").await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everybody_reads_what_is_public_embedded() {
+    with_issuer_and(Setup::Embedded, &[("PM_PUBLIC_READ", "products,images")], everybody_reads_what_is_public).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everybody_reads_what_is_public_full() {
+    with_issuer_and(Setup::Full, &[("PM_PUBLIC_READ", "products,images")], everybody_reads_what_is_public).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn public_images_open_no_products() {
+    with_issuer_and(Setup::Embedded, &[("PM_PUBLIC_READ", "images")], async |app, issuer, key| {
+        let alice = key.token(&issuer.claims("alice", "products:read products:write"));
+        let product = create(app, &alice, &["https://files.example/a.jpg".into()]).await;
+        let path = format!("/products/{}", product["id"]);
+        assert_eq!(wire::get(app, &path).await.status, 401);
+        assert_eq!(wire::get(app, "/products").await.status, 401);
+        let preset = format!("{path}/images/{}/small", product["images"][0]["id"]);
+        assert_eq!(wire::get(app, &preset).await.status, 503, "it is not ready, and everybody may know");
+    })
+    .await;
 }
