@@ -30,7 +30,7 @@ use pm::{
     db::{self, Database},
     domain::{AddressPolicy, NewProduct},
     health::Health,
-    http::{Config, Pictures, Placeholder, State, serve},
+    http::{Config, Originals, Pictures, Placeholder, State, serve},
     jobs::{ResizeConfig, Resizer},
     queue::{self, Queue},
     telemetry::Metrics,
@@ -230,6 +230,7 @@ async fn state(directory: &Path) -> State {
     State {
         catalog,
         pictures: Pictures { resizer, keys: None, placeholder: Placeholder::None },
+        originals: Originals::default(),
         health: Health { database, cache, queue, blobs: blobs.clone() },
         blobs,
         metrics: std::sync::Arc::new(move || metrics.render()),

@@ -122,6 +122,9 @@ impl App {
         };
         let health = Health { database: database.clone(), cache, queue: queue.clone(), blobs: blobs.clone() };
         let catalog = Catalog::new(config, engines);
+        if let Err(error) = catalog.look_for_plain_originals().await {
+            tracing::debug!(%error, "whether older programs stored originals is asked again by the first read of an image");
+        }
         let url_keys = url_keys::of(&settings, access != Access::Existing).await?;
         let settings = Arc::new(settings);
         let (decoder_program, reload) = (None, Reload::default());
@@ -220,6 +223,7 @@ impl App {
         let metrics = Metrics::install();
         http::State {
             pictures: self.pictures(),
+            originals: self.originals(),
             catalog: self.catalog.clone(),
             blobs: self.blobs.clone(),
             health: self.health.clone(),
@@ -264,6 +268,12 @@ impl App {
     pub fn pictures(&self) -> http::Pictures {
         let placeholder = self.settings.placeholder;
         http::Pictures { resizer: self.resizer(), keys: self.url_keys.clone(), placeholder }
+    }
+
+    /// Whether uploaded originals are answered where authentication is off: where nobody but this machine's users comes.
+    fn originals(&self) -> http::Originals {
+        let is_local = self.settings.listen.ip().is_loopback() && self.settings.public_url.is_none();
+        if is_local { http::Originals::Answered } else { http::Originals::Withheld }
     }
 
     /// The address of a picture in the form that `options` ask for, signed.

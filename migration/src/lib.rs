@@ -27,6 +27,7 @@ mod m0020_webhook_pauses;
 mod m0021_installation_identity;
 mod m0022_job_shares;
 mod m0023_idempotency_callers;
+mod m0024_plain_originals;
 mod m0025_gc_turn;
 
 pub use sea_orm_migration::{MigrationTrait, MigratorTrait, SchemaManager, sea_orm};
@@ -60,6 +61,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0021_installation_identity::Step),
             Box::new(m0022_job_shares::Step),
             Box::new(m0023_idempotency_callers::Step),
+            Box::new(m0024_plain_originals::Step),
             Box::new(m0025_gc_turn::Step),
         ]
     }

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use futures_util::TryStreamExt as _;
+
 use super::{Error, storage_engine};
 use crate::{
     blobs::{self, BlobKey, Blobs, MARKER, Marker},
@@ -88,6 +90,7 @@ async fn settle_store(
         Decision::Fits => return Ok(()),
         Decision::Mark(marker) => return Ok(store.mark(&marker).await?),
         Decision::Take(marker) => {
+            note_plain_originals(store, &locked).await?;
             store.mark(&marker).await?;
             marker
         }
@@ -96,6 +99,7 @@ async fn settle_store(
             if !settings.storage_adopt {
                 ensure_blobs_are_there(settings, database, store, &id).await?;
             }
+            note_plain_originals(store, &locked).await?;
             let marker = Marker::new(id.clone());
             if !store.mark_first(&marker).await? {
                 // Another installation was faster.
@@ -110,6 +114,16 @@ async fn settle_store(
     locked.name(&marker.store).await?;
     if settings.storage_adopt {
         tracing::warn!(installation = %id, "the blob store was made this installation's");
+    }
+    Ok(())
+}
+
+/// Among the blobs of a store that comes from elsewhere there may be uploaded originals with the keys of older programs,
+/// which the database does not know.
+async fn note_plain_originals(store: &Blobs, locked: &LockedClaim) -> Result<(), Error> {
+    let mut plain = store.list().try_filter(|blob| std::future::ready(!blob.key.is_original()));
+    if plain.try_next().await?.is_some() {
+        locked.note_plain_originals().await?;
     }
     Ok(())
 }

@@ -15,7 +15,10 @@ use std::{
 
 use object_store::local::LocalFileSystem;
 
-use super::{Error, Unfinished, key::BlobKey};
+use super::{
+    Error, Unfinished,
+    key::{BlobKey, ORIGINALS},
+};
 use crate::private_files;
 
 /// The folder of bytes that arrive piece by piece; its name is no part of any key.
@@ -25,7 +28,7 @@ const INCOMING: &str = ".incoming";
 #[derive(Debug)]
 pub(super) struct Folders {
     root: PathBuf,
-    durable: Mutex<HashSet<(String, String)>>,
+    durable: Mutex<HashSet<String>>,
 }
 
 /// Opens the store in `directory`, which is made if it is missing.
@@ -46,19 +49,13 @@ impl Folders {
     /// yet synced would otherwise report a blob as stored that cannot be found after the failure. Once a folder and a
     /// process are enough.
     pub(super) async fn make_durable(&self, key: &BlobKey) -> Result<(), Error> {
-        let (outer, inner) = key.folders();
-        let folders = (outer.to_owned(), inner.to_owned());
-        if self.lock().contains(&folders) {
+        let folder = key.folder().to_owned();
+        if self.lock().contains(&folder) {
             return Ok(());
         }
-        let root = self.root.clone();
-        let outer = root.join(outer);
-        blocking(move || {
-            sync(&outer)?;
-            sync(&root)
-        })
-        .await?;
-        self.lock().insert(folders);
+        let above: Vec<_> = Path::new(&folder).ancestors().skip(1).map(|above| self.root.join(above)).collect();
+        blocking(move || above.iter().try_for_each(|above| sync(above))).await?;
+        self.lock().insert(folder);
         Ok(())
     }
 
@@ -118,7 +115,7 @@ impl Folders {
         .await
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<(String, String)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
         self.durable.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -156,9 +153,13 @@ fn each_unfinished(root: &Path, age: Duration, mut visit: impl FnMut(&Path) -> i
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         visited => visited?,
     }
-    for outer in folders_in(root)? {
-        for inner in folders_in(&outer)? {
-            visit_old(&inner, age, is_half_a_blob, &mut visit)?;
+    let originals = root.join(ORIGINALS);
+    let has_originals = originals.try_exists()?;
+    for tree in [Some(root), has_originals.then_some(originals.as_path())].into_iter().flatten() {
+        for outer in folders_in(tree)? {
+            for inner in folders_in(&outer)? {
+                visit_old(&inner, age, is_half_a_blob, &mut visit)?;
+            }
         }
     }
     Ok(())

@@ -74,7 +74,7 @@ impl Blobs {
             Err(error) if error.is_bad_medium() => return Err(Error::Damaged { key: key.clone() }),
             Err(error) => return Err(error),
         };
-        if key_for(bytes.clone(), key.extension()).await? != *key {
+        if key_for(bytes.clone(), key.extension()).await?.sha256() != key.sha256() {
             return Err(Error::Damaged { key: key.clone() });
         }
         Ok(Some(bytes))
@@ -92,7 +92,7 @@ impl Blobs {
             Err(error) => return Err(error),
         };
         let size = Bytes::len(&bytes) as u64;
-        target.put(bytes, key.extension()).await?;
+        target.put_at(key, bytes).await?;
         Ok(State::Whole { bytes: size })
     }
 

@@ -17,11 +17,18 @@ const KINDS: &[(&str, &str)] = &[
 
 /// Where the SHA-256 stands in a key: after two folders of two digits each.
 const HASH: std::ops::Range<usize> = 6..70;
+/// The folder of uploaded originals. Renditions and variants of the same bytes have keys of their own outside of it.
+pub(super) const ORIGINALS: &str = "original";
 
 /// `ab/cd/{sha256}.{ext}`: the SHA-256 of the bytes in lower-case hex, its first digits as folders, an extension of the
-/// list jpg, png, webp, gif, bmp, tiff, avif. Safe as a path, in a URL and as an entity tag.
+/// list jpg, png, webp, gif, bmp, tiff, avif. The key of an uploaded original begins with `original/`. Safe as a path, in
+/// a URL and as an entity tag.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BlobKey(String);
+pub struct BlobKey {
+    text: String,
+    /// Where the part begins that is made from the bytes.
+    begin: usize,
+}
 
 impl BlobKey {
     /// The key of `bytes`, or `None` if `extension` is not on the list.
@@ -37,22 +44,40 @@ impl BlobKey {
 
     /// Reads a key strictly: the one spelling that [`for_bytes`](Self::for_bytes) makes, and nothing else.
     pub fn parse(text: &str) -> Option<Self> {
-        let hash = text.get(HASH)?;
-        let extension = text.get(HASH.end..)?.strip_prefix('.')?;
+        let original = text.strip_prefix(ORIGINALS).and_then(|rest| rest.strip_prefix('/'));
+        let plain = original.unwrap_or(text);
+        let hash = plain.get(HASH)?;
+        let extension = plain.get(HASH.end..)?.strip_prefix('.')?;
         media_type_of(extension)?;
         let hex = hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let folders = hex && text.get(..HASH.start)? == format!("{}/{}/", &hash[..2], &hash[2..4]);
-        folders.then(|| Self(text.to_owned()))
+        let folders = hex && plain.get(..HASH.start)? == format!("{}/{}/", &hash[..2], &hash[2..4]);
+        folders.then(|| Self { text: text.to_owned(), begin: text.len() - plain.len() })
     }
 
     /// The key as text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// Whether this is the key of an uploaded original, which is not for everybody.
+    pub const fn is_original(&self) -> bool {
+        self.begin > 0
+    }
+
+    /// The key under which the same bytes are stored as an uploaded original.
+    #[must_use]
+    pub fn as_original(&self) -> Self {
+        Self { text: format!("{ORIGINALS}/{}", self.plain()), begin: ORIGINALS.len() + 1 }
+    }
+
+    /// The key of the same bytes without the folder of uploaded originals.
+    pub fn plain(&self) -> &str {
+        &self.text[self.begin..]
     }
 
     /// The SHA-256 of the blob's bytes, 64 digits of lower-case hex.
     pub fn sha256(&self) -> &str {
-        &self.0[HASH]
+        &self.plain()[HASH]
     }
 
     /// The media type that the extension stands for, such as `image/webp`.
@@ -62,7 +87,7 @@ impl BlobKey {
 
     /// The extension without its dot.
     pub fn extension(&self) -> &str {
-        &self.0[HASH.end + 1..]
+        &self.plain()[HASH.end + 1..]
     }
 
     /// The key of the blob whose file is called `name`, its folders left out.
@@ -70,15 +95,15 @@ impl BlobKey {
         Self::parse(&format!("{}/{}/{name}", name.get(..2)?, name.get(2..4)?))
     }
 
-    /// The two folders, outermost first.
-    pub(super) fn folders(&self) -> (&str, &str) {
-        (&self.0[..2], &self.0[3..5])
+    /// The folder that the blob lies in.
+    pub(super) fn folder(&self) -> &str {
+        &self.text[..self.begin + HASH.start - 1]
     }
 }
 
 impl fmt::Display for BlobKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -99,15 +124,33 @@ mod tests {
         let key = BlobKey::for_bytes(b"abc", "jpg").expect("a known extension");
         assert_eq!(key.as_str(), ABC);
         assert_eq!(key.sha256(), &ABC[6..70]);
-        assert_eq!((key.media_type(), key.extension(), key.folders()), ("image/jpeg", "jpg", ("ba", "78")));
+        assert_eq!((key.media_type(), key.extension(), key.folder()), ("image/jpeg", "jpg", "ba/78"));
+        assert!(!key.is_original());
         assert_eq!(BlobKey::for_bytes(b"abc", "svg"), None);
     }
 
     #[test]
+    fn an_original_has_another_key_than_a_rendition_of_the_same_bytes() {
+        let key = BlobKey::for_bytes(b"abc", "jpg").expect("a known extension");
+        let original = key.as_original();
+        assert_eq!(original.as_str(), format!("original/{ABC}"));
+        assert_eq!((original.is_original(), original.folder(), original.plain()), (true, "original/ba/78", ABC));
+        assert_eq!((original.sha256(), original.extension()), (key.sha256(), "jpg"));
+        assert_eq!(original.as_original(), original);
+    }
+
+    #[test]
     fn only_the_one_spelling_of_a_key_is_read() {
-        assert_eq!(BlobKey::parse(ABC).expect("a key").as_str(), ABC);
+        for text in [ABC.to_owned(), format!("original/{ABC}")] {
+            assert_eq!(BlobKey::parse(&text).expect("a key").as_str(), text);
+        }
         for wrong in [
             "",
+            &format!("original/original/{ABC}"),
+            &format!("original{ABC}"),
+            &format!("Original/{ABC}"),
+            &format!("./{ABC}"),
+            &format!("original//{ABC}"),
             "ba/78",
             "../../etc/passwd",
             &ABC.to_uppercase(),
@@ -136,6 +179,8 @@ mod tests {
         fn every_key_reads_back_and_names_its_bytes(bytes in any::<Vec<u8>>(), kind in 0..KINDS.len()) {
             let key = BlobKey::for_bytes(&bytes, KINDS[kind].0).expect("a known extension");
             prop_assert_eq!(BlobKey::parse(key.as_str()), Some(key.clone()));
+            let original = key.as_original();
+            prop_assert_eq!(BlobKey::parse(original.as_str()), Some(original));
             prop_assert_eq!(key.media_type(), KINDS[kind].1);
         }
 

@@ -103,13 +103,29 @@ impl Blobs {
     /// [`Error::Full`], [`Error::Unavailable`], or [`Error::UnknownExtension`].
     pub async fn put(&self, bytes: Bytes, extension: &str) -> Result<BlobKey, Error> {
         let key = key_for(bytes.clone(), extension).await?;
-        if !self.holds(&key, &bytes).await? {
-            self.store.put_opts(&path(&key), bytes.into(), self.put_options(&key)).await.map_err(Error::of_store)?;
-        }
-        if let Some(folders) = &self.folders {
-            folders.make_durable(&key).await?;
-        }
+        self.put_at(&key, bytes).await?;
         Ok(key)
+    }
+
+    /// Stores `bytes` as [`put`](Self::put) does, as an uploaded original.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub async fn put_original(&self, bytes: Bytes, extension: &str) -> Result<BlobKey, Error> {
+        let key = key_for(bytes.clone(), extension).await?.as_original();
+        self.put_at(&key, bytes).await?;
+        Ok(key)
+    }
+
+    /// Stores `bytes` under `key`, which must be made from them.
+    async fn put_at(&self, key: &BlobKey, bytes: Bytes) -> Result<(), Error> {
+        if !self.holds(key, &bytes).await? {
+            self.store.put_opts(&path(key), bytes.into(), self.put_options(key)).await.map_err(Error::of_store)?;
+        }
+        match &self.folders {
+            Some(folders) => folders.make_durable(key).await,
+            None => Ok(()),
+        }
     }
 
     /// The whole blob, or `None` if there is no such one. Its bytes are not proved, see [`read_proved`](Self::read_proved).
@@ -164,7 +180,7 @@ impl Blobs {
             return Ok(matches!(self.examine(key).await?, State::Whole { .. }));
         }
         match self.read_proved(key).await {
-            Ok(Some(bytes)) => self.put(bytes, key.extension()).await.map(|_| true),
+            Ok(Some(bytes)) => self.put_at(key, bytes).await.map(|()| true),
             Ok(None) | Err(Error::Damaged { .. }) => Ok(false),
             Err(error) => Err(error),
         }
@@ -242,11 +258,8 @@ impl Blobs {
         if self.folders.is_some() {
             return PutOptions::default();
         }
-        Attributes::from_iter([
-            (Attribute::ContentType, key.media_type()),
-            (Attribute::CacheControl, "public, max-age=31536000, immutable"),
-        ])
-        .into()
+        let caching = if key.is_original() { "private, no-store" } else { "public, max-age=31536000, immutable" };
+        Attributes::from_iter([(Attribute::ContentType, key.media_type()), (Attribute::CacheControl, caching)]).into()
     }
 }
 

@@ -84,6 +84,16 @@ impl Staged {
         .await
     }
 
+    /// The key that these bytes have as an uploaded original; `extension` is one of [`BlobKey`]'s list.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); [`Error::UnknownExtension`].
+    pub async fn original_key(&mut self, extension: &str) -> Result<BlobKey, Error> {
+        let hash = self.on_thread(|spool| Ok(hex::encode(spool.hash.clone().finalize()))).await?;
+        let key = BlobKey::for_hash(&hash, extension).ok_or_else(|| Error::UnknownExtension(extension.to_owned()))?;
+        Ok(key.as_original())
+    }
+
     /// Writes what was gathered, then runs `work`, both on a thread that may wait for the disk.
     async fn on_thread<T: Send + 'static>(
         &mut self,
@@ -139,26 +149,24 @@ impl Blobs {
         Ok(Staged { spool, buffer: Vec::new(), file: name, size: 0 })
     }
 
-    /// Stores staged bytes under the key they give, as [`put`](Self::put) does; `extension` is one of [`BlobKey`]'s list.
+    /// Stores staged bytes under `key`, which is their [`original_key`](Staged::original_key), as [`put`](Self::put) does.
     ///
     /// # Errors
     /// As [`put`](Self::put).
-    pub async fn keep(&self, mut staged: Staged, extension: &str) -> Result<BlobKey, Error> {
-        let hash = staged.on_thread(|spool| Ok(hex::encode(spool.hash.clone().finalize()))).await?;
-        let key = BlobKey::for_hash(&hash, extension).ok_or_else(|| Error::UnknownExtension(extension.to_owned()))?;
-        let is_stored = self.is_young_and_whole(&key, staged.size).await?;
+    pub async fn keep(&self, mut staged: Staged, key: &BlobKey) -> Result<(), Error> {
+        let is_stored = self.is_young_and_whole(key, staged.size).await?;
         match (&self.folders, &staged.file) {
             (Some(folders), Some(named)) if !is_stored => {
-                let (from, to) = (named.0.clone(), folders.path_of(&key));
+                let (from, to) = (named.0.clone(), folders.path_of(key));
                 staged.on_thread(move |spool| disk::rename_durably(&spool.file, &from, &to)).await?;
             }
-            (None, _) if !is_stored => self.send(&mut staged, &key).await?,
+            (None, _) if !is_stored => self.send(&mut staged, key).await?,
             _ => {}
         }
-        if let Some(folders) = &self.folders {
-            folders.make_durable(&key).await?;
+        match &self.folders {
+            Some(folders) => folders.make_durable(key).await,
+            None => Ok(()),
         }
-        Ok(key)
     }
 
     /// Sends staged bytes to S3: a small blob at once, a large one in parts.
@@ -214,7 +222,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn staged_pieces_become_the_blob_that_put_would_store() {
+    async fn staged_pieces_become_the_blob_that_put_original_would_store() {
         let home = tempfile::tempdir().expect("a directory");
         let blobs = store_in(home.path()).await;
         let bytes = many();
@@ -224,14 +232,17 @@ mod tests {
         }
         assert_eq!(staged.size(), bytes.len() as u64);
         assert_eq!(staged.read().await.expect("read"), bytes);
-        let key = blobs.keep(staged, "png").await.expect("stored");
-        assert_eq!(key, BlobKey::for_bytes(&bytes, "png").expect("a known extension"));
+        let key = staged.original_key("png").await.expect("a known extension");
+        blobs.keep(staged, &key).await.expect("stored");
+        assert_eq!(key, BlobKey::for_bytes(&bytes, "png").expect("a known extension").as_original());
         assert_eq!(blobs.read(&key).await.expect("read").expect("there"), bytes);
         assert_eq!(incoming(home.path()), 0);
 
         let mut again = blobs.stage().await.expect("a file");
         again.write(&bytes).await.expect("written");
-        assert_eq!(blobs.keep(again, "png").await.expect("stored already"), key);
+        assert_eq!(again.original_key("png").await.expect("a known extension"), key);
+        blobs.keep(again, &key).await.expect("stored already");
+        assert_eq!(blobs.put_original(bytes.into(), "png").await.expect("stored already"), key);
         assert_eq!(incoming(home.path()), 0);
     }
 

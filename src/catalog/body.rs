@@ -26,8 +26,8 @@ pub struct ProductBody<'a> {
     /// Its description; empty if there is none.
     #[schema(max_length = 10_000)]
     product_description: &'a str,
-    /// Where its pictures come from, in order; uploaded ones by their link here. Only the product's user and administrators
-    /// see the query of an address.
+    /// Where its images come from, in order; an uploaded one by the link to its original. Only the product's user and
+    /// administrators see the query of an address.
     product_images: Vec<String>,
     /// What it costs.
     product_price: Price,
@@ -54,7 +54,8 @@ pub struct ImageBody<'a> {
     id: ImageId,
     /// Its place among the product's pictures, from 0.
     position: i32,
-    /// Where its bytes come from. Only the product's user and administrators see the query of an address.
+    /// Where its bytes come from; the link to the original if it was uploaded. Only the product's user and administrators see
+    /// the query of an address.
     source_url: String,
     /// How far it is.
     #[schema(value_type = ImageStatus)]
@@ -159,11 +160,11 @@ impl<'a> ProductBody<'a> {
             user_id: &product.user_id,
             product_name: &product.product_name,
             product_description: &product.product_description,
-            product_images: product.images.iter().map(|image| source_link(&image.source, links)).collect(),
+            product_images: product.images.iter().map(|image| source_link(product.id, image, links)).collect(),
             product_price: product.product_price,
             compressed_product_images: product.images.iter().filter_map(largest).collect(),
             status: product.status.as_str(),
-            images: product.images.iter().map(|image| ImageBody::new(image, links)).collect(),
+            images: product.images.iter().map(|image| ImageBody::new(product.id, image, links)).collect(),
             version: product.version,
             created_at: product.created_at,
             updated_at: product.updated_at,
@@ -184,13 +185,13 @@ impl<'a> ProductBody<'a> {
 }
 
 impl<'a> ImageBody<'a> {
-    /// The form of `image` with links by `links`.
-    pub fn new(image: &'a Image, links: &Links) -> Self {
+    /// The form of `image` of product `product` with links by `links`.
+    pub fn new(product: ProductId, image: &'a Image, links: &Links) -> Self {
         let facts = image.facts.as_ref();
         Self {
             id: image.id,
             position: image.position,
-            source_url: source_link(&image.source, links),
+            source_url: source_link(product, image, links),
             status: image.status.as_str(),
             attempts: image.attempts,
             error: image.error.as_ref().map(|(code, message)| ImageErrorBody { code: code.as_str(), message }),
@@ -225,9 +226,10 @@ impl<'a> UserBody<'a> {
     }
 }
 
-pub(super) fn source_link(source: &ImageSource, links: &Links) -> String {
-    match source {
+/// Where the bytes of an image come from, as its product shows it.
+pub(super) fn source_link(product: ProductId, image: &Image, links: &Links) -> String {
+    match &image.source {
         ImageSource::Url(url) => url.clone(),
-        ImageSource::Stored(key) => links.image(key),
+        ImageSource::Stored(_) => links.original(product, image.id),
     }
 }

@@ -26,11 +26,15 @@ impl Catalog {
     /// As [`Catalog::follow_installation`], for a change that this process made itself. Returns another installation's id.
     pub(super) async fn note_installation(&self) -> Result<Option<InstallationId>, Error> {
         let found = installation::read(&self.database().read()).await?.id;
+        self.look_for_plain_originals().await?;
         let changed = self.0.engines.installation.send_if_modified(|known| {
             let changed = *known != found;
             known.clone_from(&found);
             changed
         });
+        if changed {
+            self.forget_originals();
+        }
         Ok(changed.then_some(found))
     }
 }

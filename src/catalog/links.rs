@@ -39,6 +39,16 @@ impl Links {
         link.strip_prefix(&self.base)?.strip_prefix("/images/").and_then(BlobKey::parse)
     }
 
+    /// The uploaded original of an image.
+    pub fn original(&self, product: ProductId, image: ImageId) -> String {
+        format!("{}/products/{product}/images/{image}/original", self.base)
+    }
+
+    /// The link that the uploaded original in the blob `key` had in versions that served it to everybody.
+    pub fn earlier_original(&self, key: &str) -> Option<String> {
+        BlobKey::parse(key).map(|key| self.image(key.plain()))
+    }
+
     /// A picture in the form that `options` ask for, whose signature this is.
     pub fn resize(&self, signature: &str, options: &str, image: ImageId) -> String {
         format!("{}/resize/{signature}/{options}/{image}", self.base)

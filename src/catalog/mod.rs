@@ -19,6 +19,7 @@ mod installation;
 mod leases;
 mod links;
 mod losses;
+mod originals;
 mod owner;
 mod pictures;
 mod process;
@@ -55,6 +56,7 @@ pub use events::{Happenings, KEPT as EVENTS_KEPT};
 pub use idempotency::{Answer, Done};
 pub use inspect::{Depth, Finding, GRACE, Invariant};
 pub use links::Links;
+pub use originals::Origin;
 pub use pictures::{Form, MOST_VARIANTS, Picture};
 pub use process::{AtRisk, Claimed, Due, Found, Outcome, Settlement, Turn};
 pub use queue_body::{DeadLetterBody, QueueBody};
@@ -135,6 +137,7 @@ struct Inner {
     leases: leases::Leases,
     waiting: waiting::Waiting,
     decoders: OnceLock<Decoders>,
+    originals: originals::Originals,
     shown: visible::Shown,
 }
 
@@ -142,9 +145,22 @@ impl Catalog {
     /// A catalogue over these engines.
     pub fn new(config: Config, engines: Engines) -> Self {
         let links = Links::new(config.public_url.clone());
-        let (reads, told, api_keys, happened, leases, waiting, decoders, shown) = Default::default();
-        let inner = Inner { config, engines, links, reads, told, api_keys, happened, leases, waiting, decoders, shown };
-        Self(Arc::new(inner))
+        let (reads, told, api_keys, happened, leases, waiting) = Default::default();
+        let (decoders, originals, shown) = Default::default();
+        Self(Arc::new(Inner {
+            config,
+            engines,
+            links,
+            reads,
+            told,
+            api_keys,
+            happened,
+            leases,
+            waiting,
+            decoders,
+            originals,
+            shown,
+        }))
     }
 
     /// How links are made.

@@ -26,8 +26,6 @@ pub struct Picture {
     pub thumbhash: Option<String>,
     /// What was made of it, largest first.
     pub forms: Vec<Form>,
-    /// The file it was made from, if that was handed over and is stored.
-    pub source: Option<BlobKey>,
 }
 
 /// A stored form of a picture.
@@ -58,15 +56,6 @@ impl Catalog {
         found.ok_or_else(|| Error::not_found(format_args!("image {image} of product {id}")))
     }
 
-    /// The product of a picture, which never changes.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if there is no such picture.
-    pub async fn product_of(&self, image: ImageId) -> Result<ProductId, Error> {
-        let found = variants::product_of(&self.database().read(), image).await?;
-        found.ok_or_else(|| Error::not_found(format_args!("image {image}")))
-    }
-
     /// The form `name` of a picture that was made from the blob `source`, if it was made before.
     ///
     /// # Errors
@@ -85,7 +74,7 @@ impl Catalog {
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
             catalog.refer_to(&write, &[&new.key]).await?;
-            if variants::product_of(&*write, new.image_id).await?.is_none() {
+            if variants::origin_of(&*write, new.image_id).await?.is_none() {
                 return Err(Error::not_found(format_args!("image {}", new.image_id)));
             }
             variants::keep(&*write, &new, MOST_VARIANTS, write.now().await?).await?;
@@ -105,7 +94,6 @@ struct Product {
 struct Image {
     id: ImageId,
     status: String,
-    source_url: String,
     width: Option<u32>,
     height: Option<u32>,
     thumbhash: Option<String>,
@@ -127,7 +115,6 @@ fn read(body: &Body, links: &Links) -> Result<Vec<Picture>, Error> {
         status: ImageStatus::parse(&image.status).unwrap_or(ImageStatus::Pending),
         size: image.width.zip(image.height),
         thumbhash: image.thumbhash,
-        source: links.key(&image.source_url),
         forms: image.renditions.into_iter().filter_map(|rendition| form(rendition, links)).collect(),
     });
     Ok(pictures.collect())

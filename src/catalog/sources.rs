@@ -37,7 +37,7 @@ impl Catalog {
     /// the storage says.
     pub async fn store_source(&self, bytes: Bytes) -> Result<ImageSource, Error> {
         let format = self.image_format(bytes.clone()).await?;
-        let key = self.0.engines.blobs.put(bytes, format.extension()).await?;
+        let key = self.0.engines.blobs.put_original(bytes, format.extension()).await?;
         Ok(ImageSource::Stored(key.to_string()))
     }
 
@@ -96,7 +96,8 @@ impl IncomingSource {
             let bytes = self.staged.read().await?;
             self.catalog.image_format(bytes).await?
         };
-        let key = self.blobs.keep(self.staged, format.extension()).await?;
+        let key = self.staged.original_key(format.extension()).await?;
+        self.blobs.keep(self.staged, &key).await?;
         Ok(ImageSource::Stored(key.to_string()))
     }
 }

@@ -15,7 +15,10 @@ use crate::{
         products,
         removals::{self, Of},
     },
-    domain::{ImageId, ImagePlan, JobPayload, PresentImage, Product, ProductId, ProductPatch, ProductStatus, UserId},
+    domain::{
+        ImageId, ImagePlan, ImageSource, JobPayload, PresentImage, Product, ProductId, ProductPatch, ProductStatus,
+        UserId,
+    },
 };
 
 /// A product after a change.
@@ -199,7 +202,11 @@ fn present(product: &Product, links: &Links) -> Vec<PresentImage> {
         id: image.id,
         position: image.position,
         source: image.source.clone(),
-        link: source_link(&image.source, links),
+        link: source_link(product.id, image, links),
+        earlier_link: match &image.source {
+            ImageSource::Stored(key) => links.earlier_original(key),
+            ImageSource::Url(_) => None,
+        },
     };
     product.images.iter().map(image).collect()
 }

@@ -36,16 +36,16 @@ impl<'a> ProductRow<'a> {
         vec![
             image.id.to_string(),
             image.status.as_str().to_owned(),
-            self.source(&image.source),
+            self.source(image),
             size.unwrap_or_default(),
             outcome,
         ]
     }
 
-    fn source(&self, source: &ImageSource) -> String {
-        match source {
+    fn source(&self, image: &Image) -> String {
+        match &image.source {
             ImageSource::Url(url) => url.clone(),
-            ImageSource::Stored(key) => self.links.image(key),
+            ImageSource::Stored(_) => self.links.original(self.product.id, image.id),
         }
     }
 }
@@ -99,7 +99,7 @@ impl Row for ProductRow<'_> {
             .iter()
             .filter(|image| image.status == ImageStatus::Ready)
             .filter_map(|image| image.renditions.first());
-        let sources: Vec<_> = product.images.iter().map(|image| self.source(&image.source)).collect();
+        let sources: Vec<_> = product.images.iter().map(|image| self.source(image)).collect();
         let compressed: Vec<_> = largest.map(|rendition| self.links.image(&rendition.key)).collect();
         vec![
             product.id.to_string(),

@@ -14,6 +14,8 @@ const MAX_SIDE: u32 = 16_383;
 /// More presets than this are more likely a mistake than a wish.
 const MAX_PRESETS: usize = 32;
 const DEFAULT_QUALITY: u8 = 80;
+/// The last part of the address of an uploaded file, where presets of its image have their names.
+const RESERVED: &str = "original";
 const KNOWN: [&str; 8] = ["edge", "width", "height", "fit", "focus", "formats", "quality", "effort"];
 
 /// Reads the effort of presets that do not say theirs, and the presets.
@@ -50,6 +52,9 @@ fn preset(name: &str, value: &Value, effort: Effort) -> Result<Preset, String> {
     let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'));
     if !plain || !(1..=32).contains(&name.len()) {
         return Err(format!("has a preset `{name}`; a name has 1 to 32 of a-z, 0-9, `-` and `_`"));
+    }
+    if name == RESERVED {
+        return Err(format!("has a preset `{name}`, under which uploaded files are answered; give it another name"));
     }
     let Value::Dict(_, table) = value else { return Err(format!("has a preset `{name}` that is no table")) };
     fields(name, table, effort).map_err(|reason| format!("has a preset `{name}` whose {reason}"))
@@ -242,6 +247,7 @@ mod tests {
             ("a = { edge = 10, formats = [] }", "`formats`"),
             ("a = { edge = 10, colour = 'red' }", "`colour`"),
             ("'A b' = { edge = 10 }", "A b"),
+            ("original = { edge = 10 }", "uploaded files"),
             ("a = 3", "no table"),
             ("", "0 presets"),
             ("a = {", "TOML"),

@@ -119,6 +119,15 @@ impl LockedClaim {
         Ok(Self { claim, write })
     }
 
+    /// Notes that uploaded originals may be among the blobs whose keys look like those of renditions.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn note_plain_originals(&self) -> Result<(), Error> {
+        const SET: &str = "UPDATE installation SET plain_originals = 1 WHERE singleton = 1 RETURNING id";
+        query(&*self.write, SET, Vec::new()).await.map(|_| ())
+    }
+
     /// Names the installation's own blob store from now on.
     ///
     /// # Errors

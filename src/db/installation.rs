@@ -74,6 +74,17 @@ pub async fn read_beside(database: &Database, beside: &Beside) -> Result<Install
     installation_of(&row).map_err(Unanswered::Silent)
 }
 
+/// Whether uploaded originals may be among the blobs whose keys look like those of renditions.
+///
+/// # Errors
+/// [`Error::Corrupt`] if the row is missing.
+pub async fn has_plain_originals(connection: &impl ConnectionTrait) -> Result<bool, Error> {
+    const ASK: &str = "SELECT plain_originals FROM installation WHERE singleton = 1";
+    let rows = query(connection, ASK, Vec::new()).await?;
+    let row = rows.first().ok_or_else(|| Error::Corrupt("the table `installation` has no row".into()))?;
+    Ok(row.try_get::<i64>("", "plain_originals")? != 0)
+}
+
 fn one_row() -> String {
     format!("SELECT {COLUMNS} FROM installation WHERE singleton = 1")
 }

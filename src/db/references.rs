@@ -111,6 +111,21 @@ pub async fn unreferenced(connection: &impl ConnectionTrait, keys: &[&str]) -> R
     Ok(wanted().filter(|key| !referred.contains(*key)).map(str::to_owned).collect())
 }
 
+/// Whether the blob is a rendition or a variant of an image.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn is_made(connection: &impl ConnectionTrait, key: &str) -> Result<bool, Error> {
+    let made = rendition::Entity::find().select_only().column(rendition::Column::Id);
+    let made: Option<i64> = made.filter(rendition::Column::BlobKey.eq(key)).into_tuple().one(connection).await?;
+    if made.is_some() {
+        return Ok(true);
+    }
+    let on_demand = variant::Entity::find().select_only().column(variant::Column::Id);
+    let found: Option<i64> = on_demand.filter(variant::Column::BlobKey.eq(key)).into_tuple().one(connection).await?;
+    Ok(found.is_some())
+}
+
 /// Leaves out images that failed because their uploaded file is lost: their row says so itself.
 fn is_not_lost() -> Condition {
     let codes = LOST_SOURCE.iter().map(|code| code.as_str());

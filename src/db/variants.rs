@@ -33,13 +33,18 @@ pub struct NewVariant {
     pub key: String,
 }
 
-/// The product of a picture.
+/// The product of an image, and the key of its uploaded file, if it has one.
 ///
 /// # Errors
 /// If the database does not answer.
-pub async fn product_of(connection: &impl ConnectionTrait, id: ImageId) -> Result<Option<ProductId>, Error> {
-    let found = image::Entity::find_by_id(id.0).select_only().column(image::Column::ProductId);
-    Ok(found.into_tuple::<i64>().one(connection).await?.map(ProductId))
+pub async fn origin_of(
+    connection: &impl ConnectionTrait,
+    id: ImageId,
+) -> Result<Option<(ProductId, Option<String>)>, Error> {
+    let found = image::Entity::find_by_id(id.0).select_only();
+    let found = found.column(image::Column::ProductId).column(image::Column::SourceKey);
+    let found: Option<(i64, Option<String>)> = found.into_tuple().one(connection).await?;
+    Ok(found.map(|(product, key)| (ProductId(product), key)))
 }
 
 /// The blob of a picture's form `name`, if it was made from the blob `source_key`.

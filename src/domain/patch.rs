@@ -71,6 +71,15 @@ pub struct PresentImage {
     pub source: ImageSource,
     /// Its address as it stands in `product_images`.
     pub link: String,
+    /// The address under which `product_images` of earlier versions had an uploaded file.
+    pub earlier_link: Option<String>,
+}
+
+impl PresentImage {
+    /// Whether `product_images` has this address for the image, or had it.
+    fn is_at(&self, address: &str) -> bool {
+        self.link == address || self.earlier_link.as_deref() == Some(address)
+    }
 }
 
 /// The pictures of a product after a change.
@@ -251,13 +260,13 @@ fn replace(
         errors.push("product_images", too_many(addresses.len()));
     }
     for (address, (index, position)) in addresses.iter().zip((0_usize..).zip(0..)) {
-        if let Some(place) = left.iter().position(|image| image.link == *address) {
+        if let Some(place) = left.iter().position(|image| image.is_at(address)) {
             plan.kept.push((left.remove(place).id, position));
             continue;
         }
         // A link to an uploaded file that stands once more than before: the same file again.
         let uploaded =
-            present.iter().find(|image| image.link == *address && matches!(image.source, ImageSource::Stored(_)));
+            present.iter().find(|image| image.is_at(address) && matches!(image.source, ImageSource::Stored(_)));
         let source = match uploaded {
             Some(image) => image.source.clone(),
             None => ImageSource::Url(address.clone()),
@@ -308,12 +317,13 @@ mod tests {
 
     fn present(links: &[&str]) -> Vec<PresentImage> {
         let image = |(id, link): (i64, &&str)| {
-            let source = match link.strip_prefix("/images/") {
+            let source = match link.strip_suffix("/original") {
                 Some(key) => ImageSource::Stored(key.into()),
                 None => ImageSource::Url((*link).into()),
             };
+            let earlier_link = link.strip_suffix("/original").map(|key| format!("/images/{key}"));
             let position = i32::try_from(id - 1).expect("few pictures");
-            PresentImage { id: ImageId(id), position, source, link: (*link).into() }
+            PresentImage { id: ImageId(id), position, source, link: (*link).into(), earlier_link }
         };
         (1..).zip(links).map(image).collect()
     }
@@ -336,10 +346,19 @@ mod tests {
 
     #[test]
     fn a_link_to_an_uploaded_file_stays_however_often_it_stands_there() {
-        let after = plan(&["/images/key.jpg"], r#"["/images/key.jpg", "/images/key.jpg"]"#).expect("right");
+        let after = plan(&["a.jpg/original"], r#"["a.jpg/original", "a.jpg/original"]"#).expect("right");
         assert_eq!(after.kept, [(ImageId(1), 0)]);
-        assert_eq!(after.added, [(1, ImageSource::Stored("key.jpg".into()))]);
-        assert_eq!(plan(&[], r#"["/images/key.jpg"]"#), Err(vec!["product_images[0]".to_owned()]));
+        assert_eq!(after.added, [(1, ImageSource::Stored("a.jpg".into()))]);
+        assert_eq!(plan(&[], r#"["a.jpg/original"]"#), Err(vec!["product_images[0]".to_owned()]));
+    }
+
+    #[test]
+    fn the_link_of_an_earlier_version_stands_for_the_same_uploaded_file() {
+        let before = ["a.jpg/original", "b.jpg/original"];
+        let after = plan(&before, r#"["/images/b.jpg", "a.jpg/original", "/images/a.jpg"]"#).expect("right");
+        assert_eq!(after.kept, [(ImageId(2), 0), (ImageId(1), 1)]);
+        assert_eq!((after.added, after.removed), (vec![(2, ImageSource::Stored("a.jpg".into()))], vec![]));
+        assert!(plan(&before, r#"["/images/c.jpg"]"#).is_err());
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub enum Need {
     ReadProducts,
     /// The scope to read; nothing where everybody may read images.
     ReadImages,
+    /// The scope to read, and the product of the path must be its own.
+    ReadOwnProduct,
     /// The scope to write, and the product of the path must be its own.
     OwnProduct,
     /// To be the user of the path, or to have the scope `admin`.
@@ -78,6 +80,7 @@ pub const fn need(route: Route, verb: Verb) -> Need {
         | Route::DocsFile => Need::Nothing,
         // These addresses are numbers, which can be counted through.
         Route::Preset => Need::ReadImages,
+        Route::Original => Need::ReadOwnProduct,
         Route::Products if reads => Need::ReadProducts,
         // Whose product a new one is stands in its body.
         Route::Products | Route::ProductsBatch => WRITE,

@@ -104,6 +104,12 @@ pub(super) fn not_yours() -> Problem {
     Problem::new(StatusCode::FORBIDDEN, ErrorCode::Forbidden, detail)
 }
 
+/// 403: the original was uploaded by another user.
+pub(super) fn not_yours_to_read() -> Problem {
+    let detail = "an uploaded original is read by the user of its product, or with the scope `admin`";
+    Problem::new(StatusCode::FORBIDDEN, ErrorCode::Forbidden, detail)
+}
+
 impl Authentication {
     /// Whether nobody has to prove anything.
     pub const fn is_off(&self) -> bool {

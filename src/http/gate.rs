@@ -132,7 +132,7 @@ async fn check(need: Need, caller: &Caller, path: &str, catalog: &Catalog) -> Re
     let scope = match need {
         Need::Nothing => return Ok(()),
         Need::Scope(scope) => scope,
-        Need::ReadProducts | Need::ReadImages => Scope::ProductsRead,
+        Need::ReadProducts | Need::ReadImages | Need::ReadOwnProduct => Scope::ProductsRead,
         Need::OwnProduct => Scope::ProductsWrite,
         Need::OwnUser => {
             let user = path.strip_prefix("/users/").and_then(|raw| extract::decode_segment(raw).ok());
@@ -143,12 +143,15 @@ async fn check(need: Need, caller: &Caller, path: &str, catalog: &Catalog) -> Re
     if !caller.has(scope) {
         return Err(caller::lacks(scope));
     }
-    if need == Need::OwnProduct
+    if matches!(need, Need::OwnProduct | Need::ReadOwnProduct)
         && !caller.has(Scope::Admin)
         && let Some(id) = path.split('/').nth(2).and_then(products::parse_id)
         // A product that is not there is the handler's matter, which says so.
         && let Some(owner) = catalog.owner_of(id).await?
     {
+        if need == Need::ReadOwnProduct && !caller.may_act_for(&owner) {
+            return Err(caller::not_yours_to_read());
+        }
         caller.must_act_for(&owner)?;
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! `/images/{key}`: stored pictures. Keys are made from the bytes, so an answer holds for ever; bytes are streamed from
-//! the store and never gathered here.
+//! `/images/{key}`: stored renditions and variants, for everybody who has the key. Keys are made from the bytes, so an answer
+//! holds for ever; bytes are streamed from the store and never gathered here. Uploaded originals are not served here.
 
 use std::ops::Range;
 
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     blobs::{Blob, BlobKey, Blobs},
+    catalog::Catalog,
     code::ErrorCode,
 };
 
@@ -25,10 +26,11 @@ const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000
 /// The route of stored pictures.
 pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
     let parts = warp::path("images").and(warp::path::tail()).and(warp::get()).and(warp::header::headers_cloned());
-    extract::boxed(parts.and(extract::context()).and(extract::with(&state.blobs)).then(show))
+    let parts = parts.and(extract::context()).and(extract::with(&state.catalog)).and(extract::with(&state.blobs));
+    extract::boxed(parts.then(show))
 }
 
-/// A stored picture.
+/// A rendition by its key, which its product shows. No token is needed.
 #[utoipa::path(
     get, path = "/images/{key}", tag = "pictures", operation_id = "getImage",
     params(
@@ -42,8 +44,17 @@ pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
         (status = 416, description = "It has no byte in the range", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
-pub async fn show(key: Tail, request: HeaderMap, context: Context, blobs: Blobs) -> Result<Response, Problem> {
+pub async fn show(
+    key: Tail,
+    request: HeaderMap,
+    context: Context,
+    catalog: Catalog,
+    blobs: Blobs,
+) -> Result<Response, Problem> {
     let key = BlobKey::parse(key.as_str()).ok_or_else(no_picture)?;
+    if !catalog.is_public(&key).await? {
+        return Err(no_picture());
+    }
     let found = answer(&key, &request, &context, &blobs, FOR_EVER).await?;
     found.ok_or_else(no_picture)
 }

@@ -21,6 +21,7 @@ mod incoming;
 mod negotiate;
 mod observe;
 mod openapi;
+mod originals;
 mod pictures;
 mod places;
 mod problem;
@@ -58,6 +59,7 @@ pub use extract::{Pairs, query_parameters};
 pub use forwarded::{ForwardedHeader, Proxies};
 pub use hosts::{AllowedHosts, Hosts};
 pub use openapi::json as openapi_json;
+pub use originals::Originals;
 pub use pictures::{Pictures, Placeholder};
 pub use server::serve;
 pub use tls::{Error as TlsError, Tls};
@@ -78,6 +80,8 @@ pub struct State {
     pub health: Health,
     /// How pictures are handed out.
     pub pictures: Pictures,
+    /// Whether uploaded originals are answered where authentication is off.
+    pub originals: Originals,
     /// What `/metrics` answers.
     pub metrics: RenderMetrics,
 }

@@ -14,7 +14,7 @@ use utoipa_swagger_ui::Config;
 use warp::{Filter, filters::BoxedFilter, path::Tail};
 
 use super::{
-    etag, events, extract, pictures,
+    etag, events, extract, originals, pictures,
     problem::{self, Problem},
     product_images, products, queue,
     reply::{self, Ready},
@@ -48,7 +48,7 @@ use crate::domain::EventKind;
         product_images::add, product_images::remove, product_images::reprocess,
         events::all_events, events::product_events,
         users::create, users::list, users::show,
-        super::images::show, pictures::preset, pictures::resize,
+        super::images::show, pictures::preset, pictures::resize, originals::show,
         webhooks::create, webhooks::list, webhooks::show, webhooks::delete, webhooks::enable,
         webhooks::deliveries, webhooks::retry,
         queue::status, queue::list, queue::show, queue::retry,

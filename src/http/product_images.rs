@@ -84,7 +84,7 @@ pub async fn add(
     let (patch, once) = read(id, &headers, &context, body, &uploads, limits, &catalog).await?;
     let updated = catalog.update(id, patch, condition, once, Some(context.request_id.as_str())).await?;
     let added = updated.product.images.iter().filter(|image| updated.added.contains(&image.id));
-    let images = added.map(|image| ImageBody::new(image, catalog.links())).collect();
+    let images = added.map(|image| ImageBody::new(id, image, catalog.links())).collect();
     let response = reply::json(StatusCode::ACCEPTED, &AddedBody { images })?;
     Ok(idempotency::marked(reply::tagged(response, updated.body.etag)?, updated.replayed))
 }
@@ -170,7 +170,7 @@ pub async fn reprocess(
     let updated = catalog.reprocess_image(id, image, condition, once, Some(request_id)).await?;
     let image = updated.product.images.iter().find(|candidate| candidate.id == image);
     let image = image.ok_or_else(|| Problem::not_found("there is no such picture"))?;
-    let response = reply::json(StatusCode::ACCEPTED, &ImageBody::new(image, catalog.links()))?;
+    let response = reply::json(StatusCode::ACCEPTED, &ImageBody::new(id, image, catalog.links()))?;
     Ok(idempotency::marked(reply::tagged(response, updated.body.etag)?, updated.replayed))
 }
 

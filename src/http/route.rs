@@ -44,6 +44,8 @@ pub enum Route {
     User,
     /// `/images/{key}`, where the key has slashes of its own.
     Image,
+    /// `/products/{id}/images/{image_id}/original`
+    Original,
     /// `/products/{id}/images/{image_id}/{preset}`
     Preset,
     /// `/resize/{signature}/{options}/{image_id}`
@@ -131,6 +133,7 @@ const TABLE: &[Entry] = &[
     entry(Route::Users, "/users", READ_AND_CREATE),
     entry(Route::User, "/users/{id}", READ),
     entry(Route::Image, "/images/{key}", READ),
+    entry(Route::Original, "/products/{id}/images/{image_id}/original", READ),
     entry(Route::Preset, "/products/{id}/images/{image_id}/{preset}", READ),
     entry(Route::Resize, "/resize/{signature}/{options}/{image_id}", READ),
     entry(Route::Queue, "/queue", READ),
@@ -184,7 +187,7 @@ impl Route {
     /// What a request with this method mostly works with.
     pub const fn needs(self, verb: Verb) -> Needs {
         match (self, verb) {
-            (Self::Image | Self::Preset | Self::Resize, _) => Needs::Files,
+            (Self::Image | Self::Original | Self::Preset | Self::Resize, _) => Needs::Files,
             (Self::ProductsBatch, _) => Needs::ManyRows,
             (Self::Products | Self::Users | Self::WebhookDeliveries | Self::DeadLetters, Verb::Get | Verb::Head) => {
                 Needs::ManyRows
@@ -273,6 +276,8 @@ mod tests {
             ("/products/abc", Some(Route::Product)),
             ("/users/a%2Fb", Some(Route::User)),
             ("/images/ab/cd/ef.webp", Some(Route::Image)),
+            ("/products/1/images/2/original", Some(Route::Original)),
+            ("/products/1/images/2/large", Some(Route::Preset)),
             ("/queue/dead", Some(Route::DeadLetters)),
             ("/queue/dead/7", Some(Route::DeadLetter)),
             ("/queue/dead/retry", Some(Route::DeadLetter)),

@@ -35,7 +35,7 @@ use super::{
     images,
     incoming::{self, Received},
     observe::{Connection, Observer},
-    openapi, pictures,
+    openapi, originals, pictures,
     problem::{self, Problem},
     product_images, products, queue,
     rate_limit::{Allowance, RateLimit},
@@ -108,6 +108,8 @@ impl Service {
             .or(webhooks::routes(&state, limits))
             .unify()
             .or(queue::routes(&state))
+            .unify()
+            .or(originals::routes(&state))
             .unify()
             .or(pictures::routes(&state))
             .unify()

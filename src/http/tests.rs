@@ -16,7 +16,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Config, Pictures, Placeholder, State, serve};
+use super::{Config, Originals, Pictures, Placeholder, State, serve};
 use crate::{
     blobs::{self, Blobs},
     cache::{self, Cache},
@@ -81,7 +81,8 @@ impl Server {
         let health = Health { database, cache, queue, blobs: blobs.clone() };
         let resizer = Resizer::new(ResizeConfig::default(), catalog.clone(), blobs.clone());
         let pictures = Pictures { resizer, keys: None, placeholder: Placeholder::None };
-        let state = State { pictures, catalog, blobs: blobs.clone(), health, metrics };
+        let originals = Originals::Answered;
+        let state = State { pictures, originals, catalog, blobs: blobs.clone(), health, metrics };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel();

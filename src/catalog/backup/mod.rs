@@ -81,11 +81,12 @@ impl Seen {
     }
 }
 
-/// Half of the blob's SHA-256, and its extension.
+/// Half of the blob's SHA-256, its extension, and whether it is an original.
 fn number(key: &str) -> Option<u128> {
     let key = BlobKey::parse(key)?;
     let extension = key.extension().bytes().fold(0, |all, byte| all << 8 | u128::from(byte));
-    u128::from_str_radix(&key.sha256()[..32], 16).ok().map(|number| number ^ extension)
+    let original = u128::from(key.is_original()) << 64;
+    u128::from_str_radix(&key.sha256()[..32], 16).ok().map(|number| number ^ extension ^ original)
 }
 
 /// The blobs of the backup in `directory`, to mend the store from.

@@ -82,7 +82,7 @@ fn protect(operation: &mut Operation, route: Route, verb: Verb) {
     let scope = match need(route, verb) {
         Need::Nothing => None,
         Need::Scope(scope) => Some(scope),
-        Need::ReadProducts | Need::ReadImages => Some(Scope::ProductsRead),
+        Need::ReadProducts | Need::ReadImages | Need::ReadOwnProduct => Some(Scope::ProductsRead),
         Need::OwnProduct => Some(Scope::ProductsWrite),
         Need::OwnUser => Some(Scope::Admin),
     };

@@ -23,9 +23,9 @@ pub use signature::UrlKeys;
 
 use crate::{
     blobs::{self, BlobKey, Blobs},
-    catalog::{self, Catalog, NewVariant, Picture as Stored},
+    catalog::{self, Catalog, NewVariant, Origin, Picture as Stored},
     code::ErrorCode,
-    domain::{ImageId, ProductId},
+    domain::ImageId,
     imaging::{Fit, Limits, OutputFormat},
     isolation::{self, Decoders, Picture},
     jobs::Budget,
@@ -64,8 +64,8 @@ struct Inner {
     budget: Budget,
     seats: Semaphore,
     under_way: Mutex<HashMap<(ImageId, String), Making>>,
-    /// The product of a picture, which never changes.
-    products: Cache<ImageId, ProductId>,
+    /// The product of an image and its uploaded file, which do not change.
+    origins: Cache<ImageId, Origin>,
     /// The blob of a form, and the one it was made from.
     made: Cache<(ImageId, String), (BlobKey, BlobKey)>,
 }
@@ -123,7 +123,7 @@ impl Resizer {
             budget: Budget::new(config.memory),
             seats: Semaphore::new(config.decoders.max(1)),
             under_way: Mutex::default(),
-            products: Cache::new(REMEMBERED),
+            origins: Cache::new(REMEMBERED),
             made: Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build(),
         }))
     }
@@ -152,16 +152,16 @@ impl Resizer {
 
     /// The picture, and the smallest blob of it that has the pixels that are asked for.
     async fn source(&self, image: ImageId, options: &Options) -> Result<(Stored, BlobKey), Error> {
-        let product = match self.0.products.get(&image) {
-            Some(product) => product,
+        let origin = match self.0.origins.get(&image) {
+            Some(origin) => origin,
             None => {
-                let product = self.0.catalog.product_of(image).await?;
-                self.0.products.insert(image, product);
-                product
+                let origin = self.0.catalog.origin_of(image).await?;
+                self.0.origins.insert(image, origin.clone());
+                origin
             }
         };
-        let stored = self.0.catalog.picture(product, image).await?;
-        match best_source(&stored, options) {
+        let stored = self.0.catalog.picture(origin.product, image).await?;
+        match best_source(&stored, origin.original.as_ref(), options) {
             Some(key) => Ok((stored, key)),
             None if stored.status.is_final() => Err(Error::Nothing),
             None => Err(Error::Pending),
@@ -212,7 +212,11 @@ impl Resizer {
         {
             return Ok(known);
         }
-        let bytes = self.0.blobs.read_proved(source).await?.ok_or(Error::Nothing)?;
+        let Some(bytes) = self.0.blobs.read_proved(source).await? else {
+            // A restored backup may have another file in its place.
+            self.0.origins.invalidate(image);
+            return Err(Error::Nothing);
+        };
         let (bytes, extension) = self.make(bytes, options, format).await?;
         let size = bytes.len() as u64;
         let key = self.0.blobs.put(bytes, extension).await?;
@@ -258,7 +262,7 @@ fn undecodable(error: isolation::Error) -> Error {
 
 /// Forms that show the whole picture, and the file it was made from if that is stored: the smallest with enough pixels, or
 /// the largest of all.
-fn best_source(stored: &Stored, options: &Options) -> Option<BlobKey> {
+fn best_source(stored: &Stored, original: Option<&BlobKey>, options: &Options) -> Option<BlobKey> {
     let (width, height) = stored.size?;
     let whole = |across: u32, down: u32| {
         let odd = (u64::from(across) * u64::from(height)).abs_diff(u64::from(down) * u64::from(width));
@@ -266,7 +270,7 @@ fn best_source(stored: &Stored, options: &Options) -> Option<BlobKey> {
     };
     let forms = stored.forms.iter().filter(|form| whole(form.width, form.height));
     let mut sources: Vec<_> = forms.map(|form| (form.width, &form.key)).collect();
-    sources.extend(stored.source.iter().map(|key| (width, key)));
+    sources.extend(original.map(|key| (width, key)));
     sources.sort_by_key(|(across, _)| *across);
     let needed = needed_width(width, height, options);
     let enough = sources.iter().find(|(across, _)| *across >= needed);
@@ -296,7 +300,7 @@ mod tests {
         BlobKey::for_bytes(name.as_bytes(), "jpg").expect("a known extension")
     }
 
-    fn picture(forms: &[(&str, u32, u32)], source: Option<&str>) -> Stored {
+    fn picture(forms: &[(&str, u32, u32)]) -> Stored {
         let forms = forms.iter().map(|(name, width, height)| Form {
             preset: (*name).to_owned(),
             width: *width,
@@ -309,28 +313,28 @@ mod tests {
             size: Some((4000, 3000)),
             thumbhash: None,
             forms: forms.collect(),
-            source: source.map(key),
         }
     }
 
     fn best(stored: &Stored, options: &str) -> Option<BlobKey> {
-        best_source(stored, &Options::parse(options).expect("options"))
+        best_source(stored, None, &Options::parse(options).expect("options"))
     }
 
     #[test]
     fn a_form_is_made_from_the_smallest_whole_one_that_has_enough_pixels() {
-        let stored = picture(&[("large", 2048, 1536), ("square", 512, 512), ("small", 512, 384)], None);
+        let stored = picture(&[("large", 2048, 1536), ("square", 512, 512), ("small", 512, 384)]);
         assert_eq!(best(&stored, "w=512"), Some(key("small")));
         assert_eq!(best(&stored, "w=500,h=500"), Some(key("small")), "it is 500 across");
         assert_eq!(best(&stored, "w=500,h=500,fit=cover"), Some(key("large")), "500 down are 667 across");
         assert_eq!(best(&stored, "w=4000"), Some(key("large")), "there is no larger one");
-        assert_eq!(best(&picture(&[("square", 512, 512)], None), "w=10"), None, "its edges are missing");
+        assert_eq!(best(&picture(&[("square", 512, 512)]), "w=10"), None, "its edges are missing");
     }
 
     #[test]
     fn an_uploaded_file_is_read_where_the_forms_are_too_small() {
-        let stored = picture(&[("large", 2048, 1536)], Some("upload"));
-        assert_eq!(best(&stored, "w=2049"), Some(key("upload")));
-        assert_eq!(best(&stored, "w=2048"), Some(key("large")));
+        let (stored, upload) = (picture(&[("large", 2048, 1536)]), key("upload").as_original());
+        let best = |options: &str| best_source(&stored, Some(&upload), &Options::parse(options).expect("options"));
+        assert_eq!(best("w=2049"), Some(upload.clone()));
+        assert_eq!(best("w=2048"), Some(key("large")));
     }
 }

@@ -8,6 +8,7 @@ mod encodings;
 mod idempotency;
 mod images;
 mod lists;
+mod originals;
 mod patch;
 mod presets;
 mod products;

@@ -53,7 +53,7 @@ on_both_setups! {
         assert_eq!((&product["version"], &product["status"]), (&json!(2), &json!("processing")));
         assert_eq!(product["images"].as_array().unwrap()[1..], added[..]);
         let link = product["product_images"][1].as_str().unwrap();
-        assert!(link.starts_with("/images/") && link.ends_with(".jpg"), "by what it is: {link}");
+        assert!(link.starts_with("/products/") && link.ends_with("/original"), "{link}");
         assert_eq!(wire::get(app, link).await.body, one);
         app.drain().await;
         let product = app.product(&id).await;

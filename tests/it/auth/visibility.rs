@@ -1,10 +1,10 @@
-//! What readers may see: images by their numbers, and the query strings of source addresses.
+//! What readers may see: originals, images by their numbers, and the query strings of source addresses.
 
 use serde_json::{Value, json};
 
 use super::{send, with_issuer, with_issuer_and};
 use crate::{
-    api::wire,
+    api::wire::{self, Answer},
     support::{
         Origin, Setup, TestApp,
         issuer::{Issuer, SigningKey},
@@ -42,7 +42,45 @@ async fn create(app: &TestApp, token: &str, images: &[String]) -> Value {
     answer.json()
 }
 
+async fn upload(app: &TestApp, token: &str, id: &Value, file: &[u8]) -> Answer {
+    let mut body = b"--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.jpg\"\r\n\r\n".to_vec();
+    body.extend_from_slice(file);
+    body.extend_from_slice(b"\r\n--b--\r\n");
+    let authorization = format!("Bearer {token}");
+    let headers = [("Authorization", authorization.as_str()), ("Content-Type", "multipart/form-data; boundary=b")];
+    wire::send(app.address, "POST", &format!("/products/{id}/images"), &headers, &body).await
+}
+
 with_issuer_on_both! {
+    async fn an_original_is_for_the_user_of_its_product_and_administrators(app: &TestApp, issuer: &Issuer, key: &SigningKey) {
+        let token = |subject: &str, scope: &str| key.token(&issuer.claims(subject, scope));
+        let alice = token("alice", "products:read products:write");
+        let file = pictures::jpeg_with_place(300, 200);
+        let id = create(app, &alice, &[]).await["id"].clone();
+        assert_eq!(upload(app, &alice, &id, &file).await.status, 202);
+        app.drain().await;
+        let bob = token("bob", "products:read products:write");
+        let seen = send(app, "GET", &format!("/products/{id}"), &bob, None).await.json();
+        let link = seen["product_images"][0].as_str().unwrap();
+        assert!(link.ends_with("/original"), "{seen}");
+        for (reader, status) in [
+            (&alice, 200),
+            (&token("root", "admin"), 200),
+            (&bob, 403),
+            (&token("alice", "products:write"), 403),
+            (&token("alice", "products:read"), 200),
+        ] {
+            let answer = send(app, "GET", link, reader, None).await;
+            assert_eq!((answer.status, answer.body == file), (status, status == 200), "{}", answer.text());
+        }
+        let nobody = wire::get(app, link).await;
+        assert_eq!((nobody.status, nobody.header("www-authenticate")), (401, "Bearer realm=\"pm\""));
+        assert_eq!(send(app, "GET", "/products/99999/images/1/original", &bob, None).await.status, 404);
+        let rendition = seen["compressed_product_images"][0].as_str().unwrap();
+        let public = wire::get(app, rendition).await;
+        assert_eq!((public.status, pictures::tells_the_place(&public.body)), (200, false), "its key cannot be guessed");
+    }
+
     async fn images_are_not_counted_through_without_a_token(app: &TestApp, issuer: &Issuer, key: &SigningKey) {
         let origin = Origin::start().await;
         origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(300, 200));
@@ -110,6 +148,7 @@ async fn everybody_reads_what_is_public(app: &TestApp, issuer: &Issuer, key: &Si
     let alice = token("products:read products:write");
     let address = format!("{}?{SECRET}", origin.url("/a.jpg"));
     let product = create(app, &alice, std::slice::from_ref(&address)).await;
+    assert_eq!(upload(app, &alice, &product["id"], &pictures::jpeg_with_place(300, 200)).await.status, 202);
     app.drain().await;
     let path = format!("/products/{}", product["id"]);
     for _ in 0..2 {
@@ -127,7 +166,8 @@ async fn everybody_reads_what_is_public(app: &TestApp, issuer: &Issuer, key: &Si
     let preset = wire::get(app, &format!("{path}/images/{image}/small")).await;
     assert_eq!(preset.status, 200, "{}", preset.text());
     assert!(preset.header("cache-control").starts_with("public"), "{}", preset.header("cache-control"));
-    for closed in ["/users", "/users/alice", "/events", "/queue"] {
+    let uploaded = wire::get(app, &path).await.json()["product_images"][1].as_str().unwrap().to_owned();
+    for closed in ["/users", "/users/alice", "/events", "/queue", uploaded.as_str()] {
         assert_eq!(wire::get(app, closed).await.status, 401, "{closed}");
     }
     assert_eq!(wire::send(app.address, "DELETE", &path, &[], b"").await.status, 401);

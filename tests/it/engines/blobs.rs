@@ -49,6 +49,7 @@ async fn conforms(blobs: &Blobs, directory: &Path) {
     many_may_put_the_same_bytes_at_once(blobs).await;
     an_unknown_extension_is_refused(blobs).await;
     a_deleted_blob_is_gone(blobs).await;
+    an_original_has_a_blob_of_its_own(blobs, directory).await;
     every_blob_is_listed_and_nothing_else(blobs, directory).await;
     blobs.check().await.expect("a used store is ready");
 }
@@ -146,6 +147,21 @@ async fn a_deleted_blob_is_gone(blobs: &Blobs) {
     }
     assert_eq!(put(blobs, "short-lived", "png").await, key);
     assert_eq!(read(blobs, &key).await, "short-lived");
+}
+
+async fn an_original_has_a_blob_of_its_own(blobs: &Blobs, directory: &Path) {
+    let rendition = put(blobs, "uploaded", "png").await;
+    let original = blobs.put_original(Bytes::from("uploaded"), "png").await.expect("stored");
+    assert_eq!(original, rendition.as_original());
+    blobs.delete(&rendition).await.expect("deleted");
+    assert_eq!(read(blobs, &original).await, "uploaded");
+    assert!(blobs.prove(&original).await.expect("an answer"));
+    fs::write(directory.join(original.as_str()), "changed").expect("written");
+    assert!(!blobs.prove(&original).await.expect("an answer"));
+    let listed: Vec<_> = blobs.list().try_collect().await.expect("a list");
+    assert!(listed.iter().any(|found| found.key == original));
+    blobs.delete(&original).await.expect("deleted");
+    assert!(!blobs.exists(&original).await.expect("an answer"));
 }
 
 async fn every_blob_is_listed_and_nothing_else(blobs: &Blobs, directory: &Path) {

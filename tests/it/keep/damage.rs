@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use pm::blobs::BlobKey;
 use serde_json::{Value, json};
 
 use super::{code, cut, doctor, file_of, flip, json as told, keys, pm, stderr};
@@ -159,13 +160,11 @@ on_both_setups! {
         let directory = app.directory().join("backup");
         backup(app, &directory, &[]).await;
         let (one, other) = (app.product(&one).await, app.product(&other).await);
-        let source = |product: &Value| product["images"][0]["source_url"].as_str().unwrap().trim_start_matches("/images/").to_owned();
+        let original = |side: u16| BlobKey::for_bytes(&pictures::jpeg(side, side), "jpg").unwrap().as_original();
         let copy = |key: &str| directory.join("blobs").join(key);
-        flip(&copy(&source(&one)));
-        fs::remove_file(copy(&source(&other))).unwrap();
-        for key in keys(&other).iter().filter(|key| key.as_str() != source(&other)) {
-            cut(&copy(key.as_str()));
-        }
+        flip(&copy(original(400).as_str()));
+        fs::remove_file(copy(original(401).as_str())).unwrap();
+        keys(&other).iter().for_each(|key| cut(&copy(key.as_str())));
         app::run(app.setup, async |target: &TestApp| {
             let words = ["restore", &directory.display().to_string(), "--yes", "--allow-missing", "-o", "json"];
             let output = pm(target, &words).await;

@@ -127,7 +127,7 @@ on_both_setups! {
         assert_eq!(code(&pm(app, &words).await), 0);
         app.drain().await;
         assert_eq!(doctor(app, &[]).await["healthy"], true);
-        let key = pm::blobs::BlobKey::for_bytes(&fs::read(&file).unwrap(), "png").unwrap();
+        let key = pm::blobs::BlobKey::for_bytes(&fs::read(&file).unwrap(), "png").unwrap().as_original();
         fs::remove_file(file_of(app, key.as_str())).unwrap();
         assert_eq!(finding(&doctor(app, &[]).await, "sources")["examples"], json!([key.as_str()]));
     }

@@ -75,7 +75,7 @@ on_both_setups! {
         fs::write(app.directory().join("cup.jpg"), pictures::jpeg(300, 200)).unwrap();
         let words = ["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", "cup.jpg", "-q"];
         let id: Value = serde_json::from_slice(&pm(app, &words).await.stdout).unwrap();
-        let key = BlobKey::for_bytes(&pictures::jpeg(300, 200), "jpg").unwrap();
+        let key = BlobKey::for_bytes(&pictures::jpeg(300, 200), "jpg").unwrap().as_original();
         flip(&file_of(app, key.as_str()));
         app.drain().await;
         let product = app.product(&id).await;

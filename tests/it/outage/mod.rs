@@ -85,6 +85,7 @@ impl Server {
             blobs: app.app.blobs.clone(),
             health: app.app.health.clone(),
             pictures: app.app.pictures(),
+            originals: http::Originals::default(),
             metrics: std::sync::Arc::new(String::new),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
