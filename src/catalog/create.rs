@@ -271,7 +271,7 @@ fn pending(id: ImageId, position: i32, source: ImageSource, now: Timestamp) -> I
 }
 
 /// The keys of images that were handed over as files.
-pub fn stored(images: &[ImageSource]) -> Vec<&str> {
+pub(super) fn stored(images: &[ImageSource]) -> Vec<&str> {
     let keys = images.iter().filter_map(|image| match image {
         ImageSource::Stored(key) => Some(key.as_str()),
         ImageSource::Url(_) => None,

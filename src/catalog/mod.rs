@@ -16,6 +16,7 @@ mod idempotency;
 mod images;
 mod inspect;
 mod installation;
+mod intake;
 mod leases;
 mod links;
 mod losses;
@@ -49,7 +50,7 @@ pub use crate::db::variants::NewVariant;
 pub use batch::BatchBody;
 pub use body::{ImageBody, PageBody, ProductBody, UserBody};
 pub use collect::{Collected, Mode};
-pub use create::{NotStored, Stored, stored};
+pub use create::{NotStored, Stored};
 pub use dead_letters::Requeued;
 pub use error::{BoxError, Error};
 pub use events::{Happenings, KEPT as EVENTS_KEPT};
@@ -64,7 +65,7 @@ pub use queue_status::QueueStatus;
 pub use read::{Body, Freshness};
 pub use repair::{Repair, Repaired};
 pub use reprocess::{Batch, Progress, Selection, Which};
-pub use sources::{FILES_IN_MEMORY, IncomingSource};
+pub use sources::{FILES_IN_MEMORY, IncomingSource, UploadedFiles};
 pub use step::{Step, Watch};
 pub use tags::{Precondition, Tags, product_tag};
 pub use update::Updated;
@@ -137,6 +138,7 @@ struct Inner {
     leases: leases::Leases,
     waiting: waiting::Waiting,
     decoders: OnceLock<Decoders>,
+    intake: intake::Intake,
     originals: originals::Originals,
     shown: visible::Shown,
 }
@@ -146,7 +148,7 @@ impl Catalog {
     pub fn new(config: Config, engines: Engines) -> Self {
         let links = Links::new(config.public_url.clone());
         let (reads, told, api_keys, happened, leases, waiting) = Default::default();
-        let (decoders, originals, shown) = Default::default();
+        let (decoders, intake, originals, shown) = Default::default();
         Self(Arc::new(Inner {
             config,
             engines,
@@ -158,6 +160,7 @@ impl Catalog {
             leases,
             waiting,
             decoders,
+            intake,
             originals,
             shown,
         }))

@@ -17,8 +17,8 @@ use super::{
     upload::{self, Chunks, Uploads},
 };
 use crate::{
-    catalog::{Catalog, ImageBody, Once, Precondition, stored},
-    domain::{ImageId, ImagesPatch, ProductId, ProductPatch},
+    catalog::{Catalog, ImageBody, Precondition},
+    domain::{ImageId, ProductId, ProductPatch},
 };
 
 /// Pictures that were taken in.
@@ -78,11 +78,23 @@ pub async fn add(
     (uploads, limits): (Uploads, BodyLimits),
     catalog: Catalog,
 ) -> Result<Ready, Problem> {
+    const KINDS: [&str; 2] = ["application/json", "multipart/form-data"];
     let condition = etag::conditions(&headers);
     let id = parse_id(&id).ok_or_else(no_number)?;
     check_before(id, condition.as_ref().filter(|_| !idempotency::has_key(&headers)), &catalog).await?;
-    let (patch, once) = read(id, &headers, &context, body, &uploads, limits, &catalog).await?;
-    let updated = catalog.update(id, patch, condition, once, Some(context.request_id.as_str())).await?;
+    let (path, request_id) = (format!("/products/{id}/images"), Some(context.request_id.as_str()));
+    let updated = if upload::is_multipart(&headers) {
+        let files = uploads.receive(&headers, body, &context.turn, &catalog).await?;
+        // A file's key is the digest of its bytes.
+        let digests = files.keys().collect::<Vec<_>>().join("\n").into();
+        let once = idempotency::once(&headers, &context.caller, &path, &digests).await?;
+        catalog.add_uploads(id, files, condition, once, request_id).await?
+    } else {
+        let json = extract::read_json(&KINDS, &headers, body, limits, &context.turn).await?;
+        let once = idempotency::once(&headers, &context.caller, &path, &json).await?;
+        let patch = extract::parsed(json, |json| Ok(ProductPatch::more_images_from_json(json)?)).await?;
+        catalog.update(id, patch, condition, once, request_id).await?
+    };
     let added = updated.product.images.iter().filter(|image| updated.added.contains(&image.id));
     let images = added.map(|image| ImageBody::new(id, image, catalog.links())).collect();
     let response = reply::json(StatusCode::ACCEPTED, &AddedBody { images })?;
@@ -94,29 +106,6 @@ pub async fn add(
 async fn check_before(id: ProductId, condition: Option<&Precondition>, catalog: &Catalog) -> Result<(), Problem> {
     let (body, _) = catalog.product_body(id).await?;
     Ok(condition.map_or(Ok(()), |condition| body.check(condition, id))?)
-}
-
-async fn read(
-    id: ProductId,
-    headers: &HeaderMap,
-    context: &Context,
-    body: Chunks,
-    uploads: &Uploads,
-    limits: BodyLimits,
-    catalog: &Catalog,
-) -> Result<(ProductPatch, Option<Once>), Problem> {
-    let path = format!("/products/{id}/images");
-    if upload::is_multipart(headers) {
-        let add = uploads.receive(headers, body, &context.turn, catalog).await?;
-        // A file's key is the digest of its bytes.
-        let files = stored(&add).join("\n");
-        let once = idempotency::once(headers, &context.caller, &path, &files.into()).await?;
-        return Ok((ProductPatch::of_images(ImagesPatch::Edit { add, remove: Vec::new() }), once));
-    }
-    let json =
-        extract::read_json(&["application/json", "multipart/form-data"], headers, body, limits, &context.turn).await?;
-    let once = idempotency::once(headers, &context.caller, &path, &json).await?;
-    Ok((extract::parsed(json, |json| Ok(ProductPatch::more_images_from_json(json)?)).await?, once))
 }
 
 /// Removes a picture; those behind it move up.

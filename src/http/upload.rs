@@ -19,9 +19,9 @@ use super::{
     turn::{Kind, Turn},
 };
 use crate::{
-    catalog::{self, Catalog},
+    catalog::{self, Catalog, UploadedFiles},
     code::ErrorCode,
-    domain::{FieldError, ImageSource, Invalid, NewProduct},
+    domain::{FieldError, Invalid, NewProduct},
 };
 
 /// The longest that an upload may take, however fast it is.
@@ -71,7 +71,7 @@ impl Uploads {
         Self(Arc::new(Shared { max_bytes }))
     }
 
-    /// Stores the files of a multipart body, all of them or, as far as anybody can see, none.
+    /// Stores the files of a multipart body, all of them or none.
     ///
     /// # Errors
     /// 400 for what is no such body, 408 for one that is too slow, 413 for a file that is too large, 422 for one that is no
@@ -82,7 +82,7 @@ impl Uploads {
         body: Chunks,
         turn: &Turn,
         catalog: &Catalog,
-    ) -> Result<Vec<ImageSource>, Problem> {
+    ) -> Result<UploadedFiles, Problem> {
         let told = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let boundary = multer::parse_boundary(told)
             .map_err(|_| Problem::bad_request("the `Content-Type` of a multipart body must tell its `boundary`"))?;
@@ -90,16 +90,30 @@ impl Uploads {
         let constraints = Constraints::new().size_limit(SizeLimit::new().whole_stream(most));
         turn.begins_body(Kind::Upload).await?;
         let multipart = Multipart::with_constraints(paced(body, turn), boundary, constraints);
-        let stored = tokio::select! {
-            stored = self.store_all(multipart, catalog) => stored?,
-            problem = turn.loses_body() => return Err(problem),
+        let mut stored = catalog.begin_upload();
+        let outcome = tokio::select! {
+            outcome = self.store_all(multipart, &mut stored, catalog) => outcome,
+            problem = turn.loses_body() => Err(problem),
         };
-        turn.works().await?;
-        Ok(stored)
+        let outcome = match outcome {
+            Ok(()) => turn.works().await,
+            refused => refused,
+        };
+        match outcome {
+            Ok(()) => Ok(stored),
+            Err(problem) => {
+                stored.discard().await;
+                Err(problem)
+            }
+        }
     }
 
-    async fn store_all(&self, mut multipart: Multipart<'_>, catalog: &Catalog) -> Result<Vec<ImageSource>, Problem> {
-        let mut stored = Vec::new();
+    async fn store_all(
+        &self,
+        mut multipart: Multipart<'_>,
+        stored: &mut UploadedFiles,
+        catalog: &Catalog,
+    ) -> Result<(), Problem> {
         while let Some(field) = multipart.next_field().await.map_err(|error| refusal(&error))? {
             if stored.len() == NewProduct::MAX_IMAGES {
                 let message = format!("has more than {} files", NewProduct::MAX_IMAGES);
@@ -109,21 +123,17 @@ impl Uploads {
                 let message = "is not a known field of this form, which takes files alone";
                 return Err(Invalid::field(shown(field.name().unwrap_or_default()), message).into());
             }
-            stored.extend(self.store(field, stored.len(), catalog).await?);
+            self.store(field, stored, catalog).await?;
         }
         if stored.is_empty() {
             return Err(Invalid::field("file", "is required: the body has no file").into());
         }
-        Ok(stored)
+        Ok(())
     }
 
-    /// Stores a file; `None` for a field of a form in which none was chosen.
-    async fn store(
-        &self,
-        mut field: Field<'_>,
-        index: usize,
-        catalog: &Catalog,
-    ) -> Result<Option<ImageSource>, Problem> {
+    /// Stores a file; passes by a field of a form in which none was chosen.
+    async fn store(&self, mut field: Field<'_>, stored: &mut UploadedFiles, catalog: &Catalog) -> Result<(), Problem> {
+        let index = stored.len();
         let is_unnamed = field.file_name() == Some("");
         let name = shown(field.file_name().or(field.name()).unwrap_or_default());
         let mut incoming = catalog.receive_source().await?;
@@ -136,9 +146,9 @@ impl Uploads {
             incoming.write(&chunk).await?;
         }
         if is_unnamed && incoming.size() == 0 {
-            return Ok(None);
+            return Ok(());
         }
-        incoming.store().await.map(Some).map_err(|error| match error {
+        stored.store(incoming).await.map_err(|error| match error {
             catalog::Error::Invalid(invalid) => {
                 let errors = invalid.errors.map(|error| about(index, &name, &error.message));
                 Invalid { errors }.into()

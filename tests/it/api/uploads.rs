@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::TryStreamExt as _;
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
@@ -29,6 +30,22 @@ fn form(files: &[(&str, &[u8])]) -> Vec<u8> {
 
 pub async fn upload(app: &TestApp, id: &Value, files: &[(&str, &[u8])]) -> wire::Answer {
     wire::send(app.address, "POST", &format!("/products/{id}/images"), &[MULTIPART], &form(files)).await
+}
+
+/// How many blobs the store has.
+async fn blobs(app: &TestApp) -> usize {
+    app.app.blobs.list().try_collect::<Vec<_>>().await.unwrap().len()
+}
+
+/// Waits for up to a few seconds until the store has no blob.
+async fn no_blob_is_left(app: &TestApp) {
+    for _ in 0..500 {
+        if blobs(app).await == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{} blobs are left", blobs(app).await);
 }
 
 fn places(product: &Value) -> Vec<(i64, i64)> {
@@ -93,6 +110,7 @@ on_both_setups! {
         problem(&answer, 400, "bad_request", "no boundary");
         let answer = wire::send(app.address, "POST", &path, &[("Content-Type", "image/png")], &good).await;
         problem(&answer, 415, "unsupported_media_type", "a bare file");
+        assert_eq!(blobs(app).await, 0, "the good files of refused requests are gone");
         assert_eq!(app.product(id).await, before, "nothing refers to anything of it");
         assert_eq!(app.drain().await, 0);
     }
@@ -102,8 +120,24 @@ on_both_setups! {
         let good = pictures::png(40, 30);
         let answer = upload(app, &before["id"], &[("a.png", &good), ("b.png", &good)]).await;
         assert_eq!(wrong_fields(&problem(&answer, 422, "validation", "33 pictures")), ["product_images"]);
+        assert_eq!(blobs(app).await, 0);
         assert_eq!(upload(app, &before["id"], &[("a.png", &good)]).await.status, 202);
         problem(&upload(app, &before["id"], &[("a.png", &good)]).await, 422, "validation", "the 33rd");
+        assert_eq!(blobs(app).await, 1, "the same bytes are referred to");
+    }
+
+    async fn a_refused_upload_takes_no_file_from_another_one_with_the_same_bytes(app: &TestApp) {
+        let full = app.create(&vec!["https://example.com/a.jpg".to_owned(); 32]).await["id"].clone();
+        for number in 0..12 {
+            let file = pictures::png(40, 30 + number);
+            let id = app.create(&[]).await["id"].clone();
+            let files = [("a.png", file.as_slice())];
+            let (refused, taken) = tokio::join!(upload(app, &full, &files), upload(app, &id, &files));
+            assert_eq!((refused.status, taken.status), (422, 202), "{} {}", refused.text(), taken.text());
+            let link = app.product(&id).await["product_images"][0].as_str().unwrap().to_owned();
+            assert_eq!(wire::get(app, &link).await.body, file);
+        }
+        assert_eq!(blobs(app).await, 12);
     }
 
     async fn addresses_are_added_as_json(app: &TestApp) {
@@ -169,6 +203,10 @@ async fn a_file_over_the_limit_is_refused_by_name_while_it_streams() {
         let answer = upload(app, &id, &[("big.png", &vec![0; 20_001])]).await;
         let told = problem(&answer, 413, "too_large", "a large file");
         assert!(told["detail"].as_str().unwrap().contains("big.png"), "{told}");
+        let good = pictures::png(40, 30);
+        let answer = upload(app, &id, &[("good.png", &good), ("big.png", &vec![0; 20_001])]).await;
+        problem(&answer, 413, "too_large", "a large file behind another one");
+        assert_eq!(blobs(app).await, 0, "the file before it is gone");
         let several: Vec<_> = (0..8).map(|_| pictures::png(40, 30)).collect();
         let files: Vec<(&str, &[u8])> = several.iter().map(|bytes| ("small.png", bytes.as_slice())).collect();
         assert_eq!(upload(app, &id, &files).await.status, 202, "the limit is for each file");
@@ -190,7 +228,11 @@ async fn an_upload_whose_client_goes_away_leaves_nothing_behind() {
         let mut stream = TcpStream::connect(app.address).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.write_all(&body[..body.len() - 40]).await.unwrap();
+        while blobs(app).await == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         drop(stream);
+        no_blob_is_left(app).await;
         // Another one after it is served, and the product is as it was.
         let answer = upload(app, &before["id"], &[("c.png", &pictures::png(30, 30))]).await;
         assert_eq!(answer.status, 202);
@@ -205,12 +247,17 @@ async fn an_upload_that_stands_still_is_ended() {
     app::run_with(Setup::Embedded, &[], async |app: &TestApp| {
         let id = app.create(&[]).await["id"].clone();
         let head = format!(
-            "POST /products/{id}/images HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {}\r\nContent-Length: 999\r\n\r\n--",
+            "POST /products/{id}/images HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {}\r\nContent-Length: 99999\r\n\r\n",
             MULTIPART.1
         );
         let begun = std::time::Instant::now();
-        let answer = wire::exchange(app.address, head.as_bytes()).await;
+        let mut request = head.into_bytes();
+        request.extend(form(&[("a.png", &pictures::png(40, 30)), ("b.png", b"x")]));
+        // The end of the form is missing.
+        request.truncate(request.len() - 10);
+        let answer = wire::exchange(app.address, &request).await;
         problem(&answer, 408, "deadline_exceeded", "a client that sends nothing more");
+        assert_eq!(blobs(app).await, 0, "the whole file of the form is gone");
         assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
     })
     .await;

@@ -1,0 +1,186 @@
+//! Uploaded files between their arrival and the row that refers to them. Equal files share a blob, so the blob of a refused
+//! upload may only be removed if no other upload has it at that moment and no row refers to it.
+//!
+//! Uploads of this process are counted here. Rows are looked at while nobody can refer to a blob. An upload of another process
+//! that finds the blob just before it is removed is answered 503, and works when it is sent again.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::try_join_all;
+use tokio::sync::Notify;
+
+use crate::{
+    blobs::BlobKey,
+    catalog::{Catalog, Error},
+    db::references,
+};
+
+/// A removal that another transaction kept from its lock is tried so often.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The blobs that uploads of this process have stored and no image refers to yet.
+#[derive(Debug, Default)]
+pub(super) struct Intake {
+    blobs: Mutex<HashMap<BlobKey, Taken>>,
+    /// Tells uploads that wait for the end of a removal.
+    removed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    uploads: usize,
+    /// Whether the blob was not there before these uploads.
+    is_new: bool,
+    is_being_removed: bool,
+}
+
+impl Intake {
+    /// Counts an upload that is about to store this blob; waits for a removal of it.
+    pub(super) async fn begin(&self, key: &BlobKey) {
+        loop {
+            // Made before the look, so that no removal ends unnoticed between the two.
+            let removed = self.removed.notified();
+            if self.count(key) {
+                return;
+            }
+            removed.await;
+        }
+    }
+
+    fn count(&self, key: &BlobKey) -> bool {
+        let mut blobs = self.lock();
+        let taken = blobs.entry(key.clone()).or_default();
+        if !taken.is_being_removed {
+            taken.uploads += 1;
+        }
+        !taken.is_being_removed
+    }
+
+    /// Notes that the blob was not there before.
+    pub(super) fn note_new(&self, key: &BlobKey) {
+        if let Some(taken) = self.lock().get_mut(key) {
+            taken.is_new = true;
+        }
+    }
+
+    /// Ends an upload whose blobs rows refer to now.
+    pub(super) fn release(&self, keys: &[BlobKey]) {
+        let mut blobs = self.lock();
+        for key in keys {
+            if end(&mut blobs, key).is_some() {
+                blobs.remove(key);
+            }
+        }
+    }
+
+    /// Ends an upload that was refused. Returns the blobs that are left to nobody; no upload takes one of them until
+    /// [`removed`](Self::removed) is called.
+    fn refuse(&self, keys: &[BlobKey]) -> Vec<BlobKey> {
+        let mut blobs = self.lock();
+        let mut left = Vec::new();
+        for key in keys {
+            match end(&mut blobs, key) {
+                Some(taken) if taken.is_new => {
+                    taken.is_being_removed = true;
+                    left.push(key.clone());
+                }
+                Some(_) => {
+                    blobs.remove(key);
+                }
+                None => {}
+            }
+        }
+        left
+    }
+
+    fn removed(&self, keys: &[BlobKey]) {
+        let mut blobs = self.lock();
+        for key in keys {
+            blobs.remove(key);
+        }
+        drop(blobs);
+        self.removed.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<BlobKey, Taken>> {
+        self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts an upload less; the blob's entry if that was the last one.
+fn end<'a>(blobs: &'a mut HashMap<BlobKey, Taken>, key: &BlobKey) -> Option<&'a mut Taken> {
+    let taken = blobs.get_mut(key)?;
+    taken.uploads = taken.uploads.saturating_sub(1);
+    Some(taken).filter(|taken| taken.uploads == 0)
+}
+
+impl Catalog {
+    /// Removes the blobs of a refused upload, as far as they came with it and nothing else has them. What cannot be removed
+    /// now is left to `pm gc`.
+    pub(super) async fn discard(&self, keys: Vec<BlobKey>) {
+        let left = self.0.intake.refuse(&keys);
+        if left.is_empty() {
+            return;
+        }
+        for _ in 0..TRIES {
+            match self.remove_unreferenced(&left).await {
+                Ok(()) => break,
+                Err(error) => tracing::debug!(%error, "the files of a refused upload are not removed yet"),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.0.intake.removed(&left);
+    }
+
+    async fn remove_unreferenced(&self, keys: &[BlobKey]) -> Result<(), Error> {
+        let Some(removal) = self.database().begin_removal().await? else { return Err(Error::Copying) };
+        let texts: Vec<_> = keys.iter().map(BlobKey::as_str).collect();
+        let orphans = references::unreferenced(&*removal, &texts).await?;
+        let orphans = keys.iter().filter(|key| orphans.iter().any(|orphan| orphan == key.as_str()));
+        try_join_all(orphans.map(|key| self.0.engines.blobs.delete(key))).await?;
+        Ok(removal.end().await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> BlobKey {
+        BlobKey::for_bytes(text.as_bytes(), "png").expect("a known extension").as_original()
+    }
+
+    #[tokio::test]
+    async fn a_blob_is_left_to_nobody_when_its_last_upload_is_refused() {
+        let (intake, blob) = (Intake::default(), key("a"));
+        intake.begin(&blob).await;
+        intake.note_new(&blob);
+        intake.begin(&blob).await;
+        assert!(intake.refuse(std::slice::from_ref(&blob)).is_empty(), "another upload has it");
+        assert_eq!(intake.refuse(std::slice::from_ref(&blob)).as_slice(), std::slice::from_ref(&blob));
+        let waits = tokio::time::timeout(Duration::from_millis(20), intake.begin(&blob)).await;
+        assert!(waits.is_err(), "it is being removed");
+        let (taken, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(10), intake.begin(&blob)), async {
+            tokio::task::yield_now().await;
+            intake.removed(std::slice::from_ref(&blob));
+        });
+        assert!(taken.is_ok(), "the removal has ended");
+    }
+
+    #[tokio::test]
+    async fn a_blob_that_was_there_before_or_is_referred_to_stays() {
+        let (intake, old, used) = (Intake::default(), key("old"), key("used"));
+        intake.begin(&old).await;
+        assert!(intake.refuse(&[old]).is_empty());
+        intake.begin(&used).await;
+        intake.note_new(&used);
+        intake.release(std::slice::from_ref(&used));
+        assert!(intake.refuse(&[used]).is_empty());
+        assert!(intake.lock().is_empty());
+    }
+}
