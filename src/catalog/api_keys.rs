@@ -90,6 +90,12 @@ impl Catalog {
         Ok(())
     }
 
+    /// What the process remembers of the key that reads `text`, for a few seconds after it was looked up: the key if it may
+    /// be used now. The outer `None` means that the database has to be asked.
+    pub fn remembered_api_key(&self, text: &KeyText) -> Option<Option<Arc<ApiKey>>> {
+        Some(self.0.api_keys.0.get(&text.hash())?.and_then(|seen| seen.valid()))
+    }
+
     /// The key that reads `text`, if it may be used now.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     app::{self, Access, App},
     config::{Auth, Settings},
+    http::Origins,
     imaging::JPEG_BACKEND,
     stop::{Reload, Stop},
 };
@@ -54,6 +55,9 @@ pub(super) async fn work(settings: Settings, stop: Stop, reload: Reload) -> Resu
         Some(address) => Some(bind(address, "http").await?),
         None => None,
     };
+    if let Some(address) = asked.filter(|address| !address.ip().to_canonical().is_loopback()) {
+        tracing::warn!(%address, "/metrics of this worker asks for no token: let only the monitoring network reach it");
+    }
     tracing::info!(concurrency, jpeg = JPEG_BACKEND, isolation, "working on pictures");
     end_of(Box::pin(as_a_service(stop.clone(), app.work(concurrency, status, stop))).await)?;
     tracing::info!("stopped");
@@ -118,11 +122,15 @@ fn open_to_others(settings: &Settings) -> Option<String> {
     if !matches!(doors.auth, Auth::Unsaid | Auth::Off) {
         return None;
     }
-    let public = settings.public_url.as_ref().map(|_| "PM_PUBLIC_URL");
-    let setting = public.or_else(|| (!doors.proxies.is_empty()).then_some("PM_TRUSTED_PROXIES"))?;
+    let settings = [
+        ("PM_PUBLIC_URL", settings.public_url.is_some(), "client that reaches this server"),
+        ("PM_TRUSTED_PROXIES", !doors.proxies.is_empty(), "client that reaches this server"),
+        ("PM_CORS_ORIGINS=*", doors.origins == Origins::Any, "web page that a user of this server opens"),
+    ];
+    let (setting, _, reader) = settings.into_iter().find(|(_, is_set, _)| *is_set)?;
     Some(format!(
-        "{setting} is set and authentication is off: every client that reaches this server reads and changes all products; \
-         PM_AUTH=keys lets only clients with an API key in"
+        "{setting} is set and authentication is off: every {reader} reads and changes all products; PM_AUTH=keys lets only \
+         clients with an API key in"
     ))
 }
 
@@ -182,7 +190,10 @@ mod tests {
             open_to_others(&settings)
         };
         assert_eq!(warning(&[]), None);
-        for (name, value) in [("PM_PUBLIC_URL", "https://shop.example"), ("PM_TRUSTED_PROXIES", "10.0.0.0/8")] {
+        assert_eq!(warning(&[("PM_CORS_ORIGINS", "https://shop.example")]), None);
+        for (name, value) in
+            [("PM_PUBLIC_URL", "https://shop.example"), ("PM_TRUSTED_PROXIES", "10.0.0.0/8"), ("PM_CORS_ORIGINS", "*")]
+        {
             assert!(warning(&[(name, value)]).is_some_and(|warning| warning.contains(name)), "{name}");
             assert!(warning(&[(name, value), ("PM_AUTH", "off")]).is_some(), "{name}");
             assert_eq!(warning(&[(name, value), ("PM_AUTH", "keys")]), None, "{name}");

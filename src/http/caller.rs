@@ -116,17 +116,27 @@ impl Authentication {
         matches!(self, Self::Off)
     }
 
-    /// Who makes the request with these headers.
+    /// Who makes the request with these headers. `permit` is asked for before the database is.
     ///
     /// # Errors
     /// 401 without or with a wrong token or key; 400 if there is more than one; 503 if it cannot be checked.
-    pub async fn identify(&self, headers: &HeaderMap, catalog: &Catalog) -> Result<Caller, Problem> {
+    pub async fn identify<P>(
+        &self,
+        headers: &HeaderMap,
+        catalog: &Catalog,
+        permit: impl AsyncFnOnce() -> Result<P, Problem>,
+    ) -> Result<Caller, Problem> {
         let Self::On(issuer) = self else { return Ok(Caller::Anyone) };
         let token = shown(headers)?;
         if token.starts_with(KeyText::START) {
-            let key = match KeyText::parse(token) {
-                Some(text) => catalog.valid_api_key(&text).await?,
-                None => None,
+            let text = KeyText::parse(token);
+            let remembered = text.as_ref().map_or(Some(None), |text| catalog.remembered_api_key(text));
+            let key = match (remembered, &text) {
+                (None, Some(text)) => {
+                    let _permit = permit().await?;
+                    catalog.valid_api_key(text).await?
+                }
+                (remembered, _) => remembered.flatten(),
             };
             return key.map(Caller::Key).ok_or_else(|| refused("the API key is unknown, expired or taken back"));
         }

@@ -6,9 +6,16 @@ use std::{
     hash::Hash,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
+
+use super::{problem::Problem, seats::Seat};
+use crate::code::ErrorCode;
+
+/// How long a request waits for its place before it is refused.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// The places of a kind; cheap to clone.
 #[derive(Clone, Debug)]
@@ -25,6 +32,14 @@ pub struct From {
     pub client: IpAddr,
     /// Its connection, a number of the caller's choice.
     pub connection: usize,
+}
+
+impl From {
+    /// A client's network, and the place of its connection. That outlives its requests, so its address tells the connection
+    /// from all others.
+    pub fn new(client: IpAddr, seat: &Arc<Seat>) -> Self {
+        Self { client, connection: Arc::as_ptr(seat) as usize }
+    }
 }
 
 #[derive(Debug)]
@@ -46,8 +61,19 @@ impl Places {
         Self(Arc::new(Mutex::new(State { free: free.max(1), waiting: Turns::default() })))
     }
 
+    /// Waits for a place for up to a second.
+    ///
+    /// # Errors
+    /// 503 after that second; `work` says which requests have the places.
+    pub async fn take_soon(&self, from: From, work: &str) -> Result<Place, Problem> {
+        timeout(MAX_WAIT, self.take(from)).await.map_err(|_elapsed| {
+            let cause = format!("no place among the requests that {work} within {MAX_WAIT:?}");
+            Problem::unavailable(ErrorCode::Unavailable, cause)
+        })
+    }
+
     /// Waits for a place.
-    pub async fn take(&self, from: From) -> Place {
+    async fn take(&self, from: From) -> Place {
         let given = {
             let mut state = self.state();
             if state.free > 0 {

@@ -30,12 +30,12 @@ use super::{
     explain::Explanation,
     extract::{BodyLimits, Context},
     finish::{Finisher, Wishes},
-    forwarded::Client,
+    forwarded::{Client, network_of},
     gate::{Gate, Visit},
     images,
     incoming::{self, Received},
     observe::{Connection, Observer},
-    openapi, originals, pictures,
+    openapi, originals, pictures, places,
     problem::{self, Problem},
     product_images, products, queue,
     rate_limit::{Allowance, RateLimit},
@@ -268,7 +268,7 @@ impl Service {
         self.hosts.check(&request, verb, &self.origins)?;
         let caller = match self.gate.is_open() {
             true => Caller::Anyone,
-            false => Box::pin(self.pass(&request, target, allowance)).await?,
+            false => Box::pin(self.pass(&request, target, seat, allowance)).await?,
         };
         if let Some(id) = product
             && let Some(body) = self.catalog.hot_body(id).await
@@ -291,11 +291,13 @@ impl Service {
         &self,
         request: &Request<Received>,
         target: Target,
+        seat: &Arc<Seat>,
         allowance: &mut Option<Allowance>,
     ) -> Result<Caller, Problem> {
         let Target { verb, route, client, .. } = target;
-        let visit =
-            Visit { route, verb, path: request.uri().path(), headers: request.headers(), address: client.address };
+        let (path, headers, address) = (request.uri().path(), request.headers(), client.address);
+        let from = places::From::new(network_of(address), seat);
+        let visit = Visit { route, verb, path, headers, address, from };
         self.gate.pass(visit, &self.catalog, allowance).await
     }
 

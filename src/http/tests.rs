@@ -5,7 +5,7 @@ mod resources;
 mod stopping;
 mod traces;
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -45,6 +45,33 @@ struct Answer {
     body: Vec<u8>,
 }
 
+/// A catalogue of its own over the small engines, with files in `directory`.
+pub(super) async fn catalog_in(directory: &Path) -> (Catalog, Health) {
+    let path = directory.join("pm.db");
+    let database = Database::connect(&db::Config::Sqlite { path: path.clone() }).await.expect("a database");
+    db::migrate::up(&database, None).await.expect("a schema");
+    let cache = Cache::connect(&cache::Engine::Memory {
+        max_bytes: 1 << 20,
+        database: path,
+        lifetimes: cache::Lifetimes::default(),
+    })
+    .await
+    .expect("a cache");
+    let (installation, id) = tokio::sync::watch::channel(InstallationId::new(uuid::Uuid::nil()));
+    let queue = Queue::connect(&queue::Engine::Database, &database.read(), id).await.expect("a queue");
+    let engine = blobs::Engine::Disk { directory: directory.join("blobs") };
+    let blobs = Blobs::connect(&engine).await.expect("a store");
+    let engines = Engines {
+        database: database.clone(),
+        cache: cache.clone(),
+        queue: queue.clone(),
+        blobs: blobs.clone(),
+        installation,
+    };
+    let catalog = Catalog::new(catalog::Config { auto_users: true, ..catalog::Config::default() }, engines);
+    (catalog, Health { database, cache, queue, blobs })
+}
+
 impl Server {
     async fn start() -> Self {
         Self::with(Config::default()).await
@@ -56,29 +83,8 @@ impl Server {
 
     async fn over(config: Config, metrics: super::RenderMetrics) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("pm.db");
-        let database = Database::connect(&db::Config::Sqlite { path: path.clone() }).await.expect("a database");
-        db::migrate::up(&database, None).await.expect("a schema");
-        let cache = Cache::connect(&cache::Engine::Memory {
-            max_bytes: 1 << 20,
-            database: path,
-            lifetimes: cache::Lifetimes::default(),
-        })
-        .await
-        .expect("a cache");
-        let (installation, id) = tokio::sync::watch::channel(InstallationId::new(uuid::Uuid::nil()));
-        let queue = Queue::connect(&queue::Engine::Database, &database.read(), id).await.expect("a queue");
-        let engine = blobs::Engine::Disk { directory: directory.path().join("blobs") };
-        let blobs = Blobs::connect(&engine).await.expect("a store");
-        let engines = Engines {
-            database: database.clone(),
-            cache: cache.clone(),
-            queue: queue.clone(),
-            blobs: blobs.clone(),
-            installation,
-        };
-        let catalog = Catalog::new(catalog::Config { auto_users: true, ..catalog::Config::default() }, engines);
-        let health = Health { database, cache, queue, blobs: blobs.clone() };
+        let (catalog, health) = catalog_in(directory.path()).await;
+        let blobs = health.blobs.clone();
         let resizer = Resizer::new(ResizeConfig::default(), catalog.clone(), blobs.clone());
         let pictures = Pictures { resizer, keys: None, placeholder: Placeholder::None };
         let originals = Originals::Answered;

@@ -5,11 +5,9 @@ use std::{
     net::IpAddr,
     num::NonZeroUsize,
     sync::{Arc, OnceLock},
-    time::Duration,
 };
 
 use http::{HeaderValue, StatusCode, header};
-use tokio::time::timeout;
 
 use super::{
     forwarded::{Client, network_of},
@@ -20,8 +18,6 @@ use super::{
 };
 use crate::code::ErrorCode;
 
-/// How long a request waits for its place before it is refused.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// So many uploads are read at a time.
 const MAX_UPLOADS: usize = 64;
 /// So many requests ask the database at a time. All others wait in their turn, not for a connection or a core, which know
@@ -173,12 +169,7 @@ impl Turn {
             Needs::ManyRows => &self.turns.many,
             Needs::Files => &self.turns.files,
         };
-        // The seat outlives its requests, so its address tells its connection from all others.
-        let from = places::From { client: self.client, connection: Arc::as_ptr(&self.seat) as usize };
-        let Ok(place) = timeout(PATIENCE, places.take(from)).await else {
-            let cause = format!("no place among the requests that are worked on within {PATIENCE:?}");
-            return Err(Problem::unavailable(ErrorCode::Unavailable, cause));
-        };
+        let place = places.take_soon(places::From::new(self.client, &self.seat), "are worked on").await?;
         // A request asks one thing at a time, so it has no place yet.
         let _ = self.place.set(place);
         Ok(())
@@ -187,6 +178,8 @@ impl Turn {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn client(address: &str) -> Client {

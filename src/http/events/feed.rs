@@ -262,7 +262,7 @@ impl Admission {
     /// Whether the token or key was taken back or has expired. Where that cannot be known for the moment, it was not.
     pub(super) async fn is_over(&self) -> bool {
         let shared = &self.feed.0;
-        let identified = shared.authentication.identify(&self.shown, &shared.catalog).await;
+        let identified = shared.authentication.identify(&self.shown, &shared.catalog, async || Ok(())).await;
         identified.is_err_and(|problem| problem.is_unauthorized())
     }
 }
