@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
 use warp::{Filter, filters::BoxedFilter, reply::Response};
 
 use super::{
@@ -13,7 +15,7 @@ use super::{
 };
 use crate::{
     catalog::{Catalog, DeadLetterBody, PageBody, QueueBody},
-    domain::{DeadQuery, JobId},
+    domain::{DeadQuery, JobId, ProductId},
 };
 
 /// The routes of the queue.
@@ -79,12 +81,24 @@ pub async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
     reply::json(StatusCode::OK, &DeadLetterBody::with_history(&letter, &attempts)).map(fresh)
 }
 
+/// A job that is tried again.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RetriedJob)]
+pub struct RetriedJobBody {
+    /// The job's number.
+    id: JobId,
+    /// The product of its image.
+    product_id: ProductId,
+    /// `queued`.
+    status: &'static str,
+}
+
 /// Tries a dead letter's job again, with all its attempts before it.
 #[utoipa::path(
     post, path = "/queue/dead/{id}/retry", tag = "queue", operation_id = "retryDeadLetter",
     params(("id" = JobId, Path, description = "The job's number")),
     responses(
-        (status = 202, description = "It is queued", body = Object, headers(("Location" = String, description = "The product"))),
+        (status = 202, description = "It is queued", body = RetriedJobBody, headers(("Location" = String, description = "The product"))),
         (status = 409, description = "It is no dead letter any more", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
@@ -93,7 +107,7 @@ pub async fn retry(id: String, headers: HeaderMap, context: Context, catalog: Ca
     let path = format!("/queue/dead/{id}/retry");
     let once = idempotency::once(&headers, &context.caller, &path, &Bytes::new()).await?;
     idempotency::reply_of(catalog.retry_dead(id, once).await?, |product_id| {
-        let accepted = serde_json::json!({"id": id, "product_id": product_id, "status": "queued"});
+        let accepted = RetriedJobBody { id, product_id, status: "queued" };
         let mut response = reply::json(StatusCode::ACCEPTED, &accepted)?;
         let place = HeaderValue::try_from(catalog.links().product(product_id)).map_err(Problem::internal)?;
         response.headers_mut().insert(header::LOCATION, place);

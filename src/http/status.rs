@@ -80,13 +80,21 @@ struct ComponentBody {
     error: Option<String>,
 }
 
+/// A process that is alive.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Alive)]
+pub struct AliveBody {
+    /// `ok`.
+    status: &'static str,
+}
+
 /// Whether the process is alive.
 #[utoipa::path(
     get, path = "/healthz", tag = "server", operation_id = "isAlive",
-    responses((status = 200, description = "It is", body = Object)),
+    responses((status = 200, description = "It is", body = AliveBody)),
 )]
 pub async fn alive() -> Result<Ready, Problem> {
-    reply::json(StatusCode::OK, &serde_json::json!({"status": "ok"})).map(fresh)
+    reply::json(StatusCode::OK, &AliveBody { status: "ok" }).map(fresh)
 }
 
 /// Whether requests would be answered, component by component.
@@ -153,20 +161,36 @@ pub async fn version(catalog: Catalog) -> Result<Ready, Problem> {
     reply::json(StatusCode::OK, &body).map(fresh)
 }
 
+/// The server's paths.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Index)]
+pub struct IndexBody {
+    /// `pm`.
+    name: &'static str,
+    /// The program's version.
+    version: &'static str,
+    /// Every path.
+    paths: Vec<PathBody>,
+}
+
+/// A path of the server.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Path)]
+pub struct PathBody {
+    /// The path; the names of its parameters are in braces.
+    path: &'static str,
+    /// The methods that it permits, separated by commas.
+    methods: &'static str,
+}
+
 /// The paths there are.
 #[utoipa::path(
     get, path = "/", tag = "server", operation_id = "index",
-    responses((status = 200, description = "Paths and their methods", body = Object)),
+    responses((status = 200, description = "Paths and their methods", body = IndexBody)),
 )]
 pub async fn index() -> Result<Ready, Problem> {
-    #[derive(Serialize)]
-    struct Path {
-        path: &'static str,
-        methods: &'static str,
-    }
-    let paths: Vec<_> = Route::all().map(|route| Path { path: route.template(), methods: route.allow() }).collect();
-    let index = serde_json::json!({"name": "pm", "version": env!("CARGO_PKG_VERSION"), "paths": paths});
-    reply::json(StatusCode::OK, &index)
+    let paths = Route::all().map(|route| PathBody { path: route.template(), methods: route.allow() }).collect();
+    reply::json(StatusCode::OK, &IndexBody { name: "pm", version: env!("CARGO_PKG_VERSION"), paths })
 }
 
 /// What is true only now must not be kept.

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
 use warp::{Filter, filters::BoxedFilter, reply::Response};
 
 use super::{
@@ -155,6 +157,16 @@ pub async fn deliveries(id: String, pairs: Pairs, catalog: Catalog) -> Result<Re
     Ok(response)
 }
 
+/// A delivery that is sent again.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RetriedDelivery)]
+pub struct RetriedDeliveryBody {
+    /// The delivery's number.
+    id: DeliveryId,
+    /// `queued`.
+    state: &'static str,
+}
+
 /// Sends a message again that was taken or given up.
 #[utoipa::path(
     post, path = "/webhooks/{id}/deliveries/{delivery_id}/retry", tag = "webhooks", operation_id = "retryDelivery",
@@ -163,7 +175,7 @@ pub async fn deliveries(id: String, pairs: Pairs, catalog: Catalog) -> Result<Re
         ("delivery_id" = DeliveryId, Path, description = "The delivery's number"),
     ),
     responses(
-        (status = 202, description = "It is queued", body = Object),
+        (status = 202, description = "It is queued", body = RetriedDeliveryBody),
         (status = 409, description = "It waits or is under way already", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
@@ -179,7 +191,7 @@ pub async fn retry(
     let path = format!("/webhooks/{id}/deliveries/{delivery}/retry");
     let once = idempotency::once(&headers, &context.caller, &path, &Bytes::new()).await?;
     let retried = catalog.retry_delivery(id, delivery, once).await?;
-    let queued = serde_json::json!({"id": delivery, "state": "queued"});
+    let queued = RetriedDeliveryBody { id: delivery, state: "queued" };
     idempotency::reply_of(retried, |()| reply::json(StatusCode::ACCEPTED, &queued))
 }
 

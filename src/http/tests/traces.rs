@@ -3,6 +3,7 @@
 use std::{
     io,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -32,8 +33,21 @@ impl Lines {
         tracing::subscriber::set_default(subscriber.with_writer(move || lines.clone()).finish())
     }
 
-    /// The lines about answers to the request with this id.
-    fn about(&self, request_id: &str) -> Vec<Value> {
+    /// The lines about answers to the request with this id. They are written after the client has its answer, so they are
+    /// waited for.
+    async fn about(&self, request_id: &str) -> Vec<Value> {
+        let mut found = self.written_about(request_id);
+        for _ in 0..500 {
+            if !found.is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            found = self.written_about(request_id);
+        }
+        found
+    }
+
+    fn written_about(&self, request_id: &str) -> Vec<Value> {
         let bytes = self.0.lock().expect("not poisoned").clone();
         let lines = String::from_utf8(bytes).expect("text");
         let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
@@ -54,7 +68,7 @@ async fn each_request_leaves_one_line_with_the_template_of_its_path() {
         ("alive", "/healthz", "/healthz", 200, "DEBUG"),
     ] {
         server.send(&format!("GET {path} HTTP/1.1\nX-Request-Id: {id}"), b"").await;
-        let about = lines.about(id);
+        let about = lines.about(id).await;
         assert_eq!(about.len(), 1, "{about:?}");
         let fields = &about[0]["fields"];
         assert_eq!((&about[0]["level"], &fields["method"]), (&level.into(), &"GET".into()));
@@ -69,7 +83,7 @@ async fn a_failure_inside_is_logged_once_with_its_cause() {
     let _guard = lines.collect();
     let server = Server::over(Config::default(), Arc::new(|| panic!("no figures today"))).await;
     server.send("GET /metrics HTTP/1.1\nX-Request-Id: broken", b"").await.problem(500, "internal");
-    let about = lines.about("broken");
+    let about = lines.about("broken").await;
     assert_eq!(about.len(), 1, "{about:?}");
     assert_eq!(about[0]["level"], "ERROR");
     assert_eq!(about[0]["fields"]["cause"], "panicked: no figures today");
