@@ -13,7 +13,7 @@ use crate::{
     catalog::{
         Catalog, Error, GRACE,
         inspect::is_old,
-        step::{Step, Watch},
+        jobs::step::{Step, Watch},
     },
     db::{Removal, references},
 };

@@ -1,77 +1,61 @@
 //! The use-cases: everything that HTTP, the command line and the worker do to products goes through here. The only owner
 //! of transactions, and the only one who tells the cache that something changed.
 
-mod api_keys;
+mod accounts;
 pub mod backup;
-pub mod batch;
 mod body;
 mod collect;
-mod create;
-mod dead_letters;
-mod delete;
 mod error;
 mod events;
 mod gc_turn;
-mod idempotency;
-mod images;
 mod inspect;
 mod installation;
-mod intake;
-mod leases;
+mod jobs;
 mod links;
 mod losses;
-mod originals;
-mod owner;
-mod pictures;
-mod process;
+pub mod products;
 mod queue_body;
-mod queue_status;
-mod read;
 mod references;
 mod repair;
-mod reprocess;
-mod sources;
-mod step;
-mod tags;
-mod update;
 mod upkeep;
-mod users;
-mod visible;
-mod waiting;
 mod webhook_body;
-mod webhook_secrets;
-mod webhooks;
 mod write;
 
 use std::sync::{Arc, OnceLock};
 
 pub use crate::db::events::EventPage;
 pub use crate::db::variants::NewVariant;
-pub use batch::BatchBody;
 pub use body::{ImageBody, PageBody, ProductBody, UserBody};
 pub use collect::{Collected, Mode};
-pub use create::{NotStored, Stored};
-pub use dead_letters::Requeued;
 pub use error::{BoxError, Error};
 pub use events::{Happenings, KEPT as EVENTS_KEPT};
-pub use idempotency::{Answer, Done};
+pub use events::{
+    webhook_secrets::{SecretState, encrypt_secrets},
+    webhooks::{MOST_WEBHOOKS, Posted},
+};
 pub use inspect::{Depth, Finding, GRACE, Invariant};
+pub use jobs::{
+    dead_letters::Requeued,
+    process::{AtRisk, Claimed, Due, Found, Outcome, Settlement, Turn},
+    queue_status::QueueStatus,
+    reprocess::{Batch, Progress, Selection, Which},
+    step::{Step, Watch},
+};
 pub use links::Links;
-pub use originals::Origin;
-pub use pictures::{Form, MOST_VARIANTS, Picture};
-pub use process::{AtRisk, Claimed, Due, Found, Outcome, Settlement, Turn};
+pub use products::{
+    batch::BatchBody,
+    create::{NotStored, Stored},
+    idempotency::{Answer, Done},
+    originals::Origin,
+    pictures::{Form, MOST_VARIANTS, Picture},
+    read::{Body, Freshness},
+    sources::{FILES_IN_MEMORY, IncomingSource, UploadedFiles},
+    tags::{Precondition, Tags, product_tag},
+    update::Updated,
+};
 pub use queue_body::{DeadLetterBody, QueueBody};
-pub use queue_status::QueueStatus;
-pub use read::{Body, Freshness};
 pub use repair::{Repair, Repaired};
-pub use reprocess::{Batch, Progress, Selection, Which};
-pub use sources::{FILES_IN_MEMORY, IncomingSource, UploadedFiles};
-pub use step::{Step, Watch};
-pub use tags::{Precondition, Tags, product_tag};
-pub use update::Updated;
 pub use webhook_body::{DeliveryBody, WebhookBody};
-pub use webhook_secrets::{SecretState, encrypt_secrets};
-pub use webhooks::{MOST_WEBHOOKS, Posted};
 
 pub use crate::db::idempotency::Once;
 use tokio::sync::watch;
@@ -131,16 +115,16 @@ struct Inner {
     config: Config,
     engines: Engines,
     links: Links,
-    reads: read::Reads,
+    reads: products::read::Reads,
     told: write::Told,
-    api_keys: api_keys::Known,
+    api_keys: accounts::api_keys::Known,
     happened: events::Happened,
-    leases: leases::Leases,
-    waiting: waiting::Waiting,
+    leases: jobs::leases::Leases,
+    waiting: jobs::waiting::Waiting,
     decoders: OnceLock<Decoders>,
-    intake: intake::Intake,
-    originals: originals::Originals,
-    shown: visible::Shown,
+    intake: products::intake::Intake,
+    originals: products::originals::Originals,
+    shown: products::visible::Shown,
 }
 
 impl Catalog {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     blobs::{BlobKey, Blobs, State},
-    catalog::{Catalog, Error, Finding, GRACE, Invariant, Mode, losses::GiveUp, step::Watch},
+    catalog::{Catalog, Error, Finding, GRACE, Invariant, Mode, jobs::step::Watch, losses::GiveUp},
     db::{images, invariants, losses, products},
     domain::{JobPayload, ProductId},
 };

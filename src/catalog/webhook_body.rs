@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    catalog::{Error, Precondition, tags},
+    catalog::{Error, Precondition, products::tags},
     clock::Timestamp,
     domain::{Delivery, DeliveryId, DeliveryState, EventKind, Webhook, WebhookId},
 };

@@ -13,7 +13,7 @@ use super::{
     shapes::{BatchShape, NewProductShape, ProductPatchShape},
 };
 use crate::{
-    catalog::{BatchBody, Catalog, PageBody, ProductBody, batch, product_tag},
+    catalog::{BatchBody, Catalog, PageBody, ProductBody, product_tag, products::batch},
     domain::{
         Invalid, NewProduct, Price, ProductId, ProductPatch, ProductQuery, ProductStatus, UserId,
         batch::products_from_json,

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     blobs::{BlobKey, State},
-    catalog::step::{Step, Watch},
+    catalog::jobs::step::{Step, Watch},
     db::{migrate, transfer},
     passphrase::Passphrase,
 };

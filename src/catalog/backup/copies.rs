@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     blobs::{BlobKey, Blobs, State},
-    catalog::step::{Step, Watch},
+    catalog::jobs::step::{Step, Watch},
 };
 
 /// A copy that was not proved for so long is read again.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     blobs::BlobKey,
-    catalog::step::{Step, Watch},
+    catalog::jobs::step::{Step, Watch},
     domain::InstallationId,
 };
 

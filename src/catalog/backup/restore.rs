@@ -18,8 +18,8 @@ use crate::{
     cache::Cache,
     catalog::{
         Catalog,
+        jobs::step::{Step, Watch},
         losses::GiveUp,
-        step::{Step, Watch},
     },
     clock::Timestamp,
     db::{

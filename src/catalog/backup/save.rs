@@ -14,7 +14,7 @@ use super::{
 use crate::{
     catalog::{
         Catalog,
-        step::{Step, Watch},
+        jobs::step::{Step, Watch},
     },
     clock::Timestamp,
     db::transfer,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::Error;
 use crate::{
-    catalog::{webhook_secrets, webhooks::make_secret},
+    catalog::events::{webhook_secrets, webhooks::make_secret},
     clock::Timestamp,
     db::transfer::Row,
     domain::WebhookId,

@@ -10,7 +10,7 @@ use crate::{
     cache::Entry,
     catalog::{
         Body, Catalog, Error,
-        step::{Step, Watch},
+        jobs::step::{Step, Watch},
     },
     db::invariants,
     domain::ProductId,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::{
     blobs::RENEWED_AFTER,
     cache::Cache,
-    catalog::{Catalog, Error, step::Watch},
+    catalog::{Catalog, Error, jobs::step::Watch},
 };
 
 /// A blob that nothing refers to is left alone until it is older than this: a job may have stored it and be about to refer to

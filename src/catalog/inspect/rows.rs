@@ -6,7 +6,7 @@ use super::{Finding, Invariant, MOMENT, PAGE};
 use crate::{
     catalog::{
         Catalog, Error,
-        step::{Step, Watch},
+        jobs::step::{Step, Watch},
     },
     db::{
         invariants::{self, Overdue},

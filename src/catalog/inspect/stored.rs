@@ -9,7 +9,7 @@ use crate::{
     blobs::{BlobKey, Listed, State},
     catalog::{
         Catalog, Error,
-        step::{Step, Watch},
+        jobs::step::{Step, Watch},
     },
     db::references::{self, Reference, Referrer},
 };

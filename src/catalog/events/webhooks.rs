@@ -320,7 +320,7 @@ impl Catalog {
 }
 
 /// Queues a message about each event, in the transaction of the event.
-pub(super) async fn enqueue(write: &Write, events: &[NewEvent]) -> Result<(), Error> {
+pub(in crate::catalog) async fn enqueue(write: &Write, events: &[NewEvent]) -> Result<(), Error> {
     let Some(first) = events.first() else { return Ok(()) };
     let messages: Result<Vec<_>, Error> = events.iter().map(message_of).collect();
     deliveries::enqueue(&**write, &messages?, first.created_at).await?;
@@ -385,7 +385,7 @@ fn delay(attempt: i32, asked_for: Option<Duration>, chance: f64) -> Option<Durat
 
 /// 32 bytes by chance.
 /// Makes a secret that messages are signed with.
-pub(super) fn make_secret() -> String {
+pub(in crate::catalog) fn make_secret() -> String {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     let bytes = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
     format!("whsec_{}", STANDARD.encode(bytes))

@@ -16,7 +16,7 @@ const MAX_COUNTED: u64 = 10_000;
 
 /// How many jobs waited for users when they were last counted.
 #[derive(Debug)]
-pub(super) struct Waiting(Cache<UserId, u64>);
+pub(in crate::catalog) struct Waiting(Cache<UserId, u64>);
 
 impl Default for Waiting {
     fn default() -> Self {
@@ -26,7 +26,7 @@ impl Default for Waiting {
 
 impl Catalog {
     /// Refuses these images of users if too many jobs would wait for one of them.
-    pub(super) async fn ensure_backlog(
+    pub(in crate::catalog) async fn ensure_backlog(
         &self,
         write: &Write,
         owners: impl IntoIterator<Item = &UserId>,

@@ -205,7 +205,7 @@ async fn end_crashed(
     Ok(Some(Settlement::Fail(code, message)))
 }
 
-pub(super) const fn step(
+pub(in crate::catalog) const fn step(
     kind: EventKind,
     product_id: ProductId,
     image_id: ImageId,

@@ -13,11 +13,11 @@ use crate::{
 };
 
 /// A try fails only if a job is claimed, ends or is begun in the moment of the deletion, and each puts jobs out of reach.
-pub(super) const TRIES: u32 = 200;
+pub(in crate::catalog) const TRIES: u32 = 200;
 /// For so long nobody claims the jobs of a product that is being deleted. Should this process die, they are due then.
 pub(super) const OUT_OF_REACH: Duration = Duration::from_secs(20);
 /// A claim's transaction is over after this.
-pub(super) const PAUSE: Duration = Duration::from_millis(5);
+pub(in crate::catalog) const PAUSE: Duration = Duration::from_millis(5);
 
 impl Catalog {
     /// Deletes products; answers which of them there were. Whoever works on one of their pictures finds its job gone, as if it

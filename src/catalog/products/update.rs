@@ -5,13 +5,15 @@ use crate::{
     catalog::{
         Body, Catalog, Error, Links, Once, Precondition,
         body::source_link,
-        create::stored,
-        delete::{OUT_OF_REACH, PAUSE, TRIES},
+        products::{
+            create::stored,
+            delete::{OUT_OF_REACH, PAUSE, TRIES},
+        },
     },
     clock::Timestamp,
     db::{
-        Write, images, jobs,
-        jobs::NewJob,
+        Write, images,
+        jobs::{self, NewJob},
         products,
         removals::{self, Of},
     },
@@ -136,7 +138,7 @@ impl Catalog {
     }
 
     /// Checks the conditions of a change of `product`, which is locked.
-    pub(super) fn check(&self, condition: Option<&Precondition>, product: &Product) -> Result<(), Error> {
+    pub(in crate::catalog) fn check(&self, condition: Option<&Precondition>, product: &Product) -> Result<(), Error> {
         condition.map_or(Ok(()), |condition| Body::new(product, self)?.check(condition, product.id))
     }
 
@@ -191,7 +193,7 @@ struct Asked<'a> {
 }
 
 /// Returns `product`, changed in this transaction, as readers see it after the commit.
-pub(super) fn committed(mut product: Product, now: Timestamp) -> Product {
+pub(in crate::catalog) fn committed(mut product: Product, now: Timestamp) -> Product {
     (product.version, product.updated_at) = (product.version + 1, now);
     product.status = ProductStatus::of(product.images.iter().map(|image| image.status));
     product

@@ -1,7 +1,7 @@
 //! A product's pictures one by one: removing one, and working on one again.
 
 use crate::{
-    catalog::{Body, Catalog, Error, Once, Precondition, Updated, update::committed},
+    catalog::{Body, Catalog, Error, Once, Precondition, Updated, products::update::committed},
     db::{products, reruns},
     domain::{ImageId, ImageStatus, ImagesPatch, JobPayload, ProductId, ProductPatch},
 };

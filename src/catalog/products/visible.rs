@@ -15,7 +15,10 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    catalog::{Catalog, Error, read::Body, tags::TAG_BYTES},
+    catalog::{
+        Catalog, Error,
+        products::{read::Body, tags::TAG_BYTES},
+    },
     domain::{ProductId, Reader, UserId, without_secrets},
 };
 
@@ -26,7 +29,7 @@ const ENTRY_BYTES: usize = 300;
 
 /// What readers who do not own a product see of it, by the product and the tag of the whole body.
 #[derive(Debug)]
-pub(super) struct Shown(Cache<Key, Arc<Others>>);
+pub(in crate::catalog) struct Shown(Cache<Key, Arc<Others>>);
 
 /// The tag is copied: a part of a cached body would keep all of it in memory.
 type Key = (ProductId, [u8; TAG_BYTES]);

@@ -1,12 +1,15 @@
 //! What happened to products, as listeners are told: written in the transaction of the change by one function, read in order
 //! by whoever remembers a position, and kept for a day.
 
+pub(super) mod webhook_secrets;
+pub(super) mod webhooks;
+
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    catalog::{Catalog, Error, webhooks},
+    catalog::{Catalog, Error},
     clock::Timestamp,
     code::ErrorCode,
     db::{

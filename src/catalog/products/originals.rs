@@ -21,7 +21,7 @@ const MAX_KNOWN_BLOBS: u64 = 100_000;
 
 /// What is known of originals among the blobs with plain keys.
 #[derive(Debug)]
-pub(super) struct Originals {
+pub(in crate::catalog) struct Originals {
     plain: AtomicU8,
     /// Blobs in which a rendition or a variant was found. Only used while there may be plain originals.
     made: Cache<BlobKey, ()>,
@@ -83,7 +83,7 @@ impl Catalog {
     }
 
     /// Forgets what is known of the blobs: the database holds another installation.
-    pub(super) fn forget_originals(&self) {
+    pub(in crate::catalog) fn forget_originals(&self) {
         self.0.originals.plain.store(UNKNOWN, Ordering::Relaxed);
         self.0.originals.made.invalidate_all();
     }

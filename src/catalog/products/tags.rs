@@ -70,7 +70,7 @@ pub fn product_tag(json: &[u8]) -> Result<Bytes, Error> {
 }
 
 /// Returns the tag of a resource whose JSON is `json` and of which editors change `edited`.
-pub(super) fn tag(edited: &impl Serialize, json: &[u8]) -> Result<Bytes, Error> {
+pub(in crate::catalog) fn tag(edited: &impl Serialize, json: &[u8]) -> Result<Bytes, Error> {
     let edited = serde_json::to_vec(edited).map_err(Error::internal)?;
     // Base64 has no `-`, so no tag looks like one with a content coding behind it.
     let hash = |bytes: &[u8], chars: usize| STANDARD_NO_PAD.encode(&Sha256::digest(bytes)[..6])[..chars].to_owned();

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::{
     blobs::BlobKey,
-    catalog::{Catalog, Error, Links, read::Body},
+    catalog::{Catalog, Error, Links, products::read::Body},
     db::variants::{self, NewVariant},
     domain::{ImageId, ImageStatus, ProductId},
 };

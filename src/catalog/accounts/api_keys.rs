@@ -22,7 +22,7 @@ const NOTED_EVERY: Duration = Duration::from_secs(600);
 
 /// What the process knows of the keys that it was shown, by their hashes; also that there is none.
 #[derive(Debug)]
-pub(super) struct Known(Cache<String, Option<Arc<Seen>>>);
+pub(in crate::catalog) struct Known(Cache<String, Option<Arc<Seen>>>);
 
 /// A key as it was at a moment of the database's time.
 #[derive(Debug)]

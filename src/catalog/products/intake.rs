@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The blobs that uploads of this process have stored and no image refers to yet.
 #[derive(Debug, Default)]
-pub(super) struct Intake {
+pub(in crate::catalog) struct Intake {
     blobs: Mutex<HashMap<BlobKey, Taken>>,
     /// Tells uploads that wait for the end of a removal.
     removed: Notify,
@@ -41,7 +41,7 @@ struct Taken {
 
 impl Intake {
     /// Counts an upload that is about to store this blob; waits for a removal of it.
-    pub(super) async fn begin(&self, key: &BlobKey) {
+    pub(in crate::catalog) async fn begin(&self, key: &BlobKey) {
         loop {
             // Made before the look, so that no removal ends unnoticed between the two.
             let removed = self.removed.notified();
@@ -69,7 +69,7 @@ impl Intake {
     }
 
     /// Ends an upload whose blobs rows refer to now.
-    pub(super) fn release(&self, keys: &[BlobKey]) {
+    pub(in crate::catalog) fn release(&self, keys: &[BlobKey]) {
         let mut blobs = self.lock();
         for key in keys {
             if end(&mut blobs, key).is_some() {
@@ -122,7 +122,7 @@ fn end<'a>(blobs: &'a mut HashMap<BlobKey, Taken>, key: &BlobKey) -> Option<&'a 
 impl Catalog {
     /// Removes the blobs of a refused upload, as far as they came with it and nothing else has them. What cannot be removed
     /// now is left to `pm gc`.
-    pub(super) async fn discard(&self, keys: Vec<BlobKey>) {
+    pub(in crate::catalog) async fn discard(&self, keys: Vec<BlobKey>) {
         let left = self.0.intake.refuse(&keys);
         if left.is_empty() {
             return;

@@ -15,7 +15,7 @@ use crate::{
     cache::{Entry, Lookup},
     catalog::{
         Catalog, Error, Precondition, ProductBody,
-        tags::{TAG_BYTES, product_tag},
+        products::tags::{TAG_BYTES, product_tag},
     },
     db::{listing, products},
     domain::{Page, Product, ProductId, ProductQuery},
@@ -41,7 +41,7 @@ pub enum Freshness {
 
 impl Body {
     /// What is cached of a product: its tag and then its JSON.
-    pub(super) fn of(product: &Product, catalog: &Catalog) -> Result<Bytes, Error> {
+    pub(in crate::catalog) fn of(product: &Product, catalog: &Catalog) -> Result<Bytes, Error> {
         let json = serde_json::to_vec(&ProductBody::new(product, catalog.links())).map_err(Error::internal)?;
         let mut stored = BytesMut::with_capacity(TAG_BYTES + json.len());
         stored.extend_from_slice(&product_tag(&json)?);
@@ -56,7 +56,7 @@ impl Body {
     }
 
     /// The body of a product that is at hand.
-    pub(super) fn new(product: &Product, catalog: &Catalog) -> Result<Self, Error> {
+    pub(in crate::catalog) fn new(product: &Product, catalog: &Catalog) -> Result<Self, Error> {
         let mut json = Self::of(product, catalog)?;
         let etag = json.split_to(TAG_BYTES);
         Ok(Self { json, etag })
@@ -71,7 +71,7 @@ impl Body {
     }
 
     /// The JSON of what is stored; `None` if it is too short to be ours.
-    pub(super) fn json_of(stored: Bytes) -> Option<Bytes> {
+    pub(in crate::catalog) fn json_of(stored: Bytes) -> Option<Bytes> {
         Self::stored(stored).map(|body| body.json)
     }
 
@@ -89,7 +89,7 @@ type Read = Shared<BoxFuture<'static, Result<(Option<Body>, Freshness), Error>>>
 /// Reads of cold products that are under way. At most one runs for a product at a time; whoever comes while it runs waits
 /// for the next one, which they all share: it begins after they came, so it sees every write that was answered before.
 #[derive(Debug, Default)]
-pub(super) struct Reads(Mutex<HashMap<ProductId, Slot>>);
+pub(in crate::catalog) struct Reads(Mutex<HashMap<ProductId, Slot>>);
 
 #[derive(Debug, Default)]
 struct Slot {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    catalog::{Answer, Error, Links, NotStored, ProductBody, Stored, create::only},
+    catalog::{Answer, Error, Links, NotStored, ProductBody, Stored, products::create::only},
     code::ErrorCode,
     domain::{FieldError, Invalid, NewProduct},
 };

@@ -224,7 +224,7 @@ impl Catalog {
 }
 
 /// The outcome of the one product that was to be stored.
-pub(super) fn only(mut stored: Vec<Stored>) -> Result<Product, Error> {
+pub(in crate::catalog) fn only(mut stored: Vec<Stored>) -> Result<Product, Error> {
     match stored.pop() {
         Some(outcome) => Ok(outcome?),
         None => Err(Error::busy("database")),
@@ -271,7 +271,7 @@ fn pending(id: ImageId, position: i32, source: ImageSource, now: Timestamp) -> I
 }
 
 /// The keys of images that were handed over as files.
-pub(super) fn stored(images: &[ImageSource]) -> Vec<&str> {
+pub(in crate::catalog) fn stored(images: &[ImageSource]) -> Vec<&str> {
     let keys = images.iter().filter_map(|image| match image {
         ImageSource::Stored(key) => Some(key.as_str()),
         ImageSource::Url(_) => None,

@@ -46,11 +46,11 @@ pub struct Done<T> {
 }
 
 impl<T> Done<T> {
-    pub(super) const fn now(value: T) -> Self {
+    pub(in crate::catalog) const fn now(value: T) -> Self {
         Self { value, replayed: false }
     }
 
-    pub(super) const fn before(value: T) -> Self {
+    pub(in crate::catalog) const fn before(value: T) -> Self {
         Self { value, replayed: true }
     }
 }
@@ -60,7 +60,7 @@ impl Catalog {
     pub const MAX_KEYS_PER_CALLER: i64 = 1_000_000;
 
     /// Takes the key of a request within `write`; if the request was carried out before, returns what it made.
-    pub(super) async fn made_before<T: DeserializeOwned>(
+    pub(in crate::catalog) async fn made_before<T: DeserializeOwned>(
         &self,
         write: &Write,
         once: Option<&Once>,
@@ -80,7 +80,7 @@ impl Catalog {
     }
 
     /// Notes what the request has made within the transaction that took its key.
-    pub(super) async fn keep_made<T: Serialize>(
+    pub(in crate::catalog) async fn keep_made<T: Serialize>(
         &self,
         write: &Write,
         once: Option<&Once>,

@@ -15,7 +15,7 @@ use crate::{
     catalog::{
         Catalog, Error,
         events::PictureStep,
-        process::{MAX_CRASHES, step},
+        jobs::process::{MAX_CRASHES, step},
     },
     clock::Timestamp,
     code::ErrorCode,
@@ -51,7 +51,7 @@ const SESSION_RULE: LeaseRule =
 
 /// What this process knows of leases, and what others know of it.
 #[derive(Debug, Default)]
-pub(super) struct Leases {
+pub(in crate::catalog) struct Leases {
     presence: OnceCell<Presence>,
     jobs: Mutex<LeaseWatch>,
     deliveries: Mutex<LeaseWatch>,
@@ -60,7 +60,7 @@ pub(super) struct Leases {
 
 impl Catalog {
     /// Makes a token for a new lease. It names this process, whose end then proves that the lease is lost.
-    pub(super) async fn lease_token(&self) -> String {
+    pub(in crate::catalog) async fn lease_token(&self) -> String {
         match self.0.leases.presence.get_or_try_init(|| self.database().appear()).await {
             Ok(presence) => presence.id().token(),
             Err(error) => {
@@ -85,7 +85,7 @@ impl Catalog {
 
     /// Watches all leases until `count` of them were taken from holders that ended or gave no sign of life, or 20 s have passed.
     /// Returns how many were taken.
-    pub(super) async fn take_lapsed_leases(&self, count: u64) -> Result<u64, Error> {
+    pub(in crate::catalog) async fn take_lapsed_leases(&self, count: u64) -> Result<u64, Error> {
         const LOOKS: u32 = 20;
         let mut taken = 0;
         for _ in 0..LOOKS {
