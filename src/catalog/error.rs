@@ -123,11 +123,11 @@ impl Error {
         Self::Unavailable { component, source: Arc::new(busy) }
     }
 
-    pub(super) fn away(component: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> Self {
+    pub(crate) fn away(component: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Unavailable { component, source: Arc::new(error) }
     }
 
-    pub(super) fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+    pub(crate) fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Internal(Arc::new(error))
     }
 }

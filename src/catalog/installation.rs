@@ -24,7 +24,7 @@ impl Catalog {
     }
 
     /// As [`Catalog::follow_installation`], for a change that this process made itself. Returns another installation's id.
-    pub(super) async fn note_installation(&self) -> Result<Option<InstallationId>, Error> {
+    pub(crate) async fn note_installation(&self) -> Result<Option<InstallationId>, Error> {
         let found = installation::read(&self.database().read()).await?.id;
         self.look_for_plain_originals().await?;
         let changed = self.0.engines.installation.send_if_modified(|known| {

@@ -1,22 +1,16 @@
-//! The use-cases: everything that HTTP, the command line and the worker do to products goes through here. The only owner
-//! of transactions, and the only one who tells the cache that something changed.
+//! The use-cases: everything that HTTP, the command line and the worker do to products goes through here. It owns the
+//! transactions, which only `maintenance` begins as well, and is the only one who tells the cache that something changed.
 
 mod accounts;
-pub mod backup;
 mod body;
-mod collect;
 mod error;
-mod events;
-mod gc_turn;
-mod inspect;
+pub(crate) mod events;
 mod installation;
 mod jobs;
 mod links;
-mod losses;
 pub mod products;
 mod queue_body;
 mod references;
-mod repair;
 mod upkeep;
 mod webhook_body;
 mod write;
@@ -26,20 +20,17 @@ use std::sync::{Arc, OnceLock};
 pub use crate::db::events::EventPage;
 pub use crate::db::variants::NewVariant;
 pub use body::{ImageBody, PageBody, ProductBody, UserBody};
-pub use collect::{Collected, Mode};
 pub use error::{BoxError, Error};
-pub use events::{Happenings, KEPT as EVENTS_KEPT};
 pub use events::{
+    Happenings, KEPT as EVENTS_KEPT,
     webhook_secrets::{SecretState, encrypt_secrets},
     webhooks::{MOST_WEBHOOKS, Posted},
 };
-pub use inspect::{Depth, Finding, GRACE, Invariant};
 pub use jobs::{
     dead_letters::Requeued,
     process::{AtRisk, Claimed, Due, Found, Outcome, Settlement, Turn},
     queue_status::QueueStatus,
     reprocess::{Batch, Progress, Selection, Which},
-    step::{Step, Watch},
 };
 pub use links::Links;
 pub use products::{
@@ -54,7 +45,6 @@ pub use products::{
     update::Updated,
 };
 pub use queue_body::{DeadLetterBody, QueueBody};
-pub use repair::{Repair, Repaired};
 pub use webhook_body::{DeliveryBody, WebhookBody};
 
 pub use crate::db::idempotency::Once;
@@ -173,15 +163,19 @@ impl Catalog {
         Ok(self.database().now().await?)
     }
 
-    fn database(&self) -> &Database {
+    pub(crate) fn database(&self) -> &Database {
         &self.0.engines.database
     }
 
-    fn cache(&self) -> &Cache {
+    pub(crate) fn cache(&self) -> &Cache {
         &self.0.engines.cache
     }
 
-    fn queue(&self) -> &Queue {
+    pub(crate) fn queue(&self) -> &Queue {
         &self.0.engines.queue
+    }
+
+    pub(crate) fn blobs(&self) -> &Blobs {
+        &self.0.engines.blobs
     }
 }

@@ -41,7 +41,7 @@ impl Catalog {
     }
 
     /// Tells a shared cache of changes that are older than `age`, and forgets their rows; `false` if the cache does not answer.
-    pub(super) async fn tell_left_over(&self, age: Duration) -> Result<bool, Error> {
+    pub(crate) async fn tell_left_over(&self, age: Duration) -> Result<bool, Error> {
         let shared = matches!(self.cache(), Cache::Redis(_));
         loop {
             let now = self.now().await?;

@@ -41,7 +41,7 @@ impl Told {
 impl Catalog {
     /// Commits a change of `ids`: their version and, from their pictures, their status follow in the same transaction.
     /// Listeners are told that the products were updated.
-    pub(super) async fn commit_change(&self, write: Write, ids: &[ProductId], now: Timestamp) -> Result<(), Error> {
+    pub(crate) async fn commit_change(&self, write: Write, ids: &[ProductId], now: Timestamp) -> Result<(), Error> {
         self.commit_step(write, ids, &[], now).await
     }
 
@@ -94,7 +94,7 @@ impl Catalog {
     }
 
     /// Lets waiting workers of other processes know of new jobs at the commit, where the database tells them.
-    pub(super) async fn announce(&self, write: &Write) -> Result<(), Error> {
+    pub(crate) async fn announce(&self, write: &Write) -> Result<(), Error> {
         if self.queue().needs_relay() {
             return Ok(());
         }
@@ -104,7 +104,7 @@ impl Catalog {
     /// Runs a transaction to its end even if whoever waits for it goes away: between commit and invalidation there must be
     /// no place where a closed connection cuts it off, and the driver loses track of one that is cut off while it begins.
     /// It does not outlive the patience of its client by much.
-    pub(super) async fn to_the_end<T: Send + 'static>(
+    pub(crate) async fn to_the_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {

@@ -12,10 +12,10 @@ use super::{
 };
 use crate::{
     app::{self, Access, App},
-    catalog::backup::{
+    config::{self, Settings},
+    maintenance::backup::{
         self, ApiKeys, Checked, Names, Options, Protection, Restored, Restoring, Saved, Secrets, Verify,
     },
-    config::{self, Settings},
     passphrase::Passphrase,
 };
 

@@ -18,7 +18,6 @@ use super::{
 use crate::{
     app::{self, Access, App},
     blobs::Blobs,
-    catalog::{self, Depth, Invariant, Repair, Repaired, backup},
     config::Settings,
     db::{
         installation::{self, Installation},
@@ -27,6 +26,7 @@ use crate::{
     health::Component,
     imaging,
     isolation::{Decoders, Policy},
+    maintenance::{self, Depth, Invariant, Repair, Repaired, backup},
 };
 
 /// Runs the command.
@@ -167,7 +167,7 @@ async fn inspect(app: &App, depth: Depth, repairs: &Repairs, console: &Console, 
 /// Repairs what was found and looks again.
 async fn repair(
     app: &App,
-    found: &catalog::Finding,
+    found: &maintenance::Finding,
     depth: Depth,
     copies: Option<&Blobs>,
     steps: &mut Steps,
@@ -202,7 +202,7 @@ fn not_here(app: &App, invariant: Invariant) -> Option<&'static str> {
 }
 
 /// What was looked at, where all of it is as it should be.
-fn whole(found: &catalog::Finding) -> String {
+fn whole(found: &maintenance::Finding) -> String {
     let count = found.looked_at;
     match found.invariant {
         Invariant::Images => format!("{count} have one state, or one live job"),
@@ -353,7 +353,7 @@ impl Finding {
         Self { status: FAILED, ..Self::ok(check, detail) }
     }
 
-    fn broken(found: &catalog::Finding) -> Self {
+    fn broken(found: &maintenance::Finding) -> Self {
         let (wrong, help) = remedy(found.invariant);
         let count = found.broken;
         let shown = &found.examples[..found.examples.len().min(SHOWN)];

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     app::App,
     blobs::BlobKey,
-    catalog::{Collected, Mode},
+    maintenance::{Collected, Mode},
 };
 
 /// Runs the command; `--quiet` writes the keys alone.

@@ -7,7 +7,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::catalog::Step;
+use crate::maintenance::Step;
 
 /// What takes less time than this shows nothing.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    catalog::{Catalog, Collected, Error},
+    catalog::{Catalog, Error},
+    maintenance::Collected,
     stop::Stop,
 };
 

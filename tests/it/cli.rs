@@ -532,7 +532,7 @@ fn the_doctor_says_how_every_part_is_and_changes_nothing() {
         "secrets",
         "imaging",
     ];
-    let invariants = pm::catalog::Invariant::ALL.map(pm::catalog::Invariant::name);
+    let invariants = pm::maintenance::Invariant::ALL.map(pm::maintenance::Invariant::name);
     assert_eq!(checks, [&components[..], &invariants].concat());
     assert!(told["checks"][9]["detail"].as_str().expect("a text").contains(pm::imaging::JPEG_BACKEND));
 

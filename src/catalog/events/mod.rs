@@ -1,8 +1,8 @@
 //! What happened to products, as listeners are told: written in the transaction of the change by one function, read in order
 //! by whoever remembers a position, and kept for a day.
 
-pub(super) mod webhook_secrets;
-pub(super) mod webhooks;
+pub(crate) mod webhook_secrets;
+pub(crate) mod webhooks;
 
 use std::{sync::Arc, time::Duration};
 

@@ -79,7 +79,7 @@ impl Catalog {
         }
     }
 
-    pub(in crate::catalog) fn secret_keys(&self) -> Option<&SecretKeys> {
+    pub(crate) fn secret_keys(&self) -> Option<&SecretKeys> {
         self.0.config.secret_keys.as_ref()
     }
 }
@@ -114,7 +114,7 @@ pub async fn encrypt_secrets(database: &Database, keys: &SecretKeys) -> Result<u
 }
 
 /// Returns `secret` as it is stored for this webhook: encrypted where there is a key.
-pub(in crate::catalog) fn seal(keys: Option<&SecretKeys>, id: WebhookId, secret: String) -> String {
+pub(crate) fn seal(keys: Option<&SecretKeys>, id: WebhookId, secret: String) -> String {
     match keys {
         Some(keys) if !secret_keys::is_encrypted(&secret) => keys.encrypt(&place(id), &secret),
         _ => secret,
@@ -122,11 +122,7 @@ pub(in crate::catalog) fn seal(keys: Option<&SecretKeys>, id: WebhookId, secret:
 }
 
 /// Returns the secret of a webhook by what is stored of it. One of an earlier version is not encrypted.
-pub(in crate::catalog) fn open(
-    keys: Option<&SecretKeys>,
-    id: WebhookId,
-    stored: &str,
-) -> Result<String, secret_keys::Error> {
+pub(crate) fn open(keys: Option<&SecretKeys>, id: WebhookId, stored: &str) -> Result<String, secret_keys::Error> {
     match keys {
         _ if !secret_keys::is_encrypted(stored) => Ok(stored.to_owned()),
         Some(keys) => keys.decrypt(&place(id), stored),

@@ -385,7 +385,7 @@ fn delay(attempt: i32, asked_for: Option<Duration>, chance: f64) -> Option<Durat
 
 /// 32 bytes by chance.
 /// Makes a secret that messages are signed with.
-pub(in crate::catalog) fn make_secret() -> String {
+pub(crate) fn make_secret() -> String {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     let bytes = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
     format!("whsec_{}", STANDARD.encode(bytes))

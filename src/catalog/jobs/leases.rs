@@ -85,7 +85,7 @@ impl Catalog {
 
     /// Watches all leases until `count` of them were taken from holders that ended or gave no sign of life, or 20 s have passed.
     /// Returns how many were taken.
-    pub(in crate::catalog) async fn take_lapsed_leases(&self, count: u64) -> Result<u64, Error> {
+    pub(crate) async fn take_lapsed_leases(&self, count: u64) -> Result<u64, Error> {
         const LOOKS: u32 = 20;
         let mut taken = 0;
         for _ in 0..LOOKS {

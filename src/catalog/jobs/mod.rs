@@ -5,5 +5,4 @@ pub(super) mod leases;
 pub(super) mod process;
 pub(super) mod queue_status;
 pub(super) mod reprocess;
-pub(super) mod step;
 pub(super) mod waiting;

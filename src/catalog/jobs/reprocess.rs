@@ -125,7 +125,7 @@ impl Catalog {
     }
 
     /// Begins another run of pictures at rest whose products are held.
-    pub(in crate::catalog) async fn begin_again(
+    pub(crate) async fn begin_again(
         &self,
         write: &Write,
         still: &[reruns::Selected],

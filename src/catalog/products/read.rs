@@ -41,7 +41,7 @@ pub enum Freshness {
 
 impl Body {
     /// What is cached of a product: its tag and then its JSON.
-    pub(in crate::catalog) fn of(product: &Product, catalog: &Catalog) -> Result<Bytes, Error> {
+    pub(crate) fn of(product: &Product, catalog: &Catalog) -> Result<Bytes, Error> {
         let json = serde_json::to_vec(&ProductBody::new(product, catalog.links())).map_err(Error::internal)?;
         let mut stored = BytesMut::with_capacity(TAG_BYTES + json.len());
         stored.extend_from_slice(&product_tag(&json)?);
@@ -71,7 +71,7 @@ impl Body {
     }
 
     /// The JSON of what is stored; `None` if it is too short to be ours.
-    pub(in crate::catalog) fn json_of(stored: Bytes) -> Option<Bytes> {
+    pub(crate) fn json_of(stored: Bytes) -> Option<Bytes> {
         Self::stored(stored).map(|body| body.json)
     }
 

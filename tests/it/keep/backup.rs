@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use pm::catalog::backup::{ApiKeys, Restoring};
+use pm::maintenance::backup::{ApiKeys, Restoring};
 use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -250,7 +250,7 @@ on_both_setups! {
         app::run(app.setup, async |target: &TestApp| {
             let before = rows(target).await;
             for file in vanishing {
-                let checked = pm::catalog::backup::check(&directory, &mut |_| {}).await.unwrap();
+                let checked = pm::maintenance::backup::check(&directory, &mut |_| {}).await.unwrap();
                 let away = directory.with_extension("away");
                 fs::rename(&file, &away).unwrap();
                 let refused = target.app.catalog.restore(&checked, WITHOUT_SECRETS, &mut |_| {}).await;
@@ -258,7 +258,7 @@ on_both_setups! {
                 assert_eq!(rows(target).await, before, "{}", file.display());
                 fs::rename(&away, &file).unwrap();
             }
-            let checked = pm::catalog::backup::check(&directory, &mut |_| {}).await.unwrap();
+            let checked = pm::maintenance::backup::check(&directory, &mut |_| {}).await.unwrap();
             assert!(target.app.catalog.restore(&checked, WITHOUT_SECRETS, &mut |_| {}).await.unwrap().is_whole());
         })
         .await;

@@ -5,9 +5,9 @@ use std::fs;
 use bytes::Bytes;
 use pm::{
     cache::{Entry, Lookup},
-    catalog::{Depth, Invariant},
     db::Write,
     domain::ProductId,
+    maintenance::{Depth, Invariant},
 };
 use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value, json};

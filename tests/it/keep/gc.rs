@@ -5,9 +5,10 @@ use std::{fs, time::Duration};
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use pm::{
-    catalog::{Error, Mode, Outcome, Settlement},
+    catalog::{Error, Outcome, Settlement},
     code::ErrorCode,
     domain::{Content, Facts, ImageSource, NewProduct, ProductDraft, ProductId, Rendition},
+    maintenance::Mode,
 };
 use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::json;

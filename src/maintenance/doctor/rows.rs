@@ -4,15 +4,13 @@ use std::time::{Duration, Instant};
 
 use super::{Finding, Invariant, MOMENT, PAGE};
 use crate::{
-    catalog::{
-        Catalog, Error,
-        jobs::step::{Step, Watch},
-    },
+    catalog::{Catalog, Error},
     db::{
         invariants::{self, Overdue},
         jobs::LEASE,
     },
     domain::Lease,
+    maintenance::progress::{Step, Watch},
 };
 
 /// The relay looks each half second.

@@ -1,23 +1,20 @@
 //! Whether the data are whole: each invariant is looked at page by page while the system is running. What looks wrong is
-//! looked at again a moment later, since a busy system changes between two looks. Nothing is changed: see [`super::repair`].
+//! looked at again a moment later, since a busy system changes between two looks. Nothing is changed: see [`repair`].
 
 mod entries;
+mod repair;
 mod rows;
 mod stored;
 
-pub(super) use stored::is_old;
+pub use repair::{Repair, Repaired};
 
 use std::time::Duration;
 
 use crate::{
-    blobs::RENEWED_AFTER,
     cache::Cache,
-    catalog::{Catalog, Error, jobs::step::Watch},
+    catalog::{Catalog, Error},
+    maintenance::progress::Watch,
 };
-
-/// A blob that nothing refers to is left alone until it is older than this: a job may have stored it and be about to refer to
-/// it.
-pub const GRACE: Duration = RENEWED_AFTER.saturating_mul(2);
 
 /// So many examples are named of what is broken.
 const EXAMPLES: usize = 100;
@@ -37,7 +34,7 @@ pub enum Invariant {
     Blobs,
     /// So is every uploaded source.
     Sources,
-    /// No blob that nothing refers to is older than [`GRACE`].
+    /// No blob that nothing refers to is older than [`GRACE`](crate::maintenance::GRACE).
     Orphans,
     /// No unfinished file is older than that.
     Unfinished,

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use crate::{
     blobs::{BlobKey, Blobs, State},
-    catalog::{Catalog, Error, Finding, GRACE, Invariant, Mode, jobs::step::Watch, losses::GiveUp},
+    catalog::{Catalog, Error},
     db::{images, invariants, losses, products},
     domain::{JobPayload, ProductId},
+    maintenance::{Finding, GRACE, Invariant, Mode, losses::GiveUp, progress::Watch},
 };
 
 /// One thing that was repaired, or was not.
@@ -61,7 +62,7 @@ impl Catalog {
                 self.collect(Mode::Remove, watch, &mut |key| repaired.done(key, "removed")).await?;
             }
             Invariant::Unfinished => {
-                let removed = self.0.engines.blobs.remove_unfinished(GRACE).await?;
+                let removed = self.blobs().remove_unfinished(GRACE).await?;
                 repaired.done(format_args!("{removed} files"), "removed");
             }
             Invariant::Outbox => while self.dispatch_due().await? > 0 {},
@@ -186,6 +187,6 @@ impl Catalog {
     /// Whether a whole copy was there and is in the store now.
     async fn copy_back(&self, key: &str, copies: Option<&Blobs>) -> Result<bool, Error> {
         let (Some(copies), Some(key)) = (copies, BlobKey::parse(key)) else { return Ok(false) };
-        Ok(matches!(copies.copy_to(&key, &self.0.engines.blobs).await?, State::Whole { .. }))
+        Ok(matches!(copies.copy_to(&key, self.blobs()).await?, State::Whole { .. }))
     }
 }

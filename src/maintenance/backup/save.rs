@@ -12,12 +12,10 @@ use super::{
     secrets::{Protection, Secrets},
 };
 use crate::{
-    catalog::{
-        Catalog,
-        jobs::step::{Step, Watch},
-    },
+    catalog::Catalog,
     clock::Timestamp,
     db::transfer,
+    maintenance::progress::{Step, Watch},
     private_files,
 };
 
@@ -50,7 +48,7 @@ impl Catalog {
         saved.products = tables.iter().find(|table| table.name == "products").map_or(0, |table| table.rows);
         let secrets_sha256 = save_secrets(&directory, &folder, secrets, options.protection).await?;
         saved.has_secrets = secrets_sha256.is_some();
-        let copies = Copies::new(&self.0.engines.blobs, &directory, options.verify, &lost).await?;
+        let copies = Copies::new(self.blobs(), &directory, options.verify, &lost).await?;
         copies.save(&folder, &tables, &mut saved, watch).await?;
         let manifest = Manifest {
             format: FORMAT,

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::{
     blobs::BlobKey,
-    catalog::{Catalog, Collected, Error, Mode, Step},
+    catalog::{Catalog, Error},
     db::gc_turn,
+    maintenance::{Collected, Mode, Step},
 };
 
 /// A turn is lengthened this often.

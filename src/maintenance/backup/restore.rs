@@ -16,11 +16,7 @@ use super::{
 use crate::{
     blobs::{BlobKey, Blobs, Marker, State},
     cache::Cache,
-    catalog::{
-        Catalog,
-        jobs::step::{Step, Watch},
-        losses::GiveUp,
-    },
+    catalog::Catalog,
     clock::Timestamp,
     db::{
         Write, installation,
@@ -28,6 +24,10 @@ use crate::{
         webhooks, words,
     },
     domain::InstallationId,
+    maintenance::{
+        losses::GiveUp,
+        progress::{Step, Watch},
+    },
 };
 
 /// What was restored.
@@ -174,7 +174,7 @@ impl Catalog {
 
     /// Writes the new id into the store's marker.
     async fn mark_store(&self, id: InstallationId) -> Result<(), Error> {
-        let store = &self.0.engines.blobs;
+        let store = self.blobs();
         if let Some(marker) = store.marker().await? {
             store.mark(&Marker { installation: id, ..marker }).await?;
         }
@@ -204,7 +204,7 @@ impl Catalog {
                 let references: Vec<Reference> = page.iter().filter_map(reference).collect();
                 let new: Vec<_> = references.iter().filter(|reference| seen.is_first(&reference.key)).collect();
                 let copies = stream::iter(new).map(|reference| {
-                    let (source, store) = (&source, &self.0.engines.blobs);
+                    let (source, store) = (&source, self.blobs());
                     async move { Ok::<_, Error>((copy(source, store, &reference.key).await?, &reference.key)) }
                 });
                 let mut copies = copies.buffer_unordered(AT_ONCE);

@@ -1,17 +1,16 @@
 //! Invariants between rows and the store: what is referred to is there, and what is there is referred to.
 
-use std::time::SystemTime;
-
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{Depth, EXAMPLES, Finding, GRACE, Invariant, MOMENT, PAGE};
+use super::{Depth, EXAMPLES, Finding, Invariant, MOMENT, PAGE};
 use crate::{
-    blobs::{BlobKey, Listed, State},
-    catalog::{
-        Catalog, Error,
-        jobs::step::{Step, Watch},
-    },
+    blobs::{BlobKey, State},
+    catalog::{Catalog, Error},
     db::references::{self, Reference, Referrer},
+    maintenance::{
+        gc::{GRACE, is_old},
+        progress::{Step, Watch},
+    },
 };
 
 /// Blobs that are read at a time.
@@ -85,7 +84,7 @@ async fn note_still_broken(
 async fn is_whole(catalog: &Catalog, reference: &Reference, depth: Depth) -> Result<bool, Error> {
     let Some(key) = BlobKey::parse(&reference.key) else { return Ok(false) };
     let right = |bytes: u64| reference.bytes.is_none_or(|known| u64::try_from(known) == Ok(bytes));
-    let store = &catalog.0.engines.blobs;
+    let store = catalog.blobs();
     Ok(match depth {
         Depth::Quick => store.find(&key).await?.is_some_and(|found| right(found.size)),
         Depth::Full => matches!(store.examine(&key).await?, State::Whole { bytes } if right(bytes)),
@@ -94,7 +93,7 @@ async fn is_whole(catalog: &Catalog, reference: &Reference, depth: Depth) -> Res
 
 pub(super) async fn orphans(catalog: &Catalog, watch: &mut Watch<'_>) -> Result<Finding, Error> {
     let mut finding = Finding::new(Invariant::Orphans);
-    let mut listed = catalog.0.engines.blobs.list().try_chunks(PAGE as usize);
+    let mut listed = catalog.blobs().list().try_chunks(PAGE as usize);
     while let Some(page) = listed.try_next().await.map_err(|broken| broken.1)? {
         finding.looked_at += page.len() as u64;
         let old: Vec<_> = page.iter().filter(|blob| is_old(blob)).map(|blob| blob.key.as_str()).collect();
@@ -114,20 +113,15 @@ async fn note_still_orphans(catalog: &Catalog, orphans: &[String], finding: &mut
     let keys: Vec<_> = orphans.iter().map(String::as_str).collect();
     for key in references::unreferenced(&catalog.database().read(), &keys).await? {
         let Some(parsed) = BlobKey::parse(&key) else { continue };
-        if catalog.0.engines.blobs.find(&parsed).await?.is_some_and(|blob| is_old(&blob)) {
+        if catalog.blobs().find(&parsed).await?.is_some_and(|blob| is_old(&blob)) {
             finding.note(key);
         }
     }
     Ok(())
 }
 
-/// Whether the blob may be removed if nothing refers to it.
-pub(in crate::catalog) fn is_old(blob: &Listed) -> bool {
-    SystemTime::now().duration_since(blob.modified).unwrap_or_default() > GRACE
-}
-
 pub(super) async fn unfinished(catalog: &Catalog) -> Result<Finding, Error> {
-    let found = catalog.0.engines.blobs.unfinished(GRACE, EXAMPLES).await?;
+    let found = catalog.blobs().unfinished(GRACE, EXAMPLES).await?;
     let broken = found.count;
     Ok(Finding { looked_at: broken, broken, examples: found.examples, ..Finding::new(Invariant::Unfinished) })
 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     blobs::{BlobKey, Blobs, State},
-    catalog::jobs::step::{Step, Watch},
+    maintenance::progress::{Step, Watch},
 };
 
 /// A copy that was not proved for so long is read again.

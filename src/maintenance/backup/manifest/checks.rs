@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Manifest;
-use crate::catalog::backup::trust::{MAX_NUMBER, MAX_TEXT, shortened};
+use crate::maintenance::backup::trust::{MAX_NUMBER, MAX_TEXT, shortened};
 
 /// No table has more rows.
 const MAX_ROWS: u64 = 1_000_000_000_000;

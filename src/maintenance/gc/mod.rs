@@ -1,22 +1,25 @@
 //! Removing blobs that nothing refers to. A few at a time, in a transaction that keeps everybody from referring to any; so a
 //! job never refers to a blob that is gone, and a removal that dies half-way has done nothing wrong.
 
+mod turn;
+
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use futures_util::{TryStreamExt as _, future::try_join_all};
 
 use crate::{
-    blobs::{BlobKey, Blobs, Listed},
-    catalog::{
-        Catalog, Error, GRACE,
-        inspect::is_old,
-        jobs::step::{Step, Watch},
-    },
+    blobs::{BlobKey, Blobs, Listed, RENEWED_AFTER},
+    catalog::{Catalog, Error},
     db::{Removal, references},
+    maintenance::progress::{Step, Watch},
 };
+
+/// A blob that nothing refers to is left alone until it is older than this: a job may have stored it and be about to refer to
+/// it.
+pub const GRACE: Duration = RENEWED_AFTER.saturating_mul(2);
 
 /// What was removed, or would be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,7 +70,7 @@ impl Catalog {
         watch: &mut Watch<'_>,
         removed: &mut (dyn FnMut(&BlobKey) + Send),
     ) -> Result<Collected, Error> {
-        let blobs = &self.0.engines.blobs;
+        let blobs = self.blobs();
         let mut collected = Collected::default();
         let (mut done, mut batch) = (0, Vec::new());
         let mut listed = blobs.list().try_chunks(PAGE);
@@ -131,7 +134,7 @@ impl Catalog {
             let (next, some) = (catalog.clone(), batch.clone());
             let outcome = self.to_the_end(async move {
                 let Some(removal) = next.database().begin_removal().await? else { return Err(Error::Copying) };
-                let gone = remove_unreferenced(&next.0.engines.blobs, &removal, &some).await?;
+                let gone = remove_unreferenced(next.blobs(), &removal, &some).await?;
                 removal.end().await?;
                 Ok(gone)
             });
@@ -164,4 +167,9 @@ async fn remove_unreferenced(blobs: &Blobs, removal: &Removal, batch: &[Listed])
         Ok::<_, Error>(Some(found))
     }));
     Ok(removals.await?.into_iter().flatten().collect())
+}
+
+/// Whether the blob may be removed if nothing refers to it.
+pub(super) fn is_old(blob: &Listed) -> bool {
+    SystemTime::now().duration_since(blob.modified).unwrap_or_default() > GRACE
 }

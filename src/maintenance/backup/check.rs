@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     blobs::{BlobKey, State},
-    catalog::jobs::step::{Step, Watch},
     db::{migrate, transfer},
+    maintenance::progress::{Step, Watch},
     passphrase::Passphrase,
 };
 

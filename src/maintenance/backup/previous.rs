@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     blobs::BlobKey,
-    catalog::jobs::step::{Step, Watch},
     domain::InstallationId,
+    maintenance::progress::{Step, Watch},
 };
 
 /// Lost copies that are remembered; what is beyond counts as copied, not as mended.

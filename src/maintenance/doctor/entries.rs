@@ -8,12 +8,10 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use super::{Finding, Invariant, PAGE};
 use crate::{
     cache::Entry,
-    catalog::{
-        Body, Catalog, Error,
-        jobs::step::{Step, Watch},
-    },
+    catalog::{Body, Catalog, Error},
     db::invariants,
     domain::ProductId,
+    maintenance::progress::{Step, Watch},
 };
 
 /// A write is told to the cache before it is answered; should its process die in between, a sweeper tells the cache within
