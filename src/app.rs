@@ -28,7 +28,7 @@ use crate::{
     cache::{self, Cache},
     catalog::{self, Catalog, Engines},
     config::{DatabaseUrl, Settings},
-    db::{Database, installation},
+    db::{Database, connection::installation},
     domain::ImageId,
     fetch::{self, Fetcher},
     health::Health,

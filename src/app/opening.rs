@@ -7,9 +7,11 @@ use crate::{
     config::{DatabaseConnections, DatabaseUrl, Settings},
     db::{
         self, Database,
-        identity::{self, Settled},
+        maintenance::{
+            identity::{self, Settled},
+            schema::{self, SchemaState},
+        },
         migrate,
-        schema::{self, SchemaState},
     },
     private_files,
 };

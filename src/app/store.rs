@@ -16,9 +16,12 @@ use crate::{
     config::{DatabaseUrl, Settings},
     db::{
         Database,
-        identity::{self, LockedClaim, StoreClaim},
-        installation::{self, Installation},
-        renditions, schema,
+        connection::installation::{self, Installation},
+        maintenance::{
+            identity::{self, LockedClaim, StoreClaim},
+            schema,
+        },
+        products::renditions,
     },
     domain::InstallationId,
 };

@@ -2,7 +2,7 @@
 
 use crate::{
     catalog::{Catalog, Error},
-    db::installation,
+    db::connection::installation,
     domain::InstallationId,
 };
 

@@ -18,7 +18,7 @@ mod write;
 use std::sync::{Arc, OnceLock};
 
 pub use crate::db::events::EventPage;
-pub use crate::db::variants::NewVariant;
+pub use crate::db::products::variants::NewVariant;
 pub use body::{ImageBody, PageBody, ProductBody, UserBody};
 pub use error::{BoxError, Error};
 pub use events::{
@@ -47,7 +47,7 @@ pub use products::{
 pub use queue_body::{DeadLetterBody, QueueBody};
 pub use webhook_body::{DeliveryBody, WebhookBody};
 
-pub use crate::db::idempotency::Once;
+pub use crate::db::products::idempotency::Once;
 use tokio::sync::watch;
 
 use crate::{

@@ -7,8 +7,8 @@ use crate::{
     cache::Cache,
     catalog::{Catalog, Error},
     db::{
-        dispatch, finished, invalidations,
-        jobs::{self, Depth},
+        cache::invalidations,
+        jobs::{self, Depth, dispatch, finished},
     },
     domain::JobId,
 };

@@ -14,8 +14,9 @@ use crate::{
     clock::Timestamp,
     db::{
         Write,
-        invalidations::{self, Invalidation},
-        notifications, touch,
+        cache::invalidations::{self, Invalidation},
+        connection::notifications,
+        products::touch,
     },
     domain::{NewEvent, ProductId},
     queue::NOTIFY_CHANNEL,

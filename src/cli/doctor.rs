@@ -20,8 +20,9 @@ use crate::{
     blobs::Blobs,
     config::Settings,
     db::{
-        installation::{self, Installation},
-        migrate, renditions,
+        connection::installation::{self, Installation},
+        migrate,
+        products::renditions,
     },
     health::Component,
     imaging,

@@ -13,8 +13,8 @@ use crate::{
     config::{DatabaseUrl, Settings},
     db::{
         self, Database,
+        maintenance::schema::{self, SchemaState},
         migrate::{self, Step},
-        schema::{self, SchemaState},
     },
 };
 

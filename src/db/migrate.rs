@@ -9,9 +9,10 @@ use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use crate::{
     clock::Timestamp,
     db::{
-        Database, Error, Write, installation,
-        jobs::{query, query_one},
-        words,
+        Database, Error, Write,
+        connection::installation,
+        products::words,
+        statement::{query, query_one},
     },
 };
 

@@ -1,69 +1,28 @@
 //! The database: PostgreSQL or SQLite behind one sea-orm connection. All SQL of the program stands in this room;
-//! transactions are begun by the catalogue alone.
+//! transactions are begun by the catalogue and by maintenance alone.
 
-pub mod api_keys;
-pub mod attempts;
-mod beside;
-mod changes;
-pub mod claims;
-mod clock;
-mod config;
-mod connect;
-mod connection;
-pub mod crashes;
-pub mod dead_letters;
-pub mod deliveries;
-mod demand;
-pub mod dispatch;
-mod driver;
+pub mod accounts;
+pub mod blobs;
+pub mod cache;
+pub mod connection;
 mod entity;
 mod error;
 pub mod events;
-mod file;
-mod file_identity;
-pub mod finished;
-pub mod gc_turn;
-mod guard;
-pub mod idempotency;
-pub mod identity;
-pub mod images;
-pub mod installation;
-pub mod invalidations;
-pub mod invariants;
 pub mod jobs;
-pub mod leases;
 mod lengths;
-pub mod listing;
-pub mod losses;
+pub mod maintenance;
 pub mod migrate;
-pub mod notifications;
-pub mod owner;
-mod pooled;
-mod pooler;
-mod presence;
 pub mod products;
-pub mod references;
-pub mod removals;
-pub mod renditions;
-pub mod reruns;
-mod revive;
-pub mod schema;
-mod sqlite;
-pub mod touch;
-pub mod transfer;
-mod trim;
-pub mod users;
-pub mod variants;
-pub mod waiting;
-pub mod webhooks;
-pub mod words;
+mod statement;
 
-pub use beside::{Beside, Unanswered};
-pub use changes::{ChangeLog, Changes};
-pub use config::{Config, Postgres};
-pub use connect::{Database, Write};
-pub use connection::{Connection, Transaction};
+pub use blobs::guard::{Hold, Removal, refer};
+pub use cache::changes::{ChangeLog, Changes};
+pub use connection::{
+    Connection, Transaction,
+    beside::{Beside, Unanswered},
+    config::{Config, Postgres},
+    connect::{Database, Write},
+    pooler::Pooler,
+    presence::Presence,
+};
 pub use error::Error;
-pub use guard::{Hold, Removal, refer};
-pub use pooler::Pooler;
-pub use presence::Presence;

@@ -6,7 +6,12 @@ use crate::{
     catalog::{Catalog, Error},
     clock::Timestamp,
     code::ErrorCode,
-    db::{Write, images, losses, products, reruns, reruns::Selected, touch},
+    db::{
+        Write,
+        blobs::losses,
+        jobs::reruns::{self, Selected},
+        products::{self, images, touch},
+    },
     domain::{ImageId, JobPayload, ProductId},
 };
 

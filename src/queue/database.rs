@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::db::{
     Connection,
-    notifications::{self, Listening},
+    connection::notifications::{self, Listening},
 };
 
 /// The channel on which PostgreSQL tells other processes of new jobs; the writing transaction notifies it.

@@ -243,8 +243,10 @@ fn without_tests(tokens: Vec<Token>, module: &[String]) -> (Vec<Token>, usize, V
 }
 
 fn is_test_attribute(tokens: &[Token], at: usize) -> bool {
-    let words = ["#", "[", "cfg", "(", "test", ")", "]"];
-    words.iter().enumerate().all(|(offset, word)| tokens.get(at + offset).is_some_and(|token| token.text == *word))
+    let attributes: [&[&str]; 2] =
+        [&["#", "[", "cfg", "(", "test", ")", "]"], &["#", "[", "cfg", "(", "all", "(", "test", ","]];
+    let reads = |(at, word): (usize, &&str)| tokens.get(at).is_some_and(|token| token.text == **word);
+    attributes.iter().any(|words| (at..).zip(words.iter()).all(reads))
 }
 
 /// The last token of the item at `at`: its semicolon, or the brace that closes its body.

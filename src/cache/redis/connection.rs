@@ -30,7 +30,7 @@ use super::{
     pending::Pending,
 };
 use crate::{
-    db::{Database, invalidations},
+    db::{Database, cache::invalidations},
     domain::ProductId,
 };
 

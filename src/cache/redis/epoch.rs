@@ -21,7 +21,7 @@ use super::{super::Error, displaced::Displaced};
 use crate::{
     db::{
         self, Beside, Database, Unanswered,
-        installation::{self, CacheEpoch, CachePhase, Installation},
+        connection::installation::{self, CacheEpoch, CachePhase, Installation},
     },
     domain::InstallationId,
 };

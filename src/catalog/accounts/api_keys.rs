@@ -10,7 +10,7 @@ use moka::sync::Cache;
 use crate::{
     catalog::{Catalog, Error},
     clock::Timestamp,
-    db::{api_keys, users},
+    db::accounts::{api_keys, users},
     domain::{ApiKey, ApiKeyId, Invalid, KeyText, NewApiKey},
 };
 

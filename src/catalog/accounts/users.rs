@@ -2,7 +2,7 @@
 
 use crate::{
     catalog::{Catalog, Done, Error, Once},
-    db::{self, users},
+    db::{self, accounts::users},
     domain::{NewUser, Page, User, UserId, UserQuery},
 };
 

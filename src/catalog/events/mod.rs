@@ -14,9 +14,9 @@ use crate::{
     code::ErrorCode,
     db::{
         Write,
+        connection::notifications::{self, Listening},
         events::{self, EventPage, FORGOTTEN_TOGETHER},
-        notifications::{self, Listening},
-        touch::Touched,
+        products::touch::Touched,
     },
     domain::{EventData, EventKind, EventPosition, ImageId, NewEvent, Product, ProductId, UserId},
 };

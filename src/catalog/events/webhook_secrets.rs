@@ -2,7 +2,7 @@
 
 use crate::{
     catalog::{Catalog, Error},
-    db::{self, Database, webhooks},
+    db::{self, Database, events::webhooks},
     domain::WebhookId,
     secret_keys::{self, SecretKeys},
 };

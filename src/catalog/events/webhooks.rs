@@ -11,8 +11,10 @@ use crate::{
     clock::Timestamp,
     db::{
         Write,
-        deliveries::{self, Ending, Message},
-        webhooks::{self, Breaker},
+        events::{
+            deliveries::{self, Ending, Message},
+            webhooks::{self, Breaker},
+        },
     },
     domain::{
         ClaimedDelivery, Delivery, DeliveryId, DeliveryQuery, DeliveryState, EventData, NewEvent, NewWebhook, Page,

@@ -5,9 +5,12 @@ use crate::{
     catalog::{Catalog, Done, Error, Once},
     clock::Timestamp,
     db::{
-        Write, attempts,
-        dead_letters::{self, Chosen},
-        images, products,
+        Write,
+        jobs::{
+            attempts,
+            dead_letters::{self, Chosen},
+        },
+        products::{self, images},
     },
     domain::{Attempt, DeadLetter, DeadQuery, Grave, JobId, Page, ProductId},
 };

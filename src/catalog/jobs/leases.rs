@@ -20,10 +20,14 @@ use crate::{
     clock::Timestamp,
     code::ErrorCode,
     db::{
-        self, Presence, Write, attempts, crashes, deliveries, images,
-        jobs::LEASE,
-        leases::{self, Losses, Taken},
-        products, waiting,
+        self, Presence, Write,
+        events::deliveries,
+        jobs::{
+            LEASE, attempts, crashes,
+            leases::{self, Losses, Taken},
+            waiting,
+        },
+        products::{self, images},
     },
     domain::{Attempt, AttemptOutcome, EventKind, Lapsed, Lease, LeaseRule, LeaseWatch},
 };

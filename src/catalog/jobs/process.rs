@@ -8,11 +8,13 @@ use crate::{
     clock::Timestamp,
     code::ErrorCode,
     db::{
-        self, Write, attempts,
-        claims::{self, NewLease, Next},
-        crashes, images,
-        jobs::{self, LEASE},
-        leases, products, renditions,
+        self, Write,
+        jobs::{
+            self, LEASE, attempts,
+            claims::{self, NewLease, Next},
+            crashes, leases,
+        },
+        products::{self, images, renditions},
     },
     domain::{
         Attempt, AttemptOutcome, Busy, Content, EventKind, Facts, Image, ImageId, ImageSource, Job, JobPayload,

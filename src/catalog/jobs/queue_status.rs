@@ -4,10 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     catalog::{BoxError, Catalog, Error},
-    db::{
-        finished,
-        jobs::{self, Depth},
-    },
+    db::jobs::{self, Depth, finished},
     queue::Backlog,
 };
 

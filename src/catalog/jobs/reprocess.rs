@@ -3,7 +3,11 @@
 use crate::{
     catalog::{Catalog, Error},
     clock::Timestamp,
-    db::{Write, dead_letters, images, jobs, jobs::NewJob, products, reruns},
+    db::{
+        Write,
+        jobs::{self, NewJob, dead_letters, reruns},
+        products::{self, images},
+    },
     domain::{ImageId, ImageStatus, Invalid, JobPayload, ProductId, UserId},
 };
 

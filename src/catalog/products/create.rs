@@ -7,7 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     catalog::{Answer, Catalog, Error, Links, Once, events},
     clock::Timestamp,
-    db::{Write, images, jobs, jobs::NewJob, products, users},
+    db::{
+        Write,
+        accounts::users,
+        jobs::{self, NewJob},
+        products::{self, images},
+    },
     domain::{
         Image, ImageId, ImageSource, ImageStatus, Invalid, JobPayload, NewEvent, NewProduct, Product, ProductId,
         ProductStatus, UserId,

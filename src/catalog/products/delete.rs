@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::{
     catalog::{Catalog, Error, Precondition, events},
-    db::{
-        products,
+    db::products::{
+        self,
         removals::{self, Of},
     },
     domain::ProductId,

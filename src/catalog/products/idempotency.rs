@@ -14,7 +14,7 @@ use crate::{
     clock::Timestamp,
     db::{
         Write,
-        idempotency::{self, Once},
+        products::idempotency::{self, Once},
     },
 };
 

@@ -2,7 +2,7 @@
 
 use crate::{
     catalog::{Body, Catalog, Error, Once, Precondition, Updated, products::update::committed},
-    db::{products, reruns},
+    db::{jobs::reruns, products},
     domain::{ImageId, ImageStatus, ImagesPatch, JobPayload, ProductId, ProductPatch},
 };
 

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use crate::{
     blobs::BlobKey,
     catalog::{Catalog, Error},
-    db::references,
+    db::blobs::references,
 };
 
 /// A removal that another transaction kept from its lock is tried so often.

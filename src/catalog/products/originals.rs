@@ -12,7 +12,7 @@ use moka::sync::Cache;
 use crate::{
     blobs::BlobKey,
     catalog::{Catalog, Error},
-    db::{installation, references, variants},
+    db::{blobs::references, connection::installation, products::variants},
     domain::{ImageId, ProductId},
 };
 

@@ -2,7 +2,7 @@
 
 use crate::{
     catalog::{Catalog, Error},
-    db::owner,
+    db::products::owner,
     domain::{ProductId, UserId},
 };
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use crate::{
     blobs::BlobKey,
     catalog::{Catalog, Error, Links, products::read::Body},
-    db::variants::{self, NewVariant},
+    db::products::variants::{self, NewVariant},
     domain::{ImageId, ImageStatus, ProductId},
 };
 

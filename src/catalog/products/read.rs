@@ -17,7 +17,7 @@ use crate::{
         Catalog, Error, Precondition, ProductBody,
         products::tags::{TAG_BYTES, product_tag},
     },
-    db::{listing, products},
+    db::products::{self, listing},
     domain::{Page, Product, ProductId, ProductQuery},
 };
 

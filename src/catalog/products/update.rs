@@ -12,10 +12,12 @@ use crate::{
     },
     clock::Timestamp,
     db::{
-        Write, images,
+        Write,
         jobs::{self, NewJob},
-        products,
-        removals::{self, Of},
+        products::{
+            self, images,
+            removals::{self, Of},
+        },
     },
     domain::{
         ImageId, ImagePlan, ImageSource, JobPayload, PresentImage, Product, ProductId, ProductPatch, ProductStatus,

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     blobs::{BlobKey, State},
-    db::{migrate, transfer},
+    db::{maintenance::transfer, migrate},
     maintenance::progress::{Step, Watch},
     passphrase::Passphrase,
 };

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
 use super::{Error, PAGE, PLAIN_FORMAT};
-use crate::{db::transfer::Row, private_files};
+use crate::{db::maintenance::transfer::Row, private_files};
 
 /// A file of rows that is being written.
 pub(super) struct RowWriter {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::db::{losses::LOST_SOURCE, transfer::Row};
+use crate::db::{blobs::losses::LOST_SOURCE, maintenance::transfer::Row};
 
 /// A row's reference to a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]

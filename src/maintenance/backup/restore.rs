@@ -19,9 +19,11 @@ use crate::{
     catalog::Catalog,
     clock::Timestamp,
     db::{
-        Write, installation,
-        transfer::{self, Table},
-        webhooks, words,
+        Write,
+        connection::installation,
+        events::webhooks,
+        maintenance::transfer::{self, Table},
+        products::words,
     },
     domain::InstallationId,
     maintenance::{

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Error;
 use crate::{
     clock::Timestamp,
-    db::{Write, losses, transfer::Row, users},
+    db::{Write, accounts::users, blobs::losses, maintenance::transfer::Row},
     domain::UserId,
 };
 

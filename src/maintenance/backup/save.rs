@@ -14,7 +14,7 @@ use super::{
 use crate::{
     catalog::Catalog,
     clock::Timestamp,
-    db::transfer,
+    db::maintenance::transfer,
     maintenance::progress::{Step, Watch},
     private_files,
 };

@@ -11,7 +11,7 @@ use super::Error;
 use crate::{
     catalog::events::{webhook_secrets, webhooks::make_secret},
     clock::Timestamp,
-    db::transfer::Row,
+    db::maintenance::transfer::Row,
     domain::WebhookId,
     passphrase::Passphrase,
     secret_keys::SecretKeys,

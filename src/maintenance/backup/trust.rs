@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::FORMAT;
 use crate::{
     blobs::BlobKey,
-    db::transfer::{Row, Table},
+    db::maintenance::transfer::{Row, Table},
 };
 
 /// The highest number of a row that JSON's numbers hold exactly.

@@ -9,7 +9,7 @@ use super::{Finding, Invariant, PAGE};
 use crate::{
     cache::Entry,
     catalog::{Body, Catalog, Error},
-    db::invariants,
+    db::maintenance::invariants,
     domain::ProductId,
     maintenance::progress::{Step, Watch},
 };

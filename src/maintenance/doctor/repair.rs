@@ -6,7 +6,11 @@ use std::collections::BTreeSet;
 use crate::{
     blobs::{BlobKey, Blobs, State},
     catalog::{Catalog, Error},
-    db::{images, invariants, losses, products},
+    db::{
+        blobs::losses,
+        maintenance::invariants,
+        products::{self, images},
+    },
     domain::{JobPayload, ProductId},
     maintenance::{Finding, GRACE, Invariant, Mode, losses::GiveUp, progress::Watch},
 };

@@ -6,8 +6,8 @@ use super::{Finding, Invariant, MOMENT, PAGE};
 use crate::{
     catalog::{Catalog, Error},
     db::{
-        invariants::{self, Overdue},
         jobs::LEASE,
+        maintenance::invariants::{self, Overdue},
     },
     domain::Lease,
     maintenance::progress::{Step, Watch},

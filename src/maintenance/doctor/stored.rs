@@ -6,7 +6,7 @@ use super::{Depth, EXAMPLES, Finding, Invariant, MOMENT, PAGE};
 use crate::{
     blobs::{BlobKey, State},
     catalog::{Catalog, Error},
-    db::references::{self, Reference, Referrer},
+    db::blobs::references::{self, Reference, Referrer},
     maintenance::{
         gc::{GRACE, is_old},
         progress::{Step, Watch},

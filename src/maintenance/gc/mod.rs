@@ -13,7 +13,7 @@ use futures_util::{TryStreamExt as _, future::try_join_all};
 use crate::{
     blobs::{BlobKey, Blobs, Listed, RENEWED_AFTER},
     catalog::{Catalog, Error},
-    db::{Removal, references},
+    db::{Removal, blobs::references},
     maintenance::progress::{Step, Watch},
 };
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::{
     blobs::BlobKey,
     catalog::{Catalog, Error},
-    db::gc_turn,
+    db::blobs::gc_turn,
     maintenance::{Collected, Mode, Step},
 };
 

@@ -29,7 +29,7 @@ async fn backup(app: &TestApp, directory: &Path) -> Value {
 
 async fn rows(app: &TestApp) -> Vec<u64> {
     let mut counts = Vec::new();
-    for table in pm::db::transfer::tables() {
+    for table in pm::db::maintenance::transfer::tables() {
         counts.push(table.count(&app.app.database.read()).await.unwrap());
     }
     counts
@@ -181,7 +181,7 @@ async fn columns_of_the_schema(app: &TestApp) -> Vec<String> {
 
 on_both_setups! {
     async fn no_table_and_no_column_is_forgotten(app: &TestApp) {
-        let tables = pm::db::transfer::tables();
+        let tables = pm::db::maintenance::transfer::tables();
         let columns = tables.iter().flat_map(|table| table.columns().into_iter().map(|name| format!("{}.{name}", table.name)));
         let mut copied: Vec<_> = columns.collect();
         copied.sort();

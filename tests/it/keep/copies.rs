@@ -78,7 +78,7 @@ async fn exchanged(exchange: impl AsyncFnOnce(&Path, &Database)) {
 
 async fn write(database: &Database) -> Result<(), pm::db::Error> {
     let write = database.begin().await?;
-    pm::db::users::insert(
+    pm::db::accounts::users::insert(
         &*write,
         &pm::domain::User {
             id: pm::domain::UserId::parse(&uuid::Uuid::new_v4().to_string()).unwrap(),
@@ -99,7 +99,7 @@ async fn a_file_put_in_the_place_of_the_database_ends_the_server_and_takes_no_wr
         // Longer than connections that do not work are left alone, and new ones are made to read.
         for _ in 0..9 {
             assert!(write(database).await.unwrap_err().is_transient());
-            let reads = (0..12).map(|_| async { pm::db::installation::read(&database.read()).await });
+            let reads = (0..12).map(|_| async { pm::db::connection::installation::read(&database.read()).await });
             futures_util::future::join_all(reads).await;
             sleep(Duration::from_secs(1)).await;
         }

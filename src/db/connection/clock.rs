@@ -1,0 +1,184 @@
+//! The one clock by which times in the database are written and compared, whatever the clocks of the processes say.
+//!
+//! PostgreSQL: the server's. SQLite: all processes are on one machine and share the time since its start; an anchor in the
+//! database, one for each start of the machine, says which date that began at. A process that starts, or whose own wall clock
+//! is stepped, corrects the anchor; then whatever waits goes on waiting for as long as it had to.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use sea_orm::{ConnectionTrait, DbBackend, Statement, Value};
+
+use crate::{
+    clock::{BootClock, Timestamp},
+    db::{Database, Error, Write, statement::query},
+};
+
+/// The clock that processes on one SQLite file share.
+#[derive(Debug)]
+pub(super) struct FileClock {
+    machine: BootClock,
+    /// The date at which the machine started, as far as this process knows; [`UNKNOWN`] before it has asked.
+    booted_at: AtomicI64,
+    /// The same by this process's own wall clock, when it looked last.
+    seen: AtomicI64,
+}
+
+const UNKNOWN: i64 = i64::MIN;
+/// A wall clock that moves by more than this against the machine's has been stepped.
+const STEP_MICROS: i64 = 1_000_000;
+/// The anchor may be off by this.
+const TOLERANCE_MICROS: i64 = 2_000_000;
+
+impl FileClock {
+    /// Returns the clock; `None` where the machine has none that its processes share, or it cannot be read, which is said.
+    pub(in crate::db) fn find() -> Option<Arc<Self>> {
+        let machine = BootClock::find().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the machine's clock cannot be read; this process uses its wall clock");
+            None
+        })?;
+        Some(Arc::new(Self { machine, booted_at: AtomicI64::new(UNKNOWN), seen: AtomicI64::new(UNKNOWN) }))
+    }
+
+    /// The date at which the machine started, by this process's wall clock.
+    fn by_wall(&self) -> i64 {
+        Timestamp::now().0 - self.machine.micros()
+    }
+
+    fn at(&self, booted_at: i64) -> Timestamp {
+        self.booted_at.store(booted_at, Ordering::Relaxed);
+        Timestamp(booted_at + self.machine.micros())
+    }
+
+    async fn anchor(&self, connection: &impl ConnectionTrait) -> Result<Option<i64>, Error> {
+        const ANCHOR: &str = "SELECT booted_at FROM clock_anchors WHERE boot = $1";
+        let rows = query(connection, ANCHOR, vec![self.machine.boot.as_str().into()]).await?;
+        Ok(rows.first().map(|row| row.try_get("", "booted_at")).transpose()?)
+    }
+
+    async fn set_anchor(&self, write: &Write, booted_at: i64) -> Result<(), Error> {
+        const SET: &str = "INSERT INTO clock_anchors (boot, booted_at) VALUES ($1, $2)
+            ON CONFLICT (boot) DO UPDATE SET booted_at = excluded.booted_at RETURNING boot";
+        query(&**write, SET, vec![self.machine.boot.as_str().into(), booted_at.into()]).await?;
+        Ok(())
+    }
+
+    /// Whether this process has never corrected the clock, or its wall clock was stepped since it last did. `now` is
+    /// [`by_wall`](Self::by_wall).
+    fn is_stepped(&self, now: i64) -> bool {
+        let before = self.seen.load(Ordering::Relaxed);
+        before == UNKNOWN || (now - before).abs() > STEP_MICROS
+    }
+}
+
+impl Database {
+    /// Returns the database's time.
+    pub async fn now(&self) -> Result<Timestamp, Error> {
+        let Some(clock) = &self.clock else { return server_time(&self.read()).await };
+        let booted_at = match clock.booted_at.load(Ordering::Relaxed) {
+            UNKNOWN => clock.anchor(&self.read()).await?.unwrap_or_else(|| clock.by_wall()),
+            known => known,
+        };
+        Ok(clock.at(booted_at))
+    }
+
+    /// Corrects the database's time on SQLite if this process has just started, or its wall clock was stepped. Called now
+    /// and then by processes that stay. Answers by how many microseconds it was corrected, 0 as a rule.
+    pub async fn correct_clock(&self) -> Result<i64, Error> {
+        let Some(clock) = &self.clock else { return Ok(0) };
+        let wall = clock.by_wall();
+        if !clock.is_stepped(wall) {
+            clock.seen.store(wall, Ordering::Relaxed);
+            return Ok(0);
+        }
+        // Only a correction that was committed is one: after an error the next call tries again.
+        let shift = self.correct_clock_to_wall(clock).await?;
+        clock.seen.store(wall, Ordering::Relaxed);
+        Ok(shift)
+    }
+
+    async fn correct_clock_to_wall(&self, clock: &FileClock) -> Result<i64, Error> {
+        let write = self.begin().await?;
+        write.now().await?;
+        let wanted = clock.by_wall();
+        let shift = wanted - clock.booted_at.load(Ordering::Relaxed);
+        if shift.abs() <= TOLERANCE_MICROS {
+            write.commit().await?;
+            return Ok(0);
+        }
+        clock.set_anchor(&write, wanted).await?;
+        for sql in [
+            "UPDATE jobs SET run_at = run_at + $1, updated_at = updated_at + $1 WHERE state = 'queued'",
+            "UPDATE webhook_deliveries SET run_at = run_at + $1, updated_at = updated_at + $1 WHERE state = 'queued'",
+            "UPDATE webhooks SET paused_until = paused_until + $1, failing_since = failing_since + $1
+             WHERE paused_until IS NOT NULL OR failing_since IS NOT NULL",
+        ] {
+            let statement = Statement::from_sql_and_values(DbBackend::Sqlite, sql, [Value::from(shift)]);
+            write.execute_raw(statement).await?;
+        }
+        write.now().await?;
+        write.commit().await?;
+        Ok(shift)
+    }
+}
+
+impl Write {
+    /// Returns the database's time: what is written and compared in this transaction.
+    pub async fn now(&self) -> Result<Timestamp, Error> {
+        let Some(clock) = &self.clock else { return server_time(&**self).await };
+        let booted_at = match clock.anchor(&**self).await? {
+            Some(anchor) => anchor,
+            None => {
+                let booted_at = clock.by_wall();
+                clock.set_anchor(self, booted_at).await?;
+                booted_at
+            }
+        };
+        Ok(clock.at(booted_at))
+    }
+}
+
+/// The server's clock at this moment, which within a transaction is later than the transaction's own.
+async fn server_time(connection: &impl ConnectionTrait) -> Result<Timestamp, Error> {
+    const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now";
+    if connection.get_database_backend() != DbBackend::Postgres {
+        return Ok(Timestamp::now());
+    }
+    let rows = query(connection, NOW, Vec::new()).await?;
+    let row = rows.first().ok_or_else(|| Error::Corrupt("the server's clock gave no row".into()))?;
+    Ok(Timestamp(row.try_get("", "now")?))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::db::{Config, migrate};
+
+    #[tokio::test]
+    async fn a_correction_that_failed_is_tried_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = Config::Sqlite { path: directory.path().join("pm.db") };
+        let database = Database::open(&config).await.expect("a database");
+        migrate::up(&database, None).await.expect("a schema");
+        database.correct_clock().await.expect("a clock");
+        let clock = database.clock.clone().expect("a clock");
+        let write = database.begin().await.expect("a transaction");
+        let hour_ahead = clock.by_wall() + 3_600_000_000;
+        clock.set_anchor(&write, hour_ahead).await.expect("an anchor");
+        write.commit().await.expect("stored");
+        clock.seen.store(hour_ahead, Ordering::Relaxed);
+
+        let rename = async |from: &str, to: &str| {
+            let sql = format!("ALTER TABLE {from} RENAME TO {to}");
+            database.read().execute_unprepared(&sql).await.expect("a table");
+        };
+        rename("webhooks", "away").await;
+        database.correct_clock().await.expect_err("a table is away");
+        rename("away", "webhooks").await;
+        let shift = database.correct_clock().await.expect("a clock");
+        assert!((-3_601_000_000..-3_599_000_000).contains(&shift), "it was corrected by {shift}");
+        assert_eq!(database.correct_clock().await.expect("a clock"), 0);
+    }
+}

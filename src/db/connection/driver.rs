@@ -1,0 +1,158 @@
+//! Notices that a thread of SQLite's driver has died.
+//!
+//! Each SQLite connection is a thread of the driver. When such a thread panics, the driver does not answer with an error: rows
+//! simply end, as if there were no more, and a command that is in its inbox at that moment is never answered. Neither may be
+//! taken for a result, so each statement asks here whether a thread died while it ran.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, LazyLock, Mutex, Once, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use sea_orm::{DbErr, RuntimeErr, sqlx};
+use tokio::sync::watch;
+
+/// The names of the driver's threads begin like this; the number of their pool and their own follow.
+const THREAD_PREFIX: &str = "pm-sqlite-";
+
+/// A statement that is not answered this long after a thread died is on that thread's connection.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+
+/// How many threads of each pool have died.
+static DEATHS: LazyLock<Mutex<BTreeMap<u64, watch::Sender<u64>>>> = LazyLock::new(Mutex::default);
+
+/// The driver's threads of one pool. Clones are the same; the last one takes its count along.
+#[derive(Clone, Debug)]
+pub(in crate::db) struct Threads(Arc<Pool>);
+
+#[derive(Debug)]
+struct Pool {
+    number: u64,
+    deaths: watch::Receiver<u64>,
+}
+
+impl Threads {
+    /// Counts panics of the threads of a new pool from now on.
+    pub(in crate::db) fn watch() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        watch_panics();
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let (count, deaths) = watch::channel(0);
+        all().insert(number, count);
+        Self(Arc::new(Pool { number, deaths }))
+    }
+
+    /// The name of the pool's thread with this number.
+    pub(in crate::db) fn name(&self, thread: u64) -> String {
+        format!("{THREAD_PREFIX}{}-{thread}", self.0.number)
+    }
+
+    /// Runs a statement; fails if a thread of the pool died meanwhile, since its rows may then be incomplete.
+    pub(in crate::db) async fn rows<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        let before = *self.0.deaths.borrow();
+        let outcome = self.answered(statement).await?;
+        if *self.0.deaths.borrow() == before { Ok(outcome) } else { Err(died()) }
+    }
+
+    /// Waits for an answer; fails if it does not come because a thread of the pool died. An answer that comes is a true one.
+    pub(in crate::db) async fn answered<T>(&self, command: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        // From here on a death counts, also one before the command is on its way.
+        let mut deaths = self.0.deaths.clone();
+        deaths.mark_unchanged();
+        let death = async {
+            // The count stays as long as this handle, so there is always another change to wait for.
+            let _ = deaths.changed().await;
+            tokio::time::sleep(ANSWER_LIMIT).await;
+        };
+        tokio::select! {
+            biased;
+            outcome = command => outcome,
+            () = death => Err(died()),
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        all().remove(&self.number);
+    }
+}
+
+fn all() -> std::sync::MutexGuard<'static, BTreeMap<u64, watch::Sender<u64>>> {
+    DEATHS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts panics by the names of their threads; the hook that was there before goes on.
+fn watch_panics() {
+    static WATCH: Once = Once::new();
+    WATCH.call_once(|| {
+        let next = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if let Some(number) = std::thread::current().name().and_then(pool_of)
+                && let Some(deaths) = all().get(&number)
+            {
+                deaths.send_modify(|deaths| *deaths += 1);
+            }
+            next(panic);
+        }));
+    });
+}
+
+/// The number of the pool that a thread of this name belongs to.
+fn pool_of(thread: &str) -> Option<u64> {
+    thread.strip_prefix(THREAD_PREFIX)?.split_once('-')?.0.parse().ok()
+}
+
+fn died() -> DbErr {
+    DbErr::Conn(RuntimeErr::SqlxError(Arc::new(sqlx::Error::WorkerCrashed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future, thread};
+
+    use super::*;
+
+    fn let_a_thread_die(threads: &Threads) {
+        let thread = thread::Builder::new().name(threads.name(1));
+        let died =
+            thread.spawn(|| panic!("as a driver does whose rows have too many columns")).expect("a thread").join();
+        died.expect_err("it died");
+    }
+
+    #[tokio::test]
+    async fn rows_that_end_because_the_driver_died_are_an_error() {
+        let threads = Threads::watch();
+        let none = threads.rows(async {
+            let_a_thread_die(&threads);
+            Ok(Vec::<i64>::new())
+        });
+        assert!(matches!(none.await, Err(DbErr::Conn(_))));
+    }
+
+    #[tokio::test]
+    async fn a_command_that_the_dead_driver_never_answers_fails() {
+        let threads = Threads::watch();
+        let never = threads.answered(future::pending::<Result<(), DbErr>>());
+        let dies = async {
+            tokio::task::yield_now().await;
+            let_a_thread_die(&threads);
+        };
+        let (outcome, ()) = tokio::join!(never, dies);
+        assert!(matches!(outcome, Err(DbErr::Conn(_))));
+    }
+
+    #[tokio::test]
+    async fn a_thread_of_another_pool_says_nothing_about_this_one() {
+        let (threads, others) = (Threads::watch(), Threads::watch());
+        let rows = threads.rows(async {
+            let_a_thread_die(&others);
+            Ok(vec![1])
+        });
+        assert!(matches!(rows.await.as_deref(), Ok([1])));
+    }
+}

@@ -1,0 +1,151 @@
+//! The file that a process has open as its SQLite database. A file that was deleted, or replaced by another one, still takes
+//! writes, and they are lost with the process: so each write makes sure first that the path leads to the open file. The same
+//! holds for the write-ahead log beside it, which is removed when a backup is copied over the file.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Mutex, OnceLock},
+};
+
+use rusqlite::OpenFlags;
+use sea_orm::DbErr;
+
+use crate::{
+    db::{Database, Error, connection::file_identity::FileIdentity},
+    private_files,
+};
+
+/// A database's file and its write-ahead log as they were when they were opened.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    path: PathBuf,
+    identity: FileIdentity,
+    log: PathBuf,
+    log_identity: OnceLock<FileIdentity>,
+    /// While it is open SQLite does not remove the log, even if the pool closes all of its own connections.
+    _keeper: Mutex<rusqlite::Connection>,
+}
+
+/// What the path of an open file leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Same,
+    Empty,
+    Taken,
+}
+
+/// Makes an empty file where there is none: SQLite's connections never do, so that a file that is away is not replaced by an
+/// empty one.
+///
+/// # Errors
+/// [`Error::Misconfigured`] if there is a write-ahead log without its file: SQLite would delete it. [`Error::Unavailable`] if the
+/// file cannot be made.
+pub(in crate::db) async fn make(path: &Path) -> Result<(), Error> {
+    if tokio::fs::try_exists(path).await.map_err(|error| unreadable(path, &error))? {
+        return Ok(());
+    }
+    let log = log_of(path);
+    let length = match tokio::fs::metadata(&log).await {
+        Ok(found) => found.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(unreadable(&log, &error)),
+    };
+    if length > 0 {
+        return Err(Error::Misconfigured(format!(
+            "the database {} is missing, and its write-ahead log {} is there: put the file back, or move the log away",
+            path.display(),
+            log.display()
+        )));
+    }
+    let made = tokio::fs::OpenOptions::from(private_files::options()).create(true).append(true).open(path).await;
+    made.map(|_| ()).map_err(|error| unreadable(path, &error))
+}
+
+impl OpenFile {
+    /// Notes which file was just opened.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if it is gone already.
+    pub(in crate::db) async fn note(path: &Path) -> Result<Self, Error> {
+        let to_open = path.to_owned();
+        let keeper = tokio::task::spawn_blocking(move || {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = rusqlite::Connection::open_with_flags(to_open, flags)?;
+            // A connection opens the log with its first read.
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+            Ok::<_, rusqlite::Error>(connection)
+        });
+        let keeper = keeper.await.map_err(|error| unavailable(error.to_string()))?;
+        let keeper = keeper.map_err(|error| unavailable(format!("{}: {error}", path.display())))?;
+        let Some(identity) = identity_of(path).await? else { return Err(gone(path)) };
+        let log = log_of(path);
+        Ok(Self { path: path.to_owned(), identity, log, log_identity: OnceLock::new(), _keeper: Mutex::new(keeper) })
+    }
+
+    /// Makes sure that a write would be kept.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the file or its log is gone or replaced.
+    pub(super) async fn ensure_in_place(&self) -> Result<(), Error> {
+        match self.place().await? {
+            Place::Same => Ok(()),
+            Place::Empty => Err(gone(&self.path)),
+            Place::Taken => {
+                let path = self.path.display();
+                Err(unavailable(format!("the file {path}, or its write-ahead log, was replaced or removed")))
+            }
+        }
+    }
+
+    async fn place(&self) -> Result<Place, Error> {
+        match identity_of(&self.path).await? {
+            Some(found) if found == self.identity => {}
+            Some(_) => return Ok(Place::Taken),
+            None => return Ok(Place::Empty),
+        }
+        let is_same = match (identity_of(&self.log).await?, self.log_identity.get()) {
+            (Some(found), Some(known)) => found == *known,
+            (Some(found), None) => *self.log_identity.get_or_init(|| found.clone()) == found,
+            (None, known) => known.is_none(),
+        };
+        Ok(if is_same { Place::Same } else { Place::Taken })
+    }
+
+    pub(in crate::db) const fn identity(&self) -> &FileIdentity {
+        &self.identity
+    }
+}
+
+impl Database {
+    /// Returns the path of the database's file if another file has taken its place, or its log's, since it was opened.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the file system does not answer.
+    pub async fn replaced_file(&self) -> Result<Option<PathBuf>, Error> {
+        let Some(file) = self.file() else { return Ok(None) };
+        Ok((file.place().await? == Place::Taken).then(|| file.path.clone()))
+    }
+}
+
+fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.to_owned().into_os_string();
+    log.push("-wal");
+    log.into()
+}
+
+async fn identity_of(path: &Path) -> Result<Option<FileIdentity>, Error> {
+    FileIdentity::of(path).await.map_err(|error| unreadable(path, &error))
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Error {
+    unavailable(format!("{}: {error}", path.display()))
+}
+
+fn gone(path: &Path) -> Error {
+    unavailable(format!("the file {} is gone", path.display()))
+}
+
+fn unavailable(reason: String) -> Error {
+    Error::Unavailable(DbErr::Custom(reason))
+}

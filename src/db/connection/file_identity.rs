@@ -1,0 +1,65 @@
+//! Which file a path leads to, so that a copy of it, or another file in its place, is noticed.
+
+use std::{fs::Metadata, io, path::Path, time::SystemTime};
+
+/// Identifies a file of a file system, across renames and restarts of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FileIdentity(String);
+
+impl FileIdentity {
+    /// Returns the identity of what `path` leads to; `None` if there is nothing.
+    ///
+    /// # Errors
+    /// By the file system.
+    pub(in crate::db) async fn of(path: &Path) -> io::Result<Option<Self>> {
+        match tokio::fs::metadata(path).await {
+            Ok(found) => Ok(Some(Self::new(&found))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the identity as text, to be stored.
+    pub(in crate::db) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The number of the device is left out: it may change when a file system is mounted again. The time of creation tells a
+    /// file from a later one that was given the same inode; where the file system keeps none, the inode has to do.
+    fn new(found: &Metadata) -> Self {
+        let created = found.created().ok().and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let created = created.map_or_else(String::new, |at| at.as_nanos().to_string());
+        Self(format!("{}:{created}", inode(found)))
+    }
+}
+
+#[cfg(unix)]
+fn inode(found: &Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(found)
+}
+
+#[cfg(not(unix))]
+fn inode(_: &Metadata) -> u64 {
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_copy_has_an_identity_of_its_own_and_a_renamed_file_keeps_its_own() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (file, copy, moved) = ["file", "copy", "moved"].map(|name| directory.path().join(name)).into();
+        assert_eq!(FileIdentity::of(&file).await.expect("an answer"), None);
+        fs::write(&file, "content").expect("written");
+        fs::copy(&file, &copy).expect("copied");
+        let identity = FileIdentity::of(&file).await.expect("an answer").expect("a file");
+        assert_ne!(FileIdentity::of(&copy).await.expect("an answer"), Some(identity.clone()));
+        fs::write(&file, "other content").expect("written");
+        fs::rename(&file, &moved).expect("renamed");
+        assert_eq!(FileIdentity::of(&moved).await.expect("an answer"), Some(identity));
+    }
+}

@@ -1,0 +1,199 @@
+//! Claims of jobs. Users take turns, so that no backlog of one keeps another waiting; each user's jobs come in the order in
+//! which they were due. The cost of a claim does not grow with the backlog.
+
+use std::collections::HashSet;
+
+use sea_orm::{ConnectionTrait, Value};
+
+use crate::{
+    clock::Timestamp,
+    db::{
+        Error,
+        jobs::job_of,
+        statement::{query, skip_locked},
+    },
+    domain::{Busy, Job, UserId},
+};
+
+/// Users that are looked at for one claim, before the job that has been due longest is taken, of any user.
+const MAX_USERS: usize = 64;
+/// Jobs of one user that are looked at for one whose host is not busy.
+const MAX_JOBS: u32 = 1_000;
+/// Jobs that may be claimed; should others be quicker, the next of them is.
+const CANDIDATES: u32 = 16;
+
+/// A job is due when its time has come, and when it was handed to a broker, for then its time had come before.
+const IS_DUE: &str = "state = 'queued' AND (run_at <= $3 OR dispatched_at IS NOT NULL)";
+
+/// A new lease.
+#[derive(Clone, Debug)]
+pub struct NewLease {
+    /// Its token.
+    pub token: String,
+    /// Its end.
+    pub until: Timestamp,
+}
+
+/// What came of looking for a job.
+#[derive(Clone, Debug)]
+pub enum Next {
+    /// This one was claimed.
+    Job(Box<Job>),
+    /// Jobs are due, but their users or hosts are busy.
+    Busy,
+    /// No job is due.
+    Nothing,
+}
+
+/// Claims a job of the next user after `after` who is not busy. Of that user's jobs from hosts that are not busy, it is the one
+/// that has been due longest.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn claim_next(
+    connection: &impl ConnectionTrait,
+    lease: &NewLease,
+    now: Timestamp,
+    after: Option<&UserId>,
+    busy: &Busy,
+) -> Result<Next, Error> {
+    let mut seen = HashSet::new();
+    let mut cursor = after.map_or_else(String::new, |user| user.as_str().to_owned());
+    let (mut wrapped, mut any_busy) = (cursor.is_empty(), false);
+    while seen.len() < MAX_USERS {
+        let Some((user, is_due)) = first_of_user_after(connection, &cursor, now).await? else {
+            if wrapped {
+                break;
+            }
+            (wrapped, cursor) = (true, String::new());
+            continue;
+        };
+        if !seen.insert(user.clone()) {
+            break;
+        }
+        if busy.users.contains(&user) {
+            any_busy |= is_due;
+        } else if is_due {
+            match claim_of(connection, lease, now, Some(&user), busy).await? {
+                Some(job) => return Ok(Next::Job(Box::new(job))),
+                None => any_busy |= !busy.hosts.is_empty(),
+            }
+        }
+        cursor = user;
+    }
+    // Jobs of users that were not looked at, and those that an older program has queued without saying whose they are.
+    match claim_of(connection, lease, now, None, busy).await? {
+        Some(job) => Ok(Next::Job(Box::new(job))),
+        None if any_busy => Ok(Next::Busy),
+        None => Ok(Next::Nothing),
+    }
+}
+
+/// Claims a due job whose worker died, if there is one: with a broker its new message waits behind all others.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn claim_orphan(
+    connection: &impl ConnectionTrait,
+    lease: &NewLease,
+    now: Timestamp,
+) -> Result<Option<Job>, Error> {
+    let chosen = format!(
+        "(SELECT id FROM jobs WHERE state = 'queued' AND attempt > 0 AND error_code IS NULL AND run_at <= $3
+          ORDER BY run_at, id LIMIT 1{})",
+        skip_locked(connection)
+    );
+    claim_chosen(connection, &chosen, lease, now, Vec::new()).await
+}
+
+/// The first user after `cursor` for whom a job waits, and whether that user's first job is due.
+async fn first_of_user_after(
+    connection: &impl ConnectionTrait,
+    cursor: &str,
+    now: Timestamp,
+) -> Result<Option<(String, bool)>, Error> {
+    const FIRST: &str = "SELECT user_id, run_at, dispatched_at FROM jobs WHERE state = 'queued' AND user_id > $1
+        ORDER BY user_id, run_at, id LIMIT 1";
+    let rows = query(connection, FIRST, vec![cursor.into()]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let due = row.try_get::<i64>("", "run_at")? <= now.0 || row.try_get::<Option<i64>>("", "dispatched_at")?.is_some();
+    Ok(Some((row.try_get("", "user_id")?, due)))
+}
+
+/// Claims the job that has been due longest: of this user, or of all users who are not busy.
+async fn claim_of(
+    connection: &impl ConnectionTrait,
+    lease: &NewLease,
+    now: Timestamp,
+    user: Option<&str>,
+    busy: &Busy,
+) -> Result<Option<Job>, Error> {
+    let excluded = busy.hosts.len() + if user.is_none() { busy.users.len() } else { 0 };
+    let (whose, mut values): (&str, Vec<Value>) = match user {
+        Some(user) => ("AND user_id = $4", vec![user.into()]),
+        None => ("", Vec::new()),
+    };
+    let skip = skip_locked(connection);
+    if excluded == 0 {
+        let chosen = format!("(SELECT id FROM jobs WHERE {IS_DUE} {whose} ORDER BY run_at, id LIMIT 1{skip})");
+        return claim_chosen(connection, &chosen, lease, now, values).await;
+    }
+    let users: &[String] = if user.is_none() { &busy.users } else { &[] };
+    let candidates = candidates(connection, now, user, users, &busy.hosts).await?;
+    if candidates.is_empty() {
+        return Ok(None);
+    }
+    let ids = candidates.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let chosen =
+        format!("(SELECT id FROM jobs WHERE id IN ({ids}) AND {IS_DUE} {whose} ORDER BY run_at, id LIMIT 1{skip})");
+    values.truncate(1);
+    claim_chosen(connection, &chosen, lease, now, values).await
+}
+
+/// The first due jobs, of this user or of anybody but `users`, whose hosts are not among `hosts`. Nothing is locked.
+async fn candidates(
+    connection: &impl ConnectionTrait,
+    now: Timestamp,
+    user: Option<&str>,
+    users: &[String],
+    hosts: &[String],
+) -> Result<Vec<i64>, Error> {
+    let mut values: Vec<Value> = vec![now.0.into()];
+    let mut place = |value: &str| {
+        values.push(value.into());
+        format!("${}", values.len())
+    };
+    let whose = user.map(|user| format!("AND user_id = {}", place(user))).unwrap_or_default();
+    let mut conditions = vec!["1 = 1".to_owned()];
+    for (column, excluded) in [("user_id", users), ("host", hosts)] {
+        if !excluded.is_empty() {
+            let places: Vec<_> = excluded.iter().map(|value| place(value)).collect();
+            conditions.push(format!("({column} IS NULL OR {column} NOT IN ({}))", places.join(", ")));
+        }
+    }
+    let due = IS_DUE.replace("$3", "$1");
+    let sql = format!(
+        "SELECT id FROM (SELECT id, user_id, host, run_at FROM jobs WHERE {due} {whose} ORDER BY run_at, id LIMIT {MAX_JOBS})
+             AS first_jobs
+         WHERE {} ORDER BY run_at, id LIMIT {CANDIDATES}",
+        conditions.join(" AND ")
+    );
+    query(connection, &sql, values).await?.iter().map(|row| Ok(row.try_get("", "id")?)).collect()
+}
+
+async fn claim_chosen(
+    connection: &impl ConnectionTrait,
+    chosen: &str,
+    lease: &NewLease,
+    now: Timestamp,
+    more: Vec<Value>,
+) -> Result<Option<Job>, Error> {
+    let sql = format!(
+        "UPDATE jobs SET state = 'running', attempt = attempt + 1, decoding = 0, working_on = NULL, lease_token = $1,
+            lease_until = $2, updated_at = $3
+         WHERE id = {chosen}
+         RETURNING id, image_id, payload, attempt, lease_token, request_id, created_at, user_id, host"
+    );
+    let values = [lease.token.as_str().into(), lease.until.0.into(), now.0.into()].into_iter().chain(more).collect();
+    query(connection, &sql, values).await?.first().map(job_of).transpose()
+}

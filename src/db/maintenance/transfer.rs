@@ -1,0 +1,250 @@
+//! Whole tables as rows of names and values, alike on both databases: what a backup holds. Values are texts, whole numbers
+//! and nothing else, as every column of the schema is.
+
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait, IdenStatic as _, Iterable as _, QueryResult, Statement,
+    Value as Bound, sea_query::ColumnType,
+};
+use serde_json::{Map, Value};
+
+use crate::{
+    clock::Timestamp,
+    db::{
+        Database, Error,
+        entity::{api_key, image, job, job_attempt, product, rendition, user, variant, webhook},
+        migrate,
+        statement::{query, query_one},
+    },
+};
+
+/// A row: its columns by name.
+pub type Row = Map<String, Value>;
+
+/// A table that is copied row by row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its name.
+    pub name: &'static str,
+    columns: Vec<(&'static str, Kind)>,
+    /// Whether the database numbers its rows.
+    numbered: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Number,
+    Text,
+}
+
+/// Every table that is backed up, what is referred to before what refers to it. A new table is one more line here; what the
+/// cache has to be told, lost claims, the clock's anchors and the steps of the schema are each installation's own.
+pub fn tables() -> Vec<Table> {
+    vec![
+        Table::of::<user::Entity>(),
+        Table::of::<api_key::Entity>(),
+        Table::of::<product::Entity>(),
+        Table::of::<image::Entity>(),
+        Table::of::<rendition::Entity>(),
+        Table::of::<variant::Entity>(),
+        Table::of::<job::Entity>(),
+        Table::of::<job_attempt::Entity>(),
+        Table::of::<webhook::Entity>(),
+    ]
+}
+
+impl Table {
+    fn of<E: EntityTrait>() -> Self {
+        let columns = E::Column::iter().map(|column| {
+            let text = matches!(column.def().get_column_type(), ColumnType::String(_) | ColumnType::Text);
+            (column.as_str(), if text { Kind::Text } else { Kind::Number })
+        });
+        let columns: Vec<_> = columns.collect();
+        let numbered = columns.contains(&("id", Kind::Number));
+        Self { name: E::default().table_name(), columns, numbered }
+    }
+
+    /// The names of its columns.
+    pub fn columns(&self) -> Vec<&'static str> {
+        self.columns.iter().map(|(name, _)| *name).collect()
+    }
+
+    /// Up to `limit` rows by id, after the row with the id `after`; the first ones without it.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn page(
+        &self,
+        connection: &impl ConnectionTrait,
+        after: Option<&Value>,
+        limit: u64,
+    ) -> Result<Vec<Row>, Error> {
+        let casts = self.columns.iter().map(|(name, kind)| match kind {
+            Kind::Number => format!("CAST({name} AS BIGINT) AS {name}"),
+            Kind::Text => (*name).to_owned(),
+        });
+        let columns = casts.collect::<Vec<_>>().join(", ");
+        let (condition, values) = match after {
+            Some(after) => ("WHERE id > $1 ", vec![bound(after, self.kind("id"))]),
+            None => ("", Vec::new()),
+        };
+        let sql = format!("SELECT {columns} FROM {} {condition}ORDER BY id LIMIT {limit}", self.name);
+        query(connection, &sql, values).await?.iter().map(|row| self.read(row)).collect()
+    }
+
+    /// How many rows there are.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn count(&self, connection: &impl ConnectionTrait) -> Result<u64, Error> {
+        let sql = format!("SELECT count(*) AS counted FROM {}", self.name);
+        let counted: i64 = query_one(connection, &sql, Vec::new()).await?.try_get("", "counted")?;
+        Ok(counted.unsigned_abs())
+    }
+
+    /// The highest number that the database has given to a row, also one that is gone; `None` for a table whose rows it does
+    /// not number.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn last_number(&self, connection: &impl ConnectionTrait) -> Result<Option<i64>, Error> {
+        if !self.numbered {
+            return Ok(None);
+        }
+        let sql = match connection.get_database_backend() {
+            DbBackend::Postgres => {
+                "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence($1, 'id')::regclass), 0) AS last"
+            }
+            _ => "SELECT coalesce(max(seq), 0) AS last FROM sqlite_sequence WHERE name = $1",
+        };
+        Ok(Some(query_one(connection, sql, vec![self.name.into()]).await?.try_get("", "last")?))
+    }
+
+    /// Whether `row` has columns that this version does not know.
+    pub fn first_unknown<'a>(&self, row: &'a Row) -> Option<&'a str> {
+        row.keys().map(String::as_str).find(|name| !self.columns.iter().any(|(known, _)| known == name))
+    }
+
+    /// Returns a column of `row` whose value is of another kind than the column.
+    pub fn first_misfit<'a>(&self, row: &'a Row) -> Option<&'a str> {
+        row.iter().map(|(name, value)| (name.as_str(), value)).find_map(|(name, value)| {
+            let known = self.columns.iter().find(|(known, _)| *known == name);
+            known.is_some_and(|(_, kind)| !fits(value, *kind)).then_some(name)
+        })
+    }
+
+    /// Stores rows with their ids; all have the same columns. Columns that an older version did not have keep their default.
+    ///
+    /// # Errors
+    /// [`Error::Duplicate`] if an id is taken, [`Error::Corrupt`] if a value is of another kind than its column.
+    pub async fn insert(&self, connection: &impl ConnectionTrait, rows: &[Row]) -> Result<(), Error> {
+        /// PostgreSQL takes 65,535 values a statement, SQLite 32,766.
+        const MOST_VALUES: usize = 16_000;
+        let Some(first) = rows.first() else { return Ok(()) };
+        let columns: Vec<_> = self.columns.iter().filter(|(name, _)| first.contains_key(*name)).collect();
+        let names = columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        for some in rows.chunks((MOST_VALUES / columns.len().max(1)).max(1)) {
+            let mut values = Vec::with_capacity(some.len() * columns.len());
+            let mut tuples = Vec::with_capacity(some.len());
+            for row in some {
+                let first = values.len() + 1;
+                for (name, kind) in &columns {
+                    values.push(self.checked(row.get(*name), *kind, name)?);
+                }
+                let places: Vec<_> = (first..=values.len()).map(|place| format!("${place}")).collect();
+                tuples.push(format!("({})", places.join(", ")));
+            }
+            let sql = format!("INSERT INTO {} ({names}) VALUES {}", self.name, tuples.join(", "));
+            execute(connection, &sql, values).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets the database number new rows after `last`.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn number_after(&self, connection: &impl ConnectionTrait, last: i64) -> Result<(), Error> {
+        if !self.numbered || last < 1 {
+            return Ok(());
+        }
+        if connection.get_database_backend() == DbBackend::Postgres {
+            const SET: &str = "SELECT setval(pg_get_serial_sequence($1, 'id')::regclass, $2)";
+            return execute(connection, SET, vec![self.name.into(), last.into()]).await;
+        }
+        const FORGET: &str = "DELETE FROM sqlite_sequence WHERE name = $1";
+        const SET: &str = "INSERT INTO sqlite_sequence (name, seq) VALUES ($1, $2)";
+        execute(connection, FORGET, vec![self.name.into()]).await?;
+        execute(connection, SET, vec![self.name.into(), last.into()]).await
+    }
+
+    fn kind(&self, name: &str) -> Kind {
+        self.columns.iter().find(|(known, _)| *known == name).map_or(Kind::Text, |(_, kind)| *kind)
+    }
+
+    fn read(&self, row: &QueryResult) -> Result<Row, Error> {
+        let value = |(name, kind): &(&'static str, Kind)| {
+            let value = match kind {
+                Kind::Number => row.try_get::<Option<i64>>("", name)?.map(Value::from),
+                Kind::Text => row.try_get::<Option<String>>("", name)?.map(Value::from),
+            };
+            Ok(((*name).to_owned(), value.unwrap_or(Value::Null)))
+        };
+        self.columns.iter().map(value).collect()
+    }
+
+    fn checked(&self, value: Option<&Value>, kind: Kind, name: &str) -> Result<Bound, Error> {
+        match value.filter(|value| fits(value, kind)) {
+            Some(value) => Ok(bound(value, kind)),
+            None => Err(Error::Corrupt(format!("{}.{name} is not what the column holds", self.name))),
+        }
+    }
+}
+
+/// Makes copied rows fit another installation: nobody works on anything, no broker has a message, and whoever keeps products
+/// in memory hears that they changed.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn take_over(connection: &impl ConnectionTrait, now: Timestamp) -> Result<(), Error> {
+    const IMAGES: &str = "UPDATE images SET status = 'pending' WHERE status = 'processing'";
+    const JOBS: &str = "UPDATE jobs SET state = 'queued', dispatched_at = NULL, lease_token = NULL, lease_until = NULL,
+            decoding = 0, working_on = NULL
+        WHERE state IN ('queued', 'running')";
+    const CHANGED: &str = "INSERT INTO cache_invalidation (product_id, created_at) SELECT id, $1 FROM products";
+    if connection.get_database_backend() == DbBackend::Postgres {
+        // As long as it takes: these statements go over whole tables.
+        connection.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
+    }
+    execute(connection, IMAGES, Vec::new()).await?;
+    execute(connection, JOBS, Vec::new()).await?;
+    execute(connection, CHANGED, vec![now.0.into()]).await
+}
+
+/// The names of the schema's steps that this database has, oldest first.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn schema(database: &Database) -> Result<Vec<String>, Error> {
+    migrate::applied(database).await
+}
+
+fn fits(value: &Value, kind: Kind) -> bool {
+    match (value, kind) {
+        (Value::Null, _) | (Value::String(_), Kind::Text) => true,
+        (number, Kind::Number) => number.is_i64(),
+        _ => false,
+    }
+}
+
+fn bound(value: &Value, kind: Kind) -> Bound {
+    match kind {
+        Kind::Number => value.as_i64().into(),
+        Kind::Text => value.as_str().map(str::to_owned).into(),
+    }
+}
+
+async fn execute(connection: &impl ConnectionTrait, sql: &str, values: Vec<Bound>) -> Result<(), Error> {
+    let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, values);
+    connection.execute_raw(statement).await?;
+    Ok(())
+}

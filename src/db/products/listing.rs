@@ -1,0 +1,488 @@
+//! The list's pages. No page is found by counting rows: each begins right after the last row of the page before it.
+
+use sea_orm::{
+    Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult as _, IdenStatic, Order, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait, Select, Statement, Value,
+    sea_query::{self, Expr, ExprTrait, LikeExpr},
+};
+
+use crate::{
+    db::{
+        Error,
+        entity::product::{Column, Entity, Model},
+        products::{spellings, with_images, words},
+    },
+    domain::{
+        Cursor, CursorKey, Price, Product, ProductFilter, ProductId, ProductQuery, Sort, SortKey,
+        search::{Fit, Words},
+    },
+};
+
+/// How the rows of a page are found. PostgreSQL's planner knows how many rows a condition leaves; SQLite's does not and
+/// would sort half the table for one page, so here every column that shall not lead the way is written as `+column`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// As the planner likes.
+    Planned,
+    /// Along the index of the order, testing row by row until the page is full.
+    Order,
+    /// All rows of the range of prices, sorted.
+    Price,
+    /// All rows of the status, sorted.
+    Status,
+    /// All rows whose name may contain the piece, sorted.
+    Name,
+    /// All rows that have the words, sorted.
+    Words,
+    /// All rows as they lie in the table, or the user's, sorted: in another order each row costs ten times as much.
+    Scan,
+}
+
+/// A way, the rows of the index that it would go by, and the values in their statement.
+type Look = (Way, &'static str, Vec<Value>);
+
+/// So many rows are sorted or walked past without anyone noticing.
+const FEW: u64 = 2_000;
+
+/// So many rows are sorted, or walked past in order, in about a tenth of a second.
+const MANY: u64 = 50_000;
+
+/// A shorter piece of a name is in no index.
+const SHORTEST_INDEXED: usize = 3;
+
+/// SQLite's index of the pieces of names.
+const NAMED: &str = "SELECT rowid FROM product_name_pieces WHERE product_name_pieces MATCH ?";
+
+/// A page of products in order and, if there are more, the cursor of the next one.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn list(
+    connection: &impl ConnectionTrait,
+    query: &ProductQuery,
+) -> Result<(Vec<Product>, Option<Cursor>), Error> {
+    if let (SortKey::Fit, Some(words)) = (query.sort.key, &query.filter.q) {
+        return by_fit(connection, query, words).await;
+    }
+    let way = way(connection, query).await?;
+    let mut rows = select(query, way).all(connection).await?;
+    let more = rows.len() as u64 > query.limit;
+    if more {
+        rows.pop();
+    }
+    let next = rows.last().filter(|_| more).map(|last| cursor_at(last, query.sort));
+    Ok((with_images(connection, rows).await?, next))
+}
+
+/// The way to a page: by a condition that few rows fit, else along the order. Where the order has the rows that fit at
+/// its far end, such as the new ones last, more of them are sorted.
+async fn way(connection: &impl ConnectionTrait, query: &ProductQuery) -> Result<Way, Error> {
+    if connection.get_database_backend() == DbBackend::Postgres {
+        return Ok(Way::Planned);
+    }
+    if leads_alone(&query.filter, query.sort) {
+        return Ok(Way::Order);
+    }
+    let looks = looks(&query.filter, query.sort);
+    for most in [FEW, MANY] {
+        if let Some(way) = first_within(connection, &looks, most).await? {
+            return Ok(way);
+        }
+        // In the order of the ids, a walk is a scan.
+        if most == MANY && query.sort.key == SortKey::Id || fills_within(connection, query, most).await? {
+            return Ok(Way::Order);
+        }
+    }
+    Ok(Way::Scan)
+}
+
+/// Whether the order's index leaves nothing to test.
+fn leads_alone(filter: &ProductFilter, sort: Sort) -> bool {
+    let price = filter.min_price.is_some() || filter.max_price.is_some();
+    let led = |column| leads(Way::Order, column, filter, sort);
+    filter.name.is_none()
+        && filter.q.is_none()
+        && (!price || led(Column::ProductPrice))
+        && (filter.status.is_none() || led(Column::Status))
+}
+
+/// The first way with at most so many rows; no more are counted.
+async fn first_within(connection: &impl ConnectionTrait, looks: &[Look], most: u64) -> Result<Option<Way>, Error> {
+    for (way, rows, values) in looks {
+        let sql = format!("SELECT count(*) AS seen FROM ({rows} LIMIT ?)");
+        let values = values.iter().cloned().chain([(most + 1).into()]);
+        if count(connection, Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)).await? <= most {
+            return Ok(Some(*way));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a walk along the order past so many rows finds the whole page or comes to the end.
+async fn fills_within(connection: &impl ConnectionTrait, query: &ProductQuery, most: u64) -> Result<bool, Error> {
+    let led = |column| leads(Way::Order, column, &query.filter, query.sort);
+    let mut walked = ProductQuery { limit: most, ..query.clone() };
+    (walked.filter.name, walked.filter.q) = (None, None);
+    if !led(Column::ProductPrice) {
+        (walked.filter.min_price, walked.filter.max_price) = (None, None);
+    }
+    if !led(Column::Status) {
+        walked.filter.status = None;
+    }
+    let fitting = Entity::find().select_only().expr(Expr::val(1)).limit(query.limit + 1);
+    let mut fitting = filtered(fitting, &query.filter, query.sort, Way::Order).into_query();
+    let walked = select(&walked, Way::Order).into_query();
+    fitting.from_clear().from_subquery(walked.clone(), Entity);
+    Ok(count_of(connection, fitting).await? > query.limit || count_of(connection, walked).await? <= most)
+}
+
+async fn count_of(connection: &impl ConnectionTrait, rows: sea_query::SelectStatement) -> Result<u64, Error> {
+    let mut seen = sea_query::Query::select();
+    seen.expr_as(Expr::cust("count(*)"), "seen").from_subquery(rows, "rows");
+    count(connection, DbBackend::Sqlite.build(&seen)).await
+}
+
+async fn count(connection: &impl ConnectionTrait, statement: Statement) -> Result<u64, Error> {
+    let seen: i64 = connection.query_one_raw(statement).await?.ok_or_else(Error::no_row)?.try_get("", "seen")?;
+    Ok(seen.unsigned_abs())
+}
+
+/// The ways worth a look, with the rows of an index that each would go by.
+fn looks(filter: &ProductFilter, sort: Sort) -> Vec<Look> {
+    let price = filter.min_price.is_some() || filter.max_price.is_some();
+    let price_leads = leads(Way::Order, Column::ProductPrice, filter, sort);
+    let status_leads = leads(Way::Order, Column::Status, filter, sort);
+    let mut looks = Vec::new();
+    let user = filter.user_id.as_ref().map(|id| Value::from(id.as_str()));
+    if let Some(user) = &user {
+        looks.push((Way::Order, "SELECT 1 FROM products WHERE user_id = ?", vec![user.clone()]));
+    }
+    if price {
+        let least = filter.min_price.map_or(0, Price::units).into();
+        let most = filter.max_price.unwrap_or(Price::MAX).units().into();
+        let way = if price_leads { Way::Order } else { Way::Price };
+        looks.push(match user {
+            Some(user) => {
+                let rows = "SELECT 1 FROM products WHERE user_id = ? AND product_price BETWEEN ? AND ?";
+                (way, rows, vec![user, least, most])
+            }
+            None => (way, "SELECT 1 FROM products WHERE product_price BETWEEN ? AND ?", vec![least, most]),
+        });
+    }
+    if let Some(status) = filter.status {
+        let way = if status_leads { Way::Order } else { Way::Status };
+        looks.push((way, "SELECT 1 FROM products WHERE status = ?", vec![status.as_str().into()]));
+    }
+    if let Some(pieces) = filter.name.as_deref().map(spellings)
+        && pieces.iter().all(|piece| piece.chars().count() >= SHORTEST_INDEXED)
+    {
+        looks.push((Way::Name, NAMED, vec![phrase(&pieces).into()]));
+    }
+    if let Some(words) = &filter.q {
+        looks.push((Way::Words, words::MATCHING, vec![words.found().as_fts5().into()]));
+    }
+    looks
+}
+
+/// Whether rows are found by this column of the filter on this way, or tested by it after they were found.
+fn leads(way: Way, column: Column, filter: &ProductFilter, sort: Sort) -> bool {
+    match (way, column) {
+        (Way::Planned, _) | (Way::Order | Way::Price | Way::Scan, Column::UserId) => true,
+        (Way::Price, Column::ProductPrice) | (Way::Status, Column::Status) => true,
+        (Way::Order, Column::ProductPrice) => sort.key == SortKey::Price,
+        // The statuses of one user's products are in no index.
+        (Way::Order, Column::Status) => sort.key == SortKey::Id && filter.user_id.is_none(),
+        _ => false,
+    }
+}
+
+/// The column, for an index or, behind a `+`, out of reach of all of them.
+fn operand(column: Column, indexed: bool) -> Expr {
+    if indexed { Expr::col((Entity, column)) } else { Expr::cust(format!("+products.{}", column.as_str())) }
+}
+
+/// One row more than the page has, to see whether there is another page.
+fn select(query: &ProductQuery, way: Way) -> Select<Entity> {
+    let select = filtered(Entity::find(), &query.filter, query.sort, way);
+    let indexed = matches!(way, Way::Planned | Way::Order);
+    paged(select, query.sort, query.cursor.as_ref(), indexed).limit(query.limit + 1)
+}
+
+fn filtered(mut select: Select<Entity>, filter: &ProductFilter, sort: Sort, way: Way) -> Select<Entity> {
+    let column = |column| operand(column, leads(way, column, filter, sort));
+    if let Some(user_id) = &filter.user_id {
+        select = select.filter(column(Column::UserId).eq(user_id.as_str()));
+    }
+    if let Some(min) = filter.min_price {
+        select = select.filter(column(Column::ProductPrice).gte(min.units()));
+    }
+    if let Some(max) = filter.max_price {
+        select = select.filter(column(Column::ProductPrice).lte(max.units()));
+    }
+    if let Some(status) = filter.status {
+        select = select.filter(column(Column::Status).eq(status.as_str()));
+    }
+    if let Some(name) = &filter.name {
+        select = named(select, &spellings(name), way);
+    }
+    match &filter.q {
+        Some(words) if sort.key != SortKey::Fit => select.filter(words::having(&words.found(), way == Way::Planned)),
+        _ => select,
+    }
+}
+
+/// A page by fit: step by step, the best first, the newest products of each step first. Each step goes along the ids of what
+/// it finds and stops when the page is full.
+async fn by_fit(
+    connection: &impl ConnectionTrait,
+    query: &ProductQuery,
+    words: &Words,
+) -> Result<(Vec<Product>, Option<Cursor>), Error> {
+    let postgres = connection.get_database_backend() == DbBackend::Postgres;
+    let way = if postgres { Way::Planned } else { Way::Words };
+    let (first, mut before) = match &query.cursor {
+        Some(Cursor { key: CursorKey::Number(number), id, .. }) => (Fit::of_number(*number), Some(*id)),
+        _ => (None, None),
+    };
+    let first = first.unwrap_or(Fit::Whole);
+    let mut found: Vec<(Fit, Model)> = Vec::new();
+    for fit in Fit::ALL.into_iter().filter(|fit| *fit <= first) {
+        let rows = filtered(Entity::find(), &query.filter, query.sort, way);
+        let left = query.limit + 1 - found.len() as u64;
+        let statement = words::page(rows, &words.at(fit), before.take(), left, connection.get_database_backend());
+        let rows = Model::find_by_statement(statement).all(connection).await?;
+        found.extend(rows.into_iter().map(|row| (fit, row)));
+        if found.len() as u64 > query.limit {
+            break;
+        }
+    }
+    let more = found.len() as u64 > query.limit;
+    if more {
+        found.pop();
+    }
+    let next = found.last().filter(|_| more).map(|(fit, last)| Cursor {
+        sort: query.sort,
+        key: CursorKey::Number(fit.number()),
+        id: ProductId(last.id),
+    });
+    let rows = found.into_iter().map(|(_, row)| row).collect();
+    Ok((with_images(connection, rows).await?, next))
+}
+
+/// `LIKE` with an index of three-letter pieces behind it on PostgreSQL; on SQLite the pieces are a table of their own.
+fn named(select: Select<Entity>, pieces: &[String], way: Way) -> Select<Entity> {
+    let has = |piece: &String| {
+        if way == Way::Planned {
+            let escaped = piece.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+            let pattern = LikeExpr::new(format!("%{escaped}%")).escape('\\');
+            return Expr::col((Entity, Column::ProductNameFolded)).like(pattern);
+        }
+        Expr::cust_with_values("instr(product_name_folded, ?) > 0", [piece.as_str()])
+    };
+    let select = select.filter(pieces.iter().fold(Condition::any(), |any, piece| any.add(has(piece))));
+    if way == Way::Name {
+        return select.filter(Expr::cust_with_values(format!("id IN ({NAMED})"), [phrase(pieces)]));
+    }
+    select
+}
+
+/// One of the pieces, as FTS5 reads it: no character of them means anything else.
+fn phrase(pieces: &[String]) -> String {
+    let quoted: Vec<_> = pieces.iter().map(|piece| format!("\"{}\"", piece.replace('"', "\"\""))).collect();
+    quoted.join(" OR ")
+}
+
+fn paged(select: Select<Entity>, sort: Sort, cursor: Option<&Cursor>, indexed: bool) -> Select<Entity> {
+    let order = if sort.descending { Order::Desc } else { Order::Asc };
+    let mut select = select.order_by(operand(column_of(sort.key), indexed), order.clone());
+    if sort.key != SortKey::Id {
+        select = select.order_by(operand(Column::Id, indexed), order);
+    }
+    match cursor {
+        Some(cursor) => select.filter(behind(cursor, indexed)),
+        None => select,
+    }
+}
+
+/// Rows that come after the cursor's in its order: a row comparison, which both databases answer from the index.
+fn behind(cursor: &Cursor, indexed: bool) -> Expr {
+    let id = Expr::value(cursor.id.0);
+    let pair = Expr::tuple([operand(column_of(cursor.sort.key), indexed), operand(Column::Id, indexed)]);
+    let (row, last) = match &cursor.key {
+        CursorKey::None => (operand(Column::Id, indexed), id),
+        CursorKey::Number(number) => (pair, Expr::tuple([Expr::value(*number), id])),
+        CursorKey::Text(text) => (pair, Expr::tuple([Expr::value(text.clone()), id])),
+    };
+    if cursor.sort.descending { row.lt(last) } else { row.gt(last) }
+}
+
+const fn column_of(key: SortKey) -> Column {
+    match key {
+        SortKey::Id | SortKey::Fit => Column::Id,
+        SortKey::Price => Column::ProductPrice,
+        SortKey::Name => Column::ProductName,
+        SortKey::CreatedAt => Column::CreatedAt,
+    }
+}
+
+fn cursor_at(row: &Model, sort: Sort) -> Cursor {
+    let key = match sort.key {
+        SortKey::Id | SortKey::Fit => CursorKey::None,
+        SortKey::Price => CursorKey::Number(row.product_price),
+        SortKey::Name => CursorKey::Text(row.product_name.clone()),
+        SortKey::CreatedAt => CursorKey::Number(row.created_at),
+    };
+    Cursor { sort, key, id: ProductId(row.id) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::{Config, Database, migrate};
+
+    const KEYS: [SortKey; 4] = [SortKey::Id, SortKey::Price, SortKey::Name, SortKey::CreatedAt];
+
+    async fn sqlite(directory: &tempfile::TempDir) -> Database {
+        let database = Database::connect(&Config::Sqlite { path: directory.path().join("pm.db") }).await.unwrap();
+        migrate::up(&database, None).await.unwrap();
+        database
+    }
+
+    fn query(parameters: &str, key: SortKey, descending: bool, deep: bool) -> ProductQuery {
+        let pairs = parameters.split('&').filter_map(|pair| pair.split_once('='));
+        let sort = Sort { key, descending };
+        let last = match key {
+            SortKey::Id | SortKey::Fit => CursorKey::None,
+            SortKey::Name => CursorKey::Text("n".into()),
+            SortKey::Price | SortKey::CreatedAt => CursorKey::Number(5),
+        };
+        let cursor = deep.then_some(Cursor { sort, key: last, id: ProductId(3) });
+        ProductQuery { sort, cursor, ..ProductQuery::parse(pairs).unwrap() }
+    }
+
+    /// What SQLite does to find a page on this way.
+    async fn plan(database: &Database, query: &ProductQuery, way: Way) -> String {
+        let mut statement = select(query, way).build(DbBackend::Sqlite);
+        statement.sql.insert_str(0, "EXPLAIN QUERY PLAN ");
+        let rows = database.read().query_all_raw(statement).await.unwrap();
+        rows.iter().map(|row| row.try_get::<String>("", "detail").unwrap() + "\n").collect()
+    }
+
+    async fn of_every_order(parameters: &str, way: Way, check: impl Fn(SortKey, &str)) {
+        let directory = tempfile::tempdir().unwrap();
+        let database = sqlite(&directory).await;
+        for key in KEYS {
+            for (descending, deep) in [(false, false), (false, true), (true, false), (true, true)] {
+                let plan = plan(&database, &query(parameters, key, descending, deep), way).await;
+
+                check(key, &plan);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_walk_along_any_order_sorts_nothing() {
+        for others in ["", "min_price=1&max_price=9", "name=lamp", "status=ready", "max_price=9&name=lamp&status=ready"]
+        {
+            of_every_order(others, Way::Order, |key, plan| {
+                let index = match key {
+                    SortKey::Id if others.contains("status") => "products_by_status (status=?",
+                    SortKey::Id => "products",
+                    SortKey::Price => "INDEX products_by_price",
+                    SortKey::Name => "INDEX products_by_name",
+                    SortKey::CreatedAt => "INDEX products_by_creation",
+                    SortKey::Fit => unreachable!("not an order of the table"),
+                };
+                assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{others} by {key:?}: {plan}");
+            })
+            .await;
+            of_every_order(&format!("user_id=u&{others}"), Way::Order, |key, plan| {
+                let index = match key {
+                    SortKey::Id => "INDEX products_of_user (user_id=?",
+                    SortKey::Price => "INDEX products_of_user_by_price (user_id=?",
+                    SortKey::Name => "INDEX products_of_user_by_name (user_id=?",
+                    SortKey::CreatedAt => "INDEX products_of_user_by_creation (user_id=?",
+                    SortKey::Fit => unreachable!("not an order of the table"),
+                };
+                assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "u, {others} by {key:?}: {plan}");
+            })
+            .await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_condition_that_few_rows_fit_leads_the_way_in_any_order() {
+        let all = "min_price=1&max_price=9&name=lamp&status=ready";
+        for (way, lead) in [
+            (Way::Price, "products_by_price (product_price>? AND product_price<?)"),
+            (Way::Status, "products_by_status (status=?)"),
+            (Way::Name, "SEARCH products USING INTEGER PRIMARY KEY (rowid=?)"),
+        ] {
+            of_every_order(all, way, |key, plan| assert!(plan.contains(lead), "{way:?} by {key:?}: {plan}")).await;
+        }
+        let lead = "products_of_user_by_price (user_id=? AND product_price>? AND product_price<?)";
+        of_every_order(&format!("user_id=u&{all}"), Way::Price, |key, plan| {
+            assert!(plan.contains(lead), "by {key:?}: {plan}");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_scan_reads_the_table_or_the_rows_of_the_user() {
+        of_every_order("min_price=1&name=qq", Way::Scan, |_, plan| assert!(plan.contains("SCAN products\n"), "{plan}"))
+            .await;
+        of_every_order("user_id=u&min_price=1&name=qq&status=ready", Way::Scan, |_, plan| {
+            assert!(plan.contains("INDEX products_of_user") && plan.contains("(user_id=?)\n"), "{plan}");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn the_first_condition_that_few_rows_fit_is_chosen() {
+        const ROWS: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000)
+            INSERT INTO products (user_id, product_name, product_name_folded, product_description, product_price,
+                status, version, created_at, updated_at)
+            SELECT iif(i % 10, 'big', 'small'), 'Lamp', iif(i = 7, 'rare lamp', 'lamp'), '', i * 10000,
+                CASE WHEN i = 9 THEN 'failed' WHEN i > 3500 THEN 'processing' ELSE 'ready' END, 1, i, i FROM n";
+        let directory = tempfile::tempdir().unwrap();
+        let database = sqlite(&directory).await;
+        let connection = database.read();
+        connection
+            .execute_unprepared("INSERT INTO users (id, created_at) VALUES ('big', 1), ('small', 1)")
+            .await
+            .unwrap();
+        connection.execute_unprepared(ROWS).await.unwrap();
+        for (parameters, key, expected) in [
+            ("", SortKey::Name, Way::Order),
+            ("user_id=big", SortKey::Name, Way::Order),
+            ("min_price=5&max_price=9", SortKey::Name, Way::Price),
+            ("min_price=5&max_price=9", SortKey::Price, Way::Order),
+            ("min_price=5", SortKey::Name, Way::Order),
+            ("min_price=5800", SortKey::Id, Way::Price),
+            ("max_price=2000", SortKey::Id, Way::Price),
+            ("max_price=2001", SortKey::Id, Way::Order),
+            ("status=failed", SortKey::CreatedAt, Way::Status),
+            ("status=failed", SortKey::Id, Way::Order),
+            ("status=ready", SortKey::CreatedAt, Way::Order),
+            ("status=processing", SortKey::CreatedAt, Way::Status),
+            ("status=processing", SortKey::Name, Way::Status),
+            ("status=processing", SortKey::Id, Way::Order),
+            ("min_price=2100&name=la", SortKey::CreatedAt, Way::Price),
+            ("name=RARE", SortKey::Id, Way::Name),
+            ("name=lamp", SortKey::Id, Way::Order),
+            ("name=la", SortKey::Id, Way::Order),
+            ("name=la", SortKey::Name, Way::Order),
+            ("name=qq", SortKey::Id, Way::Order),
+            ("name=qq", SortKey::Name, Way::Order),
+            ("name=%22 OR %22", SortKey::Id, Way::Name),
+            ("min_price=5&name=rare&status=ready", SortKey::Price, Way::Name),
+            ("user_id=small&name=rare", SortKey::Id, Way::Order),
+            ("user_id=big&name=rare", SortKey::Id, Way::Name),
+            ("user_id=big&max_price=9", SortKey::Name, Way::Price),
+        ] {
+            let query = query(parameters, key, false, false);
+            let chosen = way(&connection, &query).await.unwrap();
+            assert_eq!(chosen, expected, "{parameters} by {key:?}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The words that products are found by, and who has which: GIN over `tsvector` on PostgreSQL, FTS5 on SQLite, both over
+//! words that the program has made.
+
+use sea_orm::{
+    ConnectionTrait, DbBackend, QueryTrait as _, Select, Statement, Value,
+    sea_query::{Alias, Expr, ExprTrait as _, IntoIden as _, JoinType, Order},
+};
+
+use crate::{
+    db::{Error, entity::product, statement::query},
+    domain::{
+        ProductId,
+        search::{Condition, stored_words},
+    },
+};
+
+/// SQLite's rows that have some words.
+pub(super) const MATCHING: &str = "SELECT rowid FROM product_words_search WHERE product_words_search MATCH ?";
+
+/// Notes the words of a product in place of those it had.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn set(connection: &impl ConnectionTrait, id: ProductId, name: &str, description: &str) -> Result<(), Error> {
+    const SET: &str = "INSERT INTO product_words (product_id, words) VALUES ($1, $2)
+        ON CONFLICT (product_id) DO UPDATE SET words = excluded.words WHERE product_words.words <> excluded.words";
+    let values = [id.0.into(), stored_words(name, description).into()];
+    connection.execute_raw(Statement::from_sql_and_values(connection.get_database_backend(), SET, values)).await?;
+    Ok(())
+}
+
+/// Notes the words of up to `limit` products, 400 at most, that have none noted, by id after `after`: those of an older version, or of a
+/// backup. Answers the last of them, or `None` if there are no more.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn fill(connection: &impl ConnectionTrait, after: ProductId, limit: u64) -> Result<Option<ProductId>, Error> {
+    const WITHOUT: &str = "SELECT id, product_name, product_description FROM products WHERE id > $1
+        AND NOT EXISTS (SELECT 1 FROM product_words WHERE product_id = products.id) ORDER BY id LIMIT $2";
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = query(connection, WITHOUT, vec![after.0.into(), limit.into()]).await?;
+    let mut last = None;
+    let (mut places, mut values): (Vec<String>, Vec<Value>) = Default::default();
+    for row in rows {
+        let (id, name, description): (i64, String, String) =
+            (row.try_get("", "id")?, row.try_get("", "product_name")?, row.try_get("", "product_description")?);
+        let place = values.len();
+        places.push(format!("SELECT CAST(${} AS BIGINT) AS id, CAST(${} AS TEXT) AS words", place + 1, place + 2));
+        values.extend([id.into(), stored_words(&name, &description).into()]);
+        last = Some(ProductId(id));
+    }
+    if last.is_none() {
+        return Ok(None);
+    }
+    // One that was deleted meanwhile is left out; whoever changed one meanwhile has noted its new words.
+    let sql = format!(
+        "INSERT INTO product_words (product_id, words)
+        SELECT made.id, made.words FROM ({}) AS made WHERE EXISTS (SELECT 1 FROM products WHERE products.id = made.id)
+        ON CONFLICT (product_id) DO NOTHING",
+        places.join(" UNION ALL ")
+    );
+    connection.execute_raw(Statement::from_sql_and_values(connection.get_database_backend(), sql, values)).await?;
+    Ok(last)
+}
+
+/// Notes the words of all products that have none noted.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn fill_all(connection: &impl ConnectionTrait) -> Result<(), Error> {
+    const AT_ONCE: u64 = 400;
+    let mut after = ProductId(i64::MIN);
+    while let Some(last) = fill(connection, after, AT_ONCE).await? {
+        after = last;
+    }
+    Ok(())
+}
+
+/// That a product has words, as one condition among others.
+pub(super) fn having(condition: &Condition, postgres: bool) -> Expr {
+    if postgres {
+        const HAS: &str = "products.id IN (SELECT product_id FROM product_words WHERE search @@ CAST($1 AS tsquery))";
+        return Expr::cust_with_values(HAS, [condition.as_tsquery()]);
+    }
+    Expr::cust_with_values(format!("products.id IN ({MATCHING})"), [condition.as_fts5()])
+}
+
+/// Up to `limit` of `rows` that have words, the newest first, before `before`. The words lead the way: on SQLite their index
+/// answers in the order of the rows, so that nothing is sorted and no more is read than the page has.
+pub(in crate::db) fn page(
+    rows: Select<product::Entity>,
+    condition: &Condition,
+    before: Option<ProductId>,
+    limit: u64,
+    backend: DbBackend,
+) -> Statement {
+    let postgres = backend == DbBackend::Postgres;
+    let (table, id) = if postgres { ("product_words", "product_id") } else { ("product_words_search", "rowid") };
+    let (table, id) = (Alias::new(table).into_iden(), Alias::new(id).into_iden());
+    let number = || Expr::col((table.clone(), id.clone()));
+    let has = match postgres {
+        true => Expr::cust_with_values("product_words.search @@ CAST($1 AS tsquery)", [condition.as_tsquery()]),
+        false => Expr::cust_with_values("product_words_search MATCH ?", [condition.as_fts5()]),
+    };
+    let mut select = rows.into_query();
+    // On SQLite a cross join is one whose order is not changed.
+    let join = if postgres { JoinType::InnerJoin } else { JoinType::CrossJoin };
+    let same = number().equals((product::Entity, product::Column::Id));
+    select.from_clear().from(table.clone()).join(join, product::Entity, same.clone());
+    if !postgres {
+        select.and_where(same);
+    }
+    select.and_where(has).order_by_expr(number(), Order::Desc).limit(limit);
+    if let Some(before) = before {
+        select.and_where(number().lt(before.0));
+    }
+    backend.build(&select)
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::EntityTrait as _;
+
+    use super::*;
+    use crate::{
+        db::{Config, Database, migrate},
+        domain::search::{Fit, Words},
+    };
+
+    #[tokio::test]
+    async fn a_page_of_a_search_walks_along_the_words_and_sorts_nothing() {
+        let home = tempfile::tempdir().expect("a directory");
+        let config = Config::Sqlite { path: home.path().join("pm.db") };
+        let database = Database::connect(&config).await.expect("a database");
+        migrate::up(&database, None).await.expect("a schema");
+        let words = Words::parse("red la").expect("words");
+        for fit in Fit::ALL {
+            for before in [None, Some(ProductId(5))] {
+                let mut page = page(product::Entity::find(), &words.at(fit), before, 10, DbBackend::Sqlite);
+                page.sql.insert_str(0, "EXPLAIN QUERY PLAN ");
+                let rows = database.read().query_all_raw(page).await.expect("a plan");
+                let plan: Vec<String> = rows.iter().map(|row| row.try_get("", "detail").expect("a step")).collect();
+                assert_eq!(plan.len(), 2, "{plan:?}");
+                assert!(plan[0].starts_with("SCAN product_words_search VIRTUAL TABLE INDEX"), "{plan:?}");
+                assert!(plan[1].starts_with("SEARCH products USING INTEGER PRIMARY KEY"), "{plan:?}");
+            }
+        }
+    }
+}
