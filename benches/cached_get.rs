@@ -31,8 +31,8 @@ use pm::{
     domain::{AddressPolicy, NewProduct},
     health::Health,
     http::{Config, Originals, Pictures, Placeholder, State, serve},
-    jobs::{ResizeConfig, Resizer},
     queue::{self, Queue},
+    resize::{ResizeConfig, Resizer},
     telemetry::Metrics,
 };
 use tokio::net::TcpListener;

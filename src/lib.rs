@@ -1,7 +1,7 @@
 //! A product catalogue with asynchronous image processing: the library behind the `pm` binary.
 //!
 //! `docs/ARCHITECTURE.md` walks through a request and through an image. In short, each room imports only rooms below it:
-//! `cli` → `config`, `telemetry`, `app` → `http`, `worker` → `jobs`, `maintenance` → `catalog`, `health` → `auth`, `cache`, `queue`, `blobs`,
+//! `cli` → `config`, `telemetry`, `app` → `http`, `worker` → `jobs`, `maintenance`, `resize` → `catalog`, `health` → `auth`, `cache`, `queue`, `blobs`,
 //! `fetch`, `isolation` → `db` → `domain`, `imaging` → `code`, `clock`, `memory`, `passphrase`, `retry`,
 //! `secret_file`, `secret_keys`, `stop` → `private_files`.
 
@@ -27,6 +27,7 @@ pub mod memory;
 pub mod passphrase;
 pub mod private_files;
 pub mod queue;
+pub mod resize;
 pub mod retry;
 pub mod secret_file;
 pub mod secret_keys;

@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["db"],
     &["auth", "cache", "queue", "blobs", "fetch", "isolation"],
     &["catalog", "health"],
-    &["jobs", "maintenance"],
+    &["jobs", "maintenance", "resize"],
     &["http", "worker"],
     &["config", "telemetry"],
     &["app"],
@@ -31,7 +31,8 @@ const LAYERS: &[&[&str]] = &[
 /// cache in the process asks `db` whether another process has written, and the queue listens for notifications by it.
 const RESERVED: &[(&str, &[&str])] = &[
     ("db", &["cache", "queue", "catalog", "maintenance", "health", "config", "app", "cli"]),
-    ("jobs", &["http", "worker", "config", "app"]),
+    ("jobs", &["worker", "app"]),
+    ("resize", &["http", "config", "app"]),
 ];
 
 /// Rooms that compute and nothing else, and the words by which they would reach for the outside.

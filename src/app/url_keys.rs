@@ -5,7 +5,7 @@ use std::io;
 use super::{App, Error};
 use crate::{
     config::{DatabaseUrl, Settings},
-    jobs::UrlKeys,
+    resize::UrlKeys,
     secret_file,
 };
 

@@ -35,8 +35,8 @@ use crate::{
     http::Placeholder,
     imaging::{Effort, Preset},
     isolation::Policy,
-    jobs::UrlKeys,
     passphrase::Passphrase,
+    resize::UrlKeys,
     secret_keys::SecretKeys,
 };
 use layers::Layer;

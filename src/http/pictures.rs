@@ -19,7 +19,7 @@ use crate::{
     code::ErrorCode,
     domain::{ImageId, ImageStatus, ProductId},
     imaging::{self, OutputFormat},
-    jobs::{ResizeError, ResizeOptions, Resizer, UrlKeys},
+    resize::{Error as ResizeError, Options as ResizeOptions, Resizer, UrlKeys},
 };
 
 /// How pictures are handed out.

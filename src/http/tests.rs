@@ -24,8 +24,8 @@ use crate::{
     db::{self, Database},
     domain::InstallationId,
     health::Health,
-    jobs::{ResizeConfig, Resizer},
     queue::{self, Queue},
+    resize::{ResizeConfig, Resizer},
 };
 
 /// A server of its own, on a free port, over a directory of its own.

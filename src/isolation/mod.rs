@@ -4,6 +4,7 @@
 //! `pool` is the side of the worker, `decoder` the side of the processes, `walls` what they are locked in by. It knows
 //! nothing of jobs, and it stores nothing.
 
+mod budget;
 #[cfg(unix)]
 mod decoder;
 #[cfg(unix)]
@@ -24,6 +25,7 @@ use std::{path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 
+pub use budget::{Budget, Charge};
 #[cfg(unix)]
 pub use decoder::{ARGUMENT, run as run_decoder};
 pub use error::Error;

@@ -18,12 +18,8 @@ use crate::{
     domain::{Content, Facts, Image, ImageSource, JobPayload, Rendition},
     fetch::Fetcher,
     imaging::{Limits, Preset, Processed, Rendered},
-    isolation::{self, Decoders, Picture},
-    jobs::{
-        Failure,
-        budget::{Budget, Charge},
-        recipe,
-    },
+    isolation::{self, Budget, Charge, Decoders, Picture},
+    jobs::{Failure, recipe},
 };
 
 /// What a handler works with.

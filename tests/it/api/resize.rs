@@ -1,7 +1,7 @@
 //! Pictures in any size, by signed addresses.
 
 use futures_util::future::join_all;
-use pm::jobs::UrlKeys;
+use pm::resize::UrlKeys;
 use sea_orm::ConnectionTrait as _;
 use serde_json::Value;
 
@@ -93,7 +93,7 @@ with_a_key! {
         // It outlives whoever made it.
         let another = app.another().await;
         let id = pm::domain::ImageId(image.as_i64().unwrap());
-        let options = pm::jobs::ResizeOptions::parse("w=333,h=222,fit=cover,format=jpeg").unwrap();
+        let options = pm::resize::Options::parse("w=333,h=222,fit=cover,format=jpeg").unwrap();
         let found = another.pictures().resizer.form(id, &options, pm::imaging::OutputFormat::Jpeg).await.unwrap();
         assert_eq!(found.sha256(), answers[0].header("etag").trim_matches('"'));
         assert_eq!(count(app, "variants").await, 1);

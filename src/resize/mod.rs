@@ -27,8 +27,7 @@ use crate::{
     code::ErrorCode,
     domain::ImageId,
     imaging::{Fit, Limits, OutputFormat},
-    isolation::{self, Decoders, Picture},
-    jobs::Budget,
+    isolation::{self, Budget, Decoders, Picture},
 };
 
 /// What a resizer works with.
