@@ -3,66 +3,38 @@
 //! Handlers parse, call one service and shape the answer. There is no SQL here, no transaction and no cache logic.
 
 mod access;
-mod answers;
-mod caller;
-mod cors;
-mod etag;
-mod events;
-mod explain;
-mod extract;
-mod fingerprint;
-mod finish;
-mod forwarded;
-mod gate;
-mod hosts;
-mod idempotency;
-mod images;
-mod incoming;
-mod negotiate;
-mod observe;
+mod admission;
+mod headers;
 mod openapi;
-mod originals;
-mod pictures;
-mod places;
 mod problem;
-mod product_images;
-mod products;
-mod queue;
-mod range;
-mod rate_limit;
 mod reply;
-mod request_id;
-mod resource_metadata;
+mod request;
+mod resources;
 mod route;
-mod rsa_bits;
-mod seats;
-mod server;
-mod service;
+mod serve;
 mod shapes;
-mod slots;
-mod stall;
-mod status;
 #[cfg(test)]
 mod tests;
-mod tls;
-mod turn;
-mod upload;
-mod users;
-mod webhooks;
 
 use std::{sync::Arc, time::Duration};
 
 pub use access::PublicRead;
-pub use caller::Authentication;
-pub use cors::Origins;
-pub use extract::{Pairs, query_parameters};
-pub use forwarded::{ForwardedHeader, Proxies};
-pub use hosts::{AllowedHosts, Hosts};
+pub use headers::forwarded::{ForwardedHeader, Proxies};
 pub use openapi::json as openapi_json;
-pub use originals::Originals;
-pub use pictures::{Pictures, Placeholder};
-pub use server::serve;
-pub use tls::{Error as TlsError, Tls};
+pub use request::{
+    caller::Authentication,
+    extract::{Pairs, query_parameters},
+};
+pub use resources::{
+    originals::Originals,
+    pictures::{Pictures, Placeholder},
+};
+pub use serve::{
+    cors::Origins,
+    hosts::{AllowedHosts, Hosts},
+    server::serve,
+    tls::{Error as TlsError, Tls},
+};
 
 use crate::{blobs::Blobs, catalog::Catalog, domain::Quota, health::Health, stop::Reload};
 

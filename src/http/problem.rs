@@ -13,7 +13,7 @@ use warp::{
     reply::Response,
 };
 
-use super::{request_id::RequestId, slots::NoRoom};
+use super::headers::request_id::RequestId;
 use crate::{
     blobs, catalog,
     code::ErrorCode,
@@ -229,12 +229,6 @@ pub async fn from_rejection(rejection: Rejection) -> Result<Response, std::conve
     Ok(Problem::internal(format!("no filter took the request: {rejection:?}")).into_response())
 }
 
-impl From<NoRoom> for Problem {
-    fn from(no_room: NoRoom) -> Self {
-        Self::unavailable(ErrorCode::Unavailable, no_room)
-    }
-}
-
 impl From<Invalid> for Problem {
     fn from(invalid: Invalid) -> Self {
         let detail = match invalid.errors.listed() {
@@ -285,7 +279,8 @@ mod tests {
     use super::*;
 
     fn json(problem: &Problem) -> serde_json::Value {
-        let headers = http::HeaderMap::from_iter([(super::super::request_id::HEADER, HeaderValue::from_static("r-1"))]);
+        let headers =
+            http::HeaderMap::from_iter([(super::super::headers::request_id::HEADER, HeaderValue::from_static("r-1"))]);
         serde_json::from_slice(&problem.to_json(&RequestId::of(&headers))).expect("JSON")
     }
 

@@ -13,7 +13,7 @@ use http_body_util::{Either, Full, combinators::UnsyncBoxBody};
 use serde::Serialize;
 use warp::Reply as _;
 
-use super::{etag, problem::Problem};
+use super::{headers::etag, problem::Problem};
 use crate::catalog::{Body, Freshness, Links};
 
 /// What handlers answer with: bytes that are all there.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use http::Method;
 
-use super::turn::Needs;
+use super::admission::turn::Needs;
 
 /// A resource that the server knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

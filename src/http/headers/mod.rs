@@ -1,0 +1,12 @@
+//! Header fields, read and written: tags, ranges, media types, who forwarded a request, and its id.
+
+pub(super) mod etag;
+pub(super) mod forwarded;
+pub(super) mod negotiate;
+pub(super) mod range;
+pub(super) mod request_id;
+
+pub(super) use self::{
+    forwarded::{Client, network_of},
+    request_id::RequestId,
+};

@@ -1,0 +1,174 @@
+//! `/products/{id}/images` and what is below it: more pictures for a product, one fewer, one again.
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use serde::Serialize;
+use utoipa::ToSchema;
+use warp::{Filter, filters::BoxedFilter, reply::Response};
+
+use super::products::{no_number, parse_id};
+use crate::{
+    catalog::{Catalog, ImageBody, Precondition},
+    domain::{ImageId, ProductId, ProductPatch},
+    http::{
+        State,
+        headers::etag,
+        problem::Problem,
+        reply::{self, Ready},
+        request::{
+            extract::{self, BodyLimits, Context},
+            idempotency,
+            upload::{self, Chunks, Uploads},
+        },
+        shapes::{ImageFilesShape, MoreImagesShape},
+    },
+};
+
+/// Pictures that were taken in.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AddedImages)]
+pub struct AddedBody<'a> {
+    /// The new pictures in order.
+    images: Vec<ImageBody<'a>>,
+}
+
+/// The routes of products' pictures; a file has at most `max_upload` bytes.
+pub fn routes(state: &State, limits: BodyLimits, max_upload: u64) -> BoxedFilter<(Response,)> {
+    let catalog = extract::with(&state.catalog);
+    let add = warp::path!("products" / String / "images")
+        .and(warp::post())
+        .and(warp::header::headers_cloned())
+        .and(extract::context())
+        .and(upload::chunks())
+        .and(extract::with(&(Uploads::new(max_upload), limits)))
+        .and(catalog.clone())
+        .then(add);
+    let remove = warp::path!("products" / String / "images" / String)
+        .and(warp::delete())
+        .and(warp::header::headers_cloned())
+        .and(extract::context())
+        .and(catalog.clone())
+        .then(remove);
+    let again = warp::path!("products" / String / "images" / String / "reprocess")
+        .and(warp::post())
+        .and(warp::header::headers_cloned())
+        .and(extract::context())
+        .and(catalog)
+        .then(reprocess);
+    extract::boxed(add).or(extract::boxed(remove)).unify().or(extract::boxed(again)).unify().boxed()
+}
+
+/// Adds pictures behind the last one: files, streamed, or addresses. All of them or none.
+#[utoipa::path(
+    post, path = "/products/{id}/images", tag = "products", operation_id = "addImages",
+    params(
+        ("id" = ProductId, Path, description = "The product's number"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags of the product; the request is refused if it has none of them, as far as editors change it"),
+    ),
+    request_body(content(
+        (MoreImagesShape = "application/json"),
+        (ImageFilesShape = "multipart/form-data"),
+    )),
+    responses(
+        (status = 202, description = "The new pictures, which are worked on from now on", body = AddedBody, headers(("ETag" = String, description = "The product's new entity tag"))),
+    ),
+)]
+pub async fn add(
+    id: String,
+    headers: HeaderMap,
+    context: Context,
+    body: Chunks,
+    (uploads, limits): (Uploads, BodyLimits),
+    catalog: Catalog,
+) -> Result<Ready, Problem> {
+    const KINDS: [&str; 2] = ["application/json", "multipart/form-data"];
+    let condition = etag::conditions(&headers);
+    let id = parse_id(&id).ok_or_else(no_number)?;
+    check_before(id, condition.as_ref().filter(|_| !idempotency::has_key(&headers)), &catalog).await?;
+    let (path, request_id) = (format!("/products/{id}/images"), Some(context.request_id.as_str()));
+    let updated = if upload::is_multipart(&headers) {
+        let files = uploads.receive(&headers, body, &context.turn, &catalog).await?;
+        // A file's key is the digest of its bytes.
+        let digests = files.keys().collect::<Vec<_>>().join("\n").into();
+        let once = idempotency::once(&headers, &context.caller, &path, &digests).await?;
+        catalog.add_uploads(id, files, condition, once, request_id).await?
+    } else {
+        let json = extract::read_json(&KINDS, &headers, body, limits, &context.turn).await?;
+        let once = idempotency::once(&headers, &context.caller, &path, &json).await?;
+        let patch = extract::parsed(json, |json| Ok(ProductPatch::more_images_from_json(json)?)).await?;
+        catalog.update(id, patch, condition, once, request_id).await?
+    };
+    let added = updated.product.images.iter().filter(|image| updated.added.contains(&image.id));
+    let images = added.map(|image| ImageBody::new(id, image, catalog.links())).collect();
+    let response = reply::json(StatusCode::ACCEPTED, &AddedBody { images })?;
+    Ok(idempotency::marked(reply::tagged(response, updated.body.etag)?, updated.replayed))
+}
+
+/// Refuses what would be refused in the end, before a body is read for nothing. The condition of a request with an idempotency
+/// key may have held when it was carried out.
+async fn check_before(id: ProductId, condition: Option<&Precondition>, catalog: &Catalog) -> Result<(), Problem> {
+    let (body, _) = catalog.product_body(id).await?;
+    Ok(condition.map_or(Ok(()), |condition| body.check(condition, id))?)
+}
+
+/// Removes a picture; those behind it move up.
+#[utoipa::path(
+    delete, path = "/products/{id}/images/{image_id}", tag = "products", operation_id = "deleteImage",
+    params(
+        ("id" = ProductId, Path, description = "The product's number"),
+        ("image_id" = ImageId, Path, description = "The picture's number"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags of the product; the request is refused if it has none of them, as far as editors change it"),
+    ),
+    responses(
+        (status = 204, description = "It is gone", headers(("ETag" = String, description = "The product's new entity tag"))),
+    ),
+)]
+pub async fn remove(
+    id: String,
+    image_id: String,
+    headers: HeaderMap,
+    context: Context,
+    catalog: Catalog,
+) -> Result<Ready, Problem> {
+    let (id, image) = numbers(&id, &image_id)?;
+    let (condition, request_id) = (etag::conditions(&headers), context.request_id.as_str());
+    let updated = catalog.remove_image(id, image, condition, Some(request_id)).await?;
+    reply::tagged(reply::gone(), updated.body.etag)
+}
+
+/// Works on a picture again; one that is on its way already goes on.
+#[utoipa::path(
+    post, path = "/products/{id}/images/{image_id}/reprocess", tag = "products", operation_id = "reprocessImage",
+    params(
+        ("id" = ProductId, Path, description = "The product's number"),
+        ("image_id" = ImageId, Path, description = "The picture's number"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags of the product; the request is refused if it has none of them, as far as editors change it"),
+    ),
+    responses(
+        (status = 202, description = "The picture", body = ImageBody, headers(("ETag" = String, description = "The product's new entity tag"))),
+    ),
+)]
+pub async fn reprocess(
+    id: String,
+    image_id: String,
+    headers: HeaderMap,
+    context: Context,
+    catalog: Catalog,
+) -> Result<Ready, Problem> {
+    let (id, image) = numbers(&id, &image_id)?;
+    let path = format!("/products/{id}/images/{image}/reprocess");
+    let once = idempotency::once(&headers, &context.caller, &path, &Bytes::new()).await?;
+    let (condition, request_id) = (etag::conditions(&headers), context.request_id.as_str());
+    let updated = catalog.reprocess_image(id, image, condition, once, Some(request_id)).await?;
+    let image = updated.product.images.iter().find(|candidate| candidate.id == image);
+    let image = image.ok_or_else(|| Problem::not_found("there is no such picture"))?;
+    let response = reply::json(StatusCode::ACCEPTED, &ImageBody::new(id, image, catalog.links()))?;
+    Ok(idempotency::marked(reply::tagged(response, updated.body.etag)?, updated.replayed))
+}
+
+fn numbers(id: &str, image_id: &str) -> Result<(ProductId, ImageId), Problem> {
+    let id = parse_id(id).ok_or_else(no_number)?;
+    let image =
+        parse_id(image_id).ok_or_else(|| Problem::not_found("there is no such picture: its id is no number"))?;
+    Ok((id, ImageId(image.0)))
+}

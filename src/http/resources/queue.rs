@@ -1,0 +1,133 @@
+//! `/queue`: how full it is, and the jobs that failed for good under `/queue/dead`.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+use warp::{Filter, filters::BoxedFilter, reply::Response};
+
+use crate::{
+    catalog::{Catalog, DeadLetterBody, PageBody, QueueBody},
+    domain::{DeadQuery, JobId, ProductId},
+    http::{
+        State,
+        problem::{Problem, ProblemBody},
+        reply::{self, Ready},
+        request::{
+            extract::{self, Context, Pairs},
+            idempotency,
+        },
+    },
+};
+
+/// The routes of the queue.
+pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
+    let catalog = extract::with(&state.catalog);
+    let status = warp::path!("queue").and(warp::get()).and(catalog.clone()).then(status);
+    let list = warp::path!("queue" / "dead").and(warp::get()).and(extract::query()).and(catalog.clone()).then(list);
+    let one = warp::path!("queue" / "dead" / String).and(warp::get()).and(catalog.clone()).then(show);
+    let retry = warp::path!("queue" / "dead" / String / "retry")
+        .and(warp::post())
+        .and(warp::header::headers_cloned())
+        .and(extract::context())
+        .and(catalog)
+        .then(retry);
+    extract::boxed(status)
+        .or(extract::boxed(list))
+        .unify()
+        .or(extract::boxed(one))
+        .unify()
+        .or(extract::boxed(retry))
+        .unify()
+        .boxed()
+}
+
+/// How full the queue is.
+#[utoipa::path(
+    get, path = "/queue", tag = "queue", operation_id = "queueStatus",
+    responses((status = 200, description = "Jobs by their state", body = QueueBody)),
+)]
+pub async fn status(catalog: Catalog) -> Result<Ready, Problem> {
+    let status = catalog.queue_status().await?;
+    reply::json(StatusCode::OK, &QueueBody::new(&status)).map(fresh)
+}
+
+/// Jobs that failed for good, the latest first.
+#[utoipa::path(
+    get, path = "/queue/dead", tag = "queue", operation_id = "listDeadLetters",
+    params(
+        ("limit" = Option<u64>, Query, description = "Dead letters per page", minimum = 1, maximum = 100),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before", format = "cursor"),
+    ),
+    responses((status = 200, description = "A page", body = PageBody<DeadLetterBody>, headers(("Link" = String, description = "The next page")))),
+)]
+pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
+    let query = DeadQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+    let page = catalog.dead_letters(&query).await?;
+    let items = page.items.iter().map(DeadLetterBody::new).collect();
+    let mut response = reply::json(StatusCode::OK, &PageBody { items, next_cursor: page.next_cursor.clone() })?;
+    if let Some(cursor) = &page.next_cursor {
+        response.headers_mut().insert(header::LINK, reply::next_page(catalog.links(), "/queue/dead", &pairs, cursor)?);
+    }
+    Ok(fresh(response))
+}
+
+/// A dead letter with each of its attempts.
+#[utoipa::path(
+    get, path = "/queue/dead/{id}", tag = "queue", operation_id = "getDeadLetter",
+    params(("id" = JobId, Path, description = "The job's number")),
+    responses((status = 200, description = "The dead letter", body = DeadLetterBody)),
+)]
+pub async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
+    let (letter, attempts) = catalog.dead_letter(parse_id(&id)?).await?;
+    reply::json(StatusCode::OK, &DeadLetterBody::with_history(&letter, &attempts)).map(fresh)
+}
+
+/// A job that is tried again.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RetriedJob)]
+pub struct RetriedJobBody {
+    /// The job's number.
+    id: JobId,
+    /// The product of its image.
+    product_id: ProductId,
+    /// `queued`.
+    status: &'static str,
+}
+
+/// Tries a dead letter's job again, with all its attempts before it.
+#[utoipa::path(
+    post, path = "/queue/dead/{id}/retry", tag = "queue", operation_id = "retryDeadLetter",
+    params(("id" = JobId, Path, description = "The job's number")),
+    responses(
+        (status = 202, description = "It is queued", body = RetriedJobBody, headers(("Location" = String, description = "The product"))),
+        (status = 409, description = "It is no dead letter any more", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn retry(id: String, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
+    let id = parse_id(&id)?;
+    let path = format!("/queue/dead/{id}/retry");
+    let once = idempotency::once(&headers, &context.caller, &path, &Bytes::new()).await?;
+    idempotency::reply_of(catalog.retry_dead(id, once).await?, |product_id| {
+        let accepted = RetriedJobBody { id, product_id, status: "queued" };
+        let mut response = reply::json(StatusCode::ACCEPTED, &accepted)?;
+        let place = HeaderValue::try_from(catalog.links().product(product_id)).map_err(Problem::internal)?;
+        response.headers_mut().insert(header::LOCATION, place);
+        Ok(response)
+    })
+}
+
+/// The id of a job as it stands in a path: digits and nothing else.
+fn parse_id(text: &str) -> Result<JobId, Problem> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten().ok_or_else(|| {
+        let message = format!("must be a whole number from 0 to {}", i64::MAX);
+        Problem::not_found("there is no such dead letter: its id is no number").with_error("id", message)
+    })
+}
+
+/// What is true only now must not be kept.
+fn fresh(mut response: Ready) -> Ready {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,76 @@
+//! `/.well-known/oauth-protected-resource`: where clients find out which issuer's access tokens are accepted and which scopes
+//! there are (RFC 9728). The challenge of a 401 answer points to it.
+
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+use warp::{Filter, filters::BoxedFilter, reply::Response};
+
+use crate::{
+    auth::Issuer,
+    catalog::{Catalog, Links},
+    domain::Scope,
+    http::{
+        State,
+        problem::{Problem, ProblemBody},
+        reply::{self, Ready},
+        request::{caller::Authentication, extract},
+    },
+};
+
+/// The path of the document.
+pub const PATH: &str = "/.well-known/oauth-protected-resource";
+
+/// What clients need to know to get an access token.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ProtectedResourceMetadata)]
+pub struct MetadataBody<'a> {
+    /// The identifier of this service.
+    resource: &'a str,
+    /// The issuers whose tokens are accepted.
+    authorization_servers: [&'a str; 1],
+    /// The scopes of this service.
+    scopes_supported: [&'static str; Scope::ALL.len()],
+    /// How a token is sent.
+    bearer_methods_supported: [&'static str; 1],
+}
+
+/// The route of the document.
+pub fn routes(state: &State, authentication: &Authentication) -> BoxedFilter<(Response,)> {
+    let show = warp::path!(".well-known" / "oauth-protected-resource")
+        .and(warp::get())
+        .and(extract::with(&state.catalog))
+        .and(extract::with(authentication))
+        .then(show);
+    extract::boxed(show)
+}
+
+/// Returns the issuer whose access tokens are accepted, and the scopes (RFC 9728).
+#[utoipa::path(
+    get, path = "/.well-known/oauth-protected-resource", tag = "server", operation_id = "getProtectedResourceMetadata",
+    responses(
+        (status = 200, description = "The metadata", body = MetadataBody),
+        (status = 404, description = "No access tokens are accepted, or the service has no identifier", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn show(catalog: Catalog, authentication: Authentication) -> Result<Ready, Problem> {
+    let Authentication::On(Some(issuer)) = &authentication else {
+        return Err(Problem::not_found("no issuer's access tokens are accepted here"));
+    };
+    let Some(resource) = identifier(catalog.links(), issuer) else {
+        return Err(Problem::not_found(
+            "the service has no identifier: neither PM_PUBLIC_URL nor an audience that is an address",
+        ));
+    };
+    let body = MetadataBody {
+        resource,
+        authorization_servers: [issuer.identifier()],
+        scopes_supported: Scope::ALL.map(Scope::as_str),
+        bearer_methods_supported: ["header"],
+    };
+    reply::json(StatusCode::OK, &body)
+}
+
+fn identifier<'a>(links: &'a Links, issuer: &'a Issuer) -> Option<&'a str> {
+    links.public_url().or_else(|| issuer.audience().filter(|audience| audience.starts_with("https://")))
+}

@@ -1,0 +1,214 @@
+//! How the server is: `/healthz`, `/readyz`, `/metrics`; and `/`, which names the paths there are.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+use warp::{Filter, filters::BoxedFilter};
+
+use crate::{
+    catalog::Catalog,
+    domain::InstallationId,
+    health::{Component, Health},
+    http::{
+        RenderMetrics, State,
+        problem::Problem,
+        reply::{self, Ready},
+        request::extract,
+        route::Route,
+    },
+    imaging::JPEG_BACKEND,
+};
+
+/// The routes about the server; `stopping` is set once it is about to end.
+pub fn routes(state: &State, stopping: &Arc<AtomicBool>) -> BoxedFilter<(warp::reply::Response,)> {
+    let alive = warp::path!("healthz").and(warp::get()).then(alive);
+    let ready = warp::path!("readyz")
+        .and(warp::get())
+        .and(extract::with(&state.health))
+        .and(extract::with(stopping))
+        .then(ready);
+    let metrics = warp::path!("metrics").and(warp::get()).and(extract::with(&state.metrics)).then(metrics);
+    let version = warp::path!("version").and(warp::get()).and(extract::with(&state.catalog)).then(version);
+    let index = warp::path::end().and(warp::get()).then(index);
+    extract::boxed(alive)
+        .or(extract::boxed(ready))
+        .unify()
+        .or(extract::boxed(metrics))
+        .unify()
+        .or(extract::boxed(version))
+        .unify()
+        .or(extract::boxed(index))
+        .unify()
+        .boxed()
+}
+
+/// Whether requests are taken, and what they need.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Readiness)]
+pub struct ReadinessBody {
+    /// `ready` or `unready`.
+    status: &'static str,
+    /// Whether the server is about to end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    stopping: bool,
+    components: Vec<ComponentBody>,
+}
+
+/// A component and how it is.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Component)]
+struct ComponentBody {
+    /// `database`, `cache`, `queue` or `storage`.
+    name: &'static str,
+    /// What it is here, such as `postgres`.
+    engine: &'static str,
+    /// `up` or `down`.
+    status: &'static str,
+    /// Whether requests fail without it.
+    required: bool,
+    /// How long its answer took.
+    latency_ms: f64,
+    /// Why it is down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    error: Option<String>,
+}
+
+/// A process that is alive.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Alive)]
+pub struct AliveBody {
+    /// `ok`.
+    status: &'static str,
+}
+
+/// Whether the process is alive.
+#[utoipa::path(
+    get, path = "/healthz", tag = "server", operation_id = "isAlive",
+    responses((status = 200, description = "It is", body = AliveBody)),
+)]
+pub async fn alive() -> Result<Ready, Problem> {
+    reply::json(StatusCode::OK, &AliveBody { status: "ok" }).map(fresh)
+}
+
+/// Whether requests would be answered, component by component.
+#[utoipa::path(
+    get, path = "/readyz", tag = "server", operation_id = "isReady",
+    responses(
+        (status = 200, description = "They would", body = ReadinessBody),
+        (status = 503, description = "They would not", body = ReadinessBody),
+    ),
+)]
+pub async fn ready(health: Health, stopping: Arc<AtomicBool>) -> Result<Ready, Problem> {
+    // The check takes its time, so the flag is read after it.
+    let components = health.check().await;
+    let stopping = stopping.load(Ordering::Relaxed);
+    let ready = !stopping && components.iter().all(|component| component.error.is_none() || !component.required);
+    let body = ReadinessBody {
+        status: if ready { "ready" } else { "unready" },
+        stopping,
+        components: components.into_iter().map(ComponentBody::from).collect(),
+    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    reply::json(status, &body).map(fresh)
+}
+
+/// The process's figures as Prometheus reads them.
+#[utoipa::path(
+    get, path = "/metrics", tag = "server", operation_id = "metrics",
+    responses((status = 200, description = "The figures", body = String, content_type = "text/plain")),
+)]
+pub async fn metrics(render: RenderMetrics) -> Result<Ready, Problem> {
+    let mut response = Response::new(Bytes::from(render()));
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(fresh(response))
+}
+
+/// Which program answers, and for which installation.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Version)]
+pub struct VersionBody {
+    /// The program's version.
+    version: &'static str,
+    /// The commit that it was built from; null where that was not known.
+    #[schema(required)]
+    commit: Option<&'static str>,
+    /// `pure` or `turbo`: what reads and writes JPEG.
+    jpeg_backend: &'static str,
+    /// The installation's id.
+    installation_id: InstallationId,
+}
+
+/// Returns the program's version and the installation's id.
+#[utoipa::path(
+    get, path = "/version", tag = "server", operation_id = "getVersion",
+    responses((status = 200, description = "The version", body = VersionBody)),
+)]
+pub async fn version(catalog: Catalog) -> Result<Ready, Problem> {
+    let body = VersionBody {
+        version: env!("CARGO_PKG_VERSION"),
+        commit: option_env!("PM_COMMIT").filter(|commit| !commit.is_empty()),
+        jpeg_backend: JPEG_BACKEND,
+        installation_id: catalog.installation(),
+    };
+    reply::json(StatusCode::OK, &body).map(fresh)
+}
+
+/// The server's paths.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Index)]
+pub struct IndexBody {
+    /// `pm`.
+    name: &'static str,
+    /// The program's version.
+    version: &'static str,
+    /// Every path.
+    paths: Vec<PathBody>,
+}
+
+/// A path of the server.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Path)]
+pub struct PathBody {
+    /// The path; the names of its parameters are in braces.
+    path: &'static str,
+    /// The methods that it permits, separated by commas.
+    methods: &'static str,
+}
+
+/// The paths there are.
+#[utoipa::path(
+    get, path = "/", tag = "server", operation_id = "index",
+    responses((status = 200, description = "Paths and their methods", body = IndexBody)),
+)]
+pub async fn index() -> Result<Ready, Problem> {
+    let paths = Route::all().map(|route| PathBody { path: route.template(), methods: route.allow() }).collect();
+    reply::json(StatusCode::OK, &IndexBody { name: "pm", version: env!("CARGO_PKG_VERSION"), paths })
+}
+
+/// What is true only now must not be kept.
+fn fresh(mut response: Ready) -> Ready {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+impl From<Component> for ComponentBody {
+    fn from(component: Component) -> Self {
+        Self {
+            name: component.name,
+            engine: component.engine,
+            status: if component.error.is_none() { "up" } else { "down" },
+            required: component.required,
+            latency_ms: component.latency.as_micros() as f64 / 1_000.0,
+            error: component.error,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! `/users` and `/users/{id}`.
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use warp::{Filter, filters::BoxedFilter, reply::Response};
+
+use crate::{
+    catalog::{Catalog, Error, PageBody, UserBody},
+    domain::{NewUser, UserId, UserQuery},
+    http::{
+        State,
+        headers::etag,
+        problem::{Problem, ProblemBody},
+        reply::{self, Ready},
+        request::{
+            extract::{self, BodyLimits, Context, Pairs},
+            idempotency,
+        },
+        shapes::NewUserShape,
+    },
+};
+
+/// The routes of users.
+pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
+    let catalog = extract::with(&state.catalog);
+    let one = warp::path!("users" / String).and(warp::get()).and(catalog.clone()).then(show);
+    let list = warp::path!("users").and(warp::get()).and(extract::query()).and(catalog.clone()).then(list);
+    let create = warp::path!("users")
+        .and(warp::post())
+        .and(extract::json_body(limits))
+        .and(warp::header::headers_cloned())
+        .and(extract::context())
+        .and(catalog)
+        .then(create);
+    extract::boxed(one).or(extract::boxed(list)).unify().or(extract::boxed(create)).unify().boxed()
+}
+
+/// A user.
+#[utoipa::path(
+    get, path = "/users/{id}", tag = "users", operation_id = "getUser",
+    params(("id" = UserId, Path, description = "The user's id")),
+    responses((status = 200, description = "The user", body = UserBody)),
+)]
+pub async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
+    let id = UserId::parse(&extract::decode_segment(&id)?).map_err(no_user)?;
+    reply::json(StatusCode::OK, &UserBody::new(&catalog.user(&id).await?))
+}
+
+/// Users by their ids.
+#[utoipa::path(
+    get, path = "/users", tag = "users", operation_id = "listUsers",
+    params(
+        ("limit" = Option<u64>, Query, description = "Users per page", minimum = 1, maximum = 100),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before", format = "cursor"),
+    ),
+    responses((status = 200, description = "A page", body = PageBody<UserBody>, headers(("Link" = String, description = "The next page")))),
+)]
+pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
+    let query = UserQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+    let page = catalog.users(&query).await?;
+    let items = page.items.iter().map(UserBody::new).collect();
+    let mut response = reply::json(StatusCode::OK, &PageBody { items, next_cursor: page.next_cursor.clone() })?;
+    if let Some(cursor) = &page.next_cursor {
+        response.headers_mut().insert(header::LINK, reply::next_page(catalog.links(), "/users", &pairs, cursor)?);
+    }
+    Ok(response)
+}
+
+/// Creates a user. With `If-None-Match: *` an id that is taken is answered 412 in place of 409.
+#[utoipa::path(
+    post, path = "/users", tag = "users", operation_id = "createUser", request_body = NewUserShape,
+    params(("If-None-Match" = Option<String>, Header, description = "`*`: create the user only if there is none with this id")),
+    responses(
+        (status = 201, description = "The user", body = UserBody, headers(
+            ("Location" = String, description = "Where the user is"),
+            ("ETag" = String, description = "The entity tag of the new user"),
+        )),
+        (status = 409, description = "There is a user with this id", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
+    let condition = etag::conditions(&headers).unwrap_or_default();
+    condition.check_creation("a user")?;
+    let once = idempotency::once(&headers, &context.caller, "/users", &body).await?;
+    let new = extract::parsed(body, |json| Ok(NewUser::from_json(json)??)).await?;
+    let created = catalog.create_user(new, once).await.map_err(|error| match error {
+        Error::Conflict(detail) if condition.only_creates() => Error::Precondition(detail),
+        other => other,
+    })?;
+    idempotency::reply_of(created, |user| {
+        let response = reply::created(&UserBody::new(&user), catalog.links().user(&user.id))?;
+        let tag = etag::of_bytes(response.body());
+        reply::tagged(response, tag)
+    })
+}
+
+fn no_user(message: String) -> Problem {
+    Problem::not_found("there is no such user: its id is not one that a user can have").with_error("id", message)
+}

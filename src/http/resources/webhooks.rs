@@ -1,0 +1,217 @@
+//! `/webhooks`: who is told of events, what each was told, and sending that again.
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+use warp::{Filter, filters::BoxedFilter, reply::Response};
+
+use crate::{
+    catalog::{Catalog, DeliveryBody, PageBody, WebhookBody},
+    domain::{DeliveryId, DeliveryQuery, NewWebhook, Webhook, WebhookId},
+    http::{
+        State,
+        headers::etag,
+        problem::{Problem, ProblemBody},
+        reply::{self, Ready},
+        request::{
+            extract::{self, BodyLimits, Context, Pairs},
+            idempotency,
+        },
+        shapes::NewWebhookShape,
+    },
+};
+
+/// The routes of webhooks.
+pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
+    let catalog = extract::with(&state.catalog);
+    let body = extract::json_body(limits);
+    let headers = warp::header::headers_cloned();
+    let request = headers.and(extract::context());
+    let create =
+        warp::path!("webhooks").and(warp::post()).and(body).and(request.clone()).and(catalog.clone()).then(create);
+    let list = warp::path!("webhooks").and(warp::get()).and(catalog.clone()).then(list);
+    let one = warp::path!("webhooks" / String);
+    let show = one.and(warp::get()).and(catalog.clone()).then(show);
+    let delete = one.and(warp::delete()).and(headers).and(catalog.clone()).then(delete);
+    let enabling = warp::path!("webhooks" / String / "enable").and(warp::post());
+    let enable = enabling.and(request.clone()).and(catalog.clone()).then(enable);
+    let sent = warp::path!("webhooks" / String / "deliveries").and(warp::get());
+    let sent = sent.and(extract::query()).and(catalog.clone()).then(deliveries);
+    let again = warp::path!("webhooks" / String / "deliveries" / String / "retry").and(warp::post());
+    let again = again.and(request).and(catalog).then(retry);
+    extract::boxed(create)
+        .or(extract::boxed(list))
+        .unify()
+        .or(extract::boxed(show))
+        .unify()
+        .or(extract::boxed(delete))
+        .unify()
+        .or(extract::boxed(enable))
+        .unify()
+        .or(extract::boxed(sent))
+        .unify()
+        .or(extract::boxed(again))
+        .unify()
+        .boxed()
+}
+
+/// Has an address told of events from now on; its secret is answered this one time only.
+#[utoipa::path(
+    post, path = "/webhooks", tag = "webhooks", operation_id = "createWebhook", request_body = NewWebhookShape,
+    params(("If-None-Match" = Option<String>, Header, description = "`*` holds always: the webhook is a new one")),
+    responses(
+        (status = 201, description = "The webhook with its secret", body = WebhookBody, headers(
+            ("Location" = String, description = "Where the webhook is"),
+            ("ETag" = String, description = "The entity tag of the webhook, as it is read from now on"),
+        )),
+        (status = 409, description = "There are as many as there can be", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
+    if let Some(condition) = etag::conditions(&headers) {
+        condition.check_creation("a webhook")?;
+    }
+    let once = idempotency::once(&headers, &context.caller, "/webhooks", &body).await?;
+    let policy = catalog.policy().clone();
+    let new = extract::parsed(body, move |json| Ok(NewWebhook::from_json(json, &policy)??)).await?;
+    idempotency::reply_of(catalog.create_webhook(new, once).await?, |(webhook, secret)| {
+        let body = WebhookBody::with_secret(&webhook, &secret);
+        reply::tagged(reply::created(&body, catalog.links().webhook(webhook.id))?, WebhookBody::tag(&webhook)?)
+    })
+}
+
+/// Every webhook, without its secret.
+#[utoipa::path(
+    get, path = "/webhooks", tag = "webhooks", operation_id = "listWebhooks",
+    responses((status = 200, description = "All of them", body = PageBody<WebhookBody>)),
+)]
+pub async fn list(catalog: Catalog) -> Result<Ready, Problem> {
+    let webhooks = catalog.webhooks().await?;
+    let items = webhooks.iter().map(WebhookBody::new).collect();
+    reply::json(StatusCode::OK, &PageBody { items, next_cursor: None })
+}
+
+/// A webhook and how it is.
+#[utoipa::path(
+    get, path = "/webhooks/{id}", tag = "webhooks", operation_id = "getWebhook",
+    params(("id" = WebhookId, Path, description = "The webhook's number")),
+    responses((status = 200, description = "The webhook", body = WebhookBody, headers(("ETag" = String, description = "A strong entity tag")))),
+)]
+pub async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
+    answer(&catalog.webhook(webhook_id(&id)?).await?)
+}
+
+/// Tells an address nothing any more, and forgets what it was told.
+#[utoipa::path(
+    delete, path = "/webhooks/{id}", tag = "webhooks", operation_id = "deleteWebhook",
+    params(
+        ("id" = WebhookId, Path, description = "The webhook's number"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags of the webhook; the request is refused if it has none of them"),
+    ),
+    responses(
+        (status = 204, description = "It is gone"),
+    ),
+)]
+pub async fn delete(id: String, headers: HeaderMap, catalog: Catalog) -> Result<Ready, Problem> {
+    catalog.delete_webhook(webhook_id(&id)?, etag::conditions(&headers).as_ref()).await?;
+    Ok(reply::gone())
+}
+
+/// Tells a webhook again that was disabled; what waits for it is sent.
+#[utoipa::path(
+    post, path = "/webhooks/{id}/enable", tag = "webhooks", operation_id = "enableWebhook",
+    params(
+        ("id" = WebhookId, Path, description = "The webhook's number"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags of the webhook; the request is refused if it has none of them"),
+    ),
+    responses(
+        (status = 200, description = "The webhook", body = WebhookBody, headers(("ETag" = String, description = "Its new entity tag"))),
+    ),
+)]
+pub async fn enable(id: String, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
+    let id = webhook_id(&id)?;
+    let path = format!("/webhooks/{id}/enable");
+    let once = idempotency::once(&headers, &context.caller, &path, &Bytes::new()).await?;
+    let enabled = catalog.enable_webhook(id, etag::conditions(&headers).as_ref(), once).await?;
+    idempotency::reply_of(enabled, |webhook| answer(&webhook))
+}
+
+/// What a webhook was or is to be told, the latest first; kept for a week.
+#[utoipa::path(
+    get, path = "/webhooks/{id}/deliveries", tag = "webhooks", operation_id = "listDeliveries",
+    params(
+        ("id" = WebhookId, Path, description = "The webhook's number"),
+        ("limit" = Option<u64>, Query, description = "Deliveries per page", minimum = 1, maximum = 100),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before", format = "cursor"),
+    ),
+    responses((status = 200, description = "A page", body = PageBody<DeliveryBody>, headers(("Link" = String, description = "The next page")))),
+)]
+pub async fn deliveries(id: String, pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
+    let webhook = webhook_id(&id)?;
+    let query = DeliveryQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+    let page = catalog.deliveries(webhook, query).await?;
+    let items = page.items.iter().map(DeliveryBody::new).collect();
+    let mut response = reply::json(StatusCode::OK, &PageBody { items, next_cursor: page.next_cursor.clone() })?;
+    if let Some(cursor) = &page.next_cursor {
+        let path = format!("/webhooks/{webhook}/deliveries");
+        response.headers_mut().insert(header::LINK, reply::next_page(catalog.links(), &path, &pairs, cursor)?);
+    }
+    Ok(response)
+}
+
+/// A delivery that is sent again.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RetriedDelivery)]
+pub struct RetriedDeliveryBody {
+    /// The delivery's number.
+    id: DeliveryId,
+    /// `queued`.
+    state: &'static str,
+}
+
+/// Sends a message again that was taken or given up.
+#[utoipa::path(
+    post, path = "/webhooks/{id}/deliveries/{delivery_id}/retry", tag = "webhooks", operation_id = "retryDelivery",
+    params(
+        ("id" = WebhookId, Path, description = "The webhook's number"),
+        ("delivery_id" = DeliveryId, Path, description = "The delivery's number"),
+    ),
+    responses(
+        (status = 202, description = "It is queued", body = RetriedDeliveryBody),
+        (status = 409, description = "It waits or is under way already", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn retry(
+    id: String,
+    delivery: String,
+    headers: HeaderMap,
+    context: Context,
+    catalog: Catalog,
+) -> Result<Ready, Problem> {
+    let delivery: DeliveryId = number(&delivery).ok_or_else(|| no_number("delivery"))?;
+    let id = webhook_id(&id)?;
+    let path = format!("/webhooks/{id}/deliveries/{delivery}/retry");
+    let once = idempotency::once(&headers, &context.caller, &path, &Bytes::new()).await?;
+    let retried = catalog.retry_delivery(id, delivery, once).await?;
+    let queued = RetriedDeliveryBody { id: delivery, state: "queued" };
+    idempotency::reply_of(retried, |()| reply::json(StatusCode::ACCEPTED, &queued))
+}
+
+fn answer(webhook: &Webhook) -> Result<Ready, Problem> {
+    reply::tagged(reply::json(StatusCode::OK, &WebhookBody::new(webhook))?, WebhookBody::tag(webhook)?)
+}
+
+fn webhook_id(text: &str) -> Result<WebhookId, Problem> {
+    number(text).ok_or_else(|| no_number("webhook"))
+}
+
+/// A number as it stands in a path: digits and nothing else.
+fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits { text.parse().ok() } else { None }
+}
+
+fn no_number(what: &str) -> Problem {
+    Problem::not_found(format!("there is no such {what}: its id is no number"))
+}

@@ -1,0 +1,152 @@
+//! Which pages of other origins a browser lets read the answers, and the headers that keep a browser from guessing.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::http::route::Route;
+
+const HSTS: HeaderName = header::STRICT_TRANSPORT_SECURITY;
+const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// Headers that a page may send and read beside those that it always may.
+const SENT: HeaderValue = HeaderValue::from_static(
+    "Authorization, Content-Type, Accept, Range, If-Match, If-None-Match, Idempotency-Key, Last-Event-ID, X-Request-Id",
+);
+const READ: HeaderValue = HeaderValue::from_static(
+    "ETag, Location, Link, X-Request-Id, X-Cache, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, \
+     Content-Range, Accept-Ranges",
+);
+/// How long a browser remembers what may be asked, in seconds.
+const REMEMBERED: HeaderValue = HeaderValue::from_static("7200");
+
+/// The origins whose pages may read the answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Origins {
+    /// None but our own.
+    #[default]
+    Own,
+    /// Every one.
+    Any,
+    /// These.
+    Listed(Vec<String>),
+}
+
+impl Origins {
+    /// Reads `*`, or origins such as `https://shop.example`, separated by commas.
+    ///
+    /// # Errors
+    /// A sentence that names the first entry that is no origin.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.trim() == "*" {
+            return Ok(Self::Any);
+        }
+        let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let read = |entry: &str| {
+            let url = url::Url::parse(entry).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+            let origin = url.map(|url| url.origin().ascii_serialization());
+            let is_plain = origin.as_deref() == Some(entry.trim_end_matches('/'));
+            origin.filter(|_| is_plain).ok_or_else(|| format!("has `{entry}`, which is no origin"))
+        };
+        entries.map(read).collect::<Result<_, _>>().map(Self::Listed)
+    }
+
+    /// Whether pages of `origin` are among them.
+    pub fn allow(&self, origin: &HeaderValue) -> bool {
+        match self {
+            Self::Own => false,
+            Self::Any => true,
+            Self::Listed(list) => list.iter().any(|entry| entry.as_bytes() == origin.as_bytes()),
+        }
+    }
+
+    /// Lets the page that asked read the answer, if it is one of those. Nothing is ever allowed to be sent along by the
+    /// browser itself, cookies or passwords: a token in `Authorization` is the page's own doing.
+    pub fn tell(&self, origin: Option<&HeaderValue>, answer: &mut HeaderMap) {
+        let allowed = match (self, origin) {
+            (Self::Own, _) => return,
+            (Self::Any, _) => HeaderValue::from_static("*"),
+            (Self::Listed(_), origin) => {
+                // A store between must not hand one origin's answer to another.
+                answer.append(header::VARY, HeaderValue::from_static("Origin"));
+                let Some(origin) = origin.filter(|origin| self.allow(origin)) else { return };
+                origin.clone()
+            }
+        };
+        answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+        answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, READ);
+    }
+
+    /// Answers what a browser asks before the request itself.
+    pub fn tell_before(&self, route: Route, answer: &mut HeaderMap) {
+        if *self != Self::Own {
+            answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(route.allow()));
+            answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, SENT);
+            answer.insert(header::ACCESS_CONTROL_MAX_AGE, REMEMBERED);
+        }
+    }
+}
+
+/// As they are set.
+impl std::fmt::Display for Origins {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Own => Ok(()),
+            Self::Any => f.write_str("*"),
+            Self::Listed(list) => f.write_str(&list.join(",")),
+        }
+    }
+}
+
+/// What every answer says to browsers: take the content for what it is called, load nothing for it, tell nobody where it
+/// was linked. A page that needs more has said so itself.
+pub fn protect(route: Option<Route>, hsts: Option<&HeaderValue>, answer: &mut HeaderMap) {
+    answer.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    answer.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("no-referrer"));
+    if route == Some(Route::Image) {
+        // Pictures are made to be shown on pages of other origins.
+        answer.insert(CORP, HeaderValue::from_static("cross-origin"));
+    }
+    if let Some(value) = hsts {
+        answer.insert(HSTS, value.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(origins: &str, origin: &'static str) -> HeaderMap {
+        let mut answer = HeaderMap::new();
+        Origins::parse(origins).expect("origins").tell(Some(&HeaderValue::from_static(origin)), &mut answer);
+        answer
+    }
+
+    #[test]
+    fn only_listed_origins_may_read_and_stores_are_told_that_answers_differ() {
+        let answer = told("https://shop.example, http://localhost:3000", "http://localhost:3000");
+        assert_eq!(answer["access-control-allow-origin"], "http://localhost:3000");
+        assert_eq!(answer["vary"], "Origin");
+        let answer = told("https://shop.example", "https://shop.example.evil.example");
+        assert!(!answer.contains_key("access-control-allow-origin"));
+        assert_eq!(answer["vary"], "Origin");
+    }
+
+    #[test]
+    fn any_origin_may_read_and_none_may_send_credentials() {
+        let answer = told("*", "https://anywhere.example");
+        assert_eq!(answer["access-control-allow-origin"], "*");
+        assert!(!answer.contains_key("access-control-allow-credentials") && !answer.contains_key("vary"));
+    }
+
+    #[test]
+    fn what_is_no_origin_is_refused() {
+        assert!(Origins::parse("https://shop.example/").is_ok());
+        for text in
+            ["shop.example", "https://shop.example/path", "null", "ftp://shop.example", "https://*.shop.example/x"]
+        {
+            assert!(Origins::parse(text).is_err(), "{text} was taken");
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The last step of every answer that is text: an entity tag where it has none, 304 for who has it already, and gzip or
+//! Brotli for who reads those. What is compressed is kept under its tag, which is made from its bytes: a hot body is
+//! compressed once.
+
+use std::{io::Write as _, time::Duration};
+
+use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Either, Full};
+use hyper::body::Body as _;
+use moka::sync::Cache;
+
+use crate::http::{
+    headers::{etag, negotiate},
+    reply::Outgoing,
+};
+
+/// Compresses and tags; shared by every connection.
+pub struct Finisher {
+    ready_made: Cache<(Bytes, &'static str), Bytes>,
+}
+
+/// What of a request its answer's last step needs.
+pub struct Wishes {
+    coding: Option<&'static str>,
+    /// `If-Match` and `If-None-Match`, for requests that read.
+    conditions: HeaderMap,
+}
+
+/// Best first.
+const CODINGS: [&str; 2] = ["br", "gzip"];
+/// Less fits one packet as it is.
+const WORTH_IT_BYTES: usize = 1_024;
+/// More is sent as it is, piece by piece.
+const MOST_BYTES: u64 = 8 << 20;
+/// What is smaller is compressed quicker than it would get to another thread.
+const INLINE_BYTES: usize = 16 << 10;
+const READY_MADE_BYTES: u64 = 32 << 20;
+/// What nobody asks for within this is forgotten: most lists and searches are asked for once.
+const READY_MADE_IDLE: Duration = Duration::from_secs(60);
+
+impl Wishes {
+    /// What `request` wishes.
+    pub fn of<B>(request: &Request<B>) -> Self {
+        let headers = request.headers();
+        let coding = negotiate::content_coding(headers, &CODINGS);
+        let mut conditions = HeaderMap::new();
+        if request.method().is_safe() {
+            for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
+                for value in headers.get_all(&name) {
+                    conditions.append(&name, value.clone());
+                }
+            }
+        }
+        let coding = CODINGS.into_iter().find(|known| coding == Some(known));
+        Self { coding, conditions }
+    }
+
+    /// Whether `response` must not be sent: it has an entity tag, and the request's `If-Match` names others.
+    pub fn refuse<B>(&self, response: &Response<B>) -> bool {
+        let is_representation =
+            matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED);
+        let tag = response.headers().get(header::ETAG).filter(|_| is_representation);
+        tag.is_some_and(|tag| etag::if_match_fails(&self.conditions, tag.as_bytes()))
+    }
+}
+
+impl Finisher {
+    /// A finisher with nothing ready-made yet.
+    pub fn new() -> Self {
+        let weight = |(tag, _): &(Bytes, &str), body: &Bytes| u32::try_from(tag.len() + body.len()).unwrap_or(u32::MAX);
+        let ready_made = Cache::builder().max_capacity(READY_MADE_BYTES).time_to_idle(READY_MADE_IDLE);
+        Self { ready_made: ready_made.weigher(weight).build() }
+    }
+
+    /// `response` as it is sent to who made the request with these `wishes`; `reads` is whether that was a `GET` or `HEAD`.
+    pub async fn finish(&self, wishes: &Wishes, reads: bool, mut response: Response<Outgoing>) -> Response<Outgoing> {
+        if !is_text(response.headers()) || response.headers().contains_key(header::CONTENT_ENCODING) {
+            return response;
+        }
+        // A 304 has the headers that the 200 would have had (RFC 9110, section 15.4.5).
+        response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        if response.status() == StatusCode::NOT_MODIFIED {
+            return not_modified(response.into_parts().0);
+        }
+        let size = response.body().size_hint().exact().unwrap_or(u64::MAX);
+        let may_be_kept = reads && response.status() == StatusCode::OK && may_be_kept(response.headers());
+        let given = response.headers().get(header::ETAG);
+        if may_be_kept && given.is_some_and(|tag| etag::if_none_match(&wishes.conditions, tag.as_bytes())) {
+            return not_modified(response.into_parts().0);
+        }
+        let tags = may_be_kept && given.is_none();
+        let compresses = wishes.coding.is_some() && size >= WORTH_IT_BYTES as u64;
+        if size > MOST_BYTES || !(tags || compresses) {
+            return response;
+        }
+        let (mut head, body) = response.into_parts();
+        let Some(bytes) = all_of(body).await else {
+            // The bytes are all here, so reading them does not fail.
+            return Response::from_parts(head, Either::Left(Full::default()));
+        };
+        if tags {
+            let tag = etag::of_bytes(&bytes);
+            let known = etag::if_none_match(&wishes.conditions, tag.as_bytes());
+            if let Ok(tag) = HeaderValue::try_from(tag) {
+                head.headers.insert(header::ETAG, tag);
+            }
+            if known {
+                return not_modified(head);
+            }
+        }
+        let body = match wishes.coding.filter(|_| compresses) {
+            Some(coding) => self.compressed(&mut head.headers, coding, bytes, reads).await,
+            None => bytes,
+        };
+        Response::from_parts(head, Either::Left(Full::new(body)))
+    }
+
+    /// `bytes` in `coding`, which the headers say from now on; as they are if that is no shorter. Only the answer to a read is
+    /// kept under its tag: the tag of another answer is that of what was changed.
+    async fn compressed(&self, headers: &mut HeaderMap, coding: &'static str, bytes: Bytes, reads: bool) -> Bytes {
+        let tag = headers.get(header::ETAG).map(|tag| Bytes::copy_from_slice(tag.as_bytes()));
+        let key = tag.clone().filter(|_| reads).map(|tag| (tag, coding));
+        let packed = match key.as_ref().and_then(|key| self.ready_made.get(key)) {
+            Some(packed) => packed,
+            None => {
+                let packed = compress_aside(coding, bytes.clone()).await;
+                if let Some(key) = key {
+                    self.ready_made.insert(key, packed.clone());
+                }
+                packed
+            }
+        };
+        if packed.len() >= bytes.len() {
+            return bytes;
+        }
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
+        headers.remove(header::CONTENT_LENGTH);
+        if let Some(tag) = tag
+            && let Ok(tag) = HeaderValue::from_bytes(&etag::encoded(&tag, coding))
+        {
+            headers.insert(header::ETAG, tag);
+        }
+        packed
+    }
+}
+
+fn is_text(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default();
+    let text = kind.starts_with("text/") && kind != "text/event-stream";
+    text || matches!(kind, "application/json" | "application/problem+json" | "application/javascript" | "image/svg+xml")
+}
+
+fn may_be_kept(headers: &HeaderMap) -> bool {
+    headers.get(header::CACHE_CONTROL).is_none_or(|value| value.as_bytes() != b"no-store")
+}
+
+/// That the client has it already, with the headers of the answer that it has.
+fn not_modified(mut head: http::response::Parts) -> Response<Outgoing> {
+    head.status = StatusCode::NOT_MODIFIED;
+    head.headers.remove(header::CONTENT_TYPE);
+    head.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(head, Either::Left(Full::default()))
+}
+
+async fn all_of(body: Outgoing) -> Option<Bytes> {
+    Some(body.collect().await.ok()?.to_bytes())
+}
+
+async fn compress_aside(coding: &'static str, bytes: Bytes) -> Bytes {
+    if bytes.len() <= INLINE_BYTES {
+        return compress(coding, &bytes);
+    }
+    let plain = bytes.clone();
+    tokio::task::spawn_blocking(move || compress(coding, &bytes)).await.unwrap_or(plain)
+}
+
+/// Levels at which a body costs about as much time as it saves on the wire.
+fn compress(coding: &str, bytes: &[u8]) -> Bytes {
+    const BROTLI: (u32, u32) = (4, 20);
+    let mut packed = Vec::with_capacity(bytes.len() / 3);
+    // Writing to memory does not fail.
+    let written = if coding == "br" {
+        let mut writer = brotli::CompressorWriter::new(&mut packed, 4_096, BROTLI.0, BROTLI.1);
+        writer.write_all(bytes).and_then(|()| writer.flush())
+    } else {
+        let mut writer = GzEncoder::new(&mut packed, Compression::new(5));
+        writer.write_all(bytes).and_then(|()| writer.try_finish())
+    };
+    if written.is_ok() { packed.into() } else { Bytes::copy_from_slice(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    fn wishes(headers: &[(header::HeaderName, &'static str)]) -> Wishes {
+        let mut request = Request::new(());
+        for (name, value) in headers {
+            request.headers_mut().append(name, HeaderValue::from_static(value));
+        }
+        Wishes::of(&request)
+    }
+
+    fn answer(text: &str) -> Response<Outgoing> {
+        let mut response = Response::new(Either::Left(Full::new(Bytes::copy_from_slice(text.as_bytes()))));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+
+    async fn sent(response: Response<Outgoing>) -> (http::response::Parts, Bytes) {
+        let (head, body) = response.into_parts();
+        (head, all_of(body).await.expect("a body"))
+    }
+
+    #[tokio::test]
+    async fn a_body_is_compressed_once_and_reads_back() {
+        let text = format!("[{}]", "\"the same again\",".repeat(500));
+        let finisher = Finisher::new();
+        for (accept, coding) in [("gzip, br", "br"), ("gzip", "gzip")] {
+            let wishes = wishes(&[(header::ACCEPT_ENCODING, accept)]);
+            let (head, first) = sent(finisher.finish(&wishes, true, answer(&text)).await).await;
+            let (_, second) = sent(finisher.finish(&wishes, true, answer(&text)).await).await;
+            assert_eq!(head.headers[header::CONTENT_ENCODING], coding);
+            assert_eq!(head.headers[header::VARY], "Accept-Encoding");
+            assert_eq!(first.as_ptr(), second.as_ptr(), "the second one was ready-made");
+            let mut plain = String::new();
+            match coding {
+                "br" => brotli::Decompressor::new(&first[..], 4_096).read_to_string(&mut plain),
+                _ => flate2::read::GzDecoder::new(&first[..]).read_to_string(&mut plain),
+            }
+            .expect("it reads back");
+            assert_eq!(plain, text);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_that_the_client_has_is_not_sent_again_in_whatever_coding_it_has_it() {
+        let text = "x".repeat(5_000);
+        let finisher = Finisher::new();
+        let gzip = wishes(&[(header::ACCEPT_ENCODING, "gzip")]);
+        let (head, _) = sent(finisher.finish(&gzip, true, answer(&text)).await).await;
+        let tag: &'static str = head.headers[header::ETAG].to_str().expect("ASCII").to_owned().leak();
+        assert!(tag.ends_with("-gzip\""), "{tag}");
+        for accept in ["gzip", "identity"] {
+            let wishes = wishes(&[(header::ACCEPT_ENCODING, accept), (header::IF_NONE_MATCH, tag)]);
+            let (head, body) = sent(finisher.finish(&wishes, true, answer(&text)).await).await;
+            assert_eq!((head.status, body.len()), (StatusCode::NOT_MODIFIED, 0));
+            assert_eq!(head.headers[header::VARY], "Accept-Encoding");
+            let (head, _) = sent(finisher.finish(&wishes, true, answer("another")).await).await;
+            assert_eq!(head.status, StatusCode::OK);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_with_the_tag_of_what_it_changed_leaves_the_compressed_bodies_of_reads_alone() {
+        let finisher = Finisher::new();
+        let gzip = wishes(&[(header::ACCEPT_ENCODING, "gzip")]);
+        let tagged = |text: &str| {
+            let mut answer = answer(text);
+            answer.headers_mut().insert(header::ETAG, HeaderValue::from_static("\"a.b\""));
+            answer
+        };
+        let (head, accepted) = sent(finisher.finish(&gzip, false, tagged(&"x".repeat(5_000))).await).await;
+        assert_eq!(head.headers[header::CONTENT_ENCODING], "gzip");
+        let (_, read) = sent(finisher.finish(&gzip, true, tagged(&"y".repeat(5_000))).await).await;
+        assert_ne!(accepted, read);
+    }
+
+    #[tokio::test]
+    async fn what_is_short_fresh_or_no_text_stays_as_it_is() {
+        let finisher = Finisher::new();
+        let wishes = wishes(&[(header::ACCEPT_ENCODING, "gzip")]);
+        let (head, _) = sent(finisher.finish(&wishes, true, answer("{}")).await).await;
+        assert!(!head.headers.contains_key(header::CONTENT_ENCODING) && head.headers.contains_key(header::ETAG));
+        let mut fresh = answer("{}");
+        fresh.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let (head, _) = sent(finisher.finish(&wishes, true, fresh).await).await;
+        assert!(!head.headers.contains_key(header::ETAG));
+        let mut picture = answer(&"x".repeat(5_000));
+        picture.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("image/png"));
+        let (head, body) = sent(finisher.finish(&wishes, true, picture).await).await;
+        assert!(!head.headers.contains_key(header::VARY) && body.len() == 5_000);
+    }
+}

@@ -1,0 +1,349 @@
+//! Which host a request names, and whether this server answers for it.
+//!
+//! A page of another site can let its own name resolve to this server (DNS rebinding). The browser then takes the server for
+//! a part of that site, and the page reads and changes what it likes. Only the host in the request tells.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
+use url::Url;
+
+use super::cors::Origins;
+use crate::{
+    code::ErrorCode,
+    http::{problem::Problem, route::Verb},
+};
+
+/// The hosts that an operator lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedHosts {
+    /// `*`: every host.
+    Any,
+    /// These names and addresses, in lower case.
+    Listed(Vec<String>),
+}
+
+/// The hosts that a server answers for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hosts {
+    names: Vec<String>,
+    others: Others,
+    /// The origin of pages under the public URL.
+    own_origin: Option<String>,
+}
+
+/// Hosts that nobody listed and that are not this machine itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Others {
+    /// All of them.
+    #[default]
+    Any,
+    /// Addresses, and names that no site on the Internet can have.
+    Private,
+    /// None.
+    None,
+}
+
+/// Domains that are not in the public DNS.
+const PRIVATE_DOMAINS: [&str; 4] = [".local", ".internal", ".home.arpa", ".localhost"];
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
+
+impl Default for AllowedHosts {
+    fn default() -> Self {
+        Self::Listed(Vec::new())
+    }
+}
+
+impl AllowedHosts {
+    /// Reads `*`, or names and addresses separated by commas.
+    ///
+    /// # Errors
+    /// A sentence that names the first entry that is neither.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let entries: Vec<_> = text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
+        if entries.contains(&"*") {
+            return Ok(Self::Any);
+        }
+        let read = |entry: &&str| {
+            let bare = entry.parse::<IpAddr>().map_or_else(|_| (*entry).to_owned(), bracketed);
+            let host = url::Host::parse(&bare).map(|host| host.to_string()).ok();
+            host.ok_or_else(|| format!("has `{entry}`, which is neither a host's name nor an address"))
+        };
+        entries.iter().map(read).collect::<Result<_, _>>().map(Self::Listed)
+    }
+}
+
+/// As they are set.
+impl std::fmt::Display for AllowedHosts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Listed(list) => f.write_str(&list.join(",")),
+        }
+    }
+}
+
+impl Hosts {
+    /// The hosts of a server that listens on `address` and has this public URL. `is_authenticated` says that clients prove who
+    /// they are: a page of another site has no token, so any host is answered unless the operator lists some.
+    pub fn new(allowed: &AllowedHosts, public_url: Option<&str>, address: IpAddr, is_authenticated: bool) -> Self {
+        let public = public_url.and_then(|url| Url::parse(url).ok());
+        let (mut names, others) = match allowed {
+            AllowedHosts::Any => (Vec::new(), Others::Any),
+            AllowedHosts::Listed(list) if address.to_canonical().is_loopback() => (list.clone(), Others::None),
+            AllowedHosts::Listed(list) if list.is_empty() && is_authenticated => (Vec::new(), Others::Any),
+            AllowedHosts::Listed(list) => (list.clone(), Others::Private),
+        };
+        names.push(bracketed(address));
+        names.extend(public.as_ref().and_then(Url::host_str).map(str::to_owned));
+        Self { names, others, own_origin: public.map(|url| url.origin().ascii_serialization()) }
+    }
+
+    /// Checks the host that `request` names, and whether a page of another site asks for a change.
+    ///
+    /// # Errors
+    /// 400 for a request without one well-formed host, 421 for a host that this server does not answer for, 403 for a change
+    /// that a page of a foreign origin asks for.
+    pub fn check<B>(&self, request: &Request<B>, verb: Verb, origins: &Origins) -> Result<(), Problem> {
+        let Some(authority) = authority(request)? else { return Ok(()) };
+        let host = host_of(authority).ok_or_else(malformed)?;
+        if !self.answers_for(host) {
+            let shown: String = host.chars().take(100).collect();
+            let detail = format!(
+                "this server does not answer for the host `{shown}`; PM_ALLOWED_HOSTS and PM_PUBLIC_URL name the hosts that it \
+                 answers for"
+            );
+            return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, ErrorCode::Misdirected, detail));
+        }
+        let changes = !matches!(verb, Verb::Get | Verb::Head | Verb::Options);
+        if changes && self.is_asked_by_a_foreign_page(request.headers(), authority, origins) {
+            let detail = "a page of another origin asks for this change; PM_CORS_ORIGINS lists the origins that may";
+            return Err(Problem::new(StatusCode::FORBIDDEN, ErrorCode::ForeignOrigin, detail));
+        }
+        Ok(())
+    }
+
+    fn answers_for(&self, host: &str) -> bool {
+        if self.others == Others::Any {
+            return true;
+        }
+        let host = host.strip_suffix('.').unwrap_or(host);
+        if self.names.iter().any(|name| name.eq_ignore_ascii_case(host)) || is_this_machine(host) {
+            return true;
+        }
+        self.others == Others::Private && (address_of(host).is_some() || is_private_name(host))
+    }
+
+    /// Browsers alone send these headers, and no page can forge them.
+    fn is_asked_by_a_foreign_page(&self, headers: &HeaderMap, authority: &str, origins: &Origins) -> bool {
+        let site = headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
+        if matches!(site, Some(b"same-origin" | b"none")) {
+            return false;
+        }
+        match headers.get(header::ORIGIN) {
+            Some(origin) => !origins.allow(origin) && !self.is_own(origin, authority),
+            None => site == Some(&b"cross-site"[..]) && *origins != Origins::Any,
+        }
+    }
+
+    /// Whether `origin` is that of the request's own host, over http or https: a proxy may have taken the encryption off.
+    fn is_own(&self, origin: &HeaderValue, authority: &str) -> bool {
+        let Ok(origin) = origin.to_str() else { return false };
+        let own_host = [("http://", ":80"), ("https://", ":443")].into_iter().any(|(scheme, port)| {
+            let bare = |text: &str| text.strip_suffix(port).unwrap_or(text).to_ascii_lowercase();
+            origin.strip_prefix(scheme).is_some_and(|host| bare(host) == bare(authority))
+        });
+        own_host || self.own_origin.as_deref() == Some(origin)
+    }
+}
+
+/// The host and port that a request names (RFC 9112, section 3.2; RFC 9113, section 8.3.1); `None` for a request of HTTP/1.0
+/// without any.
+fn authority<B>(request: &Request<B>) -> Result<Option<&str>, Problem> {
+    let mut values = request.headers().get_all(header::HOST).iter();
+    let (first, second) = (values.next(), values.next());
+    if second.is_some() {
+        return Err(Problem::bad_request("the request has several `Host` headers"));
+    }
+    let header = first.map(|value| value.to_str().map_err(|_| malformed())).transpose()?;
+    // What the header says does not matter beside a target that says it, but must be well formed as well.
+    if header.is_some_and(|header| host_of(header).is_none()) {
+        return Err(malformed());
+    }
+    let target = request.uri().authority().map(http::uri::Authority::as_str);
+    if request.version() >= Version::HTTP_2
+        && let (Some(header), Some(target)) = (header, target)
+        && !header.eq_ignore_ascii_case(target)
+    {
+        return Err(Problem::bad_request("`Host` and `:authority` differ"));
+    }
+    match (target.or(header), request.version()) {
+        (None, Version::HTTP_09 | Version::HTTP_10) => Ok(None),
+        (_, Version::HTTP_11) if header.is_none() => Err(Problem::bad_request("the request has no `Host` header")),
+        (None, _) => Err(Problem::bad_request("the request names no host")),
+        (found, _) => Ok(found),
+    }
+}
+
+fn malformed() -> Problem {
+    Problem::bad_request("`Host` is not a host's name or address with a port or without one")
+}
+
+/// The host of `host[:port]`; `None` if that is not well formed (RFC 3986, section 3.2.2).
+fn host_of(authority: &str) -> Option<&str> {
+    let end = match authority.strip_prefix('[') {
+        Some(rest) => rest.find(']')? + 2,
+        None => authority.find(':').unwrap_or(authority.len()),
+    };
+    let (host, rest) = authority.split_at(end);
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.len() <= 5;
+    let has_port = rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port);
+    let is_name = |host: &str| {
+        let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
+        !host.is_empty() && host.bytes().all(letter)
+    };
+    let is_host = if host.starts_with('[') { address_of(host).is_some() } else { is_name(host) };
+    (has_port && is_host).then_some(host)
+}
+
+fn address_of(host: &str) -> Option<IpAddr> {
+    match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::from),
+        None => host.parse::<Ipv4Addr>().ok().map(IpAddr::from),
+    }
+}
+
+fn bracketed(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("[{v6}]"),
+    }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    match address_of(host) {
+        Some(address) => address.to_canonical().is_loopback(),
+        None => host.eq_ignore_ascii_case("localhost") || ends_with(host, ".localhost"),
+    }
+}
+
+/// Whether no site on the Internet can have this name: it has a single label, or lies in a domain outside the public DNS.
+fn is_private_name(host: &str) -> bool {
+    !host.contains('.') || PRIVATE_DOMAINS.into_iter().any(|domain| ends_with(host, domain))
+}
+
+fn ends_with(host: &str, domain: &str) -> bool {
+    let start = host.len().checked_sub(domain.len());
+    start.and_then(|start| host.get(start..)).is_some_and(|end| end.eq_ignore_ascii_case(domain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(allowed: &str, public_url: Option<&str>, address: &str, is_authenticated: bool) -> Hosts {
+        let allowed = AllowedHosts::parse(allowed).expect("hosts");
+        Hosts::new(&allowed, public_url, address.parse().expect("an address"), is_authenticated)
+    }
+
+    fn answered(hosts: &Hosts, names: &[&str]) -> Vec<bool> {
+        names.iter().map(|name| hosts.answers_for(host_of(name).expect("well formed"))).collect()
+    }
+
+    #[test]
+    fn a_loopback_address_answers_for_this_machine_and_for_what_is_named() {
+        let own =
+            ["localhost", "LOCALHOST:8080", "localhost.", "app.localhost", "127.0.0.1:80", "127.9.9.9", "[::1]:8080"];
+        let foreign = ["evil.example", "localhost.evil.example", "pm", "10.0.0.1", "[2001:db8::1]", "printer.local"];
+        for is_authenticated in [false, true] {
+            let hosts = hosts("", None, "127.0.0.1", is_authenticated);
+            assert!(answered(&hosts, &own).iter().all(|answered| *answered));
+            assert!(answered(&hosts, &foreign).iter().all(|answered| !answered));
+        }
+        let named = hosts("Shop.example, 10.0.0.1, ::2", Some("https://www.shop.example:444/pm"), "127.0.0.1", false);
+        assert!(answered(&named, &["shop.example", "10.0.0.1:8080", "[::2]", "www.shop.example"]).iter().all(|is| *is));
+        assert_eq!(answered(&named, &["shop.example.evil.example", "evil.example"]), [false, false]);
+        assert_eq!(answered(&hosts("*", None, "127.0.0.1", false), &["evil.example"]), [true]);
+    }
+
+    #[test]
+    fn other_addresses_answer_for_names_that_no_site_can_have() {
+        let private =
+            ["pm", "pm:8080", "10.1.2.3", "[2001:db8::1]", "pm.local", "pm.shop.svc.cluster.local", "a.internal"];
+        let open = hosts("", None, "0.0.0.0", false);
+        assert!(answered(&open, &private).iter().all(|answered| *answered));
+        assert_eq!(answered(&open, &["evil.example", "local.example"]), [false, false]);
+        assert_eq!(answered(&hosts("", Some("http://shop.example"), "0.0.0.0", false), &["shop.example"]), [true]);
+        // Without a token a page of another site gets nothing, whatever host it names.
+        assert_eq!(answered(&hosts("", None, "0.0.0.0", true), &["evil.example"]), [true]);
+        assert_eq!(
+            answered(&hosts("shop.example", None, "0.0.0.0", true), &["evil.example", "10.0.0.1"]),
+            [false, true]
+        );
+    }
+
+    #[test]
+    fn a_host_is_well_formed_or_refused() {
+        for (text, host) in
+            [("a", "a"), ("a:80", "a"), ("a:", "a"), ("[::1]", "[::1]"), ("[::1]:1", "[::1]"), ("a%20b", "a%20b")]
+        {
+            assert_eq!(host_of(text), Some(host), "{text}");
+        }
+        for text in
+            ["", ":80", "a b", "a:b", "a:123456", "a@b", "a/b", "[::1", "[a]", "[::1]x", "::1", "a,b:x", "a\"", "ä"]
+        {
+            assert_eq!(host_of(text), None, "{text}");
+        }
+        assert!(AllowedHosts::parse("http://a.example").is_err() && AllowedHosts::parse("a.example:80").is_err());
+    }
+
+    fn status(request: http::request::Builder) -> u16 {
+        let request = request.body(()).expect("a request");
+        let verb = Verb::of(request.method());
+        let hosts = hosts("", Some("https://shop.example"), "127.0.0.1", false);
+        let origins = Origins::parse("https://page.example").expect("origins");
+        hosts.check(&request, verb, &origins).map_or_else(|problem| problem.head().status().as_u16(), |()| 200)
+    }
+
+    #[test]
+    fn a_request_names_exactly_one_host() {
+        let get = || Request::get("/products");
+        assert_eq!(status(get().header("host", "localhost:1")), 200);
+        assert_eq!(status(get()), 400);
+        assert_eq!(status(get().version(Version::HTTP_10)), 200);
+        assert_eq!(status(get().header("host", "localhost").header("host", "localhost")), 400);
+        assert_eq!(status(get().header("host", "a b")), 400);
+        assert_eq!(status(get().header("host", "evil.example")), 421);
+        let absolute = |url| Request::get(url).header("host", "localhost");
+        assert_eq!(status(absolute("http://evil.example/products")), 421, "the target goes before the header");
+        assert_eq!(status(absolute("http://localhost/products")), 200);
+        assert_eq!(status(Request::get("http://localhost/products")), 400, "HTTP/1.1 has the header in any case");
+        let two = |url| Request::get(url).version(Version::HTTP_2);
+        assert_eq!(status(two("https://localhost/products")), 200);
+        assert_eq!(status(two("https://localhost/products").header("host", "LOCALHOST")), 200);
+        assert_eq!(status(two("https://localhost/products").header("host", "shop.example")), 400);
+        assert_eq!(status(two("/products")), 400);
+    }
+
+    #[test]
+    fn a_page_of_another_origin_changes_nothing() {
+        let post = |name: &'static str, value: &'static str| {
+            Request::post("/products").header("host", "localhost:8080").header(name, value)
+        };
+        for origin in ["https://evil.example", "null", "http://localhost:9090", "http://localhost:80", "garbage"] {
+            assert_eq!(status(post("origin", origin)), 403, "{origin}");
+        }
+        for origin in
+            ["http://localhost:8080", "https://LOCALHOST:8080", "https://shop.example", "https://page.example"]
+        {
+            assert_eq!(status(post("origin", origin)), 200, "{origin}");
+        }
+        assert_eq!(status(post("sec-fetch-site", "cross-site")), 403);
+        for site in ["same-origin", "same-site", "none"] {
+            assert_eq!(status(post("sec-fetch-site", site)), 200, "{site}");
+        }
+        assert_eq!(status(post("origin", "https://behind.example").header("sec-fetch-site", "same-origin")), 200);
+        let get = Request::get("/products").header("host", "localhost").header("origin", "https://evil.example");
+        assert_eq!(status(get), 200, "what a page may read, CORS decides");
+    }
+}

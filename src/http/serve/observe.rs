@@ -1,0 +1,185 @@
+//! One log line and a few figures for every request. Labels are closed lists, so that no client can make the figures grow;
+//! what a client wrote is never logged, only the template of its path.
+
+use std::{net::IpAddr, time::Instant};
+
+use http::StatusCode;
+use metrics::{Counter, Gauge, Histogram, Unit};
+use tracing::{debug, error, info, warn};
+
+use crate::http::{
+    headers::request_id::RequestId,
+    problem::Problem,
+    route::{Route, Verb},
+};
+
+const REQUESTS: &str = "pm_http_requests_total";
+const DURATION: &str = "pm_http_request_duration_seconds";
+const IN_FLIGHT: &str = "pm_http_in_flight";
+const CONNECTIONS: &str = "pm_http_connections";
+
+/// The figures of a server. Made after the recorder is installed, or they go nowhere.
+pub struct Observer {
+    in_flight: Gauge,
+    connections: Gauge,
+    // Reading a cached product is too quick to look its figures up by name each time.
+    product: Counter,
+    product_unchanged: Counter,
+    product_duration: Histogram,
+}
+
+/// A request from its first byte to its answer. Dropped before [`finish`](Self::finish), it counts as one whose client
+/// went away.
+pub struct Exchange<'a> {
+    observer: &'a Observer,
+    verb: Verb,
+    route: Option<Route>,
+    request_id: RequestId,
+    client: IpAddr,
+    started: Instant,
+    status: u16,
+}
+
+/// A connection that is counted until it is dropped.
+pub struct Connection(Gauge);
+
+/// The status of a request that nobody waits for any more; never sent.
+const CLIENT_WENT_AWAY: u16 = 499;
+
+impl Observer {
+    /// Registers the figures.
+    pub fn new() -> Self {
+        metrics::describe_counter!(REQUESTS, Unit::Count, "Requests by method, route and status");
+        metrics::describe_histogram!(DURATION, Unit::Seconds, "Time from a request's head to its answer's head");
+        metrics::describe_gauge!(IN_FLIGHT, Unit::Count, "Requests that are being answered");
+        metrics::describe_gauge!(CONNECTIONS, Unit::Count, "Open connections of clients");
+        let (get, product) = (Verb::Get.as_str(), Route::Product.template());
+        Self {
+            in_flight: metrics::gauge!(IN_FLIGHT),
+            connections: metrics::gauge!(CONNECTIONS),
+            product: metrics::counter!(REQUESTS, "method" => get, "route" => product, "status" => "200"),
+            product_unchanged: metrics::counter!(REQUESTS, "method" => get, "route" => product, "status" => "304"),
+            product_duration: metrics::histogram!(DURATION, "method" => get, "route" => product),
+        }
+    }
+
+    /// Counts a connection for as long as the answer lives.
+    pub fn connection(&self) -> Connection {
+        self.connections.increment(1.0);
+        Connection(self.connections.clone())
+    }
+
+    /// Begins to watch a request.
+    pub fn begin(&self, verb: Verb, route: Option<Route>, request_id: RequestId, client: IpAddr) -> Exchange<'_> {
+        self.in_flight.increment(1.0);
+        let started = Instant::now();
+        Exchange { observer: self, verb, route, request_id, client, started, status: CLIENT_WENT_AWAY }
+    }
+
+    fn count(&self, verb: Verb, route: Option<Route>, status: u16, seconds: f64) {
+        match (verb, route, status) {
+            (Verb::Get, Some(Route::Product), 200) => {
+                self.product.increment(1);
+                self.product_duration.record(seconds);
+            }
+            (Verb::Get, Some(Route::Product), 304) => {
+                self.product_unchanged.increment(1);
+                self.product_duration.record(seconds);
+            }
+            _ => {
+                let (method, route) = (verb.as_str(), template(route));
+                metrics::counter!(REQUESTS, "method" => method, "route" => route, "status" => label(status))
+                    .increment(1);
+                metrics::histogram!(DURATION, "method" => method, "route" => route).record(seconds);
+            }
+        }
+    }
+}
+
+impl Exchange<'_> {
+    /// The request's id.
+    pub fn request_id(&self) -> &RequestId {
+        &self.request_id
+    }
+
+    /// Notes the answer, and logs it with the problem's causes if there is one.
+    pub fn finish(mut self, status: StatusCode, problem: Option<&Problem>) {
+        self.status = status.as_u16();
+        let duration_ms = self.duration_ms();
+        let (method, route, status, request_id, client) =
+            (self.verb.as_str(), template(self.route), self.status, &self.request_id, self.client);
+        // A level has to be known where the macro stands, hence one call for each.
+        macro_rules! log {
+            ($macro:ident $(, $field:ident)?) => {
+                $macro!(
+                    target: "pm::http",
+                    method, route, status, duration_ms, %client, %request_id, $($field,)?
+                    "answered {method} {route} with {status}"
+                )
+            };
+        }
+        let about_the_server = self.route.is_some_and(Route::is_about_the_server);
+        match problem.map(Problem::chain).filter(|chain| !chain.is_empty()) {
+            Some(cause) => log!(error, cause),
+            None if status >= 500 && about_the_server => log!(warn),
+            None if status >= 500 => log!(error),
+            None if about_the_server => log!(debug),
+            None => log!(info),
+        }
+    }
+
+    fn duration_ms(&self) -> f64 {
+        self.started.elapsed().as_micros() as f64 / 1_000.0
+    }
+}
+
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        self.observer.in_flight.decrement(1.0);
+        self.observer.count(self.verb, self.route, self.status, self.started.elapsed().as_secs_f64());
+        if self.status == CLIENT_WENT_AWAY {
+            let (method, route, duration_ms) = (self.verb.as_str(), template(self.route), self.duration_ms());
+            let (status, request_id) = (self.status, &self.request_id);
+            info!(
+                target: "pm::http", method, route, status, duration_ms, %request_id,
+                "the client of {method} {route} went away"
+            );
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+fn template(route: Option<Route>) -> &'static str {
+    route.map_or(Route::UNMATCHED, Route::template)
+}
+
+fn label(status: u16) -> &'static str {
+    match status {
+        200 => "200",
+        201 => "201",
+        204 => "204",
+        206 => "206",
+        304 => "304",
+        400 => "400",
+        401 => "401",
+        403 => "403",
+        404 => "404",
+        405 => "405",
+        408 => "408",
+        409 => "409",
+        413 => "413",
+        415 => "415",
+        416 => "416",
+        422 => "422",
+        429 => "429",
+        CLIENT_WENT_AWAY => "499",
+        500 => "500",
+        503 => "503",
+        _ => "other",
+    }
+}

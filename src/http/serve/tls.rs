@@ -1,0 +1,283 @@
+//! The server's certificate: read at start, looked at again every few seconds and on request, and replaced while connections
+//! go on. A new one that is broken leaves the old one in place.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use rustls::{
+    ServerConfig,
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
+};
+use sha2::{Digest, Sha256};
+use tokio_rustls::TlsAcceptor;
+use tracing::{info, warn};
+
+use super::rsa_bits;
+use crate::stop::Reload;
+
+/// How often the files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Why there is no certificate to show.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("{} cannot be read", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file holds something else.
+    #[error("{} holds no {what} in PEM", .path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        what: &'static str,
+        /// Why.
+        source: NotPem,
+    },
+    /// An RSA key that can be broken.
+    #[error("the RSA key in {} has {bits} bits; at least {} are needed", .path.display(), rsa_bits::LEAST)]
+    WeakKey {
+        /// The key's file.
+        path: PathBuf,
+        /// Its length.
+        bits: usize,
+    },
+    /// The two do not go together, or are of a kind that is not known.
+    #[error("the certificate in {} and the key in {} cannot be used together", .certificate.display(), .key.display())]
+    Unusable {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+}
+
+/// Why a file does not hold what it should.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotPem(String);
+
+impl NotPem {
+    /// `section` is what stands behind `BEGIN`.
+    fn new(section: &str, error: &pem::Error) -> Self {
+        Self(match error {
+            pem::Error::NoItemsFound => format!("it has no line `-----BEGIN {section}-----`"),
+            pem::Error::MissingSectionEnd { end_marker } => {
+                format!("it has no line `-----END {}-----`", String::from_utf8_lossy(end_marker))
+            }
+            pem::Error::IllegalSectionStart { line } => {
+                format!("the line `{}` is malformed", String::from_utf8_lossy(line).trim_end())
+            }
+            other => other.to_string(),
+        })
+    }
+}
+
+/// A certificate with its key, as its files have it at the moment; clones share it.
+#[derive(Clone, Debug)]
+pub struct Tls(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    certificate: PathBuf,
+    key: PathBuf,
+    current: RwLock<Current>,
+}
+
+#[derive(Clone, Debug)]
+struct Current {
+    config: Arc<ServerConfig>,
+    digest: [u8; 32],
+}
+
+impl Tls {
+    /// Reads a chain of certificates and its key from two files in PEM.
+    ///
+    /// # Errors
+    /// [`Error`] by what is wrong with the files.
+    pub fn load(certificate: &Path, key: &Path) -> Result<Self, Error> {
+        // An error means that a provider is installed already, which serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let current = RwLock::new(Current::of(&Files::read(certificate, key)?, certificate, key)?);
+        Ok(Self(Arc::new(Inner { certificate: certificate.to_owned(), key: key.to_owned(), current })))
+    }
+
+    /// Shakes hands with the certificate of this moment.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.0.current.read().unwrap_or_else(PoisonError::into_inner).config))
+    }
+
+    /// Follows the files for ever, and looks at once when `reload` asks for it. Connections that are there keep what they
+    /// have agreed on.
+    pub async fn follow(&self, reload: &Reload) {
+        let mut requests = reload.requests();
+        let mut last_refusal = None;
+        loop {
+            let asked = tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => false,
+                () = requests.next() => true,
+            };
+            let tls = self.clone();
+            let Ok(seen) = tokio::task::spawn_blocking(move || tls.look()).await else { continue };
+            let certificate = self.0.certificate.display();
+            match seen {
+                Ok(changed) => {
+                    last_refusal = None;
+                    if changed {
+                        info!(target: "pm::http", %certificate, "a new certificate is in use");
+                    } else if asked {
+                        info!(target: "pm::http", %certificate, "the certificate was read again and is the same");
+                    }
+                }
+                Err(error) => {
+                    // Once for each thing that is wrong, not each time the files are looked at.
+                    let refusal = error.to_string();
+                    if asked || last_refusal.as_ref() != Some(&refusal) {
+                        let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                        warn!(target: "pm::http", %error, reason, "the new certificate is not used; the old one stays");
+                        last_refusal = Some(refusal);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes up what the files hold now; answers whether that is something new.
+    fn look(&self) -> Result<bool, Error> {
+        let Inner { certificate, key, current } = &*self.0;
+        let files = Files::read(certificate, key)?;
+        if current.read().unwrap_or_else(PoisonError::into_inner).digest == files.digest() {
+            return Ok(false);
+        }
+        let new = Current::of(&files, certificate, key)?;
+        *current.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(true)
+    }
+}
+
+/// The bytes of both files.
+struct Files {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl Files {
+    fn read(certificate: &Path, key: &Path) -> Result<Self, Error> {
+        let read =
+            |path: &Path| std::fs::read(path).map_err(|source| Error::Unreadable { path: path.to_owned(), source });
+        Ok(Self { certificate: read(certificate)?, key: read(key)? })
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        Sha256::new().chain_update(Sha256::digest(&self.certificate)).chain_update(&self.key).finalize().into()
+    }
+}
+
+impl Current {
+    fn of(files: &Files, certificate: &Path, key: &Path) -> Result<Self, Error> {
+        let empty = |path: &Path, what, section, error: &pem::Error| Error::Empty {
+            path: path.to_owned(),
+            what,
+            source: NotPem::new(section, error),
+        };
+        let chain = CertificateDer::pem_slice_iter(&files.certificate).collect::<Result<Vec<_>, _>>();
+        let chain = chain.and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) });
+        let chain = chain.map_err(|error| empty(certificate, "certificate", "CERTIFICATE", &error))?;
+        let private = PrivateKeyDer::from_pem_slice(&files.key);
+        let private = private.map_err(|error| empty(key, "private key", "PRIVATE KEY", &error))?;
+        if let Some(bits) = rsa_bits::of(&private).filter(|bits| *bits < rsa_bits::LEAST) {
+            return Err(Error::WeakKey { path: key.to_owned(), bits });
+        }
+        let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
+        let config = ServerConfig::builder_with_protocol_versions(&versions).with_no_client_auth();
+        let mut config = config.with_single_cert(chain, private).map_err(|source| Error::Unusable {
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+            source,
+        })?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self { config: Arc::new(config), digest: files.digest() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(directory: &Path, name: &str, bytes: &str) -> PathBuf {
+        let path = directory.join(name);
+        std::fs::write(&path, bytes).expect("written");
+        path
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let one = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let certificate = write(directory.path(), "cert.pem", &one.cert.pem());
+        let key = write(directory.path(), "key.pem", &one.signing_key.serialize_pem());
+        assert!(Tls::load(&certificate, &key).is_ok());
+        let wrong = write(directory.path(), "wrong.pem", &other.signing_key.serialize_pem());
+        assert!(matches!(Tls::load(&certificate, &wrong), Err(Error::Unusable { .. })));
+        assert!(matches!(Tls::load(&key, &key), Err(Error::Empty { what: "certificate", .. })));
+        assert!(matches!(Tls::load(&certificate, &certificate), Err(Error::Empty { what: "private key", .. })));
+        assert!(matches!(Tls::load(&directory.path().join("none"), &key), Err(Error::Unreadable { .. })));
+    }
+
+    #[test]
+    fn a_short_rsa_key_is_refused_with_the_reason() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let certificate = write(directory.path(), "cert.pem", &made.cert.pem());
+        for pem in [include_str!("../tests/keys/rsa_1024.pem"), include_str!("../tests/keys/rsa_1024_pkcs1.pem")] {
+            let key = write(directory.path(), "key.pem", pem);
+            let refused = Tls::load(&certificate, &key).expect_err("a short key").to_string();
+            assert!(refused.ends_with("key.pem has 1024 bits; at least 2048 are needed"), "{refused}");
+        }
+        let key = write(directory.path(), "key.pem", include_str!("../tests/keys/rsa_2048.pem"));
+        assert!(matches!(Tls::load(&certificate, &key), Err(Error::Unusable { .. })), "it is another certificate's");
+    }
+
+    #[test]
+    fn a_broken_file_leaves_the_old_certificate_in_use() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let made = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let (one, other) = (made(), made());
+        let certificate = write(directory.path(), "cert.pem", &one.cert.pem());
+        let key = write(directory.path(), "key.pem", &one.signing_key.serialize_pem());
+        let tls = Tls::load(&certificate, &key).expect("a certificate");
+        let shown = || Arc::as_ptr(tls.acceptor().config());
+        let first = shown();
+        assert!(matches!(tls.look(), Ok(false)));
+        write(directory.path(), "cert.pem", &other.cert.pem());
+        assert!(matches!(tls.look(), Err(Error::Unusable { .. })));
+        for (half, reason) in [
+            ("half a cert", "it has no line `-----BEGIN CERTIFICATE-----`"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n", "it has no line `-----END CERTIFICATE-----`"),
+        ] {
+            write(directory.path(), "cert.pem", half);
+            let Err(Error::Empty { source, .. }) = tls.look() else { panic!("{half} is no certificate") };
+            assert_eq!(source.to_string(), reason);
+        }
+        assert_eq!(shown(), first);
+        write(directory.path(), "cert.pem", &other.cert.pem());
+        write(directory.path(), "key.pem", &other.signing_key.serialize_pem());
+        assert!(matches!(tls.look(), Ok(true)));
+        assert_ne!(shown(), first);
+    }
+}
