@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["domain", "imaging"],
     &["db"],
     &["auth", "cache", "queue", "blobs", "fetch", "isolation"],
+    &["api"],
     &["catalog", "health"],
     &["jobs", "maintenance", "resize"],
     &["http", "worker"],

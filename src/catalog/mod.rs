@@ -2,24 +2,20 @@
 //! transactions, which only `maintenance` begins as well, and is the only one who tells the cache that something changed.
 
 mod accounts;
-mod body;
 mod error;
 pub(crate) mod events;
 mod installation;
 mod jobs;
-mod links;
 pub mod products;
-mod queue_body;
 mod references;
+mod tags;
 mod upkeep;
-mod webhook_body;
 mod write;
 
 use std::sync::{Arc, OnceLock};
 
 pub use crate::db::events::EventPage;
 pub use crate::db::products::variants::NewVariant;
-pub use body::{ImageBody, PageBody, ProductBody, UserBody};
 pub use error::{BoxError, Error};
 pub use events::{
     Happenings, KEPT as EVENTS_KEPT,
@@ -29,10 +25,8 @@ pub use events::{
 pub use jobs::{
     dead_letters::Requeued,
     process::{AtRisk, Claimed, Due, Found, Outcome, Settlement, Turn},
-    queue_status::QueueStatus,
     reprocess::{Batch, Progress, Selection, Which},
 };
-pub use links::Links;
 pub use products::{
     batch::BatchBody,
     create::{NotStored, Stored},
@@ -41,11 +35,9 @@ pub use products::{
     pictures::{Form, MOST_VARIANTS, Picture},
     read::{Body, Freshness},
     sources::{FILES_IN_MEMORY, IncomingSource, UploadedFiles},
-    tags::{Precondition, Tags, product_tag},
     update::Updated,
 };
-pub use queue_body::{DeadLetterBody, QueueBody};
-pub use webhook_body::{DeliveryBody, WebhookBody};
+pub use tags::{Precondition, Tags, product_tag};
 
 pub use crate::db::products::idempotency::Once;
 use tokio::sync::watch;

@@ -8,9 +8,9 @@ use crate::{
     catalog::{Catalog, Error},
     db::{
         cache::invalidations,
-        jobs::{self, Depth, dispatch, finished},
+        jobs::{self, dispatch, finished},
     },
-    domain::JobId,
+    domain::{Depth, JobId},
 };
 
 /// Whoever made a change tells the cache within this, or cannot reach it.

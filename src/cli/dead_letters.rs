@@ -12,8 +12,9 @@ use super::{
     user::flag,
 };
 use crate::{
+    api::DeadLetterBody,
     app::App,
-    catalog::{Catalog, DeadLetterBody, Error},
+    catalog::{Catalog, Error},
     domain::{Attempt, DeadLetter, DeadQuery, JobId},
     stop::Stop,
 };

@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 
 use super::output::{Row, seconds};
 use crate::{
-    catalog::{Links, ProductBody},
+    api::{Links, ProductBody},
     domain::{Image, ImageSource, ImageStatus, Product},
 };
 

@@ -8,11 +8,7 @@ use super::{
     output::{Console, Row, seconds},
     signals::unless_stopped,
 };
-use crate::{
-    app::App,
-    catalog::{QueueBody, QueueStatus},
-    stop::Stop,
-};
+use crate::{api::QueueBody, app::App, domain::QueueStatus, stop::Stop};
 
 /// Runs one of the commands.
 pub(super) async fn run(command: args::Queue, app: &App, console: &mut Console, stop: &Stop) -> Result<Exit, Failure> {

@@ -8,7 +8,8 @@ use super::{
     output::{Console, Row, seconds},
 };
 use crate::{
-    catalog::{Catalog, Error, UserBody},
+    api::UserBody,
+    catalog::{Catalog, Error},
     domain::{NewUser, User, UserDraft, UserId, UserQuery},
 };
 

@@ -12,7 +12,8 @@ use super::{
     user::flag,
 };
 use crate::{
-    catalog::{Catalog, DeliveryBody, WebhookBody},
+    api::{DeliveryBody, WebhookBody},
+    catalog::Catalog,
     domain::{Delivery, DeliveryId, DeliveryQuery, EventKind, NewWebhook, Webhook, WebhookId},
 };
 

@@ -12,7 +12,6 @@ mod request;
 mod resources;
 mod route;
 mod serve;
-mod shapes;
 #[cfg(test)]
 mod tests;
 

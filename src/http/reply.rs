@@ -14,7 +14,10 @@ use serde::Serialize;
 use warp::Reply as _;
 
 use super::{headers::etag, problem::Problem};
-use crate::catalog::{Body, Freshness, Links};
+use crate::{
+    api::Links,
+    catalog::{Body, Freshness},
+};
 
 /// What handlers answer with: bytes that are all there.
 pub type Ready = Response<Bytes>;

@@ -19,7 +19,7 @@ pub use self::{
 };
 use crate::{
     db::Connection,
-    domain::{InstallationId, JobId},
+    domain::{Backlog, InstallationId, JobId},
 };
 
 /// What the queue's name in RabbitMQ begins with unless another text is set; its version changes with the form of the
@@ -175,15 +175,6 @@ impl Queue {
             },
         }
     }
-}
-
-/// What the broker says of its queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Backlog {
-    /// Messages that no worker has yet.
-    pub ready: u64,
-    /// Consumers at the queue, of all processes.
-    pub consumers: u64,
 }
 
 /// Where one worker waits for jobs; dropping it gives back what was not settled.

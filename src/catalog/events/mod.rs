@@ -2,6 +2,7 @@
 //! by whoever remembers a position, and kept for a day.
 
 pub(crate) mod webhook_secrets;
+mod webhook_tags;
 pub(crate) mod webhooks;
 
 use std::{sync::Arc, time::Duration};

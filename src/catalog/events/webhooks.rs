@@ -7,7 +7,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    catalog::{Catalog, Done, Error, Once, Precondition, WebhookBody},
+    api::WebhookBody,
+    catalog::{Catalog, Done, Error, Once, Precondition},
     clock::Timestamp,
     db::{
         Write,

@@ -4,29 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     catalog::{BoxError, Catalog, Error},
-    db::jobs::{self, Depth, finished},
-    queue::Backlog,
+    db::jobs::{self, finished},
+    domain::{Backlog, QueueStatus},
 };
 
 /// The broker answers within this, or counts as away.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The span in which finished jobs are counted.
 const LATELY: Duration = Duration::from_secs(60);
-
-/// How the queue is. No figure goes beyond 100,001, which stands for "or more".
-#[derive(Clone, Debug)]
-pub struct QueueStatus {
-    /// The engine by which workers learn of jobs: `database` or `rabbitmq`.
-    pub engine: &'static str,
-    /// The jobs that wait, run, or failed for good.
-    pub depth: Depth,
-    /// The age of the job that has been due longest.
-    pub oldest_age: Option<Duration>,
-    /// Jobs that were done in the last minute.
-    pub done_last_minute: u64,
-    /// What the broker says of its queue, or why it says nothing; `None` without a broker.
-    pub broker: Option<Result<Backlog, BoxError>>,
-}
 
 impl Catalog {
     /// How the queue is. A broker that does not answer within 2 s is part of the answer.

@@ -5,7 +5,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    catalog::{Answer, Error, Links, NotStored, ProductBody, Stored, products::create::only},
+    api::{Links, ProductBody},
+    catalog::{Answer, Error, NotStored, Stored, products::create::only},
     code::ErrorCode,
     domain::{FieldError, Invalid, NewProduct},
 };

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    catalog::{Answer, Catalog, Error, Links, Once, events},
+    api::Links,
+    catalog::{Answer, Catalog, Error, Once, events},
     clock::Timestamp,
     db::{
         Write,

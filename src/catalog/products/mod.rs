@@ -11,6 +11,5 @@ mod owner;
 pub(super) mod pictures;
 pub(super) mod read;
 pub(super) mod sources;
-pub(super) mod tags;
 pub(super) mod update;
 pub(super) mod visible;

@@ -4,8 +4,9 @@
 use serde::Deserialize;
 
 use crate::{
+    api::Links,
     blobs::BlobKey,
-    catalog::{Catalog, Error, Links, products::read::Body},
+    catalog::{Catalog, Error, products::read::Body},
     db::products::variants::{self, NewVariant},
     domain::{ImageId, ImageStatus, ProductId},
 };

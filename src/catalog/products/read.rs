@@ -12,10 +12,11 @@ use futures_util::{
 };
 
 use crate::{
+    api::ProductBody,
     cache::{Entry, Lookup},
     catalog::{
-        Catalog, Error, Precondition, ProductBody,
-        products::tags::{TAG_BYTES, product_tag},
+        Catalog, Error, Precondition,
+        tags::{TAG_BYTES, product_tag},
     },
     db::products::{self, listing},
     domain::{Page, Product, ProductId, ProductQuery},

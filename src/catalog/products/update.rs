@@ -2,9 +2,9 @@
 //! the jobs of those that go.
 
 use crate::{
+    api::{Links, source_link},
     catalog::{
-        Body, Catalog, Error, Links, Once, Precondition,
-        body::source_link,
+        Body, Catalog, Error, Once, Precondition,
         products::{
             create::stored,
             delete::{OUT_OF_REACH, PAUSE, TRIES},

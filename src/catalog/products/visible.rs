@@ -15,10 +15,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    catalog::{
-        Catalog, Error,
-        products::{read::Body, tags::TAG_BYTES},
-    },
+    catalog::{Catalog, Error, products::read::Body, tags::TAG_BYTES},
     domain::{ProductId, Reader, UserId, without_secrets},
 };
 

@@ -27,7 +27,7 @@ use crate::{
         lengths::parts,
         statement::query_one,
     },
-    domain::{ImageId, Job, JobId, JobPayload, JobState, UserId},
+    domain::{Depth, ImageId, Job, JobId, JobPayload, JobState, UserId},
 };
 
 /// How long a lease lasts unless its holder lengthens it, by the clock of whoever looks on.
@@ -48,19 +48,6 @@ pub struct NewJob<'a> {
     pub user_id: UserId,
     /// The host from which the image is downloaded; none for an uploaded one.
     pub host: Option<String>,
-}
-
-/// How full the queue of record is. No state is counted beyond 100,001: that many stands for "or more".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Depth {
-    /// Jobs that wait.
-    pub queued: u64,
-    /// Jobs that a worker has.
-    pub running: u64,
-    /// Jobs that failed for good.
-    pub dead: u64,
-    /// When the waiting job that has been due longest was first queued.
-    pub oldest: Option<Timestamp>,
 }
 
 /// Queues jobs that are due now.

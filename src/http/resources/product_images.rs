@@ -8,7 +8,8 @@ use warp::{Filter, filters::BoxedFilter, reply::Response};
 
 use super::products::{no_number, parse_id};
 use crate::{
-    catalog::{Catalog, ImageBody, Precondition},
+    api::{ImageBody, ImageFilesShape, MoreImagesShape},
+    catalog::{Catalog, Precondition},
     domain::{ImageId, ProductId, ProductPatch},
     http::{
         State,
@@ -20,7 +21,6 @@ use crate::{
             idempotency,
             upload::{self, Chunks, Uploads},
         },
-        shapes::{ImageFilesShape, MoreImagesShape},
     },
 };
 

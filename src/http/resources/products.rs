@@ -5,7 +5,8 @@ use http::{HeaderMap, StatusCode, header};
 use warp::{Filter, filters::BoxedFilter, reply::Response};
 
 use crate::{
-    catalog::{BatchBody, Catalog, PageBody, ProductBody, product_tag, products::batch},
+    api::{BatchShape, NewProductShape, PageBody, ProductBody, ProductPatchShape},
+    catalog::{BatchBody, Catalog, product_tag, products::batch},
     domain::{
         Invalid, NewProduct, Price, ProductId, ProductPatch, ProductQuery, ProductStatus, UserId,
         batch::products_from_json,
@@ -19,7 +20,6 @@ use crate::{
             extract::{self, BodyLimits, Context, Pairs},
             idempotency,
         },
-        shapes::{BatchShape, NewProductShape, ProductPatchShape},
     },
 };
 

@@ -7,7 +7,8 @@ use utoipa::ToSchema;
 use warp::{Filter, filters::BoxedFilter, reply::Response};
 
 use crate::{
-    catalog::{Catalog, DeadLetterBody, PageBody, QueueBody},
+    api::{DeadLetterBody, PageBody, QueueBody},
+    catalog::Catalog,
     domain::{DeadQuery, JobId, ProductId},
     http::{
         State,

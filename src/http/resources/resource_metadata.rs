@@ -7,8 +7,9 @@ use utoipa::ToSchema;
 use warp::{Filter, filters::BoxedFilter, reply::Response};
 
 use crate::{
+    api::Links,
     auth::Issuer,
-    catalog::{Catalog, Links},
+    catalog::Catalog,
     domain::Scope,
     http::{
         State,

@@ -5,7 +5,8 @@ use http::{HeaderMap, StatusCode, header};
 use warp::{Filter, filters::BoxedFilter, reply::Response};
 
 use crate::{
-    catalog::{Catalog, Error, PageBody, UserBody},
+    api::{NewUserShape, PageBody, UserBody},
+    catalog::{Catalog, Error},
     domain::{NewUser, UserId, UserQuery},
     http::{
         State,
@@ -16,7 +17,6 @@ use crate::{
             extract::{self, BodyLimits, Context, Pairs},
             idempotency,
         },
-        shapes::NewUserShape,
     },
 };
 

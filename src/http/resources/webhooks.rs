@@ -7,7 +7,8 @@ use utoipa::ToSchema;
 use warp::{Filter, filters::BoxedFilter, reply::Response};
 
 use crate::{
-    catalog::{Catalog, DeliveryBody, PageBody, WebhookBody},
+    api::{DeliveryBody, NewWebhookShape, PageBody, WebhookBody},
+    catalog::Catalog,
     domain::{DeliveryId, DeliveryQuery, NewWebhook, Webhook, WebhookId},
     http::{
         State,
@@ -18,7 +19,6 @@ use crate::{
             extract::{self, BodyLimits, Context, Pairs},
             idempotency,
         },
-        shapes::NewWebhookShape,
     },
 };
 

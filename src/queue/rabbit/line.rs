@@ -14,12 +14,11 @@ use lapin::{
 use tokio::sync::{Mutex, watch};
 
 use super::{
-    super::Backlog,
     Error, Names, Role, Target,
     dial::{self, Lifeline},
     step,
 };
-use crate::domain::InstallationId;
+use crate::domain::{Backlog, InstallationId};
 
 /// How often a connection that seems well is asked for a sign of life.
 const WATCHDOG_INTERVAL: Duration = Duration::from_secs(10);

@@ -22,8 +22,8 @@ use tokio::sync::{Notify, watch};
 
 pub(super) use self::consumer::{Deliveries, Receipt};
 use self::publisher::Publisher;
-use super::{Backlog, Error, PublishError};
-use crate::domain::{InstallationId, JobId};
+use super::{Error, PublishError};
+use crate::domain::{Backlog, InstallationId, JobId};
 
 /// No single step of the protocol may take longer.
 const STEP_LIMIT: Duration = Duration::from_secs(5);

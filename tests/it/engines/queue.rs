@@ -15,8 +15,8 @@ use lapin::{
 use metrics_exporter_prometheus::PrometheusBuilder;
 use pm::{
     code::ErrorCode,
-    domain::{InstallationId, JobId},
-    queue::{Backlog, Consumer, DatabaseQueue, Delivery, Engine, Error, NOTIFY_CHANNEL, Next, Queue},
+    domain::{Backlog, InstallationId, JobId},
+    queue::{Consumer, DatabaseQueue, Delivery, Engine, Error, NOTIFY_CHANNEL, Next, Queue},
 };
 use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
 use tokio::{sync::watch, time::timeout};

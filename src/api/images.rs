@@ -1,50 +1,65 @@
-//! The API's JSON: the same for HTTP, for the cache and for the command line's `-o json`.
+//! The pictures of products: how more are added, and how they are answered.
+//!
+//! A type that ends in `Shape` describes what a request may hold. What is really read, and what is said about a mistake, is
+//! decided by the domain alone.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    catalog::Links,
-    clock::Timestamp,
-    domain::{
-        Image, ImageId, ImageSource, ImageStatus, Price, Product, ProductId, ProductStatus, Reader, User, UserId,
-        without_secrets,
-    },
+    api::Links,
+    domain::{Image, ImageId, ImageSource, ImageStatus, ProductId},
 };
 
-/// A product with its pictures.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[schema(as = Product)]
-pub struct ProductBody<'a> {
-    /// Its number; grows with each new product.
-    id: ProductId,
-    /// Who owns it.
-    user_id: &'a UserId,
-    /// Its name.
-    #[schema(min_length = 1, max_length = 200)]
-    product_name: &'a str,
-    /// Its description; empty if there is none.
-    #[schema(max_length = 10_000)]
-    product_description: &'a str,
-    /// Where its images come from, in order; an uploaded one by the link to its original. Only the product's user and
-    /// administrators see the query of an address.
-    product_images: Vec<String>,
-    /// What it costs.
-    product_price: Price,
-    /// A link for each ready picture, its largest rendition, in the order of `product_images`.
-    compressed_product_images: Vec<String>,
-    /// `ready` when every picture is, `failed` when all that failed have no attempt left, else `processing`.
-    #[schema(value_type = ProductStatus)]
-    status: &'static str,
-    /// Its pictures, by position.
-    images: Vec<ImageBody<'a>>,
-    /// Grows by one with each change that a reader can see.
-    version: i64,
-    /// When it was made.
-    created_at: Timestamp,
-    /// When it was last changed.
-    updated_at: Timestamp,
+/// More pictures of a product, by their addresses.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "only described; the domain reads requests field by field")]
+#[schema(as = MoreImages)]
+#[serde(untagged)]
+pub enum MoreImagesShape {
+    /// One.
+    One(OneImageShape),
+    /// Several.
+    Several(SeveralImagesShape),
 }
+
+/// One more picture of a product.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "only described; the domain reads requests field by field")]
+#[schema(as = OneImage)]
+#[serde(deny_unknown_fields)]
+pub struct OneImageShape {
+    /// Its address.
+    url: PictureUrl,
+}
+
+/// Several more pictures of a product.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "only described; the domain reads requests field by field")]
+#[schema(as = SeveralImages)]
+#[serde(deny_unknown_fields)]
+pub struct SeveralImagesShape {
+    /// Their addresses.
+    #[schema(min_items = 1, max_items = 32)]
+    urls: Vec<PictureUrl>,
+}
+
+/// More pictures of a product, as files; the names of the fields do not matter.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "only described; the domain reads requests field by field")]
+#[schema(as = ImageFiles)]
+#[serde(deny_unknown_fields)]
+pub struct ImageFilesShape {
+    /// The files.
+    #[schema(value_type = Vec<String>, format = Binary, max_items = 32)]
+    file: Vec<String>,
+}
+
+/// The http or https address of a picture, on a public host.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "only described; the domain reads requests field by field")]
+#[schema(value_type = String, format = "uri", max_length = 2_048, pattern = "^[Hh][Tt][Tt][Pp][Ss]?://", example = "https://example.com/image1.jpg")]
+pub struct PictureUrl(String);
 
 /// A picture of a product.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -121,69 +136,6 @@ struct RenditionBody<'a> {
     url: String,
 }
 
-/// A user.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[schema(as = User)]
-pub struct UserBody<'a> {
-    /// Chosen by whoever made the user, or made.
-    id: &'a UserId,
-    /// What people call them.
-    #[schema(required)]
-    name: Option<&'a str>,
-    /// Where to write to.
-    #[schema(required)]
-    email: Option<&'a str>,
-    /// When the user was made.
-    created_at: Timestamp,
-}
-
-/// A page of a list.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[schema(as = Page)]
-pub struct PageBody<T: ToSchema> {
-    /// The rows in order.
-    pub items: Vec<T>,
-    /// Where the next page begins; null on the last one.
-    #[schema(required)]
-    pub next_cursor: Option<String>,
-}
-
-impl<'a> ProductBody<'a> {
-    /// The form of `product` with links by `links`.
-    pub fn new(product: &'a Product, links: &Links) -> Self {
-        let largest = |image: &Image| {
-            let ready = image.status == ImageStatus::Ready;
-            image.renditions.first().filter(|_| ready).map(|rendition| links.image(&rendition.key))
-        };
-        Self {
-            id: product.id,
-            user_id: &product.user_id,
-            product_name: &product.product_name,
-            product_description: &product.product_description,
-            product_images: product.images.iter().map(|image| source_link(product.id, image, links)).collect(),
-            product_price: product.product_price,
-            compressed_product_images: product.images.iter().filter_map(largest).collect(),
-            status: product.status.as_str(),
-            images: product.images.iter().map(|image| ImageBody::new(product.id, image, links)).collect(),
-            version: product.version,
-            created_at: product.created_at,
-            updated_at: product.updated_at,
-        }
-    }
-
-    /// The form that `reader` may see.
-    #[must_use]
-    pub fn shown_to(mut self, reader: Reader<'_>) -> Self {
-        if !reader.sees_all_of(self.user_id) {
-            let addresses = self.product_images.iter_mut();
-            for address in addresses.chain(self.images.iter_mut().map(|image| &mut image.source_url)) {
-                address.truncate(without_secrets(address).len());
-            }
-        }
-        self
-    }
-}
-
 impl<'a> ImageBody<'a> {
     /// The form of `image` of product `product` with links by `links`.
     pub fn new(product: ProductId, image: &'a Image, links: &Links) -> Self {
@@ -219,15 +171,8 @@ impl<'a> ImageBody<'a> {
     }
 }
 
-impl<'a> UserBody<'a> {
-    /// The form of `user`.
-    pub fn new(user: &'a User) -> Self {
-        Self { id: &user.id, name: user.name.as_deref(), email: user.email.as_deref(), created_at: user.created_at }
-    }
-}
-
 /// Where the bytes of an image come from, as its product shows it.
-pub(super) fn source_link(product: ProductId, image: &Image, links: &Links) -> String {
+pub fn source_link(product: ProductId, image: &Image, links: &Links) -> String {
     match &image.source {
         ImageSource::Url(url) => url.clone(),
         ImageSource::Stored(_) => links.original(product, image.id),

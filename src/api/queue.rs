@@ -4,10 +4,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    catalog::QueueStatus,
     clock::Timestamp,
     code::ErrorCode,
-    domain::{Attempt, DeadLetter, ImageId, JobId, ProductId},
+    domain::{Attempt, DeadLetter, ImageId, JobId, ProductId, QueueStatus},
 };
 
 /// How full the queue is.
