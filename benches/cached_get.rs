@@ -1,5 +1,6 @@
-//! What reading a cached product costs, against a bare hyper server that answers the same bytes: both over one keep-alive
-//! connection to 127.0.0.1, in the same run. Each server has a thread of its own, whose CPU time is told as well.
+//! Cost of reading a cached product, compared with a bare hyper server that returns the same bytes: both over one
+//! keep-alive connection to 127.0.0.1, in the same run. Each server has its own thread, whose CPU time is reported as
+//! well.
 //!
 //! `cargo bench --bench cached_get`; the last lines are the ratios.
 
@@ -30,7 +31,7 @@ use pm::{
     db::{self, Database},
     domain::{AddressPolicy, NewProduct},
     health::Health,
-    http::{Config, Originals, Pictures, Placeholder, State, serve},
+    http::{Config, Images, Originals, Placeholder, State, serve},
     queue::{self, Queue},
     resize::{ResizeConfig, Resizer},
     telemetry::Metrics,
@@ -44,26 +45,26 @@ const PRODUCT: &str = r#"{"user_id": "1234-5678-9012", "product_name": "Sample P
     "product_description": "A test product.", "product_price": 100.0,
     "product_images": ["https://example.com/image1.jpg", "https://example.com/image2.jpg"]}"#;
 
-/// Whether log lines are written at the moment; they go nowhere, but are made.
+/// Whether log lines are formatted at the moment; they are discarded.
 static LOGGING: AtomicBool = AtomicBool::new(false);
 
-/// A server that runs on a thread of its own.
+/// A server that runs on its own thread.
 struct Server {
     name: &'static str,
     path: String,
     address: SocketAddr,
-    /// Where the kernel tells the thread's CPU time.
+    /// The file in `/proc` with the thread's CPU time.
     schedstat: String,
 }
 
-/// A connection that stays open.
+/// A kept-alive connection.
 struct Client {
     stream: TcpStream,
     request: String,
     buffer: Vec<u8>,
 }
 
-/// What a round of requests took.
+/// The cost of a round of requests.
 struct Took {
     wall: Duration,
     server_cpu: Duration,
@@ -90,8 +91,8 @@ fn main() {
     compare(&cached, &bare, ", with a log line each");
 }
 
-/// Measures both in turn, so that whatever else the machine does falls on both, and prints the medians' ratios: above 1,
-/// the cached read is the quicker one.
+/// Measures both servers alternately, so that other load affects both equally, and prints the ratios of the medians:
+/// above 1, the cached read is faster.
 fn compare(cached: &Server, bare: &Server, how: &str) {
     const ROUNDS: usize = 21;
     const REQUESTS: u32 = 2_000;
@@ -128,7 +129,7 @@ impl Client {
         client
     }
 
-    /// One request and its whole answer.
+    /// Sends one request and reads the whole response.
     fn exchange(&mut self) {
         self.stream.write_all(self.request.as_bytes()).expect("sent");
         let mut read = 0;
@@ -151,7 +152,7 @@ impl Client {
     }
 }
 
-/// Whether the answer is a 200 with all bytes of its body.
+/// Returns whether the response is a 200 with its complete body.
 fn is_whole(answer: &[u8]) -> bool {
     let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
     let head = std::str::from_utf8(&answer[..end]).expect("text").to_ascii_lowercase();
@@ -161,7 +162,7 @@ fn is_whole(answer: &[u8]) -> bool {
 }
 
 impl Server {
-    /// Starts `run` on a thread of its own and waits for the address it hands over, with the path to ask for.
+    /// Starts `run` on its own thread and waits for its address and the path to request.
     fn start<T: Send + 'static, F: Future<Output = ()>>(
         name: &'static str,
         run: impl FnOnce(TcpListener, Box<dyn FnOnce(String, T)>) -> F + Send + 'static,
@@ -183,15 +184,16 @@ impl Server {
         start.recv().expect("the server starts")
     }
 
-    /// The CPU time of the server's thread up to now.
+    /// Returns the CPU time of the server's thread so far.
     fn cpu(&self) -> Duration {
         let text = fs::read_to_string(&self.schedstat).expect("this runs on Linux");
-        let nanos = text.split(' ').next().and_then(|nanos| nanos.parse().ok()).expect("nanoseconds come first");
+        let nanos =
+            text.split(' ').next().and_then(|nanos| nanos.parse().ok()).expect("the first field is nanoseconds");
         Duration::from_nanos(nanos)
     }
 }
 
-/// The catalogue behind the real server, with one product in its cache; also gives the product's body.
+/// Returns the catalogue behind the real server, with one cached product, and the product's body.
 fn start_cached(directory: &Path) -> (Server, Bytes) {
     let directory = directory.to_owned();
     Server::start("cached GET", |listener, ready| async move {
@@ -229,7 +231,7 @@ async fn state(directory: &Path) -> State {
     let resizer = Resizer::new(ResizeConfig::default(), catalog.clone(), blobs.clone());
     State {
         catalog,
-        pictures: Pictures { resizer, keys: None, placeholder: Placeholder::None },
+        images: Images { resizer, keys: None, placeholder: Placeholder::None },
         originals: Originals::default(),
         health: Health { database, cache, queue, blobs: blobs.clone() },
         blobs,

@@ -1,8 +1,8 @@
-//! How fast pictures go through: a photograph-like JPEG of 12 megapixels through the default presets, and into one
-//! rendition of 512 pixels. The picture is made here, always the same one.
+//! Throughput of the imaging pipeline: a photograph-like JPEG of 12 megapixels through the default presets, and into
+//! one rendition of 512 pixels. The image is always the same.
 
-#[path = "pictures/mod.rs"]
-mod pictures;
+#[path = "images/mod.rs"]
+mod images;
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pm::imaging::{Effort, Fit, Limits, OutputFormat, Preset, Size, default_presets, process};
 
-use pictures::photograph;
+use images::photograph;
 
 fn presets(criterion: &mut Criterion) {
     let source = photograph(4_000, 3_000);
@@ -28,7 +28,7 @@ fn presets(criterion: &mut Criterion) {
     let default = default_presets();
     for (name, presets) in [("default presets", default.as_slice()), ("one of 512 px", single.as_slice())] {
         group.bench_function(name, |bencher| {
-            bencher.iter(|| process(black_box(&source), presets, &limits).expect("it is a whole picture"));
+            bencher.iter(|| process(black_box(&source), presets, &limits).expect("it is a whole image"));
         });
     }
     group.finish();

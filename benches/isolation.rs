@@ -1,14 +1,14 @@
-//! What it costs that each picture is decoded in a process of its own: the same pictures by threads of this process and by
-//! decoders of `pm`, in turns, as many at a time as there are cores.
+//! Cost of decoding each image in its own process: the same images by threads of this process and by decoders of `pm`,
+//! alternately, as many at a time as there are cores.
 //!
-//! `cargo bench --bench isolation [-- FOLDER]` takes the pictures of a folder, else a photograph of 12 megapixels and one of
-//! 0.1 that it draws itself. Prints a JSON line for each set of pictures: milliseconds a picture by threads and by processes
-//! (medians of the rounds), and how many times as long the latter take.
+//! `cargo bench --bench isolation [-- FOLDER]` uses the images of a folder, else a drawn photograph of 12 megapixels
+//! and one of 0.1. Prints a JSON line for each set of images: milliseconds per image with threads and with processes
+//! (medians of the rounds), and their ratio.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark that cannot go on says so by a panic")]
 
-#[path = "pictures/mod.rs"]
-mod pictures;
+#[path = "images/mod.rs"]
+mod images;
 
 use std::{
     num::NonZeroUsize,
@@ -17,21 +17,21 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use pictures::photograph;
+use images::photograph;
 use pm::{
     imaging::{Limits, default_presets},
-    isolation::{Config, Decoders, Picture},
+    isolation::{Config, Decoders, Image},
 };
 
 const ROUNDS: usize = 7;
 
-/// Milliseconds a picture.
+/// Milliseconds per image.
 async fn measure(decoders: &Decoders, sources: &[Bytes], at_a_time: usize) -> f64 {
     let began = Instant::now();
     let work = sources.iter().map(|source| async {
-        let picture = Picture { source: source.clone(), presets: default_presets(), limits: Limits::default() };
-        let needed = decoders.memory_needed(&picture).await.unwrap();
-        decoders.process(picture, needed, ()).await.unwrap().renditions.len()
+        let image = Image { source: source.clone(), presets: default_presets(), limits: Limits::default() };
+        let needed = decoders.memory_needed(&image).await.unwrap();
+        decoders.process(image, needed, ()).await.unwrap().renditions.len()
     });
     let made: Vec<usize> = stream::iter(work).buffer_unordered(at_a_time).collect().await;
     assert_eq!(made.len(), sources.len());
@@ -57,7 +57,7 @@ async fn compare(name: &str, sources: &[Bytes]) {
     let (mut by_threads, mut by_processes) = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
         let (one, other) = (measure(&threads, sources, cores).await, measure(&processes, sources, cores).await);
-        // The first round starts the decoders and warms the memory up.
+        // The first round starts the decoders and warms up.
         if round > 0 {
             by_threads.push(one);
             by_processes.push(other);
@@ -66,7 +66,7 @@ async fn compare(name: &str, sources: &[Bytes]) {
     let (threads_ms, processes_ms) = (median(by_threads), median(by_processes));
     let ratio = processes_ms / threads_ms;
     let line = serde_json::json!({
-        "pictures": name, "count": sources.len(), "rounds": ROUNDS, "at_a_time": cores,
+        "images": name, "count": sources.len(), "rounds": ROUNDS, "at_a_time": cores,
         "threads_ms": round_to(threads_ms, 100.0), "processes_ms": round_to(processes_ms, 100.0),
         "ratio": round_to(ratio, 1000.0),
     });
@@ -79,7 +79,7 @@ fn round_to(figure: f64, parts: f64) -> f64 {
 
 #[tokio::main]
 async fn main() {
-    // Cargo adds a flag of its own.
+    // Cargo adds its own flag.
     match std::env::args().skip(1).find(|word| !word.starts_with("--")) {
         Some(folder) => {
             let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());

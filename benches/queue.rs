@@ -1,8 +1,8 @@
-//! What a job costs in the queue of record: claim and finish, with everything that belongs to them (picture, product,
-//! renditions, invalidation), beside two bare durable commits of one row on the same database; and what a claim costs when
-//! many jobs wait, beside a claim when few do.
+//! Cost of a job in the queue: claim and settlement with all their writes (image, product, renditions, invalidation),
+//! compared with two bare durable commits of one row on the same database; and the cost of a claim with many waiting
+//! jobs, compared with few.
 //!
-//! SQLite always; PostgreSQL where `PM_TEST_POSTGRES_URL` names a server on which a database may be made.
+//! SQLite always; PostgreSQL if `PM_TEST_POSTGRES_URL` names a server with the right to create databases.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark that cannot go on says so by a panic")]
 
@@ -23,7 +23,7 @@ use sea_orm::ConnectionTrait as _;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// Jobs that wait before the measurement begins: the cost of one must not grow with them.
+/// Jobs that wait before the measurement starts: the cost of one must not grow with them.
 const BACKLOG: usize = 3_200;
 /// Few waiting jobs and many, of a few users.
 const FEW: usize = 128;
@@ -71,7 +71,7 @@ impl Subject {
         began.elapsed()
     }
 
-    /// How long a claim takes while so many jobs wait; each claimed job is given back.
+    /// Measures a claim while this many jobs wait; each claimed job is released.
     async fn claim(&mut self, waiting: usize) -> Duration {
         const TIMES: u32 = 300;
         self.fill(waiting).await;
@@ -96,7 +96,7 @@ impl Subject {
     }
 }
 
-/// Renditions whose blobs are there: settling looks.
+/// Renditions with existing blobs, since settlement checks them.
 async fn outcome(app: &App) -> Outcome {
     let mut renditions = Vec::new();
     for (preset, format, extension) in

@@ -1,6 +1,6 @@
-//! Scores pictures against what they should look like, by SSIMULACRA2: 100 is the same, 90 hard to tell apart, 70 good.
-//! Reads lines of two paths with a tab between, the reference first, and prints one score a line. Both are binary PPM:
-//! whatever decoded them was not the code under test. `scripts/bench imaging` runs it.
+//! Scores images against their references with SSIMULACRA2: 100 is identical, 90 hardly distinguishable, 70 good. Reads
+//! lines with two paths and a tab between, the reference first, and prints one score per line. Both are binary PPM, so
+//! that the code under test does not decode them. `scripts/bench imaging` runs it.
 
 use std::error::Error;
 use std::fs;
@@ -14,20 +14,20 @@ fn main() -> Outcome<()> {
     let mut known: Option<(String, Ssimulacra2Reference)> = None;
     for line in stdin().lock().lines() {
         let line = line?;
-        let (reference, picture) = line.split_once('\t').ok_or("a line has two paths with a tab between")?;
-        // Several pictures in a row often have one reference, whose share of the work is then done once.
+        let (reference, image) = line.split_once('\t').ok_or("a line has two paths with a tab between")?;
+        // Consecutive images often share a reference, whose part is then computed once.
         if known.as_ref().is_none_or(|(path, _)| path != reference) {
             let read = Ppm::read(reference)?;
             known = Some((reference.to_owned(), Ssimulacra2Reference::new(&read.pixels()?)?));
         }
         let (_, against) = known.as_ref().ok_or("there is a reference")?;
-        let score = against.compare(&Ppm::read(picture)?.pixels()?)?;
+        let score = against.compare(&Ppm::read(image)?.pixels()?)?;
         writeln!(stdout(), "{score:.4}")?;
     }
     Ok(())
 }
 
-/// A picture of eight bits a sample.
+/// An image with eight bits per sample.
 struct Ppm {
     width: u32,
     height: u32,
@@ -35,7 +35,7 @@ struct Ppm {
 }
 
 impl Ppm {
-    /// Reads a file that begins `P6`, width, height and 255, each followed by one space or line break.
+    /// Reads a file that starts with `P6`, width, height and 255, each followed by one whitespace character.
     fn read(path: &str) -> Outcome<Self> {
         let file = fs::read(path).map_err(|error| format!("{path}: {error}"))?;
         let mut words = file.splitn(5, u8::is_ascii_whitespace);

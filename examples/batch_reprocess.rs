@@ -1,6 +1,7 @@
-//! Queues every failed picture again, batch by batch, and works on them until none is left, with a progress bar.
+//! Requeues every failed image in batches, and processes them with a progress bar.
 //!
-//! It uses pm as a library: settings as the binary reads them (`pm.toml`, `.env`, the environment), then the catalogue.
+//! It uses pm as a library: reads the settings as the binary does (`pm.toml`, `.env`, environment), then opens the
+//! catalogue.
 //!
 //! ```sh
 //! cargo run --release --example batch_reprocess
@@ -17,12 +18,12 @@ use pm::{
     stop,
 };
 
-/// Pictures queued and waited for at a time.
+/// Images that are queued and awaited at a time.
 const BATCH: u64 = 200;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // The downloader speaks TLS; an error means that a provider is installed already.
+    // The downloader uses TLS; an error means that a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let settings = config::load(&Flags::default(), Path::new("."), std::env::vars())?;
     let concurrency = settings.workers.max(1);
@@ -34,22 +35,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
         stopper.stop();
         outcome
     };
-    // Whoever has workers running already can leave this one out.
+    // Leave this out if workers are already running.
     let (outcome, work) = tokio::join!(queue, app.work(concurrency, None, stop));
     work?;
     let failed = outcome?;
-    println!("{failed} pictures failed again");
+    println!("{failed} images failed again");
     Ok(())
 }
 
-/// How many failed again.
+/// Number of images that failed again.
 async fn reprocess_all(app: &App) -> Result<u64, pm::catalog::Error> {
     let failed = Selection { status: Which::Failed, ..Selection::default() };
     let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {per_sec}, {eta} left").expect("a valid template");
     let bar = ProgressBar::new(app.catalog.count_reprocess(&failed).await?).with_style(style);
     let (mut after, mut failed_again) = (None, 0);
     loop {
-        // Beginning after the last picture of the batch before, so that one that fails again is not met twice.
+        // Starts after the last image of the previous batch, so that an image that fails again is not selected twice.
         let batch = app.catalog.reprocess(&failed, after, BATCH, Some("batch-reprocess")).await?;
         if batch.last.is_none() {
             bar.finish_and_clear();
@@ -60,7 +61,7 @@ async fn reprocess_all(app: &App) -> Result<u64, pm::catalog::Error> {
     }
 }
 
-/// Waits for a batch; how many of it failed.
+/// Waits for a batch; returns the number of failures.
 async fn until_final(app: &App, images: &[ImageId], bar: &ProgressBar) -> Result<u64, pm::catalog::Error> {
     let before = bar.position();
     loop {

@@ -1,4 +1,4 @@
-//! How fast a folder of pictures goes through the imaging pipeline, as one line of JSON:
+//! Measures the imaging pipeline on a directory of images, and prints one line of JSON:
 //! `cargo run --release --example imaging -- FOLDER [--works A|B] [--threads N] [--repeat R] [--out FOLDER]`.
 
 use std::collections::BTreeMap;
@@ -13,21 +13,21 @@ use clap::{Parser, ValueEnum};
 use pm::imaging::{Effort, Fit, Limits, OutputFormat, Preset, Processed, Size, default_presets, process};
 use serde_json::json;
 
-/// Runs every picture of a folder through the imaging pipeline and prints one line of JSON.
+/// Runs every image of a directory through the imaging pipeline and prints one line of JSON.
 #[derive(Parser)]
 struct Arguments {
-    /// The folder; files that are no pictures are named on stderr and left out.
+    /// Directory of images; files that are not images are named on stderr and skipped.
     folder: PathBuf,
-    /// What is made of each picture.
+    /// Renditions of each image.
     #[arg(long, value_enum, ignore_case = true, default_value = "A")]
     works: Works,
-    /// Pictures at the same time; as many as cores unless given.
+    /// Images processed at the same time; the number of cores by default.
     #[arg(long)]
     threads: Option<usize>,
-    /// How often the folder is gone through.
+    /// Number of passes over the directory.
     #[arg(long, default_value_t = 1)]
     repeat: usize,
-    /// Where the renditions are written; nowhere unless given.
+    /// Directory for the renditions; they are not written by default.
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -58,12 +58,12 @@ impl Works {
     }
 }
 
-struct Picture {
+struct Image {
     name: String,
     bytes: Vec<u8>,
 }
 
-/// Sums over all pictures that were processed.
+/// Sums over all images that were processed.
 #[derive(Default)]
 struct Sums {
     pixels: u64,
@@ -93,10 +93,10 @@ impl Sums {
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     let presets = arguments.works.presets();
-    let pictures = read_pictures(&arguments.folder)?;
+    let images = read_images(&arguments.folder)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = arguments.threads.unwrap_or(cores).max(1);
-    let runs = pictures.len() * arguments.repeat.max(1);
+    let runs = images.len() * arguments.repeat.max(1);
 
     let (next, sums) = (AtomicUsize::new(0), Mutex::new(Sums::default()));
     let (began, cpu_before) = (Instant::now(), cpu_ms());
@@ -108,16 +108,16 @@ fn main() -> Result<(), Box<dyn Error>> {
                     if run >= runs {
                         break;
                     }
-                    let picture = &pictures[run % pictures.len()];
-                    match process(&picture.bytes, &presets, &Limits::default()) {
+                    let image = &images[run % images.len()];
+                    match process(&image.bytes, &presets, &Limits::default()) {
                         Ok(processed) => {
-                            let first_time = run < pictures.len();
+                            let first_time = run < images.len();
                             sums.lock().expect("no thread panics with it").add(&processed, first_time);
                             if let Some(folder) = arguments.out.as_deref().filter(|_| first_time) {
-                                write(folder, &picture.name, &processed);
+                                write(folder, &image.name, &processed);
                             }
                         }
-                        Err(error) => eprintln!("{}: {error}", picture.name),
+                        Err(error) => eprintln!("{}: {error}", image.name),
                     }
                 }
             });
@@ -149,21 +149,21 @@ fn round(figure: f64) -> f64 {
     (figure * 100.0).round() / 100.0
 }
 
-/// All files of the folder that the pipeline takes for pictures, in the order of their names.
-fn read_pictures(folder: &Path) -> Result<Vec<Picture>, Box<dyn Error>> {
+/// Returns all files of the directory that the pipeline recognizes as images, sorted by name.
+fn read_images(folder: &Path) -> Result<Vec<Image>, Box<dyn Error>> {
     let mut paths: Vec<PathBuf> =
         fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
     paths.sort();
-    let mut pictures = Vec::new();
+    let mut images = Vec::new();
     for path in paths.into_iter().filter(|path| path.is_file()) {
         let bytes = fs::read(&path)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match pm::imaging::probe(&bytes, &Limits::default()) {
-            Ok(_) => pictures.push(Picture { name, bytes }),
+            Ok(_) => images.push(Image { name, bytes }),
             Err(error) => eprintln!("{name}: {error}"),
         }
     }
-    if pictures.is_empty() { Err("there is no picture in the folder".into()) } else { Ok(pictures) }
+    if images.is_empty() { Err("there is no image in the folder".into()) } else { Ok(images) }
 }
 
 fn write(folder: &Path, name: &str, processed: &Processed) {
@@ -175,15 +175,16 @@ fn write(folder: &Path, name: &str, processed: &Processed) {
     }
 }
 
-/// CPU time of all threads so far, in milliseconds; 0 where there is no `/proc`.
+/// Returns the CPU time of all threads so far, in milliseconds; 0 without `/proc`.
 fn cpu_ms() -> f64 {
-    // The fields after the name, which may hold anything: the 12th and 13th are ticks of 10 ms in user and kernel mode.
+    // The fields after the name, which may contain anything: the 12th and 13th are ticks of 10 ms in user and kernel
+    // mode.
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
     fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() * 10.0
 }
 
-/// The most memory that was resident, in KiB; 0 where there is no `/proc`.
+/// Returns the peak resident memory in KiB; 0 without `/proc`.
 fn peak_resident_kib() -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Opens many streams of events on a running server, says how much memory that takes of it, and how long an event is on
-//! its way to all of them.
+//! Opens many event streams on a running server; prints the server's memory for them, and the latency of an event to
+//! all of them.
 //!
 //! ```sh
 //! pm serve & cargo run --release --example listeners -- 127.0.0.1:8080 1000 $!

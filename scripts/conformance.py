@@ -1,5 +1,5 @@
-"""What schemathesis cannot know from a schema: addresses that pictures may come from, prices of at most four places, keys
-that were not used before, and files that are pictures."""
+"""Inputs that schemathesis cannot derive from a schema: permitted image URLs, prices with at most four decimals, unused
+idempotency keys, and image files."""
 
 import base64
 import uuid
@@ -20,7 +20,7 @@ schemathesis.openapi.format("binary", strategies.just(PICTURE))
 
 
 def exact(value):
-    """The same with prices of two places: a float seldom has at most four."""
+    """Rounds prices to two decimals: a random float seldom has at most four."""
     if isinstance(value, float):
         return round(value, 2)
     if isinstance(value, dict):
@@ -42,7 +42,7 @@ def map_query(context, query):
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """Rules between values, which a schema cannot say: a range has its ends in order, and a key stands for one request."""
+    """Applies rules between values that a schema cannot express: ranges are ordered, and a key is used once."""
     query, headers = case.query or {}, case.headers or {}
     try:
         if float(query["min_price"]) > float(query["max_price"]):

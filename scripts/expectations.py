@@ -1,8 +1,8 @@
-"""What Pillow sees in the fixtures of the imaging tests, as lines for `expected.tsv`: python expectations.py FOLDER
+"""Decodes the fixtures of the imaging tests with Pillow, and prints lines for `expected.tsv`: python expectations.py FOLDER
 
-`list.tsv` in the folder names each expectation and its file. Where it gives bounds, the picture is reduced to them first
-by Pillow's Lanczos filter. A grid of 16 × 16 cells follows the name and the dimensions: of a fixture the mean colour of
-each cell, weighed by alpha; of a reduced picture the one pixel in the middle of each cell.
+`list.tsv` in the directory names each expectation and its file. If it gives bounds, Pillow's Lanczos filter reduces the
+image to them first. A line contains the name, the dimensions and a grid of 16 × 16 cells: for a fixture the mean color of
+each cell, weighted by alpha; for a reduced image the pixel in the middle of each cell.
 """
 
 import io
@@ -17,7 +17,7 @@ SRGB = ImageCms.createProfile("sRGB")
 
 
 def upright(path):
-    """The first frame as it should look: upright, in sRGB, eight bits a sample, with alpha where there is any."""
+    """Returns the first frame: upright, in sRGB, eight bits per sample, with alpha if the image has it."""
     image = Image.open(path)
     profile, transparent = image.info.get("icc_profile"), image.has_transparency_data
     image.load()
@@ -26,7 +26,7 @@ def upright(path):
         image = Image.fromarray(((numpy.asarray(image).astype(numpy.uint32) * 255 + 32_767) // 65_535).astype(numpy.uint8), "L")
     mode = "RGBA" if transparent else "RGB"
     if profile and image.mode == "RGBA":
-        # The colours alone go through the profile.
+        # The profile applies only to the color channels.
         colours = ImageCms.profileToProfile(image.convert("RGB"), io.BytesIO(profile), SRGB)
         colours.putalpha(image.getchannel("A"))
         return colours
@@ -36,7 +36,7 @@ def upright(path):
 
 
 def reduced(image, across, down, fit):
-    """The picture inside the bounds, or its middle cut to their shape; never enlarged."""
+    """Returns the image reduced to the bounds, or cropped to their aspect ratio; never enlarged."""
     width, height = image.size
     if fit == "cover":
         scale = max(across / width, down / height)

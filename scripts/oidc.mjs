@@ -1,4 +1,4 @@
-// An issuer (oidc-provider), a server that believes it, and a table of tokens; `scripts/oidc` runs it.
+// An issuer (oidc-provider), a server that trusts it, and a table of tokens; `scripts/oidc` runs it.
 
 import { spawn } from 'node:child_process';
 import { createHmac, createPublicKey, generateKeyPairSync, sign } from 'node:crypto';
@@ -28,7 +28,7 @@ const jwks = Object.entries(pairs).map(([alg, { privateKey }]) => (
 
 const issuerPort = await sparePort();
 const issuer = `http://127.0.0.1:${issuerPort}`;
-// Each algorithm has a resource of its own at the issuer; all of them are meant for the same audience.
+// Each algorithm has its own resource at the issuer; all resources have the same audience.
 const algorithmOf = (resource) => new URL(resource).searchParams.get('alg');
 const provider = new Provider(issuer, {
   clients: [{

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What the tests need of a machine: finds it, or installs and starts it. Sourced by `scripts/test` and `scripts/chaos`;
-# never stops or changes what it did not start.
+# Finds the services and programs that the tests need, or installs and starts them. Sourced by `scripts/test` and
+# `scripts/chaos`; never stops or changes a service that it did not start.
 
 containers=()
 own_policy=
@@ -21,7 +21,7 @@ clean_up() {
   if [ "${#containers[@]}" -gt 0 ]; then docker rm --force --volumes "${containers[@]}" >/dev/null 2>&1 || true; fi
 }
 
-# Says hello in a protocol's own words, and whether the answer begins as it must: an open port alone is not a service.
+# Sends a protocol's greeting and checks the first byte of the answer: an open port alone is not a service.
 greets() { # port, words, pattern of the answer in hexadecimal
   local answer
   # shellcheck disable=SC2016 # The inner shell reads its own arguments.
@@ -30,14 +30,14 @@ greets() { # port, words, pattern of the answer in hexadecimal
   [[ $answer =~ ^($3)$ ]]
 }
 
-# A request for TLS, which PostgreSQL answers by S or N.
+# An SSLRequest, which PostgreSQL answers with S or N.
 postgres_answers() { greets 5432 '\x00\x00\x00\x08\x04\xd2\x16\x2f' '53|4e'; }
 
-# PING: `+PONG`, or an error where a password is asked for.
+# PING: `+PONG`, or an error if a password is required.
 redis_answers() { greets 6379 'PING\r\n' '2b|2d'; }
 redis_lets_in() { greets 6379 'PING\r\n' '2b'; }
 
-# The protocol's header: a method's frame.
+# The protocol header, answered with a method frame.
 rabbitmq_answers() { greets 5672 'AMQP\x00\x00\x09\x01' '01'; }
 
 wait_until() { # seconds, what, command…
@@ -57,7 +57,7 @@ install() { # packages…
     apt-get update -qq >&2
     package_lists_updated=yes
   fi
-  # Packages start their services at once, perhaps on a port that is taken; here each is started by its own command.
+  # Packages start their services at once, perhaps on a used port; here each is started explicitly.
   if [ ! -e /usr/sbin/policy-rc.d ]; then
     own_policy=/usr/sbin/policy-rc.d
     printf '#!/bin/sh\nexit 101\n' >"$own_policy"
@@ -87,7 +87,7 @@ need_compiler() {
   fi
 }
 
-# libjpeg's fast code, which the imaging tests are run with as well, is written for this assembler.
+# libjpeg's SIMD code, which the imaging tests also use, needs this assembler.
 need_assembler() {
   if has nasm; then return; fi
   if can_install; then
@@ -97,7 +97,7 @@ need_assembler() {
   fi
 }
 
-# The newest cluster that is meant for the usual port: version and name.
+# Prints the newest cluster on the default port: version and name.
 cluster() {
   has pg_lsclusters || return 0
   pg_lsclusters --no-header | awk '$3 == 5432 { found = $1 " " $2 } END { print found }'
@@ -108,12 +108,12 @@ start_postgres() {
     [ -n "$(cluster)" ] || install postgresql postgresql-client
     local version name
     read -r version name <<<"$(cluster)"
-    [ -n "$version" ] || { say "PostgreSQL is installed, but no cluster of it has port 5432"; return 1; }
+    [ -n "$version" ] || { say "PostgreSQL is installed, but no cluster uses port 5432"; return 1; }
     say "starting PostgreSQL $version"
     pg_ctlcluster --skip-systemctl-redirect "$version" "$name" start
   elif has_docker; then
     container 5432 postgres:15 --env POSTGRES_PASSWORD=postgres postgres:15 -c max_connections=200
-    # The image's first server, which only prepares the files, does not listen on addresses.
+    # The container's first server, which only initializes the files, does not listen on TCP.
     wait_until 120 PostgreSQL docker exec "${containers[-1]}" pg_isready --quiet --host 127.0.0.1
   else
     missing+=("PostgreSQL at 127.0.0.1:5432, or PM_TEST_POSTGRES_URL")
@@ -143,7 +143,7 @@ start_rabbitmq() {
   if can_install; then
     has rabbitmq-server || install rabbitmq-server
     say "starting RabbitMQ"
-    # Its ports between nodes stay on the loopback, too; the node's name does not ask that the machine's can be resolved.
+    # The distribution port also stays on loopback; the node's name does not depend on the machine's DNS name.
     RABBITMQ_NODENAME=rabbit@localhost RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 ERL_EPMD_ADDRESS=127.0.0.1 \
       RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}" rabbitmq-server -detached >&2
   elif has_docker; then
@@ -155,10 +155,10 @@ start_rabbitmq() {
   wait_until 180 RabbitMQ rabbitmq_answers
 }
 
-# Debian has the programs of each version of PostgreSQL in a place of its own.
+# Debian installs each version of PostgreSQL in its own directory.
 has_postgres_program() { has "$1" || compgen -G "/usr/lib/postgresql/*/bin/$1" >/dev/null; }
 
-# Experiments start, kill, freeze and rob engines of their own, on other ports: containers do not help there.
+# Experiments start and kill their own engines, on other ports, so they need local programs, not containers.
 need_engine_programs() {
   if ! has_postgres_program initdb || ! has_postgres_program postgres; then
     if can_install; then
@@ -197,14 +197,14 @@ need_engine_programs() {
   fi
 }
 
-# Whether the tests can come in there and create databases.
+# Checks whether the tests can connect and create databases.
 may_create_databases() {
   local answer
   answer=$(PGCONNECT_TIMEOUT=5 psql "$1" --no-psqlrc --no-password --tuples-only --no-align --quiet --command \
     "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user" 2>/dev/null) && [ "$answer" = t ]
 }
 
-# Makes the role `pm_test` with a new password, through the server's own user; prints its address.
+# Creates the role `pm_test` with a new password, as the server's superuser; prints its URL.
 create_role() {
   local password
   password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
@@ -228,7 +228,7 @@ check_redis_password() {
 find_postgres_role() {
   has psql || ! can_install || install postgresql-client
   if ! has psql; then
-    say "without psql nobody can tell whether PostgreSQL lets the tests in; trying"
+    say "psql is missing, so access to PostgreSQL is not checked"
     export PM_TEST_POSTGRES_URL=${PM_TEST_POSTGRES_URL:-postgres://postgres:postgres@127.0.0.1:5432/postgres}
     return
   fi
@@ -251,8 +251,8 @@ find_postgres_role() {
   missing+=("a role that may create databases at 127.0.0.1:5432: give its address in PM_TEST_POSTGRES_URL")
 }
 
-# Unit tests run without a network where that is possible; they hand only addresses of this machine to the downloader, so
-# that elsewhere they may run as they are.
+# Unit tests run without a network where possible; they give the downloader only addresses of this machine, so that they
+# are safe elsewhere.
 need_loopback_only() {
   has ip || ! can_install || install iproute2
   scripts/on-loopback-only --probe
@@ -260,7 +260,7 @@ need_loopback_only() {
 
 fail_if_missing() {
   [ "${#missing[@]}" -gt 0 ] || return 0
-  say "cannot go on without this (as root on Debian it installs programs and services itself, with Docker services):"
+  say "missing (as root on Debian this script installs programs and services, with Docker only services):"
   printf '  - %s\n' "${missing[@]}" >&2
   exit 1
 }

@@ -1,8 +1,9 @@
-//! The only place where the parts are put together: engines from settings, the catalogue over them, servers and workers
-//! over that. `serve`, `worker` and every other command begin here.
+//! Connects engines, catalog, servers and workers from the settings; no other module does.
+//!
+//! `serve`, `worker` and every other command start here.
 
-mod doors;
 mod error;
+mod listener;
 mod misplaced;
 mod opening;
 mod private;
@@ -42,31 +43,31 @@ use crate::{
     worker::{self, Worker},
 };
 
-/// Bytes of products that a process keeps in its own cache.
+/// Limit of the in-process product cache.
 const MEMORY_CACHE_BYTES: u64 = 64 << 20;
 
-/// Everything a command works with; cheap to clone.
+/// The components that commands use; cheap to clone.
 #[derive(Clone)]
 pub struct App {
-    /// The use-cases.
+    /// The use cases.
     pub catalog: Catalog,
-    /// Whether the engines answer.
+    /// Checks whether the engines answer.
     pub health: Health,
-    /// Where pictures are.
+    /// The store of image files.
     pub blobs: Blobs,
-    /// How workers learn of jobs.
+    /// Notifies workers of jobs.
     pub queue: Queue,
-    /// The truth.
+    /// The source of truth.
     pub database: Database,
-    /// What all of it was made from.
+    /// The settings that the app was built from.
     pub settings: Arc<Settings>,
-    /// What addresses of pictures in any size are signed with.
+    /// The keys that sign variant URLs.
     pub url_keys: Option<UrlKeys>,
-    /// Whether the blob store has shown that it is the installation's.
+    /// Whether the marker has proved that the blob store belongs to this installation.
     store_compared: bool,
-    /// The program whose processes decode pictures, if they are not decoded in this one.
+    /// The decoder program; `None` decodes images in this process.
     decoder_program: Option<PathBuf>,
-    /// Asks for the certificate's files to be read again.
+    /// Triggers a reload of the certificate files.
     reload: Reload,
 }
 
@@ -77,7 +78,7 @@ impl fmt::Debug for App {
 }
 
 impl App {
-    /// Connects every engine, as [`Access::Serve`] has it.
+    /// Connects every engine with [`Access::Serve`].
     ///
     /// # Errors
     /// As for [`App::open`].
@@ -85,12 +86,14 @@ impl App {
         Self::open(settings, Access::Serve).await
     }
 
-    /// Connects every engine. `access` says whether a catalogue is made and its schema brought up to date.
+    /// Connects every engine.
+    ///
+    /// `access` decides whether this creates a missing catalog and migrates an older schema.
     ///
     /// # Errors
-    /// [`Error`] by the part that cannot be used; a broker or a Redis that is away is none, they are connected later.
+    /// [`Error`] names the component that cannot be used. An unavailable broker or Redis is no error: pm retries them.
     pub async fn open(settings: Settings, access: Access) -> Result<Self, Error> {
-        // One provider for every TLS client of the process; an error means that there is one already.
+        // All TLS clients of the process share one provider. An error means that it is already installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         if access != Access::Existing {
             private::restrict(&settings, &storage_engine(&settings)?).await;
@@ -124,7 +127,7 @@ impl App {
         let health = Health { database: database.clone(), cache, queue: queue.clone(), blobs: blobs.clone() };
         let catalog = Catalog::new(config, engines);
         if let Err(error) = catalog.look_for_plain_originals().await {
-            tracing::debug!(%error, "whether older programs stored originals is asked again by the first read of an image");
+            tracing::debug!(%error, "could not check for originals of earlier versions; an image request will retry");
         }
         let url_keys = url_keys::of(&settings, access != Access::Existing).await?;
         let settings = Arc::new(settings);
@@ -143,8 +146,9 @@ impl App {
         })
     }
 
-    /// From now on pictures are decoded in processes of `program`, a program that calls [`isolation::run_decoder`] before
-    /// anything else if its only argument is [`isolation::ARGUMENT`]; unless the settings have it otherwise.
+    /// Decodes images in processes of `program`, unless the settings turn isolation off.
+    ///
+    /// `program` must call [`isolation::run_decoder`] first if its only argument is [`isolation::ARGUMENT`].
     #[must_use]
     pub fn isolated_by(self, program: PathBuf) -> Self {
         let config = isolation_of(&self.settings, Some(program), catalog::FILES_IN_MEMORY);
@@ -152,20 +156,22 @@ impl App {
         Self { decoder_program: config.program, ..self }
     }
 
-    /// Reads the certificate's files again at every request of `reload`.
+    /// Reloads the certificate files whenever `reload` requests it.
     #[must_use]
     pub fn reloaded_by(self, reload: Reload) -> Self {
         Self { reload, ..self }
     }
 
-    /// Answers requests on `listener` until `stop`, with a worker for `workers` pictures at a time beside it.
+    /// Answers requests on `listener` until `stop`.
+    ///
+    /// A worker in the same process handles `workers` images at a time; 0 starts no worker.
     ///
     /// # Errors
     /// If the worker cannot be made.
     pub async fn serve(&self, listener: TcpListener, workers: usize, stop: Stop) -> Result<(), Error> {
         let upload = self.settings.fetching.max_bytes;
         let reload = self.reload.clone();
-        let config = http::Config { max_upload: upload, reload, ..doors::config(&self.settings)? };
+        let config = http::Config { max_upload: upload, reload, ..listener::config(&self.settings)? };
         // The worker goes on until the last request has been answered.
         let (stopper, after_requests) = stop::channel();
         let worker = if workers == 0 { None } else { Some(self.worker(workers)?) };
@@ -187,8 +193,9 @@ impl App {
         }
     }
 
-    /// Consumes jobs until `stop`, `concurrency` pictures at a time. On `status`, if there is one, health and figures are
-    /// answered meanwhile.
+    /// Processes `concurrency` images at a time until `stop`.
+    ///
+    /// The listener `status`, if any, answers health checks and metrics meanwhile.
     ///
     /// # Errors
     /// If the worker cannot be made.
@@ -204,12 +211,12 @@ impl App {
         let answer = async {
             if let Some(listener) = status {
                 let hosts = match self.settings.worker_listen {
-                    Some(address) => doors::hosts(&self.settings, address.ip(), false),
+                    Some(address) => listener::hosts(&self.settings, address.ip(), false),
                     None => http::Hosts::default(),
                 };
                 let config = http::Config { scope: http::Scope::Status, hosts, ..http::Config::default() };
                 let stop = async move { told.wanted().await };
-                // On the heap: few workers have it, and all would carry it along.
+                // On the heap, because few workers need this large future.
                 Box::pin(http::serve(listener, self.http_state(), config, stop)).await;
             }
         };
@@ -223,7 +230,7 @@ impl App {
     fn http_state(&self) -> http::State {
         let metrics = Metrics::install();
         http::State {
-            pictures: self.pictures(),
+            images: self.images(),
             originals: self.originals(),
             catalog: self.catalog.clone(),
             blobs: self.blobs.clone(),
@@ -232,10 +239,10 @@ impl App {
         }
     }
 
-    /// A worker that decodes `decoders` pictures at a time within the settings' limits.
+    /// Returns a worker that decodes `decoders` images at a time.
     ///
     /// # Errors
-    /// If its downloader cannot be made.
+    /// If its downloader cannot be created.
     pub fn worker(&self, decoders: usize) -> Result<Worker, Error> {
         let settings = &self.settings;
         let fetcher = self.fetcher()?;
@@ -265,22 +272,22 @@ impl App {
         Ok(worker::deliver(self.catalog.clone(), self.fetcher()?, stop))
     }
 
-    /// How pictures are handed out.
-    pub fn pictures(&self) -> http::Pictures {
+    /// Returns the configuration of image responses.
+    pub fn images(&self) -> http::ImageDelivery {
         let placeholder = self.settings.placeholder;
-        http::Pictures { resizer: self.resizer(), keys: self.url_keys.clone(), placeholder }
+        http::ImageDelivery { resizer: self.resizer(), keys: self.url_keys.clone(), placeholder }
     }
 
-    /// Whether uploaded originals are answered where authentication is off: where nobody but this machine's users comes.
+    /// Returns whether the server serves originals without authentication: only to clients on this machine.
     fn originals(&self) -> http::Originals {
         let is_local = self.settings.listen.ip().is_loopback() && self.settings.public_url.is_none();
         if is_local { http::Originals::Answered } else { http::Originals::Withheld }
     }
 
-    /// The address of a picture in the form that `options` ask for, signed.
+    /// Returns the signed URL of a variant of `image`.
     ///
     /// # Errors
-    /// A sentence if the options are not allowed, or no key is set.
+    /// A message if the options are invalid or no key is set.
     pub fn signed_address(&self, image: ImageId, options: &str) -> Result<String, String> {
         ResizeOptions::parse(options)?;
         let keys = self.url_keys.as_ref().ok_or("no key for addresses is set")?;
@@ -288,7 +295,7 @@ impl App {
         Ok(self.catalog.links().resize(&signature, options, image))
     }
 
-    /// What makes forms of pictures on demand, as many at a time as there are cores.
+    /// Returns the renderer of variants; it renders one variant per core at a time.
     fn resizer(&self) -> Resizer {
         let decoders = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let config = ResizeConfig {
@@ -300,13 +307,13 @@ impl App {
         Resizer::new(config, self.catalog.clone(), self.blobs.clone())
     }
 
-    /// How pictures are decoded, `decoders` at a time.
+    /// Returns the decoder configuration for `decoders` images at a time.
     pub fn isolation(&self, decoders: usize) -> isolation::Config {
-        // One more decoder, so that headers are read while all others decode.
+        // The extra decoder reads headers while all others decode.
         isolation_of(&self.settings, self.decoder_program.clone(), decoders + 1)
     }
 
-    /// What every long-running process does beside its own work.
+    /// Runs the background tasks of every long-running process until `stop`.
     async fn look_after(&self, stop: Stop) {
         let mut told = stop.clone();
         let figures = async {
@@ -322,8 +329,10 @@ impl App {
     }
 }
 
-/// Without Redis, SQLite has a cache in the process that follows the file; PostgreSQL has none, since a cache in one
-/// process would not hear of what another one commits.
+/// Returns the cache engine for the settings.
+///
+/// Without Redis, SQLite gets an in-process cache that detects changes of the file. PostgreSQL gets no cache, because
+/// an in-process cache would not notice commits of other processes.
 fn cache_engine(settings: &Settings, database: &Database) -> cache::Engine {
     let lifetimes = cache::Lifetimes { value: settings.cache_lifetime, ..cache::Lifetimes::default() };
     match (&settings.redis_url, &settings.database) {

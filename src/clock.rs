@@ -1,68 +1,66 @@
-//! Moments: microseconds since 1970 in UTC, stored as integers and shown as RFC 3339.
+//! Timestamps and the machine's boot clock.
 
 use std::{fmt, io, time::Duration};
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// A moment in microseconds since 1970-01-01T00:00:00Z; stored as an integer, shown as RFC 3339.
+/// A timestamp in microseconds since 1970-01-01T00:00:00Z; stored as an integer, shown as RFC 3339.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
 #[schema(value_type = String, format = DateTime, example = "2026-01-31T12:00:00Z")]
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// This process's wall clock, which may be wrong. What processes compare is the database's time: see `db::Database::now`.
+    /// Returns this process's wall-clock time, which may be wrong. To compare times of several processes, use the
+    /// database's: see `db::Database::now`.
     pub fn now() -> Self {
         Self(i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX))
     }
 
-    /// The moment `span` later; saturates at the end of time.
+    /// Returns the timestamp `span` later; saturates.
     #[must_use]
     pub fn plus(self, span: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)))
     }
 
-    /// The moment `span` earlier; saturates at the beginning of time.
+    /// Returns the timestamp `span` earlier; saturates.
     #[must_use]
     pub fn minus(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)))
     }
 
-    /// The time from `earlier` to this moment, zero if it lies in the future.
+    /// Returns the time since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// Reads an RFC 3339 time.
+    /// Parses an RFC 3339 time.
     pub fn parse(text: &str) -> Option<Self> {
         let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?;
         i64::try_from(moment.unix_timestamp_nanos() / 1_000).ok().map(Self)
     }
 }
 
-/// The time since the machine started, by a clock that no correction of the date steps. All processes of the machine read
-/// the same value.
+/// Monotonic clock since the machine's boot. All processes of the machine read the same value, and clock adjustments do
+/// not affect it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootClock {
-    /// Names this start of the machine, and the time namespace.
+    /// Identifies this boot of the machine and the time namespace.
     pub boot: String,
 }
 
 impl BootClock {
-    /// Returns the machine's clock; `None` where the system has none that its processes share.
-    ///
-    /// # Errors
-    /// If the system has one and does not name it: nothing is known of the clock then.
+    /// If the system has a clock but its boot id cannot be read.
     #[cfg(target_os = "linux")]
     pub fn find() -> io::Result<Option<Self>> {
         let Some(boot) = if_there(std::fs::read_to_string("/proc/sys/kernel/random/boot_id"))? else {
             return Ok(None);
         };
-        // Clocks of containers with a time namespace of their own are apart.
+        // Containers in another time namespace have another clock.
         let namespace = if_there(std::fs::read_link("/proc/self/ns/time"))?.unwrap_or_default();
         Ok(Some(Self { boot: format!("{} {}", boot.trim(), namespace.display()) }))
     }
 
-    /// Returns the machine's clock; `None` where the system has none that its processes share.
+    /// Returns the boot clock; `None` if the system has no clock that processes share.
     ///
     /// # Errors
     /// None here.
@@ -71,21 +69,21 @@ impl BootClock {
         Ok(None)
     }
 
-    /// Microseconds since the machine started, sleep included.
+    /// Returns microseconds since boot, including sleep.
     #[cfg(target_os = "linux")]
     pub fn micros(&self) -> i64 {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         time.tv_sec * 1_000_000 + time.tv_nsec / 1_000
     }
 
-    /// Microseconds since the machine started; never called, since there is no such clock.
+    /// Never called: this system has no such clock.
     #[cfg(not(target_os = "linux"))]
     pub fn micros(&self) -> i64 {
         Timestamp::now().0
     }
 }
 
-/// `None` for what the system does not have; every other error is one.
+/// Maps "not found" and "unsupported" to `None`; other errors stay errors.
 #[cfg(target_os = "linux")]
 fn if_there<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
     match outcome {
@@ -114,7 +112,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn only_a_file_that_is_not_there_means_that_there_is_no_clock() {
+    fn only_a_missing_file_means_that_there_is_no_clock() {
         for missing in [io::ErrorKind::NotFound, io::ErrorKind::Unsupported] {
             assert!(matches!(if_there::<()>(Err(missing.into())), Ok(None)), "{missing}");
         }

@@ -1,30 +1,30 @@
-//! The closed list of error codes. The same code stands in an API problem, in a job's row and in a terminal's message.
+//! Error codes: a closed list shared by the API's problem responses, job rows and CLI messages.
 
 use std::fmt;
 
 macro_rules! codes {
     ($($variant:ident = $name:literal: $meaning:literal,)+) => {
-        /// Why something was refused or failed; a closed list that `docs/ERRORS.md` explains.
+        /// Error code of a rejection or failure; `docs/ERRORS.md` explains each.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum ErrorCode {
             $(#[doc = $meaning] $variant,)+
         }
 
         impl ErrorCode {
-            /// Every code there is, in the order of the documentation.
+            /// Every code, in the order of the documentation.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
-            /// The code as clients see it: lower case, words joined by `_`.
+            /// Returns the code in snake case, as clients see it.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ }
             }
 
-            /// What the code means, in one sentence for people.
+            /// Returns the code's meaning in one sentence.
             pub const fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => $meaning,)+ }
             }
 
-            /// The code that is written `name`, if there is one.
+            /// Parses a code.
             pub fn parse(name: &str) -> Option<Self> {
                 match name { $($name => Some(Self::$variant),)+ _ => None }
             }
@@ -34,57 +34,57 @@ macro_rules! codes {
 
 codes! {
     // Requests.
-    BadRequest = "bad_request": "The request cannot be read.",
+    BadRequest = "bad_request": "The request is malformed.",
     HeadTooLarge = "head_too_large": "The request's line and headers are over the limit.",
-    Misdirected = "misdirected": "The server does not answer for the host that the request names.",
-    MalformedJson = "malformed_json": "The body is not the JSON that is expected.",
+    Misdirected = "misdirected": "The server does not serve the requested host.",
+    MalformedJson = "malformed_json": "The body is not valid JSON of the expected form.",
     Validation = "validation": "One or more fields have a value that is not allowed.",
-    NotFound = "not_found": "There is no such resource.",
+    NotFound = "not_found": "The resource does not exist.",
     Gone = "gone": "The resource was deleted.",
-    MethodNotAllowed = "method_not_allowed": "The resource does not know this method.",
-    Conflict = "conflict": "The request contradicts what is stored.",
-    PreconditionFailed = "precondition_failed": "The resource is no longer what the request takes it for.",
+    MethodNotAllowed = "method_not_allowed": "The resource does not support this method.",
+    Conflict = "conflict": "The request conflicts with the stored state.",
+    PreconditionFailed = "precondition_failed": "The resource has changed since the client read it.",
     IdempotencyKeyReused = "idempotency_key_reused": "The idempotency key was used for another request.",
     BodyTooLarge = "body_too_large": "The request's body is over the limit.",
-    NotAcceptable = "not_acceptable": "The resource is there in no form that the client accepts.",
-    SignatureRefused = "signature_refused": "The address is not signed with a key of this installation.",
-    NotReadyYet = "not_ready_yet": "The picture is on its way still.",
-    UnsupportedMediaType = "unsupported_media_type": "The request's body is of a kind that is not read.",
-    Unauthorized = "unauthorized": "The request does not say who makes it.",
-    InvalidToken = "invalid_token": "The access token or key is not believed.",
-    InsufficientScope = "insufficient_scope": "The access token or key is not made for this.",
-    ForeignOrigin = "foreign_origin": "A page of another origin asks for a change.",
-    Forbidden = "forbidden": "The resource is somebody else's.",
-    RateLimited = "rate_limited": "The client makes more requests than it may.",
-    RangeNotSatisfiable = "range_not_satisfiable": "The requested range lies outside the file.",
+    NotAcceptable = "not_acceptable": "The resource is not available in a format that the client accepts.",
+    SignatureRefused = "signature_refused": "The URL's signature is invalid.",
+    NotReadyYet = "not_ready_yet": "The image is not processed yet.",
+    UnsupportedMediaType = "unsupported_media_type": "The media type of the request's body is not supported.",
+    Unauthorized = "unauthorized": "The request has no credentials.",
+    InvalidToken = "invalid_token": "The access token or API key is invalid.",
+    InsufficientScope = "insufficient_scope": "The access token or API key lacks a required scope.",
+    ForeignOrigin = "foreign_origin": "The request comes from a page of another origin.",
+    Forbidden = "forbidden": "The resource belongs to another user.",
+    RateLimited = "rate_limited": "The client exceeds its rate limit.",
+    RangeNotSatisfiable = "range_not_satisfiable": "The requested range is outside the file.",
     DeadlineExceeded = "deadline_exceeded": "The request took longer than the server allows.",
-    Unavailable = "unavailable": "A component that the request needs does not answer.",
+    Unavailable = "unavailable": "A component that the request needs is unavailable.",
     NotConfigured = "not_configured": "A setting that the request needs is not set.",
-    Internal = "internal": "Something is wrong inside pm; the log has the details.",
-    // Downloads of pictures.
-    AddressRefused = "address_refused": "The picture's address is not one that pm fetches from.",
-    DnsFailed = "dns_failed": "The name of the picture's host could not be looked up.",
-    HostNotFound = "host_not_found": "The picture's host does not exist.",
-    ConnectFailed = "connect_failed": "No connection to the picture's host, or it broke off.",
-    TlsFailed = "tls_failed": "The picture's host has no valid certificate.",
-    TimedOut = "timed_out": "The picture's host was too slow.",
-    SourceNotFound = "source_not_found": "The picture's host has no such picture.",
+    Internal = "internal": "Internal error; the server log has the details.",
+    // Downloads of images.
+    AddressRefused = "address_refused": "The image's URL is not permitted.",
+    DnsFailed = "dns_failed": "DNS lookup of the image's host failed.",
+    HostNotFound = "host_not_found": "The image's host does not exist.",
+    ConnectFailed = "connect_failed": "The connection to the image's host failed.",
+    TlsFailed = "tls_failed": "The image's host has no valid certificate.",
+    TimedOut = "timed_out": "The image's host was too slow.",
+    SourceNotFound = "source_not_found": "The image's host has no such image.",
     SourceDamaged = "source_damaged": "The stored file of the image is damaged.",
-    SourceForbidden = "source_forbidden": "The picture's host refuses access.",
-    SourceRefused = "source_refused": "The picture's host refuses the request.",
-    SourceUnavailable = "source_unavailable": "The picture's host cannot answer for the moment.",
-    RedirectRefused = "redirect_refused": "The picture's host redirects too often or without a place to go.",
-    TooLarge = "too_large": "The picture has more bytes than are read.",
+    SourceForbidden = "source_forbidden": "The image's host refuses access.",
+    SourceRefused = "source_refused": "The image's host refuses the request.",
+    SourceUnavailable = "source_unavailable": "The image's host is temporarily unavailable.",
+    RedirectRefused = "redirect_refused": "The image's host redirects too often or without a target.",
+    TooLarge = "too_large": "The image exceeds the limit on bytes.",
     // Decoding and encoding.
-    Empty = "empty": "The picture has no bytes.",
-    UnsupportedFormat = "unsupported_format": "The file is not a picture of a kind that is read.",
-    TooManyPixels = "too_many_pixels": "The picture has more pixels than are decoded.",
-    TooComplex = "too_complex": "The picture costs more memory or work than is spent on one.",
-    Undecodable = "undecodable": "The picture is damaged.",
-    Poison = "poison": "Workers or decoders died over this picture.",
+    Empty = "empty": "The image has no bytes.",
+    UnsupportedFormat = "unsupported_format": "The file is not an image in a supported format.",
+    TooManyPixels = "too_many_pixels": "The image exceeds the limit on pixels.",
+    TooComplex = "too_complex": "The image exceeds the limits on memory or CPU time.",
+    Undecodable = "undecodable": "The image is damaged.",
+    Poison = "poison": "Workers or decoders crashed while processing this image.",
     // Storing.
-    StorageFull = "storage_full": "There is no room left for pictures.",
-    StorageUnavailable = "storage_unavailable": "The store for pictures does not answer.",
+    StorageFull = "storage_full": "The blob store is full.",
+    StorageUnavailable = "storage_unavailable": "The blob store is unavailable.",
 }
 
 impl fmt::Display for ErrorCode {
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn every_code_reads_back_from_its_name() {
+    fn every_code_round_trips() {
         for code in ErrorCode::ALL {
             assert_eq!(ErrorCode::parse(code.as_str()), Some(*code));
         }

@@ -1,42 +1,42 @@
-//! Whether each component answers, asked of all at once with a time limit each.
+//! Checks every component concurrently, with a time limit each.
 
 use std::time::{Duration, Instant};
 
 use crate::{blobs::Blobs, cache::Cache, db::Database, queue::Queue};
 
-/// Asks the engines how they are; cheap to clone.
+/// Checks the health of the components; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Health {
-    /// The truth.
+    /// Required: holds all data.
     pub database: Database,
-    /// Not required: reads go on from the database.
+    /// Optional: without it, reads go to the database.
     pub cache: Cache,
-    /// Not required to take requests in: jobs wait in the database.
+    /// Optional: without it, jobs wait in the database.
     pub queue: Queue,
-    /// Where pictures are.
+    /// Required: holds the images.
     pub blobs: Blobs,
 }
 
-/// A component's state.
+/// State of a component.
 #[derive(Clone, Debug)]
 pub struct Component {
     /// `database`, `cache`, `queue` or `storage`.
     pub name: &'static str,
-    /// What stands behind it: `postgres`, `redis` …
+    /// Implementation: `postgres`, `redis` …
     pub engine: &'static str,
-    /// What is wrong with it.
+    /// Error message, if it is unhealthy.
     pub error: Option<String>,
-    /// Whether requests cannot be answered without it.
+    /// Whether requests need it.
     pub required: bool,
-    /// How long the answer took.
+    /// Duration of the check.
     pub latency: Duration,
 }
 
-/// Each component answers within this, or does not answer.
+/// Time limit of each check.
 const LIMIT: Duration = Duration::from_secs(2);
 
 impl Health {
-    /// The state of every component.
+    /// Returns the state of every component.
     pub async fn check(&self) -> Vec<Component> {
         let (database, cache, queue, storage) = tokio::join!(
             component("database", self.database.name(), true, Box::pin(self.database.check())),
@@ -58,7 +58,7 @@ async fn component<E: std::error::Error>(
     let error = match tokio::time::timeout(LIMIT, check).await {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(error.to_string()),
-        Err(_) => Some(format!("no answer within {} s", LIMIT.as_secs())),
+        Err(_) => Some(format!("no response within {} s", LIMIT.as_secs())),
     };
     Component { name, engine, error, required, latency: began.elapsed() }
 }

@@ -1,9 +1,9 @@
-//! A product catalogue with asynchronous image processing: the library behind the `pm` binary.
+//! A product catalog with asynchronous image processing: the library of the `pm` binary.
 //!
-//! `docs/ARCHITECTURE.md` walks through a request and through an image. In short, each room imports only rooms below it:
-//! `cli` → `config`, `telemetry`, `app` → `http`, `worker` → `jobs`, `maintenance`, `resize` → `catalog`, `health` → `api` →
-//! `auth`, `cache`, `queue`, `blobs`, `fetch`, `isolation` → `db` → `domain`, `imaging` → `code`, `clock`, `memory`,
-//! `passphrase`, `retry`, `secret_file`, `secret_keys`, `stop` → `private_files`.
+//! `docs/ARCHITECTURE.md` follows a request and an image through the code. Each module imports only modules to its
+//! right in this list: `cli` → `config`, `telemetry`, `app` → `http`, `worker` → `jobs`, `maintenance`, `resize` →
+//! `catalog`, `health` → `api` → `auth`, `cache`, `queue`, `blobs`, `fetch`, `isolation` → `db` → `domain`, `imaging` →
+//! `code`, `clock`, `memory`, `passphrase`, `retry`, `secret_file`, `secret_keys`, `stop` → `private_files`.
 
 pub mod api;
 pub mod app;

@@ -1,10 +1,10 @@
-//! How the C library's allocator gives memory back, for the long life of `pm serve` and `pm worker`.
+//! Limits the memory that glibc's allocator keeps after `free`.
 //!
-//! glibc keeps what was freed in up to eight arenas a core, each with holes of its own, and learns to take ever larger blocks
-//! from them: after one file of 20 MB it keeps files of 20 MB in its arenas as well. A process with many threads then holds
-//! several times what it uses. Other C libraries are left as they are.
+//! By default glibc has up to eight arenas per core, each with its own fragmentation, and raises its mmap threshold:
+//! after one freed block of 20 MB it serves such blocks from arenas too. A process with many threads then holds several
+//! times the memory that it uses. Other C libraries are not configured.
 
-/// Bounds what freed memory the process keeps. Called once, before there are threads.
+/// Limits freed memory that the process keeps. Call it once, before starting threads.
 pub fn bound_allocator() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     glibc::bound();
@@ -16,15 +16,15 @@ mod glibc {
 
     use libc::{M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, c_int, mallopt};
 
-    /// Threads share this many arenas.
+    /// Number of arenas that all threads share.
     const ARENAS: c_int = 2;
-    /// Larger blocks are mapped alone and given back as soon as they are freed. Setting it also ends its growth.
+    /// Larger blocks are mapped separately and returned when freed. Setting it also disables its growth.
     const MAPPED_BLOCK_BYTES: c_int = 256 * 1024;
-    /// More free memory than this at the end of the heap is given back.
+    /// Maximum free memory kept at the end of the heap.
     const KEPT_BYTES: c_int = 1 << 20;
 
     pub(super) fn bound() {
-        // What is set by whoever starts the process wins: its variables were read before `main`.
+        // Environment variables take precedence: glibc read them before `main`.
         let settings = [
             (M_ARENA_MAX, ARENAS, "MALLOC_ARENA_MAX"),
             (M_MMAP_THRESHOLD, MAPPED_BLOCK_BYTES, "MALLOC_MMAP_THRESHOLD_"),
@@ -32,7 +32,7 @@ mod glibc {
         ];
         for (setting, value, variable) in settings {
             if std::env::var_os(variable).is_none() {
-                // SAFETY: `mallopt` takes two numbers and touches nothing of ours; it fails only for unknown settings.
+                // SAFETY: `mallopt` takes two integers; it fails only for unknown settings.
                 unsafe { mallopt(setting, value) };
             }
         }

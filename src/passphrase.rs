@@ -1,5 +1,4 @@
-//! Encrypts small secrets by a passphrase, as a file of the [age format](https://age-encryption.org/v1), so that `age -d` opens
-//! it as well.
+//! Encrypts small secrets with a passphrase, as [age](https://age-encryption.org/v1) files that `age -d` can decrypt.
 
 use std::{fmt, iter};
 
@@ -9,45 +8,45 @@ use age::{
     secrecy::SecretString,
 };
 
-/// Memory of one derivation is 2^17 × 1 KiB = 128 MiB.
+/// Work factor for encryption; key derivation takes 2^17 × 1 KiB = 128 MiB.
 const WRITTEN_LOG_N: u8 = 17;
-/// A file that asks for more is refused: it would take gigabytes.
+/// Maximum work factor for decryption; higher ones would take gigabytes.
 const MAX_LOG_N: u8 = 20;
 
-/// A passphrase that encrypts secrets. `Debug` does not show it.
+/// A passphrase for encrypting secrets. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Passphrase(String);
 
-/// Why a file was not decrypted.
+/// Why decryption failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The file has another format, or was not encrypted by a passphrase.
-    #[error("it is not an age file that a passphrase decrypts")]
+    /// The file is no age file, or was not encrypted with a passphrase.
+    #[error("it is not an age file encrypted with a passphrase")]
     Malformed,
-    /// The file was encrypted by another passphrase.
+    /// The file was encrypted with another passphrase.
     #[error("the passphrase is wrong")]
     WrongPassphrase,
-    /// The file was changed after it was written.
+    /// The file was modified or truncated.
     #[error("it is damaged")]
     Damaged,
-    /// The file asks for more than 1 GiB of memory to derive its key.
-    #[error("it asks for more than 1 GiB of memory")]
+    /// Key derivation would need more than 1 GiB of memory.
+    #[error("decrypting it needs more than 1 GiB of memory")]
     TooExpensive,
 }
 
 impl Passphrase {
-    /// Takes a passphrase of at least one character.
+    /// Creates a passphrase of at least one character.
     ///
     /// # Errors
-    /// A sentence if it is empty.
+    /// A message if it is empty.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() { Err("is empty".into()) } else { Ok(Self(text.to_owned())) }
     }
 
-    /// Encrypts `plain`; takes about a second of one core and 128 MiB of memory.
+    /// Encrypts `plain`; takes about one second and 128 MiB of memory.
     ///
     /// # Errors
-    /// If the system gives no random bytes.
+    /// If the system has no source of random bytes.
     pub fn encrypt(&self, plain: &[u8]) -> std::io::Result<Vec<u8>> {
         self.encrypt_with(plain, WRITTEN_LOG_N)
     }
@@ -63,10 +62,7 @@ impl Passphrase {
         Ok(file)
     }
 
-    /// Decrypts a file of [`encrypt`](Self::encrypt) or of `age -p`.
-    ///
-    /// # Errors
-    /// [`Error`], by what is wrong with the file or the passphrase.
+    /// Decrypts a file of [`encrypt`](Self::encrypt) or `age -p`.
     pub fn decrypt(&self, file: &[u8]) -> Result<Vec<u8>, Error> {
         let mut identity = Identity::new(self.secret());
         identity.set_max_work_factor(MAX_LOG_N);
@@ -102,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_decrypted_by_its_own_passphrase_only() {
+    fn a_file_is_decrypted_only_with_its_own_passphrase() {
         for size in [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES] {
             let plain: Vec<u8> = (0..size).map(|place| place as u8).collect();
             let file = passphrase("correct horse").encrypt_with(&plain, 4).expect("a file");
@@ -123,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_asks_for_too_much_memory_is_refused() {
+    fn a_file_with_an_excessive_work_factor_is_refused() {
         let (salt, wrapped) = (STANDARD_NO_PAD.encode([0; 16]), STANDARD_NO_PAD.encode([0; 32]));
         let file = format!("age-encryption.org/v1\n-> scrypt {salt} 30\n{wrapped}\n--- {wrapped}\n");
         let file = [file.as_bytes(), &[0; 64]].concat();
@@ -131,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_the_program_age_is_decrypted() {
+    fn a_file_written_by_age_is_decrypted() {
         // printf whsec_from_age | age -p, version 1.1.1, with the passphrase `correct horse`.
         const FILE: &str = "YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IHNjcnlwdCA1ZG02RStpSm5QbTg1c2RsTmcrc3FRIDE4Ck1SMlZOVzJmRnJTcVFIcG\
             FpT0RQYXljbmJPeXFDcFhUdW5HUmFmNE1sSmcKLS0tIC9rNzBaeXJaWXBMVTBDS2ZEN0VsZDhuSjhLSnBETnQraXBKTG9yU1FTd1EKxMw2+U5jDb9KB3tq\

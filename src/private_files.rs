@@ -1,4 +1,4 @@
-//! Files and directories that only their owner can use, whatever the umask is.
+//! Creates files and directories for their owner only, regardless of the umask.
 
 use std::{
     fs::{self, DirBuilder, OpenOptions},
@@ -6,16 +6,13 @@ use std::{
     path::Path,
 };
 
-/// From now on the process makes files with mode 0600 and directories with 0700.
+/// Sets the process's umask so that files get mode 0600 and directories 0700.
 pub fn restrict_umask() {
     #[cfg(unix)]
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
 }
 
-/// Makes a directory, and what is missing above it, with mode 0700.
-///
-/// # Errors
-/// If it cannot be made.
+/// Creates a directory and its missing ancestors with mode 0700.
 pub fn create_dir_all(path: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
@@ -24,7 +21,7 @@ pub fn create_dir_all(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
-/// Returns options that make new files with mode 0600.
+/// Returns options that create files with mode 0600.
 pub fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     #[cfg(unix)]
@@ -32,8 +29,10 @@ pub fn options() -> OpenOptions {
     options
 }
 
-/// Takes the rights of others from one file or directory; returns how many were changed. What belongs to another user, is a
-/// symbolic link, a file system's root or a shared directory such as `/tmp` is left alone. A missing file is no error.
+/// Removes group and other permissions from a file or directory; returns the number of changes.
+///
+/// Files of other users, symbolic links, a file system's root and shared directories such as `/tmp` are skipped. A
+/// missing file is no error.
 ///
 /// # Errors
 /// If the mode cannot be read or changed.
@@ -41,8 +40,8 @@ pub fn tighten(path: &Path) -> io::Result<u64> {
     Ok(u64::from(is_open(path)? && close(path)?))
 }
 
-/// As [`tighten`], for a directory with all that is in it. The directory itself comes last: one that is closed already is
-/// closed with all that is in it, and is not read.
+/// Runs [`tighten`] on a directory tree. The root comes last; if it is already private, its content is too and is not
+/// read.
 ///
 /// # Errors
 /// If a directory cannot be read, or a mode cannot be changed.
@@ -62,7 +61,7 @@ pub fn tighten_tree(root: &Path) -> io::Result<u64> {
     Ok(changed + u64::from(close(root)?))
 }
 
-/// Whether others have rights that this process may take away.
+/// Returns whether others have permissions that this process may remove.
 #[cfg(unix)]
 fn is_open(path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt as _;
@@ -82,7 +81,7 @@ fn is_open(_: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Takes the rights of others; `false` if the file is gone by now.
+/// Removes the permissions of others; returns `false` if the file no longer exists.
 #[cfg(unix)]
 fn close(path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_is_closed_once_and_links_lead_nowhere() {
+    fn a_tree_is_made_private_once_and_links_are_not_followed() {
         let home = tempfile::tempdir().expect("a directory");
         let (root, other) = (home.path().join("blobs"), home.path().join("other"));
         fs::create_dir_all(root.join("ab/cd")).expect("made");
@@ -136,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_directory_and_a_missing_file_are_left_alone() {
+    fn shared_directories_and_missing_files_are_skipped() {
         let home = tempfile::tempdir().expect("a directory");
         set(home.path(), 0o1777);
         assert_eq!(tighten(home.path()).expect("looked at"), 0);
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_is_for_its_owner_alone() {
+    fn new_files_are_for_their_owner_only() {
         let home = tempfile::tempdir().expect("a directory");
         let file = home.path().join("a/b/file");
         create_dir_all(file.parent().expect("a parent")).expect("made");

@@ -1,39 +1,39 @@
-//! Backoff as a pure function of the attempt, so that the worker and the tests agree on every delay.
+//! Retry policies; the backoff is a pure function of the attempt.
 
 use std::time::Duration;
 
-/// How often and after how long a failed step is tried again.
+/// How often and after which delays a failed step is retried.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {
-    /// Attempts in all, the first one included.
+    /// Total attempts, including the first.
     pub attempts: u32,
-    /// Delay before the second attempt; it doubles with each further one.
+    /// Delay before the second attempt; doubles with each further one.
     pub first: Duration,
-    /// No computed delay is longer than this.
+    /// Maximum computed delay.
     pub longest: Duration,
-    /// Share of the delay by which chance shortens or lengthens it, 0.0 to 1.0.
+    /// Random deviation as a fraction of the delay, 0.0 to 1.0.
     pub jitter: f64,
 }
 
-/// Five attempts, 5 s doubling up to 10 min, give or take a fifth.
+/// Five attempts; 5 s doubling up to 10 min, ±20 %.
 pub const TRANSIENT: Policy =
     Policy { attempts: 5, first: Duration::from_secs(5), longest: Duration::from_secs(600), jitter: 0.2 };
 
-/// As [`TRANSIENT`] with two attempts: for what is almost certainly permanent, such as a host name that does not exist.
+/// Two attempts, for errors that are almost certainly permanent, such as an unknown host.
 pub const DOUBTFUL: Policy = Policy { attempts: 2, ..TRANSIENT };
 
-/// For our own store, which is full or away for a while: the picture is not to blame, so it is tried until it works.
+/// Unlimited attempts, for a full or unavailable blob store: the image is not at fault.
 pub const OWN_STORE: Policy =
     Policy { attempts: u32::MAX, first: Duration::from_secs(5), longest: Duration::from_secs(60), jitter: 0.2 };
 
-/// What an origin asks for in `Retry-After` is honoured up to this.
+/// Maximum delay accepted from an origin's `Retry-After`.
 pub const LONGEST_ASKED_FOR: Duration = Duration::from_secs(3_600);
 
 impl Policy {
-    /// The delay after attempt number `attempt` (1 is the first) failed, or `None` when no attempt is left.
+    /// Returns the delay after failed attempt `attempt` (the first is 1); `None` if no attempt is left.
     ///
-    /// `asked_for` is the origin's own wish and wins over the computed delay, unless it is zero: all attempts at once help
-    /// nobody; `chance` is uniform in 0.0..1.0.
+    /// `asked_for` is the origin's `Retry-After`. It overrides the computed delay unless it is zero, because immediate
+    /// retries do not help. `chance` is uniform in 0.0..1.0.
     pub fn delay(&self, attempt: u32, asked_for: Option<Duration>, chance: f64) -> Option<Duration> {
         if attempt >= self.attempts {
             return None;
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_origin_asks_for_wins_up_to_an_hour() {
+    fn retry_after_is_followed_up_to_an_hour() {
         assert_eq!(TRANSIENT.delay(1, Some(Duration::from_secs(90)), 0.0), Some(Duration::from_secs(90)));
         assert_eq!(TRANSIENT.delay(1, Some(Duration::from_secs(90_000)), 0.0), Some(LONGEST_ASKED_FOR));
     }

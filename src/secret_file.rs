@@ -1,4 +1,4 @@
-//! Secrets that an installation makes for itself and keeps in a file that nobody else can read.
+//! Generates secrets and stores them in files that only their owner can read.
 
 use std::{
     fs,
@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use crate::private_files;
 
-/// Makes a secret of 64 digits of hex in the new file `path`, whole or not at all, and answers it; the one that is there
-/// already if another process was quicker.
+/// Creates the file `path` atomically with a random secret of 64 hex digits; returns the secret. If the file exists by
+/// now, returns its content.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -19,7 +19,7 @@ pub fn make(path: &Path) -> io::Result<String> {
     // Two random ids of 122 bits each.
     let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
     let unfinished = write(path, &secret)?;
-    // A link is never made over a file that is there.
+    // A hard link never replaces an existing file.
     let linked = fs::hard_link(&unfinished, path);
     fs::remove_file(&unfinished)?;
     match linked {
@@ -29,7 +29,7 @@ pub fn make(path: &Path) -> io::Result<String> {
     }
 }
 
-/// Keeps `secret` in the file `path`, whole or not at all, in the place of what was there.
+/// Writes `secret` to the file `path` atomically, replacing its content.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -37,7 +37,7 @@ pub fn replace(path: &Path, secret: &str) -> io::Result<()> {
     fs::rename(write(path, secret)?, path)
 }
 
-/// Writes a file beside `path` that only its owner reads; returns its name.
+/// Writes an owner-only temporary file beside `path`; returns its path.
 fn write(path: &Path, secret: &str) -> io::Result<PathBuf> {
     if let Some(directory) = path.parent() {
         private_files::create_dir_all(directory)?;
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_made_once_and_only_its_owner_reads_it() {
+    fn a_secret_is_created_once_with_owner_only_mode() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("data/url.key");
         let first = make(&path).expect("made");

@@ -1,8 +1,8 @@
-//! Encrypts secrets that the database holds, with XChaCha20-Poly1305: who reads a copy of the database reads none of them.
+//! Encrypts secrets in the database with XChaCha20-Poly1305, so that a copy of the database reveals none.
 //!
-//! A stored secret is `enc1:KEY:DATA`. `KEY` tells which key opens it and nothing about the key; `DATA` is the base64 of a random
-//! nonce of 24 bytes, the encrypted text and its tag. The tag covers where the secret stands as well, so a secret that is
-//! moved to another row does not open there.
+//! A stored secret is `enc1:KEY:DATA`. `KEY` is the name of the key; it reveals nothing about the key. `DATA` is Base64
+//! of a random 24-byte nonce, the ciphertext and its tag. The tag also authenticates the row, so a secret copied to
+//! another row cannot be decrypted there.
 
 use std::fmt;
 
@@ -17,10 +17,10 @@ use uuid::Uuid;
 
 const PREFIX: &str = "enc1:";
 const NONCE_BYTES: usize = 24;
-/// Bytes of the name of a key.
+/// Bytes of a key's name.
 const NAME_BYTES: usize = 6;
 
-/// Keys for secrets: the first encrypts, all decrypt, so that one can replace another. `Debug` does not show them.
+/// Keys for secrets: the first encrypts, all decrypt, so keys can be rotated. `Debug` does not show them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretKeys(Vec<Key>);
 
@@ -30,44 +30,44 @@ struct Key {
     bytes: [u8; 32],
 }
 
-/// Why a stored secret was not decrypted.
+/// Why decryption failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It was encrypted with a key that is not among these.
-    #[error("none of the keys in PM_SECRET_KEY opens it (it was encrypted with the key {name})")]
+    /// The secret was encrypted with an unknown key.
+    #[error("no key in PM_SECRET_KEY decrypts it (it was encrypted with key {name})")]
     NoKey {
-        /// The name of that key.
+        /// Name of that key.
         name: String,
     },
-    /// It was changed, or moved to another row.
+    /// The secret was modified or copied to another row.
     #[error("it is damaged, or belongs to another row")]
     Damaged,
 }
 
 impl SecretKeys {
-    /// Fewest characters of a key.
-    pub const LEAST_CHARS: usize = 32;
+    /// Minimum characters of a key.
+    pub const MIN_CHARS: usize = 32;
 
-    /// Reads keys that are separated by commas.
+    /// Parses comma-separated keys.
     ///
     /// # Errors
-    /// A sentence if there is none, or one is too short.
+    /// A message if there is no key or one is too short.
     pub fn parse(text: &str) -> Result<Self, String> {
         let keys: Vec<_> = text.split(',').map(str::trim).collect();
-        if keys.iter().any(|key| key.chars().count() < Self::LEAST_CHARS) {
-            return Err(format!("has a key of less than {} characters", Self::LEAST_CHARS));
+        if keys.iter().any(|key| key.chars().count() < Self::MIN_CHARS) {
+            return Err(format!("has a key with fewer than {} characters", Self::MIN_CHARS));
         }
         Ok(Self(keys.into_iter().map(Key::of).collect()))
     }
 
-    /// These keys, and after them those of `others`, which only decrypt.
+    /// Appends the keys of `others`, which only decrypt.
     #[must_use]
     pub fn then(mut self, others: Self) -> Self {
         self.0.extend(others.0);
         self
     }
 
-    /// Encrypts `plain` with the first key, for the place that `context` names.
+    /// Encrypts `plain` with the first key, bound to `context`.
     pub fn encrypt(&self, context: &str, plain: &str) -> String {
         let key = self.0.first().expect("`parse` refuses an empty list");
         let random = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
@@ -78,10 +78,7 @@ impl SecretKeys {
         format!("{PREFIX}{}:{}", key.name, STANDARD_NO_PAD.encode([nonce, &encrypted].concat()))
     }
 
-    /// Decrypts what [`encrypt`](Self::encrypt) made for the same place.
-    ///
-    /// # Errors
-    /// [`Error`], by what is wrong.
+    /// Decrypts a result of [`encrypt`](Self::encrypt) with the same `context`.
     pub fn decrypt(&self, context: &str, stored: &str) -> Result<String, Error> {
         let (name, data) = parts(stored).ok_or(Error::Damaged)?;
         let data = STANDARD_NO_PAD.decode(data).map_err(|_| Error::Damaged)?;
@@ -92,28 +89,28 @@ impl SecretKeys {
         plain.ok().and_then(|plain| String::from_utf8(plain).ok()).ok_or(Error::Damaged)
     }
 
-    /// Whether `stored` was encrypted with the first key.
+    /// Returns whether `stored` was encrypted with the first key.
     pub fn is_current(&self, stored: &str) -> bool {
         parts(stored).is_some_and(|(name, _)| self.0.first().is_some_and(|key| key.name == name))
     }
 }
 
-/// Whether `stored` is an encrypted secret.
+/// Returns whether `stored` is an encrypted secret.
 pub fn is_encrypted(stored: &str) -> bool {
     stored.starts_with(PREFIX)
 }
 
-/// The error for an encrypted secret where there are no keys.
+/// Returns the error for an encrypted secret if no keys are configured.
 pub fn without_keys(stored: &str) -> Error {
     parts(stored).map_or(Error::Damaged, |(name, _)| Error::NoKey { name: shown(name) })
 }
 
-/// The name of the key, and the data.
+/// Splits a stored secret into key name and data.
 fn parts(stored: &str) -> Option<(&str, &str)> {
     stored.strip_prefix(PREFIX)?.split_once(':')
 }
 
-/// A name of a key, which may be anything in a row that was changed by hand.
+/// Sanitizes a key name for display; a manually edited row may contain anything.
 fn shown(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).take(2 * NAME_BYTES).collect()
 }
@@ -163,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_or_moved_secret_does_not_open() {
+    fn a_modified_or_moved_secret_cannot_be_decrypted() {
         let keys = keys(NEW);
         let stored = keys.encrypt("webhook 1", "whsec_secret");
         assert_eq!(keys.decrypt("webhook 2", &stored), Err(Error::Damaged));

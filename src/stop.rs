@@ -1,46 +1,46 @@
-//! Tells tasks to come to an end, or to read their files again.
+//! Signals tasks to stop or to reload their files.
 
 use tokio::sync::watch;
 
-/// Hears when it is time to stop; cheap to clone.
+/// Receives the stop signal; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Stop(watch::Receiver<bool>);
 
-/// Says when it is time to stop; dropping it says so as well.
+/// Sends the stop signal; dropping it sends it too.
 #[derive(Debug)]
 pub struct Stopper(watch::Sender<bool>);
 
-/// A pair of one who says and one who hears.
+/// Creates a connected sender and receiver.
 pub fn channel() -> (Stopper, Stop) {
     let (sender, receiver) = watch::channel(false);
     (Stopper(sender), Stop(receiver))
 }
 
 impl Stopper {
-    /// It is time.
+    /// Sends the stop signal.
     pub fn stop(&self) {
         self.0.send_replace(true);
     }
 }
 
 impl Stop {
-    /// Returns once it is time, at once if it was already; may be awaited again and again.
+    /// Waits for the stop signal; may be called repeatedly.
     pub async fn wanted(&mut self) {
-        // An error means that the stopper is gone: then it is time as well.
+        // An error means that the sender was dropped, which counts as a stop.
         let _ = self.0.wait_for(|stop| *stop).await;
     }
 
-    /// Whether it is time.
+    /// Returns whether the stop signal was sent.
     pub fn is_wanted(&self) -> bool {
         *self.0.borrow() || self.0.has_changed().is_err()
     }
 }
 
-/// Tells tasks to read their files again; clones share it.
+/// Signals tasks to reload their files; clones share it.
 #[derive(Clone, Debug)]
 pub struct Reload(watch::Sender<()>);
 
-/// Hears when files are to be read again.
+/// Receives reload signals.
 #[derive(Debug)]
 pub struct Reloads(watch::Receiver<()>);
 
@@ -51,22 +51,22 @@ impl Default for Reload {
 }
 
 impl Reload {
-    /// Wakes every task that reads files.
+    /// Sends a reload signal to every subscriber.
     pub fn request(&self) {
         self.0.send_replace(());
     }
 
-    /// Hears of every request from now on.
+    /// Subscribes to later reload signals.
     pub fn requests(&self) -> Reloads {
         Reloads(self.0.subscribe())
     }
 }
 
 impl Reloads {
-    /// Returns after the next request, at once if there was one since the last call. Cancel-safe.
+    /// Waits for a reload signal after the last call. Cancel-safe.
     pub async fn next(&mut self) {
         if self.0.changed().await.is_err() {
-            // Nobody is left to ask.
+            // All senders were dropped: no signal will come.
             std::future::pending::<()>().await;
         }
     }

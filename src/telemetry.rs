@@ -1,4 +1,5 @@
-//! Logs to stderr, figures for `/metrics`. It never blocks an async thread and never writes to stdout.
+//! Writes logs to stderr and collects metrics for `/metrics`. It never blocks an async thread and never writes to
+//! stdout.
 
 use std::{
     fmt,
@@ -28,46 +29,46 @@ use tracing_subscriber::{
 
 use crate::clock::Timestamp;
 
-/// Lines that wait for stderr; what comes on top is dropped and counted rather than waited for.
+/// Maximum buffered log lines; further lines are dropped and counted.
 const BUFFERED_LINES: usize = 16_384;
 
-/// Figures are brought up to date this often, so that histograms do not grow without a reader.
+/// Interval of metrics maintenance, which bounds histograms that nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Seconds, 0.5 ms to 10 s: how long requests take.
+/// Histogram buckets of request durations, in seconds.
 const REQUEST_BUCKETS: [f64; 14] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Seconds, 10 ms to 60 s: how long jobs take.
+/// Histogram buckets of job durations, in seconds.
 const JOB_BUCKETS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
-/// The filter of the logs that this process writes, once there are any.
+/// Log filter of this process, once logging is initialized.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// For people, in colour or not.
+    /// Human-readable, optionally colored.
     Pretty {
-        /// Whether escape sequences are understood and wanted.
+        /// Whether to write color escape sequences.
         colour: bool,
     },
-    /// One flat JSON object a line.
+    /// One flat JSON object per line.
     Json,
-    /// Sentences beside what a command says itself: `warning: …`.
+    /// Short messages of a command: `warning: …`.
     Notices,
 }
 
-/// What is logged and how.
+/// Configures logging.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// As [`EnvFilter`] reads it, such as `info,pm::worker=debug`.
+    /// Filter in [`EnvFilter`] syntax, such as `info,pm::worker=debug`.
     pub filter: String,
-    /// How lines look.
+    /// Format of lines.
     pub format: Format,
 }
 
-/// Writes out what is still buffered when it is dropped; keep it as long as the process lives.
+/// Flushes buffered lines when dropped; keep it until the process ends.
 #[must_use = "without it the last lines are lost"]
 pub struct Guard {
     dropped: ErrorCounter,
@@ -78,15 +79,15 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let dropped = self.dropped.dropped_lines();
         if dropped > 0 {
-            // Nobody is left to tell if stderr is closed.
+            // Ignore the error: stderr is closed.
             let _ = writeln!(io::stderr(), "{dropped} log lines were dropped because stderr was too slow");
         }
     }
 }
 
-/// Sends every event that `config` lets through to stderr. A second call in one process changes nothing.
+/// Initializes logging to stderr. A second call has no effect.
 ///
-/// A filter that cannot be read counts as `info`.
+/// An invalid filter counts as `info`.
 pub fn init(config: &Config) -> Guard {
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(BUFFERED_LINES)
@@ -116,29 +117,29 @@ pub fn init(config: &Config) -> Guard {
             std::panic::set_hook(Box::new(log_panic));
             FILTER.get_or_init(|| handle);
         }
-        Err(_) => tracing::debug!("logs have a place already"),
+        Err(_) => tracing::debug!("logging is already initialized"),
     }
     Guard { dropped, _writer: guard }
 }
 
-/// Replaces the filter of the logs from the next event on.
+/// Replaces the log filter.
 ///
 /// # Errors
-/// A sentence if `filter` is no filter, or this process writes no logs; the filter stays as it is then.
+/// A message if `filter` is invalid or logging is not initialized; the filter then stays unchanged.
 pub fn set_filter(filter: &str) -> Result<(), String> {
     let parsed = EnvFilter::builder().parse(filter).map_err(|error| error.to_string())?;
-    let handle = FILTER.get().ok_or("this process writes no logs of its own")?;
+    let handle = FILTER.get().ok_or("logging is not initialized in this process")?;
     handle.reload(parsed).map_err(|error| error.to_string())
 }
 
-/// A panic is a line of the log like any other: one in a decoder is caught and costs its picture alone.
+/// Logs a panic. A panic in a decoder is caught and fails only its image.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let message = panic.payload_as_str().unwrap_or("no message");
     tracing::error!(place, "panicked: {message}");
 }
 
-/// The process's figures.
+/// Metrics of the process.
 #[derive(Clone)]
 pub struct Metrics {
     handle: PrometheusHandle,
@@ -151,26 +152,26 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// The figures of this process, recorded from the first call on; later calls give the same.
+    /// Installs the metrics recorder; later calls return the same one.
     pub fn install() -> Self {
         static INSTALLED: OnceLock<Metrics> = OnceLock::new();
         let installed = INSTALLED.get_or_init(|| {
             let recorder = recorder();
             let handle = recorder.handle();
             if metrics::set_global_recorder(recorder).is_err() {
-                tracing::warn!("the figures go to another recorder, /metrics stays empty");
+                tracing::warn!("another metrics recorder is installed; /metrics stays empty");
             }
             Self { handle }
         });
         installed.clone()
     }
 
-    /// All figures as Prometheus reads them.
+    /// Returns all metrics in Prometheus text format.
     pub fn render(&self) -> String {
         self.handle.render()
     }
 
-    /// Brings the figures up to date at a steady pace; never returns. Run it once a process, as a task.
+    /// Maintains the metrics periodically; never returns. Run it as one task per process.
     pub async fn keep_up(self) {
         let mut ticks = tokio::time::interval(UPKEEP);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -181,7 +182,7 @@ impl Metrics {
     }
 }
 
-/// Histograms whose names begin with `pm_job` have the buckets of jobs, all others those of requests.
+/// Creates the recorder. Histograms named `pm_job*` use the job buckets, all others the request buckets.
 fn recorder() -> PrometheusRecorder {
     const NOT_EMPTY: &str = "the buckets are not empty";
     PrometheusBuilder::new()
@@ -192,13 +193,13 @@ fn recorder() -> PrometheusRecorder {
         .build_recorder()
 }
 
-/// Fields as JSON, in the order in which they were given.
+/// Fields as JSON, in their original order.
 #[derive(Default)]
 struct Fields(Vec<(&'static str, Value)>);
 
 impl Fields {
     fn set(&mut self, field: &Field, value: Value) {
-        // Macros write `r#type` for a field that is called `type`.
+        // Macros write `r#type` for a field named `type`.
         let name = field.name().trim_start_matches("r#");
         match self.0.iter_mut().find(|(known, _)| *known == name) {
             Some((_, known)) => *known = value,
@@ -212,7 +213,7 @@ impl Visit for Fields {
         self.set(field, format!("{value:?}").into());
     }
 
-    /// With its causes, each after a colon.
+    /// Records an error with its causes, separated by colons.
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
         let causes = std::iter::successors(Some(value), |error| error.source());
         self.set(field, causes.map(ToString::to_string).collect::<Vec<_>>().join(": ").into());
@@ -239,7 +240,7 @@ impl Visit for Fields {
     }
 }
 
-/// Keeps each span's fields for the lines that are written inside it.
+/// Stores each span's fields for the lines inside it.
 struct SpanFields;
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanFields {
@@ -258,7 +259,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanFields {
     }
 }
 
-/// One object a line: timestamp, level, target, message, the event's fields, and those of the spans around it.
+/// Formats one JSON object per line: timestamp, level, target, message, the event's fields and its spans' fields.
 struct FlatJson;
 
 impl<S, N> FormatEvent<S, N> for FlatJson
@@ -269,7 +270,7 @@ where
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        // From the innermost span outwards, so that the nearest of two fields of one name is the one that stays.
+        // From the innermost span outwards: the innermost of equal field names wins.
         for span in context.event_scope().into_iter().flatten() {
             if let Some(outer) = span.extensions().get::<Fields>() {
                 for (name, value) in &outer.0 {
@@ -284,7 +285,7 @@ where
     }
 }
 
-/// A sentence a line: the level in words, the message, and the event's fields.
+/// Formats one line per event: level, message and fields.
 struct Notices;
 
 impl<S, N> FormatEvent<S, N> for Notices
@@ -350,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_line_is_flat_and_bears_the_request_id_of_its_span() {
+    fn a_json_line_is_flat_and_contains_the_request_id_of_its_span() {
         let lines = Lines::default();
         let writer = lines.clone();
         let layer = tracing_subscriber::fmt::layer().event_format(FlatJson).with_writer(move || writer.clone());
@@ -375,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_notice_is_a_sentence_with_its_error_and_fields() {
+    fn a_notice_contains_its_error_and_fields() {
         let lines = Lines::default();
         let writer = lines.clone();
         let layer = tracing_subscriber::fmt::layer().event_format(Notices).with_writer(move || writer.clone());
@@ -390,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_installed_once_and_have_buckets_for_their_kind() {
+    fn metrics_are_installed_once_with_buckets_by_name() {
         let (first, second) = (Metrics::install(), Metrics::install());
         metrics::histogram!("pm_job_test_seconds").record(20.0);
         metrics::histogram!("pm_request_test_seconds").record(0.0007);

@@ -1,5 +1,5 @@
-//! How the house is built: who may import whom, where SQL and transactions may be, how long files and functions may get.
-//! Reads `src/` as text and never runs the program; each rule is shown to fail on a made-up house, too.
+//! Checks the source tree: allowed imports, where SQL and transactions may appear, and lengths of files and functions.
+//! Reads `src/` as text and never runs the program. Each rule is also tested against made-up source trees.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,9 +9,9 @@ use std::{
 #[path = "architecture/source.rs"]
 mod source;
 
-use source::{House, Kind, Source};
+use source::{Kind, Source, SourceTree};
 
-/// The rooms of `src/` from the ground up. A room imports rooms of lower rows alone, never one beside or above it.
+/// The top-level modules of `src/`, lowest layer first. A module may import only modules of lower layers.
 const LAYERS: &[&[&str]] = &[
     &["private_files"],
     &["code", "clock", "memory", "passphrase", "retry", "secret_file", "secret_keys", "stop"],
@@ -27,16 +27,16 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
 ];
 
-/// Rooms that not everyone above may import, and who may: all others ask `catalog`, which owns the transactions, and
-/// `maintenance`, which stands on it and moves whole tables; `worker` runs its removal of orphans, `cli` the rest. The
-/// cache in the process asks `db` whether another process has written, and the queue listens for notifications by it.
+/// Modules with a restricted list of importers. All other modules use `catalog`, which owns the transactions, or
+/// `maintenance`, which reads and writes whole tables. The in-process cache asks `db` whether another process has
+/// written, and the queue listens for PostgreSQL's notifications through `db`.
 const RESERVED: &[(&str, &[&str])] = &[
     ("db", &["cache", "queue", "catalog", "maintenance", "health", "config", "app", "cli"]),
     ("jobs", &["worker", "app"]),
     ("resize", &["http", "config", "app"]),
 ];
 
-/// Rooms that compute and nothing else, and the words by which they would reach for the outside.
+/// Modules that do no I/O. `OUTSIDE` lists the paths that would give them I/O.
 const PURE: &[&str] = &["domain", "imaging"];
 const OUTSIDE: &[&[&str]] = &[
     &["tokio", "::"],
@@ -54,10 +54,10 @@ const OUTSIDE: &[&[&str]] = &[
 const MAX_FILE_LINES: usize = 400;
 const MAX_FUNCTION_LINES: usize = 70;
 
-/// Where SQL and the database's driver may be named besides `db`: the queue listens for PostgreSQL's notifications.
-const SQL_PLACES: &[&str] = &["src/queue/database.rs", "src/queue/mod.rs"];
+/// Files outside `db` that may use SQL and the database driver: the queue listens for PostgreSQL's notifications.
+const SQL_FILES: &[&str] = &["src/queue/database.rs", "src/queue/mod.rs"];
 
-/// How statements begin.
+/// Strings that start an SQL statement.
 const STATEMENTS: &[&str] = &[
     "SELECT ",
     "INSERT INTO ",
@@ -72,67 +72,69 @@ const STATEMENTS: &[&str] = &[
     "BEGIN",
 ];
 
-fn layer(room: &str) -> Option<usize> {
-    LAYERS.iter().position(|rooms| rooms.contains(&room))
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|modules| modules.contains(&module))
 }
 
-fn imports_only_from_below(house: &House) -> Vec<String> {
+fn imports_only_from_below(tree: &SourceTree) -> Vec<String> {
     let mut complaints = Vec::new();
-    for source in &house.sources {
-        let Some(room) = source.room() else { continue };
-        let Some(own) = layer(room) else {
-            complaints.push(format!("{}:1: `{room}` has no place in the table of layers", source.path));
+    for source in &tree.sources {
+        let Some(module) = source.top_module() else { continue };
+        let Some(own) = layer(module) else {
+            complaints.push(format!("{}:1: `{module}` is missing from LAYERS", source.path));
             continue;
         };
         for import in source.imports() {
-            let Some(target) = import.target.first().filter(|target| *target != room) else { continue };
+            let Some(target) = import.target.first().filter(|target| *target != module) else { continue };
             let at = format!("{}:{}", source.path, import.line);
             match layer(target) {
                 Some(other) if other < own => {}
                 Some(other) => {
-                    let place = if other == own { "beside" } else { "above" };
-                    complaints.push(format!("{at}: `{room}` imports `{target}`, which is {place} it"));
+                    let relation = if other == own { "in the same layer as" } else { "above" };
+                    complaints.push(format!("{at}: `{module}` imports `{target}`, which is {relation} it"));
                 }
-                None => complaints.push(format!("{at}: `{room}` imports `crate::{target}`, which is no room")),
+                None => complaints.push(format!("{at}: `{module}` imports `crate::{target}`, which is not a module")),
             }
         }
     }
     complaints
 }
 
-fn reserved_rooms_are_left_to_their_owners(house: &House) -> Vec<String> {
+fn reserved_modules_are_imported_only_by_their_owners(tree: &SourceTree) -> Vec<String> {
     let mut complaints = Vec::new();
-    for source in &house.sources {
-        let Some(room) = source.room() else { continue };
+    for source in &tree.sources {
+        let Some(module) = source.top_module() else { continue };
         for import in source.imports() {
-            let Some(target) = import.target.first().filter(|target| *target != room) else { continue };
+            let Some(target) = import.target.first().filter(|target| *target != module) else { continue };
             let owners = RESERVED.iter().find(|(reserved, _)| reserved == target).map(|(_, owners)| *owners);
-            if owners.is_some_and(|owners| !owners.contains(&room)) {
+            if owners.is_some_and(|owners| !owners.contains(&module)) {
                 let at = format!("{}:{}", source.path, import.line);
-                complaints.push(format!("{at}: `{room}` imports `{target}`, which it may reach only through others"));
+                complaints.push(format!(
+                    "{at}: `{module}` imports `{target}`, which is reserved for other modules (see RESERVED)"
+                ));
             }
         }
     }
     complaints
 }
 
-fn rooms_need_each_other_one_way_only(house: &House) -> Vec<String> {
-    cycles(house, |parent| parent.is_empty())
+fn modules_do_not_import_each_other_in_cycles(tree: &SourceTree) -> Vec<String> {
+    cycles(tree, |parent| parent.is_empty())
 }
 
-fn parts_of_a_room_need_each_other_one_way_only(house: &House) -> Vec<String> {
-    cycles(house, |parent| !parent.is_empty())
+fn submodules_do_not_import_each_other_in_cycles(tree: &SourceTree) -> Vec<String> {
+    cycles(tree, |parent| !parent.is_empty())
 }
 
-/// Imports through which a child of a module needs, perhaps through its siblings, itself. A child and its parent may
-/// name each other: the parent shows what its children make.
-fn cycles(house: &House, counts: impl Fn(&[String]) -> bool) -> Vec<String> {
-    // For each module: which of its children imports which of its children, and where.
+/// Finds cyclic imports between the children of a module. A parent and its child may import each other: the parent
+/// re-exports items of its children.
+fn cycles(tree: &SourceTree, counts: impl Fn(&[String]) -> bool) -> Vec<String> {
+    // Parent module → importing child → imported child → location of the import.
     let mut graphs: BTreeMap<&[String], BTreeMap<&str, BTreeMap<&str, String>>> = BTreeMap::new();
-    let imports: Vec<_> = house.sources.iter().map(|source| (source, source.imports())).collect();
+    let imports: Vec<_> = tree.sources.iter().map(|source| (source, source.imports())).collect();
     for (source, imports) in &imports {
         for import in imports {
-            let target = house.module_of(&import.target);
+            let target = tree.module_of(&import.target);
             let shared = source.module.iter().zip(target).take_while(|(one, other)| one == other).count();
             if let (Some(from), Some(to)) = (source.module.get(shared), target.get(shared)) {
                 let at = format!("{}:{}", source.path, import.line);
@@ -145,7 +147,8 @@ fn cycles(house: &House, counts: impl Fn(&[String]) -> bool) -> Vec<String> {
     for (parent, graph) in graphs.iter().filter(|(parent, _)| counts(parent)) {
         for (from, edges) in graph {
             for (to, at) in edges.iter().filter(|(to, _)| reaches(graph, to, from)) {
-                complaints.push(format!("{at}: `{from}` imports `{to}`, which needs `{from}` ({})", parent.join("::")));
+                complaints
+                    .push(format!("{at}: `{from}` imports `{to}`, which imports `{from}` ({})", parent.join("::")));
             }
         }
     }
@@ -165,19 +168,19 @@ fn reaches(graph: &BTreeMap<&str, BTreeMap<&str, String>>, from: &str, to: &str)
     false
 }
 
-fn pure_rooms_reach_for_nothing_outside(house: &House) -> Vec<String> {
-    complaints(house, |source| {
-        if !source.room().is_some_and(|room| PURE.contains(&room)) {
+fn pure_modules_do_no_io(tree: &SourceTree) -> Vec<String> {
+    complaints(tree, |source| {
+        if !source.top_module().is_some_and(|module| PURE.contains(&module)) {
             return Vec::new();
         }
         let found = OUTSIDE.iter().flat_map(|words| source.lines_with(words).map(|line| (line, words.concat())));
-        found.map(|(line, words)| (line, format!("`{words}` in a room that only computes"))).collect()
+        found.map(|(line, words)| (line, format!("`{words}` in a module that must not do I/O"))).collect()
     })
 }
 
-fn sql_is_in_db_alone(house: &House) -> Vec<String> {
-    complaints(house, |source| {
-        if source.room() == Some("db") || SQL_PLACES.contains(&source.path.as_str()) {
+fn sql_is_only_in_db(tree: &SourceTree) -> Vec<String> {
+    complaints(tree, |source| {
+        if source.top_module() == Some("db") || SQL_FILES.contains(&source.path.as_str()) {
             return Vec::new();
         }
         let drivers = ["sea_orm", "sqlx", "rusqlite"];
@@ -192,10 +195,10 @@ fn sql_is_in_db_alone(house: &House) -> Vec<String> {
     })
 }
 
-/// A prepared statement with `*` has other columns once somebody adds one to its table: SQLite's driver breaks down over it,
-/// and PostgreSQL refuses it.
-fn statements_name_their_columns(house: &House) -> Vec<String> {
-    complaints(house, |source| {
+/// Finds `*` in place of a list of columns. After a column is added to the table, a prepared statement with `*` makes
+/// SQLite's driver panic, and PostgreSQL refuses it.
+fn statements_name_their_columns(tree: &SourceTree) -> Vec<String> {
+    complaints(tree, |source| {
         let texts = source.tokens.iter().filter(|token| token.kind == Kind::Text);
         let every_column = texts.filter(|token| {
             let words: Vec<_> = token.text.split(|sign: char| sign.is_whitespace() || "\"(,)".contains(sign)).collect();
@@ -209,15 +212,15 @@ fn statements_name_their_columns(house: &House) -> Vec<String> {
                 }
             })
         });
-        let places = every_column.map(|token| (token.line, "a statement that does not name its columns".to_owned()));
+        let places = every_column.map(|token| (token.line, "the statement does not name its columns".to_owned()));
         let asterisks = source.lines_with(&["Asterisk"]).map(|line| (line, "`Asterisk` names no columns".to_owned()));
-        if source.room() == Some("db") { places.chain(asterisks).collect() } else { Vec::new() }
+        if source.top_module() == Some("db") { places.chain(asterisks).collect() } else { Vec::new() }
     })
 }
 
-fn transactions_begin_in_the_catalog_alone(house: &House) -> Vec<String> {
-    complaints(house, |source| {
-        if ["db", "catalog", "maintenance"].map(Some).contains(&source.room()) {
+fn transactions_begin_only_in_catalog_and_maintenance(tree: &SourceTree) -> Vec<String> {
+    complaints(tree, |source| {
+        if ["db", "catalog", "maintenance"].map(Some).contains(&source.top_module()) {
             return Vec::new();
         }
         let calls: [&[&str]; 4] = [
@@ -227,35 +230,37 @@ fn transactions_begin_in_the_catalog_alone(house: &House) -> Vec<String> {
             &[".", "transaction", "("],
         ];
         let found = calls.iter().flat_map(|call| source.lines_with(call));
-        found.map(|line| (line, "a transaction begins outside `catalog` and `maintenance`".to_owned())).collect()
+        found.map(|line| (line, "transaction begins outside `catalog` and `maintenance`".to_owned())).collect()
     })
 }
 
-fn anyhow_stays_at_the_edge(house: &House) -> Vec<String> {
-    complaints(house, |source| {
-        if source.room() == Some("cli") {
+fn anyhow_is_used_only_in_cli(tree: &SourceTree) -> Vec<String> {
+    complaints(tree, |source| {
+        if source.top_module() == Some("cli") {
             return Vec::new();
         }
         source.lines_with(&["anyhow"]).map(|line| (line, "`anyhow` outside `cli`".to_owned())).collect()
     })
 }
 
-fn nothing_is_unwrapped_without_a_reason(house: &House) -> Vec<String> {
-    complaints(house, |source| {
+fn unwrap_is_not_used_outside_tests(tree: &SourceTree) -> Vec<String> {
+    complaints(tree, |source| {
         let found = source.lines_with(&[".", "unwrap", "(", ")"]);
-        found.map(|line| (line, "`.unwrap()` outside tests; `expect` says why it cannot fail".to_owned())).collect()
+        found
+            .map(|line| (line, "`.unwrap()` outside tests; use `expect` with the reason why it cannot fail".to_owned()))
+            .collect()
     })
 }
 
-fn files_say_what_they_are_for(house: &House) -> Vec<String> {
-    complaints(house, |source| {
+fn files_start_with_a_module_comment(tree: &SourceTree) -> Vec<String> {
+    complaints(tree, |source| {
         let says = source.first_line.strip_prefix("//!").is_some_and(|words| !words.trim().is_empty());
-        if says { Vec::new() } else { vec![(1, "the file does not open with `//!`".to_owned())] }
+        if says { Vec::new() } else { vec![(1, "the file does not start with `//!`".to_owned())] }
     })
 }
 
-fn files_are_short(house: &House) -> Vec<String> {
-    complaints(house, |source| {
+fn files_are_short(tree: &SourceTree) -> Vec<String> {
+    complaints(tree, |source| {
         let lines = source.lines;
         if lines <= MAX_FILE_LINES {
             return Vec::new();
@@ -264,8 +269,8 @@ fn files_are_short(house: &House) -> Vec<String> {
     })
 }
 
-fn functions_are_short(house: &House) -> Vec<String> {
-    complaints(house, |source| {
+fn functions_are_short(tree: &SourceTree) -> Vec<String> {
+    complaints(tree, |source| {
         let mut found = Vec::new();
         for at in (0..source.tokens.len()).filter(|at| source.is(*at, "fn")) {
             let Some(open) = body_of_function(source, at) else { continue };
@@ -280,7 +285,7 @@ fn functions_are_short(house: &House) -> Vec<String> {
     })
 }
 
-/// The brace that opens the body; none for a declaration and for a function's type.
+/// Returns the index of the body's opening brace; `None` for a declaration or a function type.
 fn body_of_function(source: &Source, at: usize) -> Option<usize> {
     let is_named = source.tokens.get(at + 1).is_some_and(|token| token.kind == Kind::Word);
     let mut nested = 0_i32;
@@ -298,42 +303,42 @@ fn body_of_function(source: &Source, at: usize) -> Option<usize> {
     None
 }
 
-/// What a rule has to say of each file, by line, with the place in front.
-fn complaints(house: &House, rule: impl Fn(&Source) -> Vec<(usize, String)>) -> Vec<String> {
+/// Applies a rule to each file and formats its complaints as `path:line: message`.
+fn complaints(tree: &SourceTree, rule: impl Fn(&Source) -> Vec<(usize, String)>) -> Vec<String> {
     let of_one = |source: &Source| -> Vec<String> {
         rule(source).into_iter().map(|(line, words)| format!("{}:{line}: {words}", source.path)).collect()
     };
-    house.sources.iter().flat_map(of_one).collect()
+    tree.sources.iter().flat_map(of_one).collect()
 }
 
-/// What breaks a rule, each place and reason once.
-fn broken(rule: impl Fn(&House) -> Vec<String>, house: &House) -> Vec<String> {
-    let mut found = rule(house);
+/// Returns the violations of a rule, without duplicates.
+fn broken(rule: impl Fn(&SourceTree) -> Vec<String>, tree: &SourceTree) -> Vec<String> {
+    let mut found = rule(tree);
     found.dedup();
     found
 }
 
-/// Declares three tests a rule: that the house keeps it, and that it finds what it should in two made-up houses.
+/// Declares three tests for a rule: `src/` passes, a made-up tree that breaks it fails, and one that keeps it passes.
 macro_rules! rules {
     ($($rule:ident { keeps: $keeps:expr, breaks: $breaks:expr, at: $places:expr $(,)? })+) => {$(
         mod $rule {
             #[test]
-            fn is_kept() {
+            fn the_source_tree_passes() {
                 let root = std::env::var("CARGO_MANIFEST_DIR").expect("cargo says where the package is");
-                let found = super::broken(super::$rule, &super::House::read(super::Path::new(&root)));
+                let found = super::broken(super::$rule, &super::SourceTree::read(super::Path::new(&root)));
                 assert!(found.is_empty(), "{} against {}:\n{}", found.len(), stringify!($rule), found.join("\n"));
             }
 
             #[test]
-            fn finds_what_breaks_it() {
-                let found = super::broken(super::$rule, &super::House::of($breaks));
+            fn violations_are_found() {
+                let found = super::broken(super::$rule, &super::SourceTree::of($breaks));
                 let places: Vec<_> = found.iter().map(|words| words.split(": ").next().unwrap_or_default()).collect();
                 assert_eq!(places, $places, "{found:#?}");
             }
 
             #[test]
-            fn lets_pass_what_keeps_it() {
-                let found = super::broken(super::$rule, &super::House::of($keeps));
+            fn valid_code_passes() {
+                let found = super::broken(super::$rule, &super::SourceTree::of($keeps));
                 assert!(found.is_empty(), "{found:#?}");
             }
         }
@@ -364,12 +369,12 @@ rules! {
             "src/worker.rs:1", "src/worker.rs:2", "src/worker.rs:3",
         ],
     }
-    reserved_rooms_are_left_to_their_owners {
+    reserved_modules_are_imported_only_by_their_owners {
         keeps: [("catalog/mod.rs", "use crate::db;"), ("worker.rs", "use crate::jobs;"), ("db/mod.rs", "use crate::db;")],
         breaks: [("http/mod.rs", "use crate::db::Database;"), ("cli/mod.rs", "use crate::{app, jobs::Handler};")],
         at: ["src/http/mod.rs:1", "src/cli/mod.rs:1"],
     }
-    rooms_need_each_other_one_way_only {
+    modules_do_not_import_each_other_in_cycles {
         keeps: [("a/mod.rs", "use crate::b;"), ("b.rs", "use crate::c;"), ("c.rs", ""), ("d.rs", "use crate::{a, c};")],
         breaks: [
             ("a/mod.rs", "use crate::b;"),
@@ -379,7 +384,7 @@ rules! {
         ],
         at: ["src/a/mod.rs:1", "src/b.rs:2", "src/c.rs:1"],
     }
-    parts_of_a_room_need_each_other_one_way_only {
+    submodules_do_not_import_each_other_in_cycles {
         keeps: [
             ("a/mod.rs", "mod one;\nmod two;\npub use self::one::One;"),
             ("a/one.rs", "use super::{Error, two::Two};"),
@@ -393,12 +398,12 @@ rules! {
         ],
         at: ["src/a/one.rs:1", "src/a/two/deep.rs:1"],
     }
-    pure_rooms_reach_for_nothing_outside {
+    pure_modules_do_no_io {
         keeps: [("imaging/mod.rs", "use std::io::Read; // tokio::spawn"), ("fetch.rs", "use tokio::net;")],
         breaks: [("imaging/mod.rs", "use tokio::task;"), ("domain/job.rs", "\nfn f() { std::fs::read(\"\"); }")],
         at: ["src/imaging/mod.rs:1", "src/domain/job.rs:2"],
     }
-    sql_is_in_db_alone {
+    sql_is_only_in_db {
         keeps: [
             ("db/mod.rs", "use sea_orm::Value; const A: &str = \"SELECT 1\";"),
             ("queue/database.rs", "const A: &str = \"LISTEN jobs\";"),
@@ -425,7 +430,7 @@ rules! {
         ],
         at: ["src/db/mod.rs:1", "src/db/mod.rs:2", "src/db/jobs.rs:1", "src/db/jobs.rs:2", "src/db/users.rs:1"],
     }
-    transactions_begin_in_the_catalog_alone {
+    transactions_begin_only_in_catalog_and_maintenance {
         keeps: [
             ("catalog/mod.rs", "fn f() { self.database().begin().await }"),
             ("http/mod.rs", "fn f() { observer.begin(verb) }"),
@@ -433,19 +438,19 @@ rules! {
         breaks: [("worker.rs", "fn f() {\n    database.begin().await;\n    database.transaction(f);\n}")],
         at: ["src/worker.rs:2", "src/worker.rs:3"],
     }
-    anyhow_stays_at_the_edge {
+    anyhow_is_used_only_in_cli {
         keeps: [("cli/failure.rs", "use anyhow::Error;"), ("app.rs", "// anyhow")],
         breaks: [("app.rs", "fn f() -> anyhow::Result<()> {}")],
         at: ["src/app.rs:1"],
     }
-    nothing_is_unwrapped_without_a_reason {
+    unwrap_is_not_used_outside_tests {
         keeps: [
             ("a.rs", "fn f() { x.unwrap_or(1); x.expect(\".unwrap()\"); }\n#[cfg(test)]\nmod tests { fn g() { x.unwrap() } }"),
         ],
         breaks: [("a.rs", "fn f() {\n    let _ = '\"';\n    x\n        .unwrap();\n}")],
         at: ["src/a.rs:4"],
     }
-    files_say_what_they_are_for {
+    files_start_with_a_module_comment {
         keeps: [("a.rs", "//! What it is for.\n")],
         breaks: [("a.rs", "// What it is for.\n"), ("b.rs", "//!\nuse x;"), ("c.rs", "")],
         at: ["src/a.rs:1", "src/b.rs:1", "src/c.rs:1"],

@@ -1,7 +1,7 @@
-"""Runs the programs of `benches/peers` and ours in turn on one folder of pictures, scores what they made, and prints a
-table and ratios. `scripts/bench imaging` prepares what it needs and calls it.
+"""Runs the programs of `benches/peers` and pm alternately on a directory of images, scores their renditions, and prints a
+table and ratios. `scripts/bench imaging` prepares and calls it.
 
-Speeds drift on any machine, so only programs that ran within one round are compared: a ratio is the median of the
+Speeds drift, so only programs that ran in the same round are compared: a ratio is the median of the
 ratios of the rounds.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 import quality
 
 HERE = Path(__file__).parent
-# What every program reads; others of our formats are left out of the comparison.
+# Formats that every program reads; pm's other formats are not compared.
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 RENDITIONS = {"A": ["large", "medium", "small", "thumb"], "B": ["small"]}
 SAMPLE_EVERY_S = 0.05
@@ -47,7 +47,7 @@ def arguments():
 
 
 def peers(options):
-    """The command of every program that is there, by its name in the order of a round; `{works}` is filled in later."""
+    """Returns the command of each installed program by name, in the order of a round; `{works}` is filled in later."""
     found = {}
     cores = str(os.cpu_count())
     if (options.cache / "node" / "node_modules" / "sharp").is_dir():
@@ -63,7 +63,7 @@ def peers(options):
 
 
 class Memory(threading.Thread):
-    """Looks, twenty times a second, at what a process and its descendants hold, pages that they share counted once."""
+    """Samples the memory of a process and its descendants, twenty times a second; shared pages count once."""
 
     def __init__(self, process):
         super().__init__(daemon=True)
@@ -96,10 +96,10 @@ def held_kib(process):
 
 
 def run(name, command, folder, works, repeat, out=None):
-    """One run of a program: its own line of JSON, with the memory of all its processes."""
+    """Runs a program; returns its line of JSON, with the memory of all its processes."""
     whole = [*command, "--works", works, "--repeat", str(repeat)]
     whole += ["--out", str(out)] if out else []
-    # The folder comes last for programs, first for the shell script, which reads its flags in pairs.
+    # The directory is the last argument of programs, and the first of the shell script.
     whole = [*whole[:2], str(folder), *whole[2:]] if command[0] in ("bash", "node", sys.executable) else [*whole, str(folder)]
     process = subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     memory = Memory(process.pid)
@@ -111,16 +111,16 @@ def run(name, command, folder, works, repeat, out=None):
         say(f"{name} failed: {errors.strip()[-2000:]}")
         sys.exit(1)
     if errors.strip():
-        say(f"{name} says: {errors.strip()[-2000:]}")
+        say(f"{name} printed: {errors.strip()[-2000:]}")
     line = json.loads(output.strip().splitlines()[-1])
-    # A process that knows its own peak knows it better than a look now and then.
+    # A peak reported by the process is more exact than the samples.
     own = line.get("peak_rss_mb", 0) if name not in ("pillow", "vips") else 0
     line["peak_rss_mb"] = round(max(own, memory.peak_kib / 1024), 1)
     return {**line, "peer": name, "works": works}
 
 
 def tuned(command, folder, works):
-    """Tries the structures and numbers of threads that sharp's users know, and gives the command of the fastest."""
+    """Tries the pipelines and thread counts that sharp's users choose; returns the fastest command."""
     cores = os.cpu_count()
     candidates = [
         ["--structure", structure, "--concurrency", str(threads), "--in-flight", str(in_flight)]
@@ -136,7 +136,7 @@ def tuned(command, folder, works):
 
 
 def pictures(options):
-    """A folder of links to those pictures that every program reads."""
+    """Creates a directory of links to the images that every program reads."""
     folder = options.cache / "pictures"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -144,7 +144,7 @@ def pictures(options):
     for path in found:
         (folder / path.name).symlink_to(path.resolve())
     if not found:
-        say(f"there is no picture in {options.corpus}")
+        say(f"no image in {options.corpus}")
         sys.exit(1)
     return folder, found
 
@@ -160,13 +160,13 @@ def machine():
 
 
 class Journal:
-    """The raw results, a line each."""
+    """Writes the raw results, one per line."""
 
     def __init__(self, options, count):
         today = datetime.date.today().isoformat()
         options.runs.mkdir(parents=True, exist_ok=True)
         self.path = options.runs / f"{today}-imaging.jsonl"
-        self.common = {"machine": machine(), "commit": options.commit, "corpus": f"{options.corpus.name}, {count} pictures"}
+        self.common = {"machine": machine(), "commit": options.commit, "corpus": f"{options.corpus.name}, {count} images"}
 
     def write(self, line):
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
@@ -175,7 +175,7 @@ class Journal:
 
 
 def compare(options, works, folder, journal):
-    """The lines of all rounds and the mean scores, by the program's name."""
+    """Returns the lines of all rounds and the mean scores, by program."""
     commands = peers(options)
     if "sharp" in commands:
         commands["sharp"] = tuned(commands["sharp"], folder, works)
@@ -251,7 +251,7 @@ def main():
     outcomes = [(works, *compare(options, works, folder, journal)) for works in works_list]
     versions = {lines[0]["peer"]: lines[0] for _, by_name, _ in outcomes for lines in by_name.values()}
     say(f"raw results in {journal.path}; {time.monotonic() - began:.0f} s")
-    print(f"\n{len(found)} pictures of {options.corpus}, {options.rounds} rounds, {journal.common['machine']['cpu']}, "
+    print(f"\n{len(found)} images of {options.corpus}, {options.rounds} rounds, {journal.common['machine']['cpu']}, "
           f"{os.cpu_count()} cores; " + ", ".join(f"{name} {line['version']}" for name, line in versions.items() if "version" in line))
     for works, lines, _ in outcomes:
         if "sharp" in lines:

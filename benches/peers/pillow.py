@@ -1,8 +1,8 @@
-"""Makes the renditions of a folder of pictures with Pillow and prints one line of JSON:
+"""Makes the renditions of a directory of images with Pillow and prints one line of JSON:
 python pillow.py FOLDER [--works A|B] [--repeat R] [--out DIR] [--processes N]
 
 Works A: JPEG 2048, WebP 1024, WebP 512 and JPEG 160 by the longest edge, quality 80. Works B: one JPEG of 512 px.
-One process a core; each picture is decoded once and every rendition made from the next larger one.
+One process per core; each image is decoded once and every rendition made from the next larger one.
 """
 
 import argparse
@@ -17,14 +17,14 @@ from pathlib import Path
 import PIL
 from PIL import Image, ImageCms, ImageOps
 
-# A decoder that may scale while it decodes keeps this much more than is needed, so that the filter has something to do.
+# A decoder that scales while decoding must keep this margin, so that the resize filter has enough pixels.
 MARGIN = 1.5
 SRGB = ImageCms.createProfile("sRGB")
 pictures = []
 
 
 def decoded(source, edge):
-    """The picture upright and in sRGB, at least `edge` times the margin long where it has so many pixels."""
+    """Returns the image upright and in sRGB, with a longest edge of at least `edge` times the margin if possible."""
     image = Image.open(io.BytesIO(source))
     if image.format == "JPEG":
         image.draft("RGB", (int(edge * MARGIN), int(edge * MARGIN)))
@@ -34,7 +34,7 @@ def decoded(source, edge):
     mode = "RGBA" if has_alpha else "RGB"
     if image.mode != mode:
         image = image.convert(mode)
-    # The picture is made small before its colours are converted, which costs by the pixel.
+    # The image is reduced before its colors are converted, since that costs time per pixel.
     image = reduced(image, edge)
     if profile:
         try:
@@ -64,7 +64,7 @@ def jpeg(image, subsampling="4:2:0"):
 
 def webp(image):
     file = io.BytesIO()
-    # No `exif` or `icc_profile` is passed on; `info` may still hold them, so that they are emptied.
+    # Clears `exif` and `icc_profile`, which `info` may still contain.
     image.save(file, "WEBP", quality=80, method=4, exif=b"", icc_profile=b"")
     return file.getvalue()
 

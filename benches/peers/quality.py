@@ -1,4 +1,4 @@
-"""How much renditions look like what they should: SSIMULACRA2 against a plain Lanczos reduction of the whole picture.
+"""Quality of renditions: SSIMULACRA2 against a plain Lanczos reduction of the full image.
 
 Pillow decodes both sides, so a fault of the decoder under test cannot hide itself; the reference is reduced in floating
 point from every pixel of the file, upright and in sRGB, and laid on white where it is transparent.
@@ -19,7 +19,7 @@ SRGB = ImageCms.createProfile("sRGB")
 
 
 def on_white(image):
-    """Eight-bit colours without transparency."""
+    """Returns eight-bit colors without transparency."""
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")
@@ -28,7 +28,7 @@ def on_white(image):
 
 
 def whole(path):
-    """The picture as it should look, at its full size."""
+    """Returns the reference image at full size."""
     image = Image.open(path)
     profile = image.info.get("icc_profile")
     image = ImageOps.exif_transpose(image)
@@ -38,19 +38,19 @@ def whole(path):
             image = ImageCms.profileToProfile(image, io.BytesIO(profile), SRGB, outputMode=mode)
         except ImageCms.PyCMSError:
             pass
-    # Laid on white before it is made small, what is transparent weighs as it should at the edges.
+    # Blended with white before the reduction, so that transparent edges have the right weight.
     return on_white(image)
 
 
 def reference(image, size):
-    """The picture reduced in one step, rounded once, at the end."""
+    """Returns the image reduced in one step, rounded once at the end."""
     planes = [plane.convert("F").resize(size, Image.Resampling.LANCZOS) for plane in image.split()]
     samples = numpy.stack([numpy.asarray(plane) for plane in planes], axis=-1)
     return Image.fromarray(numpy.clip(numpy.rint(samples), 0, 255).astype(numpy.uint8), "RGB")
 
 
 def prepare(task):
-    """Writes the references and the renditions of one picture as PPM; gives what is to be scored."""
+    """Writes the references and renditions of one image as PPM; returns the pairs to score."""
     picture, outs, presets, scratch = task
     Image.MAX_IMAGE_PIXELS = None
     image = whole(picture)
@@ -84,7 +84,7 @@ def score(program, pairs):
 
 
 def scores(program, folder, outs, presets, scratch):
-    """Mean scores by program and rendition."""
+    """Returns the mean scores by program and rendition."""
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     tasks = [(Path(picture), outs, presets, scratch) for picture in sorted(folder.iterdir())]
@@ -93,7 +93,7 @@ def scores(program, folder, outs, presets, scratch):
         for pairs in pool.imap_unordered(prepare, tasks):
             for (against, decoded, name, preset), value in zip(pairs, score(program, pairs)):
                 found[name][preset].append(value)
-            # A folder of large pictures would fill the disk.
+            # The PPM files of all images would fill the disk.
             for path in {path for pair in pairs for path in pair[:2]}:
                 path.unlink()
     return {name: {preset: round(statistics.mean(values), 2) for preset, values in by_preset.items()}

@@ -1,8 +1,8 @@
-// Makes the renditions of a folder of pictures with sharp and prints one line of JSON:
+// Makes the renditions of a directory of images with sharp and prints one line of JSON:
 //   node sharp.mjs FOLDER --modules DIR [--works A|B] [--repeat R] [--out DIR] [--concurrency C] [--in-flight N] [--structure cascade|each]
 //
 // Works A: JPEG 2048, WebP 1024, WebP 512 and JPEG 160 by the longest edge, quality 80. Works B: one JPEG of 512 px.
-// `cascade` decodes once and makes each rendition from the next larger one; `each` goes from the file to every rendition.
+// `cascade` decodes once and makes each rendition from the next larger one; `each` decodes the file for every rendition.
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
@@ -21,11 +21,11 @@ const { values: options, positionals: [folder] } = parseArgs({
   },
 });
 const inFlight = Number(options['in-flight']);
-// Read once, when the pool of threads is first used: each picture in flight needs a thread of its own.
+// Read once, when the thread pool starts: each image in flight needs its own thread.
 process.env.UV_THREADPOOL_SIZE = String(Math.max(4, inFlight));
 const sharp = createRequire(path.resolve(options.modules, 'package.json'))('sharp');
 sharp.concurrency(Number(options.concurrency));
-// No picture comes twice, so a cache of operations would only take memory.
+// No image repeats, so an operation cache would only use memory.
 sharp.cache(false);
 
 const pictures = readdirSync(folder).sort().map((name) => ({ name, bytes: readFileSync(path.join(folder, name)) }));
@@ -34,10 +34,10 @@ const white = { background: '#ffffff' };
 
 const large = (image) => image.flatten(white).jpeg({ quality: 80 }).toBuffer();
 const webp = (image) => image.webp({ quality: 80, effort: 4 }).toBuffer();
-// Small pictures keep their colours at full resolution, as in every other program of the comparison.
+// Small images keep full chroma resolution, as in the other programs.
 const thumb = (image) => image.flatten(white).jpeg({ quality: 80, chromaSubsampling: '4:4:4' }).toBuffer();
 
-// `rotate` without an angle turns the picture upright; the outcome is sRGB and without metadata unless asked otherwise.
+// `rotate` without an angle applies the EXIF orientation; the output is sRGB without metadata by default.
 const fromFile = (bytes, edge) => sharp(bytes).rotate().resize(edge, edge, within);
 
 async function pixels(image) {

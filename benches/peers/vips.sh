@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes the renditions of a folder of pictures with the commands of libvips and prints one line of JSON:
+# Makes the renditions of a directory of images with the commands of libvips and prints one line of JSON:
 #   vips.sh FOLDER [--works A|B] [--repeat R] [--out DIR] [--processes N]
 #
 # Works A: JPEG 2048, WebP 1024, WebP 512 and JPEG 160 by the longest edge, quality 80. Works B: one JPEG of 512 px.
-# Each picture is decoded once, to a TIFF without compression, and every rendition made from the next larger one; one
-# picture a core, one thread a picture. Starting six processes a picture is part of what the commands cost.
+# Each image is decoded once, to an uncompressed TIFF, and every rendition made from the next larger one; one image per
+# core, one thread per image. The cost of the commands includes six process starts per image.
 set -euo pipefail
 
 folder=$1
@@ -16,7 +16,7 @@ while [ $# -gt 0 ]; do
     --repeat) repeat=$2 ;;
     --out) out=$2 ;;
     --processes) processes=$2 ;;
-    *) echo "vips.sh: what is $1?" >&2; exit 2 ;;
+    *) echo "vips.sh: unknown option $1" >&2; exit 2 ;;
   esac
   shift 2
 done
@@ -26,7 +26,7 @@ trap 'rm -rf "$scratch"' EXIT
 folder=$(cd "$folder" && pwd)
 out=$(cd "$out" && pwd)
 
-# From 8.15 on `keep` says which metadata stay, before that `strip` says that none do.
+# From 8.15 on `keep` selects the metadata; before that `strip` removes all.
 version=$(vips --version | grep -o '[0-9]*\.[0-9]*\.[0-9]*' | head -n 1)
 IFS=. read -r major minor _ <<<"$version"
 if [ "$major" -gt 8 ] || [ "$minor" -ge 15 ]; then bare=keep=none; else bare=strip; fi
@@ -39,8 +39,8 @@ render_one() { # works, out, scratch, bare, path
     vipsthumbnail "$path" --size '512x512>' --import-profile srgb --export-profile srgb -o "$out/$name.small.jpg[$jpeg]"
     return
   fi
-  # A picture without a profile is sRGB already, else it would be taken for the colours of some other device.
-  # Metadata go here already: the WebP writer of some versions keeps them whatever it is told.
+  # An image without a profile is sRGB; libvips must not assume another profile.
+  # Metadata are removed here, since the WebP writer of some versions always keeps them.
   own=$(mktemp -d -p "$3")
   vipsthumbnail "$path" --size '2048x2048>' --import-profile srgb --export-profile srgb -o "$own/large.tif[$bare]"
   vips copy "$own/large.tif" "$out/$name.large.jpg[$jpeg]"
@@ -60,7 +60,7 @@ for _ in $(seq "$repeat"); do
     xargs -0 -n 1 -P "$processes" bash -c 'render_one "$@"' _ "$works" "$out" "$scratch" "$bare"
 done
 ended=$(date +%s%N)
-# `times` says what all children have taken, in its second line; a pipe would run it in a child that has none.
+# The second line of `times` is the CPU time of all children; in a pipe it would run in a child without any.
 times >"$scratch/times"
 cpu=$(awk 'END { split($1, u, "[ms]"); split($2, s, "[ms]"); print ((u[1] + s[1]) * 60 + u[2] + s[2]) * 1000 }' "$scratch/times")
 

@@ -1,5 +1,5 @@
-//! The download guard against a second opinion: the standard library's own idea of which addresses are global, and the
-//! C library's idea of which texts are addresses. What the guard accepts, both must call public.
+//! Fuzzes the download guard against two references: the standard library's definition of global addresses, and the C
+//! library's parser of addresses. Both must call every accepted address public.
 
 #![no_main]
 #![feature(ip)]
@@ -32,7 +32,7 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
     texts.chain(addresses).collect()
 }
 
-/// Whether a packet to `ip` can only end at a public host, by the standard library and the RFCs that it leaves out.
+/// Returns whether `ip` is a public host by the standard library and by the RFCs that it omits.
 fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => is_public_v4(ip),
@@ -44,7 +44,7 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
     ip.is_global() && !ip.is_multicast() && !ip.is_unspecified() && !ip.is_loopback() && !ip.is_private()
 }
 
-/// Every IPv4 address that something on the way may take out of `ip`, and send the packet to.
+/// Returns every IPv4 address embedded in `ip` that a gateway may send the packet to.
 fn carried(ip: Ipv6Addr) -> Vec<Ipv4Addr> {
     let bytes = ip.octets();
     let at = |start: usize| Ipv4Addr::new(bytes[start], bytes[start + 1], bytes[start + 2], bytes[start + 3]);
@@ -74,8 +74,8 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
     plain && !ip.is_loopback() && !ip.is_unspecified() && carried(ip).into_iter().all(is_public_v4)
 }
 
-/// Whether the C library takes `host` for an IPv4 address, as `inet_aton` does: one to four numbers, each decimal,
-/// octal or hexadecimal, the last one filling what is left.
+/// Returns whether the C library parses `host` as an IPv4 address, as `inet_aton` does: one to four numbers, each
+/// decimal, octal or hexadecimal, the last one filling the remaining bytes.
 fn is_numbers(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let parts: Vec<_> = host.split('.').collect();
@@ -103,8 +103,8 @@ fn check_text(text: &str) {
             assert!(bare != "localhost" && !bare.ends_with(".localhost"), "{url}");
         }
     }
-    // The downloader is handed the URL, and may write and read it once more on its way.
-    // Its length is no matter then: what is not ASCII grows when it is written.
+    // The downloader gets the URL, and may serialize and parse it again.
+    // The length is ignored then, since non-ASCII text grows when serialized.
     let again = Url::parse(url.as_str()).expect("an accepted address is read again");
     assert_eq!((&again, policy.check(&again)), (&url, Ok(())));
 }

@@ -1,4 +1,4 @@
-//! Cursors: any text is refused or reads back as the same place in the list.
+//! Fuzzes cursors: any text is refused or decodes to a cursor that encodes to the same position.
 
 #![no_main]
 
@@ -27,16 +27,16 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
     ORDERS.iter().enumerate().flat_map(with_order).collect()
 }
 
-/// Whoever follows a cursor gets the same one back from a page that ends at the same row.
+/// A page that ends at the cursor's row must return the same cursor.
 fn reads_back(text: &str, sort: Sort) {
     let Ok(cursor) = Cursor::decode(text, sort) else { return };
     assert_eq!(cursor.sort, sort);
-    let again = Cursor::decode(&cursor.encode(), sort).expect("its own words are read");
+    let again = Cursor::decode(&cursor.encode(), sort).expect("it decodes its own encoding");
     assert_eq!(again, cursor);
     let other = ORDERS.into_iter().filter_map(Sort::parse).find(|other| *other != sort).expect("there are eight");
-    assert!(Cursor::decode(text, other).is_err(), "a cursor of {sort} was taken for {other}");
+    assert!(Cursor::decode(text, other).is_err(), "a cursor of {sort} was accepted for {other}");
     let order = sort.to_string();
-    let query = ProductQuery::parse([("sort", order.as_str()), ("cursor", text)]).expect("its list takes it");
+    let query = ProductQuery::parse([("sort", order.as_str()), ("cursor", text)]).expect("its list accepts it");
     assert_eq!(query.cursor, Some(cursor));
 }
 
@@ -52,9 +52,9 @@ fn every_key_reads_back(text: &str, number: i64, sort: Sort) {
 
 fn users_read_back(text: &str) {
     if let Ok(query) = UserQuery::parse([("cursor", text)]) {
-        let after = query.after.expect("a cursor was given");
+        let after = query.after.expect("a cursor was returned");
         let again = UserQuery::encode_cursor(&after);
-        let read = UserQuery::parse([("cursor", again.as_str())]).expect("its own words are read");
+        let read = UserQuery::parse([("cursor", again.as_str())]).expect("it decodes its own encoding");
         assert_eq!(read.after, Some(after));
     }
     if let Ok(id) = UserId::parse(text) {
@@ -68,7 +68,7 @@ fuzz_target!(
     |input: &[u8]| {
         let Some((&lead, rest)) = input.split_first() else { return };
         let sort = order(usize::from(lead & 0x7f));
-        // Half of the inputs are the inside of a cursor, which base64 would hide from the engine.
+        // Half of the inputs are the decoded content of a cursor, since base64 hides its structure from the fuzzer.
         let text = if lead & 0x80 == 0 { String::from_utf8_lossy(rest).into_owned() } else { URL_SAFE_NO_PAD.encode(rest) };
         reads_back(&text, sort);
         users_read_back(&text);

@@ -1,10 +1,10 @@
-//! The headers of any bytes: what is accepted keeps the limits, and nothing panics.
+//! Fuzzes the header parsers: accepted images keep the limits, and nothing panics.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use pm::imaging::{Limits, default_presets, memory_needed, probe};
-use pm_fuzz::{pictures, small_limits, small_presets, write_seeds};
+use pm_fuzz::{images, small_limits, small_presets, write_seeds};
 
 fn keeps(source: &[u8], limits: &Limits) {
     let presets = if limits.max_pixels == small_limits().max_pixels { small_presets() } else { default_presets() };
@@ -21,7 +21,7 @@ fn keeps(source: &[u8], limits: &Limits) {
 }
 
 fuzz_target!(
-    init: write_seeds(pictures()),
+    init: write_seeds(images()),
     |source: &[u8]| {
         keeps(source, &Limits::default());
         keeps(source, &small_limits());

@@ -1,15 +1,15 @@
-//! A stranger's bytes through the whole pipeline: renditions are pictures of the size they are said to have, headers
-//! have told what would follow, and memory stays within what the engine's `-rss_limit_mb` allows.
+//! Fuzzes the whole pipeline: renditions are images of the stated size, headers match the decoded image, and memory
+//! stays within the fuzzer's `-rss_limit_mb`.
 
 #![no_main]
 
 use libfuzzer_sys::{Corpus, fuzz_target};
 use pm::imaging::{Error, Limits, Processed, Rendered, memory_needed, probe, process};
-use pm_fuzz::{end_at_own_panics, pictures, small_limits, small_presets, write_seeds};
+use pm_fuzz::{end_at_own_panics, images, small_limits, small_presets, write_seeds};
 
 fn check(source: &[u8], processed: &Processed, limits: &Limits) {
     let presets = small_presets();
-    let needed = memory_needed(source, &presets, limits).expect("what is processed has passed by its headers");
+    let needed = memory_needed(source, &presets, limits).expect("a processed image has passed the header check");
     assert!(needed <= limits.max_memory, "{needed}");
     assert!(u64::from(processed.width) * u64::from(processed.height) <= limits.max_pixels);
     let asked: usize = presets.iter().map(|preset| preset.formats.len()).sum();
@@ -21,7 +21,7 @@ fn check(source: &[u8], processed: &Processed, limits: &Limits) {
 
 fn check_rendition(made: &Rendered, processed: &Processed) {
     let read = probe(&made.bytes, &Limits::default())
-        .unwrap_or_else(|error| panic!("{} as {} is no picture: {error}", made.preset, made.format_name()));
+        .unwrap_or_else(|error| panic!("{} as {} is no image: {error}", made.preset, made.format_name()));
     assert_eq!((read.width, read.height), (made.width, made.height), "{} {}", made.preset, made.format_name());
     assert_eq!(read.format.as_str(), made.format_name());
     assert!(!read.truncated, "{} as {} ends early", made.preset, made.format_name());
@@ -31,7 +31,7 @@ fn check_rendition(made: &Rendered, processed: &Processed) {
 fuzz_target!(
     init: {
         end_at_own_panics();
-        write_seeds(pictures());
+        write_seeds(images());
     },
     |source: &[u8]| -> Corpus {
         let limits = small_limits();

@@ -1,5 +1,5 @@
-//! What clients send: JSON bodies of products and users, drafts from the command line, and the queries of lists. Nothing
-//! panics, and what is accepted keeps every limit that the documentation tells.
+//! Fuzzes client input: JSON bodies of products and users, drafts from the command line, and list queries. Nothing
+//! panics, and accepted input keeps every documented limit.
 
 #![no_main]
 
@@ -14,7 +14,7 @@ use pm::{
 use pm_fuzz::write_seeds;
 use serde_json::json;
 
-/// Which reader gets an input is told by its first byte.
+/// The first byte of an input selects its parser.
 const KINDS: u8 = 4;
 
 fn seeds() -> Vec<(String, Vec<u8>)> {
@@ -112,7 +112,7 @@ fn check_query(query: &ProductQuery) {
     assert!(query.cursor.as_ref().is_none_or(|cursor| cursor.sort == query.sort), "{query:?}");
 }
 
-/// The fields of the command line, one a line.
+/// The fields of the command line, one per line.
 fn drafts(text: &str) {
     let mut lines = text.lines();
     let mut next = || lines.next().filter(|line| !line.is_empty()).map(str::to_owned);

@@ -1,15 +1,16 @@
-//! What the targets share: seeds made by code, limits and presets that keep one picture cheap, and what counts as a find.
+//! Shared by the targets: generated seeds, limits and presets that keep one image cheap, and the definition of a
+//! finding.
 
 use std::{fs, panic, path::PathBuf};
 
 use pm::imaging::{Effort, Fit, Focus, Limits, OutputFormat, Preset, Size, process};
 
-/// Limits under which a picture takes milliseconds.
+/// Limits under which an image takes milliseconds.
 pub fn small_limits() -> Limits {
     Limits { max_pixels: 1 << 18, max_side: 4_096, max_memory: 96 << 20, max_metadata: 1 << 20, max_scans: 20 }
 }
 
-/// Presets that reach every encoder that is quick, and every way of meeting a box.
+/// Presets that use every fast encoder and every fit mode.
 pub fn small_presets() -> Vec<Preset> {
     let preset = |name: &str, size, fit, formats: &[OutputFormat], quality| Preset {
         name: name.into(),
@@ -28,8 +29,8 @@ pub fn small_presets() -> Vec<Preset> {
     ]
 }
 
-/// Lets only panics of `pm`'s own code end the run. A decoder's panic is answered by `pm` with an error, which is as
-/// it should be; one of its own would be caught alike and so never be seen.
+/// Makes only panics of `pm`'s own code end the run. `pm` catches a decoder's panic and returns an error, as intended;
+/// a panic of its own code would be caught as well, and so stay hidden.
 pub fn end_at_own_panics() {
     let shown = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
@@ -43,17 +44,17 @@ pub fn end_at_own_panics() {
     }));
 }
 
-/// Writes `seeds` into the directory that `PM_FUZZ_SEEDS` names, if it names one. The engine reads it afterwards.
+/// Writes `seeds` to the directory `PM_FUZZ_SEEDS`, if set. The fuzzer reads it afterwards.
 pub fn write_seeds(seeds: impl IntoIterator<Item = (String, Vec<u8>)>) {
     let Some(directory) = std::env::var_os("PM_FUZZ_SEEDS").map(PathBuf::from) else { return };
-    fs::create_dir_all(&directory).expect("PM_FUZZ_SEEDS names a directory that can be made");
+    fs::create_dir_all(&directory).expect("PM_FUZZ_SEEDS names a directory that can be created");
     for (name, bytes) in seeds {
         fs::write(directory.join(name), bytes).expect("PM_FUZZ_SEEDS can be written to");
     }
 }
 
-/// A small picture in each format that can be written here.
-pub fn pictures() -> Vec<(String, Vec<u8>)> {
+/// Returns a small image in each format that can be written here.
+pub fn images() -> Vec<(String, Vec<u8>)> {
     let bitmap = bitmap(48, 32);
     let formats: Vec<_> = OutputFormat::ALL.into_iter().filter(|format| format.is_built_in()).collect();
     let preset = Preset {
@@ -71,7 +72,7 @@ pub fn pictures() -> Vec<(String, Vec<u8>)> {
     encoded.chain(written.map(|(name, bytes)| (name.to_owned(), bytes))).collect()
 }
 
-/// 24 bits a pixel, bottom row first, without compression.
+/// 24 bits per pixel, bottom row first, uncompressed.
 fn bitmap(width: u32, height: u32) -> Vec<u8> {
     let row = (width * 3).next_multiple_of(4);
     let mut file = b"BM".to_vec();
@@ -88,7 +89,7 @@ fn bitmap(width: u32, height: u32) -> Vec<u8> {
     file
 }
 
-/// Four pixels in two colours. Each code stands before one that clears the table, so none is longer than three bits.
+/// Four pixels in two colors. A clear code follows each code, so none is longer than three bits.
 fn gif() -> Vec<u8> {
     let mut file = b"GIF89a\x02\0\x02\0\x80\0\0\xff\x40\x00\x00\x40\xff,\0\0\0\0\x02\0\x02\0\0\x02".to_vec();
     let codes = [4_u32, 0, 4, 1, 4, 1, 4, 0, 5];
@@ -100,7 +101,7 @@ fn gif() -> Vec<u8> {
     file
 }
 
-/// Eight by eight grey pixels in one strip, without compression.
+/// Eight by eight gray pixels in one strip, uncompressed.
 fn tiff() -> Vec<u8> {
     const SHORT: u16 = 3;
     const LONG: u16 = 4;

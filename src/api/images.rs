@@ -1,7 +1,6 @@
-//! The pictures of products: how more are added, and how they are answered.
-//!
-//! A type that ends in `Shape` describes what a request may hold. What is really read, and what is said about a mistake, is
-//! decided by the domain alone.
+//! JSON of images.
+//! A type whose name ends in `Shape` only describes a request body in the OpenAPI document. The domain parses and
+//! validates requests.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,40 +10,40 @@ use crate::{
     domain::{Image, ImageId, ImageSource, ImageStatus, ProductId},
 };
 
-/// More pictures of a product, by their addresses.
+/// Images to add to a product, by URL.
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "only described; the domain reads requests field by field")]
 #[schema(as = MoreImages)]
 #[serde(untagged)]
 pub enum MoreImagesShape {
-    /// One.
+    /// One image.
     One(OneImageShape),
-    /// Several.
+    /// Several images.
     Several(SeveralImagesShape),
 }
 
-/// One more picture of a product.
+/// One image to add to a product.
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "only described; the domain reads requests field by field")]
 #[schema(as = OneImage)]
 #[serde(deny_unknown_fields)]
 pub struct OneImageShape {
-    /// Its address.
-    url: PictureUrl,
+    /// URL of the image.
+    url: ImageUrl,
 }
 
-/// Several more pictures of a product.
+/// Several images to add to a product.
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "only described; the domain reads requests field by field")]
 #[schema(as = SeveralImages)]
 #[serde(deny_unknown_fields)]
 pub struct SeveralImagesShape {
-    /// Their addresses.
+    /// URLs of the images.
     #[schema(min_items = 1, max_items = 32)]
-    urls: Vec<PictureUrl>,
+    urls: Vec<ImageUrl>,
 }
 
-/// More pictures of a product, as files; the names of the fields do not matter.
+/// Files to add to a product as images. Field names are ignored.
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "only described; the domain reads requests field by field")]
 #[schema(as = ImageFiles)]
@@ -55,89 +54,89 @@ pub struct ImageFilesShape {
     file: Vec<String>,
 }
 
-/// The http or https address of a picture, on a public host.
+/// An http or https URL of an image, on a public host.
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "only described; the domain reads requests field by field")]
 #[schema(value_type = String, format = "uri", max_length = 2_048, pattern = "^[Hh][Tt][Tt][Pp][Ss]?://", example = "https://example.com/image1.jpg")]
-pub struct PictureUrl(String);
+pub struct ImageUrl(String);
 
-/// A picture of a product.
+/// An image of a product.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Image)]
 pub struct ImageBody<'a> {
-    /// Its number.
+    /// Id of the image.
     id: ImageId,
-    /// Its place among the product's pictures, from 0.
+    /// Position among the product's images, from 0.
     position: i32,
-    /// Where its bytes come from; the link to the original if it was uploaded. Only the product's user and administrators see
-    /// the query of an address.
-    source_url: String,
-    /// How far it is.
+    /// Source URL, or the link to the original if it was uploaded. Only the product's owner and administrators see the
+    /// query of a URL.
+    pub(super) source_url: String,
+    /// Processing status.
     #[schema(value_type = ImageStatus)]
     status: &'static str,
-    /// How often a worker has taken it up in the present run.
+    /// Number of attempts in the current generation.
     attempts: i32,
-    /// Why the last attempt failed; null once the picture is ready.
+    /// Why the last attempt failed; null once the image is ready.
     #[schema(required)]
     error: Option<ImageErrorBody<'a>>,
-    /// Pixels across of the upright source; null until it was decoded, as what follows.
+    /// Width in pixels of the upright source; null until the image is decoded.
     #[schema(required)]
     width: Option<u32>,
-    /// Pixels down of the upright source.
+    /// Height in pixels of the upright source; null until the image is decoded.
     #[schema(required)]
     height: Option<u32>,
-    /// The source's format, by its content.
+    /// Format of the source, detected from its content; null until the image is decoded.
     #[schema(required, example = "jpeg")]
     format: Option<&'a str>,
-    /// The source's bytes.
+    /// Size of the source in bytes; null until the image is decoded.
     #[schema(required)]
     bytes: Option<u64>,
-    /// A preview of some 25 bytes, ThumbHash in standard base64.
+    /// ThumbHash preview of about 25 bytes in standard base64; null until the image is decoded.
     #[schema(required)]
     thumbhash: Option<&'a str>,
-    /// The most frequent colour, `#rrggbb`.
+    /// The most frequent color, `#rrggbb`; null until the image is decoded.
     #[schema(required, pattern = "^#[0-9a-f]{6}$")]
     dominant_color: Option<&'a str>,
-    /// What it looks like in 64 bits, as 16 digits of hex: alike pictures differ in at most 10 bits.
+    /// 64-bit perceptual hash as 16 hex digits; the hashes of similar images differ in at most 10 bits.
     #[schema(required, pattern = "^[0-9a-f]{16}$")]
     perceptual_hash: Option<&'a str>,
-    /// What was made of it, largest first.
+    /// Renditions, largest first.
     renditions: Vec<RenditionBody<'a>>,
-    /// What was not as it should be with the source, such as `truncated`.
+    /// Problems with the source that did not stop processing, such as `truncated`.
     warnings: &'a [String],
 }
 
-/// Why a picture failed.
+/// The error of an image.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = ImageError)]
 struct ImageErrorBody<'a> {
-    /// One of the closed list of codes.
+    /// Error code.
     #[schema(example = "too_large")]
     code: &'static str,
-    /// A sentence for people.
+    /// Description of the error.
     message: &'a str,
 }
 
-/// A stored form of a picture.
+/// A rendition of an image, made for a preset.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Rendition)]
 struct RenditionBody<'a> {
-    /// The preset it was made by.
+    /// Name of the preset.
     preset: &'a str,
-    /// `jpeg`, `webp`, `png`, `avif` or `gif`.
+    /// Format: `jpeg`, `webp`, `png`, `avif` or `gif`.
     format: &'a str,
-    /// Pixels across.
+    /// Width in pixels.
     width: u32,
-    /// Pixels down.
+    /// Height in pixels.
     height: u32,
-    /// Its size.
+    /// Size in bytes.
     bytes: u64,
-    /// Where it is; made from its bytes, so it never changes.
+    /// Link to the rendition; its content never changes.
     url: String,
 }
 
 impl<'a> ImageBody<'a> {
-    /// The form of `image` of product `product` with links by `links`.
+    /// Creates the body of `image` of product `product`.
     pub fn new(product: ProductId, image: &'a Image, links: &Links) -> Self {
         let facts = image.facts.as_ref();
         Self {
@@ -171,7 +170,7 @@ impl<'a> ImageBody<'a> {
     }
 }
 
-/// Where the bytes of an image come from, as its product shows it.
+/// Returns the source link of an image as shown in its product.
 pub fn source_link(product: ProductId, image: &Image, links: &Links) -> String {
     match &image.source {
         ImageSource::Url(url) => url.clone(),

@@ -1,4 +1,6 @@
-//! Links to what the API serves. They never depend on a request, since the bodies that hold them are cached.
+//! Builds links to API resources.
+//!
+//! Links never depend on the request, because bodies with links are cached.
 
 use std::fmt::Write as _;
 
@@ -7,64 +9,64 @@ use crate::{
     domain::{ImageId, ProductId, UserId, WebhookId},
 };
 
-/// Makes links: absolute ones with a public URL, else paths.
+/// Builds links: absolute URLs if a public URL is set, otherwise paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Links {
     base: String,
 }
 
 impl Links {
-    /// Links that begin with `public_url`, which has no slash at its end.
+    /// Creates links with the prefix `public_url`, which has no trailing slash.
     pub fn new(public_url: Option<String>) -> Self {
         Self { base: public_url.unwrap_or_default() }
     }
 
-    /// The address under which clients reach the API, if it is set.
+    /// Returns the public URL of the API, if set.
     pub fn public_url(&self) -> Option<&str> {
         Some(self.base()).filter(|base| !base.is_empty())
     }
 
-    /// What stands before every path: the public URL, or nothing.
+    /// Returns the prefix of every link: the public URL, or an empty string.
     pub fn base(&self) -> &str {
         &self.base
     }
 
-    /// The stored picture with this key.
+    /// Returns the link to the stored image with this key.
     pub fn image(&self, key: &str) -> String {
         format!("{}/images/{key}", self.base)
     }
 
-    /// The key of the stored picture that `link` leads to, if it is one of these links.
+    /// Returns the key of the stored image that `link` points to, if any.
     pub fn key(&self, link: &str) -> Option<BlobKey> {
         link.strip_prefix(&self.base)?.strip_prefix("/images/").and_then(BlobKey::parse)
     }
 
-    /// The uploaded original of an image.
+    /// Returns the link to the uploaded original of an image.
     pub fn original(&self, product: ProductId, image: ImageId) -> String {
         format!("{}/products/{product}/images/{image}/original", self.base)
     }
 
-    /// The link that the uploaded original in the blob `key` had in versions that served it to everybody.
+    /// Returns the link that earlier versions used for the uploaded original with blob key `key`.
     pub fn earlier_original(&self, key: &str) -> Option<String> {
         BlobKey::parse(key).map(|key| self.image(key.plain()))
     }
 
-    /// A picture in the form that `options` ask for, whose signature this is.
+    /// Returns the signed link to a variant of an image.
     pub fn resize(&self, signature: &str, options: &str, image: ImageId) -> String {
         format!("{}/resize/{signature}/{options}/{image}", self.base)
     }
 
-    /// A product.
+    /// Returns the link to a product.
     pub fn product(&self, id: ProductId) -> String {
         format!("{}/products/{id}", self.base)
     }
 
-    /// A webhook.
+    /// Returns the link to a webhook.
     pub fn webhook(&self, id: WebhookId) -> String {
         format!("{}/webhooks/{id}", self.base)
     }
 
-    /// A user.
+    /// Returns the link to a user.
     pub fn user(&self, id: &UserId) -> String {
         let mut link = format!("{}/users/", self.base);
         for byte in id.as_str().bytes() {
@@ -78,7 +80,7 @@ impl Links {
         link
     }
 
-    /// A list with its query.
+    /// Returns the link to a list with a query string.
     pub fn list(&self, path: &str, query: &str) -> String {
         format!("{}{path}?{query}", self.base)
     }
@@ -89,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_users_id_is_escaped() {
+    fn user_ids_are_percent_encoded_in_links() {
         let links = Links::new(Some("https://shop.example".into()));
         let id = UserId::parse("a b/ü").expect("an id");
         assert_eq!(links.user(&id), "https://shop.example/users/a%20b%2F%C3%BC");

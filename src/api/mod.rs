@@ -1,5 +1,6 @@
-//! The API's JSON, a file a resource: what requests may hold and what they are answered with. HTTP, the cache and the command
-//! line's `-o json` share it.
+//! JSON of requests and responses, one file per resource.
+//!
+//! HTTP, the cache and the command line's `-o json` share it.
 
 mod images;
 mod links;
@@ -10,7 +11,7 @@ mod users;
 mod webhooks;
 
 pub use images::{
-    ImageBody, ImageFilesShape, MoreImagesShape, OneImageShape, PictureUrl, SeveralImagesShape, source_link,
+    ImageBody, ImageFilesShape, ImageUrl, MoreImagesShape, OneImageShape, SeveralImagesShape, source_link,
 };
 pub use links::Links;
 pub use page::PageBody;

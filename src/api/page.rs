@@ -7,9 +7,9 @@ use utoipa::ToSchema;
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Page)]
 pub struct PageBody<T: ToSchema> {
-    /// The rows in order.
+    /// The items of this page.
     pub items: Vec<T>,
-    /// Where the next page begins; null on the last one.
+    /// Cursor of the next page; null on the last page.
     #[schema(required)]
     pub next_cursor: Option<String>,
 }

@@ -1,24 +1,23 @@
-//! Products: how they are stored and changed, and how they are answered.
-//!
-//! A type that ends in `Shape` describes what a request may hold. What is really read, and what is said about a mistake, is
-//! decided by the domain alone.
+//! JSON of products.
+//! A type whose name ends in `Shape` only describes a request body in the OpenAPI document. The domain parses and
+//! validates requests.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    api::{ImageBody, Links, PictureUrl, source_link},
+    api::{ImageBody, ImageUrl, Links, source_link},
     clock::Timestamp,
     domain::{Image, ImageStatus, Price, Product, ProductId, ProductStatus, Reader, UserId, without_secrets},
 };
 
-/// A product to be stored.
+/// A product to create.
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "only described; the domain reads requests field by field")]
 #[schema(as = NewProduct)]
 #[serde(deny_unknown_fields)]
 pub struct NewProductShape {
-    /// Who owns it: chosen by the caller.
+    /// Id of the owning user.
     #[schema(
         min_length = 1,
         max_length = 64,
@@ -26,45 +25,45 @@ pub struct NewProductShape {
         example = "1234-5678-9012"
     )]
     user_id: String,
-    /// Its name: 1 to 200 characters once outer spaces are cut off.
+    /// Name: 1 to 200 characters after trimming.
     #[schema(pattern = r"^\s*[^\s\u0000](?:[^\u0000]{0,198}[^\s\u0000])?\s*$", example = "Sample Product")]
     product_name: String,
-    /// Its description; empty if it is left out.
+    /// Description; empty if absent.
     #[schema(max_length = 10_000, pattern = r"^[^\u0000]*$", example = "A test product.")]
     product_description: Option<String>,
-    /// Where its pictures are, in order.
+    /// URLs of its images, in order.
     #[schema(max_items = 32)]
-    product_images: Option<Vec<PictureUrl>>,
-    /// What it costs, with at most four decimal places; the very digits are read.
+    product_images: Option<Vec<ImageUrl>>,
+    /// Price with at most four decimal places, read as a decimal without rounding.
     #[schema(minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, example = 100.0)]
     product_price: f64,
 }
 
-/// Changes of a product; what is left out stays as it is.
+/// Changes of a product. Absent fields stay unchanged.
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "only described; the domain reads requests field by field")]
 #[schema(as = ProductPatch)]
 #[serde(deny_unknown_fields)]
 pub struct ProductPatchShape {
-    /// Its name: 1 to 200 characters once outer spaces are cut off.
+    /// Name: 1 to 200 characters after trimming.
     #[schema(pattern = r"^\s*[^\s\u0000](?:[^\u0000]{0,198}[^\s\u0000])?\s*$", nullable = false)]
     product_name: Option<String>,
-    /// Its description; null empties it.
+    /// Description; null clears it.
     #[schema(max_length = 10_000, pattern = r"^[^\u0000]*$")]
     product_description: Option<String>,
-    /// Its pictures, in order; those whose address it has already stay as they are. Null removes all.
+    /// URLs of its images, in order. Images whose URL the product already has are kept. Null removes all images.
     #[schema(max_items = 32)]
-    product_images: Option<Vec<PictureUrl>>,
-    /// What it costs, with at most four decimal places.
+    product_images: Option<Vec<ImageUrl>>,
+    /// Price with at most four decimal places.
     #[schema(minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, nullable = false)]
     product_price: Option<f64>,
-    /// The product's number; it may be sent back and not be changed.
+    /// Id of the product; it may be present but cannot be changed.
     #[schema(nullable = false)]
     id: Option<ProductId>,
-    /// The product's user; it may be sent back and not be changed.
+    /// Id of the owning user; it may be present but cannot be changed.
     #[schema(nullable = false)]
     user_id: Option<UserId>,
-    /// What was read may be sent back; it is ignored.
+    /// Ignored, so that clients can send back what they read.
     #[schema(value_type = Option<serde_json::Value>, nullable = false)]
     compressed_product_images: Option<Vec<String>>,
     /// Ignored.
@@ -84,19 +83,19 @@ pub struct ProductPatchShape {
     updated_at: Option<String>,
 }
 
-/// Several products: a list of them, or an object around the list.
+/// Products to create: an array, or an object that contains the array.
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "only described; the domain reads requests field by field")]
 #[schema(as = NewProducts)]
 #[serde(untagged)]
 pub enum BatchShape {
-    /// The products. A wrong one does not keep the others from being stored.
+    /// The products. Valid products are created even if others are invalid.
     List(Vec<NewProductShape>),
-    /// The same, in an object.
+    /// The products in an object.
     Object(BatchObjectShape),
 }
 
-/// Several products in an object.
+/// An object that contains products to create.
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "only described; the domain reads requests field by field")]
 #[schema(as = NewProductsObject)]
@@ -107,42 +106,42 @@ pub struct BatchObjectShape {
     products: Vec<NewProductShape>,
 }
 
-/// A product with its pictures.
+/// A product with its images.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Product)]
 pub struct ProductBody<'a> {
-    /// Its number; grows with each new product.
+    /// Id of the product; increases with each new product.
     id: ProductId,
-    /// Who owns it.
+    /// Id of the owning user.
     user_id: &'a UserId,
-    /// Its name.
+    /// Name.
     #[schema(min_length = 1, max_length = 200)]
     product_name: &'a str,
-    /// Its description; empty if there is none.
+    /// Description; may be empty.
     #[schema(max_length = 10_000)]
     product_description: &'a str,
-    /// Where its images come from, in order; an uploaded one by the link to its original. Only the product's user and
-    /// administrators see the query of an address.
+    /// Source URLs of its images, in order. For an uploaded image, the link to its original. Only the owner and
+    /// administrators see the query of a URL.
     product_images: Vec<String>,
-    /// What it costs.
+    /// Price.
     product_price: Price,
-    /// A link for each ready picture, its largest rendition, in the order of `product_images`.
+    /// Link to the largest rendition of each ready image, in the order of `product_images`.
     compressed_product_images: Vec<String>,
-    /// `ready` when every picture is, `failed` when all that failed have no attempt left, else `processing`.
+    /// `processing` while an image is pending or processing; then `failed` if an image failed, otherwise `ready`.
     #[schema(value_type = ProductStatus)]
     status: &'static str,
-    /// Its pictures, by position.
+    /// Images, by position.
     images: Vec<ImageBody<'a>>,
-    /// Grows by one with each change that a reader can see.
+    /// Increases by one with each visible change.
     version: i64,
-    /// When it was made.
+    /// When it was created.
     created_at: Timestamp,
     /// When it was last changed.
     updated_at: Timestamp,
 }
 
 impl<'a> ProductBody<'a> {
-    /// The form of `product` with links by `links`.
+    /// Creates the body of `product`.
     pub fn new(product: &'a Product, links: &Links) -> Self {
         let largest = |image: &Image| {
             let ready = image.status == ImageStatus::Ready;
@@ -164,7 +163,7 @@ impl<'a> ProductBody<'a> {
         }
     }
 
-    /// The form that `reader` may see.
+    /// Removes what `reader` may not see.
     #[must_use]
     pub fn shown_to(mut self, reader: Reader<'_>) -> Self {
         if !reader.sees_all_of(self.user_id) {

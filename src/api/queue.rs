@@ -1,4 +1,4 @@
-//! The API's JSON of the queue and its dead letters, which the command line's `-o json` shares.
+//! JSON of the queue and its dead letters.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -9,104 +9,104 @@ use crate::{
     domain::{Attempt, DeadLetter, ImageId, JobId, ProductId, QueueStatus},
 };
 
-/// How full the queue is.
+/// The status of the queue.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Queue)]
 pub struct QueueBody {
-    /// How workers learn of jobs: `rabbitmq` or `database`.
+    /// The queue engine: `rabbitmq` or `database`.
     engine: &'static str,
-    /// Jobs that wait; 100,001 stands for more.
+    /// Number of queued jobs, counted up to 100,001.
     queued: u64,
-    /// Jobs that a worker has.
+    /// Number of jobs that workers are processing.
     running: u64,
-    /// Jobs that failed for good.
+    /// Number of dead letters, the jobs that failed permanently.
     dead: u64,
-    /// When the job that has been due longest was queued; null if none waits.
+    /// When the oldest due job was queued; null if no job is due.
     #[schema(required)]
     oldest_queued_at: Option<Timestamp>,
-    /// The time since then.
+    /// Age of the oldest due job in seconds; null if no job is due.
     #[schema(required)]
     oldest_age_seconds: Option<f64>,
-    /// Jobs that ended well within the last minute.
+    /// Number of jobs that succeeded in the last minute.
     done_last_minute: u64,
-    /// The message broker; null if there is none.
+    /// The message broker; null if none is configured.
     #[schema(required)]
     broker: Option<BrokerBody>,
 }
 
-/// The message broker.
+/// The status of the message broker.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Broker)]
 struct BrokerBody {
-    /// `up` or `down`.
+    /// `up`, or `down` if the broker does not answer.
     status: &'static str,
-    /// Messages that wait; null if it does not answer.
+    /// Number of messages in its queue; null if it is down.
     #[schema(required)]
     ready: Option<u64>,
-    /// Workers that listen; null if it does not answer.
+    /// Number of consumers; null if it is down.
     #[schema(required)]
     consumers: Option<u64>,
 }
 
-/// A job that failed for good.
+/// A job that failed permanently.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = DeadLetter)]
 pub struct DeadLetterBody<'a> {
-    /// The job's number.
+    /// Id of the job.
     id: JobId,
-    /// The product.
+    /// Id of the product.
     product_id: ProductId,
-    /// The picture.
+    /// Id of the image.
     image_id: ImageId,
-    /// Where the picture comes from, without what may be a secret.
+    /// Source of the image: a URL without its query, or an uploaded file.
     source: String,
-    /// Why it failed.
+    /// The error of the last attempt.
     #[schema(required)]
     error: Option<ErrorBody<'a>>,
-    /// How often it was tried.
+    /// Number of attempts.
     attempts: i32,
-    /// How many workers or decoders died over it.
+    /// Number of workers and decoders that crashed on it.
     crashes: i32,
-    /// The request that caused it.
+    /// Id of the request that queued it.
     #[schema(required)]
     request_id: Option<&'a str>,
     /// When it was queued.
     queued_at: Timestamp,
-    /// When it failed for good.
+    /// When it failed permanently.
     died_at: Timestamp,
-    /// Every attempt that failed, oldest first; only where one dead letter is asked for.
+    /// Failed attempts, oldest first; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     history: Option<Vec<AttemptBody<'a>>>,
 }
 
-/// An attempt that did not succeed.
+/// A failed attempt of a job.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Attempt)]
 struct AttemptBody<'a> {
-    /// From 1.
+    /// Number of the attempt, from 1.
     attempt: i32,
-    /// `retry`, `failed`, `crashed`, `worker_died` or `lease_lost`.
+    /// Result: `retry`, `failed`, `crashed`, `worker_died` or `lease_lost`.
     outcome: &'static str,
-    /// Why.
+    /// The error; null if none was recorded.
     #[schema(required)]
     error: Option<ErrorBody<'a>>,
-    /// When it ended.
+    /// When the attempt ended.
     ended_at: Timestamp,
 }
 
-/// Why a job failed.
+/// The error of a job.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = JobError)]
 struct ErrorBody<'a> {
-    /// One of the closed list of codes.
+    /// Error code.
     code: &'static str,
-    /// A sentence for people.
+    /// Description of the error.
     message: &'a str,
 }
 
 impl QueueBody {
-    /// The form of `status`.
+    /// Creates the body of `status`.
     pub fn new(status: &QueueStatus) -> Self {
         let depth = &status.depth;
         Self {
@@ -128,7 +128,7 @@ impl QueueBody {
 }
 
 impl<'a> DeadLetterBody<'a> {
-    /// The form of `letter` in a list.
+    /// Creates the body of `letter` without its attempts.
     pub fn new(letter: &'a DeadLetter) -> Self {
         Self {
             id: letter.id,
@@ -145,7 +145,7 @@ impl<'a> DeadLetterBody<'a> {
         }
     }
 
-    /// The form of `letter` alone, with its attempts.
+    /// Creates the body of `letter` with its attempts.
     pub fn with_history(letter: &'a DeadLetter, attempts: &'a [Attempt]) -> Self {
         let history = attempts.iter().map(|attempt| AttemptBody {
             attempt: attempt.number,

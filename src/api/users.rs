@@ -1,7 +1,6 @@
-//! Users: how they are made, and how they are answered.
-//!
-//! A type that ends in `Shape` describes what a request may hold. What is really read, and what is said about a mistake, is
-//! decided by the domain alone.
+//! JSON of users.
+//! A type whose name ends in `Shape` only describes a request body in the OpenAPI document. The domain parses and
+//! validates requests.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,13 +10,13 @@ use crate::{
     domain::{User, UserId},
 };
 
-/// A user to be made.
+/// A user to create.
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "only described; the domain reads requests field by field")]
 #[schema(as = NewUser)]
 #[serde(deny_unknown_fields)]
 pub struct NewUserShape {
-    /// The id; one is made if it is left out.
+    /// Id of the user; generated if absent.
     #[schema(
         min_length = 1,
         max_length = 64,
@@ -25,10 +24,10 @@ pub struct NewUserShape {
         example = "1234-5678-9012"
     )]
     id: Option<String>,
-    /// What people call them: 1 to 200 characters once outer spaces are cut off.
+    /// Display name: 1 to 200 characters after trimming.
     #[schema(pattern = r"^\s*[^\s\u0000](?:[^\u0000]{0,198}[^\s\u0000])?\s*$")]
     name: Option<String>,
-    /// Where to write to: 3 to 254 characters once outer spaces are cut off.
+    /// Email address: 3 to 254 characters after trimming.
     #[schema(
         format = "email",
         pattern = r"^\s*[^\s@\u0000]{1,252}@[^\s@\u0000]{1,252}\s*$",
@@ -41,20 +40,20 @@ pub struct NewUserShape {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = User)]
 pub struct UserBody<'a> {
-    /// Chosen by whoever made the user, or made.
+    /// Id of the user, chosen by the client or generated.
     id: &'a UserId,
-    /// What people call them.
+    /// Display name.
     #[schema(required)]
     name: Option<&'a str>,
-    /// Where to write to.
+    /// Email address.
     #[schema(required)]
     email: Option<&'a str>,
-    /// When the user was made.
+    /// When the user was created.
     created_at: Timestamp,
 }
 
 impl<'a> UserBody<'a> {
-    /// The form of `user`.
+    /// Creates the body of `user`.
     pub fn new(user: &'a User) -> Self {
         Self { id: &user.id, name: user.name.as_deref(), email: user.email.as_deref(), created_at: user.created_at }
     }

@@ -1,7 +1,6 @@
-//! Webhooks and their deliveries: how they are made, and how they are answered.
-//!
-//! A type that ends in `Shape` describes what a request may hold. What is really read, and what is said about a mistake, is
-//! decided by the domain alone.
+//! JSON of webhooks and their deliveries.
+//! A type whose name ends in `Shape` only describes a request body in the OpenAPI document. The domain parses and
+//! validates requests.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,13 +10,13 @@ use crate::{
     domain::{Delivery, DeliveryId, DeliveryState, EventKind, Webhook, WebhookId},
 };
 
-/// An address to be told of events.
+/// A webhook to create.
 #[derive(ToSchema)]
 #[allow(dead_code, reason = "only described; the domain reads requests field by field")]
 #[schema(as = NewWebhook)]
 #[serde(deny_unknown_fields)]
 pub struct NewWebhookShape {
-    /// Where messages are posted to: http or https, on a public host.
+    /// URL that deliveries are posted to: http or https, on a public host.
     #[schema(
         format = "uri",
         max_length = 2_048,
@@ -25,62 +24,62 @@ pub struct NewWebhookShape {
         example = "https://shop.example/hooks/pm"
     )]
     url: String,
-    /// What it is told of; everything if it is left out or empty.
+    /// Event types to deliver; all types if absent or empty.
     #[schema(max_items = 6, value_type = Option<std::collections::HashSet<EventKind>>)]
     types: Option<Vec<EventKind>>,
-    /// What its messages are signed with: `whsec_` and the base64 of 24 to 64 bytes. Made if it is left out.
+    /// Signing secret: `whsec_` followed by the base64 of 24 to 64 bytes. Generated if absent.
     #[schema(pattern = "^whsec_(?:[A-Za-z0-9+/]{4}){8,20}$", example = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz")]
     secret: Option<String>,
 }
 
-/// An address that is told of events.
+/// A webhook.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Webhook)]
 pub struct WebhookBody<'a> {
-    /// Its number.
+    /// Id of the webhook.
     id: WebhookId,
-    /// Where messages are posted to.
+    /// URL that deliveries are posted to.
     url: &'a str,
-    /// What it is told of; everything if empty.
+    /// Event types that are delivered; all types if empty.
     types: Vec<&'static str>,
-    /// Whether it is told.
+    /// Whether events are delivered.
     enabled: bool,
-    /// Why it is not told any more; null while it is.
+    /// Why the webhook was disabled; null if it is enabled.
     #[schema(required)]
     disabled_reason: Option<&'a str>,
-    /// Since when it has taken no message; null if it took the last one.
+    /// When the current run of failed deliveries began; null if the last delivery succeeded.
     #[schema(required)]
     failing_since: Option<Timestamp>,
-    /// When it was made.
+    /// When it was created.
     created_at: Timestamp,
-    /// What its messages are signed with; told only once, in the answer to its making.
+    /// Signing secret; only present in the response to its creation.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     secret: Option<&'a str>,
 }
 
-/// A message for a webhook.
+/// A delivery of an event to a webhook.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Delivery)]
 pub struct DeliveryBody<'a> {
-    /// Its number.
+    /// Id of the delivery.
     id: DeliveryId,
-    /// The message's id, as its header `webhook-id` has it: the same in each attempt.
+    /// Value of the `webhook-id` header, the same in each attempt.
     message_id: &'a str,
-    /// What it is about, such as `image.ready`.
+    /// Event type, such as `image.ready`.
     r#type: &'a str,
-    /// How far it is.
+    /// State of the delivery.
     #[schema(value_type = DeliveryState)]
     state: &'static str,
-    /// Attempts so far.
+    /// Number of attempts so far.
     attempts: i32,
-    /// When it is tried next; null if it is not.
+    /// When the next attempt is due; null if there is none.
     #[schema(required)]
     next_attempt_at: Option<Timestamp>,
-    /// What the last attempt was answered with; null if with nothing.
+    /// HTTP status of the last response; null if there was no response.
     #[schema(required)]
     response_status: Option<u16>,
-    /// Why the last attempt failed; null if it did not.
+    /// Why the last attempt failed; null if it succeeded or there was none.
     #[schema(required)]
     error: Option<&'a str>,
     /// When it was queued.
@@ -90,7 +89,7 @@ pub struct DeliveryBody<'a> {
 }
 
 impl<'a> WebhookBody<'a> {
-    /// The form of `webhook`.
+    /// Creates the body of `webhook` without its secret.
     pub fn new(webhook: &'a Webhook) -> Self {
         Self {
             id: webhook.id,
@@ -104,14 +103,14 @@ impl<'a> WebhookBody<'a> {
         }
     }
 
-    /// The form of a webhook that was just made, with its secret.
+    /// Creates the body of a new webhook with its secret.
     pub fn with_secret(webhook: &'a Webhook, secret: &'a str) -> Self {
         Self { secret: Some(secret), ..Self::new(webhook) }
     }
 }
 
 impl<'a> DeliveryBody<'a> {
-    /// The form of `delivery`.
+    /// Creates the body of `delivery`.
     pub fn new(delivery: &'a Delivery) -> Self {
         Self {
             id: delivery.id,

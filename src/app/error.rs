@@ -1,68 +1,68 @@
-//! Why the parts cannot be put together.
+//! Errors of opening and connecting the app's components.
 
 use std::{io, path::PathBuf};
 
 use crate::{auth, blobs, cache, code::ErrorCode, db, domain::InstallationId, fetch, http, queue};
 
-/// Why there is no app.
+/// Why the app cannot be opened or run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The database cannot be opened or brought up to date.
     #[error("the database cannot be used")]
     Database(#[from] db::Error),
-    /// There is no catalogue to work with.
-    #[error("there is no catalogue here: {place}")]
+    /// The catalog does not exist.
+    #[error("no catalog found: {place}")]
     NoCatalogue {
-        /// Where it was looked for, and what was found.
+        /// The location that pm searched, and what it found.
         place: String,
     },
-    /// The schema is newer than this version can work with.
+    /// The schema is newer than this version supports.
     #[error("the database's schema needs pm {needs} or newer; this is pm {}", env!("CARGO_PKG_VERSION"))]
     NewSchema {
-        /// The oldest version that can.
+        /// The oldest version that supports the schema.
         needs: String,
     },
-    /// The blob store is not the one that the database's blobs were put into.
+    /// The blob store is not the store of the database's installation.
     #[error(
         "the blob store {store} is not the store of the installation {installation} in the database {database}: {found}"
     )]
     ForeignStore {
-        /// The store of the settings.
+        /// The configured store.
         store: String,
-        /// The database of the settings.
+        /// The configured database.
         database: String,
         /// The database's installation.
         installation: InstallationId,
-        /// What the store shows instead.
+        /// What pm found in the store instead.
         found: String,
     },
     /// The blob store belongs to the installation that the database is a copy of.
     #[error(
-        "the database {database} is a copy of installation {original}, or was moved, and is installation {id} now; the \
+        "the database {database} is a copy of installation {original}, or was moved, and is now installation {id}; the \
          blob store {store} still belongs to {original}"
     )]
     CopiedDatabase {
-        /// The store of the settings.
+        /// The configured store.
         store: String,
-        /// The database of the settings.
+        /// The configured database.
         database: String,
         /// The database's installation.
         id: InstallationId,
-        /// The installation that it is a copy of.
+        /// The installation that the database was copied from.
         original: InstallationId,
     },
     /// The schema is older than this version needs.
-    #[error("the database's schema lacks {missing} of {of} steps")]
+    #[error("the database schema is out of date: {missing} of {of} migrations are pending")]
     OldSchema {
-        /// Steps that are missing.
+        /// Number of pending migrations.
         missing: usize,
-        /// Steps there are.
+        /// Number of all migrations.
         of: usize,
     },
-    /// Another file has taken the place of the SQLite database that this process has open.
-    #[error("another file has taken the place of the database {}, and this process still has the old one open", .path.display())]
+    /// Another file replaced the SQLite database that this process has open.
+    #[error("another file replaced the database {}, but this process still has the old file open", .path.display())]
     ReplacedDatabase {
-        /// The path of the two.
+        /// The path of both files.
         path: PathBuf,
     },
     /// The cache cannot be used.
@@ -71,33 +71,33 @@ pub enum Error {
     /// The queue cannot be used.
     #[error("the queue cannot be used")]
     Queue(#[from] queue::Error),
-    /// The store for pictures cannot be used.
-    #[error("the store for pictures cannot be used")]
+    /// The image store cannot be used.
+    #[error("the image store cannot be used")]
     Storage(#[from] blobs::Error),
-    /// The downloader cannot be made.
-    #[error("the downloader cannot be made")]
+    /// The downloader cannot be created.
+    #[error("the downloader cannot be created")]
     Fetcher(#[from] fetch::Error),
     /// The certificate cannot be used.
-    #[error("connections cannot be encrypted")]
+    #[error("the TLS certificate or key cannot be used")]
     Tls(#[from] http::TlsError),
-    /// The issuer of access tokens cannot be asked.
+    /// The configuration of the token issuer cannot be used.
     #[error("access tokens cannot be checked")]
     Auth(#[from] auth::Error),
-    /// A setting cannot work.
+    /// A setting is invalid.
     #[error("{0}")]
     Setting(String),
-    /// The data directory, or a file in it, cannot be made or read.
-    #[error("{} cannot be made or read", .path.display())]
+    /// The data directory, or a file in it, cannot be created or read.
+    #[error("{} cannot be created or read", .path.display())]
     DataDirectory {
-        /// Which.
+        /// The directory or file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// The code that clients see.
+    /// Returns the error code of the API.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Database(error) => error.code(),
@@ -117,7 +117,7 @@ impl Error {
         }
     }
 
-    /// Whether a component is unreachable, so that the same command may go through later.
+    /// Returns whether a component is unreachable, so that the same command may succeed later.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Database(error) => error.is_transient(),

@@ -1,16 +1,16 @@
-//! Watches whether the database's file or the blob store is replaced while the process runs.
+//! Detects that the database file or the blob store was replaced while the process runs.
 
 use std::time::Duration;
 
 use super::{App, Error, settle_identity, store};
 
-/// Between two looks at the blob store's marker.
+/// Interval between checks of the blob store's marker.
 const STORE_INTERVAL: Duration = Duration::from_secs(5);
-/// Between two looks at the database's file.
+/// Interval between checks of the database file.
 const FILE_INTERVAL: Duration = Duration::from_secs(2);
 
 impl App {
-    /// Waits until the database's file or the blob store is no longer this installation's.
+    /// Waits until the database file or the blob store no longer belongs to this installation.
     pub(super) async fn misplaced(&self) -> Error {
         tokio::select! {
             error = self.foreign_store() => error,
@@ -18,26 +18,29 @@ impl App {
         }
     }
 
-    /// Waits until another file has taken the place of the database's. Each write makes sure of it by itself and is refused;
-    /// the process ends, since its cache and its reads are still those of the file that is gone.
+    /// Waits until another file replaces the database file.
+    ///
+    /// Writes already detect this and fail. The process must end as well, because its cache and its reads still use the
+    /// old file.
     async fn replaced_database(&self) -> Error {
         loop {
             tokio::time::sleep(FILE_INTERVAL).await;
-            // Without an answer nothing is known.
+            // An error proves nothing.
             if let Ok(Some(path)) = self.database.replaced_file().await {
                 return Error::ReplacedDatabase { path };
             }
         }
     }
 
-    /// Checks the database as well: one that was made again from a dump is another database.
+    /// Checks the store and the database: a database restored from a dump is a different one.
     async fn ensure_own(&self) -> Result<(), Error> {
         settle_identity(&self.database, false).await?;
         store::ensure_own(&self.settings, &self.database, &self.blobs).await
     }
 
-    /// Waits until the blob store turns out to be another installation's: one that did not answer at the start, or one that
-    /// was given away meanwhile.
+    /// Waits until the blob store belongs to another installation.
+    ///
+    /// This happens if the store was unavailable at the start, or if another installation took it later.
     async fn foreign_store(&self) -> Error {
         let mut compared = self.store_compared;
         while !compared {
@@ -48,14 +51,14 @@ impl App {
                 Err(error) => return error,
             }
         }
-        // The marker and the row are not changed at one moment: only what is seen twice is so.
+        // Marker and row do not change atomically, so one mismatch may be temporary.
         let mut seen = false;
         loop {
             tokio::time::sleep(STORE_INTERVAL).await;
             match self.ensure_own().await {
                 Err(error @ (Error::ForeignStore { .. } | Error::CopiedDatabase { .. })) if seen => return error,
                 Err(Error::ForeignStore { .. } | Error::CopiedDatabase { .. }) => seen = true,
-                // Without an answer nothing is known, and while the schema is made again there is no row.
+                // An error proves nothing, and the row is missing while the schema is recreated.
                 Err(_) => {}
                 Ok(()) => seen = false,
             }

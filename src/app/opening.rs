@@ -1,4 +1,4 @@
-//! Opening the database: which commands make or migrate a catalogue, and whether it is where it was.
+//! Opens the database: creates or migrates the catalog, and detects copied databases.
 
 use std::io;
 
@@ -16,21 +16,21 @@ use crate::{
     private_files,
 };
 
-/// What a command may do to the place where the catalogue is kept.
+/// Whether a command may create or migrate the catalog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Make a catalogue, and bring the schema of an older one up to date: `pm serve`.
+    /// Creates a missing catalog and migrates an older schema: `pm serve`.
     Serve,
-    /// Make a catalogue where there is none, and change no schema: commands that add something.
+    /// Creates a missing catalog, but migrates no schema: commands that add data.
     Create,
-    /// Use a catalogue that is there: every other command.
+    /// Uses an existing catalog: every other command.
     Existing,
 }
 
-/// Opens the database. Its file and directory are made if `make` says so.
+/// Opens the database; with `make`, creates a missing file and its directory.
 ///
 /// # Errors
-/// [`Error::NoCatalogue`] if there is no file and none may be made; if it cannot be reached.
+/// [`Error::NoCatalogue`] if the file is missing and `make` is false.
 pub async fn open_database(settings: &Settings, make: bool) -> Result<Database, Error> {
     let config = match &settings.database {
         DatabaseUrl::Sqlite { path } if make => {
@@ -68,11 +68,11 @@ fn postgres(url: &str, connections: &DatabaseConnections) -> db::Postgres {
     }
 }
 
-/// Opens the database with a schema that this program can work with.
+/// Opens the database and checks that this version supports its schema.
 ///
 /// # Errors
-/// [`Error::NoCatalogue`], [`Error::OldSchema`] or [`Error::NewSchema`] if there is none and `access` changes nothing about
-/// that.
+/// [`Error::NoCatalogue`], [`Error::OldSchema`] or [`Error::NewSchema`] if `access` does not allow a migration, or a
+/// migration does not help.
 pub(super) async fn open_catalogue(settings: &Settings, access: Access) -> Result<Database, Error> {
     let database = open_database(settings, access != Access::Existing).await?;
     let migrates = settings.auto_migrate;
@@ -90,15 +90,12 @@ pub(super) async fn open_catalogue(settings: &Settings, access: Access) -> Resul
     Ok(database)
 }
 
-/// Gives a copied database an installation id of its own; `notes` says whether a database that was never noted is noted.
+/// Gives a copied database a new installation id.
 ///
-/// # Errors
-/// If the database does not answer.
+/// With `notes`, records the identity of a database that has none recorded.
 pub async fn settle_identity(database: &Database, notes: bool) -> Result<(), Error> {
     if let Settled::Copied { from, id } = identity::settle(database, notes).await? {
-        tracing::warn!(
-            "the database is a copy of installation {from}, or was moved; it is installation {id} from now on"
-        );
+        tracing::warn!("the database is a copy of installation {from}, or was moved; it is now installation {id}");
     }
     Ok(())
 }

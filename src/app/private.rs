@@ -1,4 +1,4 @@
-//! Takes the rights of others from the files that pm keeps: from those of earlier versions, and of other umasks.
+//! Restricts file permissions that earlier versions or a permissive umask left open.
 
 use std::{
     io,
@@ -11,8 +11,9 @@ use crate::{
     private_files::{tighten, tighten_tree},
 };
 
-/// Restricts the data directory, the database's files and the blob store to their owner, and says so in one log line if
-/// anything had to change. What cannot be changed is no reason not to start.
+/// Restricts the data directory, the database files and the blob store to their owner.
+///
+/// Logs one line if anything changed. A failure is logged and does not stop the start.
 pub(super) async fn restrict(settings: &Settings, engine: &blobs::Engine) {
     let data_dir = settings.data_dir.clone();
     let database = match &settings.database {
@@ -28,9 +29,9 @@ pub(super) async fn restrict(settings: &Settings, engine: &blobs::Engine) {
         Ok(0) => {}
         Ok(changed) => tracing::warn!(
             changed,
-            "others could use {changed} files and directories of pm; now only their owner can (0600, 0700)"
+            "removed the access of other users from {changed} files and directories of pm (now 0600 and 0700)"
         ),
-        Err(error) => tracing::warn!(%error, "others may be able to use files of pm: their modes cannot be changed"),
+        Err(error) => tracing::warn!(%error, "cannot restrict the modes of pm's files; other users may have access"),
     }
 }
 

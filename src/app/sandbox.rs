@@ -1,4 +1,4 @@
-//! Where and how images are looked at, by the settings.
+//! Derives decoder isolation and image limits from the settings.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::{
     isolation::{Config, Policy},
 };
 
-/// How decoders are isolated that become of `program`, at most `processes` at a time.
+/// Returns the configuration for at most `processes` decoder processes of `program`.
 pub fn isolation_of(settings: &Settings, program: Option<PathBuf>, processes: usize) -> Config {
     Config {
         program: program.filter(|_| settings.isolation != Policy::Off),
@@ -19,7 +19,7 @@ pub fn isolation_of(settings: &Settings, program: Option<PathBuf>, processes: us
     }
 }
 
-/// What is refused before it is decoded.
+/// Returns the limits that are checked before an image is decoded.
 pub(super) fn limits(settings: &Settings) -> Limits {
     Limits { max_pixels: settings.image_max_pixels, max_memory: settings.image_memory, ..Limits::default() }
 }

@@ -1,4 +1,4 @@
-//! What the secrets of webhooks are encrypted with in the database.
+//! The keys that encrypt webhook secrets in the database.
 
 use std::io;
 
@@ -9,14 +9,15 @@ use crate::{
     secret_keys::SecretKeys,
 };
 
-/// The file of the key in the data directory.
+/// Name of the key file in the data directory.
 const FILE: &str = "secret.key";
 
-/// Returns the keys of the settings. On SQLite those of the file in the data directory follow; `make` makes it if there is no
-/// other key.
+/// Returns the configured keys, on SQLite followed by the keys in the data directory.
+///
+/// With `make`, creates the key file on SQLite if there is no other key.
 ///
 /// # Errors
-/// If the file cannot be read or made, or holds no key.
+/// If the file cannot be read or created, or contains no key.
 pub async fn secret_keys(settings: &Settings, make: bool) -> Result<Option<SecretKeys>, Error> {
     let set = settings.secret_key.clone();
     if matches!(settings.database, DatabaseUrl::Postgres { .. }) {

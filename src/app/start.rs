@@ -1,14 +1,14 @@
-//! The start of programs that go on running: a component that is away for a moment is waited for.
+//! Starts `serve` and `worker`, and waits for components that are briefly unavailable.
 
 use std::time::{Duration, Instant};
 
 use super::{Access, App, Error, secret_keys};
 use crate::{config::Settings, retry};
 
-/// A program that is started beside its database waits this long for it.
+/// How long a starting process waits for its database.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// Between two tries.
+/// Delays between attempts.
 const PAUSES: retry::Policy = retry::Policy {
     attempts: u32::MAX,
     first: Duration::from_millis(200),
@@ -17,8 +17,9 @@ const PAUSES: retry::Policy = retry::Policy {
 };
 
 impl App {
-    /// As [`App::open`], for `serve` and `worker`: while a component does not answer, or the catalogue is not made yet, it is
-    /// tried again, for up to 30 s.
+    /// Opens the app for `serve` and `worker`, with retries for up to 30 s.
+    ///
+    /// Retries while a component does not answer or the catalog does not exist yet.
     ///
     /// # Errors
     /// As [`App::open`].
@@ -27,13 +28,13 @@ impl App {
         let mut failures = 0_u32;
         loop {
             match Box::pin(Self::open(settings.clone(), access)).await {
-                // A worker that starts before `pm serve` after an update shares the key that it makes.
+                // After an update a worker may start before `pm serve`. It creates the key file, which both then share.
                 Ok(app) if !app.catalog.encrypts_secrets() && secret_keys(settings, true).await?.is_some() => continue,
                 Err(error) if is_awaited(&error, access) && began.elapsed() < START_LIMIT => {
                     failures += 1;
                     if failures == 1 {
                         let error = &error as &dyn std::error::Error;
-                        tracing::warn!(error, "cannot start yet; tries again for {} s", START_LIMIT.as_secs());
+                        tracing::warn!(error, "cannot start yet; retrying for up to {} s", START_LIMIT.as_secs());
                     }
                 }
                 outcome => return outcome,
@@ -44,7 +45,7 @@ impl App {
     }
 }
 
-/// Whether waiting may help. A worker that is started together with `pm serve` waits for that one to make the catalogue.
+/// Returns whether waiting may help. A worker started together with `pm serve` waits until that creates the catalog.
 fn is_awaited(error: &Error, access: Access) -> bool {
     error.is_transient() || (access == Access::Existing && matches!(error, Error::NoCatalogue { .. }))
 }

@@ -1,7 +1,7 @@
-//! The installation's blob store: whether database and store belong together.
+//! Checks that the database and the blob store belong to the same installation.
 //!
-//! A database names its blob store by an id, and the store has a marker with that id and the installation's. A program that
-//! finds anything else was started in another directory, or with another store's address, and goes no further.
+//! The database contains the id of its blob store. The store's marker contains that id and the installation's id. On a
+//! mismatch, pm was started in the wrong directory or with the wrong store URL, and it stops.
 
 use std::{
     path::{Path, PathBuf},
@@ -26,15 +26,15 @@ use crate::{
     domain::InstallationId,
 };
 
-/// A store that takes longer to show its marker counts as unavailable.
+/// Time limit for reading the marker; then the store counts as unavailable.
 const MARKER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Opens the installation's blob store; an installation without one takes the store of the settings.
+/// Opens the installation's blob store; a new installation takes the configured store.
 ///
-/// The second value says whether the store showed its marker: one that does not answer is compared later.
+/// The second value is false if the store did not answer; its marker must be compared later.
 ///
 /// # Errors
-/// [`Error::ForeignStore`] with what differs from what.
+/// [`Error::ForeignStore`] if the store belongs to another installation.
 pub(super) async fn open_store(
     settings: &Settings,
     database: &Database,
@@ -54,21 +54,21 @@ pub(super) async fn open_store(
     let compared = tokio::time::timeout(MARKER_TIMEOUT, compare_store(settings, database, &store));
     match compared.await {
         Ok(Err(Error::Storage(error))) if error.is_transient() => {
-            tracing::warn!(%error, "the blob store does not answer; its marker is compared when it does");
+            tracing::warn!(%error, "the blob store does not answer; its marker will be checked once it does");
             Ok((store, false))
         }
         Ok(compared) => compared.map(|()| (store, true)),
         Err(_) => {
-            tracing::warn!("the blob store does not answer; its marker is compared when it does");
+            tracing::warn!("the blob store does not answer; its marker will be checked once it does");
             Ok((store, false))
         }
     }
 }
 
-/// Compares the store's marker with the database, and marks a store that an installation takes.
+/// Compares the store's marker with the database, and marks a new store.
 ///
 /// # Errors
-/// [`Error::ForeignStore`], [`Error::CopiedDatabase`] with what differs from what.
+/// [`Error::ForeignStore`], [`Error::CopiedDatabase`] on a mismatch.
 pub(super) async fn compare_store(settings: &Settings, database: &Database, store: &Blobs) -> Result<(), Error> {
     let claim = identity::store_claim(&database.read()).await?;
     let marker = store.marker().await?;
@@ -78,8 +78,9 @@ pub(super) async fn compare_store(settings: &Settings, database: &Database, stor
     }
 }
 
-/// Does what has to be done so that database and store name each other. One process at a time does so, and looks again
-/// before it does.
+/// Updates the marker and the database so that they name each other.
+///
+/// A lock lets one process at a time do this. The process decides again after it has the lock.
 async fn settle_store(
     settings: &Settings,
     database: &Database,
@@ -105,7 +106,7 @@ async fn settle_store(
             note_plain_originals(store, &locked).await?;
             let marker = Marker::new(id.clone());
             if !store.mark_first(&marker).await? {
-                // Another installation was faster.
+                // Another installation marked the store first.
                 drop(locked);
                 return Box::pin(settle_store(settings, database, store, released)).await;
             }
@@ -116,13 +117,14 @@ async fn settle_store(
     };
     locked.name(&marker.store).await?;
     if settings.storage_adopt {
-        tracing::warn!(installation = %id, "the blob store was made this installation's");
+        tracing::warn!(installation = %id, "the blob store now belongs to this installation");
     }
     Ok(())
 }
 
-/// Among the blobs of a store that comes from elsewhere there may be uploaded originals with the keys of older programs,
-/// which the database does not know.
+/// Records that a store from elsewhere may contain originals under rendition keys.
+///
+/// Earlier versions stored originals this way, and the database does not list them.
 async fn note_plain_originals(store: &Blobs, locked: &LockedClaim) -> Result<(), Error> {
     let mut plain = store.list().try_filter(|blob| std::future::ready(!blob.key.is_original()));
     if plain.try_next().await?.is_some() {
@@ -131,12 +133,12 @@ async fn note_plain_originals(store: &Blobs, locked: &LockedClaim) -> Result<(),
     Ok(())
 }
 
-/// What is to be done about a store.
+/// The action for a store.
 #[derive(Debug, PartialEq, Eq)]
 enum Decision {
     /// Database and store name each other.
     Fits,
-    /// The marker is brought up to date.
+    /// The marker must be updated.
     Mark(Marker),
     /// The store gets this marker, and the database its id.
     Take(Marker),
@@ -144,19 +146,19 @@ enum Decision {
     Name(Marker),
     /// The store gets its first marker, and the database its id.
     MarkFirst,
-    /// The store is another one, as the sentence says.
+    /// The store is a different one; the text says why.
     Refuse(String),
-    /// The store belongs to the installation that the database is a copy of.
+    /// The store belongs to the installation that the database was copied from.
     RefuseCopy(InstallationId),
 }
 
-/// What the settings, and this process itself, add to what database and store say.
+/// Inputs of the decision from the settings and this process.
 struct Given<'a> {
-    /// Somebody says that the store is the installation's.
+    /// `PM_STORAGE_ADOPT` is set.
     adopts: bool,
-    /// The store lies beside the database's file: whatever was copied or put back, they are where the other one is.
+    /// The store and the database file are in one directory, so a copy contains both.
     is_beside: bool,
-    /// The marker of the store that this process released.
+    /// Marker of the store that this process released.
     released: Option<&'a Marker>,
 }
 
@@ -174,30 +176,30 @@ fn decide(claim: &StoreClaim, marker: Option<&Marker>, given: &Given<'_>) -> Dec
     let is_own = marker.is_some_and(|marker| marker.installation == claim.id);
     match (&claim.store, marker) {
         (Some(own), Some(marker)) if *own == marker.store => match &claim.copied_from {
-            // An id of its own, so that neither of the two takes the other's store for its own.
+            // A new id, so that neither installation mistakes the other's store for its own.
             Some(_) if given.adopts || given.is_beside => Decision::Take(marker.taken_by(claim.id.clone())),
             Some(original) => Decision::RefuseCopy(original.clone()),
             None if is_own && !marker.released => Decision::Fits,
-            // `restore` gave the installation a new id, or `migrate fresh` was about to delete it, and ended early.
+            // `restore` changed the installation's id, or `migrate fresh` released the store, and ended early.
             None => Decision::Mark(Marker { installation: claim.id.clone(), released: false, ..marker.clone() }),
         },
-        // Somebody says so, or a process ended after it had marked the store.
+        // The operator adopts the store, or a process ended after it had marked the store.
         (Some(own), Some(marker)) if is_own && (given.adopts || marker.succeeds(own)) => Decision::Name(marker.clone()),
         (Some(own), Some(marker)) if is_own => Decision::Refuse(format!(
             "it is the store {} of this installation, whose database names {own}",
             marker.store
         )),
         (None, Some(marker)) if given.is_released(marker) => Decision::Take(marker.taken_by(claim.id.clone())),
-        // The store was marked by a process that ended before it said so in the database.
+        // A process marked the store and ended before it updated the database.
         (None, Some(marker)) if is_own => Decision::Name(marker.clone()),
-        // Never by a setting: the other installation may be at work, and `pm gc` would remove its blobs.
+        // No setting overrides this: the other installation may be running, and `pm gc` would delete its blobs.
         (_, Some(marker)) => Decision::Refuse(format!("it belongs to installation {}", marker.installation)),
         (Some(_), None) if !given.adopts => Decision::Refuse(format!("it has no file {MARKER}")),
         (_, None) => Decision::MarkFirst,
     }
 }
 
-/// Makes sure that a store without a marker may be the one that the catalogue's blobs were put into.
+/// Checks that a store without a marker contains some of the catalog's newest blobs.
 async fn ensure_blobs_are_there(
     settings: &Settings,
     database: &Database,
@@ -217,11 +219,13 @@ async fn ensure_blobs_are_there(
     }
 }
 
-/// Whether a store that this process uses has become another installation's, or the database was exchanged for a copy. A
-/// missing marker says nothing: the disk may be away.
+/// Checks that the store and the database still belong to this installation.
+///
+/// A missing marker is no error, because the disk may be unavailable.
 ///
 /// # Errors
-/// [`Error::ForeignStore`], [`Error::CopiedDatabase`] if so.
+/// [`Error::ForeignStore`] if another installation took the store; [`Error::CopiedDatabase`] if a copy replaced the
+/// database.
 pub(super) async fn ensure_own(settings: &Settings, database: &Database, store: &Blobs) -> Result<(), Error> {
     let claim = identity::store_claim(&database.read()).await?;
     match (&claim.store, store.marker().await?) {
@@ -229,17 +233,19 @@ pub(super) async fn ensure_own(settings: &Settings, database: &Database, store: 
             compare_store(settings, database, store).await
         }
         (Some(own), Some(marker)) if *own != marker.store && !marker.released => {
-            Err(foreign(settings, &claim.id, format!("it belongs to installation {} now", marker.installation)))
+            Err(foreign(settings, &claim.id, format!("it now belongs to installation {}", marker.installation)))
         }
         _ => Ok(()),
     }
 }
 
-/// Notes in the marker of the installation's store that its data are about to be deleted, so that the next installation takes the
-/// store; does nothing without an installation. If the data stay after all, so does the store. Returns the store's marker.
+/// Marks the installation's store as released, and returns its marker.
+///
+/// The next installation may then take the store. Call this before the data are deleted. If they are not deleted, the
+/// installation keeps its store. Does nothing without an installation.
 ///
 /// # Errors
-/// [`Error::ForeignStore`], [`Error::CopiedDatabase`] if the store is another installation's; if it does not answer.
+/// [`Error::ForeignStore`], [`Error::CopiedDatabase`] if the store belongs to another installation.
 pub async fn release_store(settings: &Settings, database: &Database) -> Result<Option<Marker>, Error> {
     let Some(store) = own_store(settings, database).await? else { return Ok(None) };
     let installation = installation::read(&database.read()).await?;
@@ -249,7 +255,7 @@ pub async fn release_store(settings: &Settings, database: &Database) -> Result<O
     Ok(Some(marker))
 }
 
-/// The installation's store; `None` if there is no installation, or it has none.
+/// Returns the installation's store, or `None` without an installation or a store.
 ///
 /// # Errors
 /// As for [`release_store`].
@@ -275,10 +281,12 @@ pub async fn own_store(settings: &Settings, database: &Database) -> Result<Optio
     }
 }
 
-/// Gives a catalogue that was just made the store of the settings; `released` is the marker of the one before it.
+/// Gives a new catalog the configured store.
+///
+/// `released` is the marker of the store that the previous installation released.
 ///
 /// # Errors
-/// [`Error::ForeignStore`] if it is another installation's; if it does not answer.
+/// [`Error::ForeignStore`] if the store belongs to another installation.
 pub async fn take_store(settings: &Settings, database: &Database, released: Option<&Marker>) -> Result<(), Error> {
     let store = Blobs::connect(&storage_engine(settings)?).await?;
     settle_store(settings, database, &store, released).await
@@ -301,7 +309,7 @@ fn place_of(settings: &Settings) -> String {
     }
 }
 
-/// Whether the store's directory lies beside SQLite's file, as they do by default.
+/// Returns whether the store's directory is next to the SQLite file, as by default.
 fn is_beside(settings: &Settings) -> bool {
     const DEFAULT_FILE: &str = "pm.db";
     let (DatabaseUrl::Sqlite { path }, Ok(blobs::Engine::Disk { directory })) =
@@ -338,8 +346,8 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_never_takes_the_originals_store_by_itself() {
-        // Whatever the original did meanwhile: restored a backup, released the store, ended in the middle of it.
+    fn a_copied_database_never_takes_the_originals_store_by_itself() {
+        // The original may have restored a backup, released the store, or ended in the middle of it.
         for original in [id(2), id(3)] {
             for released in [false, true] {
                 let marker = Marker { released, ..marker(original.clone(), "s") };
@@ -350,14 +358,14 @@ mod tests {
                 assert_eq!(
                     decide(&copy, Some(&marker), &given(false, true)),
                     taken,
-                    "it was copied or put back with it"
+                    "the store was copied together with the database"
                 );
             }
         }
     }
 
     #[test]
-    fn a_store_of_another_installation_is_refused_whatever_the_settings() {
+    fn a_store_of_another_installation_is_refused_with_any_settings() {
         let other = marker(id(2), "other");
         for given in [given(false, false), given(true, true)] {
             for claim in [claim(None, None), claim(Some("s"), None), claim(Some("s"), Some(id(3)))] {
@@ -367,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_ended_between_its_two_steps_is_made_up_for() {
+    fn a_later_process_completes_an_interrupted_store_update() {
         let nothing = given(false, false);
         let first = marker(id(1), "s");
         assert_eq!(decide(&claim(None, None), Some(&first), &nothing), Decision::Name(first.clone()));
@@ -380,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_process_released_is_taken_even_if_another_marked_it_meanwhile() {
+    fn a_store_released_by_this_process_is_taken_even_if_another_marked_it() {
         let before = marker(id(2), "s");
         let given = Given { released: Some(&before), ..given(false, false) };
         assert_eq!(decide(&claim(None, None), Some(&before), &given), Decision::Take(before.taken_by(id(1))));

@@ -1,4 +1,4 @@
-//! What addresses of pictures are signed with.
+//! The keys that sign variant URLs.
 
 use std::io;
 
@@ -9,11 +9,12 @@ use crate::{
     secret_file,
 };
 
-/// The file of the keys in the data directory.
+/// Name of the key file in the data directory.
 const FILE: &str = "url.key";
 
-/// Keeps the keys of a backup, so that addresses which were signed before hold on; returns a sentence if something is left to be
-/// done by hand.
+/// Stores the keys from a backup, so that URLs signed earlier stay valid.
+///
+/// Returns a message if the operator must set `PM_URL_KEY`.
 ///
 /// # Errors
 /// If the file in the data directory cannot be written.
@@ -22,7 +23,7 @@ pub async fn restore(app: &App, keys: &str) -> Result<Option<String>, Error> {
         return Ok(None);
     }
     UrlKeys::parse(keys)
-        .map_err(|message| Error::Setting(format!("the keys of signed addresses in the backup: it {message}")))?;
+        .map_err(|message| Error::Setting(format!("the backup's keys of signed URLs are invalid: it {message}")))?;
     let settings = &app.settings;
     let path = settings.data_dir.join(FILE);
     let (to, text) = (path.clone(), keys.to_owned());
@@ -32,12 +33,14 @@ pub async fn restore(app: &App, keys: &str) -> Result<Option<String>, Error> {
     let is_used = settings.url_key.is_none() && matches!(settings.database, DatabaseUrl::Sqlite { .. });
     let by_hand = || {
         let path = path.display();
-        format!("addresses that were signed before hold on once PM_URL_KEY is set to the content of {path}")
+        format!("URLs that were signed before stay valid once PM_URL_KEY is set to the content of {path}")
     };
     Ok((!is_used).then(by_hand))
 }
 
-/// The keys of the settings; on SQLite one that is kept in the data directory, where `make` makes it if it is missing.
+/// Returns the configured keys; on SQLite, by default the key in the data directory.
+///
+/// With `make`, creates the missing key file.
 pub(super) async fn of(settings: &Settings, make: bool) -> Result<Option<UrlKeys>, Error> {
     if settings.url_key.is_some() || matches!(settings.database, DatabaseUrl::Postgres { .. }) {
         return Ok(settings.url_key.clone());

@@ -1,30 +1,31 @@
-//! What a token claims: by whom and for whom it was made, until when it holds, whom it speaks for and what that principal may do.
-//! Issuers name the last two differently, so the claims that say them are settings.
+//! Checks a token's claims: issuer, audience, lifetime, user and scopes.
+//!
+//! Issuers name the claims for user and scopes differently, so these names are settings.
 
 use serde_json::{Map, Value};
 
-use super::{Config, Flaw, Subject};
+use super::{Config, RejectionReason, Subject};
 use crate::domain::{Scopes, UserId};
 
-/// How far the issuer's clock may be from ours, in seconds.
+/// Tolerated clock difference to the issuer, in seconds.
 const LEEWAY: u64 = 30;
 
-/// Which claims say whom a token speaks for and what that principal may do.
+/// Names the claims for user and scopes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimNames {
-    /// The claims that hold scopes; all that a token has count. A name with dots that is no claim's own name leads into objects:
+    /// Claims with scopes; all that are present count. A dotted name that is no claim itself is a path into objects:
     /// `realm_access.roles`.
     pub scopes: Vec<String>,
-    /// What scopes of this service begin with; other words are another service's.
+    /// Prefix of this service's scopes; other values are ignored.
     pub scope_prefix: String,
-    /// The scopes of a token that has none of these claims.
+    /// Scopes of a token without any of these claims.
     pub default_scopes: Scopes,
-    /// The claim that holds the user's id.
+    /// Claim with the user's id.
     pub user: String,
 }
 
 impl Default for ClaimNames {
-    /// As RFC 9068 has them, and `scp`, which some issuers write in place of `scope`.
+    /// Returns the claims of RFC 9068, and `scp`, which some issuers write instead of `scope`.
     fn default() -> Self {
         Self {
             scopes: vec!["scope".to_owned(), "scp".to_owned()],
@@ -35,56 +36,56 @@ impl Default for ClaimNames {
     }
 }
 
-/// The payload of a token whose signature is right.
+/// Payload of a token with a valid signature.
 #[derive(serde::Deserialize)]
 #[serde(transparent)]
 pub(super) struct Claims(Map<String, Value>);
 
 impl Claims {
-    /// Returns the subject, and the second in which the token expires.
-    pub(super) fn check(&self, config: &Config, now: u64) -> Result<(Subject, u64), Flaw> {
+    /// Returns the subject and the expiry time in seconds.
+    pub(super) fn check(&self, config: &Config, now: u64) -> Result<(Subject, u64), RejectionReason> {
         if self.text("iss") != Some(&config.issuer) {
-            return Err(Flaw::Issuer);
+            return Err(RejectionReason::Issuer);
         }
         self.check_purpose(config)?;
-        let expires_at = self.moment("exp")?.ok_or(Flaw::Expired)?;
+        let expires_at = self.moment("exp")?.ok_or(RejectionReason::Expired)?;
         if has_expired(expires_at, now) {
-            return Err(Flaw::Expired);
+            return Err(RejectionReason::Expired);
         }
         for name in ["nbf", "iat"] {
             if self.moment(name)?.is_some_and(|moment| moment > now + LEEWAY) {
-                return Err(Flaw::Early);
+                return Err(RejectionReason::Early);
             }
         }
         Ok((Subject { user_id: self.user(&config.claims)?, scopes: self.scopes(&config.claims) }, expires_at))
     }
 
-    /// Whether the token was made for this service: for its audience, or for one of its clients where issuers name no audience.
-    fn check_purpose(&self, config: &Config) -> Result<(), Flaw> {
-        // Amazon Cognito writes `id` into ID tokens, which are for the client alone.
+    /// Checks that the token is meant for this service: by audience, or by client if the issuer names no audience.
+    fn check_purpose(&self, config: &Config) -> Result<(), RejectionReason> {
+        // Amazon Cognito writes `id` into ID tokens, which are only for the client.
         if self.text("token_use").is_some_and(|purpose| purpose != "access") {
-            return Err(Flaw::IdToken);
+            return Err(RejectionReason::IdToken);
         }
         let audience = self.0.get("aud").map(words).unwrap_or_default();
         if !config.client_ids.is_empty() {
             let client = ["client_id", "azp", "appid", "cid"].into_iter().find_map(|name| self.text(name));
             if !client.is_some_and(|client| config.client_ids.iter().any(|known| known == client)) {
-                return Err(Flaw::Client);
+                return Err(RejectionReason::Client);
             }
         }
         let is_meant = match &config.audience {
             Some(own) => audience.contains(&own.as_str()),
             None => audience.is_empty() || config.client_ids.iter().any(|known| audience.contains(&known.as_str())),
         };
-        if is_meant { Ok(()) } else { Err(Flaw::Audience) }
+        if is_meant { Ok(()) } else { Err(RejectionReason::Audience) }
     }
 
-    fn user(&self, names: &ClaimNames) -> Result<UserId, Flaw> {
+    fn user(&self, names: &ClaimNames) -> Result<UserId, RejectionReason> {
         if names.user == "email" && self.0.get("email_verified").is_some_and(|value| !is_true(value)) {
-            return Err(Flaw::Unverified);
+            return Err(RejectionReason::Unverified);
         }
         let user = find(&self.0, &names.user).and_then(Value::as_str);
-        user.and_then(|user| UserId::parse(user).ok()).ok_or(Flaw::Subject)
+        user.and_then(|user| UserId::parse(user).ok()).ok_or(RejectionReason::Subject)
     }
 
     fn scopes(&self, names: &ClaimNames) -> Scopes {
@@ -100,20 +101,20 @@ impl Claims {
         self.0.get(name).and_then(Value::as_str)
     }
 
-    fn moment(&self, name: &str) -> Result<Option<u64>, Flaw> {
+    fn moment(&self, name: &str) -> Result<Option<u64>, RejectionReason> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => value.as_f64().and_then(whole_seconds).map(Some).ok_or(Flaw::Malformed),
+            Some(value) => value.as_f64().and_then(whole_seconds).map(Some).ok_or(RejectionReason::Malformed),
         }
     }
 }
 
-/// Whether a token that expires at this second has done so.
+/// Returns whether a token with this expiry has expired.
 pub(super) const fn has_expired(expires_at: u64, now: u64) -> bool {
     expires_at.saturating_add(LEEWAY) <= now
 }
 
-/// The claim of this name, or the value to which its parts between dots lead.
+/// Returns the claim with this name, or the value at this dotted path.
 fn find<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     if let Some(value) = claims.get(name) {
         return Some(value);
@@ -122,7 +123,7 @@ fn find<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     dots.find_map(|(dot, _)| find(claims.get(&name[..dot])?.as_object()?, &name[dot + 1..]))
 }
 
-/// The words of a claim: a text, a list of texts, or an object by whose keys some issuers name roles.
+/// Returns the values of a claim: a string, an array of strings, or the keys of an object (roles of some issuers).
 fn words(value: &Value) -> Vec<&str> {
     match value {
         Value::String(word) => vec![word],
@@ -132,12 +133,12 @@ fn words(value: &Value) -> Vec<&str> {
     }
 }
 
-/// Some issuers write the word as a text.
+/// Some issuers write booleans as strings.
 fn is_true(value: &Value) -> bool {
     value.as_bool().unwrap_or(value.as_str() == Some("true"))
 }
 
-/// RFC 7519 lets times have fractions.
+/// RFC 7519 permits fractional times.
 fn whole_seconds(moment: f64) -> Option<u64> {
     const YEAR_9999: f64 = 253_402_300_800.0;
     (0.0..YEAR_9999).contains(&moment).then_some(moment as u64)
@@ -155,8 +156,8 @@ mod tests {
         Config { audience: audience.map(str::to_owned), claims, ..Config::new("https://id.example", "unused") }
     }
 
-    /// What a token with these claims may do, or why it is refused.
-    fn check(mut claims: Value, config: &Config) -> Result<(String, String), Flaw> {
+    /// Returns user and scopes of a token with these claims, or the rejection reason.
+    fn check(mut claims: Value, config: &Config) -> Result<(String, String), RejectionReason> {
         let whole = claims.as_object_mut().expect("an object");
         whole.entry("iss").or_insert(json!("https://id.example"));
         whole.insert("exp".to_owned(), json!(NOW + 60));
@@ -166,7 +167,7 @@ mod tests {
         Ok((subject.user_id.to_string(), subject.scopes.to_string()))
     }
 
-    fn may(user: &str, scopes: &str) -> Result<(String, String), Flaw> {
+    fn may(user: &str, scopes: &str) -> Result<(String, String), RejectionReason> {
         Ok((user.to_owned(), scopes.to_owned()))
     }
 
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn auth0_with_its_own_profile_with_rfc_9068_and_for_machines() {
+    fn auth0_own_profile_rfc_9068_and_machine_tokens() {
         let api = "https://shop.example";
         let own = json!({
             "sub": "auth0|6411d2", "aud": [api, "https://tenant.eu.auth0.com/userinfo"], "azp": "client",
@@ -222,11 +223,11 @@ mod tests {
         assert_eq!(check(claims.clone(), &config(Some("api://shop"), own)), may("00u1", "products:read"));
         let mut one = config(Some("api://shop"), ClaimNames::default());
         one.client_ids = vec!["another".to_owned()];
-        assert_eq!(check(claims, &one), Err(Flaw::Client));
+        assert_eq!(check(claims, &one), Err(RejectionReason::Client));
     }
 
     #[test]
-    fn entra_for_people_and_for_applications() {
+    fn entra_user_and_application_tokens() {
         let named = ClaimNames { user: "oid".to_owned(), ..names(&["scp", "roles"]) };
         let app = "11111111-2222-3333-4444-555555555555";
         let delegated = json!({
@@ -250,17 +251,17 @@ mod tests {
         assert_eq!(
             check(access.clone(), &config),
             may("9d1c", "products:read"),
-            "a word without the prefix is another's"
+            "a scope without the prefix is ignored"
         );
         let changed = |name: &str, value: Value| {
             let mut changed = access.clone();
             changed[name] = value;
             check(changed, &config)
         };
-        assert_eq!(changed("client_id", json!("other")), Err(Flaw::Client));
-        assert_eq!(changed("client_id", Value::Null), Err(Flaw::Client));
-        assert_eq!(changed("token_use", json!("id")), Err(Flaw::IdToken));
-        assert_eq!(changed("aud", json!("https://another.example")), Err(Flaw::Audience));
+        assert_eq!(changed("client_id", json!("other")), Err(RejectionReason::Client));
+        assert_eq!(changed("client_id", Value::Null), Err(RejectionReason::Client));
+        assert_eq!(changed("token_use", json!("id")), Err(RejectionReason::IdToken));
+        assert_eq!(changed("aud", json!("https://another.example")), Err(RejectionReason::Audience));
         assert_eq!(changed("aud", json!("7abc")), may("9d1c", "products:read"));
     }
 
@@ -277,7 +278,7 @@ mod tests {
             check(google(json!(true)), &config_of(by_mail.clone())),
             may("seller@shop.example", "products:write")
         );
-        assert_eq!(check(google(json!(false)), &config_of(by_mail)), Err(Flaw::Unverified));
+        assert_eq!(check(google(json!(false)), &config_of(by_mail)), Err(RejectionReason::Unverified));
         let account = "system:serviceaccount:shop:importer";
         let kubernetes = json!({
             "aud": ["123.apps.example"], "sub": account, "kubernetes.io": {"namespace": "shop"},
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_claim_of_scopes_is_no_missing_one() {
+    fn an_empty_scope_claim_grants_no_default_scopes() {
         let names = ClaimNames { default_scopes: Scopes::parse(["admin"]).expect("a scope"), ..ClaimNames::default() };
         let config = config(Some("a"), names);
         assert_eq!(check(json!({"aud": "a", "sub": "s", "scope": ""}), &config), may("s", ""));
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_whose_own_name_has_dots_comes_first() {
+    fn a_claim_with_dots_in_its_name_takes_precedence() {
         let claims = json!({"a.b": 1, "a": {"b": 2, "c.d": 3}, "x": 4});
         let claims = claims.as_object().expect("an object");
         let found = |name| find(claims, name).and_then(Value::as_i64);

@@ -1,5 +1,7 @@
-//! Fetches the issuer's documents: where its keys are, and the keys. Bounded in bytes and time, without redirects; what is
-//! asked for is the operator's own setting, so it may well be inside a private network.
+//! Fetches the issuer's metadata and keys.
+//!
+//! Bytes and time are limited, and redirects are not followed. The URLs derive from the operator's settings, so private
+//! addresses are permitted.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,41 +14,41 @@ use super::Error;
 const MAX_BYTES: usize = 512 * 1024;
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// Why a document is of no use.
+/// Why a document cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum Useless {
-    #[error("{0} is no address")]
+    #[error("{0} is not a URL")]
     Address(String),
-    #[error("{url} answers {status}")]
+    #[error("{url} responded with status {status}")]
     Status { url: Url, status: u16 },
-    #[error("{0} has more than 512 KiB")]
+    #[error("{0} is longer than 512 KiB")]
     TooLong(Url),
-    #[error("{url} cannot be read")]
+    #[error("{url} is not valid JSON of the expected form")]
     Unreadable { url: Url, source: serde_json::Error },
-    #[error("{url} says that it is about the issuer {told}")]
+    #[error("{url} describes another issuer: {told}")]
     AnotherIssuer { url: Url, told: String },
-    #[error("{0} is fetched over https, or from this machine")]
+    #[error("{0} must use https, or be on a loopback address")]
     Insecure(Url),
-    #[error("{0} does not answer")]
+    #[error("request to {0} failed")]
     Away(Url, #[source] reqwest::Error),
 }
 
-/// What an issuer says of itself (RFC 8414, OpenID Connect Discovery).
+/// Issuer metadata (RFC 8414, OpenID Connect Discovery).
 #[derive(Deserialize)]
 struct Metadata {
     issuer: String,
     jwks_uri: String,
 }
 
-/// What an answer with keys says.
+/// A response with keys.
 pub(super) struct Published {
-    /// The elements of `keys`.
+    /// Elements of `keys`.
     pub keys: Vec<Value>,
-    /// `max-age` of the answer's `Cache-Control`.
+    /// `max-age` of the response's `Cache-Control`.
     pub max_age: Option<Duration>,
 }
 
-/// Asks one issuer.
+/// Fetches documents of one issuer.
 #[derive(Debug)]
 pub(super) struct Documents {
     issuer: String,
@@ -55,7 +57,7 @@ pub(super) struct Documents {
 
 impl Documents {
     pub(super) fn new(issuer: &str) -> Result<Self, Error> {
-        // An error means that a provider is installed already, which serves as well.
+        // An error means that a provider is already installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .user_agent(concat!("pm/", env!("CARGO_PKG_VERSION")))
@@ -68,7 +70,7 @@ impl Documents {
         Ok(Self { issuer: issuer.to_owned(), client })
     }
 
-    /// Where the issuer's keys are.
+    /// Returns the URL of the issuer's keys.
     pub(super) async fn keys_address(&self) -> Result<Url, Error> {
         let mut last = None;
         for address in self.well_known() {
@@ -80,7 +82,7 @@ impl Documents {
         Err(unavailable(last.unwrap_or_else(|| Useless::Address(self.issuer.clone()))))
     }
 
-    /// The keys at `url`.
+    /// Fetches the keys at `url`.
     pub(super) async fn keys(&self, url: &Url) -> Result<Published, Error> {
         #[derive(Deserialize)]
         struct Set {
@@ -90,7 +92,8 @@ impl Documents {
         Ok(Published { keys: set.keys, max_age })
     }
 
-    /// OpenID's place goes after the issuer's path; RFC 8414 puts its own between host and path.
+    /// Returns candidate metadata URLs. OpenID appends its path to the issuer's; RFC 8414 inserts its path between host
+    /// and path.
     fn well_known(&self) -> Vec<String> {
         let issuer = self.issuer.trim_end_matches('/');
         let mut places = vec![format!("{issuer}/.well-known/openid-configuration")];
@@ -105,7 +108,7 @@ impl Documents {
     async fn metadata(&self, address: &str) -> Result<Url, Useless> {
         let url = Url::parse(address).map_err(|_| Useless::Address(address.to_owned()))?;
         let (metadata, _) = self.fetch::<Metadata>(&url).await?;
-        // Otherwise one issuer of a host could speak for another one.
+        // Otherwise one issuer on a host could impersonate another one.
         if metadata.issuer != self.issuer {
             return Err(Useless::AnotherIssuer { url, told: metadata.issuer });
         }
@@ -132,7 +135,7 @@ impl Documents {
     }
 }
 
-/// Whether `url` names this machine by its loopback address, where no network can change what is said.
+/// Returns whether `url` has a loopback host, where no network can tamper with the response.
 pub(super) fn is_this_machine(url: &Url) -> bool {
     url.host_str().is_some_and(|host| {
         let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();

@@ -1,25 +1,25 @@
-//! Why a token is not believed. No message repeats anything of the token.
+//! Errors of token verification. No message contains any part of the token.
 
 use std::sync::Arc;
 
 use crate::code::ErrorCode;
 
-/// Why nobody knows whom a token speaks for.
+/// Why a token was not verified.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// The token is wrong; the same one will not be right later.
+    /// The token is invalid; a retry cannot help.
     #[error("the access token {0}")]
-    Refused(Flaw),
-    /// The issuer's keys are not known, so no token can be checked.
-    #[error("the issuer's keys cannot be fetched")]
+    Refused(RejectionReason),
+    /// The issuer's keys are unavailable, so no token can be verified.
+    #[error("cannot fetch the issuer's keys")]
     Unavailable(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    /// There can be no HTTP client.
-    #[error("the HTTP client for the issuer's keys cannot be made")]
+    /// The HTTP client cannot be created.
+    #[error("cannot create the HTTP client for the issuer's keys")]
     Setup(#[source] Arc<reqwest::Error>),
 }
 
 impl Error {
-    /// The code that clients see.
+    /// Returns the error code for clients.
     pub const fn code(&self) -> ErrorCode {
         match self {
             Self::Refused(_) => ErrorCode::InvalidToken,
@@ -28,58 +28,58 @@ impl Error {
         }
     }
 
-    /// Whether the same token may be believed later.
+    /// Returns whether a retry may succeed.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }
 }
 
-/// What is wrong with a token, as the end of the sentence "the access token …".
+/// Why a token was rejected; completes the sentence "the access token …".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Flaw {
+pub enum RejectionReason {
     /// Over [`MAX_TOKEN_BYTES`](super::MAX_TOKEN_BYTES).
     #[error("is longer than 8 KiB")]
     TooLong,
-    /// Not three parts of Base64 with JSON in them.
-    #[error("cannot be read")]
+    /// Not three Base64 parts with JSON.
+    #[error("is malformed")]
     Malformed,
-    /// `typ` is another one, or missing.
-    #[error("does not say that it is an access token (`typ` must be `at+jwt`)")]
+    /// `typ` is missing or different.
+    #[error("is not an access token (`typ` must be `at+jwt`)")]
     Type,
-    /// `none`, one with a shared secret, or an unknown one.
-    #[error("is signed by an algorithm that is not accepted")]
+    /// `none`, a shared-secret algorithm, or an unknown one.
+    #[error("is signed with an algorithm that is not accepted")]
     Algorithm,
-    /// `crit` names what has to be understood, and nothing of that kind is.
-    #[error("has critical header parameters that are not understood")]
+    /// `crit` is present; no extension is supported.
+    #[error("has critical header parameters that are not supported")]
     Critical,
-    /// No key of the issuer has this name and fits the algorithm.
-    #[error("is signed by a key that the issuer does not publish")]
+    /// No published key has this id and fits the algorithm.
+    #[error("is signed with a key that the issuer does not publish")]
     UnknownKey,
-    /// The signature is not the issuer's.
-    #[error("has a wrong signature")]
+    /// The signature does not match.
+    #[error("has an invalid signature")]
     Signature,
-    /// `exp` lies in the past.
+    /// `exp` is in the past.
     #[error("has expired")]
     Expired,
-    /// `nbf` or `iat` lies in the future.
+    /// `nbf` or `iat` is in the future.
     #[error("is not valid yet")]
     Early,
-    /// `iss` is another one.
-    #[error("was issued by somebody else")]
+    /// `iss` names another issuer.
+    #[error("was issued by another issuer")]
     Issuer,
     /// `aud` does not name this service.
-    #[error("is meant for another service")]
+    #[error("is for another audience")]
     Audience,
-    /// It is an ID token.
-    #[error("is an ID token, which is for its client alone")]
+    /// An ID token.
+    #[error("is an ID token, not an access token")]
     IdToken,
-    /// No client of this service asked for it.
+    /// The token was issued to a client that is not configured.
     #[error("was issued to another client")]
     Client,
-    /// The claim with the user's id is missing, or cannot be one.
-    #[error("has no subject that can be a user")]
+    /// The user claim is missing or invalid.
+    #[error("has no valid user id")]
     Subject,
-    /// The issuer has not verified the e-mail address that is to be the user's id.
-    #[error("has an e-mail address that its issuer has not verified")]
+    /// The issuer has not verified the e-mail address used as user id.
+    #[error("has an e-mail address that the issuer has not verified")]
     Unverified,
 }

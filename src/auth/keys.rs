@@ -1,5 +1,7 @@
-//! The issuer's keys: fetched with the first token, refreshed beside the requests once their time is over, and fetched
-//! anew for a key that is not known, but never more often than the configured pause allows, whatever tokens arrive.
+//! Fetches and caches the issuer's keys.
+//!
+//! Keys are fetched with the first token, refreshed in the background when they expire, and fetched again for an
+//! unknown key id, but never more often than the configured pause.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,38 +17,38 @@ use reqwest::Url;
 use serde_json::Value;
 use tokio::{sync::Mutex as AsyncMutex, time::timeout};
 
-use super::{Config, Error, Flaw, document::Documents};
+use super::{Config, Error, RejectionReason, document::Documents};
 
-/// Keys are looked for anew after this, unless their answer says something else between the bounds below.
+/// Lifetime of fetched keys; the response's `max-age` overrides it within the limits below.
 const LIFETIME: Duration = Duration::from_secs(600);
-const LEAST_LIFETIME: Duration = Duration::from_secs(60);
-const MOST_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
-/// Keys that could not be refreshed for this long are no longer believed.
-const MOST_STALE: Duration = Duration::from_secs(24 * 3_600);
-/// Without any key there is nothing to go on with, and the issuer is asked again sooner.
+const MIN_LIFETIME: Duration = Duration::from_secs(60);
+const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+/// Expired keys are used for this much longer if they cannot be refreshed.
+const MAX_STALE: Duration = Duration::from_secs(24 * 3_600);
+/// Pause between requests while no keys are known: shorter, because no token can be verified.
 const PAUSE_WITHOUT_KEYS: Duration = Duration::from_secs(5);
-/// A request waits no longer for an issuer that is slow, lest strangers' tokens fill the server up with waiting ones.
-const MOST_WAIT: Duration = Duration::from_secs(3);
-const MOST_KEYS: usize = 100;
-/// A shorter RSA key can be broken (NIST SP 800-131A).
-const LEAST_RSA_BITS: usize = 2_048;
+/// Maximum wait of a request for a slow issuer, so that waiting requests do not exhaust the server.
+const MAX_WAIT: Duration = Duration::from_secs(3);
+const MAX_KEYS: usize = 100;
+/// Minimum bits of an RSA key (NIST SP 800-131A).
+const MIN_RSA_BITS: usize = 2_048;
 
-/// A public key by which tokens may be signed.
+/// A public key that verifies tokens.
 #[derive(Clone)]
 pub(super) struct Key {
-    /// What checks a signature.
+    /// Key for verifying a signature.
     pub key: DecodingKey,
     id: Option<String>,
     algorithms: Vec<Algorithm>,
 }
 
-/// All keys of an issuer, as far as they are known.
+/// Known keys of an issuer.
 #[derive(Debug)]
 pub(super) struct Keys {
     documents: Documents,
     pause: Duration,
     known: Mutex<Known>,
-    /// Whoever holds it asks the issuer; the others wait for what it learns.
+    /// Lock for fetching keys: one task asks the issuer, the others wait for its result.
     asking: AsyncMutex<Place>,
 }
 
@@ -70,39 +72,39 @@ impl Keys {
         Ok(Self { documents, pause: config.pause, known: Mutex::default(), asking: AsyncMutex::default() })
     }
 
-    /// The keys by which a token may have been signed that names this algorithm, and perhaps a key.
+    /// Returns candidate keys for a token with this algorithm and key id.
     pub(super) async fn find(self: &Arc<Self>, algorithm: Algorithm, id: Option<&str>) -> Result<Vec<Key>, Error> {
         let (keys, is_old) = self.believed();
         if let Some(found) = keys.as_deref().map(|keys| fitting(keys, algorithm, id)).filter(|found| !found.is_empty())
         {
             if is_old && self.may_ask() {
-                // The token need not wait for what it does not need.
+                // Refresh in the background: this token does not need the result.
                 let keys = Arc::clone(self);
                 tokio::spawn(async move { keys.refresh().await });
             }
             return Ok(found);
         }
-        // In a task of its own: a client that hangs up must not cut off what others wait for.
+        // A separate task: a client that disconnects must not abort a fetch that others wait for.
         let keys = Arc::clone(self);
         let refreshed = tokio::spawn(async move { keys.refresh().await });
-        if timeout(MOST_WAIT, refreshed).await.is_err() {
+        if timeout(MAX_WAIT, refreshed).await.is_err() {
             let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
             return Err(Error::Unavailable(Arc::new(late)));
         }
         match self.believed().0 {
             Some(keys) => {
                 let found = fitting(&keys, algorithm, id);
-                if found.is_empty() { Err(Error::Refused(Flaw::UnknownKey)) } else { Ok(found) }
+                if found.is_empty() { Err(Error::Refused(RejectionReason::UnknownKey)) } else { Ok(found) }
             }
             None => Err(self.failure()),
         }
     }
 
-    /// The keys that are believed at this moment, and whether it is time to look for newer ones.
+    /// Returns the usable keys, and whether they are due for a refresh.
     fn believed(&self) -> (Option<Arc<Vec<Key>>>, bool) {
         let known = self.known();
         let age = known.fetched_at.map_or(Duration::MAX, |moment| moment.elapsed());
-        let keys = known.keys.clone().filter(|_| age < known.lifetime.saturating_add(MOST_STALE));
+        let keys = known.keys.clone().filter(|_| age < known.lifetime.saturating_add(MAX_STALE));
         (keys, age >= known.lifetime)
     }
 
@@ -112,7 +114,7 @@ impl Keys {
         known.asked_at.is_none_or(|moment| moment.elapsed() >= pause)
     }
 
-    /// Asks the issuer, if that may be done; returns when whoever asked has learnt something.
+    /// Fetches the keys unless the pause forbids it; waits if another task is fetching them.
     async fn refresh(&self) {
         let mut place = self.asking.lock().await;
         if !self.may_ask() {
@@ -123,7 +125,7 @@ impl Keys {
         let mut known = self.known();
         match outcome {
             Ok((keys, lifetime)) => {
-                tracing::info!(target: "pm::auth", keys = keys.len(), "the issuer's keys were fetched");
+                tracing::info!(target: "pm::auth", keys = keys.len(), "fetched the issuer's keys");
                 known.keys = Some(Arc::new(keys));
                 known.fetched_at = Some(Instant::now());
                 known.lifetime = lifetime;
@@ -131,9 +133,9 @@ impl Keys {
             }
             Err(error) => {
                 let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(target: "pm::auth", reason, "the issuer's keys cannot be fetched");
+                tracing::warn!(target: "pm::auth", reason, "cannot fetch the issuer's keys");
                 known.failure = Some(error);
-                // They may have moved.
+                // The URL of the keys may have changed.
                 place.keys = None;
             }
         }
@@ -146,8 +148,8 @@ impl Keys {
         };
         let published = self.documents.keys(&url).await?;
         place.keys = Some(url);
-        let keys = published.keys.iter().take(MOST_KEYS).filter_map(Key::read).collect();
-        Ok((keys, published.max_age.unwrap_or(LIFETIME).clamp(LEAST_LIFETIME, MOST_LIFETIME)))
+        let keys = published.keys.iter().take(MAX_KEYS).filter_map(Key::read).collect();
+        Ok((keys, published.max_age.unwrap_or(LIFETIME).clamp(MIN_LIFETIME, MAX_LIFETIME)))
     }
 
     fn failure(&self) -> Error {
@@ -160,14 +162,14 @@ impl Keys {
     }
 }
 
-/// The keys of this name that are made for the algorithm; without a name, all that are made for it.
+/// Returns keys with this id that fit the algorithm; any id if `id` is `None`.
 fn fitting(keys: &[Key], algorithm: Algorithm, id: Option<&str>) -> Vec<Key> {
     let named = |key: &&Key| id.is_none() || key.id.as_deref() == id;
     keys.iter().filter(named).filter(|key| key.algorithms.contains(&algorithm)).cloned().collect()
 }
 
 impl Key {
-    /// A key that is published for signatures; `None` for what is of another kind, which is no fault of the others.
+    /// Parses a key for signatures; returns `None` for other keys, which do not invalidate the set.
     fn read(json: &Value) -> Option<Self> {
         let jwk: Jwk = serde_json::from_value(json.clone()).ok()?;
         let signs = jwk.common.public_key_use.as_ref().is_none_or(|purpose| *purpose == PublicKeyUse::Signature);
@@ -184,13 +186,13 @@ impl Key {
         if algorithms.is_empty() {
             return None;
         }
-        if let Some(bits) = rsa_bits(&jwk.algorithm).filter(|bits| *bits < LEAST_RSA_BITS) {
+        if let Some(bits) = rsa_bits(&jwk.algorithm).filter(|bits| *bits < MIN_RSA_BITS) {
             let key_id = jwk.common.key_id.as_deref().unwrap_or("without an id");
             tracing::warn!(
                 target: "pm::auth",
                 key_id,
                 bits,
-                "the issuer's RSA key {key_id} is refused: it has {bits} bits, and at least {LEAST_RSA_BITS} are needed"
+                "ignored the issuer's RSA key {key_id}: it has {bits} bits; the minimum is {MIN_RSA_BITS}"
             );
             return None;
         }
@@ -198,7 +200,7 @@ impl Key {
     }
 }
 
-/// The bits of an RSA key's modulus; 0 if it cannot be read, and `None` for keys of another kind.
+/// Returns the bits of an RSA key's modulus: 0 if it is unreadable, `None` for other keys.
 fn rsa_bits(parameters: &AlgorithmParameters) -> Option<usize> {
     let AlgorithmParameters::RSA(key) = parameters else { return None };
     let modulus = URL_SAFE_NO_PAD.decode(key.n.trim_end_matches('=')).unwrap_or_default();
@@ -206,7 +208,7 @@ fn rsa_bits(parameters: &AlgorithmParameters) -> Option<usize> {
     Some(start.map_or(0, |start| (modulus.len() - start) * 8 - modulus[start].leading_zeros() as usize))
 }
 
-/// The algorithms that a key of this kind can be used with. A shared secret is none.
+/// Returns the algorithms for a key of this kind; none for a shared secret.
 fn made_for(parameters: &AlgorithmParameters) -> Vec<Algorithm> {
     use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
     match parameters {

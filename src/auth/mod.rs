@@ -1,5 +1,6 @@
-//! Access tokens of OAuth 2.0: whether one was issued by the issuer that the operator trusts, for this service, and for
-//! now (RFC 9068). It knows no HTTP request and no database; what a caller may do with its scopes is decided elsewhere.
+//! Verifies OAuth 2.0 access tokens (RFC 9068): issuer, audience, signature and lifetime.
+//!
+//! This module knows no HTTP request and no database; other modules decide what scopes permit.
 
 mod claims;
 mod document;
@@ -13,30 +14,30 @@ use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
 pub use claims::ClaimNames;
-pub use error::{Error, Flaw};
+pub use error::{Error, RejectionReason};
 
 use crate::domain::{Scopes, UserId};
 use keys::Keys;
 
-/// Which tokens are believed.
+/// Configures which tokens are accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The issuer's identifier, as the tokens' `iss` has it; its documents are found under it.
+    /// Issuer identifier, equal to the tokens' `iss`; base of the metadata URLs.
     pub issuer: String,
-    /// What the tokens' `aud` must name; without it they must have been issued to one of the clients.
+    /// Required value in the tokens' `aud`. If `None`, tokens must be issued to one of `client_ids`.
     pub audience: Option<String>,
-    /// The clients to which tokens may have been issued; any if it is empty.
+    /// Clients to which tokens may be issued; any client if empty.
     pub client_ids: Vec<String>,
-    /// Which claims say whom a token speaks for and what that principal may do.
+    /// Names of the claims for user and scopes.
     pub claims: ClaimNames,
-    /// Whether a token may leave out that it is an access token. Its `typ` must say `at+jwt` otherwise.
+    /// Whether any `typ` is accepted; otherwise it must be `at+jwt`.
     pub any_type: bool,
-    /// The shortest time between two requests for the issuer's keys.
+    /// Minimum time between two requests for the issuer's keys.
     pub pause: Duration,
 }
 
 impl Config {
-    /// Believes the tokens that `issuer` made for `audience`, if they say that they are access tokens.
+    /// Accepts access tokens that `issuer` issued for `audience`.
     pub fn new(issuer: impl Into<String>, audience: impl Into<String>) -> Self {
         Self {
             issuer: issuer.into(),
@@ -49,26 +50,25 @@ impl Config {
     }
 }
 
-/// Whom a token speaks for.
+/// Principal of a verified token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
-    /// The user that the token names, by its `sub` or by the claim that is set.
+    /// User id, from `sub` or the configured claim.
     pub user_id: UserId,
-    /// The scopes of ours among those of the token.
+    /// Granted scopes of this service.
     pub scopes: Scopes,
 }
 
-/// The shortest time between two requests for an issuer's keys.
+/// Default minimum time between two requests for an issuer's keys.
 pub const PAUSE: Duration = Duration::from_secs(60);
-/// Longest token in bytes; nothing of a longer one is read.
+/// Maximum length of a token, in bytes; a longer one is not parsed.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// How long a token is believed without its signature being checked anew: a key that the issuer takes back is good for at
-/// most this much longer.
+/// Lifetime of a cached verification: a revoked key is accepted for at most this much longer.
 const REMEMBERED_FOR: Duration = Duration::from_secs(300);
 const REMEMBERED: u64 = 10_000;
 
-/// Checks the tokens of one issuer; clones share its keys.
+/// Verifies the tokens of one issuer; clones share its keys.
 #[derive(Clone, Debug)]
 pub struct Issuer(Arc<Inner>);
 
@@ -76,7 +76,7 @@ pub struct Issuer(Arc<Inner>);
 struct Inner {
     config: Config,
     keys: Arc<Keys>,
-    /// Tokens that were found to be right, by their SHA-256, so that a cached answer stays quick.
+    /// Verified tokens by their SHA-256, so that repeated requests skip the signature check.
     known: Cache<[u8; 32], Known>,
 }
 
@@ -87,34 +87,34 @@ struct Known {
 }
 
 impl Issuer {
-    /// An issuer whose documents are fetched with the first token.
+    /// Creates an issuer; its metadata is fetched with the first token.
     ///
     /// # Errors
-    /// [`Error::Setup`] if there can be no HTTP client.
+    /// [`Error::Setup`] if the HTTP client cannot be created.
     pub fn new(config: Config) -> Result<Self, Error> {
         let keys = Arc::new(Keys::new(&config)?);
         let known = Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build();
         Ok(Self(Arc::new(Inner { config, keys, known })))
     }
 
-    /// The issuer's identifier.
+    /// Returns the issuer's identifier.
     pub fn identifier(&self) -> &str {
         &self.0.config.issuer
     }
 
-    /// What the tokens are made for.
+    /// Returns the required audience.
     pub fn audience(&self) -> Option<&str> {
         self.0.config.audience.as_deref()
     }
 
-    /// Whom `token` speaks for.
+    /// Verifies `token` and returns its principal.
     ///
     /// # Errors
-    /// [`Error::Refused`] says what is wrong with the token; [`Error::Unavailable`] that nobody knows, since the issuer's
-    /// keys could never be fetched.
+    /// [`Error::Refused`] with the reason if the token is invalid; [`Error::Unavailable`] if the issuer's keys were
+    /// never fetched.
     pub async fn verify(&self, token: &str) -> Result<Arc<Subject>, Error> {
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(Error::Refused(Flaw::TooLong));
+            return Err(Error::Refused(RejectionReason::TooLong));
         }
         let Inner { config, keys, known } = &*self.0;
         let digest: [u8; 32] = Sha256::digest(token).into();

@@ -1,9 +1,8 @@
-//! Blobs in a directory of this machine.
+//! Stores blobs in a local directory.
 //!
-//! Files are written by `object_store`'s local store with its fsync on: the bytes go to `{name}#1` in the blob's own
-//! folder, that file is synced, renamed to `{name}`, and the folder is synced; folders that had to be made are synced
-//! upwards. A process that is killed leaves at most a `…#1` behind, which is no [`BlobKey`] and so is never served. Bytes
-//! that arrive piece by piece are gathered in `.incoming` and renamed from there.
+//! `object_store` writes the bytes to `{name}#1` in the blob's folder, syncs that file, renames it to `{name}` and
+//! syncs the folder and all newly created folders. A killed process leaves at most a `…#1` file, which is no
+//! [`BlobKey`] and is never served. Streamed uploads are written to `.incoming` and renamed from there.
 
 use std::{
     collections::HashSet,
@@ -21,17 +20,17 @@ use super::{
 };
 use crate::private_files;
 
-/// The folder of bytes that arrive piece by piece; its name is no part of any key.
+/// Folder of streamed uploads; it is no part of any key.
 const INCOMING: &str = ".incoming";
 
-/// The folders of the store, and which of them are known to be on stable storage.
+/// Folders of the store, and which of them are known to be on stable storage.
 #[derive(Debug)]
 pub(super) struct Folders {
     root: PathBuf,
     durable: Mutex<HashSet<String>>,
 }
 
-/// Opens the store in `directory`, which is made if it is missing.
+/// Opens the store in `directory`; creates it if it is missing.
 pub(super) async fn open(directory: PathBuf) -> Result<(LocalFileSystem, Folders), Error> {
     let root = blocking(move || {
         make_directory(&directory)?;
@@ -43,11 +42,10 @@ pub(super) async fn open(directory: PathBuf) -> Result<(LocalFileSystem, Folders
 }
 
 impl Folders {
-    /// Makes sure that the folders above a blob that was just written outlast a power failure.
+    /// Syncs the folders above a new blob, so that it survives a power failure.
     ///
-    /// The store syncs the folders that it makes itself. Whoever finds a folder that another writer has made and not
-    /// yet synced would otherwise report a blob as stored that cannot be found after the failure. Once a folder and a
-    /// process are enough.
+    /// The store syncs only folders that it creates itself. If another writer has created a folder and not yet synced
+    /// it, the blob could be lost after a power failure. Each process does this once per folder.
     pub(super) async fn make_durable(&self, key: &BlobKey) -> Result<(), Error> {
         let folder = key.folder().to_owned();
         if self.lock().contains(&folder) {
@@ -59,19 +57,19 @@ impl Folders {
         Ok(())
     }
 
-    /// Where bytes lie that are not blobs yet.
+    /// Returns the folder of streamed uploads.
     pub(super) fn incoming(&self) -> PathBuf {
         self.root.join(INCOMING)
     }
 
-    /// Where the blob of `key` lies or would lie.
+    /// Returns the path of the blob.
     pub(super) fn path_of(&self, key: &BlobKey) -> PathBuf {
         self.root.join(key.as_str())
     }
 
-    /// Whether a file can be made in the directory.
+    /// Checks that a file can be created in the directory.
     pub(super) async fn check(&self) -> Result<(), Error> {
-        // One name a process: two checks at once may share the file, and a process that dies leaves one empty file.
+        // One name per process: concurrent checks may share the file, and a killed process leaves one empty file.
         let probe = self.root.join(format!(".check-{}", std::process::id()));
         blocking(move || {
             fs::File::create(&probe)?;
@@ -83,7 +81,7 @@ impl Folders {
         .await
     }
 
-    /// Removes files of writes that never ended, if nothing was written to them for `age`.
+    /// Deletes unfinished files that were not written to for `age`.
     pub(super) async fn remove_unfinished(&self, age: Duration) -> Result<u64, Error> {
         let root = self.root.clone();
         blocking(move || {
@@ -98,7 +96,7 @@ impl Folders {
         .await
     }
 
-    /// Counts files of writes that never ended, if nothing was written to them for `age`, and names up to `most`.
+    /// Counts unfinished files that were not written to for `age`; returns up to `most` names.
     pub(super) async fn unfinished(&self, age: Duration, most: usize) -> Result<Unfinished, Error> {
         let root = self.root.clone();
         blocking(move || {
@@ -120,7 +118,7 @@ impl Folders {
     }
 }
 
-/// Makes `directory` and what is missing above it, and syncs every folder that got a new entry.
+/// Creates `directory` and its missing ancestors, and syncs every folder with a new entry.
 fn make_directory(directory: &Path) -> io::Result<()> {
     let mut missing = Vec::new();
     let mut next = Some(directory);
@@ -147,7 +145,7 @@ fn folders_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-/// Visits files of writes that never ended. One that is gone by then was finished by its writer.
+/// Visits unfinished files. A file that has disappeared was finished by its writer.
 fn each_unfinished(root: &Path, age: Duration, mut visit: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
     match visit_old(&root.join(INCOMING), age, is_staged, &mut visit) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -165,7 +163,7 @@ fn each_unfinished(root: &Path, age: Duration, mut visit: impl FnMut(&Path) -> i
     Ok(())
 }
 
-/// Visits the files in `folder` to which nothing was written for `age`, if `is_ours` knows their names.
+/// Visits files in `folder` whose names match `is_ours` and that were not written to for `age`.
 fn visit_old(
     folder: &Path,
     age: Duration,
@@ -187,17 +185,17 @@ fn visit_old(
     Ok(())
 }
 
-/// Whether a file beside blobs was written by this store: the part before the `#` is a blob's name.
+/// Returns whether a file is an unfinished blob: the part before `#` is a blob's name.
 fn is_half_a_blob(name: &str) -> bool {
     name.split_once('#').is_some_and(|(blob, _)| BlobKey::of_file(blob).is_some())
 }
 
-/// Whether a file among the incoming ones was written by this store.
+/// Returns whether a file is an unfinished upload of this store.
 fn is_staged(name: &str) -> bool {
     uuid::Uuid::try_parse(name).is_ok()
 }
 
-/// Makes `file`, which is called `from`, the file `to`, on stable storage; folders above `to` that are missing are made.
+/// Renames `file` from `from` to `to` durably; creates missing folders above `to`.
 pub(super) fn rename_durably(file: &fs::File, from: &Path, to: &Path) -> io::Result<()> {
     let folder = to.parent().ok_or(io::ErrorKind::InvalidInput)?;
     make_directory(folder)?;
@@ -207,7 +205,7 @@ pub(super) fn rename_durably(file: &fs::File, from: &Path, to: &Path) -> io::Res
 }
 
 fn sync(directory: &Path) -> io::Result<()> {
-    // Only Unix lets a directory be opened and synced.
+    // Only Unix can open and sync a directory.
     if cfg!(unix) { fs::File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
@@ -230,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn missing_directories_are_made_and_an_existing_store_is_opened_again() {
+    async fn missing_directories_are_created_and_a_store_can_be_reopened() {
         let home = tempfile::tempdir().expect("a directory");
         let directory = home.path().join("a/b/blobs");
         let key = store_in(&directory).await.put(Bytes::from("x"), "png").await.expect("stored");
@@ -239,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_unfinished_file_of_a_killed_process_is_neither_listed_nor_in_the_way() {
+    async fn an_unfinished_file_is_not_listed_and_does_not_block_a_write() {
         let home = tempfile::tempdir().expect("a directory");
         let blobs = store_in(home.path()).await;
         let key = BlobKey::for_bytes(b"whole", "jpg").expect("a known extension");
@@ -255,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn old_unfinished_files_are_removed_and_nothing_else() {
+    async fn only_old_unfinished_files_are_removed() {
         let home = tempfile::tempdir().expect("a directory");
         let blobs = store_in(home.path()).await;
         let key = blobs.put(Bytes::from("whole"), "jpg").await.expect("stored");
@@ -272,7 +270,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_check_leaves_nothing_behind_and_fails_without_the_directory() {
+    async fn a_check_leaves_no_file_and_fails_without_the_directory() {
         let home = tempfile::tempdir().expect("a directory");
         let blobs = store_in(home.path()).await;
         blobs.check().await.expect("it is there");
@@ -283,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_directory_that_cannot_be_made_is_an_error() {
+    async fn a_directory_that_cannot_be_created_is_an_error() {
         let home = tempfile::tempdir().expect("a directory");
         let file = home.path().join("file");
         fs::write(&file, "").expect("written");

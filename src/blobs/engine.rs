@@ -1,4 +1,4 @@
-//! Which store holds the blobs, read from one URL and, for S3, from the usual `AWS_*` variables.
+//! Selects the blob store by a URL; S3 settings come from the usual `AWS_*` variables.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -12,38 +12,38 @@ use url::Url;
 
 use super::Error;
 
-/// Where blobs are kept.
+/// Location of the blob store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// In a directory of this machine.
+    /// A local directory.
     Disk {
-        /// The directory; it is made if it is missing.
+        /// The directory; created if it is missing.
         directory: PathBuf,
     },
-    /// In a bucket of S3 or of a server that speaks its protocol.
+    /// A bucket of S3 or a compatible server.
     S3 {
-        /// The bucket's name.
+        /// Bucket name.
         bucket: String,
-        /// Put before every key, with a `/` between; may be empty.
+        /// Prefix of every key, without the trailing `/`; may be empty.
         prefix: String,
-        /// Address, region and credentials.
+        /// Endpoint, region and credentials.
         options: S3Options,
     },
 }
 
-/// Settings of the S3 client by the names of their environment variables in lower case, such as `aws_region`.
+/// S3 client settings, by lowercase names of environment variables such as `aws_region`.
 ///
-/// `aws_endpoint_url` names a server other than Amazon's; one with `http://` is spoken to without TLS. Its `Debug`
-/// shows the names alone, as some of the values are secrets.
+/// `aws_endpoint_url` names a server other than Amazon's; an `http://` endpoint is used without TLS. `Debug` shows only
+/// the names, because some values are secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct S3Options(BTreeMap<String, String>);
 
 impl Engine {
-    /// Reads `file:///absolute/path`, `file://./relative/path` or `s3://bucket/prefix`; for S3 the settings are taken
-    /// from the environment.
+    /// Parses `file:///absolute/path`, `file://./relative/path` or `s3://bucket/prefix`. S3 settings come from the
+    /// environment.
     ///
     /// # Errors
-    /// A sentence that says what is wrong.
+    /// A message that says what is invalid.
     pub fn parse(url: &str) -> Result<Self, String> {
         if let Some(relative) = url.strip_prefix("file://").filter(|rest| rest.starts_with("./")) {
             return Ok(Self::Disk { directory: PathBuf::from(relative) });
@@ -58,13 +58,13 @@ impl Engine {
                 _ => Err(format!("`{url}` must be file:///absolute/path or file://./relative/path")),
             },
             "s3" => parse_s3(&parsed).ok_or_else(|| format!("`{url}` must be s3://bucket or s3://bucket/prefix")),
-            other => Err(format!("blobs are kept at file:// or s3://, not at {other}://")),
+            other => Err(format!("unsupported scheme {other}://; use file:// or s3://")),
         }
     }
 }
 
 impl fmt::Display for Engine {
-    /// The URL that [`Engine::parse`] reads, for logs: without settings, so without secrets.
+    /// Writes the URL that [`Engine::parse`] reads; it contains no secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Disk { directory } => write!(f, "file://{}", directory.display()),
@@ -75,7 +75,7 @@ impl fmt::Display for Engine {
 }
 
 impl S3Options {
-    /// Takes every `AWS_*` variable of the environment.
+    /// Reads every `AWS_*` environment variable.
     pub fn from_env() -> Self {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?.to_ascii_lowercase(), value.into_string().ok()?))
@@ -83,7 +83,7 @@ impl S3Options {
         Self(std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with("aws_")).collect())
     }
 
-    /// Sets one option, such as `aws_access_key_id`; names that the client does not know have no effect.
+    /// Sets one option, such as `aws_access_key_id`; unknown names have no effect.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.0.insert(name.to_ascii_lowercase(), value.to_owned());
@@ -104,18 +104,18 @@ impl fmt::Debug for S3Options {
     }
 }
 
-/// Builds the client; nothing is sent yet.
+/// Creates the client; sends nothing.
 pub(super) fn open_s3(bucket: &str, prefix: &str, options: &S3Options) -> Result<Arc<dyn ObjectStore>, Error> {
-    // An error means that a TLS provider is installed already, which serves as well.
+    // An error means that a TLS provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = ClientOptions::new()
         .with_connect_timeout(Duration::from_secs(5))
         .with_timeout(Duration::from_secs(30))
         .with_allow_http(options.speaks_plain_http());
-    // Jobs have retries of their own that last longer; these here bridge a hiccup only.
+    // These retries cover only short interruptions; jobs have longer retries of their own.
     let retry = RetryConfig { max_retries: 3, retry_timeout: Duration::from_secs(20), ..RetryConfig::default() };
     let builder = AmazonS3Builder::new().with_client_options(client).with_retry(retry);
-    // In the order of the names `aws_default_region` comes before `aws_region`, which so wins.
+    // `aws_region` follows `aws_default_region` in sort order and so overrides it.
     let builder = options.0.iter().fold(builder, |builder, (name, value)| match name.parse::<AmazonS3ConfigKey>() {
         Ok(key) => builder.with_config(key, value),
         Err(_) => builder,
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directories_are_absolute_or_begin_with_a_dot() {
+    fn a_directory_is_absolute_or_begins_with_a_dot() {
         let disk = |url| match Engine::parse(url) {
             Ok(Engine::Disk { directory }) => Ok(directory),
             other => Err(format!("{other:?}")),
@@ -158,9 +158,9 @@ mod tests {
             Ok(Engine::S3 { bucket, prefix, .. }) => Some((bucket, prefix)),
             _ => None,
         };
-        assert_eq!(s3("s3://pictures"), Some(("pictures".into(), String::new())));
-        assert_eq!(s3("s3://my.pictures-1/shop/eu/"), Some(("my.pictures-1".into(), "shop/eu".into())));
-        assert_eq!(Engine::parse("s3://pictures/shop/").expect("a bucket").to_string(), "s3://pictures/shop");
+        assert_eq!(s3("s3://images"), Some(("images".into(), String::new())));
+        assert_eq!(s3("s3://my.images-1/shop/eu/"), Some(("my.images-1".into(), "shop/eu".into())));
+        assert_eq!(Engine::parse("s3://images/shop/").expect("a bucket").to_string(), "s3://images/shop");
         for wrong in ["s3://", "s3:///prefix", "s3://key:secret@bucket/", "s3://bucket:9000/", "s3://bucket/a//b"] {
             assert_eq!(s3(wrong), None, "{wrong}");
         }

@@ -1,43 +1,43 @@
-//! What can go wrong with the store, sorted by what the caller does next.
+//! Errors of the blob store.
 
 use std::{error::Error as StdError, io};
 
 use super::BlobKey;
 use crate::code::ErrorCode;
 
-/// Why a blob was not stored or read.
+/// Why a blob operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no room left, or the quota is used up; try again when there is.
-    #[error("there is no room left in the blob store")]
+    /// The disk is full or the quota is used up; retry later.
+    #[error("the blob store is full")]
     Full(#[source] BoxError),
-    /// The store does not answer, or refuses to; try again later.
-    #[error("the blob store does not answer")]
+    /// The store is unavailable or refuses access; retry later.
+    #[error("the blob store is unavailable")]
     Unavailable(#[source] BoxError),
-    /// The blob has no byte of the range that was asked for.
-    #[error("the range lies outside the blob's {size} bytes")]
+    /// The blob has no byte of the requested range.
+    #[error("the range is outside the blob's {size} bytes")]
     OutOfRange {
-        /// Bytes of the whole blob.
+        /// Size of the whole blob, in bytes.
         size: u64,
     },
-    /// The blob's bytes are not those that its key names.
-    #[error("the blob {key} is damaged")]
+    /// The bytes do not match the key.
+    #[error("blob {key} is damaged")]
     Damaged {
-        /// Which.
+        /// Key of the blob.
         key: BlobKey,
     },
-    /// Blobs with this extension are not stored.
-    #[error("`{0}` is not the extension of a picture")]
+    /// The extension is unknown.
+    #[error("`{0}` is not a supported image extension")]
     UnknownExtension(String),
-    /// The settings of the store cannot work.
-    #[error("the blob store is not set up rightly")]
+    /// The store's settings are invalid.
+    #[error("the blob store is misconfigured")]
     Misconfigured(#[source] BoxError),
 }
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 impl Error {
-    /// The code that clients see.
+    /// Returns the error code for clients.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Full(_) => ErrorCode::StorageFull,
@@ -48,12 +48,12 @@ impl Error {
         }
     }
 
-    /// Whether the same call may well work later.
+    /// Returns whether a retry may succeed.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Full(_) | Self::Unavailable(_))
     }
 
-    /// Whether the disk reports that it cannot read the place where the bytes lie.
+    /// Returns whether the disk reports an unreadable sector.
     pub(super) fn is_bad_medium(&self) -> bool {
         const EIO: i32 = 5;
         let Self::Unavailable(cause) = self else { return false };
@@ -63,8 +63,8 @@ impl Error {
         })
     }
 
-    /// Sorts what the store reports. A refused permission counts as unavailable: it lies with whoever runs the store,
-    /// and no picture should be given up for it.
+    /// Classifies an error of the store. A permission error counts as unavailable: the operator can fix it, so no image
+    /// should fail for good.
     pub(super) fn of_store(error: object_store::Error) -> Self {
         use object_store::Error::{InvalidPath, NotImplemented, UnknownConfigurationKey};
         match &error {
@@ -80,13 +80,13 @@ impl Error {
         if is_full(&error) { Self::Full(Box::new(error)) } else { Self::Unavailable(Box::new(error)) }
     }
 
-    /// A blocking task that did not come back: it panicked, or the program is about to end.
+    /// Converts the failure of a blocking task: it panicked, or the runtime is shutting down.
     pub(super) fn of_task(error: tokio::task::JoinError) -> Self {
         Self::Unavailable(Box::new(error))
     }
 }
 
-/// Whether `error` comes of a full disk or a used-up quota, wherever in its causes that stands.
+/// Returns whether a full disk or quota is among the causes of `error`.
 fn is_full(error: &(dyn StdError + 'static)) -> bool {
     use io::ErrorKind::{QuotaExceeded, StorageFull};
     causes(error).any(|cause| {
@@ -94,7 +94,7 @@ fn is_full(error: &(dyn StdError + 'static)) -> bool {
     })
 }
 
-/// The error and everything that it comes of.
+/// Returns the error and its chain of causes.
 fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
 }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_from_a_broken_one() {
+    fn a_full_disk_is_distinguished_from_a_broken_one() {
         let full = Error::of_store(generic(io::Error::from_raw_os_error(28)));
         assert_eq!((full.code(), full.is_transient()), (ErrorCode::StorageFull, true));
         let quota = Error::of_io(io::ErrorKind::QuotaExceeded.into());

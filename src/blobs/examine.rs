@@ -1,5 +1,4 @@
-//! Looking at stored blobs: whether one is there, how old it is, whether its bytes are what its key says; and copying one to
-//! another store. It mends nothing.
+//! Inspects stored blobs: existence, age and integrity. Also copies a blob to another store. It repairs nothing.
 
 use std::time::Duration;
 
@@ -9,42 +8,36 @@ use sha2::{Digest as _, Sha256};
 
 use super::{BlobKey, Blobs, Error, Listed, key_for, listed};
 
-/// What a look at a blob's bytes found.
+/// Result of examining a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It is what its key says.
+    /// The bytes match the key.
     Whole {
-        /// How many bytes it has.
+        /// Size in bytes.
         bytes: u64,
     },
-    /// Its SHA-256 is another than its key's, or the disk cannot read it.
+    /// The SHA-256 differs from the key, or the disk cannot read the bytes.
     Damaged,
-    /// There is no such blob.
+    /// The blob does not exist.
     Missing,
 }
 
-/// Unfinished files that processes left behind when they were killed.
+/// Unfinished files of killed processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unfinished {
-    /// How many there are.
+    /// Number of files.
     pub count: u64,
-    /// The names of some.
+    /// Names of some of them.
     pub examples: Vec<String>,
 }
 
 impl Blobs {
-    /// The blob's size and age, or `None` if there is no such one. Its bytes are not read.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
+    /// Returns the blob's size and age without reading it, or `None` if it does not exist.
     pub async fn find(&self, key: &BlobKey) -> Result<Option<Listed>, Error> {
         Ok(self.meta(key).await?.as_ref().and_then(listed))
     }
 
-    /// Reads the blob, a piece at a time, and compares it with its key.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
+    /// Streams the blob and compares its SHA-256 with its key.
     pub async fn examine(&self, key: &BlobKey) -> Result<State, Error> {
         let Some(mut blob) = self.open(key, None).await? else { return Ok(State::Missing) };
         let (mut hash, mut bytes) = (Sha256::new(), 0);
@@ -63,10 +56,10 @@ impl Blobs {
         Ok(if whole { State::Whole { bytes } } else { State::Damaged })
     }
 
-    /// The whole blob, its bytes proved by its key; `None` if there is no such one.
+    /// Returns the whole blob with verified bytes; `None` if it does not exist.
     ///
     /// # Errors
-    /// [`Error::Damaged`] if its SHA-256 is another than its key's; [`Error::Unavailable`].
+    /// [`Error::Damaged`] if the SHA-256 differs from the key's; [`Error::Unavailable`].
     pub async fn read_proved(&self, key: &BlobKey) -> Result<Option<Bytes>, Error> {
         let bytes = match self.read(key).await {
             Ok(Some(bytes)) => bytes,
@@ -80,10 +73,10 @@ impl Blobs {
         Ok(Some(bytes))
     }
 
-    /// Copies the blob to `target`, as [`put`](Self::put) does, if it is what its key says. It is in memory meanwhile.
+    /// Copies an intact blob to `target`, like [`put`](Self::put). Holds the blob in memory.
     ///
     /// # Errors
-    /// [`Error::Full`], [`Error::Unavailable`] by either store.
+    /// [`Error::Full`], [`Error::Unavailable`] from either store.
     pub async fn copy_to(&self, key: &BlobKey, target: &Self) -> Result<State, Error> {
         let bytes = match self.read_proved(key).await {
             Ok(Some(bytes)) => bytes,
@@ -96,10 +89,7 @@ impl Blobs {
         Ok(State::Whole { bytes: size })
     }
 
-    /// The unfinished files that are older than `age`, with up to `most` names. S3 keeps none.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
+    /// Returns unfinished files older than `age`, with at most `most` names. S3 has none.
     pub async fn unfinished(&self, age: Duration, most: usize) -> Result<Unfinished, Error> {
         match &self.folders {
             Some(folders) => folders.unfinished(age, most).await,

@@ -1,10 +1,10 @@
-//! The name of a blob: made from its bytes, so that equal bytes are stored once and a name never changes its meaning.
+//! Content-addressed keys of blobs: equal bytes have one key, and a key never changes its meaning.
 
 use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-/// File extensions of blobs and their media types; no other extension is ever stored or served.
+/// File extensions of blobs and their media types; no others are stored or served.
 const KINDS: &[(&str, &str)] = &[
     ("jpg", "image/jpeg"),
     ("png", "image/png"),
@@ -15,34 +15,36 @@ const KINDS: &[(&str, &str)] = &[
     ("avif", "image/avif"),
 ];
 
-/// Where the SHA-256 stands in a key: after two folders of two digits each.
+/// Range of the SHA-256 in a key, after two folders of two digits each.
 const HASH: std::ops::Range<usize> = 6..70;
-/// The folder of uploaded originals. Renditions and variants of the same bytes have keys of their own outside of it.
+/// Folder of uploaded originals. Renditions and variants of the same bytes have separate keys.
 pub(super) const ORIGINALS: &str = "original";
 
-/// `ab/cd/{sha256}.{ext}`: the SHA-256 of the bytes in lower-case hex, its first digits as folders, an extension of the
-/// list jpg, png, webp, gif, bmp, tiff, avif. The key of an uploaded original begins with `original/`. Safe as a path, in
-/// a URL and as an entity tag.
+/// Key of a blob: `ab/cd/{sha256}.{ext}`.
+///
+/// The SHA-256 of the bytes is in lowercase hex, and its first digits are the folders. The extension is jpg, png, webp,
+/// gif, bmp, tiff or avif. The key of an uploaded original begins with `original/`. A key is safe in a path, a URL and
+/// an entity tag.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobKey {
     text: String,
-    /// Where the part begins that is made from the bytes.
+    /// Start of the part derived from the bytes.
     begin: usize,
 }
 
 impl BlobKey {
-    /// The key of `bytes`, or `None` if `extension` is not on the list.
+    /// Returns the key of `bytes`, or `None` if `extension` is unknown.
     pub fn for_bytes(bytes: &[u8], extension: &str) -> Option<Self> {
         Self::for_hash(&hex::encode(Sha256::digest(bytes)), extension)
     }
 
-    /// The key of bytes with this SHA-256, 64 digits of lower-case hex; `None` if it is not one, or `extension` is not on the
-    /// list.
+    /// Returns the key of bytes with this SHA-256 (64 lowercase hex digits); `None` if the hash is malformed or
+    /// `extension` is unknown.
     pub(super) fn for_hash(hash: &str, extension: &str) -> Option<Self> {
         Self::of_file(&format!("{hash}.{extension}"))
     }
 
-    /// Reads a key strictly: the one spelling that [`for_bytes`](Self::for_bytes) makes, and nothing else.
+    /// Parses a key; accepts only the exact form that [`for_bytes`](Self::for_bytes) returns.
     pub fn parse(text: &str) -> Option<Self> {
         let original = text.strip_prefix(ORIGINALS).and_then(|rest| rest.strip_prefix('/'));
         let plain = original.unwrap_or(text);
@@ -54,48 +56,48 @@ impl BlobKey {
         folders.then(|| Self { text: text.to_owned(), begin: text.len() - plain.len() })
     }
 
-    /// The key as text.
+    /// Returns the key as text.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether this is the key of an uploaded original, which is not for everybody.
+    /// Returns whether this is the key of an uploaded original, which is not public.
     pub const fn is_original(&self) -> bool {
         self.begin > 0
     }
 
-    /// The key under which the same bytes are stored as an uploaded original.
+    /// Returns the key of the same bytes as an uploaded original.
     #[must_use]
     pub fn as_original(&self) -> Self {
         Self { text: format!("{ORIGINALS}/{}", self.plain()), begin: ORIGINALS.len() + 1 }
     }
 
-    /// The key of the same bytes without the folder of uploaded originals.
+    /// Returns the key of the same bytes without the folder of originals.
     pub fn plain(&self) -> &str {
         &self.text[self.begin..]
     }
 
-    /// The SHA-256 of the blob's bytes, 64 digits of lower-case hex.
+    /// Returns the SHA-256 of the bytes: 64 lowercase hex digits.
     pub fn sha256(&self) -> &str {
         &self.plain()[HASH]
     }
 
-    /// The media type that the extension stands for, such as `image/webp`.
+    /// Returns the media type, such as `image/webp`.
     pub fn media_type(&self) -> &'static str {
         media_type_of(self.extension()).expect("a key is only made with an extension of the list")
     }
 
-    /// The extension without its dot.
+    /// Returns the extension without its dot.
     pub fn extension(&self) -> &str {
         &self.plain()[HASH.end + 1..]
     }
 
-    /// The key of the blob whose file is called `name`, its folders left out.
+    /// Parses a key from its file name without folders.
     pub(super) fn of_file(name: &str) -> Option<Self> {
         Self::parse(&format!("{}/{}/{name}", name.get(..2)?, name.get(2..4)?))
     }
 
-    /// The folder that the blob lies in.
+    /// Returns the folder of the blob.
     pub(super) fn folder(&self) -> &str {
         &self.text[..self.begin + HASH.start - 1]
     }
@@ -120,7 +122,7 @@ mod tests {
     const ABC: &str = "ba/78/ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad.jpg";
 
     #[test]
-    fn a_key_is_made_of_the_hash_its_folders_and_the_extension() {
+    fn a_key_consists_of_folders_hash_and_extension() {
         let key = BlobKey::for_bytes(b"abc", "jpg").expect("a known extension");
         assert_eq!(key.as_str(), ABC);
         assert_eq!(key.sha256(), &ABC[6..70]);
@@ -130,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn an_original_has_another_key_than_a_rendition_of_the_same_bytes() {
+    fn an_original_and_a_rendition_of_the_same_bytes_have_different_keys() {
         let key = BlobKey::for_bytes(b"abc", "jpg").expect("a known extension");
         let original = key.as_original();
         assert_eq!(original.as_str(), format!("original/{ABC}"));
@@ -140,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_one_spelling_of_a_key_is_read() {
+    fn only_the_canonical_form_of_a_key_is_parsed() {
         for text in [ABC.to_owned(), format!("original/{ABC}")] {
             assert_eq!(BlobKey::parse(&text).expect("a key").as_str(), text);
         }
@@ -176,7 +178,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_key_reads_back_and_names_its_bytes(bytes in any::<Vec<u8>>(), kind in 0..KINDS.len()) {
+        fn every_key_round_trips_and_matches_its_bytes(bytes in any::<Vec<u8>>(), kind in 0..KINDS.len()) {
             let key = BlobKey::for_bytes(&bytes, KINDS[kind].0).expect("a known extension");
             prop_assert_eq!(BlobKey::parse(key.as_str()), Some(key.clone()));
             let original = key.as_original();
@@ -185,7 +187,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_reading_panic(text in "\\PC{0,90}") {
+        fn parsing_never_panics(text in "\\PC{0,90}") {
             if let Some(key) = BlobKey::parse(&text) {
                 prop_assert_eq!(key.as_str(), text);
             }

@@ -1,7 +1,7 @@
-//! The store of picture bytes, on disk or on S3, under keys that are made from the bytes themselves.
+//! Stores image bytes on disk or S3 under content-addressed keys.
 //!
-//! A blob is written as a whole or not at all, never changed afterwards, and a key that is not well-formed never
-//! reaches the store. What refers to a blob, and when nothing does any more, is not known here.
+//! A blob is written completely or not at all, and never changes. A malformed key never reaches the store. This module
+//! does not know which blobs are referenced.
 
 mod disk;
 mod engine;
@@ -31,51 +31,52 @@ pub use key::BlobKey;
 pub use marker::{MARKER, Marker};
 pub use staged::Staged;
 
-/// A blob that is stored longer than this is written again when it is put again, which renews its `modified` time.
-/// Whoever deletes blobs that nothing refers to must leave alone what is younger than twice this.
+/// A blob older than this is rewritten when it is put again, which renews its `modified` time. Garbage collection must
+/// keep blobs younger than twice this.
 pub const RENEWED_AFTER: Duration = Duration::from_secs(3_600);
 
-/// Hashing less than this on the async thread is quicker than moving it to another.
+/// Maximum bytes hashed on the async thread instead of a blocking one.
 const HASHED_INLINE_BYTES: usize = 64 * 1024;
 
-/// The store; clones share it.
+/// Handle of the blob store; clones share it.
 #[derive(Clone, Debug)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
-    /// Present where the store is a directory.
+    /// Present if the store is a directory.
     folders: Option<Arc<disk::Folders>>,
-    /// Whether the store's marker was seen.
+    /// Whether the store's marker was read.
     marked: Arc<AtomicBool>,
 }
 
-/// A blob that is being read.
+/// A blob opened for reading.
 pub struct Blob {
-    /// Bytes of the whole blob.
+    /// Size of the whole blob, in bytes.
     pub size: u64,
-    /// Which of them the stream yields.
+    /// Range of bytes that the stream yields.
     pub range: Range<u64>,
-    /// When it was stored, or last put again.
+    /// Time when it was stored or last put again.
     pub modified: SystemTime,
-    /// The bytes, in pieces.
+    /// The bytes in chunks.
     pub stream: BoxStream<'static, Result<Bytes, Error>>,
 }
 
-/// A blob as [`Blobs::list`] finds it.
+/// An entry of [`Blobs::list`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Its key.
+    /// Key.
     pub key: BlobKey,
-    /// Its bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// When it was stored, or last put again.
+    /// Time when it was stored or last put again.
     pub modified: SystemTime,
 }
 
 impl Blobs {
-    /// Opens the store. A directory that is missing is made; S3 is not contacted yet, see [`check`](Self::check).
+    /// Opens the store; creates a missing directory. It does not contact S3, see [`check`](Self::check).
     ///
     /// # Errors
-    /// [`Error::Misconfigured`] if the settings cannot work, the disk's error if the directory cannot be made.
+    /// [`Error::Misconfigured`] if the settings are invalid, [`Error::Unavailable`] or [`Error::Full`] if the directory
+    /// cannot be created.
     pub async fn connect(engine: &Engine) -> Result<Self, Error> {
         match engine {
             Engine::Disk { directory } => {
@@ -89,15 +90,15 @@ impl Blobs {
         }
     }
 
-    /// `disk` or `s3`.
+    /// Returns `disk` or `s3`.
     pub const fn name(&self) -> &'static str {
         if self.folders.is_some() { "disk" } else { "s3" }
     }
 
-    /// Stores `bytes` under the key they give; `extension` is one of [`BlobKey`]'s list.
+    /// Stores `bytes` under their content-addressed key; `extension` is one of [`BlobKey`]'s list.
     ///
-    /// When it returns the blob is on stable storage. A young blob is read and compared, and written again only if its bytes
-    /// differ: its size says nothing. One that is older than [`RENEWED_AFTER`] is written again in any case.
+    /// When it returns, the blob is on stable storage. An existing blob is compared byte by byte and rewritten if it
+    /// differs, because its size proves nothing. A blob older than [`RENEWED_AFTER`] is always rewritten.
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::Unavailable`], or [`Error::UnknownExtension`].
@@ -107,17 +108,14 @@ impl Blobs {
         Ok(key)
     }
 
-    /// Stores `bytes` as [`put`](Self::put) does, as an uploaded original.
-    ///
-    /// # Errors
-    /// As [`put`](Self::put).
+    /// Stores `bytes` as an uploaded original; otherwise like [`put`](Self::put).
     pub async fn put_original(&self, bytes: Bytes, extension: &str) -> Result<BlobKey, Error> {
         let key = key_for(bytes.clone(), extension).await?.as_original();
         self.put_at(&key, bytes).await?;
         Ok(key)
     }
 
-    /// Stores `bytes` under `key`, which must be made from them.
+    /// Stores `bytes` under `key`, which must match them.
     async fn put_at(&self, key: &BlobKey, bytes: Bytes) -> Result<(), Error> {
         if !self.holds(key, &bytes).await? {
             self.store.put_opts(&path(key), bytes.into(), self.put_options(key)).await.map_err(Error::of_store)?;
@@ -128,20 +126,17 @@ impl Blobs {
         }
     }
 
-    /// The whole blob, or `None` if there is no such one. Its bytes are not proved, see [`read_proved`](Self::read_proved).
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
+    /// Returns the whole blob, or `None` if it does not exist. It does not verify the bytes, see
+    /// [`read_proved`](Self::read_proved).
     pub async fn read(&self, key: &BlobKey) -> Result<Option<Bytes>, Error> {
         let Some(found) = present(self.store.get(&path(key)).await)? else { return Ok(None) };
         found.bytes().await.map(Some).map_err(Error::of_store)
     }
 
-    /// Opens a blob for reading in pieces: all of it or the part of `range` that it has; `None` if there is no such
-    /// blob.
+    /// Opens a blob, or the part of `range` that exists, for streaming; returns `None` if it does not exist.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] if it has no byte of `range`; [`Error::Unavailable`].
+    /// [`Error::OutOfRange`] if the blob has no byte of `range`; [`Error::Unavailable`].
     pub async fn open(&self, key: &BlobKey, range: Option<Range<u64>>) -> Result<Option<Blob>, Error> {
         let mut options = GetOptions::default();
         if let Some(range) = range {
@@ -161,19 +156,15 @@ impl Blobs {
         }))
     }
 
-    /// Whether the blob is stored.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
+    /// Returns whether the blob exists.
     pub async fn exists(&self, key: &BlobKey) -> Result<bool, Error> {
         Ok(self.meta(key).await?.is_some())
     }
 
-    /// Proves by its SHA-256 that a blob is whole and keeps it from removal, before something refers to it again; `false` if
-    /// it is missing or damaged and has to be made again. A young blob is read a piece at a time, an old one is written again.
+    /// Verifies a blob by its SHA-256 and protects it from garbage collection, before it is referenced again.
     ///
-    /// # Errors
-    /// [`Error::Full`], [`Error::Unavailable`].
+    /// Returns `false` if it is missing or damaged and must be made again. A young blob is streamed; an old one is
+    /// rewritten.
     pub async fn prove(&self, key: &BlobKey) -> Result<bool, Error> {
         let Some(meta) = self.meta(key).await? else { return Ok(false) };
         if is_young(&meta) {
@@ -186,26 +177,19 @@ impl Blobs {
         }
     }
 
-    /// Deletes a blob; one that is not there is deleted already.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
+    /// Deletes a blob; succeeds if it does not exist.
     pub async fn delete(&self, key: &BlobKey) -> Result<(), Error> {
         present(self.store.delete(&path(key)).await).map(|_| ())
     }
 
-    /// Every blob, in no order. What is not a blob, such as the unfinished file of a process that was killed, is left
-    /// out.
+    /// Lists every blob in no order. It skips other files, such as unfinished files of killed processes.
     pub fn list(&self) -> BoxStream<'static, Result<Listed, Error>> {
         let found = self.store.list(None).map_err(Error::of_store);
         found.try_filter_map(|meta| async move { Ok(listed(&meta)) }).boxed()
     }
 
-    /// Removes the unfinished files that processes left behind when they were killed, if they are older than `age`, and
-    /// says how many there were. S3 keeps none. `age` must be longer than any write takes.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
+    /// Deletes unfinished files of killed processes that are older than `age`; returns their number. S3 has none. `age`
+    /// must exceed the time of any write.
     pub async fn remove_unfinished(&self, age: Duration) -> Result<u64, Error> {
         match &self.folders {
             Some(folders) => folders.remove_unfinished(age).await,
@@ -213,19 +197,19 @@ impl Blobs {
         }
     }
 
-    /// Whether the store answers, and on a disk takes new files. Costs one empty file, or one listing of nothing.
+    /// Checks that the store responds and, on disk, accepts new files. It costs one empty file or one empty listing.
     ///
     /// # Errors
-    /// Why it does not.
+    /// The reason why it does not.
     pub async fn check(&self) -> Result<(), Error> {
         if let Some(folders) = &self.folders {
             return folders.check().await;
         }
-        // No key sorts after this one, and unlike the look-up of one key a listing tells a missing bucket.
+        // No key sorts after `~`. Unlike a lookup, a listing detects a missing bucket.
         self.store.list_with_offset(None, &Path::from("~")).try_next().await.map(|_| ()).map_err(Error::of_store)
     }
 
-    /// Whether the store has exactly these bytes in a young blob.
+    /// Returns whether a young blob has exactly these bytes.
     async fn holds(&self, key: &BlobKey, bytes: &Bytes) -> Result<bool, Error> {
         let Some(meta) = self.meta(key).await? else { return Ok(false) };
         if meta.size != bytes.len() as u64 || !is_young(&meta) {
@@ -233,7 +217,7 @@ impl Blobs {
         }
         let Some(mut blob) = self.open(key, None).await? else { return Ok(false) };
         let mut left = &bytes[..];
-        // A blob that cannot be read to its end is damaged: it is written again, and that says if the store is away.
+        // An unreadable blob counts as different: it is rewritten, and that write reports an unavailable store.
         while let Some(Ok(piece)) = blob.stream.next().await {
             match left.strip_prefix(&piece[..]) {
                 Some(rest) => left = rest,
@@ -243,7 +227,7 @@ impl Blobs {
         Ok(left.is_empty())
     }
 
-    /// Whether a blob of this size is stored, need not be renewed, and is what its key says.
+    /// Returns whether a blob of this size is young and intact.
     async fn is_young_and_whole(&self, key: &BlobKey, size: u64) -> Result<bool, Error> {
         let Some(meta) = self.meta(key).await? else { return Ok(false) };
         Ok(meta.size == size && is_young(&meta) && matches!(self.examine(key).await?, State::Whole { .. }))
@@ -254,7 +238,7 @@ impl Blobs {
     }
 
     fn put_options(&self, key: &BlobKey) -> PutOptions {
-        // A file has no place for attributes, and the store refuses them there.
+        // The local store refuses attributes.
         if self.folders.is_some() {
             return PutOptions::default();
         }

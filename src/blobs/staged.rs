@@ -1,8 +1,8 @@
-//! Bytes that arrive piece by piece: written to a temporary file and hashed on the way, so that a file of any size costs
-//! little memory. They become a blob when [`Blobs::keep`] is called; dropped before that, nothing is left of them.
+//! Streams an upload into a temporary file and hashes it, so that large files need little memory.
 //!
-//! On a disk the temporary file lies in the store's own `.incoming` folder and is renamed to the blob. A process that is
-//! killed leaves it behind, and [`Blobs::remove_unfinished`] removes it. For S3 it has no name at all and ends with the process.
+//! [`Blobs::keep`] turns the file into a blob; dropping it before deletes the file. On disk the temporary file is in
+//! the store's `.incoming` folder and is renamed to the blob. [`Blobs::remove_unfinished`] deletes files of killed
+//! processes. For S3 the temporary file has no name and disappears with the process.
 
 use std::{
     fs::{self, File},
@@ -18,58 +18,58 @@ use uuid::Uuid;
 use super::{BlobKey, Blobs, Error, disk, path};
 use crate::private_files;
 
-/// Pieces are gathered up to this size before they are written.
+/// Write buffer size.
 const BUFFER_BYTES: usize = 128 * 1024;
-/// A larger blob goes to S3 in parts of this size, one after the other.
+/// Size of the parts of a multipart upload; smaller blobs are sent in one request.
 const PART_BYTES: usize = 8 << 20;
 
-/// Bytes that are not a blob yet.
+/// An upload that is not a blob yet.
 #[derive(Debug)]
 pub struct Staged {
-    /// `None` only while a thread writes to it.
+    /// `None` while a blocking thread writes to it, and after a failed write.
     spool: Option<Spool>,
-    /// Gathered and not written yet.
+    /// Bytes not yet written.
     buffer: Vec<u8>,
-    /// Removes the file unless it became a blob.
+    /// Deletes the file unless it became a blob.
     file: Option<Named>,
     size: u64,
 }
 
-/// What is on disk so far.
+/// Bytes written so far.
 #[derive(Debug)]
 struct Spool {
     file: File,
     hash: Sha256,
 }
 
-/// A temporary file with a name, which is removed when this is dropped.
+/// A named temporary file; dropping it deletes the file.
 #[derive(Debug)]
 struct Named(PathBuf);
 
 impl Drop for Named {
     fn drop(&mut self) {
-        // It is gone already if it became a blob.
+        // The file no longer exists if it became a blob.
         let _ = fs::remove_file(&self.0);
     }
 }
 
 impl Staged {
-    /// Bytes so far.
+    /// Returns the number of bytes so far.
     pub const fn size(&self) -> u64 {
         self.size
     }
 
-    /// Appends a piece.
+    /// Appends a chunk.
     ///
     /// # Errors
-    /// [`Error::Full`] or [`Error::Unavailable`] by the disk of the temporary file; nothing more can be written then.
+    /// [`Error::Full`] or [`Error::Unavailable`] from the disk of the temporary file; later writes fail too.
     pub async fn write(&mut self, piece: &[u8]) -> Result<(), Error> {
         self.size += piece.len() as u64;
         self.buffer.extend_from_slice(piece);
         if self.buffer.len() < BUFFER_BYTES { Ok(()) } else { self.on_thread(|_| Ok(())).await }
     }
 
-    /// All bytes so far, read into memory.
+    /// Reads all bytes so far into memory.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -84,7 +84,7 @@ impl Staged {
         .await
     }
 
-    /// The key that these bytes have as an uploaded original; `extension` is one of [`BlobKey`]'s list.
+    /// Returns the key of these bytes as an uploaded original; `extension` is one of [`BlobKey`]'s list.
     ///
     /// # Errors
     /// As [`write`](Self::write); [`Error::UnknownExtension`].
@@ -94,14 +94,14 @@ impl Staged {
         Ok(key.as_original())
     }
 
-    /// Writes what was gathered, then runs `work`, both on a thread that may wait for the disk.
+    /// Writes the buffer, then runs `work`, on a blocking thread.
     async fn on_thread<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Spool) -> io::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let Some(mut spool) = self.spool.take() else {
-            return Err(Error::of_io(io::Error::other("an earlier piece could not be written")));
+            return Err(Error::of_io(io::Error::other("an earlier write failed")));
         };
         let written = disk::blocking(move || {
             spool.hash.update(&buffer);
@@ -117,7 +117,7 @@ impl Staged {
 }
 
 impl Spool {
-    /// Up to a part of the file from where it stands.
+    /// Reads the next part of the file.
     fn part(&mut self) -> io::Result<Vec<u8>> {
         let mut part = Vec::new();
         (&self.file).take(PART_BYTES as u64).read_to_end(&mut part)?;
@@ -126,10 +126,10 @@ impl Spool {
 }
 
 impl Blobs {
-    /// Begins a blob whose bytes arrive piece by piece.
+    /// Starts a streamed upload.
     ///
     /// # Errors
-    /// [`Error::Full`] or [`Error::Unavailable`] by the disk of the temporary file.
+    /// [`Error::Full`] or [`Error::Unavailable`] from the disk of the temporary file.
     pub async fn stage(&self) -> Result<Staged, Error> {
         let directory = self.folders.as_ref().map(|folders| folders.incoming());
         let (file, name) = disk::blocking(move || match directory {
@@ -140,7 +140,7 @@ impl Blobs {
             }
             None => {
                 let named = Named(std::env::temp_dir().join(format!("pm-{}", Uuid::new_v4().simple())));
-                // The name goes at once; the file stays until it is closed.
+                // Deleted immediately; the open file remains until it is closed.
                 Ok((create(&named.0)?, None))
             }
         })
@@ -149,7 +149,8 @@ impl Blobs {
         Ok(Staged { spool, buffer: Vec::new(), file: name, size: 0 })
     }
 
-    /// Stores staged bytes under `key`, which is their [`original_key`](Staged::original_key), as [`put`](Self::put) does.
+    /// Stores staged bytes under `key`, their [`original_key`](Staged::original_key); otherwise like
+    /// [`put`](Self::put).
     ///
     /// # Errors
     /// As [`put`](Self::put).
@@ -169,7 +170,7 @@ impl Blobs {
         }
     }
 
-    /// Sends staged bytes to S3: a small blob at once, a large one in parts.
+    /// Sends staged bytes to S3, in parts if they are large.
     async fn send(&self, staged: &mut Staged, key: &BlobKey) -> Result<(), Error> {
         let first = staged.on_thread(|spool| spool.file.seek(SeekFrom::Start(0)).and_then(|_| spool.part())).await?;
         if staged.size <= PART_BYTES as u64 {
@@ -180,7 +181,7 @@ impl Blobs {
         let mut upload = self.store.put_multipart_opts(&path(key), options).await.map_err(Error::of_store)?;
         let sent = send_parts(&mut upload, staged, first).await;
         if sent.is_err() {
-            // What cannot be taken back now is removed by the rule of the bucket for unfinished uploads.
+            // If the abort fails, the bucket's lifecycle rule deletes the unfinished upload.
             let _ = upload.abort().await;
         }
         sent
@@ -196,7 +197,7 @@ async fn send_parts(upload: &mut Box<dyn MultipartUpload>, staged: &mut Staged, 
     upload.complete().await.map(|_| ()).map_err(Error::of_store)
 }
 
-/// A new file that this process alone may read and write.
+/// Creates a file that only this user can read and write.
 fn create(path: &Path) -> io::Result<File> {
     private_files::options().read(true).write(true).create_new(true).open(path)
 }
@@ -212,7 +213,7 @@ mod tests {
         Blobs::connect(&Engine::Disk { directory: directory.to_owned() }).await.expect("a store")
     }
 
-    /// A megabyte of changing bytes.
+    /// Returns a megabyte of varying bytes.
     fn many() -> Vec<u8> {
         (0..1_000_000_u32).map(|number| (number / 7) as u8).collect()
     }
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn staged_pieces_become_the_blob_that_put_original_would_store() {
+    async fn a_staged_upload_becomes_the_same_blob_as_put_original() {
         let home = tempfile::tempdir().expect("a directory");
         let blobs = store_in(home.path()).await;
         let bytes = many();
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn staged_bytes_that_are_dropped_leave_nothing() {
+    async fn a_dropped_upload_leaves_no_file() {
         let home = tempfile::tempdir().expect("a directory");
         let blobs = store_in(home.path()).await;
         let mut staged = blobs.stage().await.expect("a file");
@@ -258,12 +259,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_staged_file_of_a_killed_process_is_removed_with_the_other_unfinished_ones() {
+    async fn the_staged_file_of_a_killed_process_is_removed() {
         let home = tempfile::tempdir().expect("a directory");
         let blobs = store_in(home.path()).await;
         let mut staged = blobs.stage().await.expect("a file");
         staged.write(&many()).await.expect("written");
-        // What a killed process does not do.
+        // Simulates a killed process.
         std::mem::forget(staged);
         assert_eq!(blobs.remove_unfinished(Duration::from_secs(60)).await.expect("an answer"), 0);
         assert_eq!(blobs.unfinished(Duration::ZERO, 10).await.expect("an answer").count, 1);

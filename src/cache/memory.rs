@@ -1,7 +1,7 @@
-//! The cache inside this process, which also sees what other processes commit to the same SQLite file.
+//! Cache in this process's memory, which also detects other processes' commits to the SQLite file.
 //!
-//! Before it answers anything it asks the database whether somebody committed. It never waits for a writer and never
-//! outlives the process.
+//! Before each answer it asks the database whether a process committed. It never waits for a writer, and its content
+//! ends with the process.
 
 use std::{
     fmt,
@@ -18,24 +18,24 @@ use crate::{
     domain::ProductId,
 };
 
-/// What an entry weighs beside its body: key, slot and the cache's own books, in bytes.
+/// Size of an entry besides its body in bytes: key, value and the cache's own data.
 const OVERHEAD_BYTES: usize = 200;
 
-/// A cache of bounded size in this process; clones share it.
+/// An in-memory cache of limited size; clones share it.
 #[derive(Clone)]
 pub struct MemoryCache {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    /// Touched only while `follower` is locked; that makes "look and then store" one step.
+    /// Accessed only while `follower` is locked, which makes check-then-store atomic.
     slots: Cache<ProductId, Slot>,
     follower: Mutex<Follower>,
 }
 
 struct Follower {
     changes: ChangeLog,
-    /// Slots of an earlier epoch count as empty.
+    /// Entries of an earlier epoch count as missing.
     epoch: u64,
 }
 
@@ -54,7 +54,7 @@ enum Content {
 struct Ends(Lifetimes);
 
 impl MemoryCache {
-    /// A cache of at most `max_bytes` that follows the SQLite file `database`.
+    /// Opens a cache of at most `max_bytes` that follows the SQLite file `database`.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if the file cannot be opened or is locked, [`Error::Config`] if it has no schema.
@@ -93,8 +93,8 @@ impl MemoryCache {
     }
 
     pub(super) fn fill(&self, lease: Lease, id: ProductId, entry: Entry) -> Result<bool, Error> {
-        // Another process's commit since the lease was given is found here and takes the lease away. One that comes
-        // after this look is found by the next reader before it sees the entry.
+        // This check finds another process's commit since the lease was issued and removes the lease. The next reader
+        // finds a later commit before it reads the entry.
         let follower = self.shared.caught_up()?;
         let leased = matches!(self.shared.find(&follower, id), Some(Content::Lease(held)) if held == lease);
         if leased {
@@ -119,10 +119,10 @@ impl MemoryCache {
 }
 
 impl Shared {
-    /// Takes the lock and drops what was committed since the last look, so that nothing found under it is outdated.
+    /// Locks the follower and drops entries that changed since the last check.
     ///
-    /// The look is SQLite's version counter, which lies in memory shared by all processes: a few microseconds and no
-    /// read of a file, and so allowed on an asynchronous thread.
+    /// The check reads SQLite's version counter in shared memory, which takes a few microseconds without file access.
+    /// So it may run on an async thread.
     fn caught_up(&self) -> Result<MutexGuard<'_, Follower>, Error> {
         let mut follower = self.lock();
         match follower.changes.poll() {
@@ -144,7 +144,7 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, Follower> {
         self.follower.lock().unwrap_or_else(|poisoned: PoisonError<MutexGuard<'_, Follower>>| {
-            // Whoever panicked may have taken note of a change without dropping the product.
+            // A thread that panicked may have read a change without dropping the product's entry.
             let mut follower = poisoned.into_inner();
             self.forget_everything(&mut follower);
             self.follower.clear_poison();
@@ -153,8 +153,8 @@ impl Shared {
     }
 
     fn forget_everything(&self, follower: &mut Follower) {
-        // The library forgets by time stamp and may keep what was stored in the same tick; the epoch decides, the call
-        // only frees the memory.
+        // The library invalidates by timestamp and may keep entries from the same tick. The epoch decides; the call
+        // only frees memory.
         follower.epoch += 1;
         self.slots.invalidate_all();
     }
@@ -189,7 +189,7 @@ impl Expiry<ProductId, Slot> for Ends {
     }
 
     fn expire_after_update(&self, _: &ProductId, slot: &Slot, _: Instant, _: Option<Duration>) -> Option<Duration> {
-        // A lease that becomes a value starts a new life; the library would keep the lease's.
+        // A lease that is replaced by a value gets a new lifetime; otherwise the library would keep the lease's.
         Some(self.of(slot))
     }
 }

@@ -1,9 +1,9 @@
-//! The cache of product bodies: in Redis for many processes, in this process for one machine, or none.
+//! Cache of product bodies: in Redis for many processes, in memory on one machine, or off.
 //!
-//! What is stored are the bytes of an answer; nothing here parses them. A reader that finds nothing takes a lease, reads
-//! the database and stores what it read only if its lease is still there. A writer deletes value and lease after its
-//! commit and before its acknowledgement, so a reader that read too early cannot store what it read. The cache never
-//! fails a read: whatever goes wrong is a miss and is counted.
+//! It stores response bytes and never parses them. On a miss a reader takes a lease, reads the database, and stores the
+//! result only if its lease still exists. A writer deletes value and lease after its commit and before its
+//! acknowledgment, so a reader with an older result cannot store it. The cache never fails a read: every failure is a
+//! miss and is counted.
 
 mod memory;
 mod redis;
@@ -24,102 +24,103 @@ use crate::{
     domain::{ProductId, Quota, Spent},
 };
 
-/// Which cache to use, with all that it needs.
+/// The type of cache and its settings.
 #[derive(Clone)]
 pub enum Engine {
     /// One Redis for all processes.
     Redis {
-        /// `redis://` or `rediss://`, with user, password and database number if there are any.
+        /// `redis://` or `rediss://`, with optional user, password and database number.
         url: String,
-        /// What every key begins with; installations that share a Redis differ here.
+        /// Prefix of every key; installations that share a Redis need different ones.
         prefix: String,
-        /// The database in which every process notes what it changes; without it a process that was cut off from Redis
-        /// may read what another one, cut off as well, has changed and not deleted yet.
+        /// The database in which every process records its changes.
+        /// Without it, a process that was disconnected from Redis may read an entry that another disconnected process
+        /// has changed but not deleted yet.
         notes: Option<Database>,
         /// How long entries are kept.
         lifetimes: Lifetimes,
     },
-    /// In this process; other processes' commits are seen through the SQLite file.
+    /// In this process's memory; commits of other processes are detected in the SQLite file.
     Memory {
-        /// The most bytes that are kept.
+        /// Maximum size in bytes.
         max_bytes: u64,
         /// The SQLite file, with its schema.
         database: PathBuf,
         /// How long entries are kept.
         lifetimes: Lifetimes,
     },
-    /// None: every read goes to the database.
+    /// No cache: every read queries the database.
     Off,
 }
 
 /// The cache; clones share it.
 #[derive(Clone, Debug)]
 pub enum Cache {
-    /// In Redis.
+    /// A cache in Redis.
     Redis(RedisCache),
-    /// In this process.
+    /// A cache in memory.
     Memory(MemoryCache),
-    /// Nowhere.
+    /// No cache.
     Off,
 }
 
-/// What is known about a product.
+/// A cached entry of a product.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
-    /// The product's body, as it goes to the client.
+    /// The product's response body.
     Value(Bytes),
-    /// There is no such product.
+    /// The product does not exist.
     Absent,
 }
 
-/// The answer to a reader that will go to the database if need be.
+/// Result of a lookup by a reader that can query the database.
 #[derive(Debug)]
 pub enum Lookup {
-    /// It is known.
+    /// The entry is cached.
     Hit(Entry),
-    /// It has to be read; hand the permit to [`Cache::fill`] together with what was read.
+    /// The entry must be read; pass the permit to [`Cache::fill`] with the result.
     Miss(Fill),
 }
 
-/// The permit to store what is read from the database **after** it was given.
+/// A permit to store what is read from the database **after** it was issued.
 ///
-/// It may be empty: somebody else is reading already, or the engine is away. Then storing does nothing.
+/// It may be empty if another reader has one or the cache is unavailable. Storing then does nothing.
 #[derive(Debug)]
 pub struct Fill(Option<Lease>);
 
-/// How long things are kept.
+/// How long entries are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Lifetimes {
-    /// A product's body; a safety net, since every change deletes it.
+    /// Lifetime of a product's body; only a safety net, since every change deletes it.
     pub value: Duration,
-    /// The knowledge that there is no such product.
+    /// Lifetime of the entry for a missing product.
     pub absent: Duration,
-    /// A lease; the longest that a reader may take to read the database and still store the result.
+    /// Lifetime of a lease: the maximum time from a miss to storing the result.
     pub lease: Duration,
 }
 
-/// Why the cache could not do something.
+/// Error of a cache operation.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The engine is away, slow or refuses; the same call may work later.
+    /// The cache is unreachable, slow or rejects the command; the same call may succeed later.
     #[error("the cache does not answer")]
     Unavailable(#[source] Cause),
-    /// The settings are wrong; it will not work later either.
-    #[error("the cache cannot be set up")]
+    /// The settings are invalid; the call will never succeed.
+    #[error("the cache settings are invalid")]
     Config(#[source] Cause),
 }
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// Proof of being the one who may store: a value that nobody else has.
+/// Token that identifies the holder of a lease; unique.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Lease(Uuid);
 
 impl Cache {
-    /// Sets the engine up. A Redis that is away is no error: it is connected to in the background.
+    /// Sets up the cache. If Redis is unavailable, it connects in the background without an error.
     ///
     /// # Errors
-    /// [`Error::Config`] if the address cannot be read or the SQLite file cannot be followed.
+    /// [`Error::Config`] if the URL is invalid or the SQLite file cannot be followed.
     pub async fn connect(engine: &Engine) -> Result<Self, Error> {
         Ok(match engine {
             Engine::Redis { url, prefix, notes, lifetimes } => {
@@ -132,9 +133,9 @@ impl Cache {
         })
     }
 
-    /// What is known about the product, or `None`; the way of almost every read.
+    /// Returns the product's entry, or `None`; almost every read uses it.
     ///
-    /// Redis: one round trip, at most 50 ms, nothing at all while Redis is away. Memory: some microseconds.
+    /// Redis: one round trip of at most 50 ms; none while Redis is unavailable. Memory: some microseconds.
     pub async fn get(&self, id: ProductId) -> Option<Entry> {
         let found = match self {
             Self::Redis(cache) => cache.get(id).await,
@@ -151,10 +152,10 @@ impl Cache {
         found.ok().flatten()
     }
 
-    /// Returns the product's entry for an inspection of the cache. An outage is an error here, not a miss.
+    /// Returns the product's entry for inspection. An outage is an error here, not a miss.
     ///
     /// # Errors
-    /// [`Error::Unavailable`].
+    /// [`Error::Unavailable`] if the cache does not answer.
     pub async fn look(&self, id: ProductId) -> Result<Option<Entry>, Error> {
         match self {
             Self::Redis(cache) => cache.look(id).await,
@@ -163,9 +164,10 @@ impl Cache {
         }
     }
 
-    /// What is known about the product, else a permit to store it. Begin to read the database only afterwards.
+    /// Returns the product's entry, or a permit to store it.
+    /// The caller must read the database after this call.
     ///
-    /// Comes after a [`get`](Self::get) that found nothing, so only its failures are counted as requests.
+    /// It follows a [`get`](Self::get) that missed, so only its failures are counted as requests.
     pub async fn lookup(&self, id: ProductId) -> Lookup {
         let found = match self {
             Self::Redis(cache) => cache.lookup(id).await,
@@ -178,7 +180,7 @@ impl Cache {
         })
     }
 
-    /// Stores what was read with this permit, unless the product changed since the permit was given.
+    /// Stores an entry, unless the product changed since the permit was issued.
     pub async fn fill(&self, fill: Fill, id: ProductId, entry: Entry) {
         let Some(lease) = fill.0 else { return };
         let stored = match self {
@@ -194,7 +196,7 @@ impl Cache {
         counter!("pm_cache_fills_total", "engine" => self.name(), "outcome" => outcome).increment(1);
     }
 
-    /// Counts one request of this client for all processes together; `None` where there is no Redis or it does not answer.
+    /// Counts a request of this client across all processes; `None` if Redis does not answer or is not used.
     pub async fn spend(&self, client: &str, quota: Quota) -> Option<Spent> {
         match self {
             Self::Redis(cache) => cache.spend(client, quota).await.ok(),
@@ -202,12 +204,14 @@ impl Cache {
         }
     }
 
-    /// Forgets these products and makes every permit for them worthless. Call it after the commit and before the write
-    /// is acknowledged. Once begun it is carried out, even if the caller stops waiting for it.
+    /// Deletes these products' entries and makes their permits invalid.
+    /// Call it after the commit and before the write is acknowledged. Once started it completes, even if the caller
+    /// stops waiting.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if Redis could not be told. This process then reads nothing from the cache until Redis has
-    /// been told, which happens by itself; other processes know nothing of it, so keep the note of what to delete.
+    /// [`Error::Unavailable`] if the entries could not be deleted from Redis. This process then reads nothing from the
+    /// cache until it has deleted them, which happens automatically. Other processes do not know of it, so the caller
+    /// must keep its record of the pending invalidation.
     pub async fn invalidate(&self, ids: &[ProductId]) -> Result<(), Error> {
         if ids.is_empty() {
             return Ok(());
@@ -225,11 +229,12 @@ impl Cache {
         told
     }
 
-    /// Some of the products that are kept, from `cursor` on, and where the rest begins: 0 begins, and 0 is the end. One may
-    /// come twice, and one that is stored meanwhile may be left out.
+    /// Returns some of the cached products from `cursor` on, and the next cursor.
+    /// The cursor is 0 at the start and at the end. A product may appear twice, and one that is stored meanwhile may be
+    /// missing.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if the engine does not answer.
+    /// [`Error::Unavailable`] if the cache does not answer.
     pub async fn listed(&self, cursor: u64) -> Result<(u64, Vec<ProductId>), Error> {
         match self {
             Self::Redis(cache) => cache.listed(cursor).await,
@@ -238,10 +243,10 @@ impl Cache {
         }
     }
 
-    /// Whether the engine answers now; takes at most 50 ms.
+    /// Checks that the cache answers; takes at most 50 ms.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if it does not.
+    /// [`Error::Unavailable`] if the cache does not answer.
     pub async fn check(&self) -> Result<(), Error> {
         match self {
             Self::Redis(cache) => cache.check().await,
@@ -250,7 +255,7 @@ impl Cache {
         }
     }
 
-    /// The engine's name in settings, logs and figures.
+    /// Returns the cache's name in settings, logs and metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Redis(_) => "redis",
@@ -261,7 +266,7 @@ impl Cache {
 }
 
 impl Fill {
-    /// Whether something can be stored with it at all.
+    /// Returns whether it permits storing at all.
     pub fn is_permit(&self) -> bool {
         self.0.is_some()
     }
@@ -274,7 +279,7 @@ impl Default for Lifetimes {
 }
 
 impl Error {
-    /// The code that clients and operators see.
+    /// Returns the code that clients and operators see.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Unavailable(_) => ErrorCode::Unavailable,
@@ -282,7 +287,7 @@ impl Error {
         }
     }
 
-    /// Whether the same call may work later.
+    /// Returns whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }
@@ -294,7 +299,7 @@ impl Lease {
     }
 }
 
-/// Without the address, which may hold a password.
+/// Hides the URL, which may contain a password.
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,6 +1,6 @@
-//! The cache in Redis: what is stored under which key, and the scripts that give and honour leases.
+//! The cache in Redis: keys, stored values, and the scripts that issue and check leases.
 //!
-//! Connecting, losing and distrusting the connection is `connection.rs`'s; nothing here retries.
+//! `connection.rs` connects and checks the connection; nothing here retries.
 
 mod breaker;
 mod connection;
@@ -26,12 +26,13 @@ pub use self::epoch::SETTLING;
 use super::{Entry, Error, Fill, Lease, Lifetimes, Lookup};
 use crate::{db::Database, domain::ProductId};
 
-/// The first byte of what is stored tells what it is.
+/// Types of stored values, in the first byte.
 const VALUE: u8 = b'V';
 const ABSENT: u8 = b'A';
 const LEASE: u8 = b'L';
 
-/// An entry → itself; nothing → a new lease is stored, nil; a lease of somebody else → 0.
+/// Looks up an entry: returns it, or stores a new lease and returns nil.
+/// Returns 0 if another reader has a lease.
 static LOOKUP: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local stored = redis.call('GET', KEYS[1])
@@ -44,7 +45,7 @@ static LOOKUP: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Puts the entry in the place of exactly this lease; 1 if it did.
+/// Replaces exactly this lease by the entry; returns 1 if it did.
 static FILL: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -61,15 +62,16 @@ pub struct RedisCache {
     _supervisor: Arc<Supervisor>,
 }
 
-/// Ends the supervisor together with the last clone of the cache.
+/// Stops the supervisor when the last clone of the cache is dropped.
 struct Supervisor(JoinHandle<()>);
 
 impl RedisCache {
-    /// Tries once to connect to `url`; if that fails, goes on trying in the background. `prefix` begins every key. What
-    /// `notes` has as changed is deleted over each new connection before anything is read.
+    /// Tries once to connect to `url`, and continues in the background if that fails.
+    /// `prefix` is the prefix of every key. On each new connection, the changes recorded in `notes` are deleted before
+    /// anything is read.
     ///
     /// # Errors
-    /// [`Error::Config`] if `url` cannot be read.
+    /// [`Error::Config`] if `url` is invalid.
     pub async fn connect(
         url: &str,
         prefix: &str,
@@ -91,7 +93,7 @@ impl RedisCache {
         Ok(stored.and_then(entry))
     }
 
-    /// As [`get`](Self::get), for a caller that has the time to wait until an epoch has settled.
+    /// Returns an entry like [`get`](Self::get), but waits until a new epoch has settled.
     pub(super) async fn look(&self, id: ProductId) -> Result<Option<Entry>, Error> {
         self.link.trusted_soon().await?;
         self.get(id).await
@@ -111,7 +113,7 @@ impl RedisCache {
     }
 
     pub(super) async fn fill(&self, lease: Lease, id: ProductId, entry: Entry) -> Result<bool, Error> {
-        // Keys carry their epoch, so what is stored for one that is over is never read.
+        // Keys contain their epoch, so an entry of an old epoch is never read.
         let live = self.link.settled()?;
         let mut connection = live.connection();
         let (stored, lifetime) = match entry {
@@ -124,7 +126,8 @@ impl RedisCache {
     }
 
     pub(super) async fn invalidate(&self, ids: &[ProductId]) -> Result<(), Error> {
-        // In a task of its own: a client that hangs up drops the caller's future, but must not cut a deletion in half.
+        // Runs in a separate task: a client that disconnects cancels the caller's future, but must not interrupt a
+        // deletion.
         let (link, ids) = (self.link.clone(), ids.to_vec());
         tokio::spawn(async move { link.delete(ids).await })
             .await
@@ -144,7 +147,7 @@ impl RedisCache {
 }
 
 impl Lease {
-    /// The lease as it stands in Redis.
+    /// Returns the lease as it is stored in Redis.
     fn stored(self) -> [u8; 17] {
         let mut bytes = [LEASE; 17];
         bytes[1..].copy_from_slice(self.0.as_bytes());
@@ -152,7 +155,7 @@ impl Lease {
     }
 }
 
-/// What the stored bytes mean; `None` for a lease. A body stays in the buffer that it was received in.
+/// Parses a stored value; `None` for a lease. The body is not copied.
 fn entry(stored: Vec<u8>) -> Option<Entry> {
     match *stored.first()? {
         VALUE => {
@@ -165,7 +168,7 @@ fn entry(stored: Vec<u8>) -> Option<Entry> {
     }
 }
 
-/// As Redis wants it; it refuses a life of zero.
+/// Returns milliseconds for Redis, at least 1, since Redis rejects a lifetime of zero.
 fn milliseconds(lifetime: Duration) -> u64 {
     u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX).max(1)
 }
@@ -187,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_byte_tells_what_is_stored() {
+    fn the_first_byte_is_the_type_of_the_stored_value() {
         assert_eq!(entry(b"V{}".to_vec()), Some(Entry::Value(Bytes::from_static(b"{}"))));
         assert_eq!(entry(b"V".to_vec()), Some(Entry::Value(Bytes::new())));
         assert_eq!(entry(b"A".to_vec()), Some(Entry::Absent));

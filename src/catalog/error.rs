@@ -1,4 +1,4 @@
-//! What can go wrong with a use-case, by what the caller does next.
+//! Errors of use cases, one variant per reaction of the caller.
 
 use std::sync::Arc;
 
@@ -9,84 +9,84 @@ use crate::{
     domain::{Invalid, UserId},
 };
 
-/// Any error behind an error; shared, since several readers may wait for one read.
+/// The cause of an error; shared, since several readers can wait for one read.
 pub type BoxError = Arc<dyn std::error::Error + Send + Sync>;
 
-/// A use-case that did not come about.
+/// Why a use case failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// The input is wrong; every wrong field is named.
+    /// The input is invalid; lists every invalid field.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// There is nothing of that name.
-    #[error("there is no {what}")]
+    /// The resource does not exist.
+    #[error("{what} not found")]
     NotFound {
-        /// What was asked for: `product 12`.
+        /// The requested resource: `product 12`.
         what: String,
     },
-    /// There was something of that name, and it was deleted.
+    /// The resource existed and was deleted.
     #[error("{what} was deleted")]
     Gone {
-        /// What was asked for: `product 12`.
+        /// The requested resource: `product 12`.
         what: String,
     },
-    /// The request contradicts what is stored.
+    /// The request conflicts with the stored state.
     #[error("{0}")]
     Conflict(String),
-    /// The resource is no longer what the request takes it for.
+    /// The precondition of the request does not hold.
     #[error("{0}")]
     Precondition(String),
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
-    /// So many jobs wait for a user that no more may be queued.
-    #[error("{waiting} images of user {user_id} wait already; at most {most} may wait at a time")]
+    /// The user has reached the limit of queued jobs.
+    #[error("user {user_id} already has {waiting} images in the queue; the limit is {most}")]
     Backlog {
         /// The user.
         user_id: UserId,
-        /// How many wait.
+        /// Number of queued jobs.
         waiting: u64,
-        /// How many may wait.
+        /// Maximum number of queued jobs.
         most: u64,
     },
-    /// The worker's lease is another's by now; its result must be dropped.
-    #[error("the job was given to another worker")]
+    /// The worker lost its lease; it must discard its result.
+    #[error("the lease was lost: another worker may have the job")]
     LeaseLost,
-    /// A blob that is to be referred to was removed meanwhile; it has to be stored again.
-    #[error("the file {key} is no longer in the store; it has to be stored again")]
+    /// A blob was deleted before a row referred to it; the caller must store it again.
+    #[error("blob {key} was deleted from the store before it was used; upload the file again")]
     BlobGone {
         /// Its key.
         key: String,
     },
-    /// Blobs are being copied, and none may be removed meanwhile.
-    #[error("a backup or a restore is running, and nothing may be removed meanwhile")]
+    /// Blobs are being copied, so none can be deleted.
+    #[error("a backup or a restore is running; blobs cannot be deleted until it ends")]
     Copying,
-    /// A setting that the use-case needs is not set.
+    /// A setting that the use case needs is not set.
     #[error("{0}")]
     NotConfigured(&'static str),
-    /// A component does not answer; the same request may go through later.
+    /// A component does not answer; a later retry may succeed.
     #[error("the {component} does not answer")]
     Unavailable {
         /// `database`, `storage` …
         component: &'static str,
-        /// What it said.
+        /// The component's error.
         source: BoxError,
     },
-    /// The disk is full; the same request may go through later.
-    #[error("the {component} has no room left")]
+    /// The disk is full; a later retry may succeed.
+    #[error("the {component} is out of disk space")]
     Full {
         /// `database`, `storage` …
         component: &'static str,
-        /// What it said.
+        /// The component's error.
         source: BoxError,
     },
-    /// Something that must not happen.
-    #[error("something is wrong inside pm")]
+    /// A bug or damaged data.
+    #[error("internal error")]
     Internal(#[source] BoxError),
 }
 
 impl Error {
-    /// The code that clients see.
+    /// Returns the error code in responses.
     pub const fn code(&self) -> ErrorCode {
         match self {
             Self::Invalid(_) => ErrorCode::Validation,
@@ -104,7 +104,7 @@ impl Error {
         }
     }
 
-    /// Whether the same request may go through later.
+    /// Whether a later retry may succeed.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Full { .. })
     }
@@ -117,7 +117,7 @@ impl Error {
         Self::Gone { what: what.to_string() }
     }
 
-    /// The component has its hands full; the same request goes through later.
+    /// Creates the error of an overloaded component; a later retry may succeed.
     pub(super) fn busy(component: &'static str) -> Self {
         let busy = std::io::Error::from(std::io::ErrorKind::ResourceBusy);
         Self::Unavailable { component, source: Arc::new(busy) }

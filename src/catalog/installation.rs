@@ -1,4 +1,4 @@
-//! Which installation this is, followed while the program runs: `restore` and `migrate fresh` give a database a new id.
+//! Tracks the installation's id at run time; `restore` and `migrate fresh` change it.
 
 use crate::{
     catalog::{Catalog, Error},
@@ -7,23 +7,20 @@ use crate::{
 };
 
 impl Catalog {
-    /// The installation's id as it was last seen.
+    /// Returns the last known installation id.
     pub fn installation(&self) -> InstallationId {
         self.0.engines.installation.borrow().clone()
     }
 
-    /// Looks whether the database still holds the same installation, and tells the queue of another one.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Reads the installation id from the database and notifies the queue if it changed.
     pub async fn follow_installation(&self) -> Result<(), Error> {
         if let Some(found) = self.note_installation().await? {
-            tracing::warn!(installation = %found, "the database holds another installation from now on: {found}");
+            tracing::warn!(installation = %found, "the installation id of the database changed to {found}");
         }
         Ok(())
     }
 
-    /// As [`Catalog::follow_installation`], for a change that this process made itself. Returns another installation's id.
+    /// Like [`Catalog::follow_installation`], for changes by this process. Returns the id if it changed.
     pub(crate) async fn note_installation(&self) -> Result<Option<InstallationId>, Error> {
         let found = installation::read(&self.database().read()).await?.id;
         self.look_for_plain_originals().await?;

@@ -1,5 +1,8 @@
-//! The use-cases: everything that HTTP, the command line and the worker do to products goes through here. It owns the
-//! transactions, which only `maintenance` begins as well, and is the only one who tells the cache that something changed.
+//! Use cases of the product catalog.
+//!
+//! HTTP, the command line and the worker change products only through this module. It begins all transactions
+//! except those of `maintenance`, and it alone invalidates the cache. Every function can fail with
+//! [`Error::Unavailable`] when the database does not answer; doc comments do not repeat that.
 
 mod accounts;
 mod error;
@@ -18,13 +21,13 @@ pub use crate::db::events::EventPage;
 pub use crate::db::products::variants::NewVariant;
 pub use error::{BoxError, Error};
 pub use events::{
-    Happenings, KEPT as EVENTS_KEPT,
+    EventSignals, KEPT as EVENT_RETENTION,
     webhook_secrets::{SecretState, encrypt_secrets},
-    webhooks::{MOST_WEBHOOKS, Posted},
+    webhooks::{MAX_WEBHOOKS, Posted},
 };
 pub use jobs::{
     dead_letters::Requeued,
-    process::{AtRisk, Claimed, Due, Found, Outcome, Settlement, Turn},
+    process::{AtRisk, Claimed, Deduplication, Due, Found, Outcome, Settlement},
     reprocess::{Batch, Progress, Selection, Which},
 };
 pub use products::{
@@ -32,7 +35,7 @@ pub use products::{
     create::{NotStored, Stored},
     idempotency::{Answer, Done},
     originals::Origin,
-    pictures::{Form, MOST_VARIANTS, Picture},
+    presets::{Form, ImageView, MAX_VARIANTS},
     read::{Body, Freshness},
     sources::{FILES_IN_MEMORY, IncomingSource, UploadedFiles},
     update::Updated,
@@ -43,6 +46,7 @@ pub use crate::db::products::idempotency::Once;
 use tokio::sync::watch;
 
 use crate::{
+    api::Links,
     blobs::Blobs,
     cache::Cache,
     clock::Timestamp,
@@ -54,41 +58,41 @@ use crate::{
     secret_keys::SecretKeys,
 };
 
-/// What the catalogue is to do.
+/// Configuration of the catalog.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// Put before every link, without a slash at its end; links are paths without it.
+    /// Prefix of every link, without a trailing slash. If it is unset, links are absolute paths.
     pub public_url: Option<String>,
-    /// Whether a product's unknown user is made along with it.
+    /// Whether creating a product also creates its unknown user.
     pub auto_users: bool,
-    /// Where pictures may come from.
+    /// Which source addresses are allowed.
     pub policy: AddressPolicy,
-    /// What is made of each picture.
+    /// The presets that each image is rendered with.
     pub presets: Vec<Preset>,
-    /// What encrypts the secrets of webhooks in the database.
+    /// Keys that encrypt webhook secrets in the database.
     pub secret_keys: Option<SecretKeys>,
-    /// Most jobs that may wait for one user; any number unless set.
+    /// Maximum number of queued jobs per user; unlimited if unset.
     pub max_waiting_jobs_per_user: Option<u64>,
-    /// What is refused of files that are handed over.
+    /// Limits on uploaded files.
     pub limits: Limits,
 }
 
-/// The engines that the catalogue stands on.
+/// The engines that the catalog uses.
 #[derive(Clone, Debug)]
 pub struct Engines {
-    /// The truth.
+    /// The source of truth.
     pub database: Database,
-    /// What is read without asking the database.
+    /// Caches product bodies.
     pub cache: Cache,
-    /// How workers learn of jobs.
+    /// Notifies workers of jobs.
     pub queue: Queue,
-    /// Where pictures are.
+    /// Stores image files.
     pub blobs: Blobs,
-    /// The installation's id; every listener learns of another one.
+    /// The installation's id; receivers are notified when it changes.
     pub installation: watch::Sender<InstallationId>,
 }
 
-/// The catalogue; cheap to clone.
+/// The catalog; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Catalog(Arc<Inner>);
 
@@ -98,9 +102,9 @@ struct Inner {
     engines: Engines,
     links: Links,
     reads: products::read::Reads,
-    told: write::Told,
+    told: write::PendingInvalidations,
     api_keys: accounts::api_keys::Known,
-    happened: events::Happened,
+    happened: events::EventSignal,
     leases: jobs::leases::Leases,
     waiting: jobs::waiting::Waiting,
     decoders: OnceLock<Decoders>,
@@ -110,7 +114,7 @@ struct Inner {
 }
 
 impl Catalog {
-    /// A catalogue over these engines.
+    /// Creates a catalog that uses `engines`.
     pub fn new(config: Config, engines: Engines) -> Self {
         let links = Links::new(config.public_url.clone());
         let (reads, told, api_keys, happened, leases, waiting) = Default::default();
@@ -132,25 +136,22 @@ impl Catalog {
         }))
     }
 
-    /// How links are made.
+    /// Returns the link builder.
     pub fn links(&self) -> &Links {
         &self.0.links
     }
 
-    /// Where pictures may come from.
+    /// Returns which source addresses are allowed.
     pub fn policy(&self) -> &AddressPolicy {
         &self.0.config.policy
     }
 
-    /// What is made of each picture.
+    /// Returns the presets that each image is rendered with.
     pub fn presets(&self) -> &[Preset] {
         &self.0.config.presets
     }
 
-    /// Returns the database's time, by which all processes judge what is due, old or over.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Returns the database's time, the clock that all processes compare timestamps with.
     pub async fn now(&self) -> Result<Timestamp, Error> {
         Ok(self.database().now().await?)
     }

@@ -1,5 +1,6 @@
-//! Referring to blobs: never to one that is not there. Whoever stored a blob a while ago may find that it was removed before
-//! anything referred to it.
+//! Pins blobs before rows refer to them.
+//!
+//! `pm gc` may delete a blob between its upload and the transaction that refers to it. A pin detects that.
 
 use std::time::Duration;
 
@@ -11,16 +12,17 @@ use crate::{
     db::{self, Write},
 };
 
-/// Other writers wait for this look, on SQLite all of them.
+/// Limit of the check. Other writers wait for it; on SQLite all of them.
 const LONGEST_LOOK: Duration = Duration::from_secs(3);
 
 impl Catalog {
-    /// Keeps blobs from being removed until `write` ends, and makes sure that these are there. Comes before any product is
-    /// held.
+    /// Blocks deletion of blobs until `write` ends, and checks that `keys` exist.
+    ///
+    /// Call it before the transaction locks any product.
     ///
     /// # Errors
-    /// [`Error::BlobGone`] if one is not there; [`Error::Unavailable`] by the database or the store.
-    pub(super) async fn refer_to(&self, write: &Write, keys: &[&str]) -> Result<(), Error> {
+    /// [`Error::BlobGone`] if one does not exist; [`Error::Unavailable`] if the database or the store does not answer.
+    pub(super) async fn pin_blobs(&self, write: &Write, keys: &[&str]) -> Result<(), Error> {
         if keys.is_empty() {
             return Ok(());
         }

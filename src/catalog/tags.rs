@@ -1,8 +1,8 @@
-//! Entity tags of products and webhooks, and the conditions that clients put on changes.
+//! Entity tags of products and webhooks, and preconditions of changes.
 //!
-//! A tag is `"{edit}.{state}"`. `edit` is a hash of what editors change, `state` a hash of the whole JSON. A reader compares the
-//! whole tag, so it sees a worker's progress. A change compares `edit` alone, so a worker that ends between a client's GET and
-//! its PATCH does not refuse the PATCH.
+//! A tag is `"{edit}.{state}"`. `edit` is a hash of the fields that clients can edit, `state` a hash of the whole JSON.
+//! Readers compare the whole tag, so a worker's progress changes it. Changes compare only `edit`: a worker that
+//! finishes between a client's GET and PATCH does not make the PATCH fail.
 
 use std::borrow::Cow;
 
@@ -14,31 +14,31 @@ use sha2::{Digest as _, Sha256};
 
 use crate::catalog::Error;
 
-/// Bytes of a tag with its quotes. Entries in caches begin with a tag of this length.
+/// Length of a tag with its quotes. Cache entries begin with a tag of this length.
 pub(super) const TAG_BYTES: usize = 18;
-/// Bytes of a tag up to the dot: the quote and the hash of what editors change.
+/// Length of a tag up to the dot: the quote and the hash of the editable fields.
 const EDIT_BYTES: usize = 8;
 const STATE_CHARS: usize = 8;
 
-/// Entity tags that a client names in a condition.
+/// Entity tags in a conditional request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tags {
     /// `*`: any representation.
     Any,
-    /// These tags, each with its quotes and without a content coding.
+    /// Tags with quotes, without a content coding suffix.
     Listed(Vec<Vec<u8>>),
 }
 
-/// The conditions of a change (RFC 9110, section 13).
+/// Preconditions of a change (RFC 9110, section 13).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Precondition {
-    /// `If-Match`: what is changed has one of these tags, as far as editors change it.
+    /// `If-Match`: the `edit` part of the current tag equals that of one of these.
     pub if_match: Option<Tags>,
-    /// `If-None-Match`: what is changed has none of these tags.
+    /// `If-None-Match`: the current tag is none of these.
     pub if_none_match: Option<Tags>,
 }
 
-/// The part of a product's JSON that editors change.
+/// The editable fields of a product's JSON.
 #[derive(Serialize, Deserialize)]
 struct EditedProduct<'a> {
     id: i64,
@@ -52,7 +52,7 @@ struct EditedProduct<'a> {
     images: Vec<EditedImage<'a>>,
 }
 
-/// The part of an image's JSON that editors change.
+/// The editable fields of an image's JSON.
 #[derive(Serialize, Deserialize)]
 struct EditedImage<'a> {
     id: i64,
@@ -60,7 +60,7 @@ struct EditedImage<'a> {
     source_url: Cow<'a, str>,
 }
 
-/// Returns the entity tag of a product whose JSON is `json`.
+/// Returns the entity tag of a product with this JSON.
 ///
 /// # Errors
 /// [`Error::Internal`] if `json` is not a product.
@@ -69,21 +69,21 @@ pub fn product_tag(json: &[u8]) -> Result<Bytes, Error> {
     tag(&edited, json)
 }
 
-/// Returns the tag of a resource whose JSON is `json` and of which editors change `edited`.
+/// Returns the tag of a resource from its editable fields and its whole JSON.
 pub(in crate::catalog) fn tag(edited: &impl Serialize, json: &[u8]) -> Result<Bytes, Error> {
     let edited = serde_json::to_vec(edited).map_err(Error::internal)?;
-    // Base64 has no `-`, so no tag looks like one with a content coding behind it.
+    // Base64 has no `-`, so a tag cannot look like one with a content coding suffix.
     let hash = |bytes: &[u8], chars: usize| STANDARD_NO_PAD.encode(&Sha256::digest(bytes)[..6])[..chars].to_owned();
     Ok(format!("\"{}.{}\"", hash(&edited, EDIT_BYTES - 1), hash(json, STATE_CHARS)).into())
 }
 
 impl Precondition {
-    /// Checks a change of `what`, whose tag is `tag` and whose JSON is `json`.
+    /// Checks the preconditions of a change of `what` against its current tag and JSON.
     ///
     /// # Errors
-    /// [`Error::Precondition`] if one of the conditions does not hold.
+    /// [`Error::Precondition`] if one does not hold.
     pub fn check(&self, what: &str, tag: &[u8], json: &[u8]) -> Result<(), Error> {
-        // Earlier programs hash the whole JSON into one number. Clients and shared caches may still have such tags.
+        // Earlier versions made the tag from one hash of the whole JSON. Clients and caches may still have such tags.
         let is_earlier = |named: &Vec<u8>| *named == earlier_tag(json);
         let has_edit = |named: &Vec<u8>| named.len() == tag.len() && named.get(..=EDIT_BYTES) == tag.get(..=EDIT_BYTES);
         if let Some(Tags::Listed(tags)) = &self.if_match
@@ -115,7 +115,7 @@ impl Precondition {
         }
     }
 
-    /// Whether the request is to create something and never to meet something that exists: `If-None-Match: *`.
+    /// Whether the request must not change an existing resource: `If-None-Match: *`.
     pub fn only_creates(&self) -> bool {
         self.if_none_match == Some(Tags::Any)
     }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workers_progress_changes_the_tag_of_readers_and_not_that_of_editors() {
+    fn processing_changes_the_tag_for_reads_but_not_for_if_match() {
         let (before, after) = (json("Lamp", "pending"), json("Lamp", "ready"));
         let (old, new) = (product_tag(&before).expect("a product"), product_tag(&after).expect("a product"));
         assert_ne!(old, new);
@@ -154,14 +154,14 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_of_the_previous_version_still_names_the_same_json() {
+    fn a_tag_of_the_previous_version_matches_the_same_json() {
         let before = json("Lamp", "pending");
         assert!(check(&earlier_tag(&before), &before).is_ok());
         assert!(check(&earlier_tag(&before), &json("Lamp", "ready")).is_err());
     }
 
     #[test]
-    fn if_none_match_excludes_what_exists() {
+    fn if_none_match_excludes_existing_tags() {
         let now = json("Lamp", "ready");
         let tag = product_tag(&now).expect("a product");
         let excluding = |tags| Precondition { if_match: None, if_none_match: Some(tags) };

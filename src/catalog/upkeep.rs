@@ -1,5 +1,4 @@
-//! What some process has to look after now and then: changes that the cache was not told of, messages that got lost, rows of
-//! jobs that were done long ago, and the figures of the queue.
+//! Periodic maintenance: pending invalidations, lost messages, expired jobs, and metrics of the queue.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,25 +12,23 @@ use crate::{
     domain::{Depth, JobId},
 };
 
-/// Whoever made a change tells the cache within this, or cannot reach it.
+/// Time after which a process that made a change has invalidated the cache or failed to.
 const TELLING: Duration = Duration::from_secs(2);
-/// How long the log of changes is kept for other processes' in-process caches; one that looked away for longer drops all.
+/// Retention of the invalidation log for in-process caches. A cache that has not read it for longer drops all entries.
 const LOG_KEPT: Duration = Duration::from_secs(600);
-/// A message is out of the broker's hands for at most this before its job is claimed.
+/// Maximum time between dispatching a job and its claim.
 const HANDED_OVER: Duration = Duration::from_secs(15);
-/// A consumer claims the job of a message that it got within this.
+/// Maximum time between receiving a message and claiming a job.
 const CLAIMING: Duration = Duration::from_millis(250);
-/// How long the row of a finished job is kept, for people who look into what happened.
-const FINISHED_KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// Retention of finished jobs, for investigation.
+const FINISHED_JOB_RETENTION: Duration = Duration::from_secs(7 * 24 * 3_600);
 const AT_ONCE: u64 = 1_000;
 
 impl Catalog {
-    /// Tells a shared cache of changes whose makers died before they could, and forgets rows that served their purpose. Returns
-    /// whether the cache could be told.
+    /// Sends overdue invalidations to a shared cache and deletes processed rows.
     ///
-    /// # Errors
-    /// If the database does not answer.
-    pub async fn keep_cache_told(&self) -> Result<bool, Error> {
+    /// An invalidation is overdue if the process that made the change died. Returns whether the cache answered.
+    pub async fn flush_invalidations(&self) -> Result<bool, Error> {
         let shared = matches!(self.cache(), Cache::Redis(_));
         let told = self.0.told.take();
         if !told.is_empty() {
@@ -40,13 +37,15 @@ impl Catalog {
         self.tell_left_over(if shared { TELLING } else { LOG_KEPT }).await
     }
 
-    /// Tells a shared cache of changes that are older than `age`, and forgets their rows; `false` if the cache does not answer.
+    /// Sends invalidations older than `age` to a shared cache and deletes their rows.
+    ///
+    /// Returns `false` if the cache does not answer.
     pub(crate) async fn tell_left_over(&self, age: Duration) -> Result<bool, Error> {
         let shared = matches!(self.cache(), Cache::Redis(_));
         loop {
             let now = self.now().await?;
-            // A change to come was made before the database's clock went back. Telling it twice does no harm; the log of
-            // caches in processes is kept.
+            // A row with a future time was written before the database's clock went back. A second invalidation does no
+            // harm. The log of in-process caches keeps such rows.
             let to_come = shared.then(|| now.plus(TELLING));
             let rows = invalidations::left_over(&self.database().read(), now.minus(age), to_come, AT_ONCE).await?;
             if rows.is_empty() {
@@ -68,10 +67,9 @@ impl Catalog {
         Ok(write.commit().await?)
     }
 
-    /// Hands some due jobs to the broker; answers how many, none if none is due. A job that it does not take stays due.
+    /// Sends a batch of due jobs to the broker; returns how many.
     ///
-    /// # Errors
-    /// If the database or the broker does not answer.
+    /// A job that the broker does not confirm stays due.
     pub async fn dispatch_due(&self) -> Result<usize, Error> {
         const BATCH: u64 = 256;
         let taken = self.take_undispatched(BATCH).await?;
@@ -92,14 +90,10 @@ impl Catalog {
         Ok(taken)
     }
 
-    /// Makes jobs due again whose messages the broker has lost; answers how many.
+    /// Dispatches jobs again whose messages the broker has lost; returns how many.
     ///
-    /// A message says that a job is due, not which, so any message serves for any job. Some are lost if jobs wait that were handed
-    /// over a while ago, and the broker has no message left. A message that is sent twice does no harm: the second finds nothing to
-    /// claim.
-    ///
-    /// # Errors
-    /// If the database or the broker does not answer.
+    /// A message says that some job is due, not which one. Messages are lost if jobs dispatched a while ago still wait
+    /// while the broker's queue is empty. A duplicate message does no harm: its consumer finds no job to claim.
     pub async fn recover_messages(&self) -> Result<u64, Error> {
         let before = self.now().await?.minus(HANDED_OVER);
         if !self.queue().needs_relay() || !dispatch::any_dispatched(&self.database().read(), before).await? {
@@ -110,7 +104,7 @@ impl Catalog {
         if backlog.ready > 0 {
             return Ok(0);
         }
-        // What consumers have just been handed is claimed by then.
+        // Consumers that have just received a message claim a job in this time.
         tokio::time::sleep(CLAIMING).await;
         let write = self.database().begin().await?;
         let again = dispatch::dispatch_again(&*write, before, AT_ONCE).await?;
@@ -121,16 +115,13 @@ impl Catalog {
         Ok(again)
     }
 
-    /// Removes jobs that were done a week ago, up to 4,000 of them; answers how many.
-    ///
-    /// # Errors
-    /// If the database does not answer.
-    pub async fn forget_finished(&self) -> Result<u64, Error> {
+    /// Deletes jobs that ended over a week ago, at most 4,000; returns how many.
+    pub async fn delete_expired_jobs(&self) -> Result<u64, Error> {
         const BATCH: u64 = 500;
         const BATCHES: u64 = 8;
-        let before = self.now().await?.minus(FINISHED_KEPT);
+        let before = self.now().await?.minus(FINISHED_JOB_RETENTION);
         let mut forgotten = 0;
-        // Looking costs no turn at writing.
+        // A read does not take the write lock.
         while forgotten < BATCH * BATCHES && finished::any(&self.database().read(), before).await? {
             let write = self.database().begin().await?;
             let some = finished::forget(&*write, before, BATCH).await?;
@@ -143,18 +134,12 @@ impl Catalog {
         Ok(forgotten)
     }
 
-    /// How full the queue is.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Returns the number of jobs in each state.
     pub async fn depth(&self) -> Result<Depth, Error> {
         Ok(jobs::depth(&self.database().read()).await?)
     }
 
-    /// Sets the gauges of the queue: depth by state, and the age of the oldest waiting job in seconds.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Sets the queue gauges: depth by state, and age of the oldest queued job.
     pub async fn measure_queue(&self) -> Result<(), Error> {
         let (depth, now) = (self.depth().await?, self.now().await?);
         for (state, count) in [("queued", depth.queued), ("running", depth.running), ("dead", depth.dead)] {

@@ -1,4 +1,7 @@
-//! How every change of products ends: noted in its own transaction, committed, the cache told, only then answered.
+//! Commits changes of products.
+//!
+//! Each change records its events and invalidations in its own transaction, commits, invalidates the cache, and only
+//! then returns.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -9,7 +12,7 @@ use crate::{
     cache::Cache,
     catalog::{
         Catalog, Error,
-        events::{self, PictureStep},
+        events::{self, ImageProgress},
     },
     clock::Timestamp,
     db::{
@@ -22,14 +25,14 @@ use crate::{
     queue::NOTIFY_CHANNEL,
 };
 
-/// A transaction that takes longer hangs on a connection that will never answer.
-const LONGEST_TRANSACTION: Duration = Duration::from_secs(20);
+/// Limit of a transaction; a longer one has a connection that will never answer.
+const MAX_TRANSACTION_TIME: Duration = Duration::from_secs(20);
 
-/// Changes that a shared cache was told of and whose rows may go; they go together, a moment later.
+/// Invalidations that a shared cache has processed; their rows are deleted in batches.
 #[derive(Debug, Default)]
-pub(super) struct Told(Mutex<Vec<Invalidation>>);
+pub(super) struct PendingInvalidations(Mutex<Vec<Invalidation>>);
 
-impl Told {
+impl PendingInvalidations {
     pub(super) fn add(&self, rows: &[Invalidation]) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(rows);
     }
@@ -40,26 +43,26 @@ impl Told {
 }
 
 impl Catalog {
-    /// Commits a change of `ids`: their version and, from their pictures, their status follow in the same transaction.
-    /// Listeners are told that the products were updated.
+    /// Commits a change of `ids` and publishes `product.updated` for each.
+    ///
+    /// Increments their versions and derives their statuses from their images in the same transaction.
     pub(crate) async fn commit_change(&self, write: Write, ids: &[ProductId], now: Timestamp) -> Result<(), Error> {
         self.commit_step(write, ids, &[], now).await
     }
 
-    /// As [`Catalog::commit_change`]; of a product whose pictures have come this far, listeners are told that instead.
+    /// Like [`Catalog::commit_change`], but publishes the events of `steps` for the products that they belong to.
     pub(super) async fn commit_step(
         &self,
         write: Write,
         ids: &[ProductId],
-        steps: &[PictureStep],
+        steps: &[ImageProgress],
         now: Timestamp,
     ) -> Result<(), Error> {
         let touched = touch::touch(&*write, ids, now).await?;
         self.commit(write, ids, &events::of_change(&touched, steps, now), now).await
     }
 
-    /// Commits a transaction that changes what readers see of `ids`, with what listeners are told of it, and tells the
-    /// cache before anybody is answered.
+    /// Commits a change of `ids` with its `events`, then invalidates the cache.
     pub(super) async fn commit(
         &self,
         write: Write,
@@ -71,30 +74,32 @@ impl Catalog {
         let rows = invalidations::record(&*write, ids, deletes_entries, now).await?;
         events::record_events(&write, events).await?;
         let committed = write.commit().await;
-        // Also after a failure, for the same reason as below.
+        // Also after a failure: the commit may have succeeded before the connection broke.
         self.0.happened.signal();
         if committed.is_ok() {
-            self.tell_cache(&rows).await;
+            self.invalidate_cached(&rows).await;
         } else {
-            // The connection may have broken off after the commit went through. Deleting too much does no harm.
+            // The commit may have succeeded before the connection broke. An extra invalidation does no harm.
             let _ = self.cache().invalidate(ids).await;
         }
         Ok(committed?)
     }
 
-    /// If the cache cannot be told, it is trusted by nobody in this process until it was, and the rows stay for
-    /// [`Catalog::keep_cache_told`]: the change itself stands either way.
-    pub(super) async fn tell_cache(&self, rows: &[Invalidation]) {
+    /// Invalidates the cache entries of `rows`.
+    ///
+    /// If the cache does not answer, this process does not read from it until the invalidation succeeds, and the rows
+    /// stay for [`Catalog::flush_invalidations`]. The change itself is committed in either case.
+    pub(super) async fn invalidate_cached(&self, rows: &[Invalidation]) {
         let ids: Vec<_> = rows.iter().map(|row| row.product_id).collect();
         match self.cache().invalidate(&ids).await {
             // Other processes' in-process caches read the rows as their log.
             Ok(()) if matches!(self.cache(), Cache::Redis(_)) => self.0.told.add(rows),
             Ok(()) => {}
-            Err(error) => tracing::debug!(%error, "the cache could not be told of a change"),
+            Err(error) => tracing::debug!(%error, "cache invalidation failed; it will be retried"),
         }
     }
 
-    /// Lets waiting workers of other processes know of new jobs at the commit, where the database tells them.
+    /// Notifies workers of other processes of new jobs at the commit, if the database is the queue.
     pub(crate) async fn announce(&self, write: &Write) -> Result<(), Error> {
         if self.queue().needs_relay() {
             return Ok(());
@@ -102,14 +107,15 @@ impl Catalog {
         Ok(notifications::notify(&**write, NOTIFY_CHANNEL).await?)
     }
 
-    /// Runs a transaction to its end even if whoever waits for it goes away: between commit and invalidation there must be
-    /// no place where a closed connection cuts it off, and the driver loses track of one that is cut off while it begins.
-    /// It does not outlive the patience of its client by much.
+    /// Runs a transaction to its end, even if the caller is dropped.
+    ///
+    /// A closed client connection must not cancel the work between commit and invalidation, and the driver leaks a
+    /// connection whose `BEGIN` is canceled. The work is limited to [`MAX_TRANSACTION_TIME`].
     pub(crate) async fn to_the_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        let bounded = tokio::time::timeout(LONGEST_TRANSACTION, work);
+        let bounded = tokio::time::timeout(MAX_TRANSACTION_TIME, work);
         let outcome = tokio::spawn(bounded).await.map_err(Error::internal)?;
         outcome.map_err(|late| Error::Unavailable { component: "database", source: Arc::new(late) })?
     }

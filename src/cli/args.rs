@@ -1,4 +1,4 @@
-//! The shape of the command line, for clap. What the values mean is checked by whoever uses them.
+//! Defines the command line for clap. The commands validate the values.
 
 mod image;
 mod keep;
@@ -23,7 +23,7 @@ pub(super) use self::{
 };
 use crate::{app::Access, config::Flags};
 
-/// A product catalogue with asynchronous image processing.
+/// A product catalog with asynchronous image processing.
 #[derive(Debug, Parser)]
 #[command(name = "pm", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
 #[command(
@@ -52,44 +52,44 @@ pub(super) struct Global {
     /// The message broker: amqp://…
     #[arg(long, global = true, value_name = "URL")]
     rabbitmq_url: Option<String>,
-    /// The store of pictures: file://DIRECTORY or s3://BUCKET/PREFIX
+    /// The image store: file://DIRECTORY or s3://BUCKET/PREFIX
     #[arg(long, global = true, value_name = "URL")]
     storage_url: Option<String>,
-    /// Where pm keeps what it keeps on disk
+    /// The directory for local data: database, images and keys
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<String>,
-    /// How data is written to stdout
+    /// Format of data on stdout
     #[arg(short, long, global = true, value_enum, default_value_t)]
     pub(super) output: Format,
-    /// Write ids only, and nothing about progress
+    /// Print ids only, without progress
     #[arg(short, long, global = true)]
     pub(super) quiet: bool,
-    /// Log more; twice for everything
+    /// Log more; repeat for even more
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
-    /// When to use colours
+    /// When to use colors
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
     pub(super) color: Color,
-    /// How log lines look on stderr
+    /// Format of log lines on stderr
     #[arg(long, global = true, value_name = "FORMAT", value_parser = ["auto", "pretty", "json"])]
     log_format: Option<String>,
 }
 
-/// How data is written.
+/// The output format of data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// Columns for people
+    /// Aligned columns
     #[default]
     Table,
     /// The API's own JSON
     Json,
-    /// One JSON object a line
+    /// One JSON object per line
     Ndjson,
     /// Comma-separated values with a header
     Csv,
 }
 
-/// When colours are used.
+/// When the output has colors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Color {
     /// On a terminal, unless NO_COLOR is set
@@ -103,79 +103,79 @@ pub(super) enum Color {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Serve the HTTP API and work on pictures
+    /// Serve the HTTP API and process images
     Serve(Serve),
-    /// Work on pictures only; as many processes on as many machines as wanted
+    /// Process images; run any number of workers on any number of machines
     Worker(Worker),
-    /// Bring the database's schema up or down
+    /// Migrate the database schema
     #[command(subcommand)]
     Migrate(Migrate),
-    /// Users
+    /// Manage users
     #[command(subcommand)]
     User(User),
-    /// API keys for scripts
+    /// Manage API keys
     #[command(subcommand)]
     Key(Key),
-    /// Products
+    /// Manage products
     #[command(subcommand)]
     Product(Product),
-    /// Single pictures
+    /// Sign image URLs
     #[command(subcommand)]
     Image(Image),
-    /// Work on pictures again
+    /// Process images again
     Reprocess(Reprocess),
-    /// Jobs that wait, and jobs that failed for good
+    /// Inspect the job queue and manage dead letters
     #[command(subcommand)]
     Queue(Queue),
-    /// Write the API's description, OpenAPI 3.1
+    /// Print the OpenAPI 3.1 document of the API
     Openapi,
-    /// Addresses that are told of events
+    /// Manage webhooks and their deliveries
     #[command(subcommand)]
     Webhook(Webhook),
-    /// Show the effective settings, each with where it comes from
+    /// Show the effective settings and the source of each
     Config,
-    /// Say whether every part of the set-up answers and its data are whole
+    /// Check all components and the integrity of the data
     Doctor(Doctor),
-    /// Remove pictures' files that nothing refers to any more
+    /// Delete image files that nothing refers to
     Gc {
-        /// Say what would be removed, and remove nothing
+        /// Show what would be deleted, but delete nothing
         #[arg(long)]
         dry_run: bool,
     },
-    /// Copy the whole catalogue into a directory, while everything is running
+    /// Back up the catalog to a directory, while pm is running
     Backup(Backup),
-    /// Put a backup into an empty installation, whatever engines it has
+    /// Restore a backup into an empty installation with any engines
     Restore(Restore),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Worker {
-    /// Pictures worked on at a time; as many as cores unless set
+    /// Images processed at a time [default: number of cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) concurrency: Option<u16>,
-    /// Answer /healthz, /readyz and /metrics here; nowhere unless set
+    /// Serve /healthz, /readyz and /metrics on this address [default: off]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Migrate {
-    /// Apply every step that is missing
+    /// Apply all pending migrations
     Up,
-    /// Take the last steps back; what their tables hold is lost
+    /// Revert the last migrations; the data in their tables is lost
     Down {
-        /// How many steps
+        /// How many migrations
         #[arg(default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         steps: u32,
-        /// Do not ask
+        /// Skip the confirmation
         #[arg(long)]
         yes: bool,
     },
-    /// Show every step and whether the database has it
+    /// Show all migrations and whether they are applied
     Status,
-    /// Delete everything and apply every step
+    /// Delete everything and apply all migrations
     Fresh {
-        /// Do not ask
+        /// Skip the confirmation
         #[arg(long)]
         yes: bool,
     },
@@ -185,13 +185,13 @@ pub(super) enum Migrate {
 pub(super) enum User {
     /// Add a user
     Add {
-        /// 1 to 64 characters; made if it is missing
+        /// 1 to 64 characters [default: generated]
         #[arg(long)]
         id: Option<String>,
-        /// What people call them
+        /// The user's name
         #[arg(long)]
         name: Option<String>,
-        /// Where to write to
+        /// The user's email address
         #[arg(long)]
         email: Option<String>,
     },
@@ -204,62 +204,62 @@ pub(super) enum User {
     },
 }
 
-/// Which part of a list is shown.
+/// The page of a list.
 #[derive(Debug, Args)]
 pub(super) struct Paging {
-    /// Rows a page, 1 to 100 [default: 20]
+    /// Rows per page, 1 to 100 [default: 20]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub(super) limit: Option<String>,
-    /// Begin where the page before ended
+    /// Start after the previous page
     #[arg(long, value_name = "CURSOR", allow_hyphen_values = true)]
     pub(super) cursor: Option<String>,
-    /// Every page from there on
+    /// Show all remaining pages
     #[arg(long)]
     pub(super) all: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Reprocess {
-    /// Only this product's pictures; may be repeated
+    /// Only this product's images; may be repeated
     #[arg(long = "product", value_name = "ID")]
     pub(super) products: Vec<i64>,
-    /// Only this user's pictures
+    /// Only this user's images
     #[arg(long, value_name = "ID")]
     pub(super) user_id: Option<String>,
-    /// Which pictures
+    /// Only images with this status
     #[arg(long, value_enum, default_value_t)]
     pub(super) status: Which,
-    /// Make only this preset and keep the others; may be repeated
+    /// Render only this preset and keep the others; may be repeated
     #[arg(long = "preset", value_name = "NAME")]
     pub(super) presets: Vec<String>,
-    /// Only pictures changed since: 2026-01-31T12:00:00Z, or 2h or 3d ago
+    /// Only images changed since a time (2026-01-31T12:00:00Z) or within a duration (2h, 3d)
     #[arg(long, value_name = "TIME")]
     pub(super) since: Option<String>,
-    /// Say how many, and change nothing
+    /// Show how many images match, but change nothing
     #[arg(long, conflicts_with_all = ["wait", "yes"])]
     pub(super) dry_run: bool,
-    /// Wait until all of them are done
+    /// Wait until all images are ready or failed
     #[arg(long)]
     pub(super) wait: bool,
-    /// Do not ask
+    /// Skip the confirmation
     #[arg(long)]
     pub(super) yes: bool,
 }
 
-/// Pictures by their status.
+/// The status of the images to process again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Which {
-    /// Those that failed
+    /// Failed images
     #[default]
     Failed,
-    /// Those that are ready
+    /// Ready images
     Ready,
     /// Both
     All,
 }
 
 impl Arguments {
-    /// The settings among the flags.
+    /// Returns the settings given as flags.
     pub fn flags(&self) -> Flags {
         let global = &self.global;
         let mut flags = Flags {
@@ -286,14 +286,14 @@ impl Arguments {
         flags
     }
 
-    /// Whether the command runs until it is stopped.
+    /// Returns whether the command runs until it is stopped.
     pub(super) fn is_service(&self) -> bool {
         matches!(self.command, Command::Serve(_) | Command::Worker(_))
     }
 }
 
 impl Command {
-    /// What the command may do where there is no catalogue yet: only what adds something makes one.
+    /// Returns whether the command may create or migrate the catalog. Only commands that add data create one.
     pub(super) const fn access(&self) -> Access {
         match self {
             Self::Serve(_) => Access::Serve,
@@ -308,7 +308,7 @@ impl Command {
 }
 
 impl Paging {
-    /// The rows a page: as said, or the most there can be where every page is wanted.
+    /// Returns the rows per page: `--limit`, or the maximum with `--all`.
     pub(super) fn page_size(&self) -> Option<&str> {
         self.limit.as_deref().or(self.all.then_some("100"))
     }

@@ -1,4 +1,4 @@
-//! Asking before much is done or lost. Without a terminal there is nobody to ask, so it refuses.
+//! Confirms actions that delete or change much; refuses without a terminal.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -6,17 +6,20 @@ use tokio::sync::oneshot;
 
 use super::failure::{Exit, Failure};
 
-/// Goes on if somebody at a terminal says yes to `question`; `yes` is their answer on the command line.
+/// Asks `question` on the terminal; `yes` skips the question.
 ///
 /// # Errors
-/// If they do not, or if nobody can be asked.
+/// If the answer is not yes, or there is no terminal.
 pub(super) async fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(Failure::new(Exit::Usage, format!("{question} Nobody can be asked without a terminal"))
-            .hint("--yes says that it is meant"));
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("{question} This needs a confirmation, but there is no terminal"),
+        )
+        .hint("--yes confirms it"));
     }
     write!(io::stderr(), "{question} [y/N] ")?;
     let answer = read_line().await;
@@ -27,12 +30,14 @@ pub(super) async fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     }
 }
 
-/// A line from the terminal. A thread of its own reads it, since the runtime would wait for one of its own at the end.
+/// Reads a line from the terminal.
+///
+/// A separate thread reads it, because the runtime would wait for its own thread at the end.
 async fn read_line() -> String {
     let (sender, receiver) = oneshot::channel();
     std::thread::spawn(move || {
         let mut line = String::new();
-        // What cannot be read is no yes.
+        // An unreadable answer counts as no.
         let _ = io::stdin().read_line(&mut line);
         let _ = sender.send(line);
     });

@@ -1,4 +1,4 @@
-//! `pm backup` and `pm restore`: the whole catalogue into a directory and back.
+//! `pm backup` and `pm restore`: copies the catalog to a directory and back.
 
 use std::path::Path;
 
@@ -19,17 +19,15 @@ use crate::{
     passphrase::Passphrase,
 };
 
-/// What a backup has to keep from strangers.
-const SECRETS: &str = "webhook secrets, hashes of API keys and the keys of signed addresses";
+/// The secrets in a backup.
+const SECRETS: &str = "webhook secrets, hashes of API keys and the keys of signed URLs";
 
-/// Runs `pm backup`; partly done if the store lacked blobs.
+/// Runs `pm backup`; returns [`Exit::Partly`] if the store lacks blobs.
 pub(super) async fn save(command: &args::Backup, settings: Settings, console: &mut Console) -> Result<Exit, Failure> {
     let passphrase = passphrase(&command.secrets, &settings)?;
     if passphrase.is_none() && !command.secrets.without_secrets {
-        return Err(Failure::new(Exit::Usage, format!("a backup holds {SECRETS}, and no passphrase encrypts them"))
-            .hint(
-                "set PM_BACKUP_PASSPHRASE or give --passphrase-file FILE; --without-secrets leaves the secrets out",
-            ));
+        return Err(Failure::new(Exit::Usage, format!("a backup contains {SECRETS}, but no passphrase is set"))
+            .hint("set PM_BACKUP_PASSPHRASE or --passphrase-file FILE; --without-secrets omits the secrets"));
     }
     let app = Box::pin(App::open(settings, Access::Existing)).await?;
     let protection = match passphrase {
@@ -48,8 +46,8 @@ pub(super) async fn save(command: &args::Backup, settings: Settings, console: &m
     name(console, &saved.missing, "missing: ");
     if saved.missing.count > 0 {
         console.say(&format!(
-            "missing from the store, or damaged: {}; references to them: {}. All else is in the backup; `pm doctor --repair` \
-             repairs the store",
+            "missing from the store, or damaged: {}; references to them: {}. The backup contains everything else; \
+             `pm doctor --repair` repairs the store",
             counted(saved.missing.count, "blob"),
             saved.missing_references
         ));
@@ -62,7 +60,7 @@ pub(super) async fn save(command: &args::Backup, settings: Settings, console: &m
     Ok(exit)
 }
 
-/// Runs `pm restore`: the backup is checked before anything is connected or made.
+/// Runs `pm restore`; verifies the backup before it opens or creates anything.
 pub(super) async fn restore(
     command: &args::Restore,
     mut settings: Settings,
@@ -76,9 +74,10 @@ pub(super) async fn restore(
     name(console, damage, "damaged: ");
     if damage.count > 0 && !command.allow_missing {
         let files = counted(damage.count, "file");
-        let reason = format!("the backup is damaged in {files}, such as {}", example(damage));
+        let reason = format!("the backup has {files} that are damaged, such as {}", example(damage));
         return Err(Failure::new(Exit::Failed, reason).hint(
-            "nothing was changed; the next `pm backup` mends the backup, `pm restore --allow-missing` restores what is whole",
+            "nothing was changed; the next `pm backup` repairs the backup; `pm restore --allow-missing` restores the \
+             intact part",
         ));
     }
     let secrets = secrets_of(&checked, &command.secrets, &settings).await?;
@@ -94,7 +93,7 @@ pub(super) async fn restore(
     let app = Box::pin(App::open(settings, Access::Create)).await?;
     app.catalog.ensure_empty().await?;
     if let Some(keys) = secrets.as_ref().and_then(|secrets| secrets.url_keys.as_deref()) {
-        // Before the rows: a restore that ends in between is simply run again.
+        // The keys come before the rows, so that an interrupted restore can be run again.
         if let Some(advice) = app::restore_url_keys(&app, keys).await? {
             console.say(&advice);
         }
@@ -114,9 +113,7 @@ pub(super) async fn restore(
         console.say(&format!("left out, and revoked here: {keys}; `pm restore --with-keys` restores them"));
     }
     if secrets.is_none() && (checked.lacks_secrets() || command.secrets.without_secrets) {
-        console.say(
-            "restored without secrets: webhooks are disabled, API keys revoked, and addresses that were signed before are refused",
-        );
+        console.say("restored without secrets: webhooks are disabled, API keys revoked, earlier signed URLs invalid");
     }
     let exit = if restored.is_whole() && !checked.damage().secrets { Exit::Done } else { Exit::Partly };
     console.single(&RestoredRow(restored))?;
@@ -126,25 +123,25 @@ pub(super) async fn restore(
 fn say_what_is_lost(console: &Console, restored: &Restored) {
     let Restored { missing, queued, replaced, failed, lost_rows, .. } = restored;
     if *lost_rows > 0 {
-        console.say(&format!("{lost_rows} rows are lost, or belonged to rows that are lost"));
+        console.say(&format!("lost rows, including rows that depended on lost rows: {lost_rows}"));
     }
     if *missing > 0 {
         console.say(&format!(
-            "{missing} references led to blobs that are lost: {queued} images are made again from their sources, {replaced} \
-             have their largest rendition as their source from now on, {failed} failed (source_not_found)"
+            "references to lost blobs: {missing}; images queued again from their sources: {queued}; images that now use \
+             their largest rendition as the source: {replaced}; failed images (source_not_found): {failed}"
         ));
     }
 }
 
-/// The secrets of the backup; `None` if it has none, or they are not wanted.
+/// Decrypts the secrets of the backup; returns `None` without secrets or with `--without-secrets`.
 async fn secrets_of(checked: &Checked, words: &args::Secrets, settings: &Settings) -> Result<Option<Secrets>, Failure> {
     if words.without_secrets || !checked.has_encrypted_secrets() {
         return Ok(None);
     }
     match passphrase(words, settings)? {
         Some(passphrase) => Ok(Some(checked.secrets(passphrase).await?)),
-        None => Err(Failure::new(Exit::Usage, format!("the backup holds {SECRETS}, encrypted by a passphrase"))
-            .hint("set PM_BACKUP_PASSPHRASE or give --passphrase-file FILE; --without-secrets restores without them")),
+        None => Err(Failure::new(Exit::Usage, format!("the backup contains {SECRETS}, encrypted by a passphrase"))
+            .hint("set PM_BACKUP_PASSPHRASE or --passphrase-file FILE; --without-secrets omits the secrets")),
     }
 }
 
@@ -186,7 +183,7 @@ impl From<backup::Error> for Failure {
             backup::Error::Catalog(error) => error.into(),
             backup::Error::Refused { hint, .. } => Self::because(Exit::Failed, error).hint(hint),
             backup::Error::Damaged(_) => Self::because(Exit::Failed, error)
-                .hint("nothing was changed, and nothing can be restored from it; take another backup"),
+                .hint("nothing was changed, and nothing can be restored from this backup; use another one"),
             backup::Error::File { .. } => Self::because(Exit::Failed, error),
         }
     }

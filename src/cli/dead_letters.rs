@@ -19,12 +19,12 @@ use crate::{
     stop::Stop,
 };
 
-/// Jobs in one transaction.
+/// Jobs per transaction.
 const BATCH: u64 = 200;
 
-/// Runs one of the commands.
+/// Runs the command.
 pub(super) async fn run(command: args::Dead, app: &App, console: &mut Console, stop: &Stop) -> Result<Exit, Failure> {
-    const UNCHANGED: &str = "nothing was changed; the same command begins anew";
+    const UNCHANGED: &str = "nothing was changed; run the same command again to restart it";
     let catalog = &app.catalog;
     match command {
         args::Dead::List(paging) => unless_stopped(stop, UNCHANGED, list(&paging, catalog, console)).await,
@@ -67,13 +67,13 @@ async fn show(id: JobId, catalog: &Catalog, console: &mut Console) -> Result<Exi
     Ok(Exit::Done)
 }
 
-/// One that cannot be queued does not keep the others from being queued.
+/// Requeues each dead letter; a refused one does not stop the others.
 async fn retry(ids: &[i64], catalog: &Catalog, console: &mut Console, stop: &Stop) -> Result<Exit, Failure> {
     let mut progress = Progress::new("queueing", ids.len() as u64, console.is_quiet());
     let (mut queued, mut refused) = (Vec::new(), Vec::new());
     for id in ids {
         if stop.is_wanted() {
-            return Err(Failure::interrupted(format!("queued so far: {}; the same command goes on", queued.len())));
+            return Err(Failure::interrupted(format!("queued so far: {}; run it again to continue", queued.len())));
         }
         match catalog.retry_dead(JobId(*id), None).await {
             Ok(_) => queued.push(IdRow { id: *id }),
@@ -105,7 +105,7 @@ async fn retry_all(catalog: &Catalog, console: &mut Console, stop: &Stop) -> Res
     let mut list = console.list();
     loop {
         if stop.is_wanted() {
-            return Err(Failure::interrupted(format!("queued so far: {queued}; the same command queues the others")));
+            return Err(Failure::interrupted(format!("queued so far: {queued}; run it again to continue")));
         }
         let batch = catalog.retry_all_dead(after, until, BATCH).await?;
         queued += batch.jobs.len() as u64;
@@ -123,7 +123,7 @@ async fn retry_all(catalog: &Catalog, console: &mut Console, stop: &Stop) -> Res
     if shows_ids {
         list.finish(None)?;
     }
-    console.say(&format!("queued anew: {queued}"));
+    console.say(&format!("requeued: {queued}"));
     Ok(Exit::Done)
 }
 
@@ -131,16 +131,14 @@ async fn purge(yes: bool, catalog: &Catalog, console: &mut Console, stop: &Stop)
     let until = catalog.now().await?;
     let total = catalog.depth().await?.dead;
     if total > 0 {
-        let question = format!("{total} dead letters would be removed; their pictures stay failed.");
+        let question = format!("This deletes {total} dead letters; their images stay failed.");
         unless_stopped(stop, "nothing was changed", ask::confirm(&question, yes)).await?;
     }
     let mut progress = Progress::new("removing", total, console.is_quiet());
     let mut removed = 0;
     loop {
         if stop.is_wanted() {
-            return Err(Failure::interrupted(format!(
-                "removed so far: {removed}; the same command removes the others"
-            )));
+            return Err(Failure::interrupted(format!("deleted so far: {removed}; run it again to continue")));
         }
         let some = catalog.purge_dead(until, BATCH).await?;
         if some == 0 {
@@ -150,7 +148,7 @@ async fn purge(yes: bool, catalog: &Catalog, console: &mut Console, stop: &Stop)
         progress.set(removed, 0);
     }
     drop(progress);
-    console.say(&format!("removed: {removed}"));
+    console.say(&format!("deleted: {removed}"));
     Ok(Exit::Done)
 }
 
@@ -160,7 +158,7 @@ fn write_queued(queued: &[IdRow], console: &mut Console) -> Result<(), Failure> 
         list.page(queued)?;
         list.finish(None)?;
     } else if !queued.is_empty() {
-        console.say(&format!("queued anew: {}", queued.len()));
+        console.say(&format!("requeued: {}", queued.len()));
     }
     Ok(())
 }
@@ -183,7 +181,7 @@ struct LetterRow<'a> {
     history: Option<&'a [Attempt]>,
 }
 
-/// The API's own JSON.
+/// Serializes the API's JSON.
 impl Serialize for LetterRow<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let body = match self.history {

@@ -1,5 +1,6 @@
-//! `pm doctor`: whether everything that a set-up consists of is there and answers, and whether the data are whole. It
-//! changes nothing unless it is told to repair.
+//! `pm doctor`: checks all components and the integrity of the data.
+//!
+//! Changes nothing without `--repair`.
 
 mod secrets;
 
@@ -44,7 +45,7 @@ pub(super) async fn run(settings: Settings, command: &args::Doctor, console: &mu
             let (mut findings, exit) = examine(&app).await;
             findings.extend(of_the_program());
             let whole = inspect(&app, depth, &repairs, console, &mut findings).await;
-            // A component that does not answer weighs more than what it keeps.
+            // An unreachable component determines the exit code, not its data.
             (findings, if exit == Exit::Done { whole } else { exit })
         }
         Err(error) => {
@@ -69,7 +70,7 @@ fn show(findings: &[Finding], as_json: bool, console: &mut Console) -> std::io::
 
 async fn examine(app: &App) -> (Vec<Finding>, Exit) {
     let mut components = app.health.check().await;
-    // Redis has 50 ms to answer, which a busy machine may miss once.
+    // Redis must answer within 50 ms, which a busy machine may miss once.
     for _ in 0..2 {
         if components.iter().all(|component| component.error.is_none()) {
             break;
@@ -112,29 +113,29 @@ async fn examine(app: &App) -> (Vec<Finding>, Exit) {
     (findings, exit)
 }
 
-/// What a decoder is locked in by: one is started to try it out.
+/// Starts a decoder and reports its sandbox layers.
 async fn isolation(app: &App) -> Finding {
     const CHECK: &str = "isolation";
     let decoders = Decoders::new(&app.isolation(1));
     let policy = app.settings.isolation;
     if policy == Policy::Off {
-        return Finding::ok(CHECK, "off: images are decoded in the worker's own process".into());
+        return Finding::ok(CHECK, "off: the worker's own process decodes images".into());
     }
-    match decoders.walls().await {
-        Ok(walls) if walls.are_complete() => Finding::ok(CHECK, sandbox::detail(policy, &walls)),
-        Ok(walls) if policy == Policy::Require => Finding::failed(CHECK, sandbox::detail(policy, &walls)),
-        Ok(walls) => Finding { status: WARNING, ..Finding::ok(CHECK, sandbox::detail(policy, &walls)) },
+    match decoders.layers().await {
+        Ok(layers) if layers.are_complete() => Finding::ok(CHECK, sandbox::detail(policy, &layers)),
+        Ok(layers) if policy == Policy::Require => Finding::failed(CHECK, sandbox::detail(policy, &layers)),
+        Ok(layers) => Finding { status: WARNING, ..Finding::ok(CHECK, sandbox::detail(policy, &layers)) },
         Err(error) => Finding::failed(CHECK, chain(&error)),
     }
 }
 
-/// Whether what is found is repaired, and from which copies.
+/// Whether to repair findings, and from which copies.
 enum Repairs {
     None,
     Made(Option<Blobs>),
 }
 
-/// Looks at every invariant of the data, and repairs it if that is wanted.
+/// Checks every invariant of the data, and repairs violations on request.
 async fn inspect(app: &App, depth: Depth, repairs: &Repairs, console: &Console, findings: &mut Vec<Finding>) -> Exit {
     let (mut exit, mut repaired) = (Exit::Done, false);
     let mut steps = Steps::new(console.is_quiet());
@@ -165,7 +166,7 @@ async fn inspect(app: &App, depth: Depth, repairs: &Repairs, console: &Console, 
     if exit == Exit::Failed && repaired { Exit::Partly } else { exit }
 }
 
-/// Repairs what was found and looks again.
+/// Repairs a finding and checks the invariant again.
 async fn repair(
     app: &App,
     found: &maintenance::Finding,
@@ -191,63 +192,65 @@ async fn repair(
     Finding { repaired: done, left, ..finding }
 }
 
-/// Why there is nothing to look at.
+/// Returns why an invariant does not apply to this installation.
 fn not_here(app: &App, invariant: Invariant) -> Option<&'static str> {
     match invariant {
-        Invariant::Outbox if !app.catalog.has(invariant) => Some("no broker: workers ask the database"),
-        Invariant::Invalidations if !app.catalog.has(invariant) => Some("no shared cache has to be told"),
+        Invariant::Outbox if !app.catalog.has(invariant) => Some("no broker: workers poll the database"),
+        Invariant::Invalidations if !app.catalog.has(invariant) => Some("no shared cache"),
         Invariant::Entries if !app.catalog.has(invariant) => Some("no cache"),
-        Invariant::Entries if app.settings.redis_url.is_none() => Some("each process has a cache of its own"),
+        Invariant::Entries if app.settings.redis_url.is_none() => Some("each process has its own cache"),
         _ => None,
     }
 }
 
-/// What was looked at, where all of it is as it should be.
+/// Returns the detail of a check without findings.
 fn whole(found: &maintenance::Finding) -> String {
     let count = found.looked_at;
     match found.invariant {
-        Invariant::Images => format!("{count} have one state, or one live job"),
-        Invariant::Blobs => format!("{count} are there and what their keys say"),
-        Invariant::Sources => format!("{count} uploaded files are there and what their keys say"),
-        Invariant::Orphans => format!("{count} blobs are referred to, or young"),
-        Invariant::Unfinished => "no file was left unfinished".into(),
-        Invariant::Outbox => "no due job waits to be handed over".into(),
-        Invariant::Invalidations => "no change waits to be told to the cache".into(),
-        Invariant::Leases => "no lease is held by the dead".into(),
-        Invariant::Entries => format!("{count} are what their rows give"),
+        Invariant::Images => format!("{count} images: each is final or has exactly one live job"),
+        Invariant::Blobs => format!("{count} blobs exist and match their keys"),
+        Invariant::Sources => format!("{count} uploaded files exist and match their keys"),
+        Invariant::Orphans => format!("{count} blobs are referenced, or too young to delete"),
+        Invariant::Unfinished => "no unfinished files".into(),
+        Invariant::Outbox => "all due jobs were published to the broker".into(),
+        Invariant::Invalidations => "no pending cache invalidations".into(),
+        Invariant::Leases => "no lease belongs to a dead worker".into(),
+        Invariant::Entries => format!("{count} cached products match their rows"),
     }
 }
 
-/// What is wrong, and what helps.
+/// Returns the problem of a violated invariant and its remedy.
 const fn remedy(invariant: Invariant) -> (&'static str, &'static str) {
     match invariant {
         Invariant::Images => {
-            ("images without one terminal state or one live job", "`pm doctor --repair` queues them again")
+            ("images are neither final nor have one live job", "`pm doctor --repair` queues them again")
         }
         Invariant::Blobs => (
-            "blobs are missing or not what their keys say",
-            "`pm doctor --repair` queues their images again, `--from DIR` copies them from a backup",
+            "blobs are missing or do not match their keys",
+            "`pm doctor --repair` queues their images again; `--from DIR` copies them from a backup",
         ),
         Invariant::Sources => {
             ("uploaded files are missing or damaged", "`pm doctor --repair --from DIR` copies them from a backup")
         }
-        Invariant::Orphans => ("old blobs that nothing refers to", "`pm gc` or `pm doctor --repair` removes them"),
-        Invariant::Unfinished => ("files that killed processes left", "`pm gc` or `pm doctor --repair` removes them"),
+        Invariant::Orphans => ("old blobs are not referenced", "`pm gc` or `pm doctor --repair` removes them"),
+        Invariant::Unfinished => {
+            ("unfinished files of killed processes", "`pm gc` or `pm doctor --repair` removes them")
+        }
         Invariant::Outbox => (
-            "due jobs were not handed to the broker",
-            "a running `pm serve` or `pm worker`, or `pm doctor --repair`, hands them over",
+            "due jobs were not published to the broker",
+            "a running `pm serve` or `pm worker`, or `pm doctor --repair`, publishes them",
         ),
         Invariant::Invalidations => (
-            "changes the cache was not told of",
-            "a running `pm serve` or `pm worker`, or `pm doctor --repair`, tells it",
+            "pending cache invalidations",
+            "a running `pm serve` or `pm worker`, or `pm doctor --repair`, applies them",
         ),
         Invariant::Leases => (
-            "jobs are held by dead workers",
-            "a running `pm serve` or `pm worker`, or `pm doctor --repair`, takes them up",
+            "jobs have leases of dead workers",
+            "a running `pm serve` or `pm worker`, or `pm doctor --repair`, requeues them",
         ),
         Invariant::Entries => (
             "cached products differ from their rows",
-            "`pm doctor --repair` deletes the entries; do all processes have the same PM_PUBLIC_URL and version?",
+            "`pm doctor --repair` deletes the entries; use the same PM_PUBLIC_URL and version in all processes",
         ),
     }
 }
@@ -260,7 +263,7 @@ async fn schema(app: &App) -> Result<String, app::Error> {
     } else {
         let unknown = steps.iter().filter(|step| !step.known).count();
         let newer = if unknown > 0 { format!(", {unknown} of them by a newer pm") } else { String::new() };
-        Ok(format!("{} steps, all applied{newer}", steps.len()))
+        Ok(format!("{} migrations, all applied{newer}", steps.len()))
     }
 }
 
@@ -280,7 +283,7 @@ async fn renditions(app: &App) -> Result<String, app::Error> {
     Ok(format!("{} stored, in {} blobs", shared.renditions, shared.blobs))
 }
 
-/// What this program is made of, whatever it is connected to.
+/// Returns the findings about the program itself.
 fn of_the_program() -> Vec<Finding> {
     vec![Finding::ok("imaging", imaging_detail())]
 }
@@ -290,7 +293,7 @@ fn imaging_detail() -> String {
     format!("JPEG backend {}: read in Rust, written by {encoder}", imaging::JPEG_BACKEND)
 }
 
-/// Which part of the set-up an error of the start is about.
+/// Returns the component that an error of opening the app concerns.
 const fn part_of(error: &app::Error) -> &'static str {
     match error {
         app::Error::Database(_) => "database",
@@ -307,7 +310,7 @@ const fn part_of(error: &app::Error) -> &'static str {
     }
 }
 
-/// An error with its causes, each once.
+/// Formats an error and its causes, each once.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut told = error.to_string();
     let mut cause = error.source();
@@ -322,10 +325,10 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 const OK: &str = "ok";
-/// Works, and less well than it could.
+/// The check passed with a restriction.
 const WARNING: &str = "warning";
 const FAILED: &str = "failed";
-/// So many examples and repairs stand in a sentence.
+/// Maximum number of examples and repairs in a detail.
 const SHOWN: usize = 5;
 
 #[derive(Debug, Serialize)]
@@ -333,9 +336,9 @@ struct Finding {
     check: &'static str,
     status: &'static str,
     detail: String,
-    /// How many rows, blobs or entries break an invariant.
+    /// Number of rows, blobs or entries that violate the invariant.
     count: u64,
-    /// Up to a hundred of these.
+    /// Up to 100 of them.
     examples: Vec<String>,
     /// What was repaired.
     #[serde(skip_serializing_if = "Vec::is_empty")]

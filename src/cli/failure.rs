@@ -1,25 +1,25 @@
-//! How a command ends: its exit code, and for people one sentence, its causes and a hint. Passwords are masked.
+//! The result of a command: exit code, error message, causes and a hint, with passwords masked.
 
 use std::{fmt, io, process::ExitCode};
 
 use crate::{catalog, config, db, domain::Invalid};
 
-/// What the process tells its caller.
+/// The exit code of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
-    /// All of it was done.
+    /// The command succeeded.
     Done = 0,
-    /// It failed.
+    /// The command failed.
     Failed = 1,
-    /// Words or settings are wrong.
+    /// Arguments or settings are invalid.
     Usage = 2,
-    /// What was asked for does not exist.
+    /// The requested item does not exist.
     NotFound = 3,
-    /// Some of it failed.
+    /// A part of the work failed.
     Partly = 4,
     /// A component does not answer.
     Unreachable = 5,
-    /// Somebody stopped it.
+    /// A signal stopped the command.
     Interrupted = 130,
 }
 
@@ -29,7 +29,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command did not come to its end.
+/// Why a command failed.
 #[derive(Debug)]
 pub(super) struct Failure {
     exit: Exit,
@@ -38,22 +38,22 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    /// A failure with its own sentence.
+    /// Creates a failure with a message.
     pub(super) fn new(exit: Exit, sentence: impl fmt::Display + fmt::Debug + Send + Sync + 'static) -> Self {
         Self { exit, error: anyhow::Error::msg(sentence), hint: None }
     }
 
-    /// A failure behind which an error stands.
+    /// Creates a failure from an error.
     pub(super) fn because(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
         Self { exit, error: error.into(), hint: None }
     }
 
-    /// Somebody stopped the command; `hint` says how to go on.
+    /// Creates the failure of an interrupted command; `hint` says how to continue.
     pub(super) fn interrupted(hint: impl Into<String>) -> Self {
         Self::new(Exit::Interrupted, "interrupted").hint(hint)
     }
 
-    /// Wrong fields, each under the name that `spell` gives it.
+    /// Creates a failure from invalid fields; `spell` maps a field to its flag.
     pub(super) fn invalid(invalid: &Invalid, spell: impl Fn(&str) -> String) -> Self {
         let errors = &invalid.errors;
         let mut lines: Vec<_> =
@@ -64,21 +64,21 @@ impl Failure {
         Self::new(Exit::Usage, lines.join("\n"))
     }
 
-    /// The same with the command that helps.
+    /// Adds a hint.
     #[must_use]
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 
-    /// The same with a sentence before it, such as the file that it is about.
+    /// Adds context, such as the affected file; the original error becomes the cause.
     #[must_use]
     pub(super) fn context(self, sentence: impl fmt::Display + Send + Sync + 'static) -> Self {
         Self { error: self.error.context(sentence), ..self }
     }
 
-    /// Tells people; silent where a reader closed the pipe, which is no failure.
+    /// Prints the failure to stderr; prints nothing after a closed pipe, which is no failure.
     pub(super) fn report(&self) -> Exit {
-        // Nobody is left to tell if stderr is closed too.
+        // If stderr is closed too, the error cannot be reported.
         let _ = io::Write::write_all(&mut io::stderr(), self.to_string().as_bytes());
         self.exit
     }
@@ -90,12 +90,12 @@ impl fmt::Display for Failure {
             return Ok(());
         }
         let mut told = indented(&self.error.to_string());
-        // Whoever pressed Ctrl-C knows that it is no error.
+        // An interruption is no error.
         let head = if self.exit == Exit::Interrupted { "" } else { "error: " };
         writeln!(f, "{head}{told}")?;
         for cause in self.error.chain().skip(1) {
             let cause = indented(&cause.to_string());
-            // Many errors repeat their cause in their own sentence.
+            // Many errors repeat their cause in their own message.
             if !told.contains(&cause) {
                 writeln!(f, "cause: {cause}")?;
                 told = cause;
@@ -109,11 +109,11 @@ fn indented(text: &str) -> String {
     config::redact(text.trim_end()).replace('\n', "\n       ")
 }
 
-/// From writing to stdout: a reader that has seen enough closes the pipe, and that is no error.
+/// Converts an error of writing to stdout; a closed pipe is no failure.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         let exit = if error.kind() == io::ErrorKind::BrokenPipe { Exit::Done } else { Exit::Failed };
-        Self::because(exit, anyhow::Error::new(error).context("the output cannot be written"))
+        Self::because(exit, anyhow::Error::new(error).context("cannot write the output"))
     }
 }
 
@@ -141,16 +141,16 @@ impl From<catalog::Error> for Failure {
     }
 }
 
-/// What helps where the settings and the server do not go together.
+/// Returns a hint if the settings do not fit the database server.
 pub(super) fn database_hint(error: &db::Error) -> Option<&'static str> {
     match error {
         db::Error::SessionLost(_) => Some(
-            "set PM_DATABASE_POOLER=transaction, or `auto` so that pm looks for a pooler itself; PM_DATABASE_DIRECT_URL \
-             may name an address without one",
+            "set PM_DATABASE_POOLER=transaction, or `auto` to let pm detect a pooler; PM_DATABASE_DIRECT_URL can name \
+             a connection without a pooler",
         ),
         error if error.lacks_connections() => Some(
             "raise max_connections of PostgreSQL, or max_client_conn of the pooler; or lower \
-             PM_DATABASE_MAX_CONNECTIONS of the processes that use it",
+             PM_DATABASE_MAX_CONNECTIONS of all processes",
         ),
         _ => None,
     }
@@ -163,12 +163,12 @@ fn helpful_hint(error: &catalog::Error) -> Option<&'static str> {
         return Some(hint);
     }
     match error {
-        catalog::Error::Unavailable { .. } => Some("`pm config` shows which address is used and where it is set"),
-        catalog::Error::BlobGone { .. } => Some("the same command stores it again"),
+        catalog::Error::Unavailable { .. } => Some("`pm config` shows the configured address and its source"),
+        catalog::Error::BlobGone { .. } => Some("run the same command again to store it again"),
         catalog::Error::Backlog { .. } => {
-            Some("wait until workers have done some of them; PM_MAX_WAITING_JOBS_PER_USER raises the bound")
+            Some("wait until workers have processed some images, or raise PM_MAX_WAITING_JOBS_PER_USER")
         }
-        catalog::Error::Copying => Some("run the same command again when it has ended"),
+        catalog::Error::Copying => Some("run the same command again after the backup or restore has ended"),
         _ => None,
     }
 }
@@ -180,12 +180,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_tells_its_causes_once_and_masks_passwords() {
+    fn a_failure_shows_each_cause_once_and_masks_passwords() {
         let inner = io::Error::other("postgres://pm:hunter2@db refused");
         let error = catalog::Error::Unavailable { component: "database", source: Arc::new(inner) };
         let failure = Failure::from(error);
         let expected = "error: the database does not answer\ncause: postgres://pm:***@db refused\n\
-            hint: `pm config` shows which address is used and where it is set\n";
+            hint: `pm config` shows the configured address and its source\n";
         assert_eq!(failure.to_string(), expected);
         assert_eq!(failure.exit, Exit::Unreachable);
     }
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_fields_stand_under_the_names_of_flags() {
+    fn invalid_fields_are_reported_under_the_names_of_flags() {
         let invalid = Invalid::field("min_price", "must not be negative");
         let failure = Failure::invalid(&invalid, |field| format!("--{}", field.replace('_', "-")));
         assert_eq!(failure.to_string(), "error: --min-price must not be negative\n");

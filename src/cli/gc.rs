@@ -1,4 +1,4 @@
-//! `pm gc`: removes blobs that nothing refers to, and files that killed processes left unfinished.
+//! `pm gc`: deletes unreferenced blobs and unfinished files of killed processes.
 
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use crate::{
     maintenance::{Collected, Mode},
 };
 
-/// Runs the command; `--quiet` writes the keys alone.
+/// Runs the command; `--quiet` prints only the keys.
 pub(super) async fn run(dry_run: bool, app: &App, console: &mut Console) -> Result<Exit, Failure> {
     let mode = if dry_run { Mode::DryRun } else { Mode::Remove };
     let quiet = console.is_quiet();
@@ -59,7 +59,7 @@ impl Row for Summary {
     }
 
     fn cells(&self) -> Vec<String> {
-        let would = if self.dry_run { " (nothing was: --dry-run)" } else { "" };
+        let would = if self.dry_run { " (dry run: nothing was deleted)" } else { "" };
         let counts = [self.removed, self.bytes, self.young, self.unfinished].map(|count| count.to_string());
         let [removed, bytes, young, unfinished] = counts;
         vec![format!("{removed}{would}"), bytes, young, unfinished]

@@ -1,4 +1,4 @@
-//! `pm image link`: signed addresses of pictures in any size.
+//! `pm image link`: prints signed URLs of variants.
 
 use super::{
     args::{Image, ImageLink},
@@ -16,7 +16,7 @@ pub(super) fn run(command: Image, app: &App, console: &mut Console) -> Result<Ex
         if app.url_keys.is_some() {
             return failure;
         }
-        failure.hint("set PM_URL_KEY to 32 characters or more, the same for every process")
+        failure.hint("set PM_URL_KEY to at least 32 characters, with the same value in every process")
     })?;
     console.line(&address)?;
     Ok(Exit::Done)

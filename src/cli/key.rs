@@ -1,4 +1,4 @@
-//! `pm key`: create, list, revoke. The key itself is written once, to stdout, and nowhere else.
+//! `pm key`: create, list, revoke. A new key is printed once, to stdout only.
 
 use serde::Serialize;
 
@@ -15,14 +15,14 @@ use crate::{
     domain::{ApiKey, ApiKeyId, KeyText, NewApiKey, Scopes, UserId},
 };
 
-/// Runs one of the commands.
+/// Runs the command.
 pub(super) async fn run(command: args::Key, catalog: &Catalog, console: &mut Console) -> Result<Exit, Failure> {
     match command {
         args::Key::Create { user_id, scopes, expires, name } => {
             let new = parse(&user_id, &scopes, expires.as_deref(), name)?;
             let made = catalog.create_api_key(new).await.map_err(|error| match error {
                 crate::catalog::Error::Invalid(invalid) => {
-                    Failure::invalid(&invalid, flag).hint("`pm user add --id ID` makes a user")
+                    Failure::invalid(&invalid, flag).hint("`pm user add --id ID` creates a user")
                 }
                 other => other.into(),
             });
@@ -112,7 +112,7 @@ impl Row for KeyRow<'_> {
     const FIELDS: &'static [&'static str] =
         &["id", "name", "key", "user_id", "scopes", "created_at", "last_used_at", "expires_at", "revoked_at"];
 
-    /// A new key itself, which is what a script wants of it.
+    /// Returns a new key itself, because scripts need it; otherwise the id.
     fn id(&self) -> String {
         self.key.map_or_else(|| self.id.to_string(), str::to_owned)
     }

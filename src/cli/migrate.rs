@@ -1,4 +1,4 @@
-//! `pm migrate`: the database's schema.
+//! `pm migrate`: migrates the database schema.
 
 use serde::Serialize;
 
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// Runs one of the commands.
+/// Runs the command.
 pub(super) async fn run(command: Migrate, settings: &Settings, console: &mut Console) -> Result<Exit, Failure> {
     let makes = matches!(command, Migrate::Up | Migrate::Fresh { .. });
     let database = app::open_database(settings, makes).await?;
@@ -26,13 +26,13 @@ pub(super) async fn run(command: Migrate, settings: &Settings, console: &mut Con
         ensure_known(&database).await?;
         app::settle_identity(&database, false).await?;
     }
-    let lost = |what: &str| format!("{what} of {}, with all that it holds.", place(settings));
+    let lost = |what: &str| format!("{what} of {}, including all data in it.", place(settings));
     match command {
         Migrate::Up => up(&database, settings, console).await?,
         Migrate::Down { steps, yes } => {
-            ask::confirm(&lost(&format!("This takes back the last {steps} steps of the schema")), yes).await?;
+            ask::confirm(&lost(&format!("This reverts the last {steps} migrations")), yes).await?;
             down(&database, steps, settings).await?;
-            console.say(&format!("{}: {} taken back", place(settings), steps_of(steps.into())));
+            console.say(&format!("{}: {} reverted", place(settings), steps_of(steps.into())));
         }
         Migrate::Status => status(&database, console).await?,
         Migrate::Fresh { yes } => {
@@ -43,7 +43,7 @@ pub(super) async fn run(command: Migrate, settings: &Settings, console: &mut Con
     Ok(Exit::Done)
 }
 
-/// Refuses a schema that a newer version changed, before anything is asked or done.
+/// Refuses a schema that a newer version migrated.
 async fn ensure_known(database: &Database) -> Result<(), app::Error> {
     if let SchemaState::Newer { needs } = schema::state(database).await? {
         return Err(app::Error::NewSchema { needs });
@@ -68,7 +68,9 @@ async fn up(database: &Database, settings: &Settings, console: &Console) -> Resu
     Ok(())
 }
 
-/// Takes back the last `steps`. Where the installation's id goes with them, its blob store is anybody's.
+/// Reverts the last `steps` migrations.
+///
+/// If this deletes the installation's id, another installation may take the blob store.
 async fn down(database: &Database, steps: u32, settings: &Settings) -> Result<(), Failure> {
     let store = app::own_store(settings, database).await?;
     migrate::down(database, Some(steps)).await.map_err(failed)?;
@@ -80,25 +82,27 @@ async fn down(database: &Database, steps: u32, settings: &Settings) -> Result<()
     Ok(())
 }
 
-/// Deletes everything and makes a new installation, with an id of its own, so that no cache outlives its data.
+/// Deletes all data and creates a new installation.
+///
+/// Its new id prevents caches from serving deleted data.
 async fn fresh(database: &Database, settings: &Settings, console: &Console) -> Result<(), Failure> {
     let released = app::release_store(settings, database).await?;
     migrate::down(database, None).await.map_err(failed)?;
     up(database, settings, console).await?;
     app::take_store(settings, database, released.as_ref()).await?;
     if settings.redis_url.is_some() {
-        // Running processes still answer from the cache of the deleted data for this long.
+        // Running processes may serve deleted data from the cache for this long.
         tokio::time::sleep(cache::SETTLING).await;
     }
     Ok(())
 }
 
-/// `1 step`, `2 steps`.
+/// Formats a count: `1 migration`, `2 migrations`.
 fn steps_of(count: u64) -> String {
-    if count == 1 { "1 step".into() } else { format!("{count} steps") }
+    if count == 1 { "1 migration".into() } else { format!("{count} migrations") }
 }
 
-/// The database, for people: without a password, and with the whole path of a file.
+/// Returns the database URL for messages: without a password, with an absolute path.
 fn place(settings: &Settings) -> String {
     match &settings.database {
         DatabaseUrl::Sqlite { path } => {
@@ -109,7 +113,7 @@ fn place(settings: &Settings) -> String {
     }
 }
 
-/// Lists the steps, and says which version of `pm` the schema needs if this one does not know all of them.
+/// Lists the migrations, and reports the version of pm that the schema needs if this one is too old.
 async fn status(database: &Database, console: &mut Console) -> Result<(), Failure> {
     let steps = migrate::status(database).await.map_err(failed)?;
     let rows: Vec<_> = steps.iter().map(StepRow::new).collect();
@@ -118,7 +122,7 @@ async fn status(database: &Database, console: &mut Console) -> Result<(), Failur
     list.finish(None)?;
     match ensure_known(database).await {
         Err(error @ (app::Error::NewSchema { .. } | app::Error::Database(db::Error::NewerSchema(_)))) => {
-            // The steps were listed, so this is a notice and no error.
+            // The list is complete, so this is a notice and no error.
             let notice = Failure::from(error).to_string();
             console.say(notice.trim_start_matches("error: ").trim_end());
             Ok(())

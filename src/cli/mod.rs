@@ -1,6 +1,6 @@
-//! The command line: words in, a command run over the same catalogue as the API, an exit code out.
+//! The command line: parses arguments, runs a command on the catalog, and returns an exit code.
 //!
-//! Data goes to stdout, everything else to stderr. It knows no SQL and no HTTP.
+//! Data goes to stdout, everything else to stderr. This module contains no SQL and no HTTP.
 
 mod args;
 mod ask;
@@ -10,10 +10,10 @@ mod doctor;
 mod failure;
 mod gc;
 mod image;
+mod image_source;
 mod key;
 mod migrate;
 mod output;
-mod picture;
 mod product;
 mod product_delete;
 mod product_row;
@@ -51,15 +51,15 @@ use failure::{Exit, Failure};
 use output::{Console, wants_colour};
 
 impl Arguments {
-    /// The settings of all layers for these words, read in the working directory.
+    /// Loads the settings for these arguments from the working directory.
     ///
     /// # Errors
-    /// The exit code, after people were told on stderr what is wrong.
+    /// The exit code; the error message is already on stderr.
     pub fn settings(&self) -> Result<Settings, ExitCode> {
         load(&self.flags()).map_err(|error| Failure::from(error).report().into())
     }
 
-    /// How logs are written while these words are run.
+    /// Returns the log configuration for this command.
     pub fn telemetry(&self, settings: &Settings) -> telemetry::Config {
         let terminal = io::stderr().is_terminal();
         let json = match settings.log_format {
@@ -67,7 +67,7 @@ impl Arguments {
             LogFormat::Pretty => false,
             LogFormat::Json => true,
         };
-        // Who lists products wants to read products, not that a database was opened.
+        // A short command logs only warnings by default, so that its output stays readable.
         let unsaid = settings.source("log") == &Source::Default && !self.is_service();
         let pretty = if unsaid {
             telemetry::Format::Notices
@@ -81,23 +81,24 @@ impl Arguments {
     }
 }
 
-/// Reads the settings of all layers in the working directory, with these words on top.
+/// Loads the settings from the working directory, with the flags as the top layer.
 fn load(flags: &config::Flags) -> Result<Settings, config::Error> {
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
     config::load(flags, Path::new("."), environment)
 }
 
-/// Runs the command to its end and tells people on stderr if it failed. The runtime is made here and not in the binary,
-/// which would otherwise compile every async function a second time.
+/// Runs the command and reports a failure on stderr.
+///
+/// The runtime is created here, because the binary would otherwise compile every async function a second time.
 pub fn run(arguments: Arguments, settings: Settings) -> ExitCode {
     let mut console = Console::new(&arguments.global);
     let flags = arguments.flags();
     let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(Box::pin(dispatch(arguments.command, (flags, settings), &mut console))),
-        Err(error) => Err(Failure::because(Exit::Failed, error).context("the threads cannot be started")),
+        Err(error) => Err(Failure::because(Exit::Failed, error).context("cannot start the runtime's threads")),
     };
-    // What a failed command had found before is written all the same.
+    // Write the data that a failed command found before it failed.
     let flushed = console.flush().map_err(Failure::from);
     match outcome.and_then(|exit| flushed.map(|()| exit)) {
         Ok(exit) => exit.into(),
@@ -105,11 +106,11 @@ pub fn run(arguments: Arguments, settings: Settings) -> ExitCode {
     }
 }
 
-/// The flags, and the settings of all layers with them.
+/// The flags, and the settings loaded with them.
 type Given = (config::Flags, Settings);
 
 async fn dispatch(command: Command, (flags, settings): Given, console: &mut Console) -> Result<Exit, Failure> {
-    const UNCHANGED: &str = "the same command begins anew";
+    const UNCHANGED: &str = "run the same command again to restart it";
     let stop = signals::listen();
     let access = command.access();
     match command {
@@ -126,22 +127,22 @@ async fn dispatch(command: Command, (flags, settings): Given, console: &mut Cons
             Box::pin(signals::unless_stopped(&stop, UNCHANGED, doctor::run(settings, &command, console))).await
         }
         Command::Gc { dry_run } => {
-            let hint = "what was removed was of no use; the same command goes on";
+            let hint = "only unused files were deleted; run the same command again to continue";
             let work = async { gc::run(dry_run, &open(settings, access).await?, console).await };
             Box::pin(signals::unless_stopped(&stop, hint, work)).await
         }
         Command::Backup(command) => {
-            let hint = "a backup from before holds still; the same command begins anew and copies no blob twice";
+            let hint = "the previous backup is still valid; run the same command again, it copies no blob twice";
             let work = async { backup::save(&command, settings, console).await };
             Box::pin(signals::unless_stopped(&stop, hint, work)).await
         }
         Command::Restore(command) => {
-            let hint = "no row was stored unless all were; the same command begins anew";
+            let hint = "either all rows were restored or none; run the same command again to restart it";
             let work = backup::restore(&command, settings, console);
             Box::pin(signals::unless_stopped(&stop, hint, work)).await
         }
         Command::Migrate(command) => {
-            let hint = "`pm migrate status` shows how far it came; the same command goes on";
+            let hint = "`pm migrate status` shows the applied migrations; run the same command again to continue";
             Box::pin(signals::unless_stopped(&stop, hint, migrate::run(command, &settings, console))).await
         }
         Command::User(command) => {
@@ -176,11 +177,11 @@ fn openapi(console: &mut Console) -> Result<Exit, Failure> {
 }
 
 async fn open(settings: Settings, access: Access) -> Result<App, Failure> {
-    // Images of this machine may come from strangers as well.
+    // Local image files may be untrusted as well.
     Ok(Box::pin(App::open(settings, access)).await?.isolated_by(sandbox::own_program()))
 }
 
-/// How a command ends that cannot open the installation.
+/// Returns the exit code of a command that cannot open the app.
 fn exit_of(error: &app::Error) -> Exit {
     match error {
         app::Error::NoCatalogue { .. } => Exit::Unreachable,
@@ -198,36 +199,36 @@ impl From<app::Error> for Failure {
     fn from(error: app::Error) -> Self {
         let hint = match &error {
             app::Error::NoCatalogue { .. } => {
-                Some("`pm serve` and `pm migrate up` make one; PM_DATA_DIR or DATABASE_URL says where another one is")
+                Some("`pm serve` and `pm migrate up` create one; PM_DATA_DIR and DATABASE_URL select another one")
             }
             app::Error::OldSchema { .. } => {
-                Some("`pm migrate up` brings it up to date; with PM_AUTO_MIGRATE=true `pm serve` does so at its start")
+                Some("`pm migrate up` applies them; with PM_AUTO_MIGRATE=true `pm serve` applies them at its start")
             }
-            app::Error::NewSchema { .. } => Some(
-                "install that version here as well; `pm migrate status` lists the steps that this one does not know",
-            ),
-            app::Error::Database(db::Error::NewerSchema(_)) => Some(
-                "only a version of pm that knows these steps may change the schema: run the command with that version",
-            ),
+            app::Error::NewSchema { .. } => {
+                Some("install that version here as well; `pm migrate status` lists the migrations that this one lacks")
+            }
+            app::Error::Database(db::Error::NewerSchema(_)) => {
+                Some("only a version of pm that knows these migrations may change the schema; use that version")
+            }
             app::Error::ForeignStore { .. } => Some(
-                "run pm where its blobs are, or set PM_STORAGE_URL to them; after they were moved without their file \
-                 `installation.json`, or lost, run one command with PM_STORAGE_ADOPT=true. The store of another \
-                 installation that is gone for good can be taken so once that file is deleted",
+                "run pm in its own directory, or set PM_STORAGE_URL to its blobs. If the blobs are lost, or were moved \
+                 without their file `installation.json`, run one command with PM_STORAGE_ADOPT=true. To take the store \
+                 of another installation that no longer exists, delete that file first",
             ),
             app::Error::CopiedDatabase { .. } => Some(
-                "for a copy, copy the store as well, set PM_STORAGE_URL to it, and run one command with \
-                 PM_STORAGE_ADOPT=true. After a move, when the original is stopped for good, run one command with \
+                "if it is a copy, copy the store as well, set PM_STORAGE_URL to the copy, and run one command with \
+                 PM_STORAGE_ADOPT=true. If it was moved, stop the original for good, and run one command with \
                  PM_STORAGE_ADOPT=true",
             ),
             app::Error::Setting(_)
             | app::Error::Tls(_)
             | app::Error::DataDirectory { .. }
             | app::Error::Database(db::Error::Misconfigured(_)) => {
-                Some("`pm config` shows every setting and where it is set")
+                Some("`pm config` shows all settings and their sources")
             }
-            app::Error::ReplacedDatabase { .. } => Some("start it again; it opens the new file"),
+            app::Error::ReplacedDatabase { .. } => Some("restart pm; it opens the new file"),
             app::Error::Database(error) if failure::database_hint(error).is_some() => failure::database_hint(error),
-            error if error.is_transient() => Some("`pm config` shows which address is used and where it is set"),
+            error if error.is_transient() => Some("`pm config` shows the configured address and its source"),
             _ => None,
         };
         let failure = Self::because(exit_of(&error), error);

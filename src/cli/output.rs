@@ -1,4 +1,4 @@
-//! Data to stdout in the form that was asked for: table, JSON, NDJSON, CSV or ids alone. Everything else: to stderr.
+//! Writes data to stdout as table, JSON, NDJSON, CSV or ids, and messages to stderr.
 
 use std::{
     io::{self, BufWriter, IsTerminal as _, Stdout, Write},
@@ -14,31 +14,31 @@ use super::{
 };
 use crate::clock::Timestamp;
 
-/// On a terminal narrower than this, cells are left whole.
+/// Minimum width of a terminal for wrapping cells.
 const NARROWEST: u16 = 60;
 
-/// Something that is listed; `Serialize` gives the API's own JSON.
+/// A row of the output; `Serialize` writes the API's JSON.
 pub(super) trait Row: Serialize {
-    /// The heads of the table's columns.
+    /// Column headings of the table.
     const COLUMNS: &'static [&'static str];
-    /// The heads of the CSV.
+    /// Header fields of the CSV.
     const FIELDS: &'static [&'static str];
-    /// What `--quiet` shows.
+    /// Returns the id that `--quiet` prints.
     fn id(&self) -> String;
-    /// The table's cells.
+    /// Returns the table's cells.
     fn cells(&self) -> Vec<String>;
-    /// The CSV's fields.
+    /// Returns the CSV's fields.
     fn fields(&self) -> Vec<String>;
-    /// One row alone, as names and values.
+    /// Returns a single row as names and values.
     fn details(&self) -> Vec<(&'static str, String)> {
         Self::COLUMNS.iter().copied().zip(self.cells()).collect()
     }
 }
 
-/// Something of which only its number is told.
+/// A row with only an id.
 #[derive(Serialize)]
 pub(super) struct IdRow {
-    /// The number.
+    /// The id.
     pub id: i64,
 }
 
@@ -59,18 +59,18 @@ impl Row for IdRow {
     }
 }
 
-/// Where a command's data goes.
+/// The output of a command.
 pub(super) struct Console<W: Write = BufWriter<Stdout>> {
     out: W,
     format: Format,
     quiet: bool,
-    /// Whether somebody looks at it.
+    /// Whether the output is a terminal.
     terminal: bool,
     colour: bool,
 }
 
 impl Console {
-    /// Stdout as the flags ask for it.
+    /// Creates a console on stdout from the flags.
     pub(super) fn new(global: &Global) -> Self {
         let terminal = io::stdout().is_terminal();
         Self {
@@ -83,7 +83,7 @@ impl Console {
     }
 }
 
-/// Whether colours go to a stream that is a terminal or not.
+/// Returns whether output has colors, given whether it is a terminal.
 pub(super) fn wants_colour(color: Color, terminal: bool) -> bool {
     match color {
         Color::Always => true,
@@ -93,30 +93,30 @@ pub(super) fn wants_colour(color: Color, terminal: bool) -> bool {
 }
 
 impl<W: Write> Console<W> {
-    /// Whether nothing is said beside the ids.
+    /// Returns whether `--quiet` is set.
     pub(super) fn is_quiet(&self) -> bool {
         self.quiet
     }
 
-    /// The form of the data.
+    /// Returns the output format.
     pub(super) fn format(&self) -> Format {
         self.format
     }
 
-    /// A sentence to stderr, unless `--quiet`.
+    /// Prints a message to stderr, unless `--quiet`.
     pub(super) fn say(&self, sentence: &str) {
         if !self.quiet {
-            // Nobody is left to tell if stderr is closed.
+            // If stderr is closed, the message is lost.
             let _ = writeln!(io::stderr(), "{sentence}");
         }
     }
 
-    /// A plain line of data.
+    /// Writes a line of data.
     pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.out, "{text}")
     }
 
-    /// One thing, such as what `get` finds.
+    /// Writes a single item, such as the result of `get`.
     pub(super) fn single<R: Row>(&mut self, row: &R) -> io::Result<()> {
         if self.quiet {
             return self.line(&row.id());
@@ -132,13 +132,13 @@ impl<W: Write> Console<W> {
         }
     }
 
-    /// Anything as one line of JSON.
+    /// Writes a value as one line of JSON.
     pub(super) fn json_line(&mut self, value: &impl Serialize) -> io::Result<()> {
         serde_json::to_writer(&mut self.out, value)?;
         writeln!(self.out)
     }
 
-    /// Names and values below each other.
+    /// Writes names and values, one pair per line.
     pub(super) fn details(&mut self, details: &[(&str, String)]) -> io::Result<()> {
         let mut table = self.new_table();
         for (name, value) in details {
@@ -147,7 +147,7 @@ impl<W: Write> Console<W> {
         self.write_table(table)
     }
 
-    /// A table of its own.
+    /// Writes a table.
     pub(super) fn table(&mut self, columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> io::Result<()> {
         let mut table = self.new_table();
         table.set_header(self.head(columns));
@@ -157,12 +157,12 @@ impl<W: Write> Console<W> {
         self.write_table(table)
     }
 
-    /// Begins a list whose rows come page by page.
+    /// Starts a list that is written page by page.
     pub(super) fn list(&mut self) -> List<'_, W> {
         List { console: self, begun: false, rows: 0, widths: Vec::new() }
     }
 
-    /// Hands over what is still buffered.
+    /// Flushes the buffer.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
@@ -175,7 +175,7 @@ impl<W: Write> Console<W> {
         writer.flush()
     }
 
-    /// Without rules, so that pages under each other are one table and words are easily copied.
+    /// Creates a table without rules, so that successive pages look like one table.
     fn new_table(&self) -> Table {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -187,7 +187,7 @@ impl<W: Write> Console<W> {
         table
     }
 
-    /// The same, with cells that are broken to fit the terminal.
+    /// Creates a table that wraps cells to the width of the terminal.
     fn new_list(&self) -> Table {
         let mut table = self.new_table();
         if self.terminal && table.width().is_some_and(|width| width >= NARROWEST) {
@@ -205,7 +205,7 @@ impl<W: Write> Console<W> {
             .collect()
     }
 
-    /// A cell, coloured where it is a status.
+    /// Creates a cell; a status gets its color.
     fn cell(&self, text: &str) -> Cell {
         let cell = Cell::new(printable(text));
         if !self.colour {
@@ -227,17 +227,17 @@ impl<W: Write> Console<W> {
     }
 }
 
-/// A list under way: the same output for one page as for all of them, in the memory of one.
+/// A list that is written page by page; it keeps one page in memory.
 pub(super) struct List<'a, W: Write = BufWriter<Stdout>> {
     console: &'a mut Console<W>,
     begun: bool,
     rows: u64,
-    /// Of the first page's columns, so that the pages after it stand under it.
+    /// Column widths of the first page, which align the later pages.
     widths: Vec<u16>,
 }
 
 impl<W: Write> List<'_, W> {
-    /// Writes the next rows; a list has at least one page, which may be empty.
+    /// Writes the next page; a list needs at least one page, possibly empty.
     pub(super) fn page<R: Row>(&mut self, rows: &[R]) -> io::Result<()> {
         let first = !std::mem::replace(&mut self.begun, true);
         match self.console.format {
@@ -256,11 +256,11 @@ impl<W: Write> List<'_, W> {
             }
         }
         self.rows += rows.len() as u64;
-        // A reader at the other end of a pipe sees each page at once.
+        // Flush, so that the reader of a pipe gets each page immediately.
         self.console.flush()
     }
 
-    /// Ends the list; `next_cursor` is where it could go on.
+    /// Ends the list; `next_cursor` is the start of the next page.
     pub(super) fn finish(self, next_cursor: Option<&str>) -> io::Result<()> {
         let (empty, console) = (self.rows == 0, self.console);
         if console.quiet {
@@ -276,7 +276,7 @@ impl<W: Write> List<'_, W> {
             console.say("nothing found");
         }
         if let Some(cursor) = next_cursor {
-            console.say(&format!("there is more: --all, or --cursor {cursor}"));
+            console.say(&format!("more rows: use --all or --cursor {cursor}"));
         }
         Ok(())
     }
@@ -296,7 +296,7 @@ impl<W: Write> List<'_, W> {
         if first {
             self.widths = table.column_max_content_widths();
         } else {
-            // The spaces around the content, of which the first column has only the one behind it.
+            // Padding around the content: the first column has only the space after it.
             let spaces = iter::once(1).chain(iter::repeat(2));
             let widths = self.widths.iter().zip(spaces).map(|(content, spaces)| content + spaces);
             table.set_constraints(widths.map(|width| ColumnConstraint::LowerBoundary(Width::Fixed(width))));
@@ -305,18 +305,18 @@ impl<W: Write> List<'_, W> {
     }
 }
 
-/// A moment for people: the fraction of its second is left to the other formats.
+/// Formats a timestamp for tables, without fractions of a second.
 pub(super) fn seconds(moment: Timestamp) -> String {
     let text = moment.to_string();
     text.split_once('.').map_or(text.clone(), |(whole, _)| format!("{whole}Z"))
 }
 
-/// `1 picture`, `2 pictures`.
-pub(super) fn pictures(count: u64) -> String {
-    if count == 1 { "1 picture".into() } else { format!("{count} pictures") }
+/// Formats a count: `1 image`, `2 images`.
+pub(super) fn image_count(count: u64) -> String {
+    if count == 1 { "1 image".into() } else { format!("{count} images") }
 }
 
-/// `text` on one line and without the characters by which a terminal can be steered.
+/// Returns `text` on one line, without control characters.
 fn printable(text: &str) -> String {
     let shown = |c: char| match c {
         '\n' | '\r' | '\t' => ' ',

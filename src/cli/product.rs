@@ -1,10 +1,10 @@
-//! `pm product`: add, list, get; the way to update and delete.
+//! `pm product`: add, list and get; dispatches update and delete.
 
 use super::{
     args::{self, Format, ProductAdd, ProductList},
     failure::{Exit, Failure},
+    image_source::{is_address, store},
     output::Console,
-    picture::{is_address, store},
     product_delete,
     product_row::ProductRow,
     product_update,
@@ -19,15 +19,15 @@ use crate::{
     stop::Stop,
 };
 
-/// Runs one of the commands.
+/// Runs the command.
 pub(super) async fn run(
     command: args::Product,
     app: &App,
     console: &mut Console,
     stop: &Stop,
 ) -> Result<Exit, Failure> {
-    const UPDATED: &str = "whether the product was changed is not known; `pm product get` shows";
-    const AGAIN: &str = "nothing was changed; the same command begins anew";
+    const UPDATED: &str = "the product may have been changed; check with `pm product get`";
+    const AGAIN: &str = "nothing was changed; run the same command again to restart it";
     match command {
         args::Product::Add(new) => return add(new, app, console, stop).await,
         args::Product::List(wanted) => unless_stopped(stop, AGAIN, list(&wanted, &app.catalog, console)).await?,
@@ -49,7 +49,7 @@ pub(super) async fn run(
 }
 
 async fn add(new: ProductAdd, app: &App, console: &mut Console, stop: &Stop) -> Result<Exit, Failure> {
-    const STORED: &str = "whether the product was added is not known; `pm product list --sort -id` shows";
+    const STORED: &str = "the product may have been added; check with `pm product list --sort -id`";
     let catalog = &app.catalog;
     let waits = new.wait;
     let limit = app.settings.fetching.max_bytes;
@@ -58,14 +58,14 @@ async fn add(new: ProductAdd, app: &App, console: &mut Console, stop: &Stop) -> 
         show(&product, catalog, console)?;
         let idle = product.images.iter().any(|image| !image.status.is_final());
         if idle && console.format() == Format::Table {
-            console.say("a running `pm serve` or `pm worker` makes its pictures");
+            console.say("a running `pm serve` or `pm worker` processes its images");
         }
         return Ok(Exit::Done);
     }
     let images: Vec<_> = product.images.iter().map(|image| image.id).collect();
     let hint = format!(
-        "product {0} is stored; a running `pm serve` or `pm worker` goes on with its pictures, `pm product get {0}` \
-         shows how far they are",
+        "product {0} is stored; a running `pm serve` or `pm worker` processes its images; `pm product get {0}` shows \
+         their status",
         product.id
     );
     let outcome = wait::until_final(app, &images, Wait { quiet: console.is_quiet(), hint: &hint }, stop).await?;
@@ -79,7 +79,7 @@ async fn create(new: ProductAdd, catalog: &Catalog, limit: u64) -> Result<Produc
         user_id: Some(new.user_id),
         product_name: Some(new.name),
         product_description: new.description,
-        // A file has no key before it is stored, and it is stored only once everything else is right.
+        // A file gets its key when it is stored, which happens after all other fields are validated.
         product_images: images
             .iter()
             .map(|image| match is_address(image) {
@@ -101,7 +101,7 @@ async fn create(new: ProductAdd, catalog: &Catalog, limit: u64) -> Result<Produc
     })
 }
 
-/// `product_name` is `--name`, `product_images[1]` is `--image` with what was given there.
+/// Maps a field to its flag: `product_name` to `--name`, `product_images[1]` to `--image` with its value.
 fn spell(field: &str, images: &[String]) -> String {
     let place = field.strip_prefix("product_images[").and_then(|rest| rest.strip_suffix(']')?.parse::<usize>().ok());
     match (place.and_then(|place| images.get(place)), field) {
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_spelled_as_flags() {
+    fn fields_are_reported_as_flags() {
         let images = ["a.jpg".to_owned(), "http://10.0.0.1/b".to_owned()];
         assert_eq!(spell("product_name", &images), "--name");
         assert_eq!(spell("user_id", &images), "--user-id");

@@ -1,4 +1,4 @@
-//! `pm product delete`: asks, deletes batch by batch, and says which products there were.
+//! `pm product delete`: confirms, deletes products in batches, and reports missing ones.
 
 use super::{
     args::Format,
@@ -10,10 +10,10 @@ use super::{
 };
 use crate::{catalog::Catalog, domain::ProductId, stop::Stop};
 
-/// Products in one transaction.
+/// Products per transaction.
 const BATCH: usize = 100;
 
-/// Deletes the products with these numbers.
+/// Deletes the products with these ids.
 pub(super) async fn run(
     ids: &[i64],
     yes: bool,
@@ -24,14 +24,14 @@ pub(super) async fn run(
     let mut ids: Vec<_> = ids.iter().copied().map(ProductId).collect();
     ids.sort_unstable();
     ids.dedup();
-    let question = format!("{} would be deleted, with all pictures.", counted(ids.len()));
+    let question = format!("This deletes {} and all images.", counted(ids.len()));
     unless_stopped(stop, "nothing was changed", ask::confirm(&question, yes)).await?;
     let mut progress = Progress::new("deleting", ids.len() as u64, console.is_quiet());
     let mut deleted = Vec::new();
     for (some, before) in ids.chunks(BATCH).zip((0_u64..).step_by(BATCH)) {
         if stop.is_wanted() {
             let done = counted(deleted.len());
-            return Err(Failure::interrupted(format!("deleted so far: {done}; the same command deletes the others")));
+            return Err(Failure::interrupted(format!("deleted so far: {done}; run it again to continue")));
         }
         deleted.extend(catalog.delete(some).await?);
         progress.set(before + some.len() as u64, 0);
@@ -43,9 +43,9 @@ pub(super) async fn run(
         return Ok(Exit::Done);
     }
     let exit = if deleted.is_empty() { Exit::NotFound } else { Exit::Partly };
-    let absent = if missing.len() == 1 { "there is no product" } else { "there are no products" };
-    let failure = Failure::new(exit, format!("{absent} {}", missing.join(", ")));
-    Err(failure.hint("`pm product list` shows those that there are"))
+    let products = if missing.len() == 1 { "product" } else { "products" };
+    let failure = Failure::new(exit, format!("{products} {} not found", missing.join(", ")));
+    Err(failure.hint("`pm product list` shows all products"))
 }
 
 fn tell(deleted: &[ProductId], console: &mut Console) -> Result<(), Failure> {

@@ -1,4 +1,4 @@
-//! Products as rows of the output.
+//! Output rows of products.
 
 use serde::{Serialize, Serializer};
 
@@ -8,7 +8,7 @@ use crate::{
     domain::{Image, ImageSource, ImageStatus, Product},
 };
 
-/// A product with the way its links are made.
+/// A product and the builder of its links.
 pub(super) struct ProductRow<'a> {
     product: &'a Product,
     links: &'a Links,
@@ -19,7 +19,7 @@ impl<'a> ProductRow<'a> {
         Self { product, links }
     }
 
-    /// The columns and rows of its pictures' own table.
+    /// Returns the columns and rows of the table of its images.
     pub(super) fn images(&self) -> (&'static [&'static str], Vec<Vec<String>>) {
         let rows = self.product.images.iter().map(|image| self.image(image)).collect();
         (&["image", "status", "source", "size", "renditions or error"], rows)
@@ -50,7 +50,7 @@ impl<'a> ProductRow<'a> {
     }
 }
 
-/// The API's own JSON.
+/// Serializes the API's JSON.
 impl Serialize for ProductRow<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         ProductBody::new(self.product, self.links).serialize(serializer)
@@ -91,7 +91,7 @@ impl Row for ProductRow<'_> {
         ]
     }
 
-    /// Lists of addresses are separated by spaces, which no address has.
+    /// Returns the CSV fields; spaces separate the URLs of a list.
     fn fields(&self) -> Vec<String> {
         let product = self.product;
         let largest = product

@@ -1,8 +1,8 @@
-//! `pm product update`: another name, description or price, more pictures or fewer, in one change.
+//! `pm product update`: changes name, description, price and images in one transaction.
 
 use super::{
     failure::Failure,
-    picture::{is_address, store},
+    image_source::{is_address, store},
     user::flag,
 };
 use crate::{
@@ -11,11 +11,13 @@ use crate::{
     domain::{ImageId, ImageSource, ImagesPatch, PatchDraft, Product, ProductId, ProductPatch},
 };
 
-/// Changes the product; files are read up to `limit` bytes, and stored only if the product is there and all else is right.
+/// Updates the product.
+///
+/// Reads files of up to `limit` bytes, and stores them only if the product exists.
 pub(super) async fn run(change: ProductUpdate, catalog: &Catalog, limit: u64) -> Result<Product, Failure> {
     let id = ProductId(change.id);
     let mut add = Vec::with_capacity(change.add_images.len());
-    // Before any file is stored for nothing.
+    // Fails before any file is stored if the product does not exist.
     catalog.product(id).await?;
     for image in &change.add_images {
         add.push(match is_address(image) {
@@ -41,7 +43,7 @@ pub(super) async fn run(change: ProductUpdate, catalog: &Catalog, limit: u64) ->
     Ok(updated.product)
 }
 
-/// `product_name` is `--name`, `urls[1]` is `--add-image` with what was given there.
+/// Maps a field to its flag: `product_name` to `--name`, `urls[1]` to `--add-image` with its value.
 fn spell(field: &str, images: &[String]) -> String {
     let place = field.strip_prefix("urls[").and_then(|rest| rest.strip_suffix(']')?.parse::<usize>().ok());
     match (place.and_then(|place| images.get(place)), field) {
@@ -56,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_spelled_as_flags() {
+    fn fields_are_reported_as_flags() {
         let images = ["a.jpg".to_owned(), "http://10.0.0.1/b".to_owned()];
         assert_eq!(spell("product_name", &images), "--name");
         assert_eq!(spell("urls[1]", &images), "--add-image http://10.0.0.1/b:");

@@ -1,4 +1,4 @@
-//! How far a long command is, to stderr: a bar on a terminal, a line each ten seconds elsewhere, `--quiet` nothing.
+//! Shows the progress of a long command on stderr: a bar on a terminal, else a line every ten seconds.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -9,12 +9,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::maintenance::Step;
 
-/// What takes less time than this shows nothing.
+/// Delay before the bar appears.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
-/// Without a terminal there is a line this often.
+/// Interval of progress lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// How far a command is.
+/// The progress of a command.
 pub(super) struct Progress {
     label: &'static str,
     total: u64,
@@ -28,22 +28,22 @@ enum Shape {
     Silent,
 }
 
-/// Work of several steps: a bar for each that takes longer.
+/// The progress of a command with several steps, each with its own bar.
 pub(super) struct Steps {
     quiet: bool,
     current: Option<Progress>,
 }
 
 impl Steps {
-    /// No step yet.
+    /// Creates a display without a step.
     pub(super) fn new(quiet: bool) -> Self {
         Self { quiet, current: None }
     }
 
-    /// Shows how far a step is; another one takes the place of the one before.
+    /// Shows the progress of a step; a new step replaces the previous one.
     pub(super) fn show(&mut self, step: Step) {
         if self.current.as_ref().is_some_and(|shown| shown.label != step.name) {
-            // The bar before goes before the next one comes.
+            // Remove the previous bar before the next one appears.
             drop(self.current.take());
         }
         let quiet = self.quiet;
@@ -52,7 +52,9 @@ impl Steps {
 }
 
 impl Progress {
-    /// Progress of `total` pictures, 0 if nobody knows how many, called `label`: `queueing`, `processing`.
+    /// Creates a progress display; a `total` of 0 means unknown.
+    ///
+    /// `label` names the work, such as `queueing` or `processing`.
     pub(super) fn new(label: &'static str, total: u64, quiet: bool) -> Self {
         let began = Instant::now();
         let shape = if quiet {
@@ -65,7 +67,7 @@ impl Progress {
         Self { label, total, began, shape }
     }
 
-    /// `done` of them are done, `failed` of these badly.
+    /// Sets the number of items done, and how many of these failed.
     pub(super) fn set(&mut self, done: u64, failed: u64) {
         let rate = || done as f64 / self.began.elapsed().as_secs_f64().max(0.001);
         match &mut self.shape {
@@ -84,7 +86,7 @@ impl Progress {
                 let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
                 let of = if self.total > 0 { format!(" of {}", self.total) } else { String::new() };
                 let line = format!("{} {done}{of}, {:.1} a second{failures}", self.label, rate());
-                // Nobody is left to tell if stderr is closed.
+                // If stderr is closed, the line is lost.
                 let _ = writeln!(io::stderr(), "{line}");
             }
             Shape::Lines { .. } | Shape::Silent => {}

@@ -1,4 +1,4 @@
-//! `pm queue status`, and the way to `pm queue dead`.
+//! `pm queue status`; dispatches `pm queue dead`.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{api::QueueBody, app::App, domain::QueueStatus, stop::Stop};
 
-/// Runs one of the commands.
+/// Runs the command.
 pub(super) async fn run(command: args::Queue, app: &App, console: &mut Console, stop: &Stop) -> Result<Exit, Failure> {
     match command {
         args::Queue::Status => unless_stopped(stop, "nothing was changed", status(app, console)).await,
@@ -27,7 +27,7 @@ async fn status(app: &App, console: &mut Console) -> Result<Exit, Failure> {
     match &status.broker {
         Some(Err(error)) => {
             let failure = Failure::because(Exit::Unreachable, anyhow::Error::new(error.clone()));
-            Err(failure.context("the broker does not say how its queue is").hint("`pm doctor` tells more"))
+            Err(failure.context("cannot read the queue's state from the broker").hint("`pm doctor` shows details"))
         }
         _ => Ok(Exit::Done),
     }
@@ -37,7 +37,7 @@ struct StatusRow<'a> {
     status: &'a QueueStatus,
 }
 
-/// The API's own JSON.
+/// Serializes the API's JSON.
 impl serde::Serialize for StatusRow<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         QueueBody::new(self.status).serialize(serializer)
@@ -59,7 +59,7 @@ impl Row for StatusRow<'_> {
         "broker_consumers",
     ];
 
-    /// How many jobs wait.
+    /// Returns the number of waiting jobs.
     fn id(&self) -> String {
         self.status.depth.queued.to_string()
     }
@@ -110,12 +110,12 @@ impl StatusRow<'_> {
     }
 }
 
-/// Nothing is counted beyond 100,001.
+/// Formats a count; the database counts no further than 100,001.
 fn at_most(count: u64) -> String {
     if count > 100_000 { "more than 100000".into() } else { count.to_string() }
 }
 
-/// `59s`, `3m 20s`, `5h 12m`, `3d 4h`.
+/// Formats a duration in its two largest units: `59s`, `3m 20s`, `5h 12m`, `3d 4h`.
 fn rounded(age: Duration) -> String {
     match age.as_secs() {
         seconds @ 0..60 => format!("{seconds}s"),
@@ -130,13 +130,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_age_is_told_in_its_two_largest_units() {
+    fn an_age_has_its_two_largest_units() {
         let shown = [0, 59, 200, 18_720, 273_600].map(|seconds| rounded(Duration::from_secs(seconds)));
         assert_eq!(shown, ["0s", "59s", "3m 20s", "5h 12m", "3d 4h"]);
     }
 
     #[test]
-    fn a_count_that_ended_early_says_so() {
+    fn a_count_above_100000_is_shown_as_more_than_100000() {
         assert_eq!((at_most(100_000).as_str(), at_most(100_001).as_str()), ("100000", "more than 100000"));
     }
 }

@@ -1,4 +1,6 @@
-//! SIGHUP for `pm serve` and `pm worker`: reads the log filter and the certificate again. What cannot be used changes nothing.
+//! Handles SIGHUP in `pm serve` and `pm worker`: reloads the log filter and the certificate.
+//!
+//! An invalid setting or certificate changes nothing.
 
 use tracing::Level;
 
@@ -9,9 +11,9 @@ use crate::{
     telemetry,
 };
 
-/// Reads the settings again at each SIGHUP from now on; the answer is asked at each as well.
+/// Reloads the settings at each SIGHUP, and triggers the returned [`Reload`].
 ///
-/// Without this the signal would end the process.
+/// Without this handler the signal would end the process.
 pub(super) fn listen(flags: Flags, settings: Settings) -> Reload {
     let reload = Reload::default();
     #[cfg(unix)]
@@ -29,7 +31,7 @@ pub(super) fn listen(flags: Flags, settings: Settings) -> Reload {
                     }
                 });
             }
-            Err(error) => tracing::warn!(%error, "SIGHUP cannot be listened for; it ends the process"),
+            Err(error) => tracing::warn!(%error, "cannot handle SIGHUP; the signal will end the process"),
         }
     }
     #[cfg(not(unix))]
@@ -37,8 +39,9 @@ pub(super) fn listen(flags: Flags, settings: Settings) -> Reload {
     reload
 }
 
-/// Uses the log filter of the settings as they are now, and says what of the rest needs a new start; returns the settings
-/// that the next signal compares with.
+/// Applies the current log filter, and logs the changed settings that need a restart.
+///
+/// Returns the settings to compare with at the next signal.
 fn read_again(flags: &Flags, old: Settings) -> Settings {
     let new = match load(flags) {
         Ok(new) => new,
@@ -64,7 +67,7 @@ fn use_filter(old: &str, new: &str) {
     if old == new {
         return tracing::info!(filter = new, "SIGHUP: the log filter is the same");
     }
-    // Whichever of the two filters lets such a line through is to show it.
+    // Log the line once, under whichever filter permits it.
     let shown = tracing::enabled!(Level::INFO);
     if shown {
         tracing::info!(filter = new, old, "SIGHUP: the log filter changes");
@@ -76,7 +79,7 @@ fn use_filter(old: &str, new: &str) {
     }
 }
 
-/// The names of the settings that differ and are read at the start alone.
+/// Returns the names of changed settings that need a restart.
 fn needing_a_start(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let pairs = old.entries().into_iter().zip(new.entries());
     let changed = pairs.filter(|((_, before, _), (name, now, _))| before != now && *name != "log");

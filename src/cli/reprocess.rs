@@ -1,4 +1,4 @@
-//! `pm reprocess`: queues pictures again, batch by batch.
+//! `pm reprocess`: queues images again in batches.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use super::{
     args::{self, Format},
     ask,
     failure::{Exit, Failure},
-    output::{Console, Row, pictures},
+    output::{Console, Row, image_count},
     progress::Progress,
     user::flag,
     wait::{self, Wait},
@@ -20,9 +20,9 @@ use crate::{
     stop::Stop,
 };
 
-/// Pictures queued in one transaction.
+/// Images per transaction.
 const BATCH: u64 = 500;
-/// More pictures than this are queued only when somebody says that it is meant.
+/// More images than this require a confirmation.
 const ASKED_ABOVE: u64 = 10;
 
 /// Runs the command.
@@ -39,7 +39,7 @@ pub(super) async fn run(
         return Ok(Exit::Done);
     }
     if total > ASKED_ABOVE {
-        ask::confirm(&format!("{} would be worked on again.", pictures(total)), command.yes).await?;
+        ask::confirm(&format!("This processes {} again.", image_count(total)), command.yes).await?;
     }
     let images = queue(app, &selection, total, console, stop).await?;
     if images.is_empty() {
@@ -47,10 +47,10 @@ pub(super) async fn run(
         return Ok(Exit::Done);
     }
     if !command.wait {
-        console.say(&format!("queued again: {}", pictures(images.len() as u64)));
+        console.say(&format!("queued again: {}", image_count(images.len() as u64)));
         return Ok(Exit::Done);
     }
-    let hint = "the pictures stay queued; a running `pm serve` or `pm worker` goes on with them";
+    let hint = "the images stay queued; a running `pm serve` or `pm worker` processes them";
     let outcome = wait::until_final(app, &images, Wait { quiet: console.is_quiet(), hint }, stop).await?;
     console.say(&format!("ready: {}, failed: {}", outcome.ready, outcome.failed));
     Ok(outcome.exit())
@@ -65,12 +65,12 @@ fn count(total: u64, console: &mut Console) -> Result<(), Failure> {
         Format::Json | Format::Ndjson => console.json_line(&Count { images: total })?,
         Format::Csv => console.line(&format!("images\n{total}"))?,
         Format::Table if console.is_quiet() => console.line(&total.to_string())?,
-        Format::Table => console.line(&format!("{} would be worked on again", pictures(total)))?,
+        Format::Table => console.line(&format!("{} would be processed again", image_count(total)))?,
     }
     Ok(())
 }
 
-/// Queues all of them and writes their ids, unless the output is for people.
+/// Queues the images again; prints their ids except in table format.
 async fn queue(
     app: &App,
     selection: &Selection,
@@ -103,10 +103,7 @@ async fn queue(
         images.extend(batch.images);
         progress.set(images.len() as u64, 0);
     }
-    Err(Failure::interrupted(format!(
-        "queued so far: {}; the same command queues the others",
-        pictures(images.len() as u64)
-    )))
+    Err(Failure::interrupted(format!("queued so far: {}; run it again to continue", image_count(images.len() as u64))))
 }
 
 fn selection(command: &args::Reprocess, now: Timestamp) -> Result<Selection, Failure> {
@@ -126,14 +123,14 @@ fn selection(command: &args::Reprocess, now: Timestamp) -> Result<Selection, Fai
     })
 }
 
-/// A moment, or so long before `now`.
+/// Parses a timestamp, or a duration before `now`.
 fn since(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     if let Some(moment) = Timestamp::parse(text) {
         return Ok(moment);
     }
     let ago = config::parse_duration(text);
     ago.map(|span| now.minus(span))
-        .map_err(|_| "is neither a time such as 2026-01-31T12:00:00Z nor a span such as 2h or 3d".into())
+        .map_err(|_| "is neither a time such as 2026-01-31T12:00:00Z nor a duration such as 2h or 3d".into())
 }
 
 #[derive(Serialize)]
@@ -163,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_or_a_span_before_now_is_read() {
+    fn since_accepts_a_timestamp_or_a_duration_before_now() {
         let now = Timestamp::parse("2026-01-31T12:00:00Z").expect("a time");
         assert_eq!(since("2h", now).map(|t| t.to_string()), Ok("2026-01-31T10:00:00Z".into()));
         assert_eq!(since("3d", now).map(|t| t.to_string()), Ok("2026-01-28T12:00:00Z".into()));

@@ -1,4 +1,4 @@
-//! Finds out which sandbox layers this system has, before anything is decoded, and reports those that are missing.
+//! Checks the sandbox layers of this system at start, and reports missing ones.
 
 use std::path::PathBuf;
 
@@ -6,13 +6,13 @@ use super::failure::{Exit, Failure};
 use crate::{
     app,
     config::Settings,
-    isolation::{Decoders, Policy, Wall, Walls},
+    isolation::{Decoders, Policy, SandboxLayer, SandboxLayers},
 };
 
-/// Tries the walls, warns of those that are missing, and answers in a few words what stands.
+/// Checks the sandbox layers, warns about missing ones, and returns a summary for the log.
 ///
 /// # Errors
-/// A refusal if a wall is missing and `PM_ISOLATION=require` asks for all.
+/// If a layer is missing with `PM_ISOLATION=require`.
 pub(super) async fn tried(settings: &Settings) -> Result<String, Failure> {
     let policy = settings.isolation;
     if policy == Policy::Off {
@@ -20,26 +20,27 @@ pub(super) async fn tried(settings: &Settings) -> Result<String, Failure> {
     }
     let decoders = Decoders::new(&app::isolation_of(settings, Some(own_program()), 1));
     let required = policy == Policy::Require;
-    match decoders.walls().await {
-        Ok(walls) if walls.are_complete() => Ok(policy.to_string()),
-        Ok(walls) if required => Err(refusal(&walls)),
-        Ok(walls) => {
-            tracing::warn!("decoders run without {}", without(&walls, |wall| wall.without));
-            let names: Vec<_> = walls.missing().iter().map(|wall| wall.name).collect();
+    match decoders.layers().await {
+        Ok(layers) if layers.are_complete() => Ok(policy.to_string()),
+        Ok(layers) if required => Err(refusal(&layers)),
+        Ok(layers) => {
+            tracing::warn!("decoders run without {}", without(&layers, |layer| layer.without));
+            let names: Vec<_> = layers.missing().iter().map(|layer| layer.name).collect();
             Ok(format!("{policy} without {}", names.join(", ")))
         }
         Err(error) if required => {
-            Err(Failure::because(Exit::Usage, error).context("PM_ISOLATION=require, and no decoder can be tried"))
+            Err(Failure::because(Exit::Usage, error).context("PM_ISOLATION=require, but no decoder can be started"))
         }
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "images cannot be decoded");
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot start a decoder to decode images");
             Ok(format!("{policy}, untried"))
         }
     }
 }
 
-/// This program, whose processes decode pictures. On Linux it is the same program even where its file has been replaced by
-/// a newer one since.
+/// Returns the path of this program, which also runs as the decoder.
+///
+/// On Linux the path leads to the running program, even if a newer file replaced it on disk.
 pub(super) fn own_program() -> PathBuf {
     if cfg!(target_os = "linux") {
         return PathBuf::from("/proc/self/exe");
@@ -47,27 +48,27 @@ pub(super) fn own_program() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| PathBuf::from("pm"))
 }
 
-fn refusal(walls: &Walls) -> Failure {
-    let missing = without(walls, |wall| wall.takes);
+fn refusal(layers: &SandboxLayers) -> Failure {
+    let missing = without(layers, |layer| layer.takes);
     Failure::new(
         Exit::Usage,
-        format!("PM_ISOLATION=require, and this system lacks sandbox layers of decoders: {missing}"),
+        format!("PM_ISOLATION=require, but this system lacks sandbox layers of decoders: {missing}"),
     )
-    .hint("PM_ISOLATION=best-effort starts without; `pm doctor` says what that means")
+    .hint("PM_ISOLATION=best-effort starts without them; `pm doctor` shows the consequences")
 }
 
-/// Which walls stand and which do not, what that means, and what it takes.
-pub(super) fn detail(policy: Policy, walls: &Walls) -> String {
-    let standing = walls.standing().join(", ");
-    if walls.are_complete() {
+/// Describes active and missing layers, the consequences, and the requirements.
+pub(super) fn detail(policy: Policy, layers: &SandboxLayers) -> String {
+    let standing = layers.standing().join(", ");
+    if layers.are_complete() {
         return format!("{policy}; sandbox layers: {standing}; none is missing");
     }
-    let (means, takes) = (without(walls, |wall| wall.without), without(walls, |wall| wall.takes));
-    format!("{policy}; sandbox layers: {standing}; missing: {means}; it takes {takes}")
+    let (means, takes) = (without(layers, |layer| layer.without), without(layers, |layer| layer.takes));
+    format!("{policy}; sandbox layers: {standing}; missing: {means}; required: {takes}")
 }
 
-/// The walls that are missing, each with a remark.
-fn without(walls: &Walls, remark: impl Fn(&Wall) -> &'static str) -> String {
-    let missing = walls.missing();
-    missing.iter().map(|wall| format!("{} ({})", wall.name, remark(wall))).collect::<Vec<_>>().join(", ")
+/// Lists the missing layers, each with a remark.
+fn without(layers: &SandboxLayers, remark: impl Fn(&SandboxLayer) -> &'static str) -> String {
+    let missing = layers.missing();
+    missing.iter().map(|layer| format!("{} ({})", layer.name, remark(layer))).collect::<Vec<_>>().join(", ")
 }

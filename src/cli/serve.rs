@@ -1,4 +1,4 @@
-//! `pm serve` and `pm worker`: what runs until it is stopped.
+//! `pm serve` and `pm worker`: the services, which run until they are stopped.
 
 use std::{io, net::SocketAddr, num::NonZeroUsize, process, thread};
 
@@ -16,12 +16,12 @@ use crate::{
     stop::{Reload, Stop},
 };
 
-/// Connections that the system makes before they are accepted; it allows no more than `net.core.somaxconn`. A client whose
-/// connection finds no room asks again a second later.
+/// Length of the listen queue; the system limits it to `net.core.somaxconn`.
+///
+/// If the queue is full, a client retries after a second.
 const BACKLOG: u32 = 4_096;
 
-/// Serves the API until `stop`, with a worker beside it unless the settings have none; `reload` asks for the certificate to
-/// be read again.
+/// Runs `pm serve` until `stop`; `reload` reloads the certificate.
 pub(super) async fn serve(settings: Settings, stop: Stop, reload: Reload) -> Result<Exit, Failure> {
     refuse_the_open(&settings)?;
     if let Some(warning) = open_to_others(&settings) {
@@ -32,7 +32,7 @@ pub(super) async fn serve(settings: Settings, stop: Stop, reload: Reload) -> Res
     let isolation = sandbox::tried(&settings).await?;
     let Some(app) = started(&settings, Access::Serve, &stop).await? else { return Ok(Exit::Done) };
     let app = app.reloaded_by(reload);
-    let scheme = if app.settings.doors.tls.is_some() { "https" } else { "http" };
+    let scheme = if app.settings.security.tls.is_some() { "https" } else { "http" };
     let listener = bind(asked, scheme).await?;
     tracing::info!(workers, jpeg = JPEG_BACKEND, isolation, "serving");
     end_of(Box::pin(as_a_service(stop.clone(), app.serve(listener, workers, stop))).await)?;
@@ -40,9 +40,11 @@ pub(super) async fn serve(settings: Settings, stop: Stop, reload: Reload) -> Res
     Ok(Exit::Done)
 }
 
-/// Works on images until `stop`. Its status is not encrypted, so `reload` has nothing to read again here.
+/// Runs `pm worker` until `stop`.
+///
+/// Its status listener uses no TLS, so `reload` has no effect on it.
 pub(super) async fn work(settings: Settings, stop: Stop, reload: Reload) -> Result<Exit, Failure> {
-    // No workers is a wish about `serve`; whoever starts a worker wants one.
+    // The setting 0 applies to `serve` only.
     let concurrency = match settings.workers {
         0 => thread::available_parallelism().map_or(1, NonZeroUsize::get),
         workers => workers,
@@ -56,16 +58,17 @@ pub(super) async fn work(settings: Settings, stop: Stop, reload: Reload) -> Resu
         None => None,
     };
     if let Some(address) = asked.filter(|address| !address.ip().to_canonical().is_loopback()) {
-        tracing::warn!(%address, "/metrics of this worker asks for no token: let only the monitoring network reach it");
+        tracing::warn!(%address, "/metrics of this worker requires no token: let only your monitoring reach it");
     }
-    tracing::info!(concurrency, jpeg = JPEG_BACKEND, isolation, "working on pictures");
+    tracing::info!(concurrency, jpeg = JPEG_BACKEND, isolation, "working on images");
     end_of(Box::pin(as_a_service(stop.clone(), app.work(concurrency, status, stop))).await)?;
     tracing::info!("stopped");
     Ok(Exit::Done)
 }
 
-/// Ends the process at once if its database's file was replaced: to close the connections in good order would write their log
-/// over the file that is there now.
+/// Ends the process at once if its database file was replaced.
+///
+/// An orderly close of the connections would write their log over the new file.
 fn end_of(outcome: Result<(), app::Error>) -> Result<(), app::Error> {
     match outcome {
         Err(error @ app::Error::ReplacedDatabase { .. }) => process::exit(Failure::from(error).report() as i32),
@@ -73,9 +76,9 @@ fn end_of(outcome: Result<(), app::Error>) -> Result<(), app::Error> {
     }
 }
 
-/// Connects every engine, and waits for those that are away for a moment; `None` if somebody stopped it meanwhile.
+/// Starts the app and waits for briefly unavailable components; returns `None` if `stop` comes first.
 ///
-/// While PostgreSQL has no connection free, it waits for one without end.
+/// Waits without limit while PostgreSQL has no free connection.
 async fn started(settings: &Settings, access: Access, stop: &Stop) -> Result<Option<App>, Failure> {
     let (mut stop, mut settings) = (stop.clone(), settings.clone());
     settings.database_connections.wait = true;
@@ -85,7 +88,7 @@ async fn started(settings: &Settings, access: Access, stop: &Stop) -> Result<Opt
     }
 }
 
-/// Runs `work`; whoever started the process may want to know how it is.
+/// Runs `work` and reports the state to the service manager.
 async fn as_a_service<T>(stop: Stop, work: impl Future<Output = T>) -> T {
     #[cfg(target_os = "linux")]
     return super::service::run(stop, work).await;
@@ -96,41 +99,41 @@ async fn as_a_service<T>(stop: Stop, work: impl Future<Output = T>) -> T {
     }
 }
 
-/// What is reached from other machines is protected, or the opposite was said outright.
+/// Refuses to listen beyond this machine without authentication and encryption, unless configured explicitly.
 fn refuse_the_open(settings: &Settings) -> Result<(), Failure> {
-    let doors = &settings.doors;
-    if doors.auth == Auth::Off || settings.listen.ip().to_canonical().is_loopback() {
+    let security = &settings.security;
+    if security.auth == Auth::Off || settings.listen.ip().to_canonical().is_loopback() {
         return Ok(());
     }
-    let reached = format!("{} can be reached from other machines", settings.listen);
-    if doors.auth == Auth::Unsaid {
-        return Err(Failure::new(Exit::Usage, format!("{reached}, and nobody has to prove who they are"))
-            .hint("PM_AUTH=off says that this is meant; --listen 127.0.0.1:8080 serves this machine only"));
+    let reached = format!("other machines can reach {}", settings.listen);
+    if security.auth == Auth::Unsaid {
+        return Err(Failure::new(Exit::Usage, format!("{reached}, but authentication is off"))
+            .hint("PM_AUTH=off permits this; --listen 127.0.0.1:8080 serves this machine only"));
     }
-    if doors.tls.is_some() || doors.plain_http || !doors.proxies.is_empty() {
+    if security.tls.is_some() || security.plain_http || !security.proxies.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(Exit::Usage, format!("{reached}, and tokens would travel unencrypted")).hint(
-        "--tls-cert and --tls-key encrypt them; PM_TRUSTED_PROXIES names the proxies that do; PM_PLAIN_HTTP=allow says \
-         that this is meant",
+    Err(Failure::new(Exit::Usage, format!("{reached}, but tokens would be sent unencrypted")).hint(
+        "set --tls-cert and --tls-key; or set PM_TRUSTED_PROXIES to the proxies that encrypt; PM_PLAIN_HTTP=allow \
+         permits plain HTTP",
     ))
 }
 
-/// Says so if the settings speak of clients beyond this machine, and nobody has to prove who they are.
+/// Returns a warning if the settings imply remote clients but authentication is off.
 fn open_to_others(settings: &Settings) -> Option<String> {
-    let doors = &settings.doors;
-    if !matches!(doors.auth, Auth::Unsaid | Auth::Off) {
+    let security = &settings.security;
+    if !matches!(security.auth, Auth::Unsaid | Auth::Off) {
         return None;
     }
     let settings = [
         ("PM_PUBLIC_URL", settings.public_url.is_some(), "client that reaches this server"),
-        ("PM_TRUSTED_PROXIES", !doors.proxies.is_empty(), "client that reaches this server"),
-        ("PM_CORS_ORIGINS=*", doors.origins == Origins::Any, "web page that a user of this server opens"),
+        ("PM_TRUSTED_PROXIES", !security.proxies.is_empty(), "client that reaches this server"),
+        ("PM_CORS_ORIGINS=*", security.origins == Origins::Any, "web page that a user of this server opens"),
     ];
     let (setting, _, reader) = settings.into_iter().find(|(_, is_set, _)| *is_set)?;
     Some(format!(
-        "{setting} is set and authentication is off: every {reader} reads and changes all products; PM_AUTH=keys lets only \
-         clients with an API key in"
+        "{setting} is set and authentication is off: every {reader} can read and change all products; PM_AUTH=keys \
+         requires an API key"
     ))
 }
 
@@ -143,7 +146,7 @@ async fn bind(asked: SocketAddr, scheme: &str) -> Result<TcpListener, Failure> {
 
 fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A server that starts again takes the port from connections that are still being closed.
+    // A restarted server can use the port while old connections are still closing.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -152,7 +155,7 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
 fn taken(address: SocketAddr, error: io::Error) -> Failure {
     let in_use = error.kind() == io::ErrorKind::AddrInUse;
     let failure = Failure::because(Exit::Failed, error).context(format!("cannot listen on {address}"));
-    if in_use { failure.hint("--listen takes another address; port 0 takes a free one") } else { failure }
+    if in_use { failure.hint("choose another address with --listen; port 0 selects a free port") } else { failure }
 }
 
 #[cfg(test)]
@@ -182,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_server_without_authentication_is_warned_of() {
+    fn a_public_server_without_authentication_logs_a_warning() {
         let nowhere = tempfile::tempdir().expect("a directory");
         let warning = |variables: &[(&str, &str)]| {
             let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
@@ -201,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn only_this_machine_is_served_unless_the_opposite_is_said() {
+    fn listening_beyond_this_machine_requires_explicit_settings() {
         let nowhere = tempfile::tempdir().expect("a directory");
         let refused = |variables: &[(&str, &str)]| {
             let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
@@ -218,7 +221,7 @@ mod tests {
         }
         let open = [("PM_LISTEN", "0.0.0.0:80"), ("PM_AUTH", "keys")];
         let told = refused(&open).expect("refused");
-        assert!(told.contains("unencrypted") && told.contains("hint: --tls-cert"), "{told}");
+        assert!(told.contains("unencrypted") && told.contains("hint: set --tls-cert"), "{told}");
         assert_eq!(refused(&[open[0], open[1], ("PM_PLAIN_HTTP", "allow")]), None);
         assert_eq!(refused(&[open[0], open[1], ("PM_TRUSTED_PROXIES", "10.0.0.0/8")]), None);
         assert_eq!(refused(&[open[0], open[1], ("PM_TLS_CERT", "c.pem"), ("PM_TLS_KEY", "k.pem")]), None);

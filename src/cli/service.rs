@@ -1,5 +1,6 @@
-//! What systemd is told, where it started the process and wants to know: that it is ready, that it is alive, that it stops.
-//! Without systemd nothing is told to anybody.
+//! Notifies systemd that the process is ready, alive or stopping.
+//!
+//! Without systemd this module does nothing.
 
 use std::future::pending;
 
@@ -8,7 +9,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::stop::Stop;
 
-/// Runs `work`, which is ready from now on and ends some time after `stop`.
+/// Runs `work`, and notifies systemd that it is ready, and later that it is stopping.
 pub(super) async fn run<T>(mut stop: Stop, work: impl Future<Output = T>) -> T {
     tell(NotifyState::Ready);
     let farewell = async {
@@ -18,14 +19,14 @@ pub(super) async fn run<T>(mut stop: Stop, work: impl Future<Output = T>) -> T {
     };
     let outcome = tokio::select! {
         outcome = work => outcome,
-        () = async { tokio::join!(farewell, give_signs_of_life()); } => unreachable!("neither of the two ever ends"),
+        () = async { tokio::join!(farewell, give_signs_of_life()); } => unreachable!("neither future ends"),
     };
-    // What has nothing to finish is over before the farewell has its turn; said twice it means the same.
+    // Work may end before the notification above is sent. Sending it twice is harmless.
     tell(NotifyState::Stopping);
     outcome
 }
 
-/// Twice in the time after which systemd takes the process for dead. That it comes to this says that tasks are run.
+/// Notifies the watchdog twice per time limit, which proves that the runtime still runs tasks.
 async fn give_signs_of_life() {
     let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) else { return pending().await };
     let mut pulse = tokio::time::interval(limit / 2);
@@ -36,9 +37,9 @@ async fn give_signs_of_life() {
     }
 }
 
-/// Costs one datagram to a socket of this machine.
+/// Sends a state to systemd: one datagram to a local socket.
 fn tell(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "systemd cannot be told how the process is");
+        tracing::warn!(%error, "cannot notify systemd");
     }
 }

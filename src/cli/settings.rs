@@ -1,4 +1,4 @@
-//! `pm config`: the effective settings, each with where it comes from.
+//! `pm config`: shows the effective settings and the source of each.
 
 use serde::Serialize;
 

@@ -1,11 +1,11 @@
-//! Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends the process at once.
+//! Handles Ctrl-C and SIGTERM: the first signal stops in order, the second ends the process.
 
 use std::process;
 
 use super::failure::{Exit, Failure};
 use crate::stop::{self, Stop};
 
-/// Listens from now on; what is returned hears the first signal.
+/// Installs the signal handlers; the returned [`Stop`] reports the first signal.
 pub(super) fn listen() -> Stop {
     let (stopper, stop) = stop::channel();
     tokio::spawn(async move {
@@ -18,7 +18,7 @@ pub(super) fn listen() -> Stop {
     stop
 }
 
-/// Runs `work` unless a signal comes first; `hint` says how to go on then.
+/// Runs `work` until a signal comes; `hint` then says how to continue.
 pub(super) async fn unless_stopped<T>(
     stop: &Stop,
     hint: &str,
@@ -39,7 +39,7 @@ struct Signals {
 #[cfg(unix)]
 impl Signals {
     fn new() -> Self {
-        // Without a handler SIGTERM ends the process at once, which is no reason not to run.
+        // Without this handler SIGTERM ends the process at once, which is acceptable.
         Self { terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok() }
     }
 

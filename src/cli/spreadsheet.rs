@@ -1,10 +1,10 @@
-//! Cells of CSV that no spreadsheet takes for a formula.
+//! Escapes CSV cells so that no spreadsheet runs them as formulas.
 //!
-//! A cell that begins with `=`, `+`, `-`, `@`, a tab or a carriage return gets an apostrophe before it, unless it is a plain
-//! number. A cell that begins like that after apostrophes of its own gets one more, so a reader undoes it without doubt: it
-//! removes one apostrophe where apostrophes stand before one of these characters.
+//! A cell that starts with `=`, `+`, `-`, `@`, a tab or a carriage return gets a leading apostrophe, unless it is a
+//! plain number. A cell that starts with apostrophes before such a character gets one more, so that the escape is
+//! reversible: a reader removes one apostrophe if apostrophes precede such a character.
 
-/// Returns `text` as a cell that a spreadsheet shows and does not run.
+/// Escapes `text` so that a spreadsheet shows it and does not run it.
 pub(super) fn cell(text: String) -> String {
     let behind = text.trim_start_matches('\'');
     let is_formula = behind.starts_with(['=', '+', '-', '@', '\t', '\r']);
@@ -12,7 +12,7 @@ pub(super) fn cell(text: String) -> String {
     if is_formula && !is_number { format!("'{text}") } else { text }
 }
 
-/// Whether `text` is digits with at most one point among them, perhaps after a minus sign.
+/// Returns whether `text` is a decimal number, optionally negative.
 fn is_number(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
@@ -27,7 +27,7 @@ mod tests {
 
     const RISKY: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
 
-    /// What a reader does.
+    /// Reverses the escape.
     fn undone(cell: &str) -> &str {
         let behind = cell.trim_start_matches('\'');
         if behind.starts_with(RISKY) { cell.strip_prefix('\'').unwrap_or(cell) } else { cell }
@@ -59,7 +59,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_reader_undoes_it_and_no_cell_begins_like_a_formula(text in "['=+@\t\r0-9.a-]{0,6}|\\PC{0,12}") {
+        fn escaping_is_reversible_and_no_cell_starts_like_a_formula(text in "['=+@\t\r0-9.a-]{0,6}|\\PC{0,12}") {
             let written = cell(text.clone());
             prop_assert_eq!(undone(&written), &text);
             prop_assert!(is_number(&written) || !written.starts_with(RISKY), "{:?}", written);

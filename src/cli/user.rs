@@ -13,13 +13,13 @@ use crate::{
     domain::{NewUser, User, UserDraft, UserId, UserQuery},
 };
 
-/// Runs one of the commands.
+/// Runs the command.
 pub(super) async fn run(command: args::User, catalog: &Catalog, console: &mut Console) -> Result<Exit, Failure> {
     match command {
         args::User::Add { id, name, email } => add(UserDraft { id, name, email }, catalog, console).await?,
         args::User::List(paging) => list(&paging, catalog, console).await?,
         args::User::Get { id } => {
-            let id = UserId::parse(&id).map_err(|reason| Failure::new(Exit::Usage, format!("the id {reason}")))?;
+            let id = UserId::parse(&id).map_err(|reason| Failure::new(Exit::Usage, format!("the user id {reason}")))?;
             console.single(&UserRow::new(&catalog.user(&id).await?))?;
         }
     }
@@ -29,7 +29,7 @@ pub(super) async fn run(command: args::User, catalog: &Catalog, console: &mut Co
 async fn add(draft: UserDraft, catalog: &Catalog, console: &mut Console) -> Result<(), Failure> {
     let new = NewUser::parse(draft).map_err(|invalid| Failure::invalid(&invalid, flag))?;
     let user = catalog.create_user(new, None).await.map_err(|error| match error {
-        Error::Conflict(_) => Failure::from(error).hint("`pm user get ID` shows who has that id"),
+        Error::Conflict(_) => Failure::from(error).hint("`pm user get ID` shows the existing user"),
         _ => error.into(),
     })?;
     Ok(console.single(&UserRow::new(&user.value))?)
@@ -52,7 +52,7 @@ async fn list(paging: &Paging, catalog: &Catalog, console: &mut Console) -> Resu
     }
 }
 
-/// `email` is `--email`.
+/// Maps a field to its flag: `email` to `--email`.
 pub(super) fn flag(field: &str) -> String {
     format!("--{}", field.replace('_', "-"))
 }

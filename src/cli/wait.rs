@@ -1,5 +1,7 @@
-//! Waiting until pictures are final. Where the database is the queue this process works on them itself, so that waiting
-//! needs no server; a broker's messages are left to the workers behind it.
+//! Waits until images are final.
+//!
+//! Without a broker, this process processes the images itself, so that waiting needs no server. With a broker, the
+//! workers process them.
 
 use std::{
     io::{self, Write as _},
@@ -12,41 +14,41 @@ use super::{
 };
 use crate::{app::App, catalog, domain::ImageId, stop};
 
-/// Pictures whose status is asked for at a time.
+/// Images per status query.
 const CHUNK: usize = 500;
-/// How long to wait before it is asked for again.
+/// Interval of status queries.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Whoever waits longer than this for the worker's end is told why.
+/// Delay before the message about waiting for the worker's end.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How waiting behaves.
+/// Options of waiting.
 pub(super) struct Wait<'a> {
-    /// Whether nothing is said.
+    /// Whether to print no messages.
     pub quiet: bool,
-    /// How to go on when it is interrupted.
+    /// Hint after an interruption.
     pub hint: &'a str,
 }
 
-/// What became of the pictures.
+/// Number of ready and failed images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Outcome {
-    /// Done well.
+    /// Ready images.
     pub ready: u64,
-    /// Done badly.
+    /// Failed images.
     pub failed: u64,
 }
 
 impl Outcome {
-    /// Partly done if a picture failed.
+    /// Returns [`Exit::Partly`] if an image failed.
     pub(super) const fn exit(self) -> Exit {
         if self.failed == 0 { Exit::Done } else { Exit::Partly }
     }
 }
 
-/// Returns once none of `images` is on its way any more.
+/// Waits until all `images` are final.
 ///
 /// # Errors
-/// If the database does not answer, or if `interrupt` comes first; work in progress is then handed back before.
+/// If `interrupt` comes first; the worker then returns its unfinished jobs to the queue.
 pub(super) async fn until_final(
     app: &App,
     images: &[ImageId],
@@ -62,7 +64,7 @@ pub(super) async fn until_final(
     let outcome = tokio::select! {
         outcome = watch(app, images, wait.quiet) => outcome.map_err(Failure::from),
         ended = &mut work => return Err(ended.err().map_or_else(
-            || Failure::new(Exit::Failed, "the worker ended before the pictures were done"),
+            || Failure::new(Exit::Failed, "the worker ended before all images were processed"),
             Failure::from,
         )),
         () = interrupt.wanted() => Err(Failure::interrupted(wait.hint)),
@@ -73,15 +75,15 @@ pub(super) async fn until_final(
             Ok(ended) => ended,
             Err(_) => {
                 if !wait.quiet {
-                    // Nobody is left to tell if stderr is closed.
-                    let _ = writeln!(io::stderr(), "finishing what is in hand; Ctrl-C again ends at once");
+                    // If stderr is closed, the message is lost.
+                    let _ = writeln!(io::stderr(), "finishing the current images; press Ctrl-C again to end at once");
                 }
                 work.await
             }
         };
-        // What a worker could not hand back is found again when its lease runs out.
+        // A job that the worker could not return becomes available when its lease expires.
         if let Err(error) = ended {
-            tracing::warn!(%error, "the worker did not end in order");
+            tracing::warn!(%error, "the worker did not shut down cleanly");
         }
     }
     outcome

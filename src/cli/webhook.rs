@@ -1,4 +1,4 @@
-//! `pm webhook`: who is told of events, and what each was told.
+//! `pm webhook`: manages webhooks and their deliveries.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::{
     domain::{Delivery, DeliveryId, DeliveryQuery, EventKind, NewWebhook, Webhook, WebhookId},
 };
 
-/// Runs one of the commands.
+/// Runs the command.
 pub(super) async fn run(command: args::Webhook, catalog: &Catalog, console: &mut Console) -> Result<Exit, Failure> {
     match command {
         args::Webhook::Add { url, types, secret, secret_file } => {
@@ -32,9 +32,9 @@ pub(super) async fn run(command: args::Webhook, catalog: &Catalog, console: &mut
         }
         args::Webhook::Delete { id, yes } => {
             let webhook = catalog.webhook(WebhookId(id)).await?;
-            ask::confirm(&format!("Delete webhook {id} to {} and forget what it was told?", webhook.url), yes).await?;
+            ask::confirm(&format!("Delete webhook {id} to {} and its delivery history?", webhook.url), yes).await?;
             catalog.delete_webhook(webhook.id, None).await?;
-            console.say(&format!("webhook {id} is deleted"));
+            console.say(&format!("webhook {id} deleted"));
             Ok(Exit::Done)
         }
         args::Webhook::Enable { id } => {
@@ -45,7 +45,7 @@ pub(super) async fn run(command: args::Webhook, catalog: &Catalog, console: &mut
         args::Webhook::Deliveries { id, paging } => deliveries(WebhookId(id), &paging, catalog, console).await,
         args::Webhook::Retry { id, delivery } => {
             catalog.retry_delivery(WebhookId(id), DeliveryId(delivery), None).await?;
-            console.say(&format!("delivery {delivery} is queued"));
+            console.say(&format!("delivery {delivery} queued"));
             Ok(Exit::Done)
         }
     }
@@ -53,7 +53,7 @@ pub(super) async fn run(command: args::Webhook, catalog: &Catalog, console: &mut
 
 fn read_secret(file: &Path) -> Result<String, Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| {
-        Failure::because(Exit::Usage, error).context(format!("{} cannot be read as a secret", file.display()))
+        Failure::because(Exit::Usage, error).context(format!("cannot read the secret from {}", file.display()))
     })?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
@@ -69,7 +69,7 @@ async fn add(
     let new = new.map_err(|invalid| Failure::invalid(&invalid, flag))?;
     let (webhook, secret) = catalog.create_webhook(new, None).await?.value;
     console.single(&WebhookRow { webhook: &webhook, secret: Some(&secret) })?;
-    console.say("keep the secret: it is not shown again");
+    console.say("save the secret: it is not shown again");
     Ok(Exit::Done)
 }
 
@@ -105,7 +105,7 @@ struct WebhookRow<'a> {
     secret: Option<&'a str>,
 }
 
-/// The API's own JSON.
+/// Serializes the API's JSON.
 impl Serialize for WebhookRow<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.secret {
@@ -148,7 +148,7 @@ struct DeliveryRow<'a> {
     delivery: &'a Delivery,
 }
 
-/// The API's own JSON.
+/// Serializes the API's JSON.
 impl Serialize for DeliveryRow<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         DeliveryBody::new(self.delivery).serialize(serializer)

@@ -1,4 +1,4 @@
-//! Which database: from `DATABASE_URL`, or put together from `DB_HOST` and its siblings. It opens nothing.
+//! Reads the database URL from `DATABASE_URL`, or assembles it from `DB_*`.
 
 use std::{
     fmt,
@@ -11,43 +11,44 @@ use url::Url;
 use super::{resolve::Resolver, secret::redact, values};
 use crate::db::Pooler;
 
-/// The database that holds the truth.
+/// The location of the database.
 #[derive(Clone, PartialEq, Eq)]
 pub enum DatabaseUrl {
-    /// A file on this machine, made if it is not there.
+    /// A file on this machine; pm creates it if it is missing.
     Sqlite {
         /// The file.
         path: PathBuf,
     },
     /// A PostgreSQL server.
     Postgres {
-        /// Its address with user, password and database, percent-encoded.
+        /// The URL with user, password and database, percent-encoded.
         url: String,
     },
 }
 
-/// How connections to PostgreSQL are used.
+/// Settings of the connections to PostgreSQL.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseConnections {
-    /// Whether a pooler in transaction mode stands before the server.
+    /// Whether connections go through a pooler in transaction mode.
     pub pooler: Pooler,
-    /// The same database without a pooler between.
+    /// URL of the same database without the pooler.
     pub direct_url: Option<String>,
-    /// Most connections of one process.
+    /// Maximum number of connections per process.
     pub max: u32,
-    /// Connections beyond the most that were in use at once within this time are closed.
+    /// Period of the peak usage; connections beyond this peak are closed.
     pub idle_timeout: Duration,
-    /// The server ends a statement that takes longer; zero leaves it to the server's own setting.
+    /// Time limit of a statement; zero keeps the server's own setting.
     pub statement_timeout: Duration,
-    /// The longest wait for a connection.
+    /// Time limit of connecting.
     pub connect_timeout: Duration,
-    /// Whether the first connection is waited for as long as the server has none free. What runs until it is stopped sets
-    /// this; no setting does.
+    /// Whether the first connection waits without limit while the server has none free.
+    ///
+    /// `serve` and `worker` set this in code; it is not a setting.
     pub wait: bool,
 }
 
 impl DatabaseConnections {
-    /// Each setting with its value, as text without passwords.
+    /// Returns the name and value of each setting, with passwords masked.
     pub(super) fn entries(&self) -> Vec<(&'static str, String)> {
         let seconds = |span: Duration| format!("{}ms", span.as_millis());
         vec![
@@ -61,14 +62,14 @@ impl DatabaseConnections {
     }
 }
 
-/// How connections are used, of the highest layers that say so.
+/// Reads the connection settings; returns `None` if one is invalid.
 pub(super) fn connections(resolver: &mut Resolver<'_>) -> Option<DatabaseConnections> {
     const SECOND: Duration = Duration::from_secs(1);
-    let pooler = resolver.take("database_pooler", |text| Pooler::parse(text).ok_or_else(|| "is not known".into()));
+    let pooler = resolver.take("database_pooler", |text| Pooler::parse(text).ok_or_else(|| "is unknown".into()));
     let direct_url =
         resolver.optional("database_direct_url", |text| values::service_url(text, &["postgres", "postgresql"]));
     let max = resolver.take("database_max_connections", |text| {
-        text.parse().ok().filter(|max| (2..=1_000).contains(max)).ok_or_else(|| "is not such a number".into())
+        text.parse().ok().filter(|max| (2..=1_000).contains(max)).ok_or_else(|| "is not a valid number".into())
     });
     let idle_timeout = resolver
         .take("database_idle_timeout", |text| values::duration_within(text, SECOND, Duration::from_secs(3_600)));
@@ -91,34 +92,36 @@ pub(super) fn connections(resolver: &mut Resolver<'_>) -> Option<DatabaseConnect
 }
 
 impl DatabaseUrl {
-    /// Reads `sqlite://relative.db`, `sqlite:///absolute.db` or `postgres://…`; `{data_dir}` stands for `data_dir`.
+    /// Parses `sqlite://relative.db`, `sqlite:///absolute.db` or `postgres://…`.
+    ///
+    /// Replaces `{data_dir}` by `data_dir`.
     ///
     /// # Errors
-    /// A sentence without the address itself, which may hold a password.
+    /// A message without the URL, which may contain a password.
     pub fn parse(text: &str, data_dir: &Path) -> Result<Self, String> {
         if let Some(file) = text.strip_prefix("sqlite:") {
             return parse_sqlite(file, data_dir);
         }
-        let url = Url::parse(text).map_err(|error| format!("is no address: {error}"))?;
+        let url = Url::parse(text).map_err(|error| format!("is not a valid URL: {error}"))?;
         match url.scheme() {
             "postgres" | "postgresql" => Ok(Self::Postgres { url: text.to_owned() }),
-            _ => Err("has another scheme".into()),
+            _ => Err("has an unsupported scheme".into()),
         }
     }
 }
 
 fn parse_sqlite(file: &str, data_dir: &Path) -> Result<DatabaseUrl, String> {
     let file = file.strip_prefix("//").unwrap_or(file);
-    // Other tools want this said; pm makes a missing file anyway.
+    // Other tools need this parameter; pm always creates a missing file.
     let file = file.strip_suffix("?mode=rwc").unwrap_or(file);
     if file.is_empty() {
         return Err("names no file".into());
     }
     if file.contains(":memory:") {
-        return Err("must be a file: what is kept in memory is lost with each connection".into());
+        return Err("must be a file: an in-memory database is lost with each connection".into());
     }
     if file.contains('?') {
-        return Err("has parameters that are not known".into());
+        return Err("has unsupported parameters".into());
     }
     let path = match file.strip_prefix("{data_dir}/") {
         Some(inside) => data_dir.join(inside),
@@ -127,7 +130,7 @@ fn parse_sqlite(file: &str, data_dir: &Path) -> Result<DatabaseUrl, String> {
     Ok(DatabaseUrl::Sqlite { path })
 }
 
-/// Without the password.
+/// Masks the password.
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -137,18 +140,18 @@ impl fmt::Display for DatabaseUrl {
     }
 }
 
-/// Without the password.
+/// Masks the password.
 impl fmt::Debug for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "DatabaseUrl({self})")
     }
 }
 
-/// The database of the highest layer that names one.
+/// Returns the database of the highest layer that sets one.
 ///
-/// In one layer `DATABASE_URL` wins over `DB_*`. A layer names a database by parts if it has `DB_HOST` or `DB_NAME`;
-/// the other parts alone do not, so that a `DB_PASSWORD` or a `DB_PORT` that happens to be in the environment cannot turn
-/// a `DATABASE_URL` of a file off. Once parts count, each is taken from the highest layer that has it.
+/// Within a layer `DATABASE_URL` overrides `DB_*`. Only `DB_HOST` and `DB_NAME` select a database by parts, so that a
+/// stray `DB_PASSWORD` or `DB_PORT` in the environment does not override a file's `DATABASE_URL`. Each part then comes
+/// from the highest layer that sets it.
 pub(super) fn resolve(resolver: &mut Resolver<'_>, data_dir: Option<&Path>) -> Option<DatabaseUrl> {
     let whole = resolver.rank("database_url");
     let parts = resolver.rank("db_host").max(resolver.rank("db_name"));
@@ -161,7 +164,7 @@ pub(super) fn resolve(resolver: &mut Resolver<'_>, data_dir: Option<&Path>) -> O
 
 fn from_parts(resolver: &mut Resolver<'_>) -> Option<String> {
     let host = resolver.optional("db_host", |text| Ok(text.to_owned()));
-    let port = resolver.optional("db_port", |text| text.parse::<u16>().map_err(|_| "is no port".into()));
+    let port = resolver.optional("db_port", |text| text.parse::<u16>().map_err(|_| "is not a port".into()));
     let user = resolver.optional("db_user", |text| Ok(text.to_owned()));
     let password = resolver.optional("db_password", |text| Ok(text.to_owned()));
     let name = resolver.optional("db_name", |text| Ok(text.to_owned()));
@@ -182,7 +185,7 @@ fn assemble(host: &str, port: u16, user: &str, password: Option<&str>, name: Opt
     format!("postgres://{}{password}@{host}:{port}/{name}", encode(user, b""))
 }
 
-/// Percent-encodes every byte that is neither unreserved in an address nor in `kept`.
+/// Percent-encodes all bytes except unreserved ones and those in `kept`.
 fn encode(text: &str, kept: &[u8]) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -210,12 +213,12 @@ mod tests {
         assert_eq!(parse("sqlite:///srv/shop.db?mode=rwc"), sqlite("/srv/shop.db"));
         assert_eq!(parse("sqlite://{data_dir}/pm.db"), sqlite("/var/lib/pm/pm.db"));
         for text in ["sqlite://", "sqlite::memory:", "sqlite://a.db?cache=shared", "mysql://db/pm", "pm.db"] {
-            assert!(parse(text).is_err(), "{text} was taken");
+            assert!(parse(text).is_err(), "{text} was accepted");
         }
     }
 
     #[test]
-    fn parts_are_encoded_into_an_address() {
+    fn parts_are_encoded_into_a_url() {
         let url = assemble("db.internal", 5433, "shop", Some("p@ss/w%rd:1"), Some("product db"));
         assert_eq!(url, "postgres://shop:p%40ss%2Fw%25rd%3A1@db.internal:5433/product%20db");
         let url = assemble("::1", 5432, "shop", None, None);

@@ -1,24 +1,24 @@
-//! The settings of downloads.
+//! The download settings.
 
 use std::time::Duration;
 
 use super::{resolve::Resolver, values};
 use crate::domain::AddressPolicy;
 
-/// Where images are downloaded from, and within which limits.
+/// Limits and permitted sources of downloads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetching {
-    /// Where images may come from.
+    /// The networks that pm may download from.
     pub policy: AddressPolicy,
-    /// The largest image that is read, in bytes.
+    /// Maximum size of an image file in bytes.
     pub max_bytes: u64,
-    /// The longest that one download may take.
+    /// Time limit of one download.
     pub timeout: Duration,
-    /// Downloads from one host at a time in one process.
+    /// Maximum number of simultaneous downloads from one host per process.
     pub per_host: usize,
 }
 
-/// Reads every setting of downloads; `None` if one of them is wrong.
+/// Reads the download settings; returns `None` if one is invalid.
 pub(super) fn resolve(resolver: &mut Resolver<'_>) -> Option<Fetching> {
     let policy = resolver.optional("fetch_allow", AddressPolicy::parse);
     let max_bytes = resolver.take("fetch_max_bytes", |text| values::size_within(text, 1 << 10, 1 << 30));
@@ -33,7 +33,7 @@ pub(super) fn resolve(resolver: &mut Resolver<'_>) -> Option<Fetching> {
 }
 
 impl Fetching {
-    /// Each setting by its name in a file, as text.
+    /// Returns the name and value of each setting.
     pub(super) fn entries(&self) -> Vec<(&'static str, String)> {
         vec![
             ("fetch_allow", self.policy.to_string()),

@@ -1,19 +1,19 @@
-//! The names of all settings: in a file, in the environment, as a flag, and what may stand in each.
+//! The names of all settings in files, environment and flags, and their allowed values.
 
-/// One setting's names and what it takes.
+/// The names and allowed values of a setting.
 #[derive(Debug)]
 pub(super) struct Key {
-    /// Its name in a file and in messages.
+    /// The name in a file.
     pub name: &'static str,
-    /// Its names in the environment; the first that is set wins.
+    /// The names in the environment; the first one set takes precedence.
     pub environment: &'static [&'static str],
-    /// Its flag, if it has one.
+    /// The flag, if any.
     pub flag: Option<&'static str>,
     /// Whether a file may set it.
     pub in_files: bool,
-    /// Whether its value may hold a password, so that no message repeats it.
+    /// Whether the value may contain a password; messages then omit it.
     pub secret: bool,
-    /// What may stand in it, as the end of the sentence "allowed is …".
+    /// The allowed values; completes the sentence "allowed is …".
     pub allowed: &'static str,
 }
 
@@ -34,7 +34,7 @@ impl Key {
         Self { in_files: false, ..self }
     }
 
-    /// The key called `name`.
+    /// Returns the key with this name.
     pub(super) fn find(name: &str) -> Option<&'static Self> {
         KEYS.iter().find(|key| key.name == name)
     }
@@ -42,7 +42,7 @@ impl Key {
 
 const BOOLEAN: &str = "true or false";
 
-/// Every setting, in the order of `config.default.toml`.
+/// All settings, in the order of `config.default.toml`.
 pub(super) const KEYS: &[Key] = &[
     key("data_dir", &["PM_DATA_DIR"], "a directory").flag("--data-dir"),
     key("database_url", &["DATABASE_URL"], "sqlite://FILE or postgres://USER:PASSWORD@HOST:PORT/NAME")
@@ -71,18 +71,18 @@ pub(super) const KEYS: &[Key] = &[
     key("storage_url", &["PM_STORAGE_URL"], "file://DIRECTORY or s3://BUCKET/PREFIX").flag("--storage-url").secret(),
     key("storage_adopt", &["PM_STORAGE_ADOPT"], BOOLEAN),
     key("listen", &["PM_LISTEN"], "an address and a port, such as 127.0.0.1:8080").flag("--listen"),
-    key("public_url", &["PM_PUBLIC_URL"], "an http or https address without query, such as https://shop.example"),
+    key("public_url", &["PM_PUBLIC_URL"], "an http or https URL without a query, such as https://shop.example"),
     key("url_key", &["PM_URL_KEY"], "one or more keys of at least 32 characters, separated by commas").secret(),
     key("secret_key", &["PM_SECRET_KEY"], "one or more keys of at least 32 characters, separated by commas").secret(),
     key("backup_passphrase", &["PM_BACKUP_PASSPHRASE"], "a passphrase").secret(),
     key("placeholder", &["PM_PLACEHOLDER"], "none or thumbhash"),
     key("auth", &["PM_AUTH"], "off, keys, or nothing"),
-    key("auth_issuer", &["PM_AUTH_ISSUER"], "an https address, or an http address of this machine"),
-    key("auth_audience", &["PM_AUTH_AUDIENCE"], "what the tokens' `aud` names, such as https://shop.example"),
+    key("auth_issuer", &["PM_AUTH_ISSUER"], "an https URL, or an http URL of this machine"),
+    key("auth_audience", &["PM_AUTH_AUDIENCE"], "the required `aud` of tokens, such as https://shop.example"),
     key("auth_token_type", &["PM_AUTH_TOKEN_TYPE"], "at+jwt or any"),
-    key("auth_client_id", &["PM_AUTH_CLIENT_ID"], "ids of the issuer's clients, separated by commas"),
+    key("auth_client_id", &["PM_AUTH_CLIENT_ID"], "client ids at the issuer, separated by commas"),
     key("auth_scope_claim", &["PM_AUTH_SCOPE_CLAIM"], "names of claims, such as permissions, separated by commas"),
-    key("auth_scope_prefix", &["PM_AUTH_SCOPE_PREFIX"], "what scopes begin with, such as https://shop.example/"),
+    key("auth_scope_prefix", &["PM_AUTH_SCOPE_PREFIX"], "a prefix of scopes, such as https://shop.example/"),
     key(
         "auth_default_scopes",
         &["PM_AUTH_DEFAULT_SCOPES"],
@@ -97,9 +97,9 @@ pub(super) const KEYS: &[Key] = &[
     key("trusted_proxies", &["PM_TRUSTED_PROXIES"], "networks and addresses, such as 10.1.0.0/16, separated by commas"),
     key("forwarded_header", &["PM_FORWARDED_HEADER"], "x-forwarded-for or forwarded"),
     key("keepalive", &["PM_KEEPALIVE"], "a time from 1s to 1h, such as 75s"),
-    key("rate_limit", &["PM_RATE_LIMIT"], "requests in s, m or h and how many at once, such as 10/s,burst=20"),
+    key("rate_limit", &["PM_RATE_LIMIT"], "a number of requests per s, m or h and a burst, such as 10/s,burst=20"),
     key("cors_origins", &["PM_CORS_ORIGINS"], "origins such as https://shop.example, separated by commas, or *"),
-    key("allowed_hosts", &["PM_ALLOWED_HOSTS"], "names and addresses of hosts, separated by commas, or *"),
+    key("allowed_hosts", &["PM_ALLOWED_HOSTS"], "host names and addresses, separated by commas, or *"),
     key("auto_users", &["PM_AUTO_USERS"], BOOLEAN),
     key("workers", &["PM_WORKERS"], "a number from 0 to 1024, or auto").flag("--workers"),
     key("worker_listen", &["PM_WORKER_LISTEN"], "an address and a port, such as 127.0.0.1:8081").flag("--listen"),

@@ -1,4 +1,4 @@
-//! Reads each layer into names and texts; what they mean is not looked at here. It changes nothing in the environment.
+//! Reads the names and raw values of each layer, without interpreting them.
 
 mod secret_files;
 
@@ -22,12 +22,12 @@ use super::{
 
 const DEFAULTS: &str = include_str!("../../config.default.toml");
 
-/// Where a setting comes from, lowest layer first.
+/// The source of a setting, lowest layer first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// Built in.
     Default,
-    /// A file of settings.
+    /// A settings file.
     File(PathBuf),
     /// The `.env` file of the working directory.
     DotEnv,
@@ -38,7 +38,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// The name that `key` has in this layer.
+    /// Returns the name of `key` in this layer.
     pub(super) fn spells(&self, key: &Key) -> String {
         match self {
             Self::Default | Self::File(_) => key.name.to_owned(),
@@ -60,14 +60,14 @@ impl fmt::Display for Source {
     }
 }
 
-/// One setting that cannot be used as it is.
+/// An invalid setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The layer it stands in.
+    /// The layer that contains it.
     pub source: Source,
-    /// Its name as that layer spells it: `listen`, `PM_LISTEN`, `--listen`.
+    /// Its name in that layer: `listen`, `PM_LISTEN`, `--listen`.
     pub name: String,
-    /// What is wrong and what is allowed, as the rest of a sentence.
+    /// The error and the allowed values; continues "NAME in SOURCE …".
     pub message: String,
 }
 
@@ -77,7 +77,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A value as a layer has it.
+/// A raw value of a layer.
 #[derive(Clone, Debug)]
 pub(super) enum Raw {
     Text(String),
@@ -90,12 +90,12 @@ impl Raw {
     }
 }
 
-/// Everything that one layer sets, by the settings' own names.
+/// The settings of one layer, by their names in a file.
 #[derive(Debug)]
 pub(super) struct Layer {
     pub source: Source,
     pub values: BTreeMap<&'static str, Raw>,
-    /// The variables that the store for pictures reads itself.
+    /// The variables that the S3 client reads itself.
     pub aws: BTreeMap<String, String>,
 }
 
@@ -105,7 +105,7 @@ impl Layer {
     }
 }
 
-/// Every layer, lowest first; what is unknown in one of them goes to `problems`.
+/// Reads all layers, lowest first, and adds unknown names to `problems`.
 pub(super) fn read(
     flags: &Flags,
     directory: &Path,
@@ -149,20 +149,20 @@ fn from_toml(text: &str, source: Source, problems: &mut Vec<Problem>) -> Result<
             None => problems.push(Problem {
                 source: layer.source.clone(),
                 name,
-                message: format!("has a value of a kind that is not read; allowed is {}", key.allowed),
+                message: format!("has a value of an unsupported type; allowed is {}", key.allowed),
             }),
         }
     }
     Ok(layer)
 }
 
-/// The table that `text` holds, or why it holds none.
+/// Parses `text` as TOML; the error message masks passwords.
 pub(super) fn parse_toml(text: &str) -> Result<Dict, String> {
     let mut profiles = Toml::string(text).data().map_err(|error| redact(error.to_string().trim_end()))?;
     Ok(profiles.remove(&Profile::Default).unwrap_or_default())
 }
 
-/// A value of a file as text; a list becomes one text with commas.
+/// Converts a TOML value to text; a list becomes text with commas.
 fn raw(value: Value) -> Option<Raw> {
     if let Value::Dict(_, table) = value {
         return Some(Raw::Table(table));
@@ -174,7 +174,7 @@ fn raw(value: Value) -> Option<Raw> {
     scalar(&value).map(Raw::Text)
 }
 
-/// A text, a number or a truth value as the text that the environment would have.
+/// Converts a string, number or boolean to its text in an environment variable.
 pub(super) fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(_, text) => Some(text.trim().to_owned()),
@@ -194,13 +194,13 @@ fn read_dotenv(directory: &Path, problems: &mut Vec<Problem>) -> Result<Option<L
         Err(source) => return Err(Error::Unreadable { path: ".env".into(), source }),
     };
     let variables: Result<Vec<_>, _> = dotenvy::from_read_iter(file).collect();
-    // The parser's own message repeats the whole line, and that line may hold a password.
+    // The parser's own message contains the whole line, which may include a password.
     let variables = variables.map_err(|error| Error::Malformed {
         source_name: Source::DotEnv,
         message: match error {
             dotenvy::Error::LineParse(line, at) => {
                 let name = line.split_once('=').map_or("", |(name, _)| name.trim());
-                format!("the line of `{name}` cannot be read from its character {at} on; quote its value")
+                format!("the line of `{name}` has a syntax error at character {at}; quote its value")
             }
             dotenvy::Error::Io(error) => error.to_string(),
             _ => "it cannot be read".into(),
@@ -237,7 +237,7 @@ fn from_variables(
     layer
 }
 
-/// `REDIS_ADDR` is another spelling of `REDIS_URL` and yields to it in the same layer.
+/// Replaces `REDIS_ADDR` by `REDIS_URL`, unless the layer sets both.
 fn spell_out_redis(layer: &mut Layer) {
     let Some(Raw::Text(address)) = layer.values.remove("redis_addr") else { return };
     let has_url = layer.values.get("redis_url").is_some_and(|raw| !raw.is_empty());
@@ -254,7 +254,7 @@ fn is_unknown(name: &str, value: &str) -> bool {
         && !is_service_link(name, value)
 }
 
-/// Kubernetes puts variables such as `PM_SERVICE_HOST` into every container beside a service called `pm`.
+/// Returns whether Kubernetes set the variable for a service named `pm`, such as `PM_SERVICE_HOST`.
 fn is_service_link(name: &str, value: &str) -> bool {
     name.contains("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")

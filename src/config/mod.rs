@@ -1,16 +1,16 @@
-//! Settings: defaults < file < `.env` < environment < flags, each value checked once and remembered with its source.
+//! Reads settings from layers: defaults < file < `.env` < environment < flags.
 //!
-//! It reads and checks; it connects to nothing and never changes the process's environment. No password leaves it in a
-//! message or in `Debug`.
+//! Each value is validated once and keeps its source. This module opens no connection and never changes the process's
+//! environment. No message and no `Debug` output contains a password.
 
 mod database;
-mod doors;
 mod fetching;
 mod keys;
 mod layers;
 mod presets;
 mod resolve;
 mod secret;
+mod security;
 mod values;
 
 use std::{
@@ -24,10 +24,10 @@ use std::{
 use tracing_subscriber::EnvFilter;
 
 pub use database::{DatabaseConnections, DatabaseUrl};
-pub use doors::{Auth, Doors, Issuer, TlsFiles};
 pub use fetching::Fetching;
 pub use layers::{Problem, Source};
 pub use secret::redact;
+pub use security::{Auth, Issuer, SecuritySettings, TlsFiles};
 pub use values::{parse_duration, parse_size};
 
 use crate::{
@@ -42,93 +42,93 @@ use crate::{
 use layers::Layer;
 use resolve::Resolver;
 
-/// Every setting, parsed. `config.default.toml` says what each means.
+/// All settings, parsed. `config.default.toml` describes each.
 #[derive(Clone)]
 pub struct Settings {
-    /// Where pm keeps what it keeps on disk; may be relative to the working directory.
+    /// The directory for local data; may be relative to the working directory.
     pub data_dir: PathBuf,
     /// The database.
     pub database: DatabaseUrl,
-    /// How connections to PostgreSQL are used.
+    /// Settings of the connections to PostgreSQL.
     pub database_connections: DatabaseConnections,
-    /// Whether the schema is brought up to date at start.
+    /// Whether `pm serve` migrates the schema at start.
     pub auto_migrate: bool,
-    /// The shared cache, if there is one.
+    /// URL of the shared cache, if any.
     pub redis_url: Option<String>,
-    /// What every key in Redis begins with.
+    /// Prefix of all keys in Redis.
     pub redis_prefix: String,
-    /// The longest that an entry stays in a cache, in the process or in Redis.
+    /// Maximum age of a cache entry, in the process or in Redis.
     pub cache_lifetime: Duration,
-    /// The message broker, if there is one.
+    /// URL of the message broker, if any.
     pub rabbitmq_url: Option<String>,
-    /// What the queue's name at the broker begins with; the installation's id follows.
+    /// Prefix of the queue's name at the broker; the installation's id follows.
     pub rabbitmq_queue: String,
     /// `file://DIRECTORY` or `s3://BUCKET/PREFIX`.
     pub storage_url: String,
-    /// Whether a blob store that is not marked as the installation's is taken all the same.
+    /// Whether pm adopts a blob store without this installation's marker.
     pub storage_adopt: bool,
-    /// Every `AWS_*` variable of `.env` and the environment, for the store of pictures.
+    /// All `AWS_*` variables of `.env` and the environment, for the image store.
     pub storage_environment: BTreeMap<String, String>,
-    /// Where the server listens.
+    /// The server's listen address.
     pub listen: SocketAddr,
-    /// What stands before every link, without a slash at its end.
+    /// Base URL of all links, without a trailing slash.
     pub public_url: Option<String>,
-    /// What addresses of pictures in any size are signed with.
+    /// The keys that sign variant URLs.
     pub url_key: Option<UrlKeys>,
-    /// What encrypts the secrets of webhooks in the database.
+    /// The keys that encrypt webhook secrets in the database.
     pub secret_key: Option<SecretKeys>,
-    /// What encrypts the secrets in a backup.
+    /// The passphrase that encrypts the secrets in a backup.
     pub backup_passphrase: Option<Passphrase>,
-    /// What stands in the place of a picture that is on its way.
+    /// The response for an image that is not ready yet.
     pub placeholder: Placeholder,
-    /// How clients come in.
-    pub doors: Doors,
-    /// Whether a product's unknown user is made.
+    /// Authentication, TLS, proxies, rate limit and origins.
+    pub security: SecuritySettings,
+    /// Whether pm creates an unknown user together with its first product.
     pub auto_users: bool,
-    /// Pictures worked on at a time in this process; 0 is none.
+    /// Images processed at a time in this process; 0 turns processing off.
     pub workers: usize,
-    /// Where a worker answers about its health and figures, if anywhere.
+    /// Listen address for a worker's health checks and metrics, if any.
     pub worker_listen: Option<SocketAddr>,
-    /// How often orphaned blobs are removed; zero: by hand only.
+    /// Interval of the removal of orphaned blobs; zero turns it off.
     pub gc_every: Duration,
-    /// Where images are downloaded from, and within which limits.
+    /// Limits and permitted sources of downloads.
     pub fetching: Fetching,
-    /// Most jobs that may wait for one user.
+    /// Maximum number of waiting jobs per user.
     pub max_waiting_jobs_per_user: u64,
-    /// Width times height of the largest picture that is decoded.
+    /// Maximum width times height of an image.
     pub image_max_pixels: u64,
-    /// Memory for all pictures that are worked on at a time, in bytes.
+    /// Memory for all images processed at the same time, in bytes.
     pub image_memory: u64,
-    /// Processor time of one picture.
+    /// Limit of the CPU time for one image.
     pub image_timeout: Duration,
-    /// Whether images are decoded in processes of their own, and which sandbox layers these must have.
+    /// Whether separate processes decode images, and whether all sandbox layers are required.
     pub isolation: Policy,
-    /// Time against bytes, for presets that do not say it themselves.
+    /// Encoder effort of presets without their own.
     pub image_effort: Effort,
-    /// What is made of every picture, largest first.
+    /// Presets of the renditions, largest first.
     pub presets: Vec<Preset>,
-    /// What is logged, as `tracing_subscriber::EnvFilter` reads it.
+    /// The log filter, in the syntax of `tracing_subscriber::EnvFilter`.
     pub log: String,
-    /// How it is logged.
+    /// The format of log lines.
     pub log_format: LogFormat,
     sources: BTreeMap<&'static str, Source>,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// Pretty on a terminal, JSON elsewhere.
     Auto,
-    /// For people.
+    /// Readable text.
     Pretty,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// What the command line sets; `None` leaves a setting to the layers below.
+/// Settings from the command line; `None` leaves a setting to the lower layers.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
-    /// A file in place of `pm.toml`.
+    /// A file instead of `pm.toml`.
     pub config: Option<PathBuf>,
     /// `--data-dir`
     pub data_dir: Option<String>,
@@ -156,27 +156,27 @@ pub struct Flags {
     pub log_format: Option<String>,
 }
 
-/// Why there are no settings.
+/// Why the settings cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read.
-    #[error("the settings in {} cannot be read", .path.display())]
+    #[error("cannot read the settings file {}", .path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// A file does not have the form of its kind.
+    /// A file has a syntax error.
     #[error("{source_name} cannot be read as settings: {message}")]
     Malformed {
         /// The layer.
         source_name: Source,
-        /// What is wrong where, without the values.
+        /// The error and its location, without the values.
         message: String,
     },
-    /// Names or values that are not allowed, all of them at once.
+    /// All invalid names and values.
     #[error("{}", describe(.0))]
     Wrong(Vec<Problem>),
 }
@@ -186,21 +186,23 @@ fn describe(problems: &[Problem]) -> String {
 }
 
 impl Error {
-    /// Always [`ErrorCode::Validation`].
+    /// Returns [`ErrorCode::Validation`].
     pub const fn code(&self) -> ErrorCode {
         ErrorCode::Validation
     }
 
-    /// Never: settings do not become right by themselves.
+    /// Returns false, because a retry does not correct settings.
     pub const fn is_transient(&self) -> bool {
         false
     }
 }
 
-/// Reads all layers. `directory` is where `pm.toml` and `.env` are looked for, and what `--config` is relative to.
+/// Reads all layers.
+///
+/// `directory` contains `pm.toml` and `.env`; the path of `--config` is relative to it.
 ///
 /// # Errors
-/// [`Error::Wrong`] names every unknown name and every wrong value with its layer and what is allowed.
+/// [`Error::Wrong`] lists every unknown name and every invalid value, with its layer and the allowed values.
 pub fn load(
     flags: &Flags,
     directory: &Path,
@@ -217,7 +219,7 @@ pub fn load(
     }
 }
 
-/// Reads every setting before the first missing one ends it, so that all wrong values are named.
+/// Reads all settings before it returns, so that all invalid values are reported.
 fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings> {
     let data_dir = resolver.take("data_dir", |text| Ok(PathBuf::from(text)));
     let database = database::resolve(resolver, data_dir.as_deref());
@@ -234,7 +236,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
     let public_url = resolver.optional("public_url", values::public_url);
     let (url_key, secret_key, backup_passphrase) = secrets(resolver);
     let placeholder = resolver.take("placeholder", values::placeholder);
-    let doors = doors::resolve(resolver);
+    let security = security::resolve(resolver);
     let auto_users = resolver.take("auto_users", values::boolean);
     let workers = resolver.take("workers", values::workers);
     let worker_listen = resolver.optional("worker_listen", values::listen);
@@ -270,7 +272,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
         secret_key: secret_key?,
         backup_passphrase: backup_passphrase?,
         placeholder: placeholder?,
-        doors: doors?,
+        security: security?,
         auto_users: auto_users?,
         workers: workers?,
         worker_listen: worker_listen?,
@@ -291,7 +293,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
 
 type Optional<T> = Option<Option<T>>;
 
-/// What signs and encrypts.
+/// Reads the keys and the passphrase.
 fn secrets(resolver: &mut Resolver<'_>) -> (Optional<UrlKeys>, Optional<SecretKeys>, Optional<Passphrase>) {
     let url_key = resolver.optional("url_key", UrlKeys::parse);
     let secret_key = resolver.optional("secret_key", SecretKeys::parse);
@@ -299,7 +301,7 @@ fn secrets(resolver: &mut Resolver<'_>) -> (Optional<UrlKeys>, Optional<SecretKe
 }
 
 fn log_filter(text: &str) -> Result<String, String> {
-    EnvFilter::builder().parse(text).map_err(|error| format!("is no filter: {error}"))?;
+    EnvFilter::builder().parse(text).map_err(|error| format!("is not a valid filter: {error}"))?;
     Ok(text.to_owned())
 }
 
@@ -313,7 +315,7 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
 }
 
 impl Flags {
-    /// The settings among the flags, by their names.
+    /// Returns the names and values of the flags that are set.
     fn settings(&self) -> impl Iterator<Item = (&'static str, &String)> {
         let all = [
             ("data_dir", &self.data_dir),
@@ -334,16 +336,16 @@ impl Flags {
 }
 
 impl Settings {
-    /// Where the setting called `name` in a file comes from; the defaults if there is no such setting.
+    /// Returns the source of the setting with this name in a file; the defaults for an unknown name.
     pub fn source(&self, name: &str) -> &Source {
-        // A database that was put together has no source of its own; its parts have.
+        // A database URL assembled from DB_* has no source of its own, but its parts have.
         let parts = ["db_host", "db_name"].into_iter().filter(|_| name == "database_url");
         let found =
             parts.chain([name]).find_map(|name| self.sources.get(name).filter(|source| **source != Source::Default));
         found.unwrap_or(&Source::Default)
     }
 
-    /// Every setting by its name in a file, as text with passwords masked, and where it comes from.
+    /// Returns the name, value and source of every setting, with passwords masked.
     pub fn entries(&self) -> Vec<(&'static str, String, &Source)> {
         let none = |value: &Option<String>| value.as_deref().map(redact).unwrap_or_default();
         let presets: Vec<_> = self.presets.iter().map(|preset| preset.name.as_str()).collect();
@@ -378,13 +380,13 @@ impl Settings {
             ("log_format", format!("{:?}", self.log_format).to_lowercase()),
             ("presets", presets.join(", ")),
         ];
-        let others = self.database_connections.entries().into_iter().chain(self.doors.entries());
+        let others = self.database_connections.entries().into_iter().chain(self.security.entries());
         let others = others.chain(self.fetching.entries());
         values.into_iter().chain(others).map(|(name, value)| (name, value, self.source(name))).collect()
     }
 }
 
-/// Every setting with passwords masked; the keys of the store for pictures are left out.
+/// Masks passwords, and omits the `AWS_*` variables.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.entries().into_iter().map(|(name, value, _)| (name, value))).finish()

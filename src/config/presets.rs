@@ -1,4 +1,4 @@
-//! Reads the table of presets: what is made of every picture.
+//! Reads the table of presets; each defines renditions of every image.
 
 use figment::value::{Dict, Num, Value};
 
@@ -9,31 +9,32 @@ use super::{
 };
 use crate::imaging::{Effort, Fit, Focus, OutputFormat, Preset, Size};
 
-/// The longest side of a rendition in pixels, which WebP sets.
+/// Maximum side of a rendition in pixels; WebP's limit.
 const MAX_SIDE: u32 = 16_383;
-/// More presets than this are more likely a mistake than a wish.
+/// Maximum number of presets.
 const MAX_PRESETS: usize = 32;
 const DEFAULT_QUALITY: u8 = 80;
-/// The last part of the address of an uploaded file, where presets of its image have their names.
+/// Reserved name: the URL of an uploaded original ends with it instead of a preset's name.
 const RESERVED: &str = "original";
 const KNOWN: [&str; 8] = ["edge", "width", "height", "fit", "focus", "formats", "quality", "effort"];
 
-/// Reads the effort of presets that do not say theirs, and the presets.
+/// Reads the default effort and the presets.
 pub(super) fn resolve(resolver: &mut Resolver<'_>) -> (Option<Effort>, Option<Vec<Preset>>) {
     let effort = resolver.take("image_effort", values::effort);
     let presets = resolver.take_raw("presets", |raw| parse(raw, effort.unwrap_or_default()));
     (effort, presets)
 }
 
-/// The presets of a table, or of a text that holds one (`large = { edge = 2048 }`), largest first. `effort` is that of
-/// presets which do not say theirs.
+/// Parses presets from a table or from TOML text (`large = { edge = 2048 }`), largest first.
+///
+/// `effort` is the default of presets without their own.
 fn parse(raw: &Raw, effort: Effort) -> Result<Vec<Preset>, String> {
     let table = match raw {
         Raw::Table(table) => table.clone(),
         Raw::Text(text) => parse_toml(text)?,
     };
     if table.is_empty() || table.len() > MAX_PRESETS {
-        return Err(format!("has {} presets; from 1 to {MAX_PRESETS} are possible", table.len()));
+        return Err(format!("has {} presets; allowed are 1 to {MAX_PRESETS}", table.len()));
     }
     let presets: Result<Vec<_>, _> = table.iter().map(|(name, value)| preset(name, value, effort)).collect();
     let mut presets = presets?;
@@ -54,7 +55,7 @@ fn preset(name: &str, value: &Value, effort: Effort) -> Result<Preset, String> {
         return Err(format!("has a preset `{name}`; a name has 1 to 32 of a-z, 0-9, `-` and `_`"));
     }
     if name == RESERVED {
-        return Err(format!("has a preset `{name}`, under which uploaded files are answered; give it another name"));
+        return Err(format!("has a preset `{name}`, a name reserved for uploaded files; use another name"));
     }
     let Value::Dict(_, table) = value else { return Err(format!("has a preset `{name}` that is no table")) };
     fields(name, table, effort).map_err(|reason| format!("has a preset `{name}` whose {reason}"))
@@ -67,7 +68,7 @@ fn fields(name: &str, table: &Dict, effort: Effort) -> Result<Preset, String> {
     let size = match (side(table, "edge")?, side(table, "width")?, side(table, "height")?) {
         (Some(edge), None, None) => Size::LongestEdge(edge),
         (None, Some(width), Some(height)) => Size::Box { width, height },
-        _ => return Err("size is not given by `edge` alone or by `width` and `height`".into()),
+        _ => return Err("size is invalid: set either `edge`, or both `width` and `height`".into()),
     };
     let fit = fit(table, size)?;
     let quality = match text(table, "quality")? {
@@ -76,11 +77,11 @@ fn fields(name: &str, table: &Dict, effort: Effort) -> Result<Preset, String> {
             .parse()
             .ok()
             .filter(|quality| (1..=100).contains(quality))
-            .ok_or("`quality` is no number from 1 to 100")?,
+            .ok_or("`quality` is not a number from 1 to 100")?,
     };
     let effort = match text(table, "effort")? {
         None => effort,
-        Some(text) => Effort::parse(&text).ok_or("`effort` is none of fast, balanced, small")?,
+        Some(text) => Effort::parse(&text).ok_or("`effort` is not one of fast, balanced, small")?,
     };
     Ok(Preset { name: name.to_owned(), size, fit, formats: formats(table)?, quality, effort })
 }
@@ -92,15 +93,15 @@ fn fit(table: &Dict, size: Size) -> Result<Fit, String> {
         Some("cover") if boxed => Fit::Cover(focus(table)?),
         Some("fill") if boxed => Fit::Fill,
         Some(fit @ ("cover" | "fill")) => return Err(format!("`fit` is `{fit}`, which needs `width` and `height`")),
-        Some(_) => return Err("`fit` is none of contain, cover, fill".into()),
+        Some(_) => return Err("`fit` is not one of contain, cover, fill".into()),
     };
     if table.contains_key("focus") && !matches!(fit, Fit::Cover(_)) {
-        return Err("`focus` is set, which means something only where `fit` is `cover`".into());
+        return Err("`focus` is set, but only `fit` = `cover` uses it".into());
     }
     Ok(fit)
 }
 
-/// The point that a cut keeps in sight: a name, or shares of the width and of the height.
+/// Parses the focal point: a name, or fractions of width and height.
 fn focus(table: &Dict) -> Result<Focus, String> {
     const WRONG: &str = "`focus` is neither two numbers from 0 to 1, across and down, nor one of center, top, bottom, \
         left, right, top-left, top-right, bottom-left, bottom-right";
@@ -118,7 +119,7 @@ fn focus(table: &Dict) -> Result<Focus, String> {
     found.ok_or_else(|| WRONG.to_owned())
 }
 
-/// A share from 0 to 1 in thousandths.
+/// Converts a fraction from 0 to 1 to thousandths.
 fn thousandths(share: &Value) -> Option<u16> {
     let Value::Num(_, number) = share else { return None };
     let share = match number {
@@ -140,7 +141,7 @@ fn formats(table: &Dict) -> Result<Vec<OutputFormat>, String> {
         let format = format(item)?;
         if let Some(other) = formats.iter().find(|other| other.media_type() == format.media_type()) {
             let (format, other, both) = (format.setting(), other.setting(), format.media_type());
-            return Err(format!("`formats` has {other} and {format}, which are both {both}: a page could not choose"));
+            return Err(format!("`formats` has {other} and {format}, which are both {both}; list one of them"));
         }
         formats.push(format);
     }
@@ -150,10 +151,10 @@ fn formats(table: &Dict) -> Result<Vec<OutputFormat>, String> {
 fn format(item: &Value) -> Result<OutputFormat, String> {
     let Some(format) = item.as_str().and_then(OutputFormat::parse) else {
         let all = OutputFormat::ALL.map(OutputFormat::setting).join(", ");
-        return Err(format!("`formats` is no list of {all}"));
+        return Err(format!("`formats` is not a list of {all}"));
     };
     if !format.is_built_in() {
-        return Err(format!("`formats` has {0}, which this build leaves out (cargo feature `{0}`)", format.setting()));
+        return Err(format!("`formats` has {0}, which this build lacks (cargo feature `{0}`)", format.setting()));
     }
     Ok(format)
 }
@@ -161,12 +162,12 @@ fn format(item: &Value) -> Result<OutputFormat, String> {
 fn side(table: &Dict, field: &str) -> Result<Option<u32>, String> {
     let Some(text) = text(table, field)? else { return Ok(None) };
     let pixels = text.parse().ok().filter(|pixels| (1..=MAX_SIDE).contains(pixels));
-    pixels.map(Some).ok_or_else(|| format!("`{field}` is no number of pixels from 1 to {MAX_SIDE}"))
+    pixels.map(Some).ok_or_else(|| format!("`{field}` is not a number of pixels from 1 to {MAX_SIDE}"))
 }
 
 fn text(table: &Dict, field: &str) -> Result<Option<String>, String> {
     let Some(value) = table.get(field) else { return Ok(None) };
-    scalar(value).map(Some).ok_or_else(|| format!("`{field}` is neither a text nor a whole number"))
+    scalar(value).map(Some).ok_or_else(|| format!("`{field}` is neither text nor a whole number"))
 }
 
 #[cfg(test)]
@@ -187,7 +188,7 @@ mod tests {
         assert_eq!(fit_of("fit = 'fill'"), Fit::Fill);
         assert_eq!(fit_of("fit = 'cover'"), Fit::Cover(Focus::CENTER));
         let named = |name: &str| fit_of(&format!("fit = 'cover', focus = '{name}'"));
-        let point = |across, down| Fit::Cover(Focus::from_thousandths(across, down).expect("a point of the picture"));
+        let point = |across, down| Fit::Cover(Focus::from_thousandths(across, down).expect("a point of the image"));
         assert_eq!(named("top"), point(500, 0));
         assert_eq!(named("right"), point(1000, 500));
         assert_eq!(named("bottom-left"), point(0, 1000));
@@ -196,14 +197,14 @@ mod tests {
     }
 
     #[test]
-    fn an_effort_is_the_presets_own_or_that_of_all() {
+    fn a_preset_without_an_effort_has_the_default_effort() {
         let text = "a = { edge = 10, effort = 'small' }\nb = { edge = 9 }";
         let presets = parse(&Raw::Text(text.into()), Effort::Fast).expect("two presets");
         assert_eq!((presets[0].effort, presets[1].effort), (Effort::Small, Effort::Fast));
     }
 
     #[test]
-    fn every_format_has_its_name() {
+    fn every_format_is_parsed_from_its_name() {
         for format in OutputFormat::ALL.into_iter().filter(|format| format.is_built_in()) {
             let presets = parsed(&format!("a = {{ edge = 10, formats = '{}' }}", format.setting()));
             assert_eq!(presets.expect("a preset")[0].formats, [format]);
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn the_built_in_table_is_what_imaging_makes_without_settings() {
+    fn the_default_table_equals_the_default_presets_of_imaging() {
         let defaults = parse_toml(include_str!("../../config.default.toml")).expect("valid TOML");
         let Some(Value::Dict(_, table)) = defaults.get("presets") else { panic!("no presets") };
         assert_eq!(parse(&Raw::Table(table.clone()), Effort::Balanced), Ok(crate::imaging::default_presets()));

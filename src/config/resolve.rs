@@ -1,4 +1,4 @@
-//! Finds each setting in the highest layer that has it and gathers everything that is wrong on the way.
+//! Takes each setting from the highest layer that has it, and collects all errors.
 
 use std::collections::BTreeMap;
 
@@ -8,27 +8,27 @@ use super::{
     secret::redact,
 };
 
-/// All layers, lowest first.
+/// Resolves settings from the layers, lowest first.
 pub(super) struct Resolver<'a> {
     layers: &'a [Layer],
-    /// What was wrong so far.
+    /// The errors found so far.
     pub problems: Vec<Problem>,
-    /// Where each setting was taken from.
+    /// The source of each setting.
     pub sources: BTreeMap<&'static str, Source>,
 }
 
 impl<'a> Resolver<'a> {
-    /// `layers` begins with the defaults.
+    /// Creates a resolver; `layers` begins with the defaults.
     pub(super) fn new(layers: &'a [Layer]) -> Self {
         Self { layers, problems: Vec::new(), sources: BTreeMap::new() }
     }
 
-    /// The place of the highest layer that sets `name` to something, counted from the defaults at 0.
+    /// Returns the index of the highest layer with a value for `name`; the defaults have index 0.
     pub(super) fn rank(&self, name: &str) -> Option<usize> {
         self.layers.iter().rposition(|layer| layer.values.get(name).is_some_and(|raw| !raw.is_empty()))
     }
 
-    /// The setting `name`, which has a default; an empty text in the highest layer means that default.
+    /// Parses the setting `name`, which has a default; an empty value selects the default.
     pub(super) fn take<T>(&mut self, name: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         self.take_raw(name, |raw| match raw {
             Raw::Text(text) => parse(text),
@@ -36,7 +36,7 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// The setting `name`, or `Some(None)` if it is not set.
+    /// Parses the setting `name`; returns `Some(None)` if it is not set.
     pub(super) fn optional<T>(
         &mut self,
         name: &'static str,
@@ -51,7 +51,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// The setting `name`, text or table.
+    /// Parses the setting `name` from text or a table.
     pub(super) fn take_raw<T>(
         &mut self,
         name: &'static str,
@@ -68,7 +68,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Notes that the setting `name`, as its highest layer has it, does not go with the others.
+    /// Adds an error for the setting `name`, because it conflicts with another setting.
     pub(super) fn complain(&mut self, name: &'static str, reason: &str) {
         if let Some((source, raw)) = self.found(name) {
             self.problems.push(problem(name, source, raw, reason));
@@ -85,7 +85,7 @@ impl<'a> Resolver<'a> {
 fn problem(name: &str, source: &Source, raw: &Raw, reason: &str) -> Problem {
     let key = Key::find(name).expect("every setting that is resolved has its names");
     let value = match raw {
-        // A value that may hold a password is not repeated, not even masked: it may be too odd to mask.
+        // A value that may contain a password is not shown, even masked: masking may fail on a malformed value.
         Raw::Text(text) if !key.secret => format!("is `{}`, which {reason}", redact(text)),
         _ => reason.to_owned(),
     };

@@ -1,6 +1,6 @@
-//! Keeps passwords out of everything that is shown. It masks more rather than less.
+//! Masks passwords in all output; in doubt it masks too much.
 
-/// `text` with the password of every address in it masked: `postgres://pm:***@db/pm`.
+/// Masks the password of every URL in `text`: `postgres://pm:***@db/pm`.
 pub fn redact(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -17,7 +17,7 @@ pub fn redact(text: &str) -> String {
 }
 
 fn redact_address(address: &str) -> String {
-    // A password may hold an `@` that should have been encoded, so the last one ends it.
+    // A password may contain an unencoded `@`, so the last `@` ends it.
     let Some((userinfo, host)) = address.rsplit_once('@') else { return address.to_owned() };
     match userinfo.split_once(':') {
         Some((user, _)) => format!("{user}:***@{host}"),
@@ -43,7 +43,7 @@ mod tests {
     use super::redact;
 
     #[test]
-    fn passwords_are_masked_wherever_they_stand() {
+    fn passwords_are_masked_anywhere_in_a_text() {
         for (text, shown) in [
             ("postgres://pm:s3cret@db:5432/pm", "postgres://pm:***@db:5432/pm"),
             ("redis://:s3cret@cache:6379", "redis://:***@cache:6379"),

@@ -1,4 +1,4 @@
-//! The layers over each other, without the process's own environment.
+//! Tests of the layers, without the process's own environment.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::domain::AddressPolicy;
 
-/// A directory with these files.
+/// Creates a directory with these files.
 fn directory(files: &[(&str, &str)]) -> TempDir {
     let directory = tempfile::tempdir().expect("a directory");
     for (name, text) in files {
@@ -35,7 +35,7 @@ fn postgres(url: &str) -> DatabaseUrl {
 }
 
 #[test]
-fn without_any_layer_the_defaults_hold() {
+fn defaults_apply_without_other_layers() {
     let settings = loaded(&[], &[]);
     assert_eq!(settings.database, DatabaseUrl::Sqlite { path: "./pm-data/pm.db".into() });
     assert_eq!(settings.storage_url, "file://./pm-data/blobs");
@@ -44,12 +44,12 @@ fn without_any_layer_the_defaults_hold() {
     assert_eq!((settings.fetching.max_bytes, settings.image_memory), (32 << 20, 512 << 20));
     assert_eq!(settings.fetching.timeout, Duration::from_secs(30));
     assert_eq!(settings.presets, crate::imaging::default_presets());
-    let doors = Doors { keep_alive: Duration::from_secs(75), ..Doors::default() };
-    assert!(settings.auto_migrate && settings.auto_users && settings.doors == doors && settings.workers >= 1);
+    let security = SecuritySettings { keep_alive: Duration::from_secs(75), ..SecuritySettings::default() };
+    assert!(settings.auto_migrate && settings.auto_users && settings.security == security && settings.workers >= 1);
 }
 
 #[test]
-fn the_effort_of_all_presets_gives_way_to_a_presets_own() {
+fn a_presets_own_effort_overrides_the_default_effort() {
     let file = ("pm.toml", "image_effort = 'small'\n[presets.a]\nedge = 9\n[presets.b]\nedge = 8\neffort = 'balanced'");
     let efforts = |settings: &Settings| settings.presets.iter().map(|preset| preset.effort).collect::<Vec<_>>();
     assert_eq!(efforts(&loaded(&[file], &[])), [Effort::Small, Effort::Balanced]);
@@ -61,7 +61,7 @@ fn the_effort_of_all_presets_gives_way_to_a_presets_own() {
 }
 
 #[test]
-fn each_layer_wins_over_the_one_below() {
+fn each_layer_overrides_the_lower_ones() {
     let file = ("pm.toml", "redis_prefix = 'file'\nrabbitmq_queue = 'file'\nlisten = '127.0.0.1:1'\nlog = 'warn'");
     let dotenv = (".env", "PM_RABBITMQ_QUEUE=dotenv\nPM_LISTEN=127.0.0.1:2\nPM_LOG=error\n");
     let environment = [("PM_LISTEN", "127.0.0.1:3"), ("PM_LOG", "debug")];
@@ -91,7 +91,7 @@ fn the_five_database_variables_and_redis_addr_of_a_dotenv_file_are_read() {
 }
 
 #[test]
-fn a_whole_address_wins_over_parts_in_one_layer_and_parts_win_from_a_higher_layer() {
+fn database_url_overrides_parts_of_the_same_layer_but_not_of_a_higher_one() {
     let parts = ".env";
     let both = "DATABASE_URL=postgres://whole/pm\nDB_HOST=parts\nREDIS_URL=redis://whole\nREDIS_ADDR=parts:1\n";
     let settings = loaded(&[(parts, both)], &[]);
@@ -117,7 +117,7 @@ fn a_whole_address_wins_over_parts_in_one_layer_and_parts_win_from_a_higher_laye
 }
 
 #[test]
-fn an_empty_value_takes_a_setting_back_to_its_default() {
+fn an_empty_value_resets_a_setting_to_its_default() {
     let settings = loaded(
         &[(".env", "REDIS_URL=redis://lower\nPM_LISTEN=127.0.0.1:1\n")],
         &[("REDIS_URL", ""), ("PM_LISTEN", "")],
@@ -136,7 +136,7 @@ fn unknown_names_are_refused_with_their_layer() {
 }
 
 #[test]
-fn variables_of_others_are_left_alone() {
+fn variables_of_other_programs_are_ignored() {
     let others = [
         ("PM_TEST_REQUIRE", "all"),
         ("PM_CORPUS", "/corpus"),
@@ -150,14 +150,14 @@ fn variables_of_others_are_left_alone() {
 }
 
 #[test]
-fn every_wrong_value_is_named_with_what_is_allowed() {
+fn every_invalid_value_is_reported_with_the_allowed_values() {
     let message = refused(
         &[("pm.toml", "listen = 'here'\nworkers = 1.5\n[presets.a]\nedge = 0")],
         &[("PM_FETCH_TIMEOUT", "30"), ("PM_AUTH", "on"), ("DB_HOST", "db"), ("DB_PORT", "x"), ("PM_LOG_FORMAT", "xml")],
     );
     for part in [
-        "listen in pm.toml is `here`, which is no address with a port; allowed is an address and a port",
-        "workers in pm.toml has a value of a kind that is not read; allowed is a number from 0 to 1024, or auto",
+        "listen in pm.toml is `here`, which is not an address with a port; allowed is an address and a port",
+        "workers in pm.toml has a value of an unsupported type; allowed is a number from 0 to 1024, or auto",
         "presets in pm.toml has a preset `a` whose `edge`",
         "PM_FETCH_TIMEOUT in the environment is `30`, which needs a unit",
         "PM_AUTH in the environment is `on`",
@@ -170,7 +170,7 @@ fn every_wrong_value_is_named_with_what_is_allowed() {
 }
 
 #[test]
-fn files_that_cannot_be_read_are_named() {
+fn unreadable_files_are_named() {
     let message = refused(&[("pm.toml", "listen = ")], &[]);
     assert!(message.contains("pm.toml cannot be read as settings"), "{message}");
     let flags = Flags { config: Some("other.toml".into()), ..Flags::default() };
@@ -207,7 +207,7 @@ fn no_password_is_shown_anywhere() {
 }
 
 #[test]
-fn lists_and_numbers_of_a_file_are_read() {
+fn lists_and_numbers_of_a_file_are_parsed() {
     let file = "fetch_allow = ['127.0.0.0/8', '10.1.2.3']\nworkers = 3\nauto_users = false\n\
         fetch_max_bytes = 1_048_576\nauto_migrate = false\n[presets.only]\nwidth = 300\nheight = 200\nfit = 'cover'";
     let settings = loaded(&[("pm.toml", file)], &[]);
@@ -218,7 +218,7 @@ fn lists_and_numbers_of_a_file_are_read() {
 }
 
 #[test]
-fn every_secret_can_stand_in_a_file() {
+fn every_secret_can_be_read_from_a_file() {
     let files = [
         ("password", "s3cret\n"),
         ("redis", "redis://:s3cret@cache:6379\r\n"),
@@ -253,7 +253,7 @@ fn every_secret_can_stand_in_a_file() {
 }
 
 #[test]
-fn a_file_of_a_secret_that_cannot_be_used_is_named_and_its_content_is_not() {
+fn an_unusable_secret_file_is_named_without_its_content() {
     let message = refused(&[], &[("REDIS_URL_FILE", "none")]);
     assert!(
         message.contains("REDIS_URL_FILE in the environment names the file") && message.contains("none"),
@@ -272,7 +272,7 @@ fn a_file_of_a_secret_that_cannot_be_used_is_named_and_its_content_is_not() {
 }
 
 #[test]
-fn blobs_are_collected_each_day_or_by_hand_only() {
+fn gc_every_is_a_day_by_default_and_zero_turns_it_off() {
     let every = |text| loaded(&[], &[("PM_GC_EVERY", text)]).gc_every;
     assert_eq!(every(""), Duration::from_secs(24 * 3_600));
     assert_eq!((every("0"), every("0s"), every("90m")), (Duration::ZERO, Duration::ZERO, Duration::from_secs(5_400)));

@@ -1,4 +1,4 @@
-//! Reads single values: sizes, times, addresses. Pure; messages say what is wrong with a value but never repeat it.
+//! Parses single values: sizes, durations, addresses. Messages never contain the value.
 
 use std::{
     net::SocketAddr,
@@ -12,10 +12,10 @@ use url::Url;
 
 use crate::{http::Placeholder, imaging::Effort, isolation::Policy};
 
-/// Reads a size in bytes: `32MiB`, `512 MiB`, `2 GB`, `33554432`. Letters may be of any case.
+/// Parses a size in bytes: `32MiB`, `512 MiB`, `2 GB`, `33554432`; ignores case.
 ///
 /// # Errors
-/// A sentence: no number, an unknown unit, or more than fits 64 bits.
+/// A message if the number or the unit is invalid, or the size exceeds 64 bits.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let (number, unit) = split_number(text)?;
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {
@@ -26,15 +26,15 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         "kib" => 1 << 10,
         "mib" => 1 << 20,
         "gib" => 1 << 30,
-        _ => return Err("has an unknown unit; known are B, KB, MB, GB, KiB, MiB, GiB".into()),
+        _ => return Err("has an unknown unit; allowed are B, KB, MB, GB, KiB, MiB, GiB".into()),
     };
     number.checked_mul(factor).ok_or_else(|| "is too large".into())
 }
 
-/// Reads a span of time: `500ms`, `30s`, `5m`, `2h`, `3d`. The unit is required.
+/// Parses a duration: `500ms`, `30s`, `5m`, `2h`, `3d`; the unit is required.
 ///
 /// # Errors
-/// A sentence: no number, no unit or an unknown one, or too long.
+/// A message if the number or the unit is missing or invalid, or the duration is too long.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split_number(text)?;
     let factor_ms: u64 = match unit {
@@ -43,8 +43,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "m" | "min" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
-        "" => return Err("needs a unit; known are ms, s, m, h, d".into()),
-        _ => return Err("has an unknown unit; known are ms, s, m, h, d".into()),
+        "" => return Err("needs a unit; allowed are ms, s, m, h, d".into()),
+        _ => return Err("has an unknown unit; allowed are ms, s, m, h, d".into()),
     };
     number.checked_mul(factor_ms).map(Duration::from_millis).ok_or_else(|| "is too long".into())
 }
@@ -52,27 +52,27 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 fn split_number(text: &str) -> Result<(u64, &str), String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number = number.replace('_', "").parse().map_err(|_| "does not begin with a whole number".to_owned())?;
+    let number = number.replace('_', "").parse().map_err(|_| "does not start with a whole number".to_owned())?;
     Ok((number, unit.trim()))
 }
 
-/// A size that lies within `least` and `most` bytes.
+/// Parses a size between `least` and `most` bytes.
 pub(super) fn size_within(text: &str, least: u64, most: u64) -> Result<u64, String> {
     let size = parse_size(text)?;
     if (least..=most).contains(&size) { Ok(size) } else { Err("is out of range".into()) }
 }
 
-/// What stands in the place of an image that is not ready.
+/// Parses the response for an image that is not ready.
 pub(super) fn placeholder(text: &str) -> Result<Placeholder, String> {
-    Placeholder::parse(text).ok_or_else(|| "is not known".into())
+    Placeholder::parse(text).ok_or_else(|| "is unknown".into())
 }
 
-/// How long entries stay in a cache.
+/// Parses the maximum age of cache entries.
 pub(super) fn cache_lifetime(text: &str) -> Result<Duration, String> {
     duration_within(text, Duration::from_secs(1), Duration::from_secs(30 * 24 * 3_600))
 }
 
-/// How often orphaned blobs are removed; zero for never.
+/// Parses the gc interval; zero turns gc off.
 pub(super) fn gc_every(text: &str) -> Result<Duration, String> {
     if text == "0" || parse_duration(text)?.is_zero() {
         return Ok(Duration::ZERO);
@@ -80,30 +80,30 @@ pub(super) fn gc_every(text: &str) -> Result<Duration, String> {
     duration_within(text, Duration::from_secs(1), Duration::from_secs(365 * 24 * 3_600))
 }
 
-/// The longest that a download may take.
+/// Parses the time limit of a download.
 pub(super) fn fetch_timeout(text: &str) -> Result<Duration, String> {
     duration_within(text, Duration::from_millis(100), Duration::from_secs(3_600))
 }
 
-/// The longest processor time of one image.
+/// Parses the CPU time limit for one image.
 pub(super) fn image_timeout(text: &str) -> Result<Duration, String> {
     duration_within(text, Duration::from_secs(1), Duration::from_secs(600))
 }
 
-/// A time that lies within `least` and `most`.
+/// Parses a duration between `least` and `most`.
 pub(super) fn duration_within(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
     let span = parse_duration(text)?;
     if (least..=most).contains(&span) { Ok(span) } else { Err("is out of range".into()) }
 }
 
-/// Most jobs that may wait for one user.
+/// Parses the maximum number of waiting jobs per user.
 pub(super) fn waiting_jobs(text: &str) -> Result<u64, String> {
     count_within(text, 1, 1_000_000_000)
 }
 
-/// A number that lies within `least` and `most`.
+/// Parses a number between `least` and `most`.
 pub(super) fn count_within(text: &str, least: u64, most: u64) -> Result<u64, String> {
-    let count = text.replace('_', "").parse().map_err(|_| "is not such a number".to_owned())?;
+    let count = text.replace('_', "").parse().map_err(|_| "is not a valid number".to_owned())?;
     if (least..=most).contains(&count) { Ok(count) } else { Err("is out of range".into()) }
 }
 
@@ -112,19 +112,19 @@ pub(super) fn pixels(text: &str) -> Result<u64, String> {
     let factor = match unit.to_ascii_lowercase().as_str() {
         "" | "px" => 1,
         "mpx" => 1_000_000,
-        _ => return Err("has an unknown unit; known are px, Mpx".into()),
+        _ => return Err("has an unknown unit; allowed are px, Mpx".into()),
     };
     let pixels = number.saturating_mul(factor);
     if (1..=1_000_000_000).contains(&pixels) { Ok(pixels) } else { Err("is out of range".into()) }
 }
 
 pub(super) fn effort(text: &str) -> Result<Effort, String> {
-    Effort::parse(text).ok_or_else(|| "is not known".into())
+    Effort::parse(text).ok_or_else(|| "is unknown".into())
 }
 
-/// Which sandbox layers decoders must have.
+/// Parses the isolation policy of decoders.
 pub(super) fn isolation(text: &str) -> Result<Policy, String> {
-    Policy::parse(text).ok_or_else(|| "is not known".into())
+    Policy::parse(text).ok_or_else(|| "is unknown".into())
 }
 
 pub(super) fn boolean(text: &str) -> Result<bool, String> {
@@ -135,46 +135,46 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-/// `None` is `auto`.
+/// Parses a boolean; returns `None` for `auto`.
 pub(super) fn automatic(text: &str) -> Result<Option<bool>, String> {
     if text.eq_ignore_ascii_case("auto") { Ok(None) } else { boolean(text).map(Some) }
 }
 
 pub(super) fn workers(text: &str) -> Result<usize, String> {
     if text.eq_ignore_ascii_case("auto") {
-        // One worker is right on a machine that does not tell how many cores it has.
+        // Use one worker if the number of cores is unknown.
         return Ok(thread::available_parallelism().map_or(1, NonZeroUsize::get));
     }
-    text.parse().ok().filter(|workers| *workers <= 1_024).ok_or_else(|| "is not such a number".into())
+    text.parse().ok().filter(|workers| *workers <= 1_024).ok_or_else(|| "is not a valid number".into())
 }
 
 pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
     let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-    numeric.as_deref().unwrap_or(text).parse().map_err(|_| "is no address with a port".into())
+    numeric.as_deref().unwrap_or(text).parse().map_err(|_| "is not an address with a port".into())
 }
 
-/// An address without the slash at its end.
+/// Parses a base URL and removes its trailing slash.
 pub(super) fn public_url(text: &str) -> Result<String, String> {
-    let url = Url::parse(text).map_err(|error| format!("is no address: {error}"))?;
+    let url = Url::parse(text).map_err(|error| format!("is not a valid URL: {error}"))?;
     let plain =
         matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none() && url.fragment().is_none();
     if !plain {
-        return Err("is no plain http or https address".into());
+        return Err("is not an http or https URL without query and fragment".into());
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("must not hold a user or a password".into());
+        return Err("must not contain a user or a password".into());
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
-/// One address with one of `schemes`.
+/// Checks that `text` is one URL with one of `schemes`.
 pub(super) fn service_url(text: &str, schemes: &[&str]) -> Result<String, String> {
     if text.contains(',') {
-        return Err("is more than one address".into());
+        return Err("contains more than one URL".into());
     }
-    let url = Url::parse(text.trim()).map_err(|error| format!("is no address: {error}"))?;
+    let url = Url::parse(text.trim()).map_err(|error| format!("is not a valid URL: {error}"))?;
     if !schemes.contains(&url.scheme()) {
-        return Err("has another scheme".into());
+        return Err("has an unsupported scheme".into());
     }
     if !url.has_host() {
         return Err("names no host".into());
@@ -187,11 +187,13 @@ pub(super) fn storage_url(text: &str) -> Result<String, String> {
         Some(("file", path)) if !path.is_empty() => Ok(text.to_owned()),
         Some(("s3", _)) => service_url(text, &["s3"]),
         Some(("file", _)) => Err("names no directory".into()),
-        _ => Err("has another scheme".into()),
+        _ => Err("has an unsupported scheme".into()),
     }
 }
 
-/// `url` with `{data_dir}` filled in: `file:///absolute/path` or `file://./relative/path`; all else is left alone.
+/// Replaces `{data_dir}` in a `file:` URL; other URLs stay unchanged.
+///
+/// The result is `file:///absolute/path` or `file://./relative/path`.
 pub(super) fn storage_in(url: &str, data_dir: &Path) -> Option<String> {
     let Some(path) = url.strip_prefix("file://") else { return Some(url.to_owned()) };
     let path = match path.strip_prefix("{data_dir}") {
@@ -200,17 +202,17 @@ pub(super) fn storage_in(url: &str, data_dir: &Path) -> Option<String> {
         None => PathBuf::from(path),
     };
     if path.is_absolute() {
-        // An absolute one is decoded by whoever reads it, so odd characters of the directory must be encoded.
+        // The reader of an absolute URL decodes it, so special characters in the path must be encoded.
         return Url::from_file_path(&path).ok().map(String::from);
     }
     let relative = path.strip_prefix(".").unwrap_or(&path);
     Some(format!("file://./{}", relative.display()))
 }
 
-/// A name that is safe in a key, a queue's name and a log line.
+/// Checks that a name is safe in keys, queue names and log lines.
 pub(super) fn plain_name(text: &str) -> Result<String, String> {
     let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':'));
-    if plain && (1..=64).contains(&text.len()) { Ok(text.to_owned()) } else { Err("is no such name".into()) }
+    if plain && (1..=64).contains(&text.len()) { Ok(text.to_owned()) } else { Err("is not a valid name".into()) }
 }
 
 #[cfg(test)]
@@ -218,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_in_every_spelling() {
+    fn sizes_are_parsed_in_every_spelling() {
         for (text, bytes) in [
             ("0", 0),
             ("33554432", 32 << 20),
@@ -231,7 +233,7 @@ mod tests {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
         for text in ["", "MiB", "-1", "1.5 GiB", "3 bananas", "99999999999 GiB", "99999999999999999999"] {
-            assert!(parse_size(text).is_err(), "{text} was taken");
+            assert!(parse_size(text).is_err(), "{text} was accepted");
         }
     }
 
@@ -242,21 +244,21 @@ mod tests {
         assert_eq!(parse_duration("5 m"), Ok(Duration::from_secs(300)));
         assert_eq!(parse_duration("3d"), Ok(Duration::from_secs(3 * 86_400)));
         for text in ["30", "s", "1y", "99999999999999999d"] {
-            assert!(parse_duration(text).is_err(), "{text} was taken");
+            assert!(parse_duration(text).is_err(), "{text} was accepted");
         }
     }
 
     #[test]
-    fn a_public_address_loses_its_slash_and_must_be_plain() {
+    fn a_public_url_loses_its_trailing_slash_and_has_no_query_or_user() {
         assert_eq!(public_url("https://shop.example/"), Ok("https://shop.example".into()));
         assert_eq!(public_url("https://shop.example/pm/"), Ok("https://shop.example/pm".into()));
         for text in ["shop.example", "ftp://shop.example", "https://shop.example/?a=b", "https://u:p@shop.example"] {
-            assert!(public_url(text).is_err(), "{text} was taken");
+            assert!(public_url(text).is_err(), "{text} was accepted");
         }
     }
 
     #[test]
-    fn pictures_are_stored_in_the_data_directory_whatever_it_is_called() {
+    fn the_storage_url_contains_the_encoded_data_directory() {
         let stored = |url, data_dir| storage_in(url, Path::new(data_dir)).expect("an address");
         assert_eq!(stored("file://{data_dir}/blobs", "./pm-data"), "file://./pm-data/blobs");
         assert_eq!(stored("file://{data_dir}/blobs", "data"), "file://./data/blobs");
@@ -267,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn only_known_schemes_are_taken() {
+    fn only_known_schemes_are_accepted() {
         assert!(service_url("rediss://b:6379", &["redis", "rediss"]).is_ok());
         assert!(service_url("redis://a:6379,redis://b:6379", &["redis", "rediss"]).is_err());
         assert!(service_url("http://a:6379", &["redis", "rediss"]).is_err());

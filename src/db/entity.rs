@@ -1,6 +1,6 @@
-//! The tables as sea-orm sees them; times are microseconds, prices units of 1/10,000.
+//! Sea-orm entities of the tables. Times are microseconds, prices are units of 1/10,000.
 
-#![allow(missing_docs, reason = "the columns say what they are; the domain types explain them")]
+#![allow(missing_docs, reason = "the columns are documented by the domain types")]
 
 pub mod user {
     use sea_orm::entity::prelude::*;

@@ -1,4 +1,4 @@
-//! What can go wrong with the database, by what the caller does next.
+//! Database errors, grouped by how the caller must react.
 
 use sea_orm::{DbErr, RuntimeErr, SqlErr, sqlx};
 
@@ -7,42 +7,46 @@ use crate::code::ErrorCode;
 /// A failed statement or connection.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database cannot be reached or is too busy; the same call may go through later.
+    /// The database cannot be reached or is overloaded; the same call may succeed later.
     #[error("the database does not answer")]
     Unavailable(#[source] DbErr),
-    /// Settings that cannot work, or contradict each other.
+    /// Settings that are invalid or contradict each other.
     #[error("{0}")]
     Misconfigured(String),
-    /// A session of the server held a prepared statement of another connection, or lacked one of this connection.
-    #[error("a connection to PostgreSQL lost its session: a pooler in transaction mode seems to stand in between")]
+    /// A PostgreSQL session has another connection's prepared statement, or lacks one of this connection.
+    #[error("the PostgreSQL session changed between statements, as behind a pooler in transaction mode")]
     SessionLost(#[source] DbErr),
-    /// A row with this key is there already.
-    #[error("a row with this key is there already")]
+    /// A row with this key already exists.
+    #[error("a row with this key already exists")]
     Duplicate(#[source] DbErr),
-    /// A row that is referred to is not there.
-    #[error("a row that is referred to is not there")]
+    /// A referenced row does not exist.
+    #[error("a referenced row does not exist")]
     MissingReference(#[source] DbErr),
     /// The disk is full.
     #[error("the database's disk is full")]
     Full(#[source] DbErr),
-    /// A newer version has changed the schema by steps that this version does not know.
-    #[error("pm {} does not know these steps of the database's schema: {}", env!("CARGO_PKG_VERSION"), .0.join(", "))]
+    /// The schema has migrations of a newer version, which this version does not know.
+    #[error(
+        "pm {} does not know these migrations of the database schema: {}",
+        env!("CARGO_PKG_VERSION"),
+        .0.join(", ")
+    )]
     NewerSchema(Vec<String>),
-    /// A row that this version cannot read.
+    /// A stored value that this version cannot read.
     #[error("a stored value cannot be read: {0}")]
     Corrupt(String),
-    /// A statement that should have worked.
-    #[error("a statement failed")]
+    /// A statement that failed unexpectedly.
+    #[error("a database statement failed")]
     Statement(#[source] DbErr),
 }
 
 impl Error {
-    /// The database did not answer within `limit`.
+    /// Returns the error for a database that did not answer within `limit`.
     pub(crate) fn timed_out(limit: std::time::Duration) -> Self {
         Self::Unavailable(DbErr::Custom(format!("no answer within {limit:?}")))
     }
 
-    /// The code that clients see.
+    /// Returns the code that clients see.
     pub const fn code(&self) -> ErrorCode {
         match self {
             Self::Unavailable(_) => ErrorCode::Unavailable,
@@ -55,18 +59,18 @@ impl Error {
         }
     }
 
-    /// A statement that always has a row, such as a count, had none: that is no zero.
+    /// Returns the error for a statement such as a count that returned no row. It must not count as zero.
     pub(super) fn no_row() -> Self {
-        Self::Unavailable(DbErr::RecordNotFound("a statement that always has a row had none".into()))
+        Self::Unavailable(DbErr::RecordNotFound("a statement that always returns a row returned none".into()))
     }
 
-    /// Whether the server, or a pooler before it, had no connection free.
+    /// Returns whether the server or its pooler had no free connection.
     pub fn lacks_connections(&self) -> bool {
         let Self::Unavailable(error) = self else { return false };
         sqlx_error(error).is_some_and(is_full)
     }
 
-    /// Whether the same call may go through later.
+    /// Returns whether the same call may succeed later.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Full(_))
     }
@@ -117,7 +121,7 @@ fn trouble(error: &sqlx::Error) -> Trouble {
     }
 }
 
-/// Whether PostgreSQL refuses a statement because it was prepared before the schema changed.
+/// Returns whether PostgreSQL rejected a statement that was prepared before a schema change.
 pub(super) fn is_outdated_statement(error: &DbErr) -> bool {
     let (DbErr::Exec(RuntimeErr::SqlxError(inner)) | DbErr::Query(RuntimeErr::SqlxError(inner))) = error else {
         return false;
@@ -125,11 +129,11 @@ pub(super) fn is_outdated_statement(error: &DbErr) -> bool {
     inner.as_database_error().and_then(|refusal| refusal.code()).as_deref() == Some(OUTDATED_STATEMENT)
 }
 
-/// Whether PostgreSQL refuses a prepared statement that belongs to another connection.
+/// Returns whether PostgreSQL rejected a prepared statement of another connection.
 fn is_lost_session(error: &DbErr) -> bool {
     /// `prepared statement … already exists`, `prepared statement … does not exist`.
     const DUPLICATE_OR_UNKNOWN_STATEMENT: [&str; 2] = ["42P05", "26000"];
-    /// `bind message supplies 2 parameters, but prepared statement … requires 1`. The code says no more than this.
+    /// `bind message supplies 2 parameters, but prepared statement … requires 1`. The code alone is not specific.
     const PROTOCOL_VIOLATION: &str = "08P01";
     let Some(refusal) = sqlx_error(error).and_then(|inner| inner.as_database_error()) else { return false };
     let code = refusal.code().unwrap_or_default();
@@ -137,7 +141,7 @@ fn is_lost_session(error: &DbErr) -> bool {
         || (code == PROTOCOL_VIOLATION && refusal.message().contains("prepared statement"))
 }
 
-/// No connection is free at the server (53300), or at the pooler, which has no code of its own for it.
+/// Returns whether the server (53300) or the pooler (no code) has no free connection.
 pub(super) fn is_full(error: &sqlx::Error) -> bool {
     const WORDS: [&str; 4] =
         ["no more connections allowed", "too many clients", "too many connections", "remaining connection slots"];
@@ -154,21 +158,21 @@ fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
     }
 }
 
-/// `feature_not_supported`: `cached plan must not change result type`. No statement of ours asks for anything else that
+/// `feature_not_supported`: `cached plan must not change result type`. No statement of pm uses another feature that
 /// PostgreSQL lacks.
 const OUTDATED_STATEMENT: &str = "0A000";
 
-/// PostgreSQL's codes have five characters, SQLite's are numbers whose lowest byte is the kind.
+/// Classifies an error code: five characters from PostgreSQL, or a number from SQLite with the kind in its lowest byte.
 fn trouble_of_code(code: &str) -> Trouble {
-    /// Busy, locked, read-only, I/O error, cannot open, a lock that others took at the same moment, a schema that changes.
+    /// Busy, locked, read-only, I/O error, cannot open, lock protocol race, schema change.
     const SQLITE_PASSING: [u32; 7] = [5, 6, 8, 10, 14, 15, 17];
     const SQLITE_FULL: u32 = 13;
-    /// No room to enlarge the shared memory beside the file.
+    /// Not enough disk space to enlarge the shared-memory file.
     const SQLITE_NO_SHARED_MEMORY: u32 = 4_874;
-    /// Connection exceptions, no resources, operator intervention, system errors, serialization and deadlock.
+    /// Connection exceptions, insufficient resources, operator intervention, system errors, serialization and deadlock.
     const POSTGRES_PASSING: [&str; 5] = ["08", "53", "57", "58", "40"];
-    /// A standby that does not write, a transaction that the server ended since it was idle or took too long, a lock that
-    /// was not to be had, a statement from before a change of the schema.
+    /// A read-only standby; a transaction that the server ended because it was idle or too slow; a lock timeout; a
+    /// statement from before a schema change.
     const POSTGRES_PASSING_CODES: [&str; 5] = ["25006", "25P03", "25P04", "55P03", OUTDATED_STATEMENT];
     if code == "53100" {
         return Trouble::Full;
@@ -190,12 +194,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_transaction_that_the_server_ended_may_be_tried_again() {
-        // It was idle for too long, or took too long.
+    fn a_transaction_ended_by_the_server_may_be_retried() {
+        // Idle in transaction for too long, or transaction timeout.
         for code in ["25P03", "25P04"] {
             assert!(matches!(trouble_of_code(code), Trouble::Connection), "{code}");
         }
-        // It failed before: no trouble of the connection.
+        // The transaction had already failed: not a connection error.
         assert!(matches!(trouble_of_code("25P02"), Trouble::Other));
     }
 }

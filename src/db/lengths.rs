@@ -1,13 +1,15 @@
-//! Lists in statements have one of few lengths. Each length is a statement of its own, and connections keep statements
-//! prepared: lists of any length would fill them with statements that hardly ever come again.
+//! Limits the number of distinct list lengths in statements.
+//!
+//! Each length is a separate statement, and connections cache prepared statements. Arbitrary lengths would fill the
+//! cache with statements that are rarely reused.
 
-/// The longest list of rows in one `INSERT`.
+/// Maximum rows in one `INSERT`.
 pub(super) const MAX_ROWS: usize = 64;
 
-/// Up to this length each has a statement of its own; beyond it powers of two have.
+/// Lists up to this length are not padded; longer ones are padded to a power of two.
 const EVERY_LENGTH: usize = 8;
 
-/// Splits rows into parts of few different lengths, [`MAX_ROWS`] at most.
+/// Splits rows into parts with few distinct lengths, at most [`MAX_ROWS`] each.
 pub(super) fn parts<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
     let mut left = rows;
     std::iter::from_fn(move || {
@@ -22,7 +24,8 @@ pub(super) fn parts<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
-/// A list for `IN` in one of few lengths: its last value is repeated, which changes nothing for `IN`.
+/// Pads a list for `IN` to one of few lengths.
+/// It repeats the last value, which does not change the result.
 pub(super) fn padded<T: Clone>(values: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut values: Vec<T> = values.into_iter().collect();
     if values.len() > EVERY_LENGTH

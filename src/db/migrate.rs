@@ -1,5 +1,6 @@
-//! Bringing the schema up and down. What is applied is read by our own statements, so that an error is never taken for an
-//! empty database.
+//! Applies and reverts schema migrations.
+//!
+//! It reads the applied migrations with its own statements, so that an error is never mistaken for an empty database.
 
 use std::time::{Duration, Instant};
 
@@ -16,21 +17,22 @@ use crate::{
     },
 };
 
-/// A step of the schema's history.
+/// A schema migration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Its name.
+    /// The migration's name.
     pub name: String,
-    /// Whether the database has it.
+    /// Whether the database has applied it.
     pub applied: bool,
-    /// Whether this version has it; a newer version applied the others.
+    /// Whether this version knows it; a newer version applied the others.
     pub known: bool,
 }
 
-/// A step that cannot be carried out because others use the tables is tried again for this long.
+/// How long a blocked migration is retried.
 const STEP_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Every step of this version with its state, oldest first, and then the applied steps that only a newer version knows.
+/// Returns the migrations of this version with their states, oldest first.
+/// Applied migrations of a newer version follow.
 pub async fn status(database: &Database) -> Result<Vec<Step>, Error> {
     let (applied, known) = (applied(database).await?, known());
     let unknown: Vec<_> = applied.iter().filter(|name| !known.contains(name)).cloned().collect();
@@ -38,35 +40,37 @@ pub async fn status(database: &Database) -> Result<Vec<Step>, Error> {
     Ok(known.chain(unknown.into_iter().map(|name| Step { name, applied: true, known: false })).collect())
 }
 
-/// The names of the steps that the database has, oldest first, also of those that only a newer version knows. None means
-/// that the catalogue of the database was read and has no schema of `pm`.
+/// Returns the names of all applied migrations, oldest first.
+/// They include migrations of a newer version.
+/// An empty list means that the database was read and has no `pm` schema.
 pub async fn applied(database: &Database) -> Result<Vec<String>, Error> {
     applied_in(&database.read()).await
 }
 
-/// The names of applied steps that this version does not know, oldest first: a newer version applied them.
+/// Returns the applied migrations that this version does not know, oldest first.
 pub async fn unknown(database: &Database) -> Result<Vec<String>, Error> {
     let known = known();
     Ok(applied(database).await?.into_iter().filter(|name| !known.contains(name)).collect())
 }
 
-/// The names of every step that this version has, oldest first.
+/// Returns the names of this version's migrations, oldest first.
 pub fn known() -> Vec<String> {
     Migrator::migrations().iter().map(|step| step.name().to_owned()).collect()
 }
 
-/// Whether the database has every step.
+/// Returns whether the database has applied every migration.
 pub async fn is_current(database: &Database) -> Result<bool, Error> {
     Ok(status(database).await?.iter().all(|step| step.applied))
 }
 
-/// Applies the next `steps`, or all that are missing. Several processes may do so at the same time, beside others that read and
-/// write: each step is one transaction that first looks whether it is applied. Products that an older version stored get what
-/// newer steps keep of them.
+/// Applies the next `steps` migrations, or all that are missing.
+/// Several processes may do so at the same time, while others read and write: each migration is one transaction, which
+/// first checks whether the migration is applied. It also fills the columns that newer migrations added to existing
+/// products.
 ///
 /// # Errors
-/// [`Error::NewerSchema`] if the database has steps that this version does not know. If a step fails; the steps before it
-/// stay applied.
+/// [`Error::NewerSchema`] if the database has migrations that this version does not know. If a migration fails, the
+/// ones before it stay applied.
 pub async fn up(database: &Database, steps: Option<u32>) -> Result<(), Error> {
     let database = &database.direct().await?;
     const TABLE: &str = "CREATE TABLE IF NOT EXISTS seaql_migrations (version VARCHAR NOT NULL PRIMARY KEY, applied_at BIGINT NOT NULL)";
@@ -85,10 +89,10 @@ pub async fn up(database: &Database, steps: Option<u32>) -> Result<(), Error> {
     fill(database).await
 }
 
-/// Takes back the last `steps`, or all. The tables' content is lost.
+/// Reverts the last `steps` migrations, or all. This deletes the data of their tables.
 ///
 /// # Errors
-/// [`Error::NewerSchema`] if the database has steps that this version does not know. If a step fails.
+/// [`Error::NewerSchema`] if the database has migrations that this version does not know. If a migration fails.
 pub async fn down(database: &Database, steps: Option<u32>) -> Result<(), Error> {
     let database = &database.direct().await?;
     let applied = ensure_known(database).await?;
@@ -104,10 +108,10 @@ fn most(steps: Option<u32>) -> usize {
     steps.and_then(|steps| usize::try_from(steps).ok()).unwrap_or(usize::MAX)
 }
 
-/// Returns the applied steps, all of which this version knows.
+/// Returns the applied migrations if this version knows all of them.
 ///
 /// # Errors
-/// [`Error::NewerSchema`] if the database has steps that this version does not know.
+/// [`Error::NewerSchema`] if the database has migrations that this version does not know.
 pub async fn ensure_known(database: &Database) -> Result<Vec<String>, Error> {
     let (applied, known) = (applied(database).await?, known());
     let steps: Vec<_> = applied.iter().filter(|name| !known.contains(name)).cloned().collect();
@@ -117,7 +121,7 @@ pub async fn ensure_known(database: &Database) -> Result<Vec<String>, Error> {
     Err(Error::NewerSchema(steps))
 }
 
-/// Returns the oldest version of `pm` that may use a schema with the steps `applied`; `None` if it does not say.
+/// Returns the oldest version of `pm` that may use this schema, if recorded.
 pub(super) async fn needed_program(database: &Database, applied: &[String]) -> Result<Option<String>, Error> {
     if !holds_installation(applied) {
         return Ok(None);
@@ -125,7 +129,7 @@ pub(super) async fn needed_program(database: &Database, applied: &[String]) -> R
     Ok(Some(installation::read(&database.read()).await?.needs_program))
 }
 
-/// Whether a schema with the steps `applied` has a row that says which installation it is.
+/// Returns whether a schema with the migrations `applied` identifies its installation.
 pub(super) fn holds_installation(applied: &[String]) -> bool {
     applied.iter().any(|name| name == "m0016_installation")
 }
@@ -137,7 +141,7 @@ async fn apply(database: &Database, step: &dyn MigrationTrait) -> Result<(), Err
         step.up(&SchemaManager::new(write.inner()?)).await?;
         let values = [step.name().into(), (Timestamp::now().0 / 1_000_000).into()];
         write.execute_raw(Statement::from_sql_and_values(write.get_database_backend(), NOTE, values)).await?;
-        tracing::info!("applied the step {} of the schema", step.name());
+        tracing::info!("applied schema migration {}", step.name());
     }
     commit(database, write).await
 }
@@ -149,13 +153,14 @@ async fn take_back(database: &Database, step: &dyn MigrationTrait) -> Result<(),
         step.down(&SchemaManager::new(write.inner()?)).await?;
         let values = [step.name().into()];
         write.execute_raw(Statement::from_sql_and_values(write.get_database_backend(), FORGET, values)).await?;
-        tracing::info!("took back the step {} of the schema", step.name());
+        tracing::info!("reverted schema migration {}", step.name());
     }
     commit(database, write).await
 }
 
-/// Begins the transaction of a step; on PostgreSQL one process is at it at a time. A step that waits for a table makes all others
-/// wait that come after it, so it gives up soon, and before the server would end one of two that wait for each other.
+/// Begins the transaction of a migration; on PostgreSQL one process at a time.
+/// While a migration waits for a table lock, all later requests for the table wait too. Its lock timeout is therefore
+/// short, and shorter than the server's deadlock timeout.
 async fn begin(database: &Database) -> Result<Write, Error> {
     const ALONE: &str = "SELECT pg_advisory_xact_lock(1886191619)";
     let write = database.begin_for_schema().await?;
@@ -166,7 +171,8 @@ async fn begin(database: &Database) -> Result<Write, Error> {
     Ok(write)
 }
 
-/// Ends a transaction of [`begin`]. Behind a pooler its named statements must not stay in a session that others get next.
+/// Commits a transaction of [`begin`].
+/// Behind a pooler, it also deallocates the named statements, since another client may get the session next.
 async fn commit(database: &Database, write: Write) -> Result<(), Error> {
     if database.is_pooled() {
         write.execute_unprepared("DEALLOCATE ALL").await?;
@@ -174,14 +180,14 @@ async fn commit(database: &Database, write: Write) -> Result<(), Error> {
     write.commit().await
 }
 
-/// Repeats `work` as long as it fails by something that passes.
+/// Repeats `work` while it fails with a transient error.
 async fn patiently(work: impl AsyncFn() -> Result<(), Error>) -> Result<(), Error> {
     const PAUSE: Duration = Duration::from_millis(200);
     let began = Instant::now();
     loop {
         match work().await {
             Err(error) if error.is_transient() && began.elapsed() < STEP_PATIENCE => {
-                tracing::debug!(%error, "a step of the schema is tried again");
+                tracing::debug!(%error, "retrying a schema migration");
             }
             outcome => return outcome,
         }
@@ -190,7 +196,7 @@ async fn patiently(work: impl AsyncFn() -> Result<(), Error>) -> Result<(), Erro
 }
 
 async fn applied_in(connection: &impl ConnectionTrait) -> Result<Vec<String>, Error> {
-    // What is not in the catalogue is not there; every other error is one.
+    // Only a table missing from the catalog means "not there"; every other error is returned.
     const SQLITE: &str =
         "SELECT count(*) AS tables FROM sqlite_master WHERE type = 'table' AND name = 'seaql_migrations'";
     const POSTGRES: &str = "SELECT count(to_regclass('seaql_migrations')) AS tables";
@@ -204,8 +210,8 @@ async fn applied_in(connection: &impl ConnectionTrait) -> Result<Vec<String>, Er
     rows.iter().map(|row| Ok(row.try_get("", "version")?)).collect()
 }
 
-/// Notes the words of products that were there before words were noted, as far as the schema is there. It may be ended in
-/// the midst of it and goes on the next time.
+/// Stores the search terms of products that are older than the terms table.
+/// It can be interrupted at any time and then continues on the next run.
 async fn fill(database: &Database) -> Result<(), Error> {
     const STEP: &str = "m0010_product_words";
     if !applied(database).await?.iter().any(|name| name == STEP) {

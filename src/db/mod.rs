@@ -1,5 +1,7 @@
-//! The database: PostgreSQL or SQLite behind one sea-orm connection. All SQL of the program stands in this room;
-//! transactions are begun by the catalogue and by maintenance alone.
+//! Tables and SQL statements for PostgreSQL and SQLite, through one sea-orm connection.
+//!
+//! All SQL of the program is in this module. Only `catalog` and `maintenance` begin transactions. Every function
+//! returns [`Error::Unavailable`] if the database does not answer, so the functions do not document it again.
 
 pub mod accounts;
 pub mod blobs;
@@ -23,6 +25,6 @@ pub use connection::{
     config::{Config, Postgres},
     connect::{Database, Write},
     pooler::Pooler,
-    presence::Presence,
+    watchdog::Presence,
 };
 pub use error::Error;

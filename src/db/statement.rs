@@ -1,15 +1,15 @@
-//! Statements that are written as SQL: running one, and what differs in them between the databases.
+//! Runs raw SQL statements and hides the differences between the databases.
 
 use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement, Value};
 
 use crate::db::Error;
 
-/// Claimers of PostgreSQL pass by each other's rows; SQLite has one writer at a time.
+/// Returns the clause that skips locked rows; SQLite needs none, since it has one writer at a time.
 pub(super) fn skip_locked(connection: &impl ConnectionTrait) -> &'static str {
     if connection.get_database_backend() == DbBackend::Postgres { " FOR UPDATE SKIP LOCKED" } else { "" }
 }
 
-/// The one row of a statement that always has one.
+/// Returns the row of a statement that always returns one.
 pub(super) async fn query_one(
     connection: &impl ConnectionTrait,
     sql: &str,

@@ -1,7 +1,7 @@
-//! Which addresses pictures may be fetched from: a pure check of URLs and of IP addresses.
+//! Checks URLs and IP addresses that images are downloaded from and webhooks are sent to. Pure.
 //!
-//! It keeps the downloader out of the network that `pm` itself stands in. It never looks a name up: what a name
-//! resolves to is judged by [`AddressPolicy::permits`], called by whoever resolves it.
+//! It keeps downloads out of the internal network of `pm`. It never resolves names: the code that resolves a name must
+//! check each result with [`AddressPolicy::permits`].
 
 use std::{
     fmt,
@@ -11,63 +11,63 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use url::{Host, Url};
 
-/// A URL is at most this many bytes long.
+/// Maximum length of a URL in bytes.
 pub const MAX_URL_BYTES: usize = 2_048;
 
-/// Which addresses may be connected to: every public one, and what is expressly allowed beside those.
+/// Permitted IP addresses: all public ones, and an allow list.
 ///
-/// The default allows nothing private.
+/// The default has an empty allow list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddressPolicy {
     allow: Vec<IpNet>,
 }
 
-/// Why an address is not fetched from, as a sentence for whoever gave it.
+/// Why a URL is rejected; the text is meant for the client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The text is over [`MAX_URL_BYTES`].
-    #[error("the address is longer than 2,048 bytes")]
+    /// The URL is longer than [`MAX_URL_BYTES`].
+    #[error("the URL is longer than 2,048 bytes")]
     TooLong,
     /// The text is not an absolute URL.
-    #[error("the address is not a valid URL")]
+    #[error("the text is not a valid absolute URL")]
     Malformed,
-    /// The URL has another scheme.
-    #[error("only http and https addresses are fetched")]
+    /// The URL has another scheme than http or https.
+    #[error("only http and https URLs are allowed")]
     Scheme,
-    /// The URL names a user or a password.
-    #[error("an address with a user name or a password in it is not fetched")]
+    /// The URL contains a user name or a password.
+    #[error("a URL must not contain a user name or a password")]
     Userinfo,
-    /// The port belongs to another kind of service.
-    #[error("port {0} is not fetched from, only 80, 443 and those from 1024 up")]
+    /// The port is that of another service.
+    #[error("port {0} is not allowed, only 80, 443 and 1024 or higher")]
     Port(u16),
-    /// The host is a literal address that is not public.
+    /// The host is an IP address that is not public.
     #[error("{0} is a private address")]
     PrivateAddress(IpAddr),
-    /// The host is a name of this very machine.
+    /// The host is a name of this machine.
     #[error("{0} is a private name")]
     PrivateName(String),
 }
 
 impl AddressPolicy {
-    /// A policy that permits the addresses in `allow` beside the public ones.
+    /// Creates a policy that permits public addresses and those in `allow`.
     pub fn new(allow: Vec<IpNet>) -> Self {
         Self { allow }
     }
 
-    /// Reads a comma-separated list of networks and single addresses, such as `127.0.0.0/8, 10.1.2.3, fd00::/8`.
+    /// Parses a comma-separated list of networks and addresses, such as `127.0.0.0/8, 10.1.2.3, fd00::/8`.
     ///
     /// # Errors
-    /// A sentence that names the first entry that is neither.
+    /// A message with the first invalid entry.
     pub fn parse(list: &str) -> Result<Self, String> {
         let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         entries.map(parse_net).collect::<Result<_, _>>().map(Self::new)
     }
 
-    /// Whether a connection to `ip` may be opened: it is global unicast or in the allow list.
+    /// Returns whether a connection to `ip` is permitted: it is global unicast or in the allow list.
     ///
-    /// An IPv4 address inside an IPv6 one is unwrapped and judged itself, so no spelling of a private address passes.
+    /// An IPv4 address embedded in an IPv6 address is checked itself, so no notation of a private address is permitted.
     pub fn permits(&self, ip: IpAddr) -> bool {
-        // A mapped address opens an IPv4 connection, so it is that IPv4 address.
+        // A connection to a mapped address is an IPv4 connection.
         let public = match ip.to_canonical() {
             IpAddr::V4(v4) => is_public_v4(v4),
             IpAddr::V6(v6) => is_public_v6(v6),
@@ -75,12 +75,12 @@ impl AddressPolicy {
         public || self.allows(ip)
     }
 
-    /// Reads a URL that somebody gave and checks all that can be told without looking its host up.
+    /// Parses a URL from a client and checks everything that needs no DNS lookup.
     ///
-    /// Use the URL that is returned, never the text again: two parsers may see two hosts in one text.
+    /// The caller must use the returned URL, not the text: two parsers may find different hosts in one text.
     ///
     /// # Errors
-    /// The [`Refusal`] that explains what is wrong with it.
+    /// The [`Refusal`] with the reason.
     pub fn check_url(&self, url: &str) -> Result<Url, Refusal> {
         if url.len() > MAX_URL_BYTES {
             return Err(Refusal::TooLong);
@@ -90,10 +90,10 @@ impl AddressPolicy {
         Ok(url)
     }
 
-    /// Checks a URL that is parsed already, such as the target of a redirect.
+    /// Checks a parsed URL, such as the target of a redirect.
     ///
     /// # Errors
-    /// As [`check_url`](Self::check_url), except for the length of the text.
+    /// See [`check_url`](Self::check_url), except for the length.
     pub fn check(&self, url: &Url) -> Result<(), Refusal> {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(Refusal::Scheme);
@@ -131,7 +131,7 @@ impl AddressPolicy {
 }
 
 impl fmt::Display for AddressPolicy {
-    /// The allow list as [`AddressPolicy::parse`] reads it.
+    /// Formats the allow list for [`AddressPolicy::parse`].
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, net) in self.allow.iter().enumerate() {
             write!(f, "{}{net}", if place == 0 { "" } else { "," })?;
@@ -154,18 +154,18 @@ const fn v6(a: u16, b: u16, prefix: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, 0), prefix)
 }
 
-/// IPv4 networks that no public picture can come from.
+/// IPv4 networks that are not public.
 const SPECIAL_V4: &[Ipv4Net] = &[
     v4(0, 0, 0, 0, 8),        // this network
     v4(10, 0, 0, 0, 8),       // private
-    v4(100, 64, 0, 0, 10),    // shared by a provider's customers
+    v4(100, 64, 0, 0, 10),    // carrier-grade NAT
     v4(127, 0, 0, 0, 8),      // loopback
-    v4(168, 63, 129, 16, 32), // a public number that is a cloud's platform service inside its virtual machines
-    v4(169, 254, 0, 0, 16),   // link-local, and with it the metadata services of clouds
+    v4(168, 63, 129, 16, 32), // Azure platform service, reachable only from virtual machines
+    v4(169, 254, 0, 0, 16),   // link-local, including cloud metadata services
     v4(172, 16, 0, 0, 12),    // private
     v4(192, 0, 0, 0, 24),     // protocol assignments
     v4(192, 0, 2, 0, 24),     // documentation
-    v4(192, 88, 99, 0, 24),   // relays of 6to4, retired
+    v4(192, 88, 99, 0, 24),   // 6to4 relays, retired
     v4(192, 168, 0, 0, 16),   // private
     v4(198, 18, 0, 0, 15),    // benchmarks
     v4(198, 51, 100, 0, 24),  // documentation
@@ -174,20 +174,20 @@ const SPECIAL_V4: &[Ipv4Net] = &[
     v4(240, 0, 0, 0, 4),      // reserved, and the broadcast address
 ];
 
-/// The only part of IPv6 that global unicast addresses are given from.
+/// The only IPv6 network with global unicast addresses.
 const GLOBAL_V6: Ipv6Net = v6(0x2000, 0, 3);
 
-/// Networks within [`GLOBAL_V6`] that no public picture can come from. The tunnels among them carry an IPv4 address and
-/// are retired, so they are refused whatever that address is.
+/// Networks within [`GLOBAL_V6`] that are not public.
+/// Some are retired tunnels with an embedded IPv4 address; they are rejected whatever that address is.
 const SPECIAL_V6: &[Ipv6Net] = &[
-    v6(0x2001, 0, 23),      // protocol assignments, Teredo tunnels among them
+    v6(0x2001, 0, 23),      // protocol assignments, including Teredo
     v6(0x2001, 0x0db8, 32), // documentation
     v6(0x2002, 0, 16),      // 6to4 tunnels
     v6(0x3fff, 0, 20),      // documentation
 ];
 
-/// Where a translator shows the public IPv4 network to hosts that have IPv6 alone. Its sibling for private networks,
-/// 64:ff9b:1::/48, lies outside [`GLOBAL_V6`] and so is refused as a whole.
+/// NAT64 prefix of the public IPv4 network, for hosts with only IPv6.
+/// The prefix for private networks, 64:ff9b:1::/48, is outside [`GLOBAL_V6`], so it is rejected as a whole.
 const NAT64: Ipv6Net = v6(0x0064, 0xff9b, 96);
 
 fn is_public_v4(ip: Ipv4Addr) -> bool {
@@ -200,8 +200,8 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
     if NAT64.contains(&ip) {
         return is_public_v4(last_v4);
     }
-    // An ISATAP router hands packets on to the IPv4 address at the end, whatever the prefix. The bit that is masked out
-    // tells global from local interface names.
+    // An ISATAP router forwards packets to the IPv4 address at the end, whatever the prefix. The masked bit
+    // distinguishes global from local interface ids.
     let tunnels_v4 = isatap == 0x5efe && flags & !0x0200 == 0;
     GLOBAL_V6.contains(&ip) && !SPECIAL_V6.iter().any(|net| net.contains(&ip)) && (!tunnels_v4 || is_public_v4(last_v4))
 }
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn public_addresses_and_names_are_fetched() {
+    fn public_addresses_and_names_are_permitted() {
         for url in [
             "http://example.com/photo.jpg?size=large",
             "https://Example.COM:443/",
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn no_spelling_of_the_loopback_address_is_fetched() {
+    fn no_notation_of_the_loopback_address_is_permitted() {
         for host in "127.0.0.1 127.1 127.0.1 2130706433 0x7f000001 0x7f.0.0.1 0177.0.0.1 017700000001 0x7f.1 \
              127.0.0.1. ①②⑦.⓪.⓪.① 127。0。0。1 %31%32%37.0.0.1 0 0.0.0.0 [::1] [::] [0:0:0:0:0:0:0:1] \
              [::ffff:127.0.0.1] [::ffff:7f00:1] [::127.0.0.1] [64:ff9b::7f00:1] [64:ff9b:1::7f00:1] \
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn no_odd_spelling_of_the_whole_url_reaches_the_loopback_address() {
+    fn no_unusual_notation_of_a_url_reaches_the_loopback_address() {
         for url in [
             "http://127.0.0.1:7999#@example.com/",
             "http://127.0.0.1:7999\\@example.com/",
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn private_special_and_metadata_addresses_are_refused() {
+    fn private_special_and_metadata_addresses_are_rejected() {
         for host in "169.254.169.254 2852039166 0xa9fea9fe 169.254.43518 [::ffff:a9fe:a9fe] 100.100.100.200 \
              100.64.0.1 192.168.1.1 10.0.0.1 172.16.0.1 172.31.255.255 192.0.0.1 192.0.2.1 198.18.0.1 \
              198.19.255.255 198.51.100.1 203.0.113.1 224.0.0.1 240.0.0.1 255.255.255.255 168.63.129.16 \
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_plain_web_address_is_refused_with_its_reason() {
+    fn an_unsupported_url_is_rejected_with_its_reason() {
         let long = format!("http://example.com/{}", "a".repeat(MAX_URL_BYTES));
         for (url, reason) in [
             ("file:///etc/passwd", Refusal::Scheme),
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_this_machine_are_refused_unless_loopback_is_allowed() {
+    fn names_of_this_machine_are_rejected_unless_loopback_is_allowed() {
         let open = AddressPolicy::parse("127.0.0.0/8").expect("a valid list");
         for host in ["localhost", "LOCALHOST", "localhost.", "foo.localhost"] {
             let url = format!("http://{host}:7999/");
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn the_allow_list_opens_its_networks_on_any_port_and_nothing_else() {
+    fn the_allow_list_permits_its_networks_on_any_port_and_nothing_else() {
         let policy = AddressPolicy::parse(" 127.0.0.0/8, 10.1.2.3 ,fd00::/8,").expect("a valid list");
         for url in ["http://127.9.9.9:22/", "http://10.1.2.3/", "http://[fd00::1]/", "http://[::ffff:127.0.0.1]:22/"] {
             assert!(policy.check_url(url).is_ok(), "{url}");
@@ -328,19 +328,19 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_entry_of_the_allow_list_is_named() {
+    fn an_invalid_entry_of_the_allow_list_is_named() {
         let message = AddressPolicy::parse("10.0.0.0/8,intranet").expect_err("no network");
         assert!(message.contains("`intranet`"), "{message}");
         assert!(AddressPolicy::parse("10.0.0.0/33").is_err());
     }
 
     #[test]
-    fn refusals_read_as_sentences() {
+    fn rejection_reasons_name_the_host() {
         assert_eq!(refusal("http://10.0.0.1/").expect("private").to_string(), "10.0.0.1 is a private address");
         assert_eq!(refusal("http://localhost/").expect("private").to_string(), "localhost is a private name");
     }
 
-    /// Any address of any network that is not public.
+    /// Generates addresses of all networks that are not public.
     fn private_v4() -> impl Strategy<Value = Ipv4Addr> {
         (0..SPECIAL_V4.len(), any::<u32>()).prop_map(|(index, chance)| {
             let net = SPECIAL_V4[index];
@@ -348,7 +348,7 @@ mod tests {
         })
     }
 
-    /// Every way of writing an IPv4 address into an IPv6 one.
+    /// Returns all IPv6 notations of an IPv4 address.
     fn wrappings(v4: Ipv4Addr, prefix: [u16; 4]) -> Vec<Ipv6Addr> {
         let [a, b, c, d] = v4.octets();
         let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
@@ -369,7 +369,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_private_address_is_permitted_in_any_wrapping(v4 in private_v4(), prefix in any::<[u16; 4]>()) {
+        fn no_private_address_is_permitted_in_any_ipv6_notation(v4 in private_v4(), prefix in any::<[u16; 4]>()) {
             let policy = AddressPolicy::default();
             prop_assert!(!policy.permits(IpAddr::V4(v4)), "{v4}");
             for wrapped in wrappings(v4, prefix) {
@@ -378,7 +378,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_the_check_panic_and_what_passes_is_plain(
+        fn no_text_makes_the_check_panic_and_an_accepted_url_is_plain(
             text in "\\PC{0,60}",
             host in "[0-9a-fx:.%\\[\\]]{1,20}",
         ) {

@@ -1,4 +1,4 @@
-//! Keys that scripts show instead of an access token. Only a key's SHA-256 is ever stored.
+//! API keys, which scripts send instead of an access token. Only a key's SHA-256 hash is stored.
 
 use std::{fmt, time::Duration};
 
@@ -9,83 +9,84 @@ use crate::{
     domain::{ApiKeyId, Scopes, UserId},
 };
 
-/// A key as it is stored: everything but the key.
+/// A stored API key, without the key itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKey {
-    /// Its number.
+    /// The id.
     pub id: ApiKeyId,
-    /// What people call it.
+    /// A display name.
     pub name: Option<String>,
-    /// How the key begins, to tell it from others.
+    /// The first characters of the key, for recognition.
     pub prefix: String,
-    /// Whose products it may change.
+    /// The user whose products the key may change.
     pub user_id: UserId,
-    /// What it may do.
+    /// The permissions of the key.
     pub scopes: Scopes,
-    /// When it was made.
+    /// The creation time.
     pub created_at: Timestamp,
-    /// When it was last used, to about ten minutes.
+    /// The time of the last use, accurate to about ten minutes.
     pub last_used_at: Option<Timestamp>,
-    /// From when on it is worth nothing.
+    /// The time after which the key is invalid.
     pub expires_at: Option<Timestamp>,
-    /// When it was taken back.
+    /// The time of revocation.
     pub revoked_at: Option<Timestamp>,
 }
 
 impl ApiKey {
-    /// Whether it may be used at `now`.
+    /// Returns whether the key is valid at `now`.
     pub fn is_valid(&self, now: Timestamp) -> bool {
         self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
     }
 }
 
-/// A key that may be stored.
+/// An API key to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewApiKey {
-    /// What people call it.
+    /// A display name.
     pub name: Option<String>,
-    /// Whose products it may change.
+    /// The user whose products the key may change.
     pub user_id: UserId,
-    /// What it may do.
+    /// The permissions of the key.
     pub scopes: Scopes,
-    /// How long it may be used; for ever unless set.
+    /// How long the key is valid; unlimited if absent.
     pub lifetime: Option<Duration>,
 }
 
-/// The key itself: `pm_` and 64 digits. It is shown once and never written to a log.
+/// The secret key: `pm_` and 64 hex digits. It is shown once and never logged.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyText(String);
 
 impl KeyText {
-    /// How every key begins, so that it is told from an access token and found by scanners for secrets.
+    /// Prefix of every key, for secret scanners and to distinguish it from access tokens.
     pub const START: &str = "pm_";
 
     const SHOWN: usize = 11;
 
-    /// A key of these random bytes.
+    /// Creates a key from random bytes.
     pub fn of(random: [u8; 32]) -> Self {
         Self(format!("{}{}", Self::START, hex::encode(random)))
     }
 
-    /// A key that somebody shows; `None` for what cannot be one.
+    /// Parses a key from a request; `None` if it is malformed.
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.strip_prefix(Self::START)?;
         let fits = digits.len() == 64 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         fits.then(|| Self(text.to_owned()))
     }
 
-    /// The part that may be shown.
+    /// Returns the part that may be shown.
     pub fn prefix(&self) -> &str {
         &self.0[..Self::SHOWN]
     }
 
-    /// What is stored of it. The key has more entropy than anybody can try, so one round is enough, and a look-up by this
-    /// tells nobody by its time how close a guess was.
+    /// Returns the hash that is stored.
+    /// The key has too much entropy for guessing, so one round of SHA-256 is enough. A lookup by hash also reveals
+    /// nothing about the key by its timing.
     pub fn hash(&self) -> String {
         hex::encode(Sha256::digest(&self.0))
     }
 
-    /// The whole key.
+    /// Returns the whole key.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -102,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_reads_back_and_does_not_show_itself() {
+    fn a_key_is_unchanged_by_parsing_and_hidden_in_debug_output() {
         let key = KeyText::of([0xab; 32]);
         assert_eq!(KeyText::parse(key.reveal()), Some(key.clone()));
         assert_eq!(key.prefix(), "pm_abababab");

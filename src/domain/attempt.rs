@@ -1,24 +1,24 @@
-//! An attempt at a job that did not succeed.
+//! A failed attempt at a job.
 
 use crate::{clock::Timestamp, code::ErrorCode};
 
-/// How an attempt ended that did not succeed.
+/// How a failed attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AttemptOutcome {
-    /// It failed, and another one was to follow.
+    /// It failed, and a retry was scheduled.
     Retry,
     /// It failed for good.
     Failed,
-    /// The decoder died over the picture.
+    /// The decoder crashed on the image.
     Crashed,
-    /// The worker is known to have ended.
+    /// The worker process has ended.
     WorkerDied,
-    /// The worker gave no sign of life for a whole lease. It may live.
+    /// The worker sent no heartbeat for a whole lease. It may still run.
     LeaseLost,
 }
 
 impl AttemptOutcome {
-    /// The word clients see.
+    /// Returns the outcome's name in responses.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Retry => "retry",
@@ -29,7 +29,7 @@ impl AttemptOutcome {
         }
     }
 
-    /// The outcome that is written `word`.
+    /// Parses an outcome.
     pub fn parse(word: &str) -> Option<Self> {
         [Self::Retry, Self::Failed, Self::Crashed, Self::WorkerDied, Self::LeaseLost]
             .into_iter()
@@ -37,15 +37,15 @@ impl AttemptOutcome {
     }
 }
 
-/// An attempt at a job that did not succeed.
+/// A failed attempt at a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// Its number in its run, from 1.
+    /// Its number within the generation, from 1.
     pub number: i32,
     /// How it ended.
     pub outcome: AttemptOutcome,
-    /// Why; nothing is known of what a dead worker did.
+    /// The error; absent if the worker crashed.
     pub error: Option<(ErrorCode, String)>,
-    /// When it ended, or when the worker was found dead.
+    /// The time at which it ended, or at which the crash was detected.
     pub ended_at: Timestamp,
 }

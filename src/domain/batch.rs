@@ -1,15 +1,15 @@
-//! Several products in one request: taken apart into their texts, each of which is read and judged alone.
+//! Several products in one request: splits the list into items that are parsed and checked separately.
 
 use crate::domain::{AddressPolicy, Fields, Invalid, List, Malformed, NewProduct, UserId};
 
-/// Most products of one request.
+/// Maximum products per request.
 pub const MAX_PRODUCTS: usize = List::MAX_KEPT;
 
-/// The products of a list, or of an object whose field `products` is one, each as far as it is right. Where they do not say
-/// whose they are, they are `subject`'s.
+/// Parses a list of products, or an object with the field `products`.
+/// Each item is a product or its errors. Products without a user get `subject` as their user.
 ///
 /// # Errors
-/// [`Malformed`] if `json` is neither; the inner error is another wrong field, or a list that is too long.
+/// [`Malformed`] if `json` is neither. The inner error is another wrong field, or a list that is too long.
 pub fn products_from_json(
     json: &[u8],
     policy: &AddressPolicy,
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_of_products_is_refused_as_a_whole() {
+    fn a_body_that_is_no_list_of_products_is_rejected_as_a_whole() {
         for malformed in ["", "[", "5", "\"x\""] {
             assert!(read(malformed).is_err(), "{malformed}");
         }

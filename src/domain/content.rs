@@ -1,10 +1,10 @@
-//! What is worked on: pictures that agree in it have the same outcome, so that it is worked out once.
+//! Deduplication key of an image: images with the same key have the same result, which is computed once.
 
-/// The bytes of a picture and what is made of them.
+/// The source bytes of an image and the fingerprint of its pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Content {
-    /// SHA-256 of the source's bytes, 64 digits of lower-case hex.
+    /// SHA-256 of the source's bytes, 64 lower-case hex digits.
     pub sha256: String,
-    /// Stands for every setting that the outcome depends on: the presets, the codecs and their version.
+    /// Fingerprint of every setting that affects the result: presets, codecs and their versions.
     pub recipe: String,
 }

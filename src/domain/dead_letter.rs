@@ -1,4 +1,4 @@
-//! A job that failed for good and waits for somebody to look at it.
+//! A dead letter: a job that failed for good and waits for an operator.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
@@ -8,73 +8,73 @@ use crate::{
     domain::{ImageId, ImageSource, JobId, ProductId},
 };
 
-/// A job that failed for good, of the present run of its picture.
+/// A job that failed for good, of its image's current generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// The job.
+    /// The job's id.
     pub id: JobId,
-    /// The product of the picture.
+    /// The image's product.
     pub product_id: ProductId,
-    /// The picture.
+    /// The image.
     pub image_id: ImageId,
-    /// Where the picture comes from.
+    /// The image's source.
     pub source: ImageSource,
-    /// Why the last attempt failed.
+    /// The error of the last attempt.
     pub error: Option<(ErrorCode, String)>,
-    /// How many attempts there were.
+    /// The number of attempts.
     pub attempts: i32,
-    /// How many workers and decoders died over it.
+    /// Workers and decoders that crashed on it.
     pub crashes: i32,
-    /// The request that caused the job.
+    /// The id of the request that created the job.
     pub request_id: Option<String>,
-    /// When the job was queued.
+    /// The time at which the job was queued.
     pub queued_at: Timestamp,
-    /// When it was given up.
+    /// The time at which the job was given up.
     pub died_at: Timestamp,
 }
 
-/// A place among the dead letters, which lie in the order of their deaths.
+/// A position in the list of dead letters, which is sorted by `died_at`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grave {
-    /// When the job was given up.
+pub struct DeadLetterCursor {
+    /// The time at which the job was given up.
     pub died_at: Timestamp,
-    /// The job, which breaks ties.
+    /// The job, as the tie-breaker.
     pub id: JobId,
 }
 
-/// A page of dead letters, the latest first.
+/// A page of dead letters, newest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadQuery {
     /// Dead letters per page, 1 to 100.
     pub limit: u64,
-    /// Only those that lie before this one.
-    pub before: Option<Grave>,
+    /// Only dead letters before this one.
+    pub before: Option<DeadLetterCursor>,
 }
 
 impl DeadLetter {
-    /// Its place among the others.
-    pub const fn grave(&self) -> Grave {
-        Grave { died_at: self.died_at, id: self.id }
+    /// Returns its position in the list.
+    pub const fn grave(&self) -> DeadLetterCursor {
+        DeadLetterCursor { died_at: self.died_at, id: self.id }
     }
 }
 
-impl Grave {
-    /// The cursor of a page that ended here.
+impl DeadLetterCursor {
+    /// Encodes the cursor of a page that ends here.
     pub fn encode(self) -> String {
         URL_SAFE_NO_PAD.encode(format!("d:{}:{}", self.died_at.0, self.id))
     }
 
-    /// Reads a cursor.
+    /// Decodes a cursor.
     ///
     /// # Errors
-    /// A sentence if no list answered it.
+    /// A message if it is malformed.
     pub fn decode(text: &str) -> Result<Self, String> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok();
         let place = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|text| {
             let (died_at, id) = text.strip_prefix("d:")?.split_once(':')?;
             Some(Self { died_at: Timestamp(died_at.parse().ok()?), id: id.parse().ok()? })
         });
-        place.ok_or_else(|| "is not a cursor that a list answered".into())
+        place.ok_or_else(|| "is not a cursor of this list".into())
     }
 }
 
@@ -83,11 +83,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_reads_back_and_a_made_up_one_is_refused() {
-        let grave = Grave { died_at: Timestamp(1_700_000_000_000_001), id: JobId(7) };
-        assert_eq!(Grave::decode(&grave.encode()), Ok(grave));
+    fn a_cursor_decodes_to_the_same_value_and_a_malformed_one_is_rejected() {
+        let grave = DeadLetterCursor { died_at: Timestamp(1_700_000_000_000_001), id: JobId(7) };
+        assert_eq!(DeadLetterCursor::decode(&grave.encode()), Ok(grave));
         for made_up in ["", "x", "ZDo", "ZDoxOg", &URL_SAFE_NO_PAD.encode("u:1:2")] {
-            assert!(Grave::decode(made_up).is_err(), "{made_up}");
+            assert!(DeadLetterCursor::decode(made_up).is_err(), "{made_up}");
         }
     }
 }

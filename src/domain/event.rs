@@ -1,4 +1,4 @@
-//! What happens to products, as those are told who listen.
+//! Events: changes of products that clients can listen to.
 
 use std::{fmt, str::FromStr};
 
@@ -9,32 +9,32 @@ use crate::{
     domain::{EventId, ImageId, ProductId, UserId},
 };
 
-/// What kind of thing happened.
+/// Kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, utoipa::ToSchema)]
 #[schema(as = EventType)]
 pub enum EventKind {
-    /// A product was stored.
+    /// A product was created.
     #[schema(rename = "product.created")]
     ProductCreated,
-    /// Something of a product that readers see has changed.
+    /// A product changed.
     #[schema(rename = "product.updated")]
     ProductUpdated,
     /// A product was deleted.
     #[schema(rename = "product.deleted")]
     ProductDeleted,
-    /// A worker has taken a picture up.
+    /// A worker started processing an image.
     #[schema(rename = "image.processing")]
     ImageProcessing,
-    /// A picture is ready.
+    /// An image is ready.
     #[schema(rename = "image.ready")]
     ImageReady,
-    /// A picture has failed for good.
+    /// An image failed for good.
     #[schema(rename = "image.failed")]
     ImageFailed,
 }
 
 impl EventKind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 6] = [
         Self::ProductCreated,
         Self::ProductUpdated,
@@ -44,7 +44,7 @@ impl EventKind {
         Self::ImageFailed,
     ];
 
-    /// The name that listeners see: `product.created` …
+    /// Returns the kind's name in responses: `product.created` …
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ProductCreated => "product.created",
@@ -56,62 +56,63 @@ impl EventKind {
         }
     }
 
-    /// The kind that is written `name`.
+    /// Parses a kind.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 }
 
-/// Something that happened to a product, before it is stored.
+/// An event before it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewEvent {
-    /// What happened.
+    /// The kind of event.
     pub kind: EventKind,
     /// The product.
     pub product_id: ProductId,
-    /// The picture, where it is about one.
+    /// The image, if the event concerns one.
     pub image_id: Option<ImageId>,
-    /// Who owns the product.
+    /// The owner of the product.
     pub user_id: UserId,
-    /// What listeners are told.
+    /// The payload for listeners.
     pub data: EventData,
-    /// When it happened.
+    /// The time of the event.
     pub created_at: Timestamp,
 }
 
-/// What listeners are told of an event: small, and enough without asking again. What does not apply is left out.
+/// Payload of an event. It needs no further request; fields that do not apply are omitted.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EventData {
     /// The product.
     pub product_id: ProductId,
-    /// Who owns it.
+    /// The owner of the product.
     pub user_id: UserId,
-    /// The picture.
+    /// The image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_id: Option<ImageId>,
-    /// The product's version after the event, where it has one.
+    /// The product's version after the event, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<i64>,
-    /// The product's status after the event, where it has one.
+    /// The product's status after the event, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<&'static str>,
-    /// Why a picture failed: one of the closed list of codes.
+    /// Error code of a failed image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_code: Option<&'static str>,
 }
 
-/// Where an event stands among all: first by the transaction that wrote it, which is 0 on SQLite, then by its number.
-/// Readers see events in this order and never one that stands before another they have seen.
+/// Position of an event in the order in which readers see events.
+/// The order is by transaction (0 on SQLite), then by number. A reader never sees an event before one that it has
+/// already read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventPosition {
     /// The transaction.
     pub tx: i64,
-    /// The event.
+    /// The event's id.
     pub id: EventId,
 }
 
 impl EventPosition {
-    /// Before all events.
+    /// The position before all events.
     pub const START: Self = Self { tx: 0, id: EventId(0) };
 }
 
@@ -131,47 +132,47 @@ impl FromStr for EventPosition {
         };
         let position =
             text.split_once('-').and_then(|(tx, id)| Some(Self { tx: number(tx)?, id: EventId(number(id)?) }));
-        position.ok_or_else(|| "is not the id of an event, such as `0-17`".into())
+        position.ok_or_else(|| "is not an event id, such as `0-17`".into())
     }
 }
 
-/// An event as it is stored.
+/// A stored event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Where it stands.
+    /// Its position.
     pub position: EventPosition,
-    /// What happened.
+    /// The kind of event.
     pub kind: EventKind,
     /// The product.
     pub product_id: ProductId,
-    /// Who owns it.
+    /// The owner of the product.
     pub user_id: UserId,
-    /// What listeners are told, [`EventData`] as JSON.
+    /// The payload for listeners: [`EventData`] as JSON.
     pub data: String,
 }
 
-/// Which events a listener wants.
+/// Filter of a listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventFilter {
-    /// Only this product's.
+    /// Only events of this product.
     pub product_id: Option<ProductId>,
-    /// Only those of this user's products.
+    /// Only events of this user's products.
     pub user_id: Option<UserId>,
     /// Only these kinds; all if empty.
     pub kinds: Vec<EventKind>,
 }
 
-/// What a listener asks for.
+/// Subscription of a listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventQuery {
-    /// Which events.
+    /// The filter.
     pub filter: EventFilter,
-    /// Only those after this one; those from now on if absent.
+    /// Only events after this position; only new events if absent.
     pub after: Option<EventPosition>,
 }
 
 impl EventFilter {
-    /// Whether a listener wants this event.
+    /// Returns whether the filter matches this event.
     pub fn wants(&self, kind: EventKind, product_id: ProductId, user_id: &UserId) -> bool {
         self.product_id.is_none_or(|wanted| wanted == product_id)
             && self.user_id.as_ref().is_none_or(|wanted| wanted == user_id)

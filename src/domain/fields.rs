@@ -1,7 +1,7 @@
-//! Reading a JSON object field by field, so that one answer names everything that is wrong with it.
+//! Parses a JSON object field by field, so that one response lists all its errors.
 //!
-//! Time and memory grow linearly with the text, whatever stands in it: values of unknown fields are passed over, lists are
-//! kept up to a bound, and errors are listed up to a bound and then counted.
+//! Time and memory grow linearly with the body, whatever it contains. Values of unknown fields are skipped, lists are
+//! kept up to a limit, and errors beyond a limit are only counted.
 
 use std::{collections::HashMap, fmt};
 
@@ -11,20 +11,20 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// One field of a request and what is wrong with it.
+/// A field of a request and its error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct FieldError {
-    /// The field's name, with an index where it is a list: `product_images[2]`. A name that the client made up is cut after
-    /// 100 characters.
+    /// The field's name, with an index in a list: `product_images[2]`.
+    /// Unknown names are cut after 100 characters.
     pub field: String,
-    /// A sentence without its subject: `must not be empty`.
+    /// The error without its subject: `must not be empty`.
     pub message: String,
 }
 
 impl FieldError {
     const MAX_NAME_CHARS: usize = 100;
 
-    /// `message` about `field`.
+    /// Creates an error for `field`.
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         let mut field = field.into();
         if let Some((end, _)) = field.char_indices().nth(Self::MAX_NAME_CHARS) {
@@ -34,7 +34,7 @@ impl FieldError {
     }
 }
 
-/// What is wrong with a request: the first errors, and how many more there are.
+/// Errors of a request: the first ones, and the number of the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldErrors {
     listed: Vec<FieldError>,
@@ -42,10 +42,10 @@ pub struct FieldErrors {
 }
 
 impl FieldErrors {
-    /// Most errors that are listed.
+    /// Maximum number of listed errors.
     pub const MAX_LISTED: usize = 20;
 
-    /// Adds an error: lists it if there is room, else counts it.
+    /// Adds an error, which is only counted if the list is full.
     pub fn push(&mut self, field: impl Into<String>, message: impl Into<String>) {
         if self.listed.len() < Self::MAX_LISTED {
             self.listed.push(FieldError::new(field, message));
@@ -54,7 +54,7 @@ impl FieldErrors {
         }
     }
 
-    /// Adds errors about lists that were read under another name.
+    /// Adds the errors of lists that were parsed under another name.
     pub fn append(&mut self, other: Self) {
         let room = Self::MAX_LISTED.saturating_sub(self.listed.len());
         let unlisted = other.listed.len().saturating_sub(room);
@@ -62,33 +62,33 @@ impl FieldErrors {
         self.more += unlisted + other.more;
     }
 
-    /// The same errors, each under the name and with the message that `rewrite` gives it.
+    /// Returns the same errors with names and messages changed by `rewrite`.
     #[must_use]
     pub fn map(self, rewrite: impl FnMut(FieldError) -> FieldError) -> Self {
         Self { listed: self.listed.into_iter().map(rewrite).collect(), more: self.more }
     }
 
-    /// The first errors, in the order in which they were found.
+    /// Returns the first errors in the order of their detection.
     pub fn listed(&self) -> &[FieldError] {
         &self.listed
     }
 
-    /// How many errors are not listed.
+    /// Returns how many errors are not listed.
     pub const fn more(&self) -> usize {
         self.more
     }
 
-    /// How many errors there are.
+    /// Returns the number of errors.
     pub fn count(&self) -> usize {
         self.listed.len() + self.more
     }
 
-    /// Whether nothing is wrong.
+    /// Returns whether there are no errors.
     pub fn is_empty(&self) -> bool {
         self.listed.is_empty()
     }
 
-    /// Whether an error about `field` is listed.
+    /// Returns whether an error of `field` is listed.
     pub fn name(&self, field: &str) -> bool {
         self.listed.iter().any(|error| error.field == field)
     }
@@ -104,23 +104,23 @@ impl fmt::Display for FieldErrors {
     }
 }
 
-/// Everything that is wrong with a request; never empty.
+/// All errors of a request; never empty.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{errors}")]
 pub struct Invalid {
-    /// The wrong fields in the order of the request.
+    /// The errors in the order of the request.
     pub errors: FieldErrors,
 }
 
 impl Invalid {
-    /// A request with one wrong field.
+    /// Creates the error of a request with one invalid field.
     pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
         let mut errors = FieldErrors::default();
         errors.push(field, message);
         Self { errors }
     }
 
-    /// `value` if nothing is wrong, else all that is.
+    /// Returns `value` if there are no errors.
     ///
     /// # Errors
     /// If `errors` has an entry.
@@ -135,7 +135,7 @@ impl From<FieldError> for Invalid {
     }
 }
 
-/// The text is no JSON object at all.
+/// The body is not a JSON object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(String);
@@ -146,7 +146,7 @@ impl Malformed {
     }
 }
 
-/// The fields of one JSON object; each is taken once.
+/// The fields of a JSON object; each can be taken once.
 #[derive(Debug, Default)]
 pub struct Fields {
     values: HashMap<&'static str, Box<RawValue>>,
@@ -155,18 +155,18 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// Splits `json` into the fields that are `known`; one that stands twice and one that is not known are errors.
+    /// Parses the `known` fields of `json`. Duplicate and unknown fields are errors.
     ///
     /// # Errors
-    /// If `json` is no JSON object: the sentence says where it breaks.
+    /// If `json` is no JSON object; the message has the position of the syntax error.
     pub fn parse(json: &[u8], known: &[&'static str]) -> Result<Self, Malformed> {
         Self::parse_beside(json, known, &[])
     }
 
-    /// As [`Fields::parse`]; fields that are `ignored` are passed over.
+    /// Like [`Fields::parse`], but skips the `ignored` fields.
     ///
     /// # Errors
-    /// As [`Fields::parse`].
+    /// See [`Fields::parse`].
     pub fn parse_beside(json: &[u8], known: &[&'static str], ignored: &[&str]) -> Result<Self, Malformed> {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         let fields = Known { known, ignored }.deserialize(&mut deserializer).map_err(|error| {
@@ -180,30 +180,30 @@ impl Fields {
         Ok(fields)
     }
 
-    /// Notes that something is wrong with `field`.
+    /// Adds an error of `field`.
     pub fn error(&mut self, field: &str, message: impl Into<String>) {
         self.errors.push(field, message);
     }
 
-    /// Takes a text; `null` counts as not given.
+    /// Takes a string; `null` counts as absent.
     pub fn text(&mut self, name: &str) -> Option<String> {
         let raw = self.take(name)?;
         parse_text(&raw).map_err(|message| self.error(name, message)).ok()
     }
 
-    /// Takes a text, or `otherwise` if none was given.
+    /// Takes a string, or `otherwise` if it is absent.
     pub fn text_or(&mut self, name: &str, otherwise: Option<&str>) -> Option<String> {
-        // A value of another kind is an error of its own, and nothing takes its place.
+        // A value of the wrong type is an error and is not replaced by the default.
         if self.has(name) { self.text(name) } else { otherwise.map(str::to_owned) }
     }
 
-    /// Takes a field that is `null`, which a merge patch has for what is to be removed; `false` if it is anything else.
+    /// Takes a field if it is `null`, which in a merge patch means removal; `false` otherwise.
     pub fn null(&mut self, name: &str) -> bool {
         let is_null = self.values.get(name).is_some_and(|value| value.get() == "null");
         is_null && self.values.remove(name).is_some()
     }
 
-    /// Takes a number as the digits that the client wrote; `null` counts as not given.
+    /// Takes a number with the digits that the client wrote; `null` counts as absent.
     pub fn number(&mut self, name: &str) -> Option<String> {
         let raw = self.take(name)?;
         if kind_of(raw.get()) == "a number" {
@@ -213,7 +213,7 @@ impl Fields {
         None
     }
 
-    /// Takes a list of anything; `null` counts as not given.
+    /// Takes a list of any values; `null` counts as absent.
     pub fn list(&mut self, name: &str) -> Option<List> {
         let raw = self.take(name)?;
         let list = serde_json::from_str(raw.get()).ok();
@@ -223,12 +223,12 @@ impl Fields {
         list
     }
 
-    /// Whether something was noted about `field`.
+    /// Returns whether `field` has an error.
     pub fn is_wrong(&self, field: &str) -> bool {
         self.errors.name(field)
     }
 
-    /// Takes a list of texts; `null` counts as not given. A wrong entry is noted with its index and left out.
+    /// Takes a list of strings; `null` counts as absent. Wrong entries become errors with their index.
     pub fn texts(&mut self, name: &str) -> Option<Vec<String>> {
         let raw = self.take(name)?;
         let Ok(list) = serde_json::from_str::<List>(raw.get()) else {
@@ -236,7 +236,7 @@ impl Fields {
             return None;
         };
         if list.len > List::MAX_KEPT {
-            self.error(name, format!("has {} entries; at most {} can be read", list.len, List::MAX_KEPT));
+            self.error(name, format!("has {} entries; at most {} are allowed", list.len, List::MAX_KEPT));
             return None;
         }
         let mut texts = Vec::with_capacity(list.len);
@@ -249,13 +249,13 @@ impl Fields {
         Some(texts)
     }
 
-    /// Ends the reading: everything that is wrong, unknown fields last.
+    /// Finishes parsing and returns all errors, those of unknown fields last.
     pub fn finish(mut self) -> FieldErrors {
         self.errors.append(self.unknown);
         self.errors
     }
 
-    /// Whether the field stands there with a value other than `null`.
+    /// Returns whether the field has a value other than `null`.
     fn has(&self, name: &str) -> bool {
         self.values.get(name).is_some_and(|value| value.get() != "null")
     }
@@ -265,24 +265,24 @@ impl Fields {
     }
 }
 
-/// A JSON list, of which the first entries are kept.
+/// A JSON list with its first entries.
 #[derive(Debug, Default)]
 pub struct List {
     /// The first [`MAX_KEPT`](Self::MAX_KEPT) entries.
     pub items: Vec<Box<RawValue>>,
-    /// How many there are.
+    /// The number of entries in the body.
     pub len: usize,
 }
 
 impl List {
-    /// Most entries that are kept.
+    /// Maximum number of kept entries.
     pub const MAX_KEPT: usize = 1_000;
 }
 
 fn parse_text(raw: &RawValue) -> Result<String, String> {
     serde_json::from_str(raw.get()).map_err(|_| match kind_of(raw.get()) {
-        // A string that the parser passed over and cannot decode has half of a surrogate pair among its escapes.
-        "a string" => "must be a string of whole characters; an escape such as \\ud83d alone is half of one".into(),
+        // The parser accepts a string with an unpaired surrogate escape, but cannot decode it.
+        "a string" => "must not contain an unpaired surrogate escape such as \\ud83d".into(),
         other => format!("must be a string, not {other}"),
     })
 }
@@ -298,7 +298,7 @@ fn kind_of(json: &str) -> &'static str {
     }
 }
 
-/// Reads an object: keeps the values of known fields and passes over all others, those that are not ignored as errors.
+/// Parses an object: keeps the values of known fields and reports other fields unless they are ignored.
 struct Known<'a> {
     known: &'a [&'static str],
     ignored: &'a [&'a str],
@@ -332,7 +332,7 @@ impl<'de> Visitor<'de> for Known<'_> {
             };
             let value = map.next_value()?;
             if fields.values.contains_key(known) {
-                fields.error(known, "stands more than once");
+                fields.error(known, "is given more than once");
             } else {
                 fields.values.insert(known, value);
             }
@@ -375,7 +375,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_duplicate_unknown_and_mistyped_fields_at_once() {
+    fn duplicate_unknown_and_mistyped_fields_are_reported_together() {
         let mut fields =
             Fields::parse(br#"{"a": 1, "a": 2, "b": [1, "x"], "c": true}"#, &["a", "b"]).expect("an object");
         assert_eq!(fields.text("a"), None);
@@ -386,27 +386,27 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_digits_of_a_number() {
+    fn a_number_keeps_its_digits() {
         let mut fields = Fields::parse(br#"{"price": 19.90}"#, &["price"]).expect("an object");
         assert_eq!(fields.number("price").as_deref(), Some("19.90"));
     }
 
     #[test]
-    fn says_where_json_breaks() {
+    fn a_json_syntax_error_has_its_position() {
         let error = Fields::parse(b"{\"a\": }", &["a"]).expect_err("no JSON").to_string();
         assert!(error.contains("line 1 column 7"), "{error}");
         assert!(Fields::parse(b"[]", &[]).expect_err("no object").to_string().contains("must be a JSON object"));
     }
 
     #[test]
-    fn survives_deep_nesting() {
+    fn deep_nesting_does_not_overflow_the_stack() {
         let deep = format!("{{\"a\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
         let mut fields = Fields::parse(deep.as_bytes(), &["a"]).unwrap_or_default();
         assert_eq!(fields.text("a"), None);
     }
 
     #[test]
-    fn lists_twenty_errors_and_counts_the_rest() {
+    fn twenty_errors_are_listed_and_the_others_counted() {
         let many: Vec<_> = (0..70_000).map(|number| format!("\"k{number}\": {number}")).collect();
         let text = format!("{{{}, \"a\": 1}}", many.join(", "));
         let mut fields = Fields::parse(text.as_bytes(), &["a"]).expect("an object");
@@ -419,27 +419,27 @@ mod tests {
     }
 
     #[test]
-    fn cuts_a_name_that_the_client_made_up() {
+    fn a_long_unknown_field_name_is_cut() {
         let name = "ä".repeat(5_000);
         let fields = Fields::parse(format!("{{\"{name}\": 1}}").as_bytes(), &[]).expect("an object");
         assert_eq!(fields.finish().listed()[0].field, "ä".repeat(100));
     }
 
     #[test]
-    fn half_a_character_is_not_called_another_kind() {
+    fn an_unpaired_surrogate_is_reported_as_such() {
         let mut fields = Fields::parse(br#"{"a": "cut \ud83d", "b": ["\udc00"]}"#, &["a", "b"]).expect("an object");
         assert_eq!(fields.text("a"), None);
         assert_eq!(fields.texts("b"), Some(Vec::new()));
         for error in fields.finish().listed() {
-            assert!(error.message.contains("half of one"), "{error:?}");
+            assert!(error.message.contains("unpaired surrogate"), "{error:?}");
         }
     }
 
     #[test]
-    fn a_list_is_kept_up_to_a_bound() {
+    fn a_list_is_kept_up_to_a_limit() {
         let text = format!("{{\"a\": [{}1]}}", "1,".repeat(100_000));
         let mut fields = Fields::parse(text.as_bytes(), &["a"]).expect("an object");
         assert_eq!(fields.texts("a"), None);
-        assert_eq!(fields.finish().listed()[0].message, "has 100001 entries; at most 1000 can be read");
+        assert_eq!(fields.finish().listed()[0].message, "has 100001 entries; at most 1000 are allowed");
     }
 }

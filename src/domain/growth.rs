@@ -1,4 +1,4 @@
-//! What every parser of a request's body costs: its time grows with the body, not with its square, whatever stands in it.
+//! Tests that each parser's time grows linearly with the request body.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ const PARSERS: [(&str, Parser); 6] = [
     ("webhook", |json| drop(NewWebhook::from_json(json, &AddressPolicy::default()))),
 ];
 
-/// Bodies of about so many bytes.
+/// Returns bodies of about this size.
 fn bodies(bytes: usize) -> Vec<(&'static str, String)> {
     let names = |name: &dyn Fn(usize) -> String, each: usize| {
         let fields: Vec<_> = (0..bytes / each).map(|number| format!("\"{}\":1", name(number))).collect();
@@ -40,7 +40,7 @@ fn bodies(bytes: usize) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The shortest of some times: what else the machine does only makes them longer.
+/// Returns the shortest of several measurements, which is the least disturbed.
 fn time_of(parser: Parser, body: &str) -> Duration {
     let times = (0..3).map(|_| {
         let began = Instant::now();
@@ -54,9 +54,9 @@ fn time_of(parser: Parser, body: &str) -> Duration {
 fn the_time_of_every_parser_grows_linearly() {
     const BYTES: usize = 64 << 10;
     const TIMES: usize = 16;
-    /// A square would take 256 times as long.
+    /// Quadratic growth would take 256 times as long.
     const MAX_RATIO: u32 = 80;
-    /// Less says nothing.
+    /// Shorter times are not significant.
     const NOISE: Duration = Duration::from_millis(5);
     for ((shape, small), (_, large)) in bodies(BYTES).into_iter().zip(bodies(BYTES * TIMES)) {
         for (name, parser) in PARSERS {

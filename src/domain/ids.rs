@@ -1,4 +1,4 @@
-//! Ids as types, so that an image's number is never taken for a product's.
+//! Typed ids, so that different kinds of ids cannot be confused.
 
 use std::{fmt, str::FromStr};
 
@@ -29,23 +29,23 @@ macro_rules! number_id {
 }
 
 number_id! {
-    /// A product; grows with each new one.
+    /// Id of a product; ids increase.
     ProductId,
-    /// A picture of a product.
+    /// Id of an image.
     ImageId,
-    /// A unit of work in the queue of record.
+    /// Id of a job.
     JobId,
-    /// A key that a script shows.
+    /// Id of an API key.
     ApiKeyId,
-    /// Something that happened to a product.
+    /// Id of an event.
     EventId,
-    /// An address that is told of events.
+    /// Id of a webhook.
     WebhookId,
-    /// A message for a webhook.
+    /// Id of a webhook delivery.
     DeliveryId,
 }
 
-/// A user; 1 to 64 characters that the caller chooses.
+/// Id of a user: 1 to 64 characters, chosen by the client.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, utoipa::ToSchema)]
 #[serde(transparent)]
 #[schema(
@@ -58,13 +58,13 @@ number_id! {
 pub struct UserId(String);
 
 impl UserId {
-    /// Longest id in characters.
+    /// Maximum length in characters.
     pub const MAX_CHARS: usize = 64;
 
-    /// Takes `text` as an id.
+    /// Parses a user id.
     ///
     /// # Errors
-    /// A sentence that says what is wrong: empty, too long, or with control characters.
+    /// A message if it is empty, too long, or has control characters.
     pub fn parse(text: &str) -> Result<Self, String> {
         let chars = text.chars().count();
         if text.trim().is_empty() {
@@ -74,7 +74,7 @@ impl UserId {
             return Err(format!("has {chars} characters; at most {} are allowed", Self::MAX_CHARS));
         }
         if text.chars().all(|char| char == '.' || char.is_whitespace()) {
-            return Err("must have something besides spaces and full stops, which no address can end with".into());
+            return Err("must have a character other than spaces and periods, which no URL path can end with".into());
         }
         if text.chars().any(char::is_control) {
             return Err("must not contain control characters".into());
@@ -82,18 +82,18 @@ impl UserId {
         Ok(Self(text.into()))
     }
 
-    /// An id that is already in the database.
+    /// Wraps an id from the database.
     pub(crate) fn stored(text: String) -> Self {
         Self(text)
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// An installation: one database with the cache, the messages and the blobs that belong to it. 32 hex digits.
+/// Id of an installation: a database with its cache, messages and blobs. 32 hex digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(try_from = "String")]
 #[schema(value_type = String, min_length = 32, max_length = 32, example = "5f0c6a7e0d3b4c1e9a8f7b6c5d4e3f2a")]
@@ -104,27 +104,27 @@ impl TryFrom<String> for InstallationId {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let hex = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if hex { Ok(Self(text)) } else { Err("an installation's id has 32 hex digits") }
+        if hex { Ok(Self(text)) } else { Err("an installation id must have 32 hex digits") }
     }
 }
 
 impl InstallationId {
-    /// The id that is written as these 128 bits.
+    /// Creates an id from 128 bits.
     pub fn new(uuid: uuid::Uuid) -> Self {
         Self(uuid.simple().to_string())
     }
 
-    /// An id that is already in the database.
+    /// Wraps an id from the database.
     pub(crate) fn stored(text: String) -> Self {
         Self(text)
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The first eight characters: enough for names that people read.
+    /// Returns the first eight characters, for readable names.
     pub fn short(&self) -> &str {
         self.0.get(..8).unwrap_or(&self.0)
     }

@@ -1,25 +1,25 @@
-//! A product's picture: where it comes from, what became of it.
+//! A product's image: its source, status and results.
 
 use url::Url;
 
 use crate::{clock::Timestamp, code::ErrorCode, domain::ImageId};
 
-/// How far a picture is.
+/// Processing status of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, utoipa::ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum ImageStatus {
-    /// Accepted; waits for a worker, the first time or again.
+    /// Queued, for the first time or again.
     Pending,
-    /// A worker has it.
+    /// A worker is processing it.
     Processing,
-    /// Every rendition is stored.
+    /// All renditions are stored.
     Ready,
-    /// It cannot be had; the error says why.
+    /// Processing failed for good; `error` has the reason.
     Failed,
 }
 
 impl ImageStatus {
-    /// The word clients see and the database holds.
+    /// Returns the status's name in responses and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -29,28 +29,29 @@ impl ImageStatus {
         }
     }
 
-    /// The status that is written `word`.
+    /// Parses a status.
     pub fn parse(word: &str) -> Option<Self> {
         [Self::Pending, Self::Processing, Self::Ready, Self::Failed].into_iter().find(|s| s.as_str() == word)
     }
 
-    /// Whether nothing more will happen to the picture by itself.
+    /// Returns whether the status will not change without a request.
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Ready | Self::Failed)
     }
 }
 
-/// Where a picture's bytes come from.
+/// Source of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageSource {
-    /// An http or https address.
+    /// An http or https URL.
     Url(String),
-    /// A file that was handed over; the key of its blob.
+    /// An uploaded file; the key of its blob.
     Stored(String),
 }
 
 impl ImageSource {
-    /// The source for people who look after the queue: of an address's query, which may hold a secret, only that there is one.
+    /// Returns the source for operators, without the query of a URL.
+    /// The query may contain a secret.
     pub fn shown(&self) -> String {
         let address = match self {
             Self::Url(url) => url,
@@ -63,8 +64,7 @@ impl ImageSource {
         }
     }
 
-    /// The host that the source is downloaded from, with its port where that is not the scheme's own; `None` for a file that was
-    /// handed over.
+    /// Returns the URL's host, with any non-default port; `None` for an upload.
     pub fn host(&self) -> Option<String> {
         let Self::Url(url) = self else { return None };
         let url = Url::parse(url).ok()?;
@@ -73,55 +73,55 @@ impl ImageSource {
     }
 }
 
-/// A picture of a product.
+/// An image of a product.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Image {
-    /// Its number.
+    /// The id.
     pub id: ImageId,
-    /// Its place among the product's pictures, from 0.
+    /// Its position among the product's images, from 0.
     pub position: i32,
-    /// Where its bytes come from.
+    /// Its source.
     pub source: ImageSource,
-    /// How far it is.
+    /// Its status.
     pub status: ImageStatus,
-    /// How often a worker has taken it up in the present run.
+    /// Number of attempts in the current generation.
     pub attempts: i32,
-    /// Why the last attempt failed; gone once the picture is ready.
+    /// Error of the last attempt; absent once the image is ready.
     pub error: Option<(ErrorCode, String)>,
-    /// Width and height of the upright source in pixels, its format and its bytes; known once ready.
+    /// Properties of the source; present once the image is ready.
     pub facts: Option<Facts>,
-    /// What was made of it, largest first.
+    /// Its renditions, largest first.
     pub renditions: Vec<Rendition>,
-    /// What clients should know, such as `truncated`.
+    /// Warnings for clients, such as `truncated`.
     pub warnings: Vec<String>,
-    /// When it was last changed.
+    /// The time of its last change.
     pub updated_at: Timestamp,
 }
 
-/// What is known of a picture once it was decoded.
+/// Properties of a decoded image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Width of the upright source in pixels.
+    /// Width after orientation, in pixels.
     pub width: u32,
-    /// Height of the upright source in pixels.
+    /// Height after orientation, in pixels.
     pub height: u32,
     /// The source's format: `jpeg`, `png` …
     pub format: String,
     /// The source's size in bytes.
     pub bytes: u64,
-    /// A preview in about 30 bytes, base64.
+    /// ThumbHash of about 30 bytes, as base64.
     pub thumbhash: String,
-    /// `#rrggbb`.
+    /// Dominant color as `#rrggbb`.
     pub dominant_color: String,
-    /// 64 bits as 16 digits of hex, few of which differ between two forms of the same picture; `None` if the picture was
-    /// processed before there was such a hash.
+    /// Perceptual hash: 64 bits as 16 hex digits; similar images differ in few bits.
+    /// `None` if the image was processed by a version without such a hash.
     pub perceptual_hash: Option<String>,
 }
 
-/// A stored form of a picture.
+/// A stored rendition of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendition {
-    /// The preset it was made by.
+    /// The name of its preset.
     pub preset: String,
     /// `jpeg`, `webp`, `png` …
     pub format: String,
@@ -131,7 +131,7 @@ pub struct Rendition {
     pub height: u32,
     /// Size in bytes.
     pub bytes: u64,
-    /// Key of its blob.
+    /// The key of its blob.
     pub key: String,
 }
 
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_is_shown_without_what_may_be_a_secret() {
+    fn a_source_is_shown_without_possible_secrets() {
         for (url, shown) in [
             ("https://shop.example/a.jpg", "https://shop.example/a.jpg"),
             ("https://shop.example/a.jpg?X-Signature=s3cret#top", "https://shop.example/a.jpg?…"),

@@ -1,4 +1,4 @@
-//! A unit of work as the queue of record holds it.
+//! A job: a unit of work in the queue of record.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,45 +7,45 @@ use crate::{
     domain::{ImageId, JobId, UserId},
 };
 
-/// What a job asks for; tagged and versioned, since an old worker may meet a new one's rows.
+/// Task of a job. It is tagged and versioned, since an old worker may read a newer program's rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum JobPayload {
-    /// Download or read a picture, make its renditions, store them.
+    /// Read or download an image, make its renditions, and store them.
     ProcessImage {
-        /// Version of this shape.
+        /// Version of this format.
         v: u8,
-        /// Make only these presets and keep the others; all if absent.
+        /// Make only these presets and keep the other renditions; all if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         presets: Option<Vec<String>>,
     },
-    /// Something that only a newer version knows.
+    /// A task that only a newer version knows.
     #[serde(other)]
     Unknown,
 }
 
 impl JobPayload {
-    /// Work on a whole picture, or only on some presets.
+    /// Creates the task for an image, or only for some of its presets.
     pub const fn process_image(presets: Option<Vec<String>>) -> Self {
         Self::ProcessImage { v: 1, presets }
     }
 }
 
-/// How far a job is.
+/// State of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum JobState {
-    /// Waits until its time has come and a worker takes it.
+    /// It waits for its time and a worker.
     Queued,
     /// A worker holds its lease.
     Running,
-    /// Its work is stored, or another run of its picture has begun.
+    /// Its results are stored, or its image has a newer generation.
     Done,
     /// It failed for good.
     Dead,
 }
 
 impl JobState {
-    /// The word the database holds.
+    /// Returns the state's name in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -56,36 +56,36 @@ impl JobState {
     }
 }
 
-/// A claimed job: whoever holds this may finish it as long as the lease is theirs.
+/// A claimed job. Only the holder of its lease may finish it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// Its number.
+    /// The id.
     pub id: JobId,
-    /// The picture it is about.
+    /// The job's image.
     pub image_id: ImageId,
-    /// What is asked for.
+    /// The task.
     pub payload: JobPayload,
-    /// This attempt's number, from 1.
+    /// The number of this attempt, from 1.
     pub attempt: i32,
-    /// Attempts before this one whose lease was lost: they say nothing about the image.
+    /// Earlier attempts that lost their lease; they are not the image's fault.
     pub lost: i32,
-    /// Proof of the claim: every later write carries it and is refused once it is another's.
+    /// The lease token: every later write checks it and fails if the lease was lost.
     pub lease_token: String,
-    /// The request that caused the job, for the log.
+    /// The id of the request that created the job, for the log.
     pub request_id: Option<String>,
-    /// When the job was queued.
+    /// The time at which the job was queued.
     pub created_at: Timestamp,
-    /// The image's user; unknown if an older program queued the job.
+    /// The owner of the image; absent if an older version queued the job.
     pub user_id: Option<UserId>,
-    /// The host from which the image is downloaded; none for an uploaded one.
+    /// The host of the image's URL; `None` for an upload.
     pub host: Option<String>,
 }
 
-/// Whose jobs a worker leaves to others or to later: it has as many of theirs as it may have at a time.
+/// Users and hosts that a worker skips because their limit is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Busy {
-    /// Users.
+    /// Users to skip.
     pub users: Vec<String>,
-    /// Hosts.
+    /// Hosts to skip.
     pub hosts: Vec<String>,
 }

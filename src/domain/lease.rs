@@ -1,5 +1,7 @@
-//! Leases as a process sees them that looks on. A lease is judged by what the observer saw over its own monotonic clock, never
-//! by comparing times that two processes wrote: a wrong or stepped clock takes nothing from a worker that is alive.
+//! Detects lost leases of other processes.
+//!
+//! An observer judges a lease by its changes over the observer's own monotonic clock, and never compares times that two
+//! processes wrote. So a wrong or stepped clock cannot take a lease from a worker that is alive.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,37 +10,37 @@ use std::{
 
 use crate::clock::Timestamp;
 
-/// A process that claims work, by the random number that it drew at its start.
+/// Id of a process that claims work: a random number drawn at its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HolderId(pub u64);
 
 impl HolderId {
-    /// Set in the number of a process that cannot show that it lives: nothing proves that it has ended.
+    /// Flag for a process without a presence lock: nothing proves that it has ended.
     const HIDDEN: u64 = 1 << 63;
 
-    /// Returns the number for a process that shows itself.
+    /// Creates an id for a process with a presence lock.
     #[must_use]
     pub const fn visible(self) -> Self {
         Self(self.0 & !Self::HIDDEN)
     }
 
-    /// Returns the number for a process that cannot show itself.
+    /// Creates an id for a process without a presence lock.
     #[must_use]
     pub const fn hidden(self) -> Self {
         Self(self.0 | Self::HIDDEN)
     }
 
-    /// Whether the process cannot show that it lives.
+    /// Returns whether the process has no presence lock.
     pub const fn is_hidden(self) -> bool {
         self.0 & Self::HIDDEN != 0
     }
 
-    /// A new lease token that names this holder.
+    /// Creates a lease token that contains this id.
     pub fn token(self) -> String {
         format!("{self}-{}", uuid::Uuid::new_v4().simple())
     }
 
-    /// Returns the holder that a token names; `None` for a token of an older version.
+    /// Returns the holder in a token; `None` for a token of an older version.
     pub fn of_token(token: &str) -> Option<Self> {
         let (holder, _) = token.split_once('-')?;
         (holder.len() == 16).then(|| u64::from_str_radix(holder, 16).ok().map(Self)).flatten()
@@ -51,45 +53,45 @@ impl std::fmt::Display for HolderId {
     }
 }
 
-/// A lease on a row of work.
+/// A lease on a job or delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// The row.
+    /// The id of the row.
     pub id: i64,
-    /// Proof of the claim.
+    /// The lease token.
     pub token: String,
-    /// Grows with each heartbeat. Only whether it changes is looked at.
+    /// The end of the lease, which grows with each heartbeat. Observers check only whether it changes.
     pub until: Timestamp,
 }
 
 impl Lease {
-    /// Returns the process that holds it.
+    /// Returns the process that holds the lease.
     pub fn holder(&self) -> Option<HolderId> {
         HolderId::of_token(&self.token)
     }
 }
 
-/// A lease that is to be taken from its holder.
+/// A lease to take from its holder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lapsed {
-    /// The lease, as it was seen last.
+    /// The lease as last seen.
     pub lease: Lease,
-    /// Whether the holder is known to have ended. Otherwise it only gave no sign of life.
+    /// Whether the holder has ended; otherwise it only sent no heartbeat.
     pub holder_ended: bool,
 }
 
-/// How long a lease must be seen unchanged before it is taken.
+/// How long a lease must be unchanged before it is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseRule {
-    /// A lease that did not change for this long is lost, whatever is known of its holder.
+    /// Time without a change after which a lease is lost in any case.
     pub lease: Duration,
-    /// A holder is looked up once its lease did not change for this long.
+    /// Time without a change after which the holder's presence is checked.
     pub suspicion: Duration,
-    /// A holder has ended once it was seen absent for this long.
+    /// Time of absence after which a holder counts as ended.
     pub absence: Duration,
 }
 
-/// What an observer has seen of leases.
+/// The observations of all leases.
 #[derive(Debug, Default)]
 pub struct LeaseWatch {
     last_look: Option<Instant>,
@@ -104,12 +106,12 @@ struct Sighting {
     absent: Duration,
 }
 
-/// A pause between two looks counts as no more than this: an observer that was itself frozen, or could not ask, has seen
-/// nothing meanwhile.
+/// Maximum time that counts between two observations.
+/// An observer that was frozen, or could not query the database, has seen nothing meanwhile.
 const MAX_STEP: Duration = Duration::from_secs(3);
 
 impl LeaseWatch {
-    /// Takes in the leases that there are at `at`.
+    /// Records the leases that exist at `at`.
     pub fn look(&mut self, at: Instant, leases: Vec<Lease>) {
         self.step = self.last_look.map_or(Duration::ZERO, |last| at.saturating_duration_since(last)).min(MAX_STEP);
         self.last_look = Some(at);
@@ -123,13 +125,13 @@ impl LeaseWatch {
         }
     }
 
-    /// Returns the holders that must be looked up before [`LeaseWatch::judge`].
+    /// Returns the holders to check for presence before [`LeaseWatch::judge`].
     pub fn suspects(&self, rule: &LeaseRule) -> BTreeSet<HolderId> {
         let suspicious = self.seen.values().filter(|sighting| sighting.unchanged >= rule.suspicion);
         suspicious.filter_map(|sighting| sighting.lease.holder()).collect()
     }
 
-    /// Returns the leases to take now, where `absent` are the suspects that were not found.
+    /// Returns the leases to take now; `absent` are the suspects without a presence lock.
     pub fn judge(&mut self, absent: &BTreeSet<HolderId>, rule: &LeaseRule) -> Vec<Lapsed> {
         let mut lapsed = Vec::new();
         for sighting in self.seen.values_mut() {
@@ -144,7 +146,7 @@ impl LeaseWatch {
         lapsed
     }
 
-    /// Forgets everything: while the database did not answer, no holder could give a sign of life.
+    /// Clears all observations: without an answer from the database no heartbeat could be seen.
     pub fn forget(&mut self) {
         *self = Self::default();
     }
@@ -165,7 +167,7 @@ mod tests {
         Lease { id: 1, token: format!("{HOLDER}-a"), until: Timestamp(until) }
     }
 
-    /// Looks once a second; answers after how many seconds the lease is taken, and whether its holder had ended.
+    /// Observes once a second; returns when the lease is taken, and whether its holder had ended.
     fn taken_after(watch: &mut LeaseWatch, beats: impl Fn(u64) -> i64, absent: &[HolderId]) -> Option<(u64, bool)> {
         let began = Instant::now();
         (0..60).find_map(|second| {
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_whose_time_has_passed_is_kept_while_it_changes() {
+    fn an_expired_lease_is_kept_while_it_changes() {
         assert_eq!(taken_after(&mut LeaseWatch::default(), |second| (second / 5).cast_signed(), &[]), None);
     }
 
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn time_in_which_the_observer_saw_nothing_does_not_count() {
+    fn time_without_observations_does_not_count() {
         let mut watch = LeaseWatch::default();
         let began = Instant::now();
         for hours in 0..3 {
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_name_their_holder_and_those_of_older_versions_name_none() {
+    fn a_token_names_its_holder_unless_an_older_version_made_it() {
         assert_eq!(HolderId::of_token(&HOLDER.token()), Some(HOLDER));
         assert_eq!(HolderId::of_token(&uuid::Uuid::new_v4().simple().to_string()), None);
         assert_eq!(HolderId::of_token("7-a"), None);

@@ -1,4 +1,4 @@
-//! What the catalogue is about: products, pictures, users, prices, jobs. Pure: no I/O, no database, no clock of its own.
+//! Domain types of the catalog: products, images, users, prices, jobs. Pure: no I/O, no database, no clock.
 
 pub mod address;
 mod api_key;
@@ -32,7 +32,7 @@ pub use api_key::{ApiKey, KeyText, NewApiKey};
 pub use attempt::{Attempt, AttemptOutcome};
 pub use content::Content;
 pub use cursor::{Cursor, CursorKey};
-pub use dead_letter::{DeadLetter, DeadQuery, Grave};
+pub use dead_letter::{DeadLetter, DeadLetterCursor, DeadQuery};
 pub use event::{Event, EventData, EventFilter, EventKind, EventPosition, EventQuery, NewEvent};
 pub use fields::{FieldError, FieldErrors, Fields, Invalid, List, Malformed};
 pub use ids::{ApiKeyId, DeliveryId, EventId, ImageId, InstallationId, JobId, ProductId, UserId, WebhookId};

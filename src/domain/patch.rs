@@ -1,4 +1,4 @@
-//! Changes of a product: a merge patch as it comes in, and what becomes of the product's pictures by it.
+//! Changes of a product: a JSON merge patch, and the resulting changes of its images.
 
 use std::borrow::Cow;
 
@@ -7,101 +7,102 @@ use crate::domain::{
     product::{check_images, checked_description, checked_text},
 };
 
-/// A change as it comes in, unchecked; what is `None` stays.
+/// An unchecked change; fields that are `None` stay the same.
 #[derive(Clone, Debug, Default)]
 pub struct PatchDraft {
-    /// Another name.
+    /// The new name.
     pub product_name: Option<String>,
-    /// Another description.
+    /// The new description.
     pub product_description: Option<String>,
-    /// The digits of another price.
+    /// The digits of the new price.
     pub product_price: Option<String>,
-    /// Other pictures.
+    /// The change of the images.
     pub images: ImagesPatch,
 }
 
-/// What is to happen to a product's pictures.
+/// Change of a product's images.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ImagesPatch {
-    /// Nothing.
+    /// No change.
     #[default]
     Keep,
-    /// These addresses take their place; pictures whose address is among them stay.
+    /// Replace all images by these URLs; images whose URL is among them stay.
     Replace(Vec<String>),
-    /// Some go and others come behind the last one.
+    /// Remove some images and append others.
     Edit {
-        /// Those that come.
+        /// Images to append.
         add: Vec<ImageSource>,
-        /// Those that go.
+        /// Images to remove.
         remove: Vec<ImageId>,
     },
 }
 
-/// A change of a product. Its texts and its price are checked already; whether an address is allowed can only be said once
-/// the product's present pictures are known, so what is wrong is told by [`ProductPatch::plan`], all at once.
+/// A change of a product with checked texts and price.
+/// URLs can be checked only with the product's current images, so [`ProductPatch::plan`] reports all errors at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProductPatch {
-    /// Another name, trimmed.
+    /// The new name, trimmed.
     pub product_name: Option<String>,
-    /// Another description.
+    /// The new description.
     pub product_description: Option<String>,
-    /// Another price.
+    /// The new price.
     pub product_price: Option<Price>,
     images: ImagesPatch,
     identity: Identity,
     errors: FieldErrors,
 }
 
-/// What a change says of the product that it is for.
+/// The ids that the request states for the product.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Identity {
-    /// The digits of its number.
+    /// The digits of the product's id.
     id: Option<String>,
     user_id: Option<String>,
 }
 
-/// A picture that a product has.
+/// A current image of a product.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresentImage {
-    /// Its number.
+    /// The id.
     pub id: ImageId,
-    /// Its place among the product's pictures.
+    /// Its position among the product's images.
     pub position: i32,
-    /// Where its bytes come from.
+    /// Its source.
     pub source: ImageSource,
-    /// Its address as it stands in `product_images`.
+    /// Its URL in `product_images`.
     pub link: String,
-    /// The address under which `product_images` of earlier versions had an uploaded file.
+    /// The URL that earlier versions returned in `product_images` for an uploaded file.
     pub earlier_link: Option<String>,
 }
 
 impl PresentImage {
-    /// Whether `product_images` has this address for the image, or had it.
+    /// Returns whether `product_images` has or had this URL for the image.
     fn is_at(&self, address: &str) -> bool {
         self.link == address || self.earlier_link.as_deref() == Some(address)
     }
 }
 
-/// The pictures of a product after a change.
+/// The images of a product after a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImagePlan {
-    /// Those that stay, each with its new position.
+    /// Images that stay, with their new positions.
     pub kept: Vec<(ImageId, i32)>,
-    /// Those that go.
+    /// Images to remove.
     pub removed: Vec<ImageId>,
-    /// Those that come, each with its position.
+    /// Images to add, with their positions.
     pub added: Vec<(i32, ImageSource)>,
 }
 
 impl ProductPatch {
     const FIELDS: [&str; 6] =
         ["product_name", "product_description", "product_images", "product_price", "id", "user_id"];
-    /// What the server says of a product, so that a client may send back all that it has read.
+    /// Fields in a response that a client may send back unchanged.
     const READ_ONLY: [&str; 6] =
         ["compressed_product_images", "status", "images", "version", "created_at", "updated_at"];
 
-    /// Reads a JSON merge patch (RFC 7396): `null` empties the description and the pictures, and is an error for what every
-    /// product has. Read-only fields of a product are ignored; its number and its user must be those of the product.
+    /// Parses a JSON merge patch (RFC 7396).
+    /// `null` empties the description and the images, and is an error for required fields. Read-only fields are
+    /// ignored; `id` and `user_id` must be those of the product.
     ///
     /// # Errors
     /// [`Malformed`] if `json` is no object.
@@ -109,7 +110,7 @@ impl ProductPatch {
         let mut fields = Fields::parse_beside(json, &Self::FIELDS, &Self::READ_ONLY)?;
         for required in ["product_name", "product_price", "id", "user_id"] {
             if fields.null(required) {
-                fields.error(required, "cannot be removed");
+                fields.error(required, "must not be null");
             }
         }
         let product_description = match fields.null("product_description") {
@@ -130,7 +131,7 @@ impl ProductPatch {
         Ok(Self { identity, ..Self::checked(draft, fields.finish()) })
     }
 
-    /// The same change, with an error for a number or a user that is not the product's.
+    /// Adds errors if `id` or `user_id` is not the product's.
     pub fn held_against(&self, product: &Product) -> Cow<'_, Self> {
         let Identity { id, user_id } = &self.identity;
         let other_id = id.as_ref().is_some_and(|id| *id != product.id.to_string());
@@ -141,13 +142,13 @@ impl ProductPatch {
         let mut held = self.clone();
         for (field, is_other) in [("id", other_id), ("user_id", other_user)] {
             if is_other {
-                held.errors.push(field, "cannot be changed; leave it out, or send it as it is");
+                held.errors.push(field, "cannot be changed; omit it or send the current value");
             }
         }
         Cow::Owned(held)
     }
 
-    /// Reads the addresses of more pictures: `{"url": …}` or `{"urls": […]}`.
+    /// Parses the URLs of more images: `{"url": …}` or `{"urls": […]}`.
     ///
     /// # Errors
     /// [`Malformed`] if `json` is no object.
@@ -157,8 +158,8 @@ impl ProductPatch {
         let several = fields.texts("urls");
         let mut errors = fields.finish();
         match (&one, &several) {
-            (Some(_), Some(_)) => errors.push("urls", "cannot stand beside url"),
-            // Where a field is wrong, none is missing.
+            (Some(_), Some(_)) => errors.push("urls", "cannot be combined with url"),
+            // An invalid field does not count as missing.
             (None, None) if errors.is_empty() => errors.push("url", "is required"),
             (None, Some(none)) if none.is_empty() && errors.is_empty() => errors.push("urls", "must not be empty"),
             _ => {}
@@ -172,7 +173,7 @@ impl ProductPatch {
         Self::checked(draft, FieldErrors::default())
     }
 
-    /// A change of pictures alone.
+    /// Creates a change of images alone.
     pub fn of_images(images: ImagesPatch) -> Self {
         Self { images, ..Self::default() }
     }
@@ -190,11 +191,11 @@ impl ProductPatch {
         Self { product_name, product_description, product_price, images: draft.images, identity, errors }
     }
 
-    /// The pictures of a product that has `present`, by position, after this change. An address that stands there already is
-    /// taken for the picture that has it, once for each time it stands there, and is not judged again.
+    /// Computes the images after this change; `present` are the current ones by position.
+    /// A URL that the product already has keeps the image of that URL, once per occurrence, and is not checked again.
     ///
     /// # Errors
-    /// [`Invalid`] with everything that is wrong with the whole change.
+    /// [`Invalid`] with all errors of the change.
     pub fn plan(&self, present: &[PresentImage], policy: &AddressPolicy) -> Result<ImagePlan, Invalid> {
         let mut errors = self.errors.clone();
         let plan = match &self.images {
@@ -207,7 +208,7 @@ impl ProductPatch {
         Invalid::unless_empty(errors, || plan)
     }
 
-    /// Whether a product's texts and its price stay as they are.
+    /// Returns whether the product's texts and price stay the same.
     pub fn leaves_texts(&self, product: &Product) -> bool {
         let name_stays = self.product_name.as_ref().is_none_or(|name| *name == product.product_name);
         let description = self.product_description.as_ref();
@@ -215,7 +216,7 @@ impl ProductPatch {
         name_stays && description_stays && self.product_price.is_none_or(|price| price == product.product_price)
     }
 
-    /// Pictures that were handed over for this change.
+    /// Returns the files that were uploaded for this change.
     pub fn uploaded(&self) -> &[ImageSource] {
         match &self.images {
             ImagesPatch::Edit { add, .. } => add,
@@ -223,19 +224,19 @@ impl ProductPatch {
         }
     }
 
-    /// The pictures that would go by this change.
+    /// Returns the images that this change would remove.
     pub fn removes(&self, present: &[PresentImage], policy: &AddressPolicy) -> Vec<ImageId> {
         self.plan(present, policy).map(|plan| plan.removed).unwrap_or_default()
     }
 }
 
 impl ImagePlan {
-    /// Whether the pictures stay as they are.
+    /// Returns whether the images stay the same.
     pub fn changes_nothing(&self, present: &[PresentImage]) -> bool {
         self.removed.is_empty() && self.added.is_empty() && self.moved(present).is_empty()
     }
 
-    /// Those that stay and get another position.
+    /// Returns the images that stay but get another position.
     pub fn moved(&self, present: &[PresentImage]) -> Vec<(ImageId, i32)> {
         let stays = |(id, position): &(ImageId, i32)| {
             present.iter().any(|image| image.id == *id && image.position == *position)
@@ -264,7 +265,7 @@ fn replace(
             plan.kept.push((left.remove(place).id, position));
             continue;
         }
-        // A link to an uploaded file that stands once more than before: the same file again.
+        // An additional occurrence of a link to an uploaded file adds the same file again.
         let uploaded =
             present.iter().find(|image| image.is_at(address) && matches!(image.source, ImageSource::Stored(_)));
         let source = match uploaded {
@@ -291,7 +292,7 @@ fn edit(
 ) -> ImagePlan {
     let (removed, stay): (Vec<_>, Vec<_>) = present.iter().map(|image| image.id).partition(|id| remove.contains(id));
     for id in remove.iter().filter(|id| !removed.contains(id)) {
-        errors.push("remove_image", format!("{id} is no picture of this product"));
+        errors.push("remove_image", format!("{id} is not an image of this product"));
     }
     if stay.len() + add.len() > NewProduct::MAX_IMAGES {
         errors.push("product_images", too_many(stay.len() + add.len()));
@@ -322,7 +323,7 @@ mod tests {
                 None => ImageSource::Url((*link).into()),
             };
             let earlier_link = link.strip_suffix("/original").map(|key| format!("/images/{key}"));
-            let position = i32::try_from(id - 1).expect("few pictures");
+            let position = i32::try_from(id - 1).expect("few images");
             PresentImage { id: ImageId(id), position, source, link: (*link).into(), earlier_link }
         };
         (1..).zip(links).map(image).collect()
@@ -335,17 +336,17 @@ mod tests {
     }
 
     #[test]
-    fn pictures_whose_address_stays_keep_their_number_and_take_their_new_place() {
+    fn images_whose_url_stays_keep_their_id_and_get_a_new_position() {
         let before = ["http://a.example/1", "http://a.example/2", "http://a.example/1"];
         let plan =
             plan(&before, r#"["http://a.example/3", "http://a.example/1", "http://a.example/2"]"#).expect("right");
         assert_eq!(plan.kept, [(ImageId(1), 1), (ImageId(2), 2)]);
-        assert_eq!(plan.removed, [ImageId(3)], "an address that stands once keeps one picture");
+        assert_eq!(plan.removed, [ImageId(3)], "a URL that occurs once keeps one image");
         assert_eq!(plan.added, [(0, ImageSource::Url("http://a.example/3".into()))]);
     }
 
     #[test]
-    fn a_link_to_an_uploaded_file_stays_however_often_it_stands_there() {
+    fn a_repeated_link_to_an_uploaded_file_adds_the_file_again() {
         let after = plan(&["a.jpg/original"], r#"["a.jpg/original", "a.jpg/original"]"#).expect("right");
         assert_eq!(after.kept, [(ImageId(1), 0)]);
         assert_eq!(after.added, [(1, ImageSource::Stored("a.jpg".into()))]);
@@ -353,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn the_link_of_an_earlier_version_stands_for_the_same_uploaded_file() {
+    fn a_link_of_an_earlier_version_means_the_same_uploaded_file() {
         let before = ["a.jpg/original", "b.jpg/original"];
         let after = plan(&before, r#"["/images/b.jpg", "a.jpg/original", "/images/a.jpg"]"#).expect("right");
         assert_eq!(after.kept, [(ImageId(2), 0), (ImageId(1), 1)]);
@@ -362,13 +363,13 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_stands_there_already_is_not_judged_again() {
+    fn a_url_of_a_current_image_is_not_checked_again() {
         assert!(plan(&["http://10.0.0.1/a"], r#"["http://10.0.0.1/a"]"#).is_ok());
         assert!(plan(&[], r#"["http://10.0.0.1/a"]"#).is_err());
     }
 
     #[test]
-    fn everything_that_is_wrong_is_told_at_once() {
+    fn all_errors_of_a_change_are_reported_together() {
         let json = br#"{"product_name": null, "product_price": "1", "product_images": ["ftp://a"], "user_id": "u",
             "product_description": 5}"#;
         let patch = ProductPatch::from_json(json).expect("an object");
@@ -394,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_and_a_user_may_be_sent_back_and_not_be_changed() {
+    fn an_id_and_a_user_may_be_sent_back_but_not_changed() {
         let wrong = |json: &str| {
             let patch = ProductPatch::from_json(json.as_bytes()).expect("an object");
             let outcome = patch.held_against(&product("u")).plan(&[], &AddressPolicy::default());
@@ -407,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn null_empties_what_may_be_empty() {
+    fn null_empties_optional_fields() {
         let json = br#"{"product_description": null, "product_images": null}"#;
         let patch = ProductPatch::from_json(json).expect("an object");
         assert_eq!(patch.product_description.as_deref(), Some(""));
@@ -416,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn more_pictures_are_named_one_way_or_the_other() {
+    fn more_images_are_given_by_url_or_urls() {
         let fields = |json: &str| {
             let patch = ProductPatch::more_images_from_json(json.as_bytes()).expect("an object");
             match patch.plan(&[], &AddressPolicy::default()) {

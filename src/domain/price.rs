@@ -1,4 +1,4 @@
-//! Exact prices: whole numbers of 1/10,000, read from a client's own digits and never through a binary float.
+//! Exact prices: integers of 1/10,000, parsed from the client's digits without a binary float.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 use serde::{Serialize, Serializer, ser::Error as _};
 use serde_json::value::RawValue;
 
-/// A price from 0 to 999,999,999,999.9999 in steps of 1/10,000; compares and sorts as the integer it is.
+/// A price from 0 to 999,999,999,999.9999 in steps of 1/10,000. It compares and sorts as an integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
 #[schema(value_type = f64, minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, example = 19.99)]
 pub struct Price(i64);
@@ -14,13 +14,13 @@ pub struct Price(i64);
 impl Price {
     /// Decimal places.
     pub const SCALE: u32 = 4;
-    /// The highest price.
+    /// Maximum price.
     pub const MAX: Self = Self(9_999_999_999_999_999);
 
-    /// Reads a decimal number such as `100`, `19.99` or `1e2`.
+    /// Parses a decimal number such as `100`, `19.99` or `1e2`.
     ///
     /// # Errors
-    /// A sentence: not a number, negative, over the maximum, or with more than 4 decimal places.
+    /// A message: not a number, negative, over the maximum, or with more than 4 decimal places.
     pub fn parse(digits: &str) -> Result<Self, String> {
         let exponent = digits.contains(['e', 'E']);
         let plain = digits.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E'));
@@ -52,18 +52,18 @@ impl Price {
         i64::try_from(units).map(Self).map_err(|_| format!("must be at most {}", Self::MAX))
     }
 
-    /// The price as it is stored: units of 1/10,000.
+    /// Returns the stored integer, in units of 1/10,000.
     pub const fn units(self) -> i64 {
         self.0
     }
 
-    /// A price that is already in the database.
+    /// Wraps a price from the database.
     pub(crate) const fn from_units(units: i64) -> Self {
         Self(units)
     }
 }
 
-/// At least one decimal place, no zeros beyond it: `100.0`, `19.99`, `0.0001`.
+/// Formats with at least one decimal place and no further trailing zeros: `100.0`, `19.99`, `0.0001`.
 impl fmt::Display for Price {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fraction = format!("{:04}", self.0 % 10_000);
@@ -72,7 +72,7 @@ impl fmt::Display for Price {
     }
 }
 
-/// A JSON number with exactly the digits of [`fmt::Display`].
+/// Serializes as a JSON number with exactly the digits of [`fmt::Display`].
 impl Serialize for Price {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         RawValue::from_string(self.to_string()).map_err(S::Error::custom)?.serialize(serializer)
@@ -85,7 +85,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn reads_what_clients_write() {
+    fn a_price_is_parsed_from_usual_notations() {
         for (digits, units) in [
             ("100.0", 1_000_000),
             ("0", 0),
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_price() {
+    fn invalid_prices_are_rejected() {
         for digits in
             ["", "-1", "NaN", "inf", "1.00001", "1000000000000", "1e30", "1e-30", "0x10", "1_000", " 1", "1,5"]
         {
@@ -111,14 +111,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_reads_back_exactly(units in 0..=Price::MAX.0) {
+        fn a_displayed_price_parses_to_the_same_value(units in 0..=Price::MAX.0) {
             let price = Price(units);
             prop_assert_eq!(Price::parse(&price.to_string()), Ok(price));
             prop_assert_eq!(serde_json::to_string(&price).expect("a number"), price.to_string());
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in ".{0,40}") {
+        fn no_text_makes_the_parser_panic(text in ".{0,40}") {
             let _ = Price::parse(&text);
         }
     }

@@ -1,4 +1,4 @@
-//! Products: what comes in, checked once, and what is stored.
+//! Products: parsing and checking of requests, and the stored form.
 
 use crate::{
     clock::Timestamp,
@@ -8,48 +8,48 @@ use crate::{
     },
 };
 
-/// A product with its pictures.
+/// A product with its images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Product {
-    /// Its number.
+    /// The id.
     pub id: ProductId,
-    /// Who owns it.
+    /// The owner.
     pub user_id: UserId,
     /// 1 to 200 characters.
     pub product_name: String,
     /// Up to 10,000 characters.
     pub product_description: String,
-    /// What it costs.
+    /// The price.
     pub product_price: Price,
-    /// Follows from the pictures' status.
+    /// Derived from the images' statuses.
     pub status: ProductStatus,
-    /// Its pictures by position.
+    /// The images by position.
     pub images: Vec<Image>,
-    /// Grows by one with each change that a reader can see.
+    /// Incremented by each change that readers can see.
     pub version: i64,
-    /// When it was made.
+    /// The creation time.
     pub created_at: Timestamp,
-    /// When it was last changed.
+    /// The time of the last change.
     pub updated_at: Timestamp,
 }
 
-/// How far a product's pictures are, together.
+/// Status of a product, derived from its images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, utoipa::ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum ProductStatus {
-    /// Some picture is still on its way.
+    /// At least one image is pending or processing.
     Processing,
-    /// Every picture is ready, or there is none.
+    /// Every image is ready, or there are none.
     Ready,
-    /// No picture is on its way any more and some failed.
+    /// No image is pending or processing, and at least one failed.
     Failed,
 }
 
 impl ProductStatus {
-    /// Every status.
+    /// All statuses.
     pub const ALL: [Self; 3] = [Self::Processing, Self::Ready, Self::Failed];
 
-    /// The word clients see and the database holds.
+    /// Returns the status's name in responses and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Processing => "processing",
@@ -58,12 +58,12 @@ impl ProductStatus {
         }
     }
 
-    /// The status that is written `word`.
+    /// Parses a status.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == word)
     }
 
-    /// The status of a product whose pictures have these.
+    /// Derives the status of a product from those of its images.
     pub fn of(images: impl IntoIterator<Item = ImageStatus>) -> Self {
         let mut failed = false;
         for status in images {
@@ -77,58 +77,58 @@ impl ProductStatus {
     }
 }
 
-/// A product as it comes in, unchecked.
+/// An unchecked product of a request.
 #[derive(Clone, Debug, Default)]
 pub struct ProductDraft {
-    /// Who owns it.
+    /// The owner.
     pub user_id: Option<String>,
-    /// Its name.
+    /// The name.
     pub product_name: Option<String>,
-    /// Its description.
+    /// The description.
     pub product_description: Option<String>,
-    /// Its pictures.
+    /// The images.
     pub product_images: Vec<ImageSource>,
-    /// The digits of its price.
+    /// The digits of the price.
     pub product_price: Option<String>,
 }
 
-/// A product that may be stored.
+/// A checked product to store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewProduct {
-    /// Who owns it.
+    /// The owner.
     pub user_id: UserId,
-    /// Its name, trimmed.
+    /// The name, trimmed.
     pub product_name: String,
-    /// Its description; empty if none was given.
+    /// The description; empty if absent.
     pub product_description: String,
-    /// Its pictures in order.
+    /// The images in order.
     pub product_images: Vec<ImageSource>,
-    /// What it costs.
+    /// The price.
     pub product_price: Price,
 }
 
 impl NewProduct {
-    /// Most pictures a product may have.
+    /// Maximum images per product.
     pub const MAX_IMAGES: usize = 32;
-    /// Longest name in characters.
+    /// Maximum length of a name in characters.
     pub const MAX_NAME_CHARS: usize = 200;
-    /// Longest description in characters.
+    /// Maximum length of a description in characters.
     pub const MAX_DESCRIPTION_CHARS: usize = 10_000;
 
     const FIELDS: [&str; 5] = ["user_id", "product_name", "product_description", "product_images", "product_price"];
 
-    /// Reads a product from a request's body; the outer error is JSON that cannot be read, the inner one wrong fields.
+    /// Parses a product from a request body.
     ///
     /// # Errors
-    /// [`Malformed`] if `json` is no object, [`Invalid`] with every wrong field.
+    /// [`Malformed`] if `json` is no object; [`Invalid`], the inner error, with all invalid fields.
     pub fn from_json(json: &[u8], policy: &AddressPolicy) -> Result<Result<Self, Invalid>, Malformed> {
         Self::from_json_of(json, policy, None)
     }
 
-    /// As [`from_json`](Self::from_json); a product whose user is not named belongs to `caller`, if there is one.
+    /// Like [`from_json`](Self::from_json), but `caller` is the default owner.
     ///
     /// # Errors
-    /// As there.
+    /// See [`from_json`](Self::from_json).
     pub fn from_json_of(
         json: &[u8],
         policy: &AddressPolicy,
@@ -150,10 +150,10 @@ impl NewProduct {
         Ok(Self::checked(draft, fields.finish(), policy))
     }
 
-    /// Checks a draft; `policy` says which addresses pictures may come from.
+    /// Checks a draft; `policy` decides which URLs are allowed.
     ///
     /// # Errors
-    /// [`Invalid`] with every wrong field.
+    /// [`Invalid`] with all invalid fields.
     pub fn parse(draft: ProductDraft, policy: &AddressPolicy) -> Result<Self, Invalid> {
         Self::checked(draft, FieldErrors::default(), policy)
     }
@@ -211,13 +211,14 @@ pub(super) fn check_images(field: &str, images: &[ImageSource], policy: &Address
     }
 }
 
-/// `text` trimmed, if it has `least` to `most` characters then and no NUL, which PostgreSQL cannot store.
+/// Returns the trimmed text.
+/// It must have `least` to `most` characters, and no NUL, which PostgreSQL cannot store.
 pub(super) fn checked_text(text: &str, least: usize, most: usize) -> Result<String, String> {
     let trimmed = text.trim();
     let chars = trimmed.chars().count();
     if chars < least {
         let message =
-            if chars == 0 { "must not be empty".into() } else { format!("needs at least {least} characters") };
+            if chars == 0 { "must not be empty".into() } else { format!("must have at least {least} characters") };
         return Err(message);
     }
     if chars > most {
@@ -229,7 +230,7 @@ pub(super) fn checked_text(text: &str, least: usize, most: usize) -> Result<Stri
     Ok(trimmed.to_owned())
 }
 
-/// Descriptions are kept as they came: line breaks and outer spaces belong to them.
+/// Checks a description, which is not trimmed: line breaks and outer spaces are part of it.
 pub(super) fn checked_description(text: String) -> Result<String, String> {
     let chars = text.chars().count();
     if chars > NewProduct::MAX_DESCRIPTION_CHARS {
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_usual_product() {
+    fn a_usual_product_is_accepted() {
         let json = r#"{"user_id": "1234-5678-9012", "product_name": " Sample Product ", "product_description": "A test product.",
             "product_images": ["https://example.com/image1.jpg"], "product_price": 100.0}"#;
         let product = NewProduct::from_json(json.as_bytes(), &AddressPolicy::default()).expect("JSON").expect("valid");
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn names_every_wrong_field_at_once() {
+    fn all_invalid_fields_are_reported_together() {
         let json = r#"{"user_id": "", "product_name": "  ", "product_images": ["ftp://example.com/a", "http://10.0.0.1/b"],
             "product_price": -1, "colour": "red"}"#;
         let mut errors = errors_of(json);
@@ -275,13 +276,13 @@ mod tests {
     }
 
     #[test]
-    fn a_mistyped_field_is_named_once() {
+    fn a_mistyped_field_is_reported_once() {
         assert_eq!(errors_of(r#"{"user_id": "u", "product_name": "n", "product_price": "12"}"#), ["product_price"]);
         assert_eq!(errors_of("{}"), ["user_id", "product_name", "product_price"]);
     }
 
     #[test]
-    fn a_products_status_follows_from_its_images() {
+    fn a_products_status_is_derived_from_its_images() {
         use ImageStatus::{Failed, Pending, Processing, Ready};
         assert_eq!(ProductStatus::of([]), ProductStatus::Ready);
         assert_eq!(ProductStatus::of([Ready, Ready]), ProductStatus::Ready);

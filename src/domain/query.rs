@@ -1,4 +1,4 @@
-//! What a list of products shows: filter, order, page.
+//! List queries: filter, order and page.
 
 use std::fmt;
 
@@ -7,33 +7,33 @@ use crate::domain::{
     UserId, search::Words,
 };
 
-/// One page of a list.
+/// A page of a list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page<T> {
-    /// The rows in order.
+    /// The items in order.
     pub items: Vec<T>,
-    /// Where the next page begins; `None` on the last one.
+    /// The cursor of the next page; `None` on the last one.
     pub next_cursor: Option<String>,
 }
 
-/// Which products a list shows; every given part must hold.
+/// Filter of a product list; all conditions must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProductFilter {
-    /// Only this user's.
+    /// Only products of this user.
     pub user_id: Option<UserId>,
-    /// At least this price.
+    /// Minimum price.
     pub min_price: Option<Price>,
-    /// At most this price.
+    /// Maximum price.
     pub max_price: Option<Price>,
-    /// Names that contain this, whatever the case of its letters.
+    /// Names that contain this text, ignoring case.
     pub name: Option<String>,
-    /// Names and descriptions that have these words, the last one as the beginning of one.
+    /// Names and descriptions with these search terms; the last one may be a prefix.
     pub q: Option<Words>,
-    /// Only products of this status.
+    /// Only products with this status.
     pub status: Option<ProductStatus>,
 }
 
-/// By what a list is sorted; the id breaks ties.
+/// Sort key of a list; the id breaks ties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SortKey {
     /// `id`
@@ -44,16 +44,16 @@ pub enum SortKey {
     Name,
     /// `created_at`
     CreatedAt,
-    /// How well a product fits what is searched for: the order of a search that names no other.
+    /// Relevance for a search, which is the default order of searches.
     Fit,
 }
 
-/// A list's order.
+/// Sort order of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sort {
-    /// The column.
+    /// The sort key.
     pub key: SortKey,
-    /// Highest first.
+    /// Whether the highest value comes first.
     pub descending: bool,
 }
 
@@ -64,7 +64,7 @@ impl Default for Sort {
 }
 
 impl SortKey {
-    /// Those that a request may name.
+    /// Keys that a request may use.
     const ALL: [Self; 4] = [Self::Id, Self::Price, Self::Name, Self::CreatedAt];
 
     const fn as_str(self) -> &'static str {
@@ -79,18 +79,18 @@ impl SortKey {
 }
 
 impl Sort {
-    /// What may stand in `sort`, for messages.
+    /// Allowed values of `sort`, for messages.
     pub const ALLOWED: &str = "id, product_price, product_name, created_at, each with a `-` before it for descending";
 
-    /// The best first.
+    /// The best matches first.
     pub const BY_FIT: Self = Self { key: SortKey::Fit, descending: true };
 
-    /// The order that is written `text` in a cursor.
+    /// Parses an order in a cursor.
     pub(super) fn of_cursor(text: &str) -> Option<Self> {
         Self::parse(text).or_else(|| (text == Self::BY_FIT.to_string()).then_some(Self::BY_FIT))
     }
 
-    /// The order that is written `text`.
+    /// Parses an order in a request.
     pub fn parse(text: &str) -> Option<Self> {
         let (column, descending) = text.strip_prefix('-').map_or((text, false), |column| (column, true));
         SortKey::ALL.into_iter().find(|key| key.as_str() == column).map(|key| Self { key, descending })
@@ -103,16 +103,16 @@ impl fmt::Display for Sort {
     }
 }
 
-/// One page of products to show.
+/// A query for one page of products.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProductQuery {
-    /// Which products.
+    /// The filter.
     pub filter: ProductFilter,
-    /// In which order.
+    /// The sort order.
     pub sort: Sort,
     /// Products per page, 1 to [`ProductQuery::MAX_LIMIT`].
     pub limit: u64,
-    /// Where the page begins.
+    /// The start of the page.
     pub cursor: Option<Cursor>,
 }
 
@@ -123,18 +123,18 @@ impl Default for ProductQuery {
 }
 
 impl ProductQuery {
-    /// Products per page if the request does not say.
+    /// Default page size.
     pub const DEFAULT_LIMIT: u64 = 20;
-    /// Most products per page.
+    /// Maximum page size.
     pub const MAX_LIMIT: u64 = 100;
 
     const PARAMETERS: [&str; 9] =
         ["user_id", "min_price", "max_price", "name", "q", "status", "sort", "limit", "cursor"];
 
-    /// Reads a query from its parameters, decoded.
+    /// Parses a query from its decoded parameters.
     ///
     /// # Errors
-    /// [`Invalid`] with every parameter that is unknown, stands twice, or has a value that is not allowed.
+    /// [`Invalid`] with every unknown, duplicate or invalid parameter.
     pub fn parse<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Invalid> {
         let mut parameters = Parameters::read(pairs, &Self::PARAMETERS);
         let filter = ProductFilter {
@@ -165,10 +165,10 @@ impl ProductQuery {
 }
 
 impl crate::domain::UserQuery {
-    /// Reads a query from its parameters, decoded.
+    /// Parses a query from its decoded parameters.
     ///
     /// # Errors
-    /// [`Invalid`] with every parameter that is unknown, stands twice, or has a value that is not allowed.
+    /// [`Invalid`] with every unknown, duplicate or invalid parameter.
     pub fn parse<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Invalid> {
         let mut parameters = Parameters::read(pairs, &["limit", "cursor"]);
         let limit = parameters.take("limit", |text| parse_limit(text, ProductQuery::MAX_LIMIT));
@@ -176,7 +176,7 @@ impl crate::domain::UserQuery {
         Invalid::unless_empty(parameters.errors, || Self { limit: limit.unwrap_or(ProductQuery::DEFAULT_LIMIT), after })
     }
 
-    /// The cursor of a page that ended with `last`.
+    /// Returns the cursor of a page that ends with `last`.
     pub fn encode_cursor(last: &UserId) -> String {
         use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
         URL_SAFE_NO_PAD.encode(format!("u:{last}"))
@@ -189,19 +189,19 @@ impl crate::domain::UserQuery {
             .ok()
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .and_then(|text| text.strip_prefix("u:").and_then(|id| UserId::parse(id).ok()));
-        id.ok_or_else(|| "is not a cursor that a list answered".into())
+        id.ok_or_else(|| "is not a cursor of this list".into())
     }
 }
 
 impl crate::domain::DeadQuery {
-    /// Reads a query from its parameters, decoded.
+    /// Parses a query from its decoded parameters.
     ///
     /// # Errors
-    /// [`Invalid`] with every parameter that is unknown, stands twice, or has a value that is not allowed.
+    /// [`Invalid`] with every unknown, duplicate or invalid parameter.
     pub fn parse<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Invalid> {
         let mut parameters = Parameters::read(pairs, &["limit", "cursor"]);
         let limit = parameters.take("limit", |text| parse_limit(text, ProductQuery::MAX_LIMIT));
-        let before = parameters.take("cursor", crate::domain::Grave::decode);
+        let before = parameters.take("cursor", crate::domain::DeadLetterCursor::decode);
         Invalid::unless_empty(parameters.errors, || Self {
             limit: limit.unwrap_or(ProductQuery::DEFAULT_LIMIT),
             before,
@@ -210,25 +210,25 @@ impl crate::domain::DeadQuery {
 }
 
 impl DeliveryQuery {
-    /// Reads a query from its parameters, decoded.
+    /// Parses a query from its decoded parameters.
     ///
     /// # Errors
-    /// [`Invalid`] with every parameter that is unknown, stands twice, or has a value that is not allowed.
+    /// [`Invalid`] with every unknown, duplicate or invalid parameter.
     pub fn parse<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Invalid> {
         let mut parameters = Parameters::read(pairs, &["limit", "cursor"]);
         let limit = parameters.take("limit", |text| parse_limit(text, ProductQuery::MAX_LIMIT));
-        let before = parameters
-            .take("cursor", |text| text.parse().map_err(|_| "is not a cursor that a list answered".to_owned()));
+        let before =
+            parameters.take("cursor", |text| text.parse().map_err(|_| "is not a cursor of this list".to_owned()));
         let limit = limit.unwrap_or(ProductQuery::DEFAULT_LIMIT);
         Invalid::unless_empty(parameters.errors, || Self { limit, before })
     }
 }
 
 impl EventQuery {
-    /// Reads what a listener to all events asks for from its parameters, decoded.
+    /// Parses a subscription to all events from its decoded parameters.
     ///
     /// # Errors
-    /// [`Invalid`] with every parameter that is unknown, stands twice, or has a value that is not allowed.
+    /// [`Invalid`] with every unknown, duplicate or invalid parameter.
     pub fn parse<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Invalid> {
         let mut parameters = Parameters::read(pairs, &["product_id", "user_id", "types", "last_event_id"]);
         let filter = EventFilter {
@@ -240,10 +240,10 @@ impl EventQuery {
         Invalid::unless_empty(parameters.errors, || Self { filter, after })
     }
 
-    /// Reads what a listener to one product's events asks for.
+    /// Parses a subscription to one product's events.
     ///
     /// # Errors
-    /// As [`EventQuery::parse`].
+    /// See [`EventQuery::parse`].
     pub fn of_product<'a>(
         product_id: ProductId,
         pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -256,7 +256,7 @@ impl EventQuery {
     }
 }
 
-/// A query's parameters, each taken once; wrong ones are gathered.
+/// Parameters of a query, each taken once, and their errors.
 struct Parameters<'a> {
     pairs: Vec<(&'a str, &'a str)>,
     errors: FieldErrors,
@@ -270,7 +270,7 @@ impl<'a> Parameters<'a> {
             if !known.contains(&name) {
                 parameters.errors.push(name, unknown.as_str());
             } else if parameters.pairs.iter().any(|(taken, _)| *taken == name) {
-                parameters.error(name, "stands more than once".into());
+                parameters.error(name, "is given more than once".into());
             } else {
                 parameters.pairs.push((name, value));
             }
@@ -278,7 +278,8 @@ impl<'a> Parameters<'a> {
         parameters
     }
 
-    /// A parameter without a text counts as not given: forms send all their fields, and a script may begin with an empty cursor.
+    /// Takes a parameter. An empty one counts as absent: forms send all their fields, and scripts may send an empty
+    /// cursor.
     fn take<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let (_, value) = *self.pairs.iter().find(|(known, _)| *known == name)?;
         if value.is_empty() {
@@ -311,7 +312,7 @@ fn parse_sort(text: &str) -> Result<Sort, String> {
 
 fn parse_kinds(text: &str) -> Result<Vec<EventKind>, String> {
     let kinds = text.split(',').map(|name| EventKind::parse(name.trim())).collect::<Option<Vec<_>>>();
-    kinds.ok_or_else(|| format!("must be some of {}, with commas", EventKind::ALL.map(EventKind::as_str).join(", ")))
+    kinds.ok_or_else(|| format!("must be comma-separated kinds: {}", EventKind::ALL.map(EventKind::as_str).join(", ")))
 }
 
 fn parse_limit(text: &str, most: u64) -> Result<u64, String> {
@@ -326,7 +327,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_every_wrong_parameter_at_once() {
+    fn all_invalid_parameters_are_reported_together() {
         let wrong = [("limit", "0"), ("sort", "colour"), ("min_price", "9"), ("max_price", "1"), ("page", "2")];
         let invalid = ProductQuery::parse(wrong).expect_err("wrong");
         let mut named: Vec<_> = invalid.errors.listed().iter().map(|error| error.field.as_str()).collect();
@@ -335,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_filters_order_and_page() {
+    fn filters_order_and_page_are_parsed() {
         let query =
             ProductQuery::parse([("user_id", "1234"), ("min_price", "50"), ("sort", "-product_price"), ("limit", "5")])
                 .expect("right");
@@ -353,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_cursor_reads_back() {
+    fn a_users_cursor_decodes_to_the_same_id() {
         let id = UserId::parse("ü/1").expect("an id");
         let cursor = crate::domain::UserQuery::encode_cursor(&id);
         let query = crate::domain::UserQuery::parse([("cursor", cursor.as_str())]).expect("right");

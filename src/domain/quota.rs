@@ -1,36 +1,38 @@
-//! How many requests a client may make: the generic cell rate algorithm, which needs one number a client and spreads
-//! nothing over windows. Pure: moments are microseconds that the caller brings along.
+//! Rate limit of a client: the generic cell rate algorithm (GCRA).
+//!
+//! It stores one number per client and has no fixed windows. Pure: the caller passes the time in microseconds.
 
 use std::{fmt, time::Duration};
 
-/// So many requests at once, and one more each `interval` from then on.
+/// A rate limit: up to `burst` requests at once, then one more per `interval`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
-    /// The time after which one more request may be made, in whole microseconds.
+    /// Time per additional request, in whole microseconds.
     pub interval: Duration,
-    /// The most requests that may be made at once.
+    /// Maximum requests at once.
     pub burst: u32,
 }
 
-/// What became of one request.
+/// Result of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spent {
-    /// Whether it may be made.
+    /// Whether the request is allowed.
     pub allowed: bool,
-    /// How many more may be made at this moment.
+    /// Further requests allowed now.
     pub remaining: u32,
-    /// When one more may be made; zero while any remains.
+    /// Time until the next request is allowed; zero if one is allowed now.
     pub retry_after: Duration,
-    /// When all of the burst may be made again.
+    /// Time until the whole burst is available.
     pub full_after: Duration,
 }
 
 impl Quota {
-    /// Reads `10/s`, `600/m,burst=20` or `100/h`: a number of requests in a second, a minute or an hour, and how many may
-    /// come at once; as many as the number unless it is said.
+    /// Parses `10/s`, `600/m,burst=20` or `100/h`.
+    /// The format is a number of requests per second, minute or hour, and an optional burst, which defaults to that
+    /// number.
     ///
     /// # Errors
-    /// A sentence that says what is wrong.
+    /// A message with the reason.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (rate, burst) = match text.split_once(',') {
             Some((rate, burst)) => (rate, Some(burst.trim())),
@@ -45,10 +47,10 @@ impl Quota {
         };
         let number = |text: &str| {
             let number = text.trim().parse::<u32>().ok().filter(|number| (1..=1_000_000).contains(number));
-            number.ok_or("has a number that does not lie between 1 and 1000000")
+            number.ok_or("has a number that is not between 1 and 1000000")
         };
         let count = number(count)?;
-        let burst = match burst.map(|burst| burst.strip_prefix("burst=").ok_or("has something else than `burst=`")) {
+        let burst = match burst.map(|burst| burst.strip_prefix("burst=").ok_or("has an option other than `burst=`")) {
             Some(burst) => number(burst?)?,
             None => count,
         };
@@ -56,13 +58,13 @@ impl Quota {
         Ok(Self { interval, burst })
     }
 
-    /// The time in which a burst that was used up is there again.
+    /// Returns the time in which a used burst becomes available again.
     pub fn window(&self) -> Duration {
         self.interval * self.burst
     }
 
-    /// A request at `now`, where `full_at` is the moment at which the client's burst would be whole again; what became of it
-    /// and the new moment.
+    /// Counts a request at `now`; `full_at` is the time at which the burst is full again.
+    /// Returns the result and the new `full_at`.
     pub fn spend(&self, full_at: u64, now: u64) -> (Spent, u64) {
         let full_at = full_at.max(now);
         let next = full_at.saturating_add(micros(self.interval));
@@ -71,7 +73,7 @@ impl Quota {
         (self.describe(allowed, full_at, now), full_at)
     }
 
-    /// What a client is told whose burst is whole again at `full_at`.
+    /// Returns the values for a client whose burst is full again at `full_at`.
     pub fn describe(&self, allowed: bool, full_at: u64, now: u64) -> Spent {
         let interval = micros(self.interval).max(1);
         let owed = full_at.saturating_sub(now);
@@ -87,7 +89,7 @@ impl Quota {
     }
 }
 
-/// As it is set: `600/m,burst=20` reads back as the same quota, if perhaps in another unit.
+/// Formats the quota as a setting: `600/m,burst=20`, possibly in another unit.
 impl fmt::Display for Quota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let in_units = [("s", 1_000_000_u64), ("m", 60_000_000), ("h", 3_600_000_000)];
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_is_read_and_written() {
+    fn a_quota_is_parsed_and_formatted() {
         assert_eq!(quota("10/s,burst=20"), Quota { interval: Duration::from_millis(100), burst: 20 });
         assert_eq!(quota("600 / m").burst, 600);
         assert_eq!(quota("10/s, burst=20").to_string(), "10/s,burst=20");
@@ -121,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn over_any_time_no_more_are_allowed_than_the_burst_and_the_rate() {
+    fn no_period_allows_more_requests_than_burst_plus_rate() {
         let quota = quota("10/s,burst=20");
         let (mut full_at, mut allowed) = (0, 0);
         for millisecond in 0..10_000 {
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_told_how_many_remain_and_when_there_is_one_more() {
+    fn the_result_has_remaining_requests_and_the_time_of_the_next_one() {
         let quota = quota("10/s,burst=2");
         let (first, full_at) = quota.spend(0, 5_000_000);
         assert_eq!((first.allowed, first.remaining, first.retry_after), (true, 1, Duration::ZERO));

@@ -1,20 +1,20 @@
-//! Who reads products, and what readers see of source addresses.
+//! Readers of products, and which parts of source URLs they see.
 
 use crate::domain::UserId;
 
-/// Who reads a product.
+/// The reader of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader<'a> {
-    /// Somebody who may read everything: an administrator, or anybody where authentication is off.
+    /// May read everything: an administrator, or anyone if authentication is disabled.
     Everything,
-    /// Somebody who may read everything of this user's products.
+    /// May read all fields of this user's products.
     User(&'a UserId),
-    /// Somebody unknown.
+    /// An anonymous client.
     Anonymous,
 }
 
 impl Reader<'_> {
-    /// Whether the reader sees everything of the products of `owner`.
+    /// Returns whether the reader sees all fields of the products of `owner`.
     pub fn sees_all_of(&self, owner: &UserId) -> bool {
         match self {
             Self::Everything => true,
@@ -24,7 +24,7 @@ impl Reader<'_> {
     }
 }
 
-/// The address without its query and its fragment, which may hold secrets. An address with a password is never stored.
+/// Returns the URL without query and fragment, which may contain secrets. A URL with a password is never stored.
 pub fn without_secrets(address: &str) -> &str {
     address.split(['?', '#']).next().unwrap_or_default()
 }
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_loses_its_query_and_its_fragment() {
+    fn a_url_loses_its_query_and_its_fragment() {
         for (address, shown) in [
             ("https://a.example/1.jpg", "https://a.example/1.jpg"),
             ("https://a.example/1.jpg?X-Amz-Signature=s3cret#top", "https://a.example/1.jpg"),
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_sees_all_of_its_own_products_alone() {
+    fn a_user_sees_all_fields_only_of_its_own_products() {
         let (own, other) = (UserId::stored("own".into()), UserId::stored("other".into()));
         assert!(Reader::Everything.sees_all_of(&own) && Reader::User(&own).sees_all_of(&own));
         assert!(!Reader::User(&other).sees_all_of(&own) && !Reader::Anonymous.sees_all_of(&own));

@@ -1,23 +1,23 @@
-//! What a caller may do, as access tokens and API keys say it: a few words, of which `admin` stands for all.
+//! Permissions of access tokens and API keys: a set of scopes. `admin` includes all others.
 
 use std::fmt;
 
-/// One thing that a caller may be allowed to do.
+/// A permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// Read the catalogue.
+    /// Read the catalog.
     ProductsRead,
-    /// Change one's own products.
+    /// Change the principal's own products.
     ProductsWrite,
-    /// Everything, with everybody's products, users and the queue.
+    /// Everything: the products of all users, users, and the queue.
     Admin,
 }
 
 impl Scope {
-    /// Every scope.
+    /// All scopes.
     pub const ALL: [Self; 3] = [Self::ProductsRead, Self::ProductsWrite, Self::Admin];
 
-    /// The word in tokens, keys and problems.
+    /// Returns the scope's name in tokens, keys and problems.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ProductsRead => "products:read",
@@ -46,29 +46,29 @@ impl fmt::Display for Scope {
 pub struct Scopes(u8);
 
 impl Scopes {
-    /// The scopes among `words`. A token's other words are meant for other services and are passed over.
+    /// Returns the scopes among `words`; ignores the others, which belong to other services.
     pub fn among<'a>(words: impl IntoIterator<Item = &'a str>) -> Self {
         let known = |word: &str| Scope::ALL.into_iter().find(|scope| scope.as_str() == word);
         words.into_iter().filter_map(known).collect()
     }
 
-    /// Takes every one of `words` as a scope; there must be one.
+    /// Parses all of `words` as scopes; there must be at least one.
     ///
     /// # Errors
-    /// A sentence that names the word that is none.
+    /// A message with the unknown scope.
     pub fn parse<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let mut scopes = Self::default();
         for word in words {
             let one = Self::among([word]);
             if one == Self::default() {
-                return Err(format!("has `{word}`, which is none of products:read, products:write and admin"));
+                return Err(format!("has `{word}`, which is not one of products:read, products:write and admin"));
             }
             scopes = Self(scopes.0 | one.0);
         }
         if scopes == Self::default() { Err("must not be empty".into()) } else { Ok(scopes) }
     }
 
-    /// Whether the holder may do what `scope` stands for.
+    /// Returns whether the set includes `scope`.
     pub const fn allow(self, scope: Scope) -> bool {
         self.0 & (scope.bit() | Scope::Admin.bit()) != 0
     }
@@ -80,7 +80,7 @@ impl FromIterator<Scope> for Scopes {
     }
 }
 
-/// The words with a space between them, as tokens have them.
+/// Formats the scopes separated by spaces, as in tokens.
 impl fmt::Display for Scopes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = Scope::ALL.into_iter().filter(|scope| self.0 & scope.bit() != 0).map(Scope::as_str);
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn admin_stands_for_every_scope_and_no_other_does() {
+    fn only_admin_includes_all_scopes() {
         let admin = Scopes::among(["admin"]);
         assert!(Scope::ALL.into_iter().all(|scope| admin.allow(scope)));
         let write = Scopes::among(["products:write"]);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tokens_other_words_are_passed_over_and_a_keys_are_refused() {
+    fn unknown_scopes_are_ignored_in_tokens_and_rejected_in_keys() {
         assert_eq!(Scopes::among(["openid", "products:read", "ADMIN"]).to_string(), "products:read");
         assert!(Scopes::parse(["products:read", "openid"]).expect_err("refused").contains("`openid`"));
         assert!(Scopes::parse([]).is_err());

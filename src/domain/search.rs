@@ -1,79 +1,82 @@
-//! What a text is found by: its words, folded so that case, accents and forms of letters make no difference. Both databases
-//! get the very same words and never take a text apart themselves, so they find the same.
+//! Search terms of texts, independent of case, accents and letter forms.
+//!
+//! Both databases get the same terms and never split texts themselves, so they find the same products.
 
 use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
 use crate::domain::NewProduct;
 
-/// Stands before each word of a name, which is stored once more with it; no word has it.
+/// Prefix of a name's terms, which are stored a second time with it.
+/// No term contains it.
 const IN_NAME: char = '=';
 
-/// Longest word in characters; of a longer one this many count.
+/// Maximum length of a term in characters; longer ones are cut.
 const MAX_WORD_CHARS: usize = 64;
 
-/// The words of a search; never empty.
+/// The terms of a search; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Words {
     whole: Vec<String>,
     last: String,
 }
 
-/// How well a product fits a search. The order of the variants is that of the list.
+/// Relevance tier of a product for a search, best first.
 ///
-/// Steps and no finer rank: a rank by frequencies differs from one database to the other and changes with every product that
-/// is added, so that pages of a list could neither agree nor be continued, and finding the best means looking at all.
+/// Tiers are used instead of a finer rank. A rank by frequencies differs between the databases and changes with every
+/// new product, so pages could be neither consistent nor continued, and finding the best would mean reading all
+/// matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fit {
-    /// Every word stands in the name.
+    /// Every term is in the name.
     Whole = 4,
-    /// Every word stands in the name, the last of them as the beginning of one.
+    /// Every term is in the name, the last one as a prefix.
     Name = 3,
-    /// Every word stands somewhere, at least one of them in the name.
+    /// Every term is somewhere, and at least one is in the name.
     Partly = 2,
-    /// Every word stands in the description.
+    /// Every term is in the description.
     Anywhere = 1,
 }
 
-/// Which products fit, in terms of stored words.
+/// A condition on stored terms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// This word is there.
+    /// The product has this term.
     Word(String),
-    /// A word that begins like this is there.
+    /// The product has a term with this prefix.
     Prefix(String),
-    /// All of these hold.
+    /// All of these are true.
     All(Vec<Condition>),
-    /// One of these holds.
+    /// One of these is true.
     Any(Vec<Condition>),
-    /// The first holds and the second does not.
+    /// The first is true and the second is false.
     Except(Box<(Condition, Condition)>),
 }
 
 impl Fit {
-    /// Every step, the best first.
+    /// All tiers, best first.
     pub const ALL: [Self; 4] = [Self::Whole, Self::Name, Self::Partly, Self::Anywhere];
 
-    /// The number that stands in a cursor.
+    /// Returns the number in a cursor.
     pub const fn number(self) -> i64 {
         self as i64
     }
 
-    /// The step with this number.
+    /// Returns the tier with this number.
     pub fn of_number(number: i64) -> Option<Self> {
         Self::ALL.into_iter().find(|fit| fit.number() == number)
     }
 }
 
 impl Words {
-    /// Longest text of a search in characters.
+    /// Maximum length of a search text in characters.
     pub const MAX_CHARS: usize = NewProduct::MAX_NAME_CHARS;
-    /// Most words of a search.
+    /// Maximum terms of a search.
     pub const MAX_WORDS: usize = 16;
 
-    /// Takes what was searched for apart.
+    /// Splits a search text into terms.
     ///
     /// # Errors
-    /// A sentence: too long, too many words, or none at all.
+    /// A message: too long, too many terms, or none.
     pub fn parse(text: &str) -> Result<Self, String> {
         let chars = text.chars().count();
         if chars > Self::MAX_CHARS {
@@ -89,12 +92,12 @@ impl Words {
         Ok(Self { whole: words, last })
     }
 
-    /// What holds for every product that is found, whatever its step.
+    /// Returns the condition for all matching products of any tier.
     pub fn found(&self) -> Condition {
         self.each(false, true)
     }
 
-    /// What holds for products of this step and no other.
+    /// Returns the condition for exactly this tier.
     pub fn at(&self, fit: Fit) -> Condition {
         let some = Condition::Any(vec![
             Condition::Any(self.whole.iter().map(|word| Condition::Word(in_name(word))).collect()),
@@ -116,12 +119,13 @@ impl Words {
 }
 
 impl Condition {
-    /// As PostgreSQL's `tsquery`. Words are letters, digits and marks, so that nothing in them means anything else.
+    /// Formats the condition as a PostgreSQL `tsquery`. Terms have only letters, digits and marks, so nothing is
+    /// escaped.
     pub fn as_tsquery(&self) -> String {
         self.write(&Dialect { all: " & ", except: " & !", word: |word| format!("'{word}'"), prefix: ":*", quote: '\'' })
     }
 
-    /// As SQLite's FTS5 reads it.
+    /// Formats the condition for SQLite's FTS5.
     pub fn as_fts5(&self) -> String {
         self.write(&Dialect {
             all: " AND ",
@@ -148,7 +152,7 @@ impl Condition {
     }
 }
 
-/// How one database writes conditions.
+/// Query syntax of one database.
 struct Dialect {
     all: &'static str,
     except: &'static str,
@@ -157,8 +161,9 @@ struct Dialect {
     quote: char,
 }
 
-/// What is stored of a product to find it by: each of its words once, and those of its name once more with a sign before
-/// them, all separated by spaces. Letters, digits, marks and the sign `=`; nothing else.
+/// Returns the stored terms of a product, separated by spaces.
+/// These are its distinct terms, and those of its name again with the prefix `=`. They contain only letters, digits,
+/// marks and `=`.
 pub fn stored_words(name: &str, description: &str) -> String {
     let mut seen = std::collections::HashSet::new();
     let mut stored = String::new();
@@ -183,8 +188,8 @@ fn in_name(word: &str) -> String {
     format!("{IN_NAME}{word}")
 }
 
-/// The words of a text in their order. Scripts that write no spaces between words are taken apart into their signs, since
-/// nothing shorter than a whole sentence could be found otherwise.
+/// Splits a text into terms in order.
+/// Scripts without spaces between words are split into characters, since otherwise only whole sentences could be found.
 fn words_of(text: &str) -> impl Iterator<Item = String> {
     let folded = fold(text);
     let mut words: Vec<String> = Vec::new();
@@ -198,7 +203,7 @@ fn words_of(text: &str) -> impl Iterator<Item = String> {
             }
             open = !alone;
         } else if is_combining_mark(letter) {
-            // Vowels of Indian and other scripts, which belong to their letter. At a word's beginning there is none.
+            // Vowel signs of Indic and other scripts belong to their letter. A term never starts with one.
             if let Some(word) = words.last_mut().filter(|_| open) {
                 word.push(letter);
             }
@@ -212,8 +217,8 @@ fn words_of(text: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// Compatibility forms are resolved, marks that only colour a letter are taken off, case is dropped, and letters that do
-/// not decompose are written as people without them on their keyboard do.
+/// Folds a text: resolves compatibility forms, removes diacritics and case.
+/// Letters without a decomposition are replaced by their usual ASCII spelling.
 fn fold(text: &str) -> String {
     let bare = text.nfkd().filter(|letter| !is_diacritic(*letter)).flat_map(char::to_lowercase);
     let mut folded = String::with_capacity(text.len());
@@ -226,7 +231,7 @@ fn fold(text: &str) -> String {
     folded.nfc().collect()
 }
 
-/// Accents and their like: the marks that any script may bear, the points of Hebrew and the vowel signs of Arabic.
+/// Returns whether a character is a diacritic: a mark of any script, a Hebrew point or an Arabic vowel sign.
 const fn is_diacritic(letter: char) -> bool {
     matches!(letter, '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{591}'..='\u{5bd}' | '\u{5bf}' | '\u{5c1}'..='\u{5c2}'
         | '\u{5c4}'..='\u{5c5}' | '\u{5c7}' | '\u{610}'..='\u{61a}' | '\u{640}' | '\u{64b}'..='\u{65f}' | '\u{670}'
@@ -254,7 +259,7 @@ const fn spelled_out(letter: char) -> Option<&'static str> {
     })
 }
 
-/// Chinese characters and the syllables of Japanese.
+/// Returns whether a character is a term by itself: Chinese characters and Japanese syllables.
 const fn stands_alone(letter: char) -> bool {
     matches!(letter, '\u{3005}'..='\u{3007}' | '\u{3041}'..='\u{3096}' | '\u{30a1}'..='\u{30fa}' | '\u{31f0}'..='\u{31ff}'
         | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{323af}')
@@ -291,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_letters_digits_and_the_marks_that_make_them() {
+    fn terms_consist_of_letters_digits_and_marks() {
         assert_eq!(words("snake_case-2.5\"x'y\" a&b|!(c):*"), ["snake", "case", "2", "5", "x", "y", "a", "b", "c"]);
         assert_eq!(words("日本語 の本x1"), ["日", "本", "語", "の", "本", "x1"]);
         assert_eq!(words("がぎ"), ["が", "ぎ"], "a voiced syllable is another one");
@@ -303,13 +308,13 @@ mod tests {
     }
 
     #[test]
-    fn a_names_words_are_stored_as_such_too() {
+    fn terms_of_a_name_are_also_stored_with_a_prefix() {
         assert_eq!(stored_words("Red Lamp", "A lamp, red."), "=red red =lamp lamp a");
         assert_eq!(stored_words("🦀", ""), "");
     }
 
     #[test]
-    fn a_search_without_words_or_with_too_many_is_refused() {
+    fn a_search_without_terms_or_with_too_many_is_rejected() {
         assert!(Words::parse("&|!()\"'*🦀").expect_err("none").contains("no letter"));
         assert!(Words::parse(&"a ".repeat(101)).expect_err("long").contains("202 characters"));
         let many: Vec<_> = (0..17).map(|number| number.to_string()).collect();
@@ -319,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_written_for_both_databases() {
+    fn tiers_are_formatted_for_both_databases() {
         let words = Words::parse("red la").expect("words");
         assert_eq!(words.at(Fit::Whole).as_tsquery(), "('=red' & '=la')");
         assert_eq!(words.at(Fit::Name).as_tsquery(), "(('=red' & '=la':*) & !('=red' & '=la'))");
@@ -334,7 +339,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn stored_words_hold_nothing_that_a_database_could_read_otherwise(text in "\\PC{0,40}", other in ".{0,40}") {
+        fn stored_terms_contain_no_query_syntax(text in "\\PC{0,40}", other in ".{0,40}") {
             for word in stored_words(&text, &other).split(' ').filter(|word| !word.is_empty()) {
                 let word = word.strip_prefix(IN_NAME).unwrap_or(word);
                 prop_assert!(!word.is_empty());
@@ -344,7 +349,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_stored_is_found_by_each_of_its_words(text in "\\PC{0,60}") {
+        fn a_stored_text_is_found_by_each_of_its_terms(text in "\\PC{0,60}") {
             let stored = stored_words(&text, "");
             for word in words_of(&text) {
                 prop_assert!(stored.split(' ').any(|known| known == word), "{word} of {text}");

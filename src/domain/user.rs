@@ -1,4 +1,4 @@
-//! Users: whoever owns products.
+//! Users, who own products.
 
 use crate::{
     clock::Timestamp,
@@ -8,20 +8,20 @@ use crate::{
 /// A user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// Chosen by the caller, or made.
+    /// The id, chosen by the client or generated.
     pub id: UserId,
-    /// What people call them.
+    /// A display name.
     pub name: Option<String>,
-    /// Where to write to.
+    /// The e-mail address.
     pub email: Option<String>,
-    /// When the user was made.
+    /// The creation time.
     pub created_at: Timestamp,
 }
 
-/// A user as it comes in, unchecked.
+/// An unchecked user of a request.
 #[derive(Clone, Debug, Default)]
 pub struct UserDraft {
-    /// The id the caller wants.
+    /// The requested id.
     pub id: Option<String>,
     /// The name.
     pub name: Option<String>,
@@ -29,22 +29,22 @@ pub struct UserDraft {
     pub email: Option<String>,
 }
 
-/// A user that may be stored; without an id one is made.
+/// A checked user to store; its id is generated if absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewUser {
-    /// The id the caller wants.
+    /// The requested id.
     pub id: Option<UserId>,
     /// 1 to 200 characters.
     pub name: Option<String>,
-    /// 3 to 254 characters with one `@` inside.
+    /// 3 to 254 characters with an `@` inside.
     pub email: Option<String>,
 }
 
 impl NewUser {
-    /// Reads a user from a request's body; the outer error is JSON that cannot be read, the inner one wrong fields.
+    /// Parses a user from a request body.
     ///
     /// # Errors
-    /// [`Malformed`] if `json` is no object, [`Invalid`] with every wrong field.
+    /// [`Malformed`] if `json` is no object; [`Invalid`], the inner error, with all invalid fields.
     pub fn from_json(json: &[u8]) -> Result<Result<Self, Invalid>, Malformed> {
         let mut fields = Fields::parse(json, &["id", "name", "email"])?;
         let draft = UserDraft { id: fields.text("id"), name: fields.text("name"), email: fields.text("email") };
@@ -54,7 +54,7 @@ impl NewUser {
     /// Checks a draft.
     ///
     /// # Errors
-    /// [`Invalid`] with every wrong field.
+    /// [`Invalid`] with all invalid fields.
     pub fn parse(draft: UserDraft) -> Result<Self, Invalid> {
         Self::checked(draft, FieldErrors::default())
     }
@@ -77,11 +77,11 @@ fn checked_email(text: &str) -> Result<String, String> {
     if well_formed { Ok(email) } else { Err("is not an e-mail address".into()) }
 }
 
-/// A page of users, by id.
+/// A page of users by id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserQuery {
     /// Users per page, 1 to 100.
     pub limit: u64,
-    /// Only users whose id sorts after this one.
+    /// Only users whose id is greater than this one.
     pub after: Option<UserId>,
 }

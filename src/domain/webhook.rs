@@ -1,5 +1,4 @@
-//! Webhooks: addresses that are told what happens to products, by the
-//! [Standard Webhooks](https://www.standardwebhooks.com) scheme.
+//! Webhooks: URLs that receive events, by the [Standard Webhooks](https://www.standardwebhooks.com) scheme.
 
 use std::fmt;
 
@@ -10,35 +9,35 @@ use crate::{
     domain::{AddressPolicy, EventKind, Fields, Invalid, Malformed, WebhookId},
 };
 
-/// An address that is told of events.
+/// A webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
-    /// Its number.
+    /// The id.
     pub id: WebhookId,
-    /// Where messages are posted to.
+    /// The URL that messages are sent to.
     pub url: String,
-    /// What it is told of; everything if empty.
+    /// The subscribed kinds of events; all if empty.
     pub kinds: Vec<EventKind>,
-    /// Why it is told nothing any more; `None` while it is.
+    /// Why the webhook is disabled; `None` if it is enabled.
     pub disabled: Option<String>,
-    /// Since when no message was taken.
+    /// The time of the first failure since the last success.
     pub failing_since: Option<Timestamp>,
-    /// When it was made.
+    /// The creation time.
     pub created_at: Timestamp,
 }
 
-/// A webhook that may be stored.
+/// A webhook to create.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NewWebhook {
-    /// Where messages are posted to.
+    /// The URL that messages are sent to.
     pub url: String,
-    /// What it is told of; everything if empty.
+    /// The subscribed kinds of events; all if empty.
     pub kinds: Vec<EventKind>,
-    /// What its messages are signed with; made if none is given.
+    /// The signing secret; generated if absent.
     pub secret: Option<String>,
 }
 
-/// Nobody sees the secret.
+/// Hides the secret.
 impl fmt::Debug for NewWebhook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewWebhook").field("url", &self.url).field("kinds", &self.kinds).finish_non_exhaustive()
@@ -46,10 +45,10 @@ impl fmt::Debug for NewWebhook {
 }
 
 impl NewWebhook {
-    /// Reads a webhook from a request's body; the outer error is JSON that cannot be read, the inner one wrong fields.
+    /// Parses a webhook from a request body.
     ///
     /// # Errors
-    /// [`Malformed`] if `json` is no object, [`Invalid`] with every wrong field.
+    /// [`Malformed`] if `json` is no object; [`Invalid`], the inner error, with all invalid fields.
     pub fn from_json(json: &[u8], policy: &AddressPolicy) -> Result<Result<Self, Invalid>, Malformed> {
         let mut fields = Fields::parse(json, &["url", "types", "secret"])?;
         let (url, types, secret) = (fields.text("url"), fields.texts("types"), fields.text("secret"));
@@ -62,10 +61,10 @@ impl NewWebhook {
         Ok(Invalid::unless_empty(fields.finish(), || Self { url: url.unwrap_or_default(), kinds, secret }))
     }
 
-    /// Checks a webhook; `policy` says which addresses messages may be posted to.
+    /// Checks a webhook; `policy` decides which URLs are allowed.
     ///
     /// # Errors
-    /// [`Invalid`] with every wrong field.
+    /// [`Invalid`] with all invalid fields.
     pub fn checked(
         url: &str,
         types: &[String],
@@ -92,7 +91,7 @@ fn checked_kinds(types: &[String], fields: &mut Fields) -> Vec<EventKind> {
     for (index, name) in types.iter().enumerate() {
         match EventKind::parse(name) {
             Some(kind) if !kinds.contains(&kind) => kinds.push(kind),
-            Some(_) => fields.error(&format!("types[{index}]"), "stands more than once"),
+            Some(_) => fields.error(&format!("types[{index}]"), "is given more than once"),
             None => {
                 let known: Vec<_> = EventKind::ALL.into_iter().map(EventKind::as_str).collect();
                 fields.error(&format!("types[{index}]"), format!("is not one of {}", known.join(", ")));
@@ -104,7 +103,7 @@ fn checked_kinds(types: &[String], fields: &mut Fields) -> Vec<EventKind> {
 
 fn checked_secret(secret: Option<String>, fields: &mut Fields) -> Option<String> {
     if secret.as_deref().is_some_and(|secret| !is_secret(secret)) {
-        fields.error("secret", "must be `whsec_` and the base64 of 24 to 64 bytes");
+        fields.error("secret", "must be `whsec_` followed by 24 to 64 bytes in base64");
     }
     secret
 }
@@ -114,22 +113,22 @@ fn is_secret(text: &str) -> bool {
     bytes.is_some_and(|bytes| (24..=64).contains(&bytes.len()))
 }
 
-/// How far a delivery is.
+/// State of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, utoipa::ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum DeliveryState {
-    /// It waits until its time has come.
+    /// It waits for its next attempt.
     Queued,
-    /// A worker is at it.
+    /// An attempt is in progress.
     Running,
-    /// It was taken.
+    /// The webhook accepted it.
     Done,
-    /// It was not taken, and is not tried again by itself.
+    /// It failed for good and is not retried automatically.
     Dead,
 }
 
 impl DeliveryState {
-    /// The word clients see and the database holds.
+    /// Returns the state's name in responses and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -139,7 +138,7 @@ impl DeliveryState {
         }
     }
 
-    /// The state that is written `word`.
+    /// Parses a state.
     pub fn parse(word: &str) -> Option<Self> {
         [Self::Queued, Self::Running, Self::Done, Self::Dead].into_iter().find(|state| state.as_str() == word)
     }
@@ -148,52 +147,52 @@ impl DeliveryState {
 /// A message for one webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// Its number.
+    /// The id.
     pub id: crate::domain::DeliveryId,
-    /// What it is about.
+    /// The kind of event.
     pub kind: String,
-    /// The message's own id, the same in each attempt.
+    /// The id of the message, the same in every attempt.
     pub message_id: String,
-    /// How far it is.
+    /// The state.
     pub state: DeliveryState,
-    /// Attempts so far.
+    /// Number of attempts so far.
     pub attempts: i32,
-    /// When it is tried next, while it waits.
+    /// The time of the next attempt, if it is queued.
     pub next_attempt_at: Option<Timestamp>,
-    /// What the last attempt was answered with.
+    /// HTTP status of the last response.
     pub response_status: Option<u16>,
-    /// Why the last attempt failed.
+    /// Error of the last attempt.
     pub error: Option<String>,
-    /// When it was queued.
+    /// The time at which it was queued.
     pub created_at: Timestamp,
-    /// When it last changed.
+    /// The time of the last change.
     pub updated_at: Timestamp,
 }
 
-/// A message that a worker has claimed.
+/// A claimed delivery.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClaimedDelivery {
-    /// The delivery.
+    /// The id of the delivery.
     pub id: crate::domain::DeliveryId,
-    /// Whose it is.
+    /// The webhook.
     pub webhook_id: WebhookId,
-    /// Where it goes.
+    /// The URL to send it to.
     pub url: String,
-    /// What it is signed with.
+    /// The signing secret.
     pub secret: String,
-    /// The message's own id.
+    /// The id of the message.
     pub message_id: String,
     /// The message.
     pub body: String,
-    /// This attempt's number, from 1.
+    /// The number of this attempt, from 1.
     pub attempt: i32,
-    /// Proof of the claim.
+    /// The lease token.
     pub lease_token: String,
-    /// When it was claimed, by the database's clock.
+    /// The time of the claim by the database's clock.
     pub claimed_at: Timestamp,
 }
 
-/// Nobody sees the secret.
+/// Hides the secret.
 impl fmt::Debug for ClaimedDelivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("ClaimedDelivery");
@@ -202,12 +201,12 @@ impl fmt::Debug for ClaimedDelivery {
     }
 }
 
-/// A page of a webhook's deliveries, the latest first.
+/// A page of a webhook's deliveries, newest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryQuery {
     /// Deliveries per page, 1 to 100.
     pub limit: u64,
-    /// Only those before this one.
+    /// Only deliveries before this one.
     pub before: Option<crate::domain::DeliveryId>,
 }
 
@@ -223,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn every_wrong_field_is_named_once() {
+    fn every_invalid_field_is_reported_once() {
         assert_eq!(errors_of(r#"{"url": "https://shop.example/hook", "types": ["image.ready"]}"#), [""; 0]);
         assert_eq!(errors_of("{}"), ["url"]);
         assert_eq!(errors_of(r#"{"url": 5}"#), ["url"]);

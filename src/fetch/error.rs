@@ -1,7 +1,7 @@
-//! What can go wrong with a download, sorted by what the caller does next.
+//! Download errors.
 //!
-//! The sentences are shown to whoever gave the address: they name the host, never the rest of the URL and never what
-//! the host's name resolved to. The causes are kept as sources for the log.
+//! Messages are shown to the client: they name the host, never the rest of the URL or the resolved addresses. Causes
+//! are kept as sources for the log.
 
 use std::{
     error::Error as StdError,
@@ -18,38 +18,38 @@ use crate::{
     retry::{DOUBTFUL, Policy, TRANSIENT},
 };
 
-/// Why a picture was not fetched.
+/// Why a download failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address is not one that is fetched from.
+    /// The URL is not permitted.
     #[error(transparent)]
     Address(Refusal),
-    /// A redirect leads to an address that is not fetched from.
-    #[error("the redirect is not followed: {0}")]
+    /// A redirect target is not permitted.
+    #[error("redirect refused: {0}")]
     Redirect(#[source] Refusal),
-    /// The host's name has private addresses only.
+    /// The host has no permitted address.
     #[error("{host} has no public address")]
     NotPublic {
-        /// Whose name it is.
+        /// Host.
         host: Host,
     },
-    /// The host's name does not exist.
-    #[error("there is no host {host}")]
+    /// The host does not exist in DNS.
+    #[error("host {host} not found")]
     HostNotFound {
         /// The name.
         host: Host,
         /// What the client says.
         source: reqwest::Error,
     },
-    /// The host's name could not be looked up for the moment.
-    #[error("the name {host} could not be looked up")]
+    /// DNS lookup failed temporarily.
+    #[error("DNS lookup of {host} failed")]
     Dns {
         /// The name.
         host: Host,
         /// What the client says.
         source: reqwest::Error,
     },
-    /// No connection came about, or it broke before the body was complete.
+    /// The connection failed or broke before the body was complete.
     #[error("the connection to {host} failed")]
     Connect {
         /// The other end.
@@ -65,73 +65,73 @@ pub enum Error {
         /// What the client says.
         source: reqwest::Error,
     },
-    /// No connection was made in time.
-    #[error("{host} did not accept a connection in time")]
+    /// Connecting timed out.
+    #[error("connecting to {host} timed out")]
     ConnectTimeout {
         /// The other end.
         host: Host,
         /// What the client says.
         source: reqwest::Error,
     },
-    /// The host fell silent.
+    /// The host stopped sending.
     #[error("{host} sent nothing for {} s", .limit.as_secs_f32())]
     Silent {
         /// The other end.
         host: Host,
-        /// How long it was waited for.
+        /// Time without data.
         limit: Duration,
     },
-    /// The body came too slowly.
-    #[error("{host} sends fewer than {least} bytes a second")]
+    /// The body arrived too slowly.
+    #[error("{host} sends fewer than {least} bytes per second")]
     Dripping {
         /// The other end.
         host: Host,
-        /// The least rate in bytes a second.
+        /// Minimum rate in bytes per second.
         least: u64,
     },
-    /// All of it took too long.
-    #[error("the download from {host} was not done within {} s", .limit.as_secs_f32())]
+    /// The whole download took too long.
+    #[error("the download from {host} took more than {} s", .limit.as_secs_f32())]
     Slow {
-        /// Where it began.
+        /// First host.
         host: Host,
-        /// The time for everything.
+        /// Time limit.
         limit: Duration,
     },
-    /// The host answers with a status that is neither a success nor a redirect that can be followed.
-    #[error("{host} answers {status}")]
+    /// The response status is neither a success nor a redirect that can be followed.
+    #[error("{host} responded with status {status}")]
     Status {
-        /// Who answers.
+        /// Host.
         host: Host,
         /// The HTTP status.
         status: u16,
-        /// How long to wait before the next attempt, if the host says so.
+        /// Delay that the host requested.
         retry_after: Option<Duration>,
     },
-    /// The redirects do not end.
-    #[error("there are more than {followed} redirects")]
+    /// Too many redirects.
+    #[error("more than {followed} redirects")]
     TooManyRedirects {
-        /// How many were followed.
+        /// Redirects followed.
         followed: usize,
     },
-    /// The body is over the limit.
+    /// The body exceeds the limit.
     #[error("{}", too_large(*bytes, *max_bytes))]
     TooLarge {
-        /// What the host announced, if it did.
+        /// Declared length, if any.
         bytes: Option<u64>,
-        /// The most that is read.
+        /// Limit in bytes.
         max_bytes: u64,
     },
-    /// The client cannot be built.
-    #[error("the HTTP client cannot be set up")]
+    /// The HTTP client cannot be built.
+    #[error("cannot create the HTTP client")]
     Setup(#[source] reqwest::Error),
 }
 
-/// The host and port of a URL, the part of it that may be shown and logged.
+/// Host and port of a URL: the part that may be shown and logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host(String);
 
 impl Error {
-    /// The code that clients see.
+    /// Returns the error code for clients.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Address(_) | Self::Redirect(_) | Self::NotPublic { .. } => ErrorCode::AddressRefused,
@@ -149,7 +149,7 @@ impl Error {
         }
     }
 
-    /// How often another attempt makes sense; `None` if never.
+    /// Returns the retry policy; `None` if a retry cannot help.
     pub fn retry(&self) -> Option<Policy> {
         match self.code() {
             ErrorCode::HostNotFound => Some(DOUBTFUL),
@@ -162,12 +162,12 @@ impl Error {
         }
     }
 
-    /// Whether the same address may well work later.
+    /// Returns whether a retry may succeed.
     pub fn is_transient(&self) -> bool {
         self.retry().is_some()
     }
 
-    /// How long the host asks to be left alone.
+    /// Returns the delay that the host requested.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
@@ -198,9 +198,9 @@ impl fmt::Display for Host {
     }
 }
 
-/// Sorts what the HTTP client reports about one request to `host`.
+/// Classifies an error of the HTTP client.
 pub(super) fn within_connection(host: Host, error: reqwest::Error) -> Error {
-    // The URL may hold a secret in its query, and the source ends up in the log.
+    // The URL may contain a secret, and the source is logged.
     let source = error.without_url();
     match find::<Unresolved>(&source) {
         Some(Unresolved::NotPublic) => return Error::NotPublic { host },
@@ -227,7 +227,7 @@ fn code_of_status(status: u16) -> ErrorCode {
     }
 }
 
-/// Seconds, or an HTTP date; a date that is past means now.
+/// Parses seconds or an HTTP date; a past date means no delay.
 pub(super) fn parse_retry_after(wish: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = wish.trim().parse() {
         return Some(Duration::from_secs(seconds));
@@ -243,19 +243,19 @@ fn too_large(bytes: Option<u64>, max_bytes: u64) -> String {
         _ => format!("{} MiB", bytes.div_ceil(1024 * 1024)),
     };
     match bytes {
-        Some(bytes) => format!("the image has {}; at most {} are read", unit(bytes), unit(max_bytes)),
-        None => format!("the image has more than {}, the most that is read", unit(max_bytes)),
+        Some(bytes) => format!("the image has {}; the limit is {}", unit(bytes), unit(max_bytes)),
+        None => format!("the image has more than {}, the limit", unit(max_bytes)),
     }
 }
 
-/// The first error of type `T` among `error` and its causes.
+/// Returns the first error of type `T` in the chain of causes.
 fn find<'e, T: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e T> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        // An I/O error passes over the error that it wraps when it is asked for its source.
+        // `io::Error::source` skips the wrapped error itself.
         next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             Some(wrapped) => Some(wrapped),
             None => error.source(),
@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_status_has_its_code_and_its_retries() {
+    fn every_status_has_a_code_and_a_retry_policy() {
         use ErrorCode::{RedirectRefused, SourceForbidden, SourceNotFound, SourceRefused, SourceUnavailable};
         for (statuses, code, retry) in [
             (&[404, 410][..], SourceNotFound, None),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_read_in_seconds_and_as_a_date() {
+    fn retry_after_is_parsed_as_seconds_or_date() {
         let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").expect("a date");
         let seconds = |wish: &str| parse_retry_after(wish, now).map(|wait| wait.as_secs());
         assert_eq!(seconds("120"), Some(120));
@@ -299,10 +299,10 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_told_in_units_people_use() {
+    fn sizes_are_shown_in_readable_units() {
         let max = 32 * 1024 * 1024;
-        assert_eq!(too_large(Some(84_000_000), max), "the image has 81 MiB; at most 32 MiB are read");
-        assert_eq!(too_large(Some(max + 1), max), "the image has 33 MiB; at most 32 MiB are read");
-        assert_eq!(too_large(None, max), "the image has more than 32 MiB, the most that is read");
+        assert_eq!(too_large(Some(84_000_000), max), "the image has 81 MiB; the limit is 32 MiB");
+        assert_eq!(too_large(Some(max + 1), max), "the image has 33 MiB; the limit is 32 MiB");
+        assert_eq!(too_large(None, max), "the image has more than 32 MiB, the limit");
     }
 }

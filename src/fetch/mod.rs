@@ -1,9 +1,9 @@
-//! The downloader: fetches a picture that a stranger named, without ever being led into our own network.
+//! Downloads images from untrusted URLs without access to private networks (SSRF protection).
 //!
-//! Three walls stand around every request: a literal address in a URL is judged before it is used, a name is resolved
-//! by a resolver that hands on permitted addresses alone, and redirects are followed here, each target
-//! judged like the first URL. Time, bytes and redirects are bounded. It never looks at what the bytes are, never sends
-//! cookies, credentials or a Referer, never uses a proxy from the environment and never unpacks an encoding.
+//! Three checks protect every request: a literal IP address in a URL is checked before use, the resolver returns only
+//! permitted addresses, and each redirect target is checked like the first URL. Time, bytes and redirects are limited.
+//! The downloader does not inspect the bytes, sends no cookies, credentials or Referer, ignores proxies of the
+//! environment, and never decompresses a body.
 
 mod error;
 mod post;
@@ -24,20 +24,20 @@ use error::within_connection;
 pub use error::{Error, Host};
 pub use post::Answer;
 
-/// What is fetched and how much patience there is.
+/// Configures downloads and their limits.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Which addresses are connected to.
+    /// Permitted addresses.
     pub policy: AddressPolicy,
-    /// The most bytes a picture may have.
+    /// Maximum bytes of an image.
     pub max_bytes: u64,
-    /// Time for everything: names, connections, redirects and the whole body.
+    /// Time limit of a download: DNS, connections, redirects and the whole body.
     pub timeout: Duration,
-    /// Time for one connection, its name and its TLS handshake included.
+    /// Time limit of one connection, including DNS and TLS handshake.
     pub connect_timeout: Duration,
-    /// Time the host may be silent, before its answer or within it.
+    /// Maximum time without data from the host.
     pub idle_timeout: Duration,
-    /// Redirects that are followed for one picture.
+    /// Maximum redirects of one download.
     pub max_redirects: usize,
 }
 
@@ -54,12 +54,12 @@ impl Default for Config {
     }
 }
 
-/// Bytes a second that a body must have on the average, once the grace is over.
-const LEAST_RATE: u64 = 32;
-/// For so long a body may be slower.
+/// Minimum average rate of a body after `RATE_GRACE`, in bytes per second.
+const MIN_BYTES_PER_SECOND: u64 = 32;
+/// Time during which a body may be slower.
 const RATE_GRACE: Duration = Duration::from_secs(5);
 
-/// Fetches pictures; clones share their connections.
+/// Downloads images; clones share connections.
 #[derive(Clone, Debug)]
 pub struct Fetcher {
     client: Client,
@@ -67,12 +67,12 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// Builds the client and installs the process's TLS provider, if there is none yet.
+    /// Creates the HTTP client, and installs the process's TLS provider if there is none.
     ///
     /// # Errors
     /// [`Error::Setup`] if the client cannot be built.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        // An error means that a provider is installed already, which serves as well.
+        // An error means that a provider is already installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .user_agent(concat!("pm/", env!("CARGO_PKG_VERSION")))
@@ -83,8 +83,7 @@ impl Fetcher {
             .pool_max_idle_per_host(4)
             .no_proxy()
             .referer(false)
-            // Another crate may switch these features of the HTTP client on; a small body must not grow behind our
-            // count.
+            // Other crates may enable these features. Decompression could exceed the byte limit.
             .no_gzip()
             .no_brotli()
             .no_zstd()
@@ -94,12 +93,12 @@ impl Fetcher {
         Ok(Self { client, config: Arc::new(config.clone()) })
     }
 
-    /// Fetches the whole body behind `url`, following redirects.
+    /// Downloads the body of `url`, following redirects.
     ///
-    /// Memory: the body, at most `max_bytes`. Dropping the future ends the download.
+    /// Uses at most `max_bytes` of memory. Dropping the future aborts the download.
     ///
     /// # Errors
-    /// See [`Error`]; [`Error::retry`] tells whether another attempt makes sense.
+    /// See [`Error`]; [`Error::retry`] returns the retry policy.
     pub async fn fetch(&self, url: &str) -> Result<Bytes, Error> {
         let url = self.config.policy.check_url(url).map_err(Error::Address)?;
         let limit = self.config.timeout;
@@ -140,7 +139,7 @@ impl Fetcher {
         if declared.is_some_and(|bytes| bytes > max_bytes) {
             return Err(Error::TooLarge { bytes: declared, max_bytes });
         }
-        // Room is asked for once. A host that promises more than it sends costs address space only, never memory.
+        // Allocate once. A declared length that is too large costs only address space, not memory.
         let mut body = BytesMut::with_capacity(usize::try_from(declared.unwrap_or(0)).unwrap_or(0));
         let began = Instant::now();
         loop {
@@ -154,14 +153,14 @@ impl Fetcher {
             }
             body.extend_from_slice(&chunk);
             let elapsed = began.elapsed();
-            if elapsed > RATE_GRACE && (body.len() as u64) < LEAST_RATE * elapsed.as_secs() {
-                return Err(Error::Dripping { host, least: LEAST_RATE });
+            if elapsed > RATE_GRACE && (body.len() as u64) < MIN_BYTES_PER_SECOND * elapsed.as_secs() {
+                return Err(Error::Dripping { host, least: MIN_BYTES_PER_SECOND });
             }
         }
     }
 }
 
-/// What every request says. Pictures that can be read are named, so that a host which chooses by this header sends one.
+/// Returns the headers of every request. `Accept` names readable formats for hosts that negotiate.
 fn request_headers() -> header::HeaderMap {
     let accept = "image/jpeg,image/png,image/webp,image/avif,image/gif,image/bmp,image/tiff,*/*;q=0.5";
     header::HeaderMap::from_iter([
@@ -170,7 +169,7 @@ fn request_headers() -> header::HeaderMap {
     ])
 }
 
-/// Where a redirect leads; relative targets are resolved against `from`.
+/// Returns the target of a redirect, resolved against `from`.
 fn redirect_target(response: &Response, from: &Url) -> Option<Url> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;

@@ -1,5 +1,5 @@
-//! Posting a message to an address that somebody named: behind the same walls as a download, redirects not followed, and
-//! nothing of the answer read but its head.
+//! Sends POST requests to untrusted URLs, with the same address checks as downloads. It follows no redirects and reads
+//! only the response head.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,15 +12,15 @@ use super::{
     error::{Error, Host, parse_retry_after, within_connection},
 };
 
-/// Time for everything: name, connection, the message and the answer's head.
+/// Time limit: DNS, connection, request and response head.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// The head of an answer.
+/// Head of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
-    /// How long the host asks to be left alone.
+    /// Delay that the host requested.
     pub retry_after: Option<Duration>,
 }
 
@@ -28,7 +28,7 @@ impl Fetcher {
     /// Posts `body` to `url`.
     ///
     /// # Errors
-    /// If the address is not one that is connected to, or no answer came within 15 s.
+    /// If the URL is not permitted, or no response arrives within 15 s.
     pub async fn post(&self, url: &str, headers: HeaderMap, body: Bytes) -> Result<Answer, Error> {
         let url = self.config.policy.check_url(url).map_err(Error::Address)?;
         let host = Host::of(&url);

@@ -1,7 +1,7 @@
-//! Looks names up and hands on permitted addresses alone; the one place where a name becomes an address.
+//! DNS resolver that returns only permitted addresses.
 //!
-//! The connection is opened to exactly the addresses that were judged here, so a name that resolves to something else a
-//! moment later gains nothing. No name is special: `localhost` is looked up and judged like any other.
+//! This is the only code that resolves names. The connection uses exactly the addresses checked here, so DNS rebinding
+//! has no effect. No name is special: `localhost` is resolved and checked like any other.
 
 use std::{io, net::SocketAddr};
 
@@ -9,23 +9,23 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::domain::address::AddressPolicy;
 
-/// A resolver that keeps only the addresses its policy permits.
+/// Resolver that drops addresses that its policy does not permit.
 #[derive(Clone, Debug)]
 pub(super) struct PublicOnly {
     policy: AddressPolicy,
 }
 
-/// Why a name led nowhere.
+/// Why a name has no usable address.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unresolved {
-    /// It has addresses, and none of them is permitted.
+    /// None of its addresses is permitted.
     #[error("the name has no public address")]
     NotPublic,
-    /// It does not exist.
+    /// The name does not exist.
     #[error("the name does not exist")]
     NotFound(#[source] io::Error),
-    /// Whether it exists could not be found out.
-    #[error("the name could not be looked up")]
+    /// The lookup failed temporarily.
+    #[error("DNS lookup failed")]
     Failed(#[source] io::Error),
 }
 
@@ -34,7 +34,7 @@ impl PublicOnly {
         Self { policy }
     }
 
-    /// The permitted addresses of `name`, at least one, each with port 0.
+    /// Returns the permitted addresses of `name`, at least one, each with port 0.
     pub(super) async fn lookup(&self, name: &str) -> Result<Vec<SocketAddr>, Unresolved> {
         let found = tokio::net::lookup_host((name, 0)).await.map_err(classify)?;
         self.keep_permitted(found)
@@ -56,10 +56,10 @@ impl Resolve for PublicOnly {
     }
 }
 
-/// Tells a name that does not exist from a name server that does not answer.
+/// Tells a missing name from a failed lookup.
 ///
-/// The standard library drops `getaddrinfo`'s code and keeps its sentence, which is not translated as no locale is set.
-/// A sentence that is not known counts as a failure, which is the one that is tried again.
+/// The standard library drops the `getaddrinfo` code and keeps its message, which is not translated because no locale
+/// is set. An unknown message counts as a failed lookup, which is retried.
 fn classify(error: io::Error) -> Unresolved {
     const NOT_FOUND: &[&str] = &[
         "Name or service not known",      // glibc, EAI_NONAME
@@ -89,32 +89,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn localhost_is_judged_by_its_addresses_like_any_name() {
+    async fn localhost_is_checked_by_its_addresses() {
         for name in ["localhost", "LOCALHOST"] {
             let refused = guard("").lookup(name).await.expect_err("loopback is not public");
             assert!(!matches!(refused, Unresolved::Failed(_)), "{name}: {refused:?}");
         }
-        // With a dot at its end the name is asked of a server, which may be away.
+        // A name with a trailing dot is sent to a DNS server, which may be unavailable.
         guard("").lookup("localhost.").await.expect_err("loopback is not public");
         let found = guard("127.0.0.0/8,::1").lookup("localhost").await.expect("the hosts file knows localhost");
         assert!(found.iter().all(|address| address.ip().is_loopback()), "{found:?}");
     }
 
     #[test]
-    fn only_the_permitted_ones_of_mixed_addresses_are_handed_on() {
+    fn only_permitted_addresses_are_returned() {
         let found = addresses(&["10.0.0.1", "1.1.1.1", "::ffff:127.0.0.1", "2606:4700::1111", "fd00::1"]);
         let kept = guard("").keep_permitted(found.into_iter()).expect("two are public");
         assert_eq!(kept, addresses(&["1.1.1.1", "2606:4700::1111"]));
     }
 
     #[test]
-    fn a_name_with_private_addresses_alone_is_refused() {
+    fn a_name_with_only_private_addresses_is_refused() {
         let found = addresses(&["10.0.0.1", "169.254.169.254", "::1"]);
         assert!(matches!(guard("").keep_permitted(found.into_iter()), Err(Unresolved::NotPublic)));
     }
 
     #[test]
-    fn a_missing_name_is_told_from_a_name_server_that_fails() {
+    fn a_missing_name_is_distinguished_from_a_failed_lookup() {
         let failure = |text: &str| classify(io::Error::other(format!("failed to lookup address information: {text}")));
         assert!(matches!(failure("Name or service not known"), Unresolved::NotFound(_)));
         assert!(matches!(failure("No address associated with hostname"), Unresolved::NotFound(_)));

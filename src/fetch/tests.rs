@@ -1,4 +1,4 @@
-//! The downloader against a server of raw bytes on the loopback address.
+//! Tests the downloader against a raw TCP server on the loopback address.
 
 use std::{
     net::SocketAddr,
@@ -17,7 +17,7 @@ use crate::{
     retry::{DOUBTFUL, TRANSIENT},
 };
 
-/// What the server does once it has read a request.
+/// What the server does after it has read a request.
 #[derive(Clone)]
 enum Act {
     /// Writes these bytes and closes.
@@ -30,7 +30,7 @@ enum Act {
     Reset,
 }
 
-/// Acts on a request's path, keeps every request's head.
+/// Test server: acts by the request's path and records every request head.
 struct Server {
     address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
@@ -81,7 +81,7 @@ async fn serve(mut stream: TcpStream, heads: Arc<Mutex<Vec<String>>>, act: Arc<i
         }
         Act::SayAndStall(answer) => {
             let _ = stream.write_all(answer.as_bytes()).await;
-            // Ends when the client hangs up.
+            // Ends when the client disconnects.
             let _ = stream.read_u8().await;
         }
         Act::SayAndDrip(answer) => {
@@ -107,7 +107,7 @@ fn status(code: u16, more: &str) -> String {
     format!("HTTP/1.1 {code} Whatever\r\n{more}Content-Length: 0\r\n\r\n")
 }
 
-/// Only this one loopback address is open, so that its neighbours stand for the private network.
+/// Permits only 127.0.0.1; other loopback addresses act as the private network.
 fn config() -> Config {
     Config { policy: AddressPolicy::parse("127.0.0.1").expect("a valid list"), max_bytes: 1_000, ..Config::default() }
 }
@@ -121,9 +121,9 @@ async fn code_of(url: &str) -> ErrorCode {
 }
 
 #[tokio::test]
-async fn a_picture_comes_back_byte_for_byte() {
-    let server = Server::saying(ok("picture")).await;
-    assert_eq!(fetch_with(&config(), &server.url("/a.jpg?x=1")).await.expect("bytes"), "picture");
+async fn a_download_returns_the_exact_bytes() {
+    let server = Server::saying(ok("image")).await;
+    assert_eq!(fetch_with(&config(), &server.url("/a.jpg?x=1")).await.expect("bytes"), "image");
     let heads = server.heads();
     let head = heads[0].to_lowercase();
     assert!(head.starts_with("get /a.jpg?x=1 http/1.1\r\n"), "{head}");
@@ -133,9 +133,9 @@ async fn a_picture_comes_back_byte_for_byte() {
 
 #[tokio::test]
 async fn a_chunked_body_without_a_length_is_read_to_its_end() {
-    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npict\r\n3\r\nure\r\n0\r\n\r\n";
+    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nimag\r\n1\r\ne\r\n0\r\n\r\n";
     let server = Server::saying(answer).await;
-    assert_eq!(fetch_with(&config(), &server.url("/")).await.expect("bytes"), "picture");
+    assert_eq!(fetch_with(&config(), &server.url("/")).await.expect("bytes"), "image");
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn a_private_address_is_refused_without_a_connection() {
 async fn a_name_with_private_addresses_is_refused_without_a_connection() {
     let server = Server::saying(ok("secret")).await;
     let url = format!("http://localhost:{}/", server.address.port());
-    // The other loopback address lets the name in, and what else it resolves to stays shut.
+    // The other loopback address permits the name; its other addresses stay refused.
     let open = Config { policy: AddressPolicy::parse("::1").expect("a valid list"), ..Config::default() };
     let error = fetch_with(&open, &url).await.expect_err("nothing listens at ::1");
     assert!(matches!(error, Error::NotPublic { .. } | Error::Connect { .. }), "{error:?}");
@@ -173,9 +173,9 @@ async fn a_name_with_private_addresses_is_refused_without_a_connection() {
 }
 
 #[tokio::test]
-async fn a_host_without_an_address_is_not_a_refused_one() {
+async fn a_missing_host_is_not_reported_as_refused() {
     let error = fetch_with(&config(), "http://no-such-host.invalid/a.jpg").await.expect_err("the name is reserved");
-    // Without a network there is no name server to say that the name does not exist.
+    // Without a network no DNS server answers.
     match error.code() {
         ErrorCode::HostNotFound => assert_eq!(error.retry(), Some(DOUBTFUL)),
         code => assert_eq!((code, error.retry()), (ErrorCode::DnsFailed, Some(TRANSIENT)), "{error:?}"),
@@ -188,11 +188,11 @@ async fn redirects_are_followed_up_to_the_limit_without_a_referer() {
         "/dir/3" => Act::Say(redirect("2")),
         "/dir/2" => Act::Say(redirect("/1?q")),
         "/1?q" => Act::Say(redirect("/0").replace("302", "308").replace("Content", "Set-Cookie: a=b\r\nContent")),
-        "/0" => Act::Say(ok("picture")),
+        "/0" => Act::Say(ok("image")),
         _ => Act::Say(redirect("/dir/3")),
     })
     .await;
-    assert_eq!(fetch_with(&config(), &server.url("/dir/3")).await.expect("bytes"), "picture");
+    assert_eq!(fetch_with(&config(), &server.url("/dir/3")).await.expect("bytes"), "image");
     for head in server.heads() {
         let head = head.to_lowercase();
         assert!(!head.contains("referer") && !head.contains("cookie"), "{head}");
@@ -238,7 +238,7 @@ async fn a_redirect_to_another_scheme_or_with_a_password_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_redirect_that_names_no_place_is_refused() {
+async fn a_redirect_without_a_target_is_refused() {
     for answer in [status(302, ""), status(304, ""), status(301, "Location: http://\r\n")] {
         let server = Server::saying(answer).await;
         assert_eq!(code_of(&server.url("/")).await, ErrorCode::RedirectRefused);
@@ -250,7 +250,7 @@ async fn an_announced_size_over_the_limit_is_refused_before_a_byte_is_read() {
     let server = Server::start(|_| Act::SayAndStall("HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n".into())).await;
     let error = fetch_with(&config(), &server.url("/")).await.expect_err("too large");
     assert_eq!((error.code(), error.retry()), (ErrorCode::TooLarge, None));
-    assert_eq!(error.to_string(), "the image has 1001 bytes; at most 1000 bytes are read");
+    assert_eq!(error.to_string(), "the image has 1001 bytes; the limit is 1000 bytes");
 }
 
 #[tokio::test]
@@ -275,7 +275,7 @@ async fn a_silent_host_times_out_before_and_within_its_answer() {
 }
 
 #[tokio::test]
-async fn a_body_that_drips_is_ended_by_the_time_for_everything() {
+async fn a_slow_body_hits_the_total_time_limit() {
     let config = Config { timeout: Duration::from_millis(200), ..config() };
     let server = Server::start(|_| Act::SayAndDrip("HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n".into())).await;
     let error = fetch_with(&config, &server.url("/")).await.expect_err("too slow");
@@ -284,7 +284,7 @@ async fn a_body_that_drips_is_ended_by_the_time_for_everything() {
 }
 
 #[tokio::test]
-async fn broken_connections_are_tried_again() {
+async fn broken_connections_are_transient() {
     let closed = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("an address");
     let short = Server::saying("HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\nshort").await;
     let cut_chunk = Server::saying("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\nshort").await;
@@ -305,7 +305,7 @@ async fn broken_connections_are_tried_again() {
 }
 
 #[tokio::test]
-async fn a_host_that_does_not_speak_tls_is_told_apart() {
+async fn a_host_without_tls_has_its_own_error() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
@@ -319,7 +319,7 @@ async fn a_host_that_does_not_speak_tls_is_told_apart() {
 }
 
 #[tokio::test]
-async fn a_busy_host_says_when_to_come_back() {
+async fn retry_after_of_a_busy_host_is_reported() {
     let server = Server::saying(status(503, "Retry-After: 7\r\n")).await;
     let error = fetch_with(&config(), &server.url("/")).await.expect_err("503");
     assert_eq!((error.code(), error.retry_after()), (ErrorCode::SourceUnavailable, Some(Duration::from_secs(7))));
@@ -335,7 +335,7 @@ async fn a_busy_host_says_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn no_failure_repeats_the_path_or_the_query() {
+async fn no_error_message_contains_the_path_or_the_query() {
     let closed = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("an address");
     let missing = Server::saying(status(404, "")).await;
     let looping = Server::start(|path| Act::Say(redirect(path))).await;

@@ -1,11 +1,12 @@
-//! The HTTP room: routes and handlers over [`Catalog`], [`Blobs`] and [`Health`], served from an accept loop of its own.
+//! The HTTP API: routes and handlers over [`Catalog`], [`Blobs`] and [`Health`], and the accept loop that serves them.
 //!
-//! Handlers parse, call one service and shape the answer. There is no SQL here, no transaction and no cache logic.
+//! A handler parses the request, calls one service and builds the response. This module contains no SQL, no
+//! transactions and no cache logic.
 
-mod access;
 mod admission;
 mod headers;
 mod openapi;
+mod permissions;
 mod problem;
 mod reply;
 mod request;
@@ -17,16 +18,16 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-pub use access::PublicRead;
 pub use headers::forwarded::{ForwardedHeader, Proxies};
 pub use openapi::json as openapi_json;
+pub use permissions::PublicRead;
 pub use request::{
-    caller::Authentication,
     extract::{Pairs, query_parameters},
+    principal::Authentication,
 };
 pub use resources::{
     originals::Originals,
-    pictures::{Pictures, Placeholder},
+    presets::{ImageDelivery, Placeholder},
 };
 pub use serve::{
     cors::Origins,
@@ -37,85 +38,85 @@ pub use serve::{
 
 use crate::{blobs::Blobs, catalog::Catalog, domain::Quota, health::Health, stop::Reload};
 
-/// Writes the process's figures as Prometheus text.
+/// Renders the process's metrics as Prometheus text.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// What the handlers work on.
+/// The services that handlers call.
 #[derive(Clone)]
 pub struct State {
     /// Products and users.
     pub catalog: Catalog,
-    /// Stored pictures.
+    /// Stored images.
     pub blobs: Blobs,
-    /// Whether the engines answer.
+    /// Health checks of the database, cache, queue and storage.
     pub health: Health,
-    /// How pictures are handed out.
-    pub pictures: Pictures,
-    /// Whether uploaded originals are answered where authentication is off.
+    /// Settings for image delivery.
+    pub images: ImageDelivery,
+    /// Whether the server returns uploaded originals when authentication is off.
     pub originals: Originals,
-    /// What `/metrics` answers.
+    /// Renders the body of `/metrics`.
     pub metrics: RenderMetrics,
 }
 
-/// What clients get.
+/// The part of the API that the server exposes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// The whole API.
     Everything,
-    /// Only what tells about the process: a worker's health and figures.
+    /// Only `/healthz`, `/readyz` and `/metrics`, for a worker.
     Status,
 }
 
-/// What clients get, and the limits within which they are served.
+/// The server's configuration and limits.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The part of the API that is there.
+    /// The part of the API that the server exposes.
     pub scope: Scope,
-    /// Open connections, at most three quarters of the process's file descriptors; the slowest client makes room for one
-    /// more.
+    /// Open connections, at most three quarters of the process's file descriptors. When all slots are used, the server
+    /// closes the slowest client's connection.
     pub max_connections: usize,
-    /// Requests for files that are worked on at a time, and at most as many others; one more waits up to a second, in turn with
-    /// other clients and connections, and is then answered 503 with `Retry-After`.
+    /// Requests for files in progress at a time; also the upper bound for all other requests. A request above the limit
+    /// waits up to a second, in a fair queue, and then gets 503 with `Retry-After`.
     pub max_in_flight: usize,
-    /// Open streams of events, at most half of the connections that there may be.
+    /// Open event streams, at most half of `max_connections`.
     pub max_streams: usize,
-    /// Open connections of one IPv4 address or one IPv6 network of 64 bits; the machine's own addresses have no limit.
+    /// Open connections per IPv4 address or IPv6 /64 network; loopback addresses have no limit.
     pub max_connections_per_address: usize,
-    /// Time for a request's head.
+    /// Timeout for a request's head.
     pub header_timeout: Duration,
-    /// Time for the wait between two requests; the connection is closed after it.
+    /// Idle time between two requests after which the server closes the connection.
     pub keep_alive: Duration,
-    /// How long a client may take nothing of its answer; the connection, over HTTP/2 the stream, is closed after it.
+    /// How long a client may read nothing of its response. Then the server closes the connection, or the HTTP/2 stream.
     pub stall_limit: Duration,
-    /// Time for a whole body; 408 when it is over.
+    /// Timeout for a whole body; then 408.
     pub body_timeout: Duration,
-    /// Time for a whole request up to its answer's head; 503 when it is over.
+    /// Timeout for a whole request up to the response's head; then 503.
     pub deadline: Duration,
     /// Largest JSON body in bytes; 413 beyond it.
     pub max_body: usize,
-    /// Whether clients have to prove who they are.
+    /// How clients authenticate, if at all.
     pub authentication: Authentication,
-    /// What everybody may read although clients have to prove who they are.
+    /// Resources that clients may read without authentication.
     pub public_read: PublicRead,
-    /// How often a client may come; as often as it likes unless set.
+    /// The rate limit per client; `None` means no limit.
     pub quota: Option<Quota>,
-    /// The certificate that is shown; without one connections are not encrypted.
+    /// The TLS certificate; without one, connections are not encrypted.
     pub tls: Option<Tls>,
-    /// For how long browsers are told to come back over TLS alone, in seconds, where they did come so.
+    /// `max-age` of `Strict-Transport-Security` in seconds, sent in responses over TLS.
     pub hsts_seconds: Option<u64>,
-    /// Who is believed about where a request comes from.
+    /// Proxies whose forwarding headers the server trusts.
     pub proxies: Proxies,
-    /// Whose pages may read the answers.
+    /// Origins whose pages may read responses (CORS).
     pub origins: Origins,
-    /// The hosts that requests may name.
+    /// Hosts that the server accepts in requests.
     pub hosts: Hosts,
-    /// Largest JSON body of several products in bytes; 413 beyond it.
+    /// Largest JSON body of a batch of products in bytes; 413 beyond it.
     pub max_batch_body: usize,
-    /// Largest file that is uploaded, in bytes; 413 beyond it.
+    /// Largest uploaded file in bytes; 413 beyond it.
     pub max_upload: u64,
-    /// Time for what is in flight when the server is asked to stop.
+    /// Grace period for requests in flight after the server is asked to stop.
     pub grace: Duration,
-    /// Asks for the certificate's files to be read again.
+    /// Requests to read the certificate's files again.
     pub reload: Reload,
 }
 

@@ -1,5 +1,4 @@
-//! What every failure looks like to a client: `application/problem+json`. A problem of 500 and above keeps its cause for
-//! the log and tells nobody else.
+//! Error responses as `application/problem+json` (RFC 9457). The cause of a 5xx goes to the log, never to the client.
 
 use std::{borrow::Cow, error::Error as StdError, sync::Arc};
 
@@ -20,10 +19,10 @@ use crate::{
     domain::{FieldError, FieldErrors, Invalid, Malformed},
 };
 
-/// An error on its way to a client.
+/// An error response to a client.
 ///
-/// As a [`Reply`] it has no body yet: it travels in the answer's extensions until the one place that knows the request's id
-/// writes it down and logs its cause.
+/// As a [`Reply`] it has no body: the response carries it in its extensions. `Service::answer`, which knows the request
+/// id, writes the body and logs the cause.
 #[derive(Debug)]
 pub struct Problem {
     status: StatusCode,
@@ -34,80 +33,78 @@ pub struct Problem {
     source: Option<BoxError>,
 }
 
-/// What is wrong, by RFC 9457.
+/// An error (RFC 9457).
 #[derive(Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub struct ProblemBody<'a> {
-    /// `/problems/` and the code.
+    /// `/problems/`, followed by the code.
     #[schema(example = "/problems/validation")]
     r#type: String,
-    /// What the code means.
+    /// The meaning of the code.
     title: &'a str,
-    /// The answer's status again.
+    /// The response's HTTP status.
     status: u16,
-    /// What is wrong this time, as a sentence.
+    /// The error in this request, as a sentence.
     detail: &'a str,
-    /// The fields that are wrong, the first 20.
+    /// The invalid fields, at most 20.
     #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
     #[schema(required = false)]
     errors: &'a [FieldError],
-    /// How many more errors there are; missing if `errors` has all.
+    /// The number of errors that `errors` omits; absent if it omits none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, minimum = 1)]
     more_errors: Option<usize>,
-    /// One of the closed list of codes.
+    /// The error code, from a closed list.
     #[schema(example = "validation")]
     code: &'a str,
-    /// The request's id, for whoever asks the server's operator.
+    /// The request id, which the server's log contains too.
     request_id: &'a str,
 }
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// A problem that a filter found before any handler ran.
+/// A problem that a filter rejected a request with.
 #[derive(Debug)]
 struct Rejected(Arc<Problem>);
 
 impl Reject for Rejected {}
 
-/// How long clients wait before they try again what failed for a moment, in seconds.
+/// `Retry-After` of transient failures, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 impl Problem {
-    /// A problem of the client's making; `detail` says in a sentence what is wrong this time.
+    /// Creates a problem without a cause; `detail` describes the error in a sentence.
     pub fn new(status: StatusCode, code: ErrorCode, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { status, code, detail: detail.into(), errors: FieldErrors::default(), headers: Vec::new(), source: None }
     }
 
-    /// A request that cannot be read.
+    /// Creates a 400 problem for a request that cannot be parsed.
     pub fn bad_request(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, detail)
     }
 
-    /// A head that cannot be read: its status is 400, 414 or 431.
+    /// Creates a problem for a head that hyper refuses with 400, 414 or 431.
     pub fn unreadable(status: StatusCode) -> Self {
         match status {
-            StatusCode::URI_TOO_LONG => Self::new(status, ErrorCode::HeadTooLarge, "the request's target is too long"),
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Self::new(
-                status,
-                ErrorCode::HeadTooLarge,
-                "the request's line and headers are over the limit of 64 KiB",
-            ),
-            _ => Self::bad_request("the request's line or one of its headers is not well formed"),
+            StatusCode::URI_TOO_LONG => Self::new(status, ErrorCode::HeadTooLarge, "the request target is too long"),
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                Self::new(status, ErrorCode::HeadTooLarge, "the request line and headers exceed the limit of 64 KiB")
+            }
+            _ => Self::bad_request("the request line or a header is malformed"),
         }
     }
 
-    /// A path that leads nowhere.
+    /// Creates a 404 problem.
     pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, detail)
     }
 
-    /// Something wrong inside; `source` goes to the log only.
+    /// Creates a 500 problem; `source` goes to the log only.
     pub fn internal(source: impl Into<BoxError>) -> Self {
         Self { source: Some(source.into()), ..Self::hidden(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal) }
     }
 
-    /// Something that does not work for the moment; `source` goes to the log only.
+    /// Creates a 503 or 507 problem with `Retry-After`; `source` goes to the log only.
     pub fn unavailable(code: ErrorCode, source: impl Into<BoxError>) -> Self {
         let status = match code {
             ErrorCode::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
@@ -117,28 +114,30 @@ impl Problem {
         problem.with_header(header::RETRY_AFTER, RETRY_AFTER)
     }
 
-    /// The same problem, with the fields that are wrong.
+    /// Sets the invalid fields.
     #[must_use]
     pub fn with_errors(mut self, errors: FieldErrors) -> Self {
         self.errors = errors;
         self
     }
 
-    /// The same problem, with one more field that is wrong.
+    /// Adds an invalid field.
     #[must_use]
     pub fn with_error(mut self, field: impl Into<String>, message: impl Into<String>) -> Self {
         self.errors.push(field, message);
         self
     }
 
-    /// The same problem, answered with one more header.
+    /// Adds a response header.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
 
-    /// The same problem; its challenge, if it has one, says where the metadata of this service are (RFC 9728, section 5.1).
+    /// Adds the URL of the resource metadata to the challenge.
+    ///
+    /// Does nothing without a challenge (RFC 9728, section 5.1).
     #[must_use]
     pub fn with_metadata_at(mut self, address: &str) -> Self {
         for (name, value) in &mut self.headers {
@@ -152,12 +151,12 @@ impl Problem {
         self
     }
 
-    /// Whether the client has to show who it is, or something that still holds.
+    /// Whether the status is 401: the credentials are missing or invalid.
     pub fn is_unauthorized(&self) -> bool {
         self.status == StatusCode::UNAUTHORIZED
     }
 
-    /// The cause and the causes of the cause, for the log; empty if there are none.
+    /// Returns the chain of causes for the log; empty if there is none.
     pub fn chain(&self) -> String {
         let mut chain = String::new();
         let mut next = self.source.as_deref().map(|error| error as &dyn StdError);
@@ -171,7 +170,7 @@ impl Problem {
         chain
     }
 
-    /// The answer's body.
+    /// Returns the response's body.
     pub fn to_json(&self, request_id: &RequestId) -> Bytes {
         let body = ProblemBody {
             r#type: format!("/problems/{}", self.code),
@@ -186,7 +185,7 @@ impl Problem {
         serde_json::to_vec(&body).expect("text and numbers always become JSON").into()
     }
 
-    /// Its status and headers, with an empty body.
+    /// Returns the response's status and headers, with an empty body.
     pub fn head(&self) -> http::Response<()> {
         let mut response = http::Response::new(());
         *response.status_mut() = self.status;
@@ -196,13 +195,13 @@ impl Problem {
         response
     }
 
-    /// The same problem as a filter's rejection.
+    /// Converts the problem to a filter's rejection.
     pub fn reject(self) -> Rejection {
         reject::custom(Rejected(Arc::new(self)))
     }
 
     fn hidden(status: StatusCode, code: ErrorCode) -> Self {
-        Self::new(status, code, "The request was not carried out; the server's log tells more under this request id.")
+        Self::new(status, code, "The server could not complete the request; see its log for this request id.")
     }
 }
 
@@ -218,22 +217,22 @@ fn carry(problem: Arc<Problem>) -> Response {
     response
 }
 
-/// Turns whatever filters rejected into an answer. Handlers' errors never come this way.
+/// Converts a filter's rejection to a response. Handlers' errors do not pass through here.
 ///
-/// The table of routes has looked at path and method before any filter did, so a rejection for those means that table and
-/// filters disagree.
+/// The route table checks path and method before the filters run. A rejection for path or method therefore means that
+/// the table and the filters disagree, and becomes a 500.
 pub async fn from_rejection(rejection: Rejection) -> Result<Response, std::convert::Infallible> {
     if let Some(Rejected(problem)) = rejection.find() {
         return Ok(carry(Arc::clone(problem)));
     }
-    Ok(Problem::internal(format!("no filter took the request: {rejection:?}")).into_response())
+    Ok(Problem::internal(format!("no filter matched the request: {rejection:?}")).into_response())
 }
 
 impl From<Invalid> for Problem {
     fn from(invalid: Invalid) -> Self {
         let detail = match invalid.errors.listed() {
             [only] => format!("{} {}", only.field, only.message),
-            _ => format!("{} fields have a value that is not allowed; see `errors`", invalid.errors.count()),
+            _ => format!("{} fields are invalid; see `errors`", invalid.errors.count()),
         };
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::Validation, detail).with_errors(invalid.errors)
     }
@@ -251,11 +250,11 @@ impl From<catalog::Error> for Problem {
         let (code, transient) = (error.code(), error.is_transient());
         match error {
             Error::Invalid(invalid) => invalid.into(),
-            Error::NotFound { what } => Self::not_found(format!("there is no {what}")),
+            Error::NotFound { what } => Self::not_found(format!("{what} not found")),
             gone @ Error::Gone { .. } => Self::new(StatusCode::GONE, code, gone.to_string()),
             Error::Precondition(detail) => Self::new(StatusCode::PRECONDITION_FAILED, code, detail),
             Error::KeyReused => {
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, "the idempotency key was used for another request")
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, "the `Idempotency-Key` was used for another request")
             }
             backlog @ Error::Backlog { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, code, backlog.to_string())
                 .with_header(header::RETRY_AFTER, HeaderValue::from_static("60")),
@@ -285,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_says_what_is_wrong_and_under_which_id() {
+    fn a_problem_names_the_invalid_field_and_the_request_id() {
         let problem = Problem::from(Invalid::field("product_price", "must not be negative"));
         assert_eq!(
             json(&problem),
@@ -302,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_problem_keeps_its_cause_for_the_log() {
+    fn a_5xx_logs_its_cause_and_hides_it_from_the_client() {
         #[derive(Debug, thiserror::Error)]
         #[error("cannot read table secret_table")]
         struct Outer(#[source] std::io::Error);
@@ -315,15 +314,15 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_for_the_moment_says_when_to_try_again() {
-        let head = Problem::unavailable(ErrorCode::StorageUnavailable, "S3 is away").head();
+    fn a_transient_failure_is_503_with_retry_after() {
+        let head = Problem::unavailable(ErrorCode::StorageUnavailable, "S3 is unavailable").head();
         assert_eq!(head.status(), 503);
         assert_eq!(head.headers()[header::RETRY_AFTER], "1");
         assert_eq!(head.headers()[header::CONTENT_TYPE], "application/problem+json");
     }
 
     #[tokio::test]
-    async fn a_filters_problem_comes_through_the_rejection_unchanged() {
+    async fn a_rejection_preserves_the_filters_problem() {
         let rejection = Problem::bad_request("the query is not UTF-8").reject();
         let Ok(response) = from_rejection(rejection).await;
         assert_eq!(response.status(), 400);

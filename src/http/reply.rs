@@ -1,4 +1,4 @@
-//! Answers that several resources give.
+//! Responses that several resources share.
 
 use std::{
     pin::Pin,
@@ -19,18 +19,18 @@ use crate::{
     catalog::{Body, Freshness},
 };
 
-/// What handlers answer with: bytes that are all there.
+/// A handler's response with its body in memory.
 pub type Ready = Response<Bytes>;
 
-/// An answer's body on its way out: bytes that are all there, or a stream from one of warp's replies.
+/// A response body: bytes in memory, or a stream from a warp reply.
 pub type Outgoing = Either<Full<Bytes>, UnsyncBoxBody<Bytes, warp::Error>>;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Whether a product came from the cache: `hit` or `miss`.
+/// Tells whether a product came from the cache: `hit` or `miss`.
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
-/// A body that comes piece by piece.
+/// Returns a streamed response.
 pub fn stream<E>(pieces: BoxStream<'static, Result<Bytes, E>>) -> warp::reply::Response
 where
     E: std::error::Error + Send + Sync + 'static,
@@ -38,7 +38,7 @@ where
     warp::reply::stream(Unshared(Mutex::new(pieces))).into_response()
 }
 
-/// warp asks that bodies can be shared between threads, which most streams cannot; nobody ever locks this.
+/// Makes a stream `Sync`, as warp requires of bodies. The mutex is never locked.
 struct Unshared<E>(Mutex<BoxStream<'static, Result<Bytes, E>>>);
 
 impl<E> Stream for Unshared<E> {
@@ -49,10 +49,10 @@ impl<E> Stream for Unshared<E> {
     }
 }
 
-/// `value` as JSON.
+/// Returns `value` as JSON.
 ///
 /// # Errors
-/// An internal problem if it cannot be written as JSON.
+/// 500 if `value` cannot be serialized.
 pub fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Ready, Problem> {
     let mut response = Response::new(serde_json::to_vec(value).map_err(Problem::internal)?.into());
     *response.status_mut() = status;
@@ -60,10 +60,10 @@ pub fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Ready, Proble
     Ok(response)
 }
 
-/// A new thing as JSON, with the place where it is found from now on.
+/// Returns 201 with a new resource as JSON and its URL in `Location`.
 ///
 /// # Errors
-/// An internal problem if it cannot be written as JSON, or the place not as a header.
+/// 500 if `value` cannot be serialized, or `location` is not a valid header value.
 pub fn created<T: Serialize>(value: &T, location: String) -> Result<Ready, Problem> {
     let mut response = json(StatusCode::CREATED, value)?;
     let location = HeaderValue::try_from(location).map_err(Problem::internal)?;
@@ -71,23 +71,24 @@ pub fn created<T: Serialize>(value: &T, location: String) -> Result<Ready, Probl
     Ok(response)
 }
 
-/// That there is nothing any more: 204, without a body.
+/// Returns 204 without a body.
 pub fn gone() -> Ready {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response
 }
 
-/// A product's body as the cache holds it, or 304 if the client has it already. Nothing is copied. A 304 names the media type
-/// as well, by which the last step of every answer knows what else belongs there.
+/// Returns a product's cached body without copying it, or 304.
+///
+/// The 304 has a `Content-Type` too: `ResponseEncoder` uses it to decide which headers to add.
 pub fn product(body: &Body, freshness: Freshness, request: &HeaderMap) -> Ready {
     let unchanged = etag::if_none_match(request, &body.etag);
     let mut response = Response::new(if unchanged { Bytes::new() } else { body.json.clone() });
     let headers = response.headers_mut();
-    // The others are the request's id and what browsers are told.
+    // Leaves capacity for the request id and the security headers.
     headers.reserve(8);
     headers.insert(header::CONTENT_TYPE, JSON);
-    // The tag is made of ASCII; one that is none would be left out rather than fail the answer.
+    // The tag is ASCII. An invalid one is omitted, so that the response does not fail.
     if let Ok(etag) = HeaderValue::from_maybe_shared(body.etag.clone()) {
         headers.insert(header::ETAG, etag);
     }
@@ -102,30 +103,30 @@ pub fn product(body: &Body, freshness: Freshness, request: &HeaderMap) -> Ready 
     response
 }
 
-/// `response` with an entity tag: its own, or after a change the tag of what was changed.
+/// Sets the entity tag: that of the body, or after a change that of the changed resource.
 ///
 /// # Errors
-/// An internal problem if the tag cannot stand in a header.
+/// 500 if the tag is not a valid header value.
 pub fn tagged(mut response: Ready, tag: impl Into<Bytes>) -> Result<Ready, Problem> {
     let tag = HeaderValue::from_maybe_shared(tag.into()).map_err(Problem::internal)?;
     response.headers_mut().insert(header::ETAG, tag);
     Ok(response)
 }
 
-/// A product as a change has left it, with its tag.
+/// Returns a changed product with its entity tag.
 ///
 /// # Errors
-/// An internal problem if the tag cannot be written as a header.
+/// 500 if the tag is not a valid header value.
 pub fn changed(body: Body) -> Result<Ready, Problem> {
     let mut response = Response::new(body.json);
     response.headers_mut().insert(header::CONTENT_TYPE, JSON);
     tagged(response, body.etag)
 }
 
-/// The `Link` to a list's next page: the same parameters, another cursor.
+/// Returns the `Link` to a list's next page: the same parameters with another cursor.
 ///
 /// # Errors
-/// An internal problem if it cannot be written as a header.
+/// 500 if the link is not a valid header value.
 pub fn next_page(links: &Links, path: &str, pairs: &[(String, String)], cursor: &str) -> Result<HeaderValue, Problem> {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(pairs.iter().filter(|(name, _)| name != "cursor"));
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cached_body_is_answered_without_a_copy() {
+    fn a_cached_body_is_returned_without_a_copy() {
         let body = body();
         let response = product(&body, Freshness::Hit, &HeaderMap::new());
         assert_eq!(response.status(), 200);
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_has_the_product_gets_no_body() {
+    fn a_matching_if_none_match_returns_304_without_a_body() {
         let request = HeaderMap::from_iter([(header::IF_NONE_MATCH, HeaderValue::from_static("W/\"1-3\""))]);
         let response = product(&body(), Freshness::Miss, &request);
         assert_eq!(response.status(), 304);

@@ -1,13 +1,14 @@
-//! The table of routes: which paths there are, which methods each takes, and the names of both in logs and metrics.
-//! It decides between 404 and 405; it never looks at a request's headers or body.
+//! The route table: the paths, the methods that each allows, and the labels of both in logs and metrics.
+//!
+//! The table decides between 404 and 405. It does not read headers or bodies.
 
 use std::fmt;
 
 use http::Method;
 
-use super::admission::turn::Needs;
+use super::admission::request::Needs;
 
-/// A resource that the server knows.
+/// A resource of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Route {
     /// `/`
@@ -42,7 +43,7 @@ pub enum Route {
     Users,
     /// `/users/{id}`
     User,
-    /// `/images/{key}`, where the key has slashes of its own.
+    /// `/images/{key}`; the key contains slashes.
     Image,
     /// `/products/{id}/images/{image_id}/original`
     Original,
@@ -76,9 +77,9 @@ pub enum Route {
     DocsFile,
 }
 
-/// A method as logs and metrics name it: a closed list, whatever a client writes.
+/// A request method; a closed list, so that labels in logs and metrics are bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verb {
+pub enum RequestMethod {
     /// `GET`
     Get,
     /// `HEAD`: `GET` without the body.
@@ -93,14 +94,14 @@ pub enum Verb {
     Patch,
     /// `DELETE`
     Delete,
-    /// Anything else.
+    /// Any other method.
     Other,
 }
 
 struct Entry {
     route: Route,
     template: &'static str,
-    /// The value of `Allow`: what the resource takes, with `HEAD` beside `GET` and `OPTIONS` always.
+    /// The value of `Allow`: the resource's methods, with `HEAD` for every `GET`, and `OPTIONS`.
     allow: &'static str,
 }
 
@@ -151,57 +152,60 @@ const TABLE: &[Entry] = &[
 ];
 
 impl Route {
-    /// How logs and metrics call a path that no route matches.
+    /// The label in logs and metrics for a path that no route matches.
     pub const UNMATCHED: &str = "unmatched";
 
-    /// Every route, in the order of the table.
+    /// Iterates over all routes in the order of the table.
     pub fn all() -> impl Iterator<Item = Self> {
         TABLE.iter().map(|entry| entry.route)
     }
 
-    /// The route of a request's path, as it stands in the request line: nothing is decoded.
+    /// Returns the route of a request's path; the path is not percent-decoded.
     pub fn find(path: &str) -> Option<Self> {
         TABLE.iter().find(|entry| entry.matches(path)).map(|entry| entry.route)
     }
 
-    /// The path with its variable parts in braces.
+    /// Returns the path template, with parameters in braces.
     pub fn template(self) -> &'static str {
         self.entry().template
     }
 
-    /// The value of `Allow`.
+    /// Returns the value of `Allow`.
     pub fn allow(self) -> &'static str {
         self.entry().allow
     }
 
-    /// Whether the resource takes this method.
-    pub fn permits(self, verb: Verb) -> bool {
-        self.allow().split(", ").any(|allowed| allowed == verb.as_str())
+    /// Whether the resource allows this method.
+    pub fn permits(self, method: RequestMethod) -> bool {
+        self.allow().split(", ").any(|allowed| allowed == method.as_str())
     }
 
-    /// Whether the route tells how the server is, and so must be answered under any load.
+    /// Whether the route reports health or metrics; it must respond under any load.
     pub const fn is_about_the_server(self) -> bool {
         matches!(self, Self::Health | Self::Readiness | Self::Metrics)
     }
 
-    /// What a request with this method mostly works with.
-    pub const fn needs(self, verb: Verb) -> Needs {
-        match (self, verb) {
+    /// Returns the kind of work of a request, for admission control.
+    pub const fn needs(self, method: RequestMethod) -> Needs {
+        match (self, method) {
             (Self::Image | Self::Original | Self::Preset | Self::Resize, _) => Needs::Files,
             (Self::ProductsBatch, _) => Needs::ManyRows,
-            (Self::Products | Self::Users | Self::WebhookDeliveries | Self::DeadLetters, Verb::Get | Verb::Head) => {
-                Needs::ManyRows
-            }
+            (
+                Self::Products | Self::Users | Self::WebhookDeliveries | Self::DeadLetters,
+                RequestMethod::Get | RequestMethod::Head,
+            ) => Needs::ManyRows,
             _ => Needs::Data,
         }
     }
 
-    /// Whether a request with this method has a body that is read.
-    pub const fn reads_body(self, verb: Verb) -> bool {
+    /// Whether the server reads the body of a request with this method.
+    pub const fn reads_body(self, method: RequestMethod) -> bool {
         matches!(
-            (self, verb),
-            (Self::Products | Self::ProductsBatch | Self::ProductImages | Self::Users | Self::Webhooks, Verb::Post)
-                | (Self::Product, Verb::Patch)
+            (self, method),
+            (
+                Self::Products | Self::ProductsBatch | Self::ProductImages | Self::Users | Self::Webhooks,
+                RequestMethod::Post
+            ) | (Self::Product, RequestMethod::Patch)
         )
     }
 
@@ -211,7 +215,7 @@ impl Route {
 }
 
 impl Entry {
-    /// Segment by segment; a variable stands for one that is not empty. Only a blob's key goes on over slashes.
+    /// Matches segment by segment; a parameter matches one non-empty segment. Only an image's key may contain slashes.
     fn matches(&self, path: &str) -> bool {
         if self.route == Route::Image {
             return path.strip_prefix("/images/").is_some_and(|key| !key.is_empty());
@@ -227,8 +231,8 @@ impl Entry {
     }
 }
 
-impl Verb {
-    /// The verb of a request's method.
+impl RequestMethod {
+    /// Converts a method of the `http` crate.
     pub fn of(method: &Method) -> Self {
         match *method {
             Method::GET => Self::Get,
@@ -242,7 +246,7 @@ impl Verb {
         }
     }
 
-    /// The label in logs and metrics.
+    /// Returns the label in logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Get => "GET",
@@ -257,7 +261,7 @@ impl Verb {
     }
 }
 
-impl fmt::Display for Verb {
+impl fmt::Display for RequestMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -268,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_find_their_routes() {
+    fn find_returns_the_route_of_a_path() {
         for (path, route) in [
             ("/", Some(Route::Index)),
             ("/products", Some(Route::Products)),
@@ -301,25 +305,33 @@ mod tests {
     }
 
     #[test]
-    fn every_template_is_found_by_its_own_route() {
+    fn every_template_matches_its_own_route() {
         for route in Route::all() {
             assert_eq!(Route::find(route.template()), Some(route));
         }
     }
 
     #[test]
-    fn allow_names_exactly_what_is_permitted() {
+    fn allow_lists_exactly_the_permitted_methods() {
         for route in Route::all() {
             let allowed: Vec<_> = route.allow().split(", ").collect();
-            for verb in [Verb::Get, Verb::Head, Verb::Post, Verb::Options, Verb::Put, Verb::Patch, Verb::Delete] {
-                assert_eq!(route.permits(verb), allowed.contains(&verb.as_str()), "{verb} {}", route.template());
+            for method in [
+                RequestMethod::Get,
+                RequestMethod::Head,
+                RequestMethod::Post,
+                RequestMethod::Options,
+                RequestMethod::Put,
+                RequestMethod::Patch,
+                RequestMethod::Delete,
+            ] {
+                assert_eq!(route.permits(method), allowed.contains(&method.as_str()), "{method} {}", route.template());
             }
         }
     }
 
     #[test]
-    fn a_made_up_method_has_a_bounded_label() {
+    fn an_unknown_method_is_labeled_other() {
         let method = Method::from_bytes(b"BREW").expect("a token");
-        assert_eq!(Verb::of(&method).as_str(), "OTHER");
+        assert_eq!(RequestMethod::of(&method).as_str(), "OTHER");
     }
 }

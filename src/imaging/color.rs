@@ -1,4 +1,4 @@
-//! From the colours of a profile to sRGB.
+//! Converts pixels from an ICC profile to sRGB.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -6,14 +6,13 @@ use moxcms::{ColorProfile, DataColorSpace, Layout, TransformOptions};
 
 use super::pixels::Pixels;
 
-/// The profile does not fit the pixels, or is no profile; the pixels are as they were.
+/// The profile is invalid or does not fit the pixels, which are unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ProfileUnfit;
 
-/// Turns the pixels from the colours of an ICC `profile` into sRGB. Grey pixels, which come here as colours of three
-/// equal samples, may have a grey profile.
+/// Converts pixels from an ICC `profile` to sRGB. Gray pixels, stored as three equal samples, may have a gray profile.
 pub(super) fn to_srgb(pixels: &mut Pixels, profile: &[u8], grey: bool) -> Result<(), ProfileUnfit> {
-    // A profile is a stranger's program for colours: one that upsets its reader is ignored like any that does not fit.
+    // A profile is untrusted: one that makes the library panic counts as unfit.
     catch_unwind(AssertUnwindSafe(|| convert(pixels, profile, grey))).unwrap_or(Err(ProfileUnfit))
 }
 
@@ -37,7 +36,7 @@ fn convert_colours(pixels: &mut Pixels, profile: &ColorProfile) -> Result<(), Pr
     Ok(())
 }
 
-/// There are only 256 greys, so a table of them does.
+/// Uses a table: there are only 256 grays.
 fn convert_greys(pixels: &mut Pixels, profile: &ColorProfile) -> Result<(), ProfileUnfit> {
     let transform = profile
         .create_transform_8bit(Layout::Gray, &ColorProfile::new_srgb(), Layout::Rgb, TransformOptions::default())

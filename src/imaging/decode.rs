@@ -1,4 +1,4 @@
-//! From the bytes of a file to pixels. Each format has its decoder; all of them give what a cut-off file still holds.
+//! Decodes files to pixels. Every decoder returns what a truncated file still contains.
 
 use std::io::Cursor;
 
@@ -20,11 +20,14 @@ use super::tiff;
 use super::warning::Warning;
 use super::webp;
 
-/// Decodes the (first) picture of `source`, which ends where its header says. No more than `largest` pixels across and
-/// down, as stored, are needed of it: formats that can be decoded smaller at less cost may come out smaller than stored.
+/// Decodes the first image of `source`, up to the end given by its header.
+///
+/// At most `largest` stored pixels across and down are needed, so formats with cheap reduced decoding may return a
+/// smaller image.
 ///
 /// # Errors
-/// [`Error::Undecodable`] if no pixel can be had; [`Error::UnsupportedFormat`] for a rare kind of a known format.
+/// [`Error::Undecodable`] if no pixels can be decoded; [`Error::UnsupportedFormat`] for an unsupported variety of a
+/// format.
 pub(super) fn decode(source: &[u8], header: &Header, limits: &Limits, largest: (u32, u32)) -> Result<Decoded, Error> {
     match header.format {
         SourceFormat::Jpeg => jpeg::decode(source, header, limits, largest),
@@ -50,7 +53,7 @@ fn allocation_bound(limits: &Limits) -> image::Limits {
 
 fn refusal(error: ImageError) -> Error {
     match error {
-        ImageError::Unsupported(what) => Error::unsupported(format!("a picture of a kind that is not read ({what})")),
+        ImageError::Unsupported(what) => Error::unsupported(format!("an image of an unsupported kind ({what})")),
         other => Error::damaged(other.to_string()),
     }
 }
@@ -71,7 +74,7 @@ fn read<D: ImageDecoder>(decoder: Result<D, ImageError>, header: &Header) -> Res
         ColorType::La16 => (Samples::GreyAlpha, true),
         ColorType::Rgb16 => (Samples::Colour, true),
         ColorType::Rgba16 => (Samples::ColourAlpha, true),
-        other => return Err(Error::unsupported(format!("a picture with {other:?} pixels"))),
+        other => return Err(Error::unsupported(format!("an image with {other:?} pixels"))),
     };
     let mut data = vec![MISSING; decoder.total_bytes() as usize];
     let outcome = decoder.read_image(&mut data);
@@ -85,7 +88,8 @@ fn read<D: ImageDecoder>(decoder: Result<D, ImageError>, header: &Header) -> Res
     Ok(Decoded { pixels, flaw })
 }
 
-/// What is wrong with `data`; the decoder's error if it is next to nothing, or if the file is damaged and not cut off.
+/// Returns the flaw of `data`; returns the decoder's error if almost no data exists, or if the file is damaged rather
+/// than truncated.
 fn accept(outcome: Result<(), Error>, header: &Header, data: &[u8]) -> Result<Option<Warning>, Error> {
     match outcome {
         Ok(()) => Ok(header.truncated.then_some(Warning::Truncated)),

@@ -1,14 +1,15 @@
-//! What a page shows before the picture is there: a tiny preview and one colour.
+//! Describes an image for placeholders: a tiny preview and a dominant color.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::pixels::Pixels;
 
-/// The longest edge that a ThumbHash is made from.
+/// Longest edge of the input of a ThumbHash, in pixels.
 pub(super) const PREVIEW_EDGE: u32 = 100;
 
-/// The [ThumbHash](https://evanw.github.io/thumbhash/) in standard base64. `pixels`: at most [`PREVIEW_EDGE`] a side.
+/// Returns the [ThumbHash](https://evanw.github.io/thumbhash/) in standard Base64. `pixels` has at most
+/// [`PREVIEW_EDGE`] per side.
 pub(super) fn thumbhash(pixels: &Pixels) -> String {
     let (width, height) = (pixels.width as usize, pixels.height as usize);
     let hash = if pixels.alpha {
@@ -20,8 +21,10 @@ pub(super) fn thumbhash(pixels: &Pixels) -> String {
     STANDARD.encode(hash)
 }
 
-/// The mean of the most frequent colours as `#rrggbb`: pixels are counted in 4,096 cells, four bits a sample, and the
-/// fullest cell's mean is taken. Pixels that are more than half transparent do not count; with none left it is white.
+/// Returns the dominant color as `#rrggbb`.
+///
+/// Pixels are counted in 4,096 cells (four bits per sample); the result is the mean of the fullest cell. Pixels that
+/// are more than half transparent are ignored; without others the result is white.
 pub(super) fn dominant_color(pixels: &Pixels) -> String {
     let mut cells = vec![(0_u32, [0_u32; 3]); 4096];
     for pixel in pixels.data.chunks_exact(pixels.channels()) {
@@ -35,7 +38,7 @@ pub(super) fn dominant_color(pixels: &Pixels) -> String {
             *sum += u32::from(*sample);
         }
     }
-    // The last of equally full cells, so that the outcome does not depend on anything but the pixels.
+    // The last of equally full cells, so that the result is deterministic.
     let (count, sums) = cells.into_iter().max_by_key(|cell| cell.0).unwrap_or_default();
     if count == 0 {
         return "#ffffff".to_owned();
@@ -49,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_dominant_colour_is_that_of_most_visible_pixels() {
+    fn the_dominant_color_is_that_of_most_visible_pixels() {
         let red_on_nothing = [[200, 16, 32, 255]; 3].into_iter().chain([[0, 0, 0, 0]; 6]).flatten().collect();
         let pixels = Pixels { width: 3, height: 3, alpha: true, data: red_on_nothing };
         assert_eq!(dominant_color(&pixels), "#c81020");

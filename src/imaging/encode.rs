@@ -1,4 +1,4 @@
-//! Pixels to the formats that go out. None of them carries metadata.
+//! Encodes renditions, without metadata.
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
@@ -9,7 +9,8 @@ use super::preset::{Effort, OutputFormat};
 use super::tuning::Tuning;
 use super::{jpeg, webp};
 
-/// Peak memory of encoding beyond the pixels, in bytes a pixel: planes or coefficients, a copy on white, the output.
+/// Returns the encoder's peak memory in bytes per pixel, the pixels not included: planes or coefficients, a copy on
+/// white, the output.
 pub(super) const fn encoder_bytes(format: OutputFormat) -> u64 {
     match format {
         OutputFormat::Jpeg | OutputFormat::Webp | OutputFormat::Png => 7,
@@ -18,16 +19,16 @@ pub(super) const fn encoder_bytes(format: OutputFormat) -> u64 {
     }
 }
 
-/// What lossless WebP takes, which is more than PNG (measured: 25).
+/// Bytes per pixel of lossless WebP, more than PNG (measured: 25).
 pub(super) const LOSSLESS_BYTES: u64 = 32;
 
-/// What AVIF takes (measured: 26 without alpha, which adds a plane and two copies of the pixels).
+/// Bytes per pixel of AVIF (measured: 26 without alpha, which adds a plane and two copies of the pixels).
 const AVIF_BYTES: u64 = 40;
 
 /// Encodes `pixels`.
 ///
 /// # Errors
-/// [`Error::Internal`] if the encoder refuses.
+/// [`Error::Internal`] if the encoder fails.
 pub(super) fn encode(pixels: &Pixels, format: OutputFormat, tuning: Tuning) -> Result<Vec<u8>, Error> {
     match format {
         OutputFormat::Jpeg if pixels.alpha => jpeg::encode(&pixels.on_white(), tuning),
@@ -42,10 +43,10 @@ pub(super) fn encode(pixels: &Pixels, format: OutputFormat, tuning: Tuning) -> R
 #[cfg(feature = "avif")]
 use super::avif::encode as avif;
 
-/// No preset asks for AVIF where it is not built in: the settings refuse it.
+/// Unreachable: without the feature, the settings reject AVIF presets.
 #[cfg(not(feature = "avif"))]
 fn avif(_: &Pixels, _: Tuning) -> Result<Vec<u8>, Error> {
-    Err(Error::Internal("AVIF is not built in".into()))
+    Err(Error::Internal("AVIF is not compiled in".into()))
 }
 
 fn png(pixels: &Pixels, effort: Effort) -> Result<Vec<u8>, Error> {

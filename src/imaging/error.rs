@@ -1,4 +1,4 @@
-//! Why a picture was refused or could not be read. Every message is a sentence for the person who sent the picture.
+//! Errors of image processing. Each message is a sentence for the person who uploaded the image.
 
 use std::borrow::Cow;
 
@@ -6,21 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::code::ErrorCode;
 
-/// Why there are no renditions. None of these goes away by trying again with the same bytes.
+/// Why an image was not processed. A retry with the same bytes cannot help.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Error {
     /// The file has no bytes.
-    #[error("The picture has no bytes.")]
+    #[error("The image has no bytes.")]
     Empty,
-    /// The bytes are none of the kinds that are read; `kind` names what they look like, with its article.
-    #[error("The file is {kind}; the kinds that are read are JPEG, PNG, WebP, AVIF, GIF, BMP and TIFF.")]
+    /// The format is not supported; `kind` names it, with its article.
+    #[error("The file is {kind}; supported formats are JPEG, PNG, WebP, AVIF, GIF, BMP and TIFF.")]
     UnsupportedFormat {
-        /// What the bytes look like: `an SVG drawing`, `an HTML page`, `a HEIC picture`.
+        /// Detected kind: `an SVG drawing`, `an HTML page`, `a HEIC image`.
         kind: Cow<'static, str>,
     },
-    /// More pixels in all than [`Limits::max_pixels`](super::Limits::max_pixels).
+    /// The image exceeds [`Limits::max_pixels`](super::Limits::max_pixels).
     #[error(
-        "The picture is {width} × {height} pixels, {} megapixels; at most {} megapixels are read.",
+        "The image is {width} × {height} pixels, {} megapixels; the limit is {} megapixels.",
         megapixels(*.width as u64 * *.height as u64),
         megapixels(*.max_pixels)
     )]
@@ -32,8 +32,8 @@ pub enum Error {
         /// The limit, in pixels.
         max_pixels: u64,
     },
-    /// One side is longer than [`Limits::max_side`](super::Limits::max_side).
-    #[error("The picture is {width} × {height} pixels; a side of at most {max_side} pixels is read.")]
+    /// A side exceeds [`Limits::max_side`](super::Limits::max_side).
+    #[error("The image is {width} × {height} pixels; the limit is {max_side} pixels per side.")]
     SideTooLong {
         /// Width as stored, in pixels.
         width: u32,
@@ -42,68 +42,68 @@ pub enum Error {
         /// The limit, in pixels.
         max_side: u32,
     },
-    /// It would take more memory or work than is spent on one picture.
-    #[error("The picture is too costly to read: {0}.")]
+    /// The image needs more memory or work than the limit.
+    #[error("The image is too complex: {0}.")]
     TooComplex(Excess),
-    /// A known kind, but the pixels cannot be had.
-    #[error("The picture is damaged: {reason}.")]
+    /// The image is damaged.
+    #[error("The image is damaged: {reason}.")]
     Undecodable {
-        /// What the decoder stumbled over.
+        /// Reason.
         reason: Cow<'static, str>,
     },
-    /// An encoder refused our own pixels: a fault of this program, not of the picture.
-    #[error("The picture could not be processed because of a fault inside pm: {0}.")]
+    /// An encoder failed: a bug in this program, not a flaw of the image.
+    #[error("Processing the image failed because of a bug in pm: {0}.")]
     Internal(Cow<'static, str>),
 }
 
-/// What there is too much of in a picture that is [`Error::TooComplex`].
+/// Which limit an image exceeds that is [`Error::TooComplex`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Excess {
     /// Peak memory while decoding.
-    #[error("it needs {} MiB of memory, and {} MiB is the limit", needed.div_ceil(1 << 20), limit >> 20)]
+    #[error("it needs {} MiB of memory; the limit is {} MiB", needed.div_ceil(1 << 20), limit >> 20)]
     Memory {
-        /// Bytes that decoding would take.
+        /// Bytes that decoding needs.
         needed: u64,
-        /// Bytes that one picture may take.
+        /// Limit in bytes.
         limit: u64,
     },
-    /// Passes over the pixels of a progressive JPEG.
-    #[error("it is stored in {found} scans, and {limit} is the limit for its size")]
+    /// Scans of a progressive JPEG.
+    #[error("it has {found} scans; the limit for its size is {limit}")]
     Scans {
         /// Scans in the file.
         found: u32,
-        /// Scans that a picture of this size may have.
+        /// Limit for an image of this size.
         limit: u32,
     },
-    /// Pixels of all tiles of a picture, those outside the picture included.
-    #[error("its tiles have {padded} pixels in all, and {limit} is the limit")]
+    /// Pixels of all tiles, including those outside the image.
+    #[error("its tiles have {padded} pixels; the limit is {limit}")]
     Tiles {
         /// Pixels of all tiles.
         padded: u64,
-        /// Pixels that all tiles may have.
+        /// Limit in pixels.
         limit: u64,
     },
-    /// Frames in the data of one still picture.
-    #[error("its data hold {found} frames, and {limit} is the limit")]
+    /// Frames in the data of one still image.
+    #[error("its data has {found} frames; the limit is {limit}")]
     Frames {
         /// Frames in the data.
         found: u32,
-        /// Frames that a still picture may have.
+        /// Limit for a still image.
         limit: u32,
     },
-    /// Parts of a TIFF that stand for the same bytes again and again.
+    /// Parts of a TIFF that reference the same bytes repeatedly.
     #[error("its parts repeat the same bytes too often")]
     Sharing,
-    /// The colour profile, unpacked.
-    #[error("its colour profile unpacks to more than {} KiB", limit >> 10)]
+    /// Size of the decompressed color profile.
+    #[error("its decompressed color profile has more than {} KiB", limit >> 10)]
     Profile {
-        /// Bytes that a profile may have.
+        /// Limit in bytes.
         limit: u64,
     },
 }
 
 impl Error {
-    /// The code of the closed list that stands for this error.
+    /// Returns the error code for clients.
     pub const fn code(&self) -> ErrorCode {
         match self {
             Self::Empty => ErrorCode::Empty,
@@ -115,7 +115,7 @@ impl Error {
         }
     }
 
-    /// Whether the same bytes may fare better later: never, since nothing here depends on anything but the bytes.
+    /// Returns whether a retry may succeed: never, because errors depend only on the bytes.
     pub const fn is_transient(&self) -> bool {
         false
     }
@@ -129,7 +129,7 @@ impl Error {
     }
 }
 
-/// Pixels as megapixels with at most one decimal, so that `50.0` reads `50` and a limit passed by little still shows.
+/// Formats megapixels with at most one decimal: `50.0` becomes `50`, and a small excess stays visible.
 fn megapixels(pixels: u64) -> String {
     let tenths = pixels.div_ceil(100_000);
     if tenths.is_multiple_of(10) { format!("{}", tenths / 10) } else { format!("{}.{}", tenths / 10, tenths % 10) }
@@ -140,15 +140,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sentence_names_the_figure_and_the_limit() {
+    fn the_message_contains_the_value_and_the_limit() {
         let error = Error::TooManyPixels { width: 50_000, height: 50_000, max_pixels: 50_000_000 };
         assert_eq!(
             error.to_string(),
-            "The picture is 50000 × 50000 pixels, 2500 megapixels; at most 50 megapixels are read."
+            "The image is 50000 × 50000 pixels, 2500 megapixels; the limit is 50 megapixels."
         );
         let error = Error::TooManyPixels { width: 10_000, height: 5_001, max_pixels: 50_000_000 };
-        assert!(error.to_string().contains("50.1 megapixels; at most 50 megapixels"), "{error}");
+        assert!(error.to_string().contains("50.1 megapixels; the limit is 50 megapixels"), "{error}");
         let error = Error::TooComplex(Excess::Memory { needed: 600 << 20, limit: 512 << 20 });
-        assert!(error.to_string().contains("600 MiB of memory, and 512 MiB is the limit"), "{error}");
+        assert!(error.to_string().contains("600 MiB of memory; the limit is 512 MiB"), "{error}");
     }
 }

@@ -1,33 +1,33 @@
-//! How large a rendition is, and how much of the picture it shows. Whole numbers only, nothing is ever enlarged.
+//! Computes a rendition's size and visible part in integers. Images are never enlarged.
 
 use super::preset::{Fit, Focus, OutputFormat, Preset, Size};
 
-/// The shape of a rendition.
+/// Shape of a rendition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Shape {
     /// Pixels across.
     pub width: u32,
     /// Pixels down.
     pub height: u32,
-    /// The least dimensions of the whole picture, its aspect kept, from which the rendition can be made; its own where
-    /// it shows all of it undistorted.
+    /// Minimum size of the whole image, with its aspect ratio, from which the rendition can be made; equal to the
+    /// rendition's own size if it shows the whole image undistorted.
     pub whole: (u32, u32),
-    /// How it comes from that whole picture.
+    /// How it is made from that whole image.
     pub view: View,
 }
 
-/// What a rendition shows of the picture.
+/// Visible part of the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum View {
-    /// All of it as it is.
+    /// The whole image.
     Whole,
-    /// A piece: two sides are cut off, so that this point is as near the middle as they allow.
+    /// A crop, centered as closely as possible on this point.
     Cut(Focus),
-    /// All of it, one side made shorter than the aspect asks for.
+    /// The whole image, distorted to another aspect ratio.
     Squeezed,
 }
 
-/// The shape that `preset` gives to an upright picture of `width` × `height` pixels, both at least 1.
+/// Returns the shape of `preset` for an upright image of `width` × `height` pixels, both at least 1.
 pub(super) fn shape(width: u32, height: u32, preset: &Preset, format: OutputFormat) -> Shape {
     let bound = |side: u32| side.clamp(1, format.max_side());
     match (preset.size, preset.fit) {
@@ -43,7 +43,7 @@ pub(super) fn shape(width: u32, height: u32, preset: &Preset, format: OutputForm
     }
 }
 
-/// The largest shape of the picture's aspect inside the box and not larger than the picture.
+/// Returns the largest shape with the image's aspect ratio inside the box, at most the image's size.
 pub(super) fn contain(width: u32, height: u32, across: u32, down: u32) -> Shape {
     let (out_width, out_height) = if width <= across && height <= down {
         (width, height)
@@ -55,7 +55,7 @@ pub(super) fn contain(width: u32, height: u32, across: u32, down: u32) -> Shape 
     Shape { width: out_width, height: out_height, whole: (out_width, out_height), view: View::Whole }
 }
 
-/// The box, made smaller if the picture does not fill it, and what of the picture it shows.
+/// Returns the box, scaled down to the image if needed, and the crop.
 fn cover(width: u32, height: u32, across: u32, down: u32, focus: Focus) -> Shape {
     let (out_width, out_height) = if width >= across && height >= down {
         (across, down)
@@ -67,14 +67,14 @@ fn cover(width: u32, height: u32, across: u32, down: u32, focus: Focus) -> Shape
     from_whole(width, height, out_width, out_height, View::Cut(focus))
 }
 
-/// The box, each side of it at most the picture's own.
+/// Returns the box, each side at most the image's.
 fn fill(width: u32, height: u32, across: u32, down: u32) -> Shape {
     from_whole(width, height, width.min(across), height.min(down), View::Squeezed)
 }
 
-/// The shape of a rendition that may not have the picture's aspect; `view` if it has not.
+/// Returns the shape of a rendition; with `view` if its aspect ratio differs from the image's.
 fn from_whole(width: u32, height: u32, out_width: u32, out_height: u32, view: View) -> Shape {
-    // The side that comes out relatively longer decides the scale; the other is rounded up, so that there is enough.
+    // The relatively longer side sets the scale; the other is rounded up to have enough pixels.
     let whole = if is_wider(width, height, out_width, out_height) {
         (up(width, out_height, height), out_height)
     } else {
@@ -88,13 +88,13 @@ fn is_wider(width: u32, height: u32, across: u32, down: u32) -> bool {
     u64::from(width) * u64::from(down) >= u64::from(height) * u64::from(across)
 }
 
-/// `side * part / of`, rounded to the nearest, at least 1.
+/// Returns `side * part / of`, rounded to the nearest, at least 1.
 fn scaled(side: u32, part: u32, of: u32) -> u32 {
     let (side, part, of) = (u64::from(side), u64::from(part), u64::from(of));
     ((2 * side * part + of) / (2 * of)).max(1) as u32
 }
 
-/// `side * part / of`, rounded up.
+/// Returns `side * part / of`, rounded up.
 fn up(side: u32, part: u32, of: u32) -> u32 {
     (u64::from(side) * u64::from(part)).div_ceil(u64::from(of)) as u32
 }
@@ -149,7 +149,7 @@ mod tests {
         }
 
         #[test]
-        fn a_fill_meets_every_side_that_the_picture_reaches(
+        fn a_fill_meets_every_side_that_the_image_reaches(
             width in 1_u32..=16_384, height in 1_u32..=16_384, across in 1_u32..=20_000, down in 1_u32..=20_000,
         ) {
             let shape = fill(width, height, across, down);
@@ -173,7 +173,7 @@ mod tests {
         }
 
         #[test]
-        fn a_cover_is_cut_from_a_picture_that_is_not_enlarged(
+        fn a_cover_is_cut_from_an_image_that_is_not_enlarged(
             width in 1_u32..=16_384, height in 1_u32..=16_384, across in 1_u32..=20_000, down in 1_u32..=20_000,
         ) {
             let shape = cover(width, height, across, down, Focus::CENTER);

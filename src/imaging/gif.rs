@@ -1,25 +1,25 @@
-//! The first frame of a GIF, laid on its screen.
+//! GIF decoding: the first frame on its logical screen.
 
 use std::num::NonZeroU64;
 
 use ::gif::{ColorOutput, DecodeOptions, MemoryLimit};
 
-use super::decoded::{Decoded, LEAST_SHARE, MISSING};
+use super::decoded::{Decoded, MIN_SHARE, MISSING};
 use super::error::Error;
 use super::header::Header;
 use super::limits::Limits;
 use super::pixels::Pixels;
 use super::warning::Warning;
 
-/// Decodes the first frame of `source`; what it does not cover of the screen is transparent.
+/// Decodes the first frame of `source`; the uncovered screen is transparent.
 ///
 /// # Errors
-/// [`Error::Undecodable`] if next to no pixels are there, or if they are damaged and not cut off.
+/// [`Error::Undecodable`] if almost no pixels exist, or if they are damaged rather than truncated.
 pub(super) fn decode(source: &[u8], header: &Header, limits: &Limits) -> Result<Decoded, Error> {
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::RGBA);
     options.set_memory_limit(NonZeroU64::new(limits.max_memory).map_or(MemoryLimit::Unlimited, MemoryLimit::Bytes));
-    // Browsers pass over blocks that they do not know.
+    // Browsers ignore unknown blocks.
     options.allow_unknown_blocks(true);
     let damaged = |error: ::gif::DecodingError| Error::damaged(error.to_string());
     let mut decoder = options.read_info(source).map_err(damaged)?;
@@ -34,7 +34,7 @@ pub(super) fn decode(source: &[u8], header: &Header, limits: &Limits) -> Result<
         Err(error) => {
             let missing = |pixel: &[u8]| pixel == [MISSING; 4];
             let there = data.chunks_exact(4).filter(|pixel| !missing(pixel)).count();
-            if !header.truncated || there < (across * down).div_ceil(LEAST_SHARE) {
+            if !header.truncated || there < (across * down).div_ceil(MIN_SHARE) {
                 return Err(damaged(error));
             }
             data.chunks_exact_mut(4).filter(|pixel| missing(pixel)).for_each(|pixel| pixel[3] = 255);
@@ -48,7 +48,7 @@ pub(super) fn decode(source: &[u8], header: &Header, limits: &Limits) -> Result<
     Ok(Decoded { pixels: Pixels { width: header.width, height: header.height, alpha: true, data }, flaw })
 }
 
-/// The frame on a transparent screen; what lies outside is cut off.
+/// Copies the frame onto a transparent screen, cropped to the screen.
 fn lay(frame: &[u8], place: (usize, usize), size: (usize, usize), screen: (usize, usize)) -> Vec<u8> {
     let mut data = vec![0; screen.0 * screen.1 * 4];
     let visible = size.0.min(screen.0.saturating_sub(place.0));

@@ -1,27 +1,27 @@
-//! The bounds that a picture must keep before any of its pixels are decoded.
+//! Limits checked before any pixel is decoded.
 
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Excess};
 
-/// What one picture may cost. Checked on the headers alone.
+/// Limits of one image, checked on its headers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Width times height, in pixels. 50,000,000 unless set.
+    /// Maximum width × height in pixels; default 50,000,000.
     pub max_pixels: u64,
-    /// The longer side, in pixels. 16,384 unless set: WebP's own limit is 16,383 and no camera passes it.
+    /// Maximum side in pixels; default 16,384: WebP's limit is 16,383, and no camera exceeds it.
     pub max_side: u32,
-    /// Peak memory of one picture, in bytes; 512 MiB unless set.
+    /// Maximum peak memory of one image in bytes; default 512 MiB.
     pub max_memory: u64,
-    /// A colour profile once unpacked, in bytes; 4 MiB unless set (the largest printer profiles have about 3 MB).
+    /// Maximum decompressed color profile in bytes; default 4 MiB (the largest printer profiles have about 3 MB).
     pub max_metadata: u64,
-    /// Scans of a JPEG, 100 unless set. Encoders write 1 to 12; a file may repeat them without end.
+    /// Maximum scans of a JPEG; default 100. Encoders write 1 to 12; a malicious file may repeat them.
     pub max_scans: u32,
-    /// Bytes that no rendition has more of, whatever becomes of its format and quality for that; those of the source unless set.
+    /// Maximum bytes of a rendition, enforced by changing its format and quality; default: the source's bytes.
     pub max_rendition: Option<u64>,
 }
 
-/// Passes over all pixels that a picture of the most pixels may have; smaller ones have more, up to `max_scans`.
+/// Maximum scans of an image with the maximum pixels; smaller images may have more, up to `max_scans`.
 const SCANS_AT_FULL_SIZE: u64 = 16;
 
 impl Default for Limits {
@@ -38,10 +38,10 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Refuses dimensions that are zero or over the limits.
+    /// Rejects dimensions that are zero or exceed the limits.
     pub(super) fn check_size(&self, width: u32, height: u32) -> Result<(), Error> {
         if width == 0 || height == 0 {
-            return Err(Error::damaged("it has no width or no height"));
+            return Err(Error::damaged("its width or height is zero"));
         }
         if u64::from(width) * u64::from(height) > self.max_pixels {
             return Err(Error::TooManyPixels { width, height, max_pixels: self.max_pixels });
@@ -52,7 +52,7 @@ impl Limits {
         Ok(())
     }
 
-    /// Refuses a picture whose decoding takes more than `max_memory`.
+    /// Rejects an image whose decoding needs more than `max_memory`.
     pub(super) fn check_cost(&self, needed: u64) -> Result<(), Error> {
         if needed > self.max_memory {
             return Err(Error::TooComplex(Excess::Memory { needed, limit: self.max_memory }));
@@ -60,7 +60,7 @@ impl Limits {
         Ok(())
     }
 
-    /// Refuses more scans than the picture's size allows: work is scans times pixels.
+    /// Rejects too many scans for the image's size: work is scans × pixels.
     pub(super) fn check_scans(&self, found: u32, width: u32, height: u32) -> Result<(), Error> {
         let limit = self.most_scans(width, height);
         if found > limit {
@@ -69,14 +69,14 @@ impl Limits {
         Ok(())
     }
 
-    /// Scans that a picture of so many pixels may have.
+    /// Returns the maximum scans of an image of this size.
     fn most_scans(&self, width: u32, height: u32) -> u32 {
         let pixels = (u64::from(width) * u64::from(height)).max(1);
         let by_work = (self.max_pixels * SCANS_AT_FULL_SIZE / pixels).max(1);
         u64::from(self.max_scans).min(by_work) as u32
     }
 
-    /// Refuses a colour profile of more than `max_metadata` bytes.
+    /// Rejects a color profile of more than `max_metadata` bytes.
     pub(super) fn check_profile(&self, bytes: u64) -> Result<(), Error> {
         if bytes > self.max_metadata {
             return Err(Error::TooComplex(Excess::Profile { limit: self.max_metadata }));

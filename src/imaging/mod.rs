@@ -1,5 +1,6 @@
-//! From the bytes of a stranger's picture to renditions that any browser shows: upright, in sRGB, without metadata.
-//! Pure and synchronous: no network, no disk, no clock but for timing, no state between two pictures.
+//! Turns an untrusted image file into renditions for any browser: upright, sRGB, without metadata.
+//!
+//! The code is pure and synchronous: no network, no disk, no clock except for timing, no state between images.
 
 mod avif;
 mod bmp;
@@ -45,8 +46,8 @@ pub use smaller::RenditionFormat;
 pub use sniff::SourceFormat;
 pub use warning::Warning;
 
-/// Grows with every change after which the same bytes and presets give other bytes than before.
+/// Pipeline revision. Increment it with every change that alters the output for the same bytes and presets.
 pub const REVISION: u32 = 1;
 
-/// By what JPEG is written: `pure` (Rust alone) or `turbo` (libjpeg). It is read in Rust in either case.
+/// JPEG encoder: `pure` (Rust) or `turbo` (libjpeg). Decoding is always in Rust.
 pub const JPEG_BACKEND: &str = jpeg::BACKEND;

@@ -1,13 +1,13 @@
-//! Turns a picture upright.
+//! Applies EXIF orientations.
 
 use super::pixels::Pixels;
 
-/// The dimensions that a stored picture has when upright.
+/// Returns the upright dimensions of a stored image.
 pub(super) fn upright(width: u32, height: u32, orientation: u8) -> (u32, u32) {
     if orientation >= 5 { (height, width) } else { (width, height) }
 }
 
-/// Applies an EXIF orientation, 1 to 8 (EXIF 2.32, tag 0x0112); any other leaves the picture as it is.
+/// Applies an EXIF orientation, 1 to 8 (EXIF 2.32, tag 0x0112); ignores other values.
 pub(super) fn orient(pixels: Pixels, orientation: u8) -> Pixels {
     if !(2..=8).contains(&orientation) {
         return pixels;
@@ -15,7 +15,7 @@ pub(super) fn orient(pixels: Pixels, orientation: u8) -> Pixels {
     let (width, height) = upright(pixels.width, pixels.height, orientation);
     let (across, down) = (pixels.width as isize, pixels.height as isize);
     let last = across * down - 1;
-    // Where the first pixel of the upright picture is stored, and how far apart its neighbours are.
+    // Index of the upright image's first pixel, and distances to its right and lower neighbors.
     let (first, right, below) = match orientation {
         2 => (across - 1, -1, across),
         3 => (last, -1, -across),
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn each_of_the_eight_orientations_ends_upright() {
-        // How a camera stores the upright picture `ABC / DEF` in each orientation.
+        // How a camera stores the upright image `ABC / DEF` in each orientation.
         let stored: [&[&str]; 8] = [
             &["ABC", "DEF"],
             &["CBA", "FED"],

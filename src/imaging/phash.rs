@@ -1,11 +1,11 @@
-//! A hash of what a picture looks like. Whole numbers only, so that it is the same on every machine.
+//! Perceptual hash, in integers only, so that it is equal on every machine.
 
 use super::pixels::Pixels;
 
-/// Pixels a side of the picture whose frequencies are taken.
+/// Side in pixels of the image that is transformed.
 const SIDE: usize = 32;
 
-/// Frequencies a side that count, from the second lowest on.
+/// Frequencies per side in the hash, from the second lowest.
 const KEPT: usize = 8;
 
 /// cos(k π / 64) for k from 0 to 32, times 2¹⁴.
@@ -15,14 +15,17 @@ const QUARTER: [i64; SIDE + 1] = [
     2_404, 1_606, 804, 0,
 ];
 
-/// The DCT hash of pHash (C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010, section
-/// 3.2.1): grey, 32 × 32 pixels, a DCT-II, of it the 8 × 8 lowest frequencies without those that are constant in either
-/// direction, and a bit a frequency: whether it is above their median. The first is the highest bit, row by row.
+/// Returns pHash's DCT hash (C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010,
+/// section 3.2.1).
 ///
-/// Transparency is laid on white. `pixels` is any small picture; its shape does not count.
+/// The image is converted to 32 × 32 grays and transformed by a DCT-II. Each of the 8 × 8 lowest frequencies that are
+/// not constant in either direction gives one bit: whether it is above their median. The first frequency is the highest
+/// bit, row by row.
+///
+/// Transparency is composed on white. `pixels` is any small image of any aspect ratio.
 pub(super) fn perceptual_hash(pixels: &Pixels) -> u64 {
     let grey = Grey::of(pixels).reduced();
-    // First along the rows, then down the columns; only the frequencies that are kept.
+    // First along the rows, then the columns; only for the frequencies in the hash.
     let mut rows = [[0_i64; KEPT]; SIDE];
     for (row, greys) in rows.iter_mut().zip(grey.chunks_exact(SIDE)) {
         for (index, sum) in row.iter_mut().enumerate() {
@@ -36,7 +39,7 @@ pub(super) fn perceptual_hash(pixels: &Pixels) -> u64 {
     }
     let mut sorted = frequencies;
     sorted.sort_unstable();
-    // Twice the median, which lies between the two in the middle.
+    // Twice the median: the sum of the two middle values.
     let median = sorted[KEPT * KEPT / 2 - 1] + sorted[KEPT * KEPT / 2];
     frequencies.iter().fold(0, |hash, frequency| hash << 1 | u64::from(2 * frequency > median))
 }
@@ -51,7 +54,7 @@ fn wave(frequency: usize, x: usize) -> i64 {
     }
 }
 
-/// Greys of 0 to 65,280, row by row.
+/// Grays of 0 to 65,280, row by row.
 struct Grey {
     width: usize,
     height: usize,
@@ -59,7 +62,7 @@ struct Grey {
 }
 
 impl Grey {
-    /// Brightness by the weights of BT.601, in 256ths.
+    /// Converts to gray with BT.601 weights, in 256ths.
     fn of(pixels: &Pixels) -> Self {
         let luma = |pixel: &[u8]| {
             let grey = 77 * i64::from(pixel[0]) + 150 * i64::from(pixel[1]) + 29 * i64::from(pixel[2]);
@@ -70,7 +73,7 @@ impl Grey {
         Self { width: pixels.width as usize, height: pixels.height as usize, data }
     }
 
-    /// The means of 32 × 32 equal areas; pixels that lie in two of them count by their shares.
+    /// Returns the means of 32 × 32 equal areas; border pixels count by their share.
     fn reduced(&self) -> Vec<i64> {
         let narrow: Vec<i64> = self.data.chunks_exact(self.width).flat_map(areas).collect();
         let columns = (0..SIDE).map(|x| {
@@ -83,11 +86,11 @@ impl Grey {
     }
 }
 
-/// The means of 32 equal parts of a line.
+/// Returns the means of 32 equal parts of a line.
 fn areas(line: &[i64]) -> [i64; SIDE] {
     let length = line.len();
     std::array::from_fn(|part| {
-        // In units of a 32nd of a sample, so that all bounds are whole.
+        // In 32nds of a sample, so that all bounds are integers.
         let (from, to) = (part * length, (part + 1) * length);
         let (first, last) = (from / SIDE, (to - 1) / SIDE);
         let covered = |at: usize| (to.min((at + 1) * SIDE) - from.max(at * SIDE)) as i64;
@@ -104,33 +107,33 @@ mod tests {
     use crate::imaging::tests::fixtures::{Writing, file, jpeg_with};
     use crate::imaging::{Limits, process};
 
-    /// Twelve coloured discs at places that the seed chooses; the same picture at every size.
+    /// Twelve colored discs at places that the seed chooses; the same image at every size.
     fn discs(seed: u32, width: u32, height: u32) -> RgbImage {
         let mut state = seed.wrapping_mul(2_654_435_761) | 1;
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             f64::from(state >> 16) / 65_536.0
         };
-        let mut picture = RgbImage::from_pixel(width, height, image::Rgb([128, 120, 110]));
+        let mut image = RgbImage::from_pixel(width, height, image::Rgb([128, 120, 110]));
         for _ in 0..12 {
             let (across, down, radius) = (next(), next(), 0.08 + 0.2 * next());
             let colour = [next(), next(), next()].map(|share| (share * 235.0) as u8);
-            for (x, y, pixel) in picture.enumerate_pixels_mut() {
+            for (x, y, pixel) in image.enumerate_pixels_mut() {
                 let (x, y) = (f64::from(x) / f64::from(width), f64::from(y) / f64::from(height));
                 if (x - across).hypot(y - down) < radius {
                     *pixel = image::Rgb(colour);
                 }
             }
         }
-        picture
+        image
     }
 
     fn hash(source: &[u8]) -> u64 {
-        process(source, &[], &Limits::default()).expect("the picture is whole").perceptual_hash
+        process(source, &[], &Limits::default()).expect("the image is whole").perceptual_hash
     }
 
-    fn of(picture: RgbImage) -> u64 {
-        hash(&file(picture, image::ImageFormat::Png))
+    fn of(image: RgbImage) -> u64 {
+        hash(&file(image, image::ImageFormat::Png))
     }
 
     fn distance(left: u64, right: u64) -> u32 {
@@ -138,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_picture_has_nearly_the_same_hash_however_it_is_saved() {
+    fn a_resaved_image_has_nearly_the_same_hash() {
         for seed in 1..=6 {
             let original = of(discs(seed, 480, 360));
             let again = jpeg_with(&discs(seed, 480, 360), Writing { quality: 40, ..Writing::default() });
@@ -151,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn different_pictures_are_far_apart() {
+    fn different_images_have_distant_hashes() {
         let hashes: Vec<_> = (1..=12).map(|seed| of(discs(seed, 320, 240))).collect();
         for (at, hash) in hashes.iter().enumerate() {
             for other in &hashes[..at] {
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_transparent_counts_as_white() {
+    fn transparent_pixels_count_as_white() {
         let on_nothing = |hidden: u8| Pixels {
             width: 40,
             height: 30,

@@ -1,6 +1,7 @@
-//! The steps from a file to its renditions, in their order: headers, limits, decode, make smaller, colours, upright,
-//! and then from the largest rendition to the smallest: make smaller, encode. Colours and orientation come after the first
-//! reduction because they cost the less the fewer pixels there are.
+//! Runs the steps from a file to its renditions: headers, limits, decode, downscale, colors, orientation; then from the
+//! largest rendition to the smallest: downscale, encode.
+//!
+//! Colors and orientation follow the first downscale, because they cost less on fewer pixels.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -27,95 +28,94 @@ use super::strip::stripped;
 use super::tuning::Tuning;
 use super::warning::Warning;
 
-/// A picture with all its renditions.
+/// Result of processing: facts about the image and its renditions.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Processed {
-    /// The source's format, by content.
+    /// Source format, detected by content.
     pub format: SourceFormat,
-    /// The source's pixels across, once upright.
+    /// Upright width of the source, in pixels.
     pub width: u32,
-    /// The source's pixels down, once upright.
+    /// Upright height of the source, in pixels.
     pub height: u32,
-    /// A preview of some 25 bytes, [ThumbHash](https://evanw.github.io/thumbhash/) in standard base64.
+    /// Preview of about 25 bytes: a [ThumbHash](https://evanw.github.io/thumbhash/) in standard Base64.
     pub thumbhash: String,
-    /// The most frequent colour as `#rrggbb`.
+    /// Dominant color as `#rrggbb`.
     pub dominant_color: String,
-    /// What the picture looks like in 64 bits. Two pictures are alike as far as their hashes are: at most 10 bits apart
-    /// they show the same, saved anew, scaled or a little brighter; different pictures are some 32 bits apart. Pictures
-    /// without any detail are all alike to it.
+    /// Perceptual hash of 64 bits. Hashes of the same image saved again, scaled or slightly brightened differ in at
+    /// most 10 bits; hashes of different images differ in about 32. Images without detail all have similar hashes.
     pub perceptual_hash: u64,
-    /// What was not as it should be, each at most once.
+    /// Warnings, each at most once.
     pub warnings: Vec<Warning>,
-    /// One a preset and format, in the order of the presets.
+    /// One rendition per preset and format, in the order of the presets.
     pub renditions: Vec<Rendered>,
-    /// Where the time went.
+    /// Time per step.
     pub steps: Steps,
 }
 
-/// One rendition: upright, in sRGB, eight bits a sample, without metadata, with no more bytes than the source unless
-/// not even the smallest form has so few.
+/// A rendition: upright, sRGB, eight bits per sample, without metadata; at most as large as the source in bytes, unless
+/// no encoding is that small.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rendered {
-    /// Name of its preset.
+    /// Name of the preset.
     pub preset: String,
-    /// What `bytes` are; the format that was asked for, except where only another was small enough.
+    /// Format of `bytes`: the requested one, unless only another was small enough.
     pub format: RenditionFormat,
     /// Pixels across.
     pub width: u32,
     /// Pixels down.
     pub height: u32,
-    /// The file; left out where the rest is written down.
+    /// The file; not serialized.
     #[serde(skip)]
     pub bytes: Vec<u8>,
 }
 
 impl Rendered {
-    /// The format's name: `jpeg`, `webp`, `png`, `avif`, `gif`.
+    /// Returns the format's name: `jpeg`, `webp`, `png`, `avif`, `gif`.
     pub const fn format_name(&self) -> &'static str {
         self.format.as_str()
     }
 
-    /// The ending of the file's name, without its dot.
+    /// Returns the file extension without its dot.
     pub const fn extension(&self) -> &'static str {
         self.format.extension()
     }
 
-    /// The value of `Content-Type`.
+    /// Returns the media type for `Content-Type`.
     pub const fn media_type(&self) -> &'static str {
         self.format.media_type()
     }
 }
 
-/// Wall time of the steps.
+/// Wall-clock time of the steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Steps {
-    /// File to pixels.
+    /// Decoding.
     pub decode: Duration,
-    /// All scaling, colours and orientation.
+    /// Scaling, color conversion and orientation.
     pub resize: Duration,
-    /// Pixels to files.
+    /// Encoding.
     pub encode: Duration,
-    /// ThumbHash, dominant colour and perceptual hash.
+    /// ThumbHash, dominant color and perceptual hash.
     pub describe: Duration,
 }
 
-/// Makes the renditions of `presets` from `source`. The same bytes and presets give the same bytes on the same machine.
+/// Renders `presets` from `source`; deterministic on the same machine.
 ///
-/// Blocks for as long as it takes (about 0.2 s for 10 megapixels); memory is bounded by `limits.max_memory`.
+/// Blocks until done (about 0.2 s for 10 megapixels); memory is limited by `limits.max_memory`.
 ///
 /// # Errors
-/// As [`probe`](super::probe()); [`Error::Undecodable`] also for what makes a decoder panic; [`Error::TooComplex`] also
-/// where the presets ask for more than fits the memory; [`Error::Internal`] if an encoder fails.
+/// As [`probe`](super::probe()); [`Error::Undecodable`] also if a decoder panics; [`Error::TooComplex`] also if the
+/// presets need too much memory; [`Error::Internal`] if an encoder fails.
 pub fn process(source: &[u8], presets: &[Preset], limits: &Limits) -> Result<Processed, Error> {
     catch_unwind(AssertUnwindSafe(|| run(source, presets, limits)))
-        .unwrap_or_else(|_| Err(Error::damaged("its decoder gave up in disorder")))
+        .unwrap_or_else(|_| Err(Error::damaged("its decoder panicked")))
 }
 
-/// Peak memory of [`process`] with the same arguments, in bytes, the source's own included. To be charged to a budget
-/// before the picture is decoded. Reads the headers alone.
+/// Returns the peak memory of [`process`] with the same arguments in bytes, including the source. Reserve it before
+/// processing. Reads only the headers.
 ///
 /// # Errors
-/// As [`probe`](super::probe()), judged by these presets.
+/// As [`probe`](super::probe()), checked for these presets.
 pub fn memory_needed(source: &[u8], presets: &[Preset], limits: &Limits) -> Result<u64, Error> {
     let header = header::read(source, limits)?;
     let (width, height) = upright(header.width, header.height, header.orientation);
@@ -126,7 +126,7 @@ pub fn memory_needed(source: &[u8], presets: &[Preset], limits: &Limits) -> Resu
     Ok(needed)
 }
 
-/// A rendition that is to be made: the place of its preset, its format, its shape.
+/// A rendition to make: preset, format and shape.
 struct Task<'a> {
     place: usize,
     preset: &'a Preset,
@@ -145,8 +145,8 @@ fn run(source: &[u8], presets: &[Preset], limits: &Limits) -> Result<Processed, 
     let mut steps = Steps::default();
     let mut scaler = Scaler::new();
     let mut warnings = Vec::new();
-    let picture = &source[..header.end];
-    let decoded = timed(&mut steps.decode, || decode(picture, &header, limits, largest))?;
+    let image = &source[..header.end];
+    let decoded = timed(&mut steps.decode, || decode(image, &header, limits, largest))?;
     let pixels = timed(&mut steps.resize, || {
         let mut pixels = decoded.pixels;
         scaler.reduce(&mut pixels, largest.0, largest.1)?;
@@ -156,7 +156,7 @@ fn run(source: &[u8], presets: &[Preset], limits: &Limits) -> Result<Processed, 
         }
         Ok(orient(pixels, header.orientation))
     })?;
-    let stripped = if decoded.flaw.is_none() { stripped(picture, &header) } else { None };
+    let stripped = if decoded.flaw.is_none() { stripped(image, &header) } else { None };
     let mut rendering =
         Rendering { most: most_bytes(source, limits), header: &header, stripped, scaler, steps, pixels };
     let renditions = rendering.render(tasks, (width, height))?;
@@ -168,9 +168,9 @@ fn run(source: &[u8], presets: &[Preset], limits: &Limits) -> Result<Processed, 
     Ok(Processed { format, width, height, thumbhash, dominant_color, perceptual_hash, warnings, renditions, steps })
 }
 
-/// The pixels of the whole picture, across and down as stored, from which everything can be made.
+/// Returns the stored width and height of the whole image from which every task can be made.
 fn largest(tasks: &[Task<'_>], header: &Header, preview: Shape) -> (u32, u32) {
-    // The preview is the smallest of all unless there are no other tasks, or only smaller ones.
+    // The preview is the smallest, unless there are only smaller tasks or none.
     let largest = tasks.iter().map(|task| task.shape.whole).chain([preview.whole]).max().unwrap_or(preview.whole);
     upright(largest.0, largest.1, header.orientation)
 }
@@ -184,7 +184,7 @@ fn tasks_cost(source: &[u8], header: &Header, tasks: &[Task<'_>], largest: (u32,
     cost(source.len(), header, largest, encoding.max().unwrap_or_default())
 }
 
-/// What there is to make, the largest first, so that each can be made from the one before it.
+/// Returns the tasks, largest first, so that each can be made from the previous one.
 fn tasks(width: u32, height: u32, presets: &[Preset]) -> Vec<Task<'_>> {
     let mut tasks: Vec<Task<'_>> = presets
         .iter()
@@ -192,7 +192,7 @@ fn tasks(width: u32, height: u32, presets: &[Preset]) -> Vec<Task<'_>> {
         .enumerate()
         .map(|(place, (preset, format))| Task { place, preset, format, shape: shape(width, height, preset, format) })
         .collect();
-    // Those of one shape stand together, those that are cut or squeezed after the whole one of their scale.
+    // Tasks of one shape are adjacent; cropped and distorted ones follow the whole image of their scale.
     tasks.sort_by_key(|task| {
         let Shape { width, height, whole, view } = task.shape;
         (std::cmp::Reverse((whole.0, whole.1)), view, width, height, task.place)
@@ -200,21 +200,21 @@ fn tasks(width: u32, height: u32, presets: &[Preset]) -> Vec<Task<'_>> {
     tasks
 }
 
-/// Brings the pixels to sRGB; `false` if there is a profile that cannot be followed.
+/// Converts the pixels to sRGB; returns `false` if the profile cannot be applied.
 fn colours_are_right(pixels: &mut Pixels, header: &Header) -> bool {
     match &header.profile {
-        // The pixels are no inks any more, so a profile for inks does not fit them.
+        // CMYK is already converted, so its profile no longer fits.
         Some(profile) => !header.cmyk && to_srgb(pixels, profile, header.samples <= 2).is_ok(),
         None => !header.profile_broken,
     }
 }
 
-/// The work from the largest rendition down. `pixels` is the whole picture at the scale that was reached.
+/// Makes renditions, largest first. `pixels` is the whole image at the current scale.
 struct Rendering<'a> {
-    /// Bytes that no rendition has more of.
+    /// Maximum bytes of a rendition.
     most: usize,
     header: &'a Header,
-    /// The source without metadata, if that looks the same as the picture.
+    /// The source without metadata, if it looks like the image.
     stripped: Option<Vec<u8>>,
     scaler: Scaler,
     steps: Steps,
@@ -224,7 +224,7 @@ struct Rendering<'a> {
 impl Rendering<'_> {
     fn render(&mut self, tasks: Vec<Task<'_>>, full: (u32, u32)) -> Result<Vec<Rendered>, Error> {
         let mut done: Vec<(usize, Rendered)> = Vec::with_capacity(tasks.len());
-        // What was encoded last for one shape: presets often ask for the same of a small picture.
+        // Results for the current shape: presets often request the same of a small image.
         let mut known: Vec<(OutputFormat, Tuning, usize)> = Vec::new();
         let mut piece: Option<Pixels> = None;
         let mut last_shape = None;
@@ -255,7 +255,7 @@ impl Rendering<'_> {
         Ok(done.into_iter().map(|(_, rendered)| rendered).collect())
     }
 
-    /// Makes the picture as small as `shape` allows; gives the piece if it does not show the whole of it as it is.
+    /// Downscales the image as far as `shape` allows; returns the crop if the shape does not show the whole image.
     fn reach(&mut self, shape: Shape) -> Result<Option<Pixels>, Error> {
         timed(&mut self.steps.resize, || {
             if shape.view != View::Whole {

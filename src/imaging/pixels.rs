@@ -1,19 +1,19 @@
-//! The one shape that pixels have between the steps: eight bits a sample, colour or colour and alpha, row by row.
+//! Pixel buffer shared by all steps: eight bits per sample, RGB or RGBA, row by row.
 
-/// A picture in memory.
+/// An image in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pixels {
-    /// Pixels across.
+    /// Width in pixels.
     pub width: u32,
-    /// Pixels down.
+    /// Height in pixels.
     pub height: u32,
-    /// Whether a pixel has a fourth sample, its alpha, by which the colours are not multiplied.
+    /// Whether pixels have a fourth sample, straight (not premultiplied) alpha.
     pub alpha: bool,
     /// Samples, row by row from the top, without padding.
     pub data: Vec<u8>,
 }
 
-/// How samples stand in a decoder's output.
+/// Sample layout of a decoder's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Samples {
     Grey,
@@ -34,12 +34,12 @@ impl Samples {
 }
 
 impl Pixels {
-    /// Samples of a pixel: 3 or 4.
+    /// Returns the samples per pixel: 3 or 4.
     pub(super) const fn channels(&self) -> usize {
         if self.alpha { 4 } else { 3 }
     }
 
-    /// Takes eight-bit samples over, greys turned into colours.
+    /// Creates a buffer from eight-bit samples; grays become RGB.
     pub(super) fn from_8_bit(width: u32, height: u32, samples: Samples, data: Vec<u8>) -> Self {
         match samples {
             Samples::Colour => Self { width, height, alpha: false, data },
@@ -55,14 +55,14 @@ impl Pixels {
         }
     }
 
-    /// Takes samples of 16 bits over, each rounded to the nearest of eight.
+    /// Creates a buffer from 16-bit samples, rounded to eight bits.
     pub(super) fn from_16_bit(width: u32, height: u32, samples: Samples, data: impl Iterator<Item = u16>) -> Self {
         let mut narrow = Vec::with_capacity(width as usize * height as usize * samples.count());
         narrow.extend(data.map(|sample| ((u32::from(sample) * 255 + 32_895) >> 16) as u8));
         Self::from_8_bit(width, height, samples, narrow)
     }
 
-    /// Drops an alpha channel in which every pixel is opaque: the later steps cost less without it.
+    /// Removes alpha if every pixel is opaque: later steps cost less without it.
     pub(super) fn drop_opaque_alpha(&mut self) {
         if !self.alpha || self.data.chunks_exact(4).any(|pixel| pixel[3] != 255) {
             return;
@@ -70,7 +70,7 @@ impl Pixels {
         self.drop_fourth();
     }
 
-    /// Cuts the fourth sample of each pixel out, in place.
+    /// Removes the fourth sample of each pixel in place.
     pub(super) fn drop_fourth(&mut self) {
         let count = self.data.len() / 4;
         for index in 0..count {
@@ -80,7 +80,7 @@ impl Pixels {
         self.alpha = false;
     }
 
-    /// The colours laid on white, without alpha.
+    /// Returns the pixels composed on white, without alpha.
     pub(super) fn on_white(&self) -> Self {
         let mut data = Vec::with_capacity(self.data.len() / 4 * 3);
         for pixel in self.data.chunks_exact(4) {

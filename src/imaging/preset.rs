@@ -1,38 +1,38 @@
-//! What to make of a picture: the presets, and the formats that go out.
+//! Presets and output formats.
 
 use serde::{Deserialize, Serialize};
 
-/// A size to make of every picture, in one or more formats.
+/// A rendition to make of every image, in one or more formats.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preset {
-    /// Its name, which the renditions carry.
+    /// Name, shared by its renditions.
     pub name: String,
-    /// The bounds of the outcome.
+    /// Maximum size.
     pub size: Size,
-    /// How the picture meets the bounds.
+    /// How the image fits the size.
     pub fit: Fit,
-    /// One rendition is made in each of these.
+    /// Formats; each gives one rendition.
     pub formats: Vec<OutputFormat>,
-    /// Quality of the lossy formats, 1 to 100; others are taken as the nearest of these.
+    /// Quality of lossy formats, clamped to 1 to 100.
     pub quality: u8,
-    /// Time against bytes.
+    /// Encoding effort.
     pub effort: Effort,
 }
 
-/// How much time the encoders take to make a rendition small at the same quality.
+/// Encoding time spent to reduce bytes at equal quality.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Effort {
-    /// The least time that still gives a good picture.
+    /// Fastest with good quality.
     Fast,
-    /// The best use of time.
+    /// Balanced time and size.
     #[default]
     Balanced,
-    /// As few bytes as possible, whatever the time.
+    /// Fewest bytes, regardless of time.
     Small,
 }
 
 impl Effort {
-    /// The name in settings: `fast`, `balanced`, `small`.
+    /// Returns the name in settings: `fast`, `balanced`, `small`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Fast => "fast",
@@ -41,18 +41,18 @@ impl Effort {
         }
     }
 
-    /// The effort called `name` in settings.
+    /// Parses the name in settings.
     pub fn parse(name: &str) -> Option<Self> {
         [Self::Fast, Self::Balanced, Self::Small].into_iter().find(|effort| effort.as_str() == name)
     }
 }
 
-/// The bounds of a rendition, in pixels. A picture is never enlarged to reach them.
+/// Maximum size of a rendition in pixels. Images are never enlarged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Size {
-    /// The longer side is at most this.
+    /// Maximum longer side.
     LongestEdge(u32),
-    /// Width and height are at most these.
+    /// Maximum width and height.
     Box {
         /// Pixels across.
         width: u32,
@@ -61,18 +61,18 @@ pub enum Size {
     },
 }
 
-/// How a picture whose shape is not that of the box meets it. Without a box, all are the same as `Contain`.
+/// How an image fits a box of another aspect ratio. Without a box, all are `Contain`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fit {
-    /// The whole picture, inside the box.
+    /// The whole image inside the box.
     Contain,
-    /// The picture cut to the shape of the box, this point of it as near the middle as the edges allow.
+    /// Crops to the box's aspect ratio, centered as closely as possible on this point.
     Cover(Focus),
-    /// The whole picture, stretched to the sides of the box; a side of the picture that is shorter stays as it is.
+    /// Stretches the whole image to the box; sides shorter than the box keep their length.
     Fill,
 }
 
-/// A point of a picture that is to stay in sight when its edges are cut off, as seen upright.
+/// Focus point of a crop, relative to the upright image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Focus {
     across: u16,
@@ -80,15 +80,15 @@ pub struct Focus {
 }
 
 impl Focus {
-    /// The middle of the picture.
+    /// Center of the image.
     pub const CENTER: Self = Self { across: 500, down: 500 };
 
-    /// The point so many thousandths from the left and from the top, each at most 1,000.
+    /// Returns the point at these thousandths from the left and top, each at most 1,000.
     pub const fn from_thousandths(across: u16, down: u16) -> Option<Self> {
         if across <= 1000 && down <= 1000 { Some(Self { across, down }) } else { None }
     }
 
-    /// An edge, a corner or the middle by its name: `top`, `bottom-left`, `center`.
+    /// Parses an edge, a corner or the center: `top`, `bottom-left`, `center`.
     pub fn named(name: &str) -> Option<Self> {
         let (down, across) = match name {
             "center" => (500, 500),
@@ -105,37 +105,37 @@ impl Focus {
         Some(Self { across, down })
     }
 
-    /// Thousandths from the left and from the top.
+    /// Returns thousandths from the left and from the top.
     pub const fn thousandths(self) -> (u16, u16) {
         (self.across, self.down)
     }
 
-    /// Shares of the width and of the height, from the upper left corner; 0 to 1.
+    /// Returns fractions of width and height from the top left, 0 to 1.
     pub(super) fn shares(self) -> (f64, f64) {
         (f64::from(self.across) / 1000.0, f64::from(self.down) / 1000.0)
     }
 }
 
-/// A format that renditions are written in.
+/// Output format of renditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum OutputFormat {
-    /// Baseline JPEG, 4:2:0; transparency is laid on white.
+    /// Baseline JPEG, 4:2:0; transparency is composed on white.
     Jpeg,
     /// Lossy WebP, with transparency.
     Webp,
-    /// WebP without loss, with transparency.
+    /// Lossless WebP, with transparency.
     WebpLossless,
     /// PNG, with transparency.
     Png,
-    /// AVIF, with transparency: the fewest bytes and by far the most time.
+    /// AVIF, with transparency: fewest bytes and by far the slowest.
     Avif,
 }
 
 impl OutputFormat {
-    /// All formats, by their names in settings.
+    /// All formats.
     pub const ALL: [Self; 5] = [Self::Jpeg, Self::Webp, Self::WebpLossless, Self::Png, Self::Avif];
 
-    /// The name in settings: `jpeg`, `webp`, `webp-lossless`, `png`, `avif`.
+    /// Returns the name in settings: `jpeg`, `webp`, `webp-lossless`, `png`, `avif`.
     pub const fn setting(self) -> &'static str {
         match self {
             Self::WebpLossless => "webp-lossless",
@@ -143,7 +143,7 @@ impl OutputFormat {
         }
     }
 
-    /// The name in answers: `jpeg`, `webp` (with and without loss), `png`, `avif`.
+    /// Returns the name in API responses: `jpeg`, `webp` (lossy and lossless), `png`, `avif`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Jpeg => "jpeg",
@@ -153,7 +153,7 @@ impl OutputFormat {
         }
     }
 
-    /// The ending of a file's name, without its dot.
+    /// Returns the file extension without its dot.
     pub const fn extension(self) -> &'static str {
         match self {
             Self::Jpeg => "jpg",
@@ -161,7 +161,7 @@ impl OutputFormat {
         }
     }
 
-    /// The value of `Content-Type`.
+    /// Returns the media type for `Content-Type`.
     pub const fn media_type(self) -> &'static str {
         match self {
             Self::Jpeg => "image/jpeg",
@@ -171,17 +171,17 @@ impl OutputFormat {
         }
     }
 
-    /// Whether this build can write it: AVIF is a cargo feature, on unless it is left out.
+    /// Returns whether this build can encode it: AVIF is a default Cargo feature.
     pub const fn is_built_in(self) -> bool {
         !matches!(self, Self::Avif) || cfg!(feature = "avif")
     }
 
-    /// Whether every pixel comes out as it went in.
+    /// Returns whether the format is lossless.
     pub const fn is_lossless(self) -> bool {
         matches!(self, Self::WebpLossless | Self::Png)
     }
 
-    /// The longest side in pixels that a file of the format can have.
+    /// Returns the format's maximum side in pixels.
     pub(super) const fn max_side(self) -> u32 {
         match self {
             Self::Webp | Self::WebpLossless => 16_383,
@@ -190,7 +190,7 @@ impl OutputFormat {
         }
     }
 
-    /// The format called `name` in settings, in any case; `jpg` is JPEG too.
+    /// Parses the name in settings, in any case; `jpg` means JPEG.
     pub fn parse(name: &str) -> Option<Self> {
         if name.eq_ignore_ascii_case("jpg") {
             return Some(Self::Jpeg);
@@ -199,8 +199,8 @@ impl OutputFormat {
     }
 }
 
-/// The presets of an installation that sets none: `large` 2048 px JPEG, `medium` 1024 px and `small` 512 px WebP,
-/// `thumb` 160 px JPEG, all by the longest edge at quality 80.
+/// Returns the default presets: `large` 2048 px JPEG, `medium` 1024 px and `small` 512 px WebP, `thumb` 160 px JPEG,
+/// all by longest edge at quality 80.
 pub fn default_presets() -> Vec<Preset> {
     [
         ("large", 2048, OutputFormat::Jpeg),

@@ -1,9 +1,9 @@
-//! The preview of a picture as a picture: what its ThumbHash shows, some 32 pixels across.
+//! Renders the ThumbHash of an image as a small PNG.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use image::{ExtendedColorType, ImageEncoder as _, codecs::png::PngEncoder};
 
-/// A PNG of up to 32 x 32 pixels out of a ThumbHash in base64; `None` if it is none.
+/// Returns a PNG of up to 32 × 32 pixels for a Base64 ThumbHash; `None` if it is invalid.
 pub fn preview(thumbhash: &str) -> Option<Vec<u8>> {
     let hash = STANDARD.decode(thumbhash).ok()?;
     let (width, height, pixels) = thumbhash::thumb_hash_to_rgba(&hash).ok()?;
@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_preview_is_a_small_png_and_of_nothing_else_there_is_none() {
+    fn a_preview_is_a_small_png_and_invalid_input_has_none() {
         let png = preview("1QcSHQRnh493V4dIh4eXh1h4kJUI").expect("a preview");
         let size = image::load_from_memory(&png).expect("a PNG");
         assert!(size.width() <= 32 && size.height() <= 32);

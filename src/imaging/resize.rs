@@ -1,5 +1,5 @@
-//! Makes pictures smaller: Lanczos3, alpha multiplied in before and taken out after, so that what is hidden under
-//! transparent pixels does not bleed into the edges.
+//! Downscales images with Lanczos3. Alpha is premultiplied, so that colors under transparent pixels do not bleed into
+//! edges.
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -9,7 +9,7 @@ use super::geometry::{Shape, View};
 use super::pixels::Pixels;
 use super::preset::Focus;
 
-/// Scales pictures, keeping its working memory from one to the next.
+/// Scales images and reuses its working memory.
 pub(super) struct Scaler {
     resizer: Resizer,
 }
@@ -19,9 +19,9 @@ impl Scaler {
         Self { resizer: Resizer::new() }
     }
 
-    /// Makes the whole of `pixels` `width` × `height`; nothing is done if that is their size.
+    /// Scales `pixels` to `width` × `height`; does nothing if they have that size.
     ///
-    /// Memory: `width` × the source's height and the outcome, with alpha the source once more.
+    /// Memory: `width` × the source's height and the result; with alpha also a copy of the source.
     pub(super) fn reduce(&mut self, pixels: &mut Pixels, width: u32, height: u32) -> Result<(), Error> {
         if (pixels.width, pixels.height) != (width, height) {
             *pixels = self.resize(pixels, width, height, ResizeOptions::new())?;
@@ -29,7 +29,7 @@ impl Scaler {
         Ok(())
     }
 
-    /// A rendition of this shape from the whole upright picture, which it leaves as it is.
+    /// Returns a rendition of this shape from the whole upright image.
     ///
     /// Memory: as [`Scaler::reduce`].
     pub(super) fn view(&mut self, pixels: &Pixels, shape: Shape) -> Result<Pixels, Error> {
@@ -54,8 +54,8 @@ impl Scaler {
     }
 }
 
-/// The piece of a picture of `size` that a cut rendition shows: left, top, width and height in the picture's pixels.
-/// Where the picture is as small as it may be, it is whole pixels, which are copied.
+/// Returns the crop of an image of `size`: left, top, width and height in its pixels. If the image already has the
+/// minimum size, the crop is whole pixels, which are copied.
 fn window(size: (u32, u32), shape: Shape, focus: Focus) -> (f64, f64, f64, f64) {
     let (width, height) = (f64::from(size.0), f64::from(size.1));
     let scale = (f64::from(shape.width) / width).max(f64::from(shape.height) / height);
@@ -79,7 +79,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cut_lies_inside_the_picture_and_holds_its_focus(
+        fn a_crop_is_inside_the_image_and_contains_its_focus(
             width in 1_u32..=5_000, height in 1_u32..=5_000, across in 1_u32..=5_000, down in 1_u32..=5_000,
             focus in (0_u16..=1000, 0_u16..=1000), larger in 1_u32..=3,
         ) {
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hidden_under_transparent_pixels_does_not_darken_the_edge() {
+    fn colors_under_transparent_pixels_do_not_darken_edges() {
         // White on the left, transparent black on the right.
         let data = (0..64 * 64).flat_map(|at| if at % 64 < 33 { [255; 4] } else { [0; 4] }).collect();
         let pixels = Pixels { width: 64, height: 64, alpha: true, data };

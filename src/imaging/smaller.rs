@@ -1,4 +1,4 @@
-//! Sees to it that no rendition has more bytes than the file it was made from.
+//! Keeps renditions at most as large in bytes as their source.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,17 +9,17 @@ use super::preset::{Effort, OutputFormat};
 use super::sniff::SourceFormat;
 use super::tuning::Tuning;
 
-/// The format of a rendition: the one that was asked for, or the source's own where nothing else was small enough.
+/// Format of a rendition: the requested one, or the source's if nothing else is small enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RenditionFormat {
-    /// Encoded by us.
+    /// Encoded by this program.
     Output(OutputFormat),
-    /// The source without its metadata.
+    /// The source without metadata.
     Source(SourceFormat),
 }
 
 impl RenditionFormat {
-    /// The name in answers: `jpeg`, `webp`, `png`, `avif`, `gif`.
+    /// Returns the name in API responses: `jpeg`, `webp`, `png`, `avif`, `gif`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Output(format) => format.as_str(),
@@ -27,7 +27,7 @@ impl RenditionFormat {
         }
     }
 
-    /// The ending of a file's name, without its dot.
+    /// Returns the file extension without its dot.
     pub const fn extension(self) -> &'static str {
         match self {
             Self::Output(format) => format.extension(),
@@ -35,7 +35,7 @@ impl RenditionFormat {
         }
     }
 
-    /// The value of `Content-Type`.
+    /// Returns the media type for `Content-Type`.
     pub const fn media_type(self) -> &'static str {
         match self {
             Self::Output(format) => format.media_type(),
@@ -44,23 +44,23 @@ impl RenditionFormat {
     }
 }
 
-/// What a rendition is measured against.
+/// Size limit of a rendition.
 pub(super) struct Bound<'a> {
-    /// Bytes of the source.
+    /// Size of the source in bytes.
     pub bytes: usize,
-    /// The source's format.
+    /// Format of the source.
     pub format: SourceFormat,
-    /// The source without metadata, where the rendition has its very pixels and it may stand in for it.
+    /// The source without metadata, if it has the rendition's exact pixels and may replace it.
     pub stripped: Option<&'a [u8]>,
 }
 
-/// Qualities that a rendition may fall to, each with the bytes that a lossy format has there, in hundredths of those at
-/// 80. Rough figures that only choose which quality is tried first: whether an outcome is small enough is counted.
+/// Fallback qualities, with the typical bytes of lossy formats in hundredths of those at 80. The estimates only choose
+/// the first quality to try; results are measured.
 const QUALITIES: [(u8, u64); 11] =
     [(95, 230), (90, 155), (80, 100), (70, 78), (60, 66), (50, 58), (40, 50), (30, 42), (20, 32), (10, 20), (5, 13)];
 
-/// More pixels than these are not encoded a second time where the stripped source can stand in, which shows the very
-/// picture, within the bytes, at no cost; elsewhere they are encoded again in haste.
+/// Returns the maximum pixels for encoding again if the stripped source can replace the rendition; otherwise larger
+/// images are encoded again with less effort.
 const fn most_retried_pixels(format: OutputFormat) -> u64 {
     match format {
         OutputFormat::Avif => 1 << 20,
@@ -68,8 +68,9 @@ const fn most_retried_pixels(format: OutputFormat) -> u64 {
     }
 }
 
-/// Without being asked for, only so many pixels of a `source` of this format are encoded without loss, for it takes about
-/// a second and [`LOSSLESS_BYTES`](super::encode::LOSSLESS_BYTES) a pixel. A photograph that came with losses never gets smaller without, save for a very small one.
+/// Returns the maximum pixels for unrequested lossless encoding, which takes about a second and
+/// [`LOSSLESS_BYTES`](super::encode::LOSSLESS_BYTES) per pixel. A lossy photograph never gets smaller without loss,
+/// except a very small one.
 pub(super) const fn most_lossless_pixels(source: SourceFormat) -> u64 {
     match source {
         SourceFormat::Jpeg => 1 << 16,
@@ -79,9 +80,11 @@ pub(super) const fn most_lossless_pixels(source: SourceFormat) -> u64 {
 
 type Encoded = (RenditionFormat, Vec<u8>);
 
-/// Encodes `pixels`, no larger than the source: as `tuning` says if that is small enough, else as the smallest of a lower
-/// quality, a lossless form and the stripped source. A format without loss keeps its losses off as long as anything does.
-/// If not one form is small enough, it is the smallest of all.
+/// Encodes `pixels` within the source's size: as `tuning` says if that is small enough, otherwise as the smallest of a
+/// lower quality, a lossless encoding and the stripped source.
+///
+/// A lossless format stays lossless as long as possible. If nothing is small enough, the result is the smallest
+/// encoding.
 pub(super) fn encode_within(
     pixels: &Pixels,
     format: OutputFormat,
@@ -111,7 +114,7 @@ pub(super) fn encode_within(
     if !format.is_lossless() {
         search.try_lower(format, first_bytes)?;
     }
-    // Below some 600 bytes a JPEG is all header, and a PNG of few colours is larger than one with a palette.
+    // Below about 600 bytes a JPEG is mostly header, and a PNG of few colors is larger than one with a palette.
     for other in [OutputFormat::Png, OutputFormat::WebpLossless] {
         if lossless && !search.is_over() {
             search.try_lossless(other, Effort::Small)?;
@@ -129,17 +132,17 @@ pub(super) fn encode_within(
     search.smallest()
 }
 
-/// The forms of a rendition that were tried so far.
+/// Encodings tried so far.
 struct Search<'a> {
     pixels: &'a Pixels,
     tuning: Tuning,
-    /// Bytes that are small enough.
+    /// Maximum bytes.
     most: usize,
     found: Vec<Encoded>,
 }
 
 impl Search<'_> {
-    /// Whether one of them is small enough.
+    /// Returns whether one of them is small enough.
     fn is_over(&self) -> bool {
         self.found.iter().any(|(_, bytes)| bytes.len() <= self.most)
     }
@@ -159,8 +162,8 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Adds the outcome of the first lower quality that is small enough, or of the last. `known` is the outcome's bytes
-    /// at the quality that was asked for; it tells from which quality on a try is worth its time.
+    /// Adds the first lower quality that is small enough, or the last one. `known` is the size at the requested
+    /// quality; it determines the first quality worth trying.
     fn try_lower(&mut self, format: OutputFormat, known: usize) -> Result<(), Error> {
         let asked_for = self.tuning.quality;
         let share_of = |quality: u8| {

@@ -1,30 +1,30 @@
-//! What a file is, by its first bytes. Names and media types are never asked.
+//! Detects a file's format by its first bytes, never by name or media type.
 
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 
-/// A format that pictures are read from.
+/// A supported source format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SourceFormat {
-    /// Baseline and progressive JPEG; grey, colour, CMYK.
+    /// Baseline and progressive JPEG: gray, color, CMYK.
     Jpeg,
-    /// PNG of every colour type and depth.
+    /// PNG of every color type and depth.
     Png,
     /// Lossy and lossless WebP.
     Webp,
-    /// GIF, of which the first frame is read.
+    /// GIF; only the first frame is read.
     Gif,
     /// Windows bitmaps.
     Bmp,
-    /// TIFF with grey, RGB, palette, CMYK or YCbCr samples, of which the first page is read.
+    /// TIFF with gray, RGB, palette, CMYK or YCbCr samples; only the first page is read.
     Tiff,
-    /// AVIF of 8 to 12 bits; of a sequence the picture that stands for it.
+    /// AVIF of 8 to 12 bits; of a sequence, the primary image.
     Avif,
 }
 
 impl SourceFormat {
-    /// The name in answers: `jpeg`, `png`, `webp`, `gif`, `bmp`, `tiff`, `avif`.
+    /// Returns the name in API responses: `jpeg`, `png`, `webp`, `gif`, `bmp`, `tiff`, `avif`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Jpeg => "jpeg",
@@ -37,7 +37,7 @@ impl SourceFormat {
         }
     }
 
-    /// The ending of a file's name, without its dot.
+    /// Returns the file extension without its dot.
     pub const fn extension(self) -> &'static str {
         match self {
             Self::Jpeg => "jpg",
@@ -45,12 +45,12 @@ impl SourceFormat {
             Self::Webp => "webp",
             Self::Gif => "gif",
             Self::Bmp => "bmp",
-            Self::Tiff => "tif",
+            Self::Tiff => "tiff",
             Self::Avif => "avif",
         }
     }
 
-    /// The value of `Content-Type`.
+    /// Returns the media type for `Content-Type`.
     pub const fn media_type(self) -> &'static str {
         match self {
             Self::Jpeg => "image/jpeg",
@@ -64,10 +64,10 @@ impl SourceFormat {
     }
 }
 
-/// The format that `source` is written in.
+/// Detects the format of `source`.
 ///
 /// # Errors
-/// [`Error::Empty`] without bytes; [`Error::UnsupportedFormat`], naming what the bytes look like, for all else.
+/// [`Error::Empty`] without bytes; [`Error::UnsupportedFormat`], naming the detected kind, for all other files.
 pub(super) fn sniff(source: &[u8]) -> Result<SourceFormat, Error> {
     let starts = |magic: &[u8]| source.starts_with(magic);
     if source.is_empty() {
@@ -91,12 +91,12 @@ pub(super) fn sniff(source: &[u8]) -> Result<SourceFormat, Error> {
     }
 }
 
-/// `BM` alone begins many a text; the size of the header that follows settles it.
+/// Many texts begin with `BM`, so the size of the next header is checked too.
 fn is_bmp(source: &[u8]) -> bool {
     source.starts_with(b"BM") && super::bytes::le32(source, 14).is_some_and(|header| (12..=124).contains(&header))
 }
 
-/// The brand that a file names first may be one that others share, so those that it is compatible with count, too.
+/// The major brand may be a shared one, so compatible brands count too.
 fn is_avif(source: &[u8]) -> bool {
     const BRANDS: usize = 64;
     if source.get(4..8) != Some(b"ftyp") {
@@ -118,20 +118,20 @@ fn binary_kind(source: &[u8]) -> Option<&'static str> {
     }
     let kinds: [(&[u8], &str); 22] = [
         (b"%PDF-", "a PDF document"),
-        (b"\xff\x0a", "a JPEG XL picture"),
-        (b"\0\0\0\x0cJXL ", "a JPEG XL picture"),
-        (b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
-        (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
+        (b"\xff\x0a", "a JPEG XL image"),
+        (b"\0\0\0\x0cJXL ", "a JPEG XL image"),
+        (b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
+        (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
         (b"8BPS", "a Photoshop document"),
         (b"\0\0\x01\0", "an icon (ICO)"),
         (b"\0\0\x02\0", "a cursor (CUR)"),
-        (b"II+\0", "a BigTIFF picture"),
-        (b"MM\0+", "a BigTIFF picture"),
-        (b"II\xbc\x01", "a JPEG XR picture"),
-        (b"qoif", "a QOI picture"),
+        (b"II+\0", "a BigTIFF image"),
+        (b"MM\0+", "a BigTIFF image"),
+        (b"II\xbc\x01", "a JPEG XR image"),
+        (b"qoif", "a QOI image"),
         (b"DDS ", "a DirectDraw surface (DDS)"),
-        (b"\x76\x2f\x31\x01", "an OpenEXR picture"),
-        (b"#?RADIANCE", "a Radiance HDR picture"),
+        (b"\x76\x2f\x31\x01", "an OpenEXR image"),
+        (b"#?RADIANCE", "a Radiance HDR image"),
         (b"%!PS", "a PostScript document"),
         (b"PK\x03\x04", "a ZIP archive"),
         (b"\x1f\x8b", "a gzip archive"),
@@ -143,16 +143,16 @@ fn binary_kind(source: &[u8]) -> Option<&'static str> {
     kinds.into_iter().find(|(magic, _)| source.starts_with(magic)).map(|(_, kind)| kind)
 }
 
-/// The `ftyp` box of ISO base media files: still pictures by their brand, else a video.
+/// Names the kind of an ISO base media file: a still image by its brand, otherwise a video.
 fn brand_kind(brand: &[u8]) -> &'static str {
     match brand {
-        b"heic" | b"heix" | b"hevc" | b"hevx" | b"heim" | b"heis" | b"mif1" | b"msf1" => "a HEIC picture",
-        b"crx " => "a camera raw picture (CR3)",
+        b"heic" | b"heix" | b"hevc" | b"hevx" | b"heim" | b"heis" | b"mif1" | b"msf1" => "a HEIC image",
+        b"crx " => "a camera raw image (CR3)",
         _ => "a video (MP4 or QuickTime)",
     }
 }
 
-/// Bytes of a file that are looked at to tell kinds of text apart.
+/// Number of bytes inspected to detect kinds of text.
 const TEXT_WINDOW: usize = 1024;
 
 fn text_kind(source: &[u8]) -> Option<&'static str> {
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kind_of_what_is_not_read_is_named() {
+    fn an_unsupported_kind_is_named() {
         let cases: [(&[u8], &str); 11] = [
             (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
             (b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- x -->\n<svg/>", "SVG"),
@@ -201,7 +201,7 @@ mod tests {
             (b"\x01\x02\x03", "unknown"),
         ];
         for (bytes, kind) in cases {
-            let error = sniff(bytes).expect_err("not a picture that is read");
+            let error = sniff(bytes).expect_err("not an image that is read");
             assert!(matches!(error, Error::UnsupportedFormat { .. }), "{error}");
             assert!(error.to_string().contains(kind), "{kind}: {error}");
         }

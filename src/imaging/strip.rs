@@ -1,10 +1,10 @@
-//! The source without its metadata: the same pixels, byte for byte, and nothing that was not needed to show them.
+//! Removes metadata from a source file without re-encoding its pixels.
 
 use super::header::{Header, gif, jpeg::Segments, png, webp};
 use super::sniff::SourceFormat;
 
-/// The bytes of `source` that make its pixels, or `None` where they alone would look different from the picture:
-/// turned, in other colours than sRGB, deeper than eight bits, or moving. Not to be asked for of a damaged file.
+/// Returns `source` without metadata, or `None` if the result would look different from the image: rotated, not in
+/// sRGB, more than eight bits, or animated. The file must not be damaged.
 pub(super) fn stripped(source: &[u8], header: &Header) -> Option<Vec<u8>> {
     let plain = header.orientation == 1 && header.profile.is_none() && !header.profile_broken;
     if !plain || header.cmyk {
@@ -19,7 +19,7 @@ pub(super) fn stripped(source: &[u8], header: &Header) -> Option<Vec<u8>> {
     }
 }
 
-/// Leaves out comments and application segments, save for the two that tell how the samples are to be read.
+/// Removes comments and application segments, except the two that define how to read the samples.
 fn strip_jpeg(source: &[u8]) -> Vec<u8> {
     let mut kept = vec![0xff, 0xd8];
     let mut scan_from = None;
@@ -29,7 +29,7 @@ fn strip_jpeg(source: &[u8]) -> Vec<u8> {
         }
         match segment.marker {
             0xe0 if segment.body.starts_with(b"JFIF\0") && segment.body.len() >= 14 => {
-                // Its last two bytes are the size of a thumbnail, which goes.
+                // The last two bytes are the size of a thumbnail, which is removed.
                 kept.extend_from_slice(&[0xff, 0xe0, 0, 16]);
                 kept.extend_from_slice(&segment.body[..12]);
                 kept.extend_from_slice(&[0, 0]);
@@ -59,7 +59,7 @@ fn strip_webp(source: &[u8]) -> Option<Vec<u8>> {
         kept.extend_from_slice(&u32::try_from(chunk.body.len()).ok()?.to_le_bytes());
         kept.extend_from_slice(chunk.body);
         if &chunk.kind == b"VP8X" {
-            // Of its flags only alpha remains true.
+            // Only the alpha flag still applies.
             *kept.get_mut(start + 8)? &= 0x10;
         }
         if chunk.body.len() % 2 == 1 {
@@ -71,7 +71,7 @@ fn strip_webp(source: &[u8]) -> Option<Vec<u8>> {
     Some(kept)
 }
 
-/// The first frame with what controls its transparency.
+/// Returns the first frame with its graphic control extension.
 fn strip_gif(source: &[u8]) -> Option<Vec<u8>> {
     let mut at = 13 + gif::palette_bytes(*source.get(10)?);
     let mut kept = source.get(..at)?.to_vec();
@@ -112,9 +112,9 @@ mod tests {
     }
 
     #[test]
-    fn a_webp_keeps_its_pixels_and_loses_the_rest() {
-        let picture = RgbImage::from_fn(20, 10, |x, y| image::Rgb([x as u8 * 9, y as u8 * 20, 77]));
-        let simple = file(picture.clone(), ImageFormat::WebP);
+    fn a_stripped_webp_keeps_only_its_pixels() {
+        let image = RgbImage::from_fn(20, 10, |x, y| image::Rgb([x as u8 * 9, y as u8 * 20, 77]));
+        let simple = file(image.clone(), ImageFormat::WebP);
         let canvas = webp_chunk(b"VP8X", &[0x0c, 0, 0, 0, 19, 0, 0, 9, 0, 0]);
         let metadata = [webp_chunk(b"EXIF", b"where it was taken"), webp_chunk(b"XMP ", b"who took it")].concat();
         let chunks = [&canvas[..], &simple[12..], &metadata].concat();
@@ -123,11 +123,11 @@ mod tests {
         let bare = stripped(&source, &header).expect("it looks the same without");
         assert_eq!(bare.len(), source.len() - metadata.len());
         assert!(!bare.windows(5).any(|window| window == b"where" || window == b"XMP w"));
-        assert_eq!(image::load_from_memory(&bare).expect("decodes").to_rgb8(), picture);
+        assert_eq!(image::load_from_memory(&bare).expect("decodes").to_rgb8(), image);
     }
 
     #[test]
-    fn what_would_look_different_is_not_stripped() {
+    fn an_image_that_would_look_different_is_not_stripped() {
         let source = file(RgbImage::new(4, 4), ImageFormat::Png);
         let plain = header::read(&source, &Limits::default()).expect("it is whole");
         assert!(stripped(&source, &plain).is_some());

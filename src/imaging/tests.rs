@@ -1,4 +1,4 @@
-//! Whole pictures through the whole of the imaging.
+//! Tests the whole imaging pipeline.
 
 mod corpus;
 pub(super) mod fixtures;
@@ -16,13 +16,13 @@ use super::*;
 use fixtures::*;
 
 fn run(source: &[u8], presets: &[Preset]) -> Processed {
-    process(source, presets, &Limits::default()).expect("the picture is whole")
+    process(source, presets, &Limits::default()).expect("the image is whole")
 }
 
-/// The pixels of a rendition, which are upright.
+/// Returns the pixels of a rendition, which are upright.
 fn pixels_of(rendered: &Rendered) -> RgbaImage {
     let limits = Limits::default();
-    let header = header::read(&rendered.bytes, &limits).expect("a picture");
+    let header = header::read(&rendered.bytes, &limits).expect("an image");
     let decoded = decode::decode(&rendered.bytes, &header, &limits, (header.width, header.height)).expect("decodes");
     assert_eq!(decoded.flaw, None);
     let Pixels { width, height, alpha, data } = decoded.pixels;
@@ -44,40 +44,40 @@ fn is_near(pixel: &Rgba<u8>, colour: [u8; 3], distance: u8) -> bool {
 }
 
 #[test]
-fn every_format_is_read_by_its_content() {
-    let picture = gradient(120, 80);
+fn every_format_is_detected_by_content() {
+    let image = gradient(120, 80);
     let cases = [
-        (SourceFormat::Jpeg, jpeg(&picture), 3.0),
-        (SourceFormat::Jpeg, jpeg_with(&picture, Writing { progressive: true, ..Writing::default() }), 3.0),
-        (SourceFormat::Png, file(picture.clone(), ImageFormat::Png), 0.0),
-        (SourceFormat::Webp, file(picture.clone(), ImageFormat::WebP), 0.0),
-        (SourceFormat::Bmp, file(picture.clone(), ImageFormat::Bmp), 0.0),
-        (SourceFormat::Tiff, tiff(&picture), 0.0),
+        (SourceFormat::Jpeg, jpeg(&image), 3.0),
+        (SourceFormat::Jpeg, jpeg_with(&image, Writing { progressive: true, ..Writing::default() }), 3.0),
+        (SourceFormat::Png, file(image.clone(), ImageFormat::Png), 0.0),
+        (SourceFormat::Webp, file(image.clone(), ImageFormat::WebP), 0.0),
+        (SourceFormat::Bmp, file(image.clone(), ImageFormat::Bmp), 0.0),
+        (SourceFormat::Tiff, tiff(&image), 0.0),
     ];
     for (format, source, tolerance) in cases {
         let processed = run(&source, &as_it_is());
         assert_eq!((processed.format, processed.width, processed.height), (format, 120, 80));
         assert_eq!(processed.warnings, [], "{format:?}");
         let read = DynamicImage::ImageRgba8(pixels_of(&processed.renditions[0])).to_rgb8();
-        let difference = mean_difference(&read, &picture);
+        let difference = mean_difference(&read, &image);
         assert!(difference <= tolerance, "{format:?} differs by {difference}");
     }
 }
 
 #[test]
-fn a_jpeg_whose_components_stand_in_scans_of_their_own_keeps_its_colours() {
-    let picture = gradient(150, 94);
-    let source = jpeg_in_three_scans(&picture);
+fn a_jpeg_with_separate_component_scans_keeps_its_colors() {
+    let image = gradient(150, 94);
+    let source = jpeg_in_three_scans(&image);
     let processed = run(&source, &as_it_is());
     assert_eq!(processed.warnings, []);
     let read = DynamicImage::ImageRgba8(pixels_of(&processed.renditions[0])).to_rgb8();
-    let difference = mean_difference(&read, &picture);
+    let difference = mean_difference(&read, &image);
     assert!(difference < 4.0, "differs by {difference}");
 }
 
 #[test]
-fn pictures_come_out_upright_whatever_their_orientation() {
-    // Stored as each orientation wants it, the corner that is red when upright is elsewhere.
+fn renditions_are_upright_for_every_orientation() {
+    // In each stored orientation, the corner that is red when upright is elsewhere.
     let (red, white) = ([230, 20, 20], [250, 250, 250]);
     for orientation in 1..=8_u8 {
         let (width, height) = if orientation >= 5 { (64, 96) } else { (96, 64) };
@@ -108,7 +108,7 @@ fn pictures_come_out_upright_whatever_their_orientation() {
 }
 
 #[test]
-fn inks_become_the_light_they_leave() {
+fn cmyk_is_converted_to_rgb() {
     // Cyan, black and no ink, in thirds.
     let inks: [[u8; 4]; 3] = [[255, 0, 0, 0], [0, 0, 0, 255], [0, 0, 0, 0]];
     let light = [[0, 255, 255], [0, 0, 0], [255, 255, 255]];
@@ -117,7 +117,7 @@ fn inks_become_the_light_they_leave() {
         (0..48 * 48).flat_map(|at| ink(at % 48)).collect()
     };
     for (colour, adobe) in [(ColorType::Cmyk, true), (ColorType::CmykAsYcck, true), (ColorType::Cmyk, false)] {
-        // The encoder writes inverted inks, as Adobe's programs do; inverted before, they are written plain.
+        // The encoder writes inverted inks, as Adobe programs do; inverting them first writes plain inks.
         let mut source = jpeg_of(&samples(!adobe), 48, 48, colour);
         let marker = segments(&source).find(|segment| segment[1] == 0xee).expect("the encoder writes it").to_vec();
         if !adobe {
@@ -133,11 +133,11 @@ fn inks_become_the_light_they_leave() {
 }
 
 #[test]
-fn transparency_is_kept_where_it_can_be_and_white_elsewhere() {
-    let picture = RgbaImage::from_fn(64, 64, |x, _| if x < 32 { Rgba([200, 0, 0, 255]) } else { Rgba([0, 0, 0, 0]) });
-    let source = file(picture, ImageFormat::Png);
+fn transparency_is_kept_or_composed_on_white() {
+    let image = RgbaImage::from_fn(64, 64, |x, _| if x < 32 { Rgba([200, 0, 0, 255]) } else { Rgba([0, 0, 0, 0]) });
+    let source = file(image, ImageFormat::Png);
     for (format, alpha) in [(OutputFormat::Png, 0), (OutputFormat::Webp, 0), (OutputFormat::Jpeg, 255)] {
-        // The bound of the source's size does not matter here, so it is padded.
+        // Padded, because the source's size must not limit the rendition here.
         let source = png_with(&source, &[chunk(b"tEXt", &[b'x'; 4000])]);
         let processed = run(&source, &[preset(Size::LongestEdge(32), Fit::Contain, format)]);
         assert_eq!(processed.renditions[0].format, RenditionFormat::Output(format));
@@ -151,7 +151,7 @@ fn transparency_is_kept_where_it_can_be_and_white_elsewhere() {
 }
 
 #[test]
-fn sixteen_bits_become_eight() {
+fn sixteen_bit_samples_become_eight_bit() {
     let samples: Vec<u16> = (0..64 * 64).flat_map(|at| [(at % 64 * 1040) as u16, 0x8080, 0xffff]).collect();
     let pixels = pixels_of(&run(&png_16(&samples, 64, 64, ExtendedColorType::Rgb16), &as_it_is()).renditions[0]);
     assert!(is_near(pixels.get_pixel(0, 0), [0, 128, 255], 0));
@@ -168,7 +168,7 @@ fn only_the_first_frame_of_an_animation_is_shown() {
 }
 
 #[test]
-fn the_colours_of_a_profile_become_srgb() {
+fn colors_are_converted_from_the_profile_to_srgb() {
     let profile = moxcms::ColorProfile::new_display_p3().encode().expect("a profile");
     let packed = {
         let mut packer = flate2::write::ZlibEncoder::new(b"p3\0\0".to_vec(), flate2::Compression::best());
@@ -185,7 +185,7 @@ fn the_colours_of_a_profile_become_srgb() {
 }
 
 #[test]
-fn a_profile_that_does_not_fit_is_ignored_and_said_to_be() {
+fn an_unfit_profile_is_ignored_with_a_warning() {
     let grey = moxcms::ColorProfile::new_gray_with_gamma(2.2).encode().expect("a profile");
     for profile in [grey, b"no profile at all".to_vec()] {
         let segment = [b"ICC_PROFILE\0\x01\x01".to_vec(), profile].concat();
@@ -198,12 +198,12 @@ fn a_profile_that_does_not_fit_is_ignored_and_said_to_be() {
 }
 
 #[test]
-fn nothing_of_the_originals_metadata_goes_out() {
+fn renditions_contain_no_metadata_of_the_source() {
     let needle = b"NEEDLE-51.5007N";
     let exif = [b"Exif\0\0".to_vec(), exif_block(1), needle.to_vec()].concat();
     let segments =
         vec![(1, exif), (1, [b"http://ns.adobe.com/xap/1.0/\0", &needle[..]].concat()), (13, needle.to_vec())];
-    // So low a quality that the source without its metadata stands in for some renditions.
+    // The quality is so low that the stripped source replaces some renditions.
     let writing = Writing { quality: 8, segments, ..Writing::default() };
     let mut in_jpeg = jpeg_with(&noise(120, 90, 7), writing);
     in_jpeg.splice(2..2, [&[0xff, 0xfe, 0, 2 + needle.len() as u8][..], needle].concat());
@@ -247,7 +247,7 @@ fn a_rendition_never_has_more_bytes_than_the_source() {
 }
 
 #[test]
-fn renditions_stand_in_the_order_of_the_presets_and_formats() {
+fn renditions_are_in_the_order_of_presets_and_formats() {
     let mut presets = vec![
         preset(Size::LongestEdge(50), Fit::Contain, OutputFormat::Png),
         preset(Size::Box { width: 60, height: 60 }, Fit::Cover(Focus::CENTER), OutputFormat::Jpeg),
@@ -263,9 +263,9 @@ fn renditions_stand_in_the_order_of_the_presets_and_formats() {
 }
 
 #[test]
-fn a_cover_shows_the_middle() {
+fn cover_shows_the_center() {
     // Red, green and blue thirds: the square middle is green.
-    let picture = RgbImage::from_fn(300, 100, |x, _| {
+    let image = RgbImage::from_fn(300, 100, |x, _| {
         image::Rgb(match x / 100 {
             0 => [255, 0, 0],
             1 => [0, 200, 0],
@@ -273,13 +273,13 @@ fn a_cover_shows_the_middle() {
         })
     });
     let square = preset(Size::Box { width: 50, height: 50 }, Fit::Cover(Focus::CENTER), OutputFormat::Png);
-    let pixels = pixels_of(&run(&jpeg(&picture), &[square]).renditions[0]);
+    let pixels = pixels_of(&run(&jpeg(&image), &[square]).renditions[0]);
     assert_eq!(pixels.dimensions(), (50, 50));
     assert!([(4, 4), (25, 25), (45, 45)].iter().all(|at| is_near(pixels.get_pixel(at.0, at.1), [0, 200, 0], 12)));
 }
 
 #[test]
-fn the_same_bytes_give_the_same_bytes() {
+fn processing_is_deterministic() {
     let source = jpeg(&noise(640, 480, 9));
     let (first, second) = (run(&source, &default_presets()), run(&source, &default_presets()));
     assert_eq!(first.renditions, second.renditions);
@@ -288,10 +288,10 @@ fn the_same_bytes_give_the_same_bytes() {
 }
 
 #[test]
-fn a_picture_without_presets_is_still_described() {
+fn an_image_without_presets_is_still_described() {
     let processed = run(&jpeg(&RgbImage::from_pixel(640, 480, image::Rgb([20, 120, 220]))), &[]);
     assert!(processed.renditions.is_empty());
-    // JPEG moves each sample by one at most here.
+    // JPEG changes each sample by at most one here.
     assert!(
         ["#1478dc", "#1578dd", "#1478dd", "#1578dc"].contains(&&*processed.dominant_color),
         "{}",
@@ -301,7 +301,7 @@ fn a_picture_without_presets_is_still_described() {
 }
 
 #[test]
-fn effort_buys_bytes() {
+fn more_effort_gives_fewer_bytes() {
     let pixels = Pixels { width: 300, height: 300, alpha: false, data: noise(300, 300, 2).into_raw() };
     for format in [OutputFormat::Jpeg, OutputFormat::Webp] {
         let bytes = |effort| {
@@ -310,7 +310,8 @@ fn effort_buys_bytes() {
             encoded.len()
         };
         let (fast, balanced, small) = (bytes(Effort::Fast), bytes(Effort::Balanced), bytes(Effort::Small));
-        // Of noise, a progressive JPEG without trellis is 1 % larger than a baseline one; both beat the fast one.
+        // For noise, a progressive JPEG without trellis is 1 % larger than a baseline one; both are smaller than the
+        // fast one.
         assert!(fast >= balanced && fast >= small, "{format:?}: {fast}, {balanced}, {small}");
     }
 }

@@ -1,22 +1,22 @@
-//! What a picture's owner should know about a picture that could be shown.
+//! Warnings about images that were processed despite a flaw.
 
 use serde::{Deserialize, Serialize};
 
-/// Something that does not stop a picture from being shown but that its owner should know.
+/// A flaw that does not prevent processing but that the owner should know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Warning {
-    /// The file ends early; what is missing is grey, or of the colour that came last.
+    /// The file is truncated; the missing part is gray or repeats the last color.
     Truncated,
-    /// Some of the data make no sense; parts of the picture may be missing or wrong.
+    /// Some data is invalid; parts of the image may be missing or wrong.
     Damaged,
-    /// The colour profile does not fit the pixels; they are shown as if they were sRGB.
+    /// The color profile does not fit the pixels; they are shown as sRGB.
     ProfileIgnored,
-    /// Only the first of several frames is shown.
+    /// Only the first of several frames is used.
     AnimationDropped,
 }
 
 impl Warning {
-    /// The name in answers: `truncated`, `damaged`, `profile_ignored`, `animation_dropped`.
+    /// Returns the name in API responses: `truncated`, `damaged`, `profile_ignored`, `animation_dropped`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Truncated => "truncated",

@@ -1,7 +1,9 @@
-//! The process that pictures are decoded in. It waits at the socket that is its input, over which it is sent a socket of its
-//! own for each piece of work. For each it makes a copy of itself that has this socket and nothing else, does the work between
-//! closed walls and ends; so no picture meets what another one left behind, and no copy can reach the worker after its end.
-//! This process itself never reads a byte of a picture. A copy that dies takes it along, and its end tells how.
+//! Main loop of a decoder process.
+//!
+//! The process waits at the socket on its standard input, over which the worker sends one socket per task. For each
+//! task it forks a child that has only this socket. The child applies the sandbox, does the task and exits; so no image
+//! sees data of another image, and no child can reach the worker after its exit. The decoder process itself never reads
+//! image bytes. If a child dies, the decoder exits with a code that reports why.
 
 use std::{
     fs::File,
@@ -19,24 +21,23 @@ use rustix::{
 use super::{
     descriptors,
     fork::{Side, fork},
+    layers::{Bounds, Outer, SandboxLayers},
     message::{self, Answer, Task, Work},
-    walls::{Bounds, Outer, Walls},
 };
 use crate::imaging::{self, Processed};
 
-/// The only argument of a program that is to become a decoder.
+/// The argument that makes a program run as a decoder.
 pub const ARGUMENT: &str = "decoder";
 
-/// A decoder's end tells by which signal a copy of it was ended: its number and this.
+/// Added to a signal's number: exit code of a decoder whose child was killed by that signal.
 pub(super) const BY_SIGNAL: u8 = 128;
 
-/// Said to the worker when a copy has ended.
+/// Byte sent to the worker when a child has exited.
 const ENDED: u8 = b'.';
 
-/// Works until the other side of the socket is gone. To be called before the process does anything else: it must have
-/// one thread.
+/// Runs until the worker closes the socket. Call it first in `main`: the process must have one thread.
 pub fn run() -> ExitCode {
-    // What a decoder thinks of a picture is said in the answer.
+    // Errors are reported in the answer, not on standard error.
     std::panic::set_hook(Box::new(|_| {}));
     descriptors::close_inherited();
     let control = rustix::stdio::stdin();
@@ -47,7 +48,7 @@ pub fn run() -> ExitCode {
         match fork() {
             Ok(Side::Child) => return work(&File::from(socket), &outer, own),
             Ok(Side::Parent(copy)) => {
-                // The worker sees the end of the copy's socket only if nobody else has it.
+                // The worker sees the end of the child's socket only if no other process holds it.
                 drop(socket);
                 match waitpid(Some(copy), WaitOptions::empty()) {
                     Ok(Some((_, status))) if status.exit_status() == Some(0) => {
@@ -65,7 +66,7 @@ pub fn run() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Waits for the socket of the next piece of work; `None` when there will be none.
+/// Waits for the next task's socket; returns `None` when the worker is gone.
 fn next_socket(control: BorrowedFd<'_>) -> Option<OwnedFd> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     loop {
@@ -89,11 +90,11 @@ fn exit_code(code: Option<i32>, signal: Option<i32>) -> ExitCode {
     told.or_else(|| u8::try_from(code?).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
-/// What a copy does; `parent` is the process that it is a copy of.
+/// Runs one task in the child; `parent` is the decoder process.
 fn work(socket: &File, outer: &Outer, parent: Pid) -> ExitCode {
     end_with_parent();
-    // A parent that ended before that line would not have been noticed. And only the parent may speak to the worker about
-    // anything but this piece of work: its socket is put out of reach.
+    // The parent may have exited before `end_with_parent` took effect. The control socket is replaced, because only the
+    // parent may use it.
     if getppid() != Some(parent) || rustix::stdio::dup2_stdin(rustix::stdio::stderr()).is_err() {
         return ExitCode::FAILURE;
     }
@@ -103,8 +104,7 @@ fn work(socket: &File, outer: &Outer, parent: Pid) -> ExitCode {
     }
 }
 
-/// Whoever ends the worker ends its decoders, and whoever ends a decoder ends the copy that is at work. A system without
-/// this has the end of the socket and the bound on processor time.
+/// Kills this process when its parent dies. On other systems the closed socket and the CPU limit end it.
 fn end_with_parent() {
     #[cfg(target_os = "linux")]
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
@@ -114,26 +114,26 @@ fn answer(mut socket: &File, outer: &Outer) -> io::Result<()> {
     #[cfg(debug_assertions)]
     super::fault::begin(socket)?;
     let task: Task = message::read(&mut socket)?;
-    let mut walls = outer.close(&Bounds { memory: task.memory, time: task.time });
-    if task.needs_walls || task.work == Work::TryWalls {
-        walls = walls.tried_out();
+    let mut layers = outer.close(&Bounds { memory: task.memory, time: task.time });
+    if task.needs_walls || task.work == Work::TrySandbox {
+        layers = layers.tried_out();
     }
     let mut source = vec![0; usize::try_from(task.source_bytes).map_err(|_| message::too_long())?];
     socket.read_exact(&mut source)?;
-    // A source is not looked at between walls that do not all stand, if all are asked for.
-    if task.needs_walls && !walls.are_complete() {
-        return message::reply(&mut socket, &task.nonce, Answer::Walls(walls), &[]);
+    // If every layer is required and one is missing, do not decode.
+    if task.needs_walls && !layers.are_complete() {
+        return message::reply(&mut socket, &task.nonce, Answer::SandboxLayers(layers), &[]);
     }
     #[cfg(debug_assertions)]
     let found = match task.work {
         Work::Process | Work::Probe => super::fault::strike(&source),
-        Work::Measure | Work::TryWalls => None,
+        Work::Measure | Work::TrySandbox => None,
     };
     #[cfg(not(debug_assertions))]
     let found = None;
     let (answer, files) = match found {
         Some(reason) => (Answer::Processed(Err(imaging::Error::Undecodable { reason })), Vec::new()),
-        None => done(&task, &source, walls),
+        None => done(&task, &source, layers),
     };
     #[cfg(debug_assertions)]
     if super::fault::forge(socket, &task, &source, (&answer, &files))? {
@@ -142,11 +142,11 @@ fn answer(mut socket: &File, outer: &Outer) -> io::Result<()> {
     message::reply(&mut socket, &task.nonce, answer, &files)
 }
 
-/// Does the work; answers what came of it, and the files that the answer announces.
-fn done(task: &Task, source: &[u8], walls: Walls) -> (Answer, Vec<Vec<u8>>) {
+/// Does the task; returns the answer and the files that it announces.
+fn done(task: &Task, source: &[u8], layers: SandboxLayers) -> (Answer, Vec<Vec<u8>>) {
     let Task { presets, limits, .. } = task;
     let answer = match task.work {
-        Work::TryWalls => Answer::Walls(walls),
+        Work::TrySandbox => Answer::SandboxLayers(layers),
         Work::Measure => Answer::Measured(imaging::memory_needed(source, presets, limits)),
         Work::Probe => Answer::Probed(imaging::probe(source, limits).map(|probe| probe.format)),
         Work::Process => match imaging::process(source, presets, limits) {

@@ -1,17 +1,17 @@
-//! What a decoder has open when it begins.
+//! Closes file descriptors that a decoder inherits.
 #![allow(unsafe_code)]
 
 use std::os::fd::RawFd;
 
-/// The first number after input, output and standard error.
+/// First descriptor after standard error.
 const FIRST: RawFd = 3;
-/// Numbers that are closed one by one where the system cannot close all of them at once.
+/// Maximum number of descriptors closed one by one, on systems without `close_range`.
 const MOST: RawFd = 65_536;
 
-/// Closes everything that was inherited but input, output and standard error. To be called before anything is opened.
+/// Closes all inherited descriptors except the standard streams. Call it before opening anything.
 pub(super) fn close_inherited() {
     #[cfg(target_os = "linux")]
-    // SAFETY: nothing has been opened yet, so that no value owns any of these numbers.
+    // SAFETY: nothing has been opened yet, so no value owns these descriptors.
     if unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, 0) } == 0 {
         return;
     }

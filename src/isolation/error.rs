@@ -1,52 +1,52 @@
-//! Why a decoder did not do its work.
+//! Errors of decoding in isolation.
 
 use std::{io, time::Duration};
 
-use super::Walls;
+use super::SandboxLayers;
 use crate::{code::ErrorCode, imaging};
 
-/// Why there is nothing of a picture.
+/// Why an image was not decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The picture cannot be had, however often it is tried.
+    /// The image is invalid or exceeds a limit; a retry cannot help.
     #[error(transparent)]
-    Picture(#[from] imaging::Error),
-    /// The picture takes more processor time than is spent on one.
-    #[error("The picture takes more than {} s of processor time.", .0.as_secs())]
+    DecodeTask(#[from] imaging::Error),
+    /// The image exceeds the CPU time limit.
+    #[error("Decoding the image takes more than {} s of CPU time.", .0.as_secs())]
     TooSlow(Duration),
-    /// The decoder died, or had to be ended; the sentence says how. It may be the picture's fault.
-    #[error("The picture's decoder {0}.")]
+    /// The decoder crashed or was killed; the text says how. The image may be the cause.
+    #[error("The image's decoder {0}.")]
     Died(String),
-    /// The walls that have to stand around a decoder do not; the image was not looked at.
-    #[error("A decoder has no {}, and PM_ISOLATION=require decodes nothing without.", names(.0))]
-    Unprotected(Walls),
+    /// A required sandbox layer is missing; the image was not decoded.
+    #[error("The decoder sandbox has no {}; PM_ISOLATION=require needs every layer.", names(.0))]
+    Unprotected(SandboxLayers),
     /// No decoder can be started.
-    #[error("no decoder can be started")]
+    #[error("cannot start a decoder process")]
     NotStarted(#[source] io::Error),
 }
 
 impl Error {
-    /// The code of the closed list that stands for this error.
+    /// Returns the error code for clients.
     pub const fn code(&self) -> ErrorCode {
         match self {
-            Self::Picture(error) => error.code(),
+            Self::DecodeTask(error) => error.code(),
             Self::TooSlow(_) => ErrorCode::TooComplex,
             Self::Died(_) => ErrorCode::Poison,
             Self::Unprotected(_) | Self::NotStarted(_) => ErrorCode::Internal,
         }
     }
 
-    /// Whether the same picture may fare better later.
+    /// Returns whether a retry may succeed.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Died(_) | Self::Unprotected(_) | Self::NotStarted(_))
     }
 
-    /// Whether no image can be decoded here, whatever it is.
+    /// Returns whether the system, not the image, is the cause.
     pub const fn is_of_the_system(&self) -> bool {
         matches!(self, Self::Unprotected(_) | Self::NotStarted(_))
     }
 }
 
-fn names(walls: &Walls) -> String {
-    walls.missing().iter().map(|wall| wall.name).collect::<Vec<_>>().join(", no ")
+fn names(layers: &SandboxLayers) -> String {
+    layers.missing().iter().map(|layer| layer.name).collect::<Vec<_>>().join(", no ")
 }

@@ -1,4 +1,4 @@
-//! Faults that no picture is known to cause, for trying out what follows from them. In debug builds alone.
+//! Simulates decoder faults for tests, in debug builds only.
 
 mod reach;
 
@@ -15,25 +15,25 @@ use std::{
 
 use super::message::{self, Answer, Nonce, Task};
 
-/// Which fault: `abort`, `overflow`, `memory` or `spin` over a marked picture; `calls` or `descriptors`, whose outcome is
-/// the picture's error; or a forged answer, as of a decoder that was taken over: `extra`, `late` or `nonce` over a marked
-/// picture, `early` to every task.
+/// Selects the fault. For a marked image: `abort`, `overflow`, `memory` or `spin`; `calls` or `descriptors`, which
+/// report their result as the image's error; `extra`, `late` or `nonce`, which forge answers like a compromised
+/// decoder. `early` forges an answer to every task.
 pub(super) const VARIABLE: &str = "DECODER_FAULT";
 
-/// How many decoders of a process have the fault, the first ones; all unless set.
+/// Number of decoders with the fault, counted from the first; all if unset.
 const DECODERS: &str = "DECODER_FAULT_DECODERS";
 
-/// A picture that holds these bytes brings its decoder down.
+/// Marks an image that triggers the fault.
 const MARK: &[u8] = b"pm-fault";
 
-/// Pixels across and down of a picture in a forged answer.
+/// Width and height in a forged answer, in pixels.
 const FORGED_SIDE: u32 = 666;
-/// Forged answers beside the true one: as many as would be taken for those to the next three tasks.
+/// Number of forged answers after the true one.
 const FORGED: usize = 3;
-/// After this a late answer comes.
+/// Delay of a late answer.
 const LATE: Duration = Duration::from_millis(300);
 
-/// The fault that the next decoder is to have.
+/// Returns the fault of the next decoder.
 pub(super) fn for_decoder() -> Option<OsString> {
     static STARTED: AtomicUsize = AtomicUsize::new(0);
     let fault = env::var_os(VARIABLE)?;
@@ -41,7 +41,7 @@ pub(super) fn for_decoder() -> Option<OsString> {
     (STARTED.fetch_add(1, Ordering::Relaxed) < most).then_some(fault)
 }
 
-/// Does what the variable says to whoever decodes a marked picture; answers what it found.
+/// Triggers the fault if the image is marked; returns the text to report, if any.
 pub(super) fn strike(source: &[u8]) -> Option<Cow<'static, str>> {
     let fault = fault_over(source)?;
     match fault.as_str() {
@@ -65,7 +65,7 @@ pub(super) fn strike(source: &[u8]) -> Option<Cow<'static, str>> {
     None
 }
 
-/// What a copy of a decoder does first of all: it may answer a task that nobody has read.
+/// Runs first in a child; the `early` fault answers a task that was not read.
 pub(super) fn begin(mut socket: &File) -> io::Result<()> {
     reach::remember_parent();
     if env::var(VARIABLE).is_ok_and(|fault| fault == "early") {
@@ -74,7 +74,7 @@ pub(super) fn begin(mut socket: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Forges answers if that is the fault; whether the true one has been written.
+/// Forges answers for the forging faults; returns whether the true answer was written.
 pub(super) fn forge(
     mut socket: &File,
     task: &Task,
@@ -96,7 +96,7 @@ pub(super) fn forge(
         "late" => {
             message::reply(&mut socket, &task.nonce, answer.clone(), files)?;
             let begun = Instant::now();
-            // A decoder cannot sleep.
+            // The sandbox forbids sleeping.
             while begun.elapsed() < LATE {
                 black_box(());
             }
@@ -108,7 +108,7 @@ pub(super) fn forge(
     Ok(true)
 }
 
-/// The fault, if the picture is marked.
+/// Returns the fault if the image is marked.
 fn fault_over(source: &[u8]) -> Option<String> {
     let fault = env::var(VARIABLE).ok()?;
     source.windows(MARK.len()).any(|bytes| bytes == MARK).then_some(fault)

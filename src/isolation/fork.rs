@@ -1,22 +1,22 @@
-//! A second process from this one, which shares nothing with it any more.
+//! Forks this process.
 #![allow(unsafe_code)]
 
 use std::io;
 
 use rustix::process::Pid;
 
-/// Which of the two processes this is.
+/// Tells the child from the parent after a fork.
 pub(super) enum Side {
-    /// The new one.
+    /// The child.
     Child,
-    /// The old one, with the number of the new one.
+    /// The parent, with the child's process id.
     Parent(Pid),
 }
 
-/// Makes a copy of this process. Only one with a single thread may call it: of other threads the copy would have what
-/// they held, but not them.
+/// Forks this process. The process must have a single thread: the child would inherit locks that other threads hold,
+/// but not those threads.
 pub(super) fn fork() -> io::Result<Side> {
-    // SAFETY: the caller's process has one thread, so that no lock is held by a thread that the copy lacks.
+    // SAFETY: the process has one thread, so no missing thread holds a lock in the child.
     let id = unsafe { libc::fork() };
     match Pid::from_raw(id) {
         Some(_) if id < 0 => Err(io::Error::last_os_error()),

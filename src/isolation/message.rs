@@ -1,6 +1,8 @@
-//! What a worker and a decoder say to each other: a length, that many bytes of JSON, and behind them the files that the
-//! JSON announces. Either side reads no more than the other may have to say. Each task has a random number that its answer
-//! repeats, so that no answer is taken for one to another task.
+//! Messages between a worker and a decoder.
+//!
+//! A message is a length, that many bytes of JSON, and then the files that the JSON announces. Both sides limit how
+//! much they read. Each task has a random nonce that its answer repeats, so an answer cannot be attributed to another
+//! task.
 
 use std::{
     io::{self, Read, Write},
@@ -11,26 +13,26 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use uuid::Uuid;
 
-use super::walls::Walls;
+use super::layers::SandboxLayers;
 use crate::imaging::{Error, Limits, Preset, Processed, SourceFormat};
 
-/// The JSON of one message has at most this many bytes: a hundred presets, or the renditions of a hundred presets.
+/// Maximum bytes of a message's JSON: enough for a hundred presets or their renditions.
 const LONGEST: u32 = 4 << 20;
 
-/// What a decoder is to do.
+/// Kind of work that a decoder does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Work {
-    /// Say how much memory the picture needs.
+    /// Compute how much memory the image needs.
     Measure,
-    /// Say what kind of image it is, by its headers.
+    /// Detect the source format from the headers.
     Probe,
-    /// Make its renditions.
+    /// Make the renditions.
     Process,
-    /// Try the walls.
-    TryWalls,
+    /// Test the sandbox layers.
+    TrySandbox,
 }
 
-/// Random bits of one task, which its answer repeats: nobody can answer a task before it was read.
+/// Random value of a task that its answer must repeat. A decoder cannot answer a task before it has read it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Nonce(String);
 
@@ -42,50 +44,50 @@ impl Nonce {
     }
 }
 
-/// A piece of work; the source follows.
+/// Describes a task; the source bytes follow it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Task {
-    /// What the answer has to repeat.
+    /// Value that the answer must repeat.
     pub nonce: Nonce,
-    /// What is to be done.
+    /// Kind of work.
     pub work: Work,
-    /// What is to be made of the picture.
+    /// Presets to render.
     pub presets: Vec<Preset>,
-    /// What is refused.
+    /// Limits on accepted images.
     pub limits: Limits,
-    /// Memory that the work may take, in bytes.
+    /// Memory limit, in bytes.
     pub memory: u64,
-    /// Processor time that the work may take.
+    /// CPU time limit.
     pub time: Duration,
-    /// Whether the source may be looked at only if every wall stands.
+    /// Whether decoding requires every sandbox layer.
     pub needs_walls: bool,
-    /// Bytes of the source.
+    /// Length of the source, in bytes.
     pub source_bytes: u64,
 }
 
-/// What came of it.
+/// Outcome of a task.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
-    /// Memory that the picture needs, in bytes.
+    /// Memory that the image needs, in bytes.
     Measured(Result<u64, Error>),
     /// The kind of image.
     Probed(Result<SourceFormat, Error>),
-    /// The renditions, and how many bytes each has of what follows.
+    /// The renditions, and the length of each file that follows.
     Processed(Result<(Processed, Vec<u64>), Error>),
-    /// The walls that stand; also in place of an answer that was asked for between complete walls alone.
-    Walls(Walls),
+    /// Active sandbox layers. Also sent instead of another answer if a required layer is missing.
+    SandboxLayers(SandboxLayers),
 }
 
-/// An answer, and the task that it is of.
+/// An answer with the nonce of its task.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Reply {
-    /// The task's.
+    /// Nonce of the task.
     pub nonce: Nonce,
-    /// What came of it.
+    /// Outcome of the task.
     pub answer: Answer,
 }
 
-/// Writes the answer to the task of this nonce, and the files that it announces.
+/// Writes the answer to the task with this nonce, then the files.
 pub(super) fn reply(to: &mut impl Write, nonce: &Nonce, answer: Answer, files: &[Vec<u8>]) -> io::Result<()> {
     to.write_all(&frame(&Reply { nonce: nonce.clone(), answer })?)?;
     files.iter().try_for_each(|file| to.write_all(file))
@@ -100,12 +102,12 @@ pub(super) fn read<M: DeserializeOwned>(from: &mut impl Read) -> io::Result<M> {
     parse(&text)
 }
 
-/// Writes a message without blocking the thread; what it announces is written by the caller.
+/// Writes a message asynchronously; the caller writes the files that it announces.
 pub(super) async fn send(to: &mut (impl AsyncWrite + Unpin), message: &impl Serialize) -> io::Result<()> {
     to.write_all(&frame(message)?).await
 }
 
-/// As [`read`], without blocking the thread.
+/// Reads a message asynchronously.
 pub(super) async fn receive<M: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> io::Result<M> {
     let mut length = [0; 4];
     from.read_exact(&mut length).await?;
@@ -114,7 +116,7 @@ pub(super) async fn receive<M: DeserializeOwned>(from: &mut (impl AsyncRead + Un
     parse(&text)
 }
 
-/// JSON that breaks off is wrong as well, and no end of the line.
+/// Parses JSON. Truncated JSON is invalid data, not an end of file.
 fn parse<M: DeserializeOwned>(text: &[u8]) -> io::Result<M> {
     serde_json::from_slice(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
@@ -133,7 +135,7 @@ fn length_of(bytes: [u8; 4]) -> io::Result<usize> {
 }
 
 pub(super) fn too_long() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "a message is longer than any can be")
+    io::Error::new(io::ErrorKind::InvalidData, "a message between worker and decoder exceeds its size limit")
 }
 
 #[cfg(test)]
@@ -141,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_reads_back_and_one_that_is_too_long_is_not_read() {
+    fn a_message_round_trips_and_an_oversized_one_is_rejected() {
         let answer = Answer::Measured(Err(Error::Undecodable { reason: "it ends early".into() }));
         let (nonce, mut bytes) = (Nonce::random(), Vec::new());
         reply(&mut bytes, &nonce, answer, &[]).expect("written");
@@ -160,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_tasks_have_the_same_nonce() {
+    fn every_task_has_a_unique_nonce() {
         assert_ne!(Nonce::random(), Nonce::random());
         assert_eq!(Nonce::random().0.len(), 64);
     }

@@ -1,8 +1,10 @@
-//! Where strangers' bytes are looked at: each picture in a process of its own, which is given the bytes and nothing else
-//! and may do nothing but compute. Whatever a decoder does, it costs its own picture an attempt and nobody else anything.
+//! Decodes untrusted images, each in a separate sandboxed process.
 //!
-//! `pool` is the side of the worker, `decoder` the side of the processes, `walls` what they are locked in by. It knows
-//! nothing of jobs, and it stores nothing.
+//! A decoder process receives the bytes of one image and may only compute. If a decoder crashes, the image loses one
+//! attempt; other images are not affected.
+//!
+//! `pool` runs in the worker, `decoder` runs in the decoder processes, `layers` builds the sandbox. This module knows
+//! no jobs and stores nothing.
 
 mod budget;
 #[cfg(unix)]
@@ -14,12 +16,12 @@ mod error;
 mod fault;
 #[cfg(unix)]
 mod fork;
+mod layers;
 #[cfg(unix)]
 mod message;
 mod policy;
 #[cfg(unix)]
 mod pool;
-mod walls;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -29,50 +31,50 @@ pub use budget::{Budget, Charge};
 #[cfg(unix)]
 pub use decoder::{ARGUMENT, run as run_decoder};
 pub use error::Error;
+pub use layers::{SandboxLayer, SandboxLayers};
 pub use policy::Policy;
-pub use walls::{Wall, Walls};
 
 use crate::imaging::{self, Limits, Preset, Processed, SourceFormat};
 
-/// Where pictures are decoded, and how long one may take.
+/// Configures how images are decoded and how long one may take.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// The program that becomes a decoder when its only argument is [`ARGUMENT`]; `None` decodes on threads of this
-    /// process, where a picture that brings its decoder down brings the process down.
+    /// Program that runs as a decoder when its only argument is [`ARGUMENT`]. `None` decodes on threads of this
+    /// process; then an image that crashes its decoder crashes the process.
     pub program: Option<PathBuf>,
-    /// Processor time of one picture.
+    /// CPU time limit of one image.
     pub time_limit: Duration,
-    /// How long one may take by the clock: longer, since a machine with other work gives its processor time only slowly.
+    /// Wall-clock limit of one image; longer than `time_limit`, because a busy machine gives CPU time slowly.
     pub patience: Duration,
-    /// Whether nothing is decoded unless every wall stands.
+    /// Whether decoding requires every sandbox layer.
     pub needs_walls: bool,
-    /// Processes there may be at a time.
+    /// Maximum number of decoder processes.
     pub processes: usize,
 }
 
-/// Whatever can decode pictures; cheap to clone.
+/// Decodes images on threads or in processes; cheap to clone.
 #[derive(Clone, Debug)]
 pub enum Decoders {
     /// Threads of this process.
     Threads,
-    /// A process for each picture.
+    /// One process per image.
     #[cfg(unix)]
     Processes(pool::Pool),
 }
 
-/// A picture, and what is to be made of it.
+/// An image and the presets to render.
 #[derive(Clone, Debug)]
-pub struct Picture {
-    /// The file.
+pub struct DecodeTask {
+    /// Bytes of the source file.
     pub source: Bytes,
-    /// What is to be made.
+    /// Presets to render.
     pub presets: Vec<Preset>,
-    /// What is refused.
+    /// Limits on accepted images.
     pub limits: Limits,
 }
 
 impl Decoders {
-    /// Decoders as `config` wants them; where the system has no processes of that kind, threads. Nothing is started yet.
+    /// Creates decoders as configured; starts no process yet. Systems other than Unix always use threads.
     pub fn new(config: &Config) -> Self {
         match config.program.clone() {
             #[cfg(unix)]
@@ -81,7 +83,7 @@ impl Decoders {
         }
     }
 
-    /// `processes` or `threads`.
+    /// Returns `processes` or `threads`.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Threads => "threads",
@@ -90,78 +92,85 @@ impl Decoders {
         }
     }
 
-    /// Whether a decoder that dies leaves this process alone.
+    /// Returns whether this process survives a decoder crash.
     pub const fn are_apart(&self) -> bool {
         !matches!(self, Self::Threads)
     }
 
-    /// As [`imaging::memory_needed`].
+    /// Runs [`imaging::memory_needed`].
     ///
     /// # Errors
-    /// [`Error::Picture`] as there; the others if the decoder could not do its work.
-    pub async fn memory_needed(&self, picture: &Picture) -> Result<u64, Error> {
+    /// [`Error::DecodeTask`] if the image is rejected; the other errors if the decoder failed.
+    pub async fn memory_needed(&self, image: &DecodeTask) -> Result<u64, Error> {
         match self {
             Self::Threads => {
-                let Picture { source, presets, limits } = picture.clone();
+                let DecodeTask { source, presets, limits } = image.clone();
                 let work = move || imaging::memory_needed(&source, &presets, &limits);
                 Ok(tokio::task::spawn_blocking(work).await.map_err(|_| disorder())??)
             }
             #[cfg(unix)]
-            Self::Processes(pool) => pool.memory_needed(picture).await,
+            Self::Processes(pool) => pool.memory_needed(image).await,
         }
     }
 
-    /// The kind of image by [`imaging::probe`].
+    /// Returns the source format found by [`imaging::probe`].
     ///
     /// # Errors
     /// As for [`memory_needed`](Self::memory_needed).
-    pub async fn probe(&self, picture: &Picture) -> Result<SourceFormat, Error> {
+    pub async fn probe(&self, image: &DecodeTask) -> Result<SourceFormat, Error> {
         match self {
             Self::Threads => {
-                let Picture { source, limits, .. } = picture.clone();
+                let DecodeTask { source, limits, .. } = image.clone();
                 let work = move || imaging::probe(&source, &limits).map(|probe| probe.format);
                 Ok(tokio::task::spawn_blocking(work).await.map_err(|_| disorder())??)
             }
             #[cfg(unix)]
-            Self::Processes(pool) => pool.probe(picture).await,
+            Self::Processes(pool) => pool.probe(image).await,
         }
     }
 
-    /// As [`imaging::process`]; `needed` is what [`memory_needed`](Self::memory_needed) has said. `held` is dropped when
-    /// the work is over, also where nobody waits for it any more: a thread cannot be stopped, a process is.
+    /// Runs [`imaging::process`]; `needed` is the result of [`memory_needed`](Self::memory_needed).
+    ///
+    /// `held` is dropped when the work ends. If the caller drops the future, a decoder process is killed, but a thread
+    /// runs to its end and keeps `held` until then.
     ///
     /// # Errors
-    /// [`Error::Picture`] as there; the others if the decoder could not do its work.
-    pub async fn process<H: Send + 'static>(&self, picture: Picture, needed: u64, held: H) -> Result<Processed, Error> {
+    /// [`Error::DecodeTask`] if the image is rejected; the other errors if the decoder failed.
+    pub async fn process<H: Send + 'static>(
+        &self,
+        image: DecodeTask,
+        needed: u64,
+        held: H,
+    ) -> Result<Processed, Error> {
         match self {
             Self::Threads => {
                 let thread = tokio::task::spawn_blocking(move || {
                     let _held = held;
-                    imaging::process(&picture.source, &picture.presets, &picture.limits)
+                    imaging::process(&image.source, &image.presets, &image.limits)
                 });
                 Ok(thread.await.map_err(|_| disorder())??)
             }
             #[cfg(unix)]
             Self::Processes(pool) => {
                 let _held = held;
-                pool.process(&picture, needed).await
+                pool.process(&image, needed).await
             }
         }
     }
 
-    /// What a decoder is locked in by, tried out by one; nothing stands around threads.
+    /// Starts a decoder and returns its sandbox layers; threads have none.
     ///
     /// # Errors
-    /// If no decoder can be started.
-    pub async fn walls(&self) -> Result<Walls, Error> {
+    /// [`Error::NotStarted`] if no decoder can be started.
+    pub async fn layers(&self) -> Result<SandboxLayers, Error> {
         match self {
-            Self::Threads => Ok(Walls::default()),
+            Self::Threads => Ok(SandboxLayers::default()),
             #[cfg(unix)]
-            Self::Processes(pool) => pool.walls().await,
+            Self::Processes(pool) => pool.layers().await,
         }
     }
 }
 
 fn disorder() -> Error {
-    Error::Picture(imaging::Error::Undecodable { reason: "its decoder gave up in disorder".into() })
+    Error::DecodeTask(imaging::Error::Undecodable { reason: "the decoder thread panicked".into() })
 }

@@ -1,21 +1,21 @@
-//! How much isolation is asked for.
+//! Isolation policy (`PM_ISOLATION`).
 
 use std::fmt;
 
 /// Which sandbox layers decoders must have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// Nothing is decoded unless every wall stands.
+    /// Decode only if every sandbox layer is active.
     Require,
-    /// Every wall that the system has.
+    /// Use every sandbox layer that the system has.
     #[default]
     BestEffort,
-    /// Images are decoded on threads of this process.
+    /// Decode on threads of this process.
     Off,
 }
 
 impl Policy {
-    /// Reads `require`, `best-effort`, `off`, or a boolean: what is true is `best-effort`, what is false `off`.
+    /// Parses `require`, `best-effort`, `off` or a boolean: true means `best-effort`, false means `off`.
     pub fn parse(text: &str) -> Option<Self> {
         match text.to_ascii_lowercase().as_str() {
             "require" => Some(Self::Require),
@@ -25,7 +25,7 @@ impl Policy {
         }
     }
 
-    /// The word for it.
+    /// Returns the setting's value.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Require => "require",
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn true_and_false_go_on_to_mean_best_effort_and_off() {
+    fn booleans_mean_best_effort_and_off() {
         for policy in [Policy::Require, Policy::BestEffort, Policy::Off] {
             assert_eq!(Policy::parse(policy.as_str()), Some(policy));
         }

@@ -1,4 +1,4 @@
-//! The worker's side: decoders that wait for the next picture, and the conversation about one.
+//! Worker side of isolation: keeps idle decoders and exchanges messages with them.
 
 use std::{
     fmt,
@@ -23,13 +23,13 @@ use tokio::{
 };
 
 use super::{
-    Config, Error, Picture, Walls,
+    Config, DecodeTask, Error, SandboxLayers,
     decoder::{ARGUMENT, BY_SIGNAL},
     message::{self, Answer, Nonce, Reply, Task, Work},
 };
 use crate::imaging::{Processed, SourceFormat};
 
-/// Decoders, started when they are needed and kept; cheap to clone.
+/// Decoder processes, started on demand and reused; cheap to clone.
 #[derive(Clone)]
 pub struct Pool(Arc<Inner>);
 
@@ -42,39 +42,39 @@ struct Inner {
     idle: Mutex<Vec<Decoder>>,
 }
 
-/// A process and the line to it. Dropping it ends the process.
+/// A decoder process and its control connection. Dropping it kills the process.
 struct Decoder {
     process: Child,
-    /// Over this it is sent the socket of each task, and says when the copy of it that had the socket has ended. No copy
-    /// has it.
+    /// Sends the decoder the socket of each task; the decoder reports here when the child that had the socket has
+    /// exited. No child has this connection.
     control: UnixStream,
 }
 
-/// Why a conversation ended without an answer that is believed.
+/// Why an exchange with a decoder failed.
 enum Broken {
-    /// The line broke off.
+    /// The connection was closed.
     Off,
-    /// The decoder said what none says that is whole: it may have been taken over by the picture.
+    /// The decoder violated the protocol: the image may have compromised it.
     Rules(&'static str),
 }
 
 impl From<io::Error> for Broken {
     fn from(error: io::Error) -> Self {
-        // Only what was read is ever found wrong in its form.
+        // `InvalidData` errors come from parsing what the decoder sent.
         if error.kind() == io::ErrorKind::InvalidData { Self::Rules(NONSENSE) } else { Self::Off }
     }
 }
 
-const NONSENSE: &str = "answered with what was not asked for";
-const FOREIGN: &str = "gave an answer that is not of its task";
-const MORE: &str = "went on after its answer";
+const NONSENSE: &str = "sent an answer of the wrong kind";
+const FOREIGN: &str = "sent an answer to another task";
+const MORE: &str = "sent data after its answer";
 
-/// Reading headers takes little beside the source itself: a colour profile may have to be unpacked.
+/// Memory for reading headers, beside the source: a color profile may have to be decompressed.
 const MEMORY_OF_HEADERS: u64 = 64 << 20;
-/// Memory is given out by the page and freed in pieces: the address space has to be larger than what is used at a time.
+/// Address space beyond the estimate: pages and fragmentation need more than the bytes in use.
 const SPARE_MEMORY: u64 = 96 << 20;
-/// How long the end of a process that said nothing more may take.
-const LAST_BREATH: Duration = Duration::from_secs(2);
+/// How long to wait for a decoder to exit after its connection closed.
+const EXIT_GRACE: Duration = Duration::from_secs(2);
 
 impl Pool {
     pub(super) fn new(program: PathBuf, config: &Config) -> Self {
@@ -83,27 +83,27 @@ impl Pool {
         Self(Arc::new(Inner { program, time_limit, patience, needs_walls, seats, idle: Mutex::default() }))
     }
 
-    pub(super) async fn memory_needed(&self, picture: &Picture) -> Result<u64, Error> {
-        let task = self.task(Work::Measure, picture, picture.source.len() as u64 + MEMORY_OF_HEADERS);
-        self.ask(&task, &picture.source, |answer, _| match answer {
+    pub(super) async fn memory_needed(&self, image: &DecodeTask) -> Result<u64, Error> {
+        let task = self.task(Work::Measure, image, image.source.len() as u64 + MEMORY_OF_HEADERS);
+        self.ask(&task, &image.source, |answer, _| match answer {
             Answer::Measured(outcome) => Some(outcome),
             _ => None,
         })
         .await
     }
 
-    pub(super) async fn probe(&self, picture: &Picture) -> Result<SourceFormat, Error> {
-        let task = self.task(Work::Probe, picture, picture.source.len() as u64 + MEMORY_OF_HEADERS);
-        self.ask(&task, &picture.source, |answer, _| match answer {
+    pub(super) async fn probe(&self, image: &DecodeTask) -> Result<SourceFormat, Error> {
+        let task = self.task(Work::Probe, image, image.source.len() as u64 + MEMORY_OF_HEADERS);
+        self.ask(&task, &image.source, |answer, _| match answer {
             Answer::Probed(outcome) => Some(outcome),
             _ => None,
         })
         .await
     }
 
-    pub(super) async fn process(&self, picture: &Picture, needed: u64) -> Result<Processed, Error> {
-        let task = self.task(Work::Process, picture, needed + needed / 2 + SPARE_MEMORY);
-        let asked = |name: &str| picture.presets.iter().any(|preset| preset.name == name);
+    pub(super) async fn process(&self, image: &DecodeTask, needed: u64) -> Result<Processed, Error> {
+        let task = self.task(Work::Process, image, needed + needed / 2 + SPARE_MEMORY);
+        let asked = |name: &str| image.presets.iter().any(|preset| preset.name == name);
         let take = |answer, files: Vec<Vec<u8>>| {
             let Answer::Processed(outcome) = answer else { return None };
             let (mut processed, _) = match outcome {
@@ -117,35 +117,35 @@ impl Pool {
             made.iter_mut().zip(files).for_each(|(made, file)| made.bytes = file);
             Some(Ok(processed))
         };
-        self.ask(&task, &picture.source, take).await
+        self.ask(&task, &image.source, take).await
     }
 
-    pub(super) async fn walls(&self) -> Result<Walls, Error> {
+    pub(super) async fn layers(&self) -> Result<SandboxLayers, Error> {
         let nothing =
-            Picture { source: bytes::Bytes::new(), presets: Vec::new(), limits: crate::imaging::Limits::default() };
-        let task = Task { needs_walls: false, ..self.task(Work::TryWalls, &nothing, MEMORY_OF_HEADERS) };
+            DecodeTask { source: bytes::Bytes::new(), presets: Vec::new(), limits: crate::imaging::Limits::default() };
+        let task = Task { needs_walls: false, ..self.task(Work::TrySandbox, &nothing, MEMORY_OF_HEADERS) };
         self.ask(&task, &[], |answer, _| match answer {
-            Answer::Walls(walls) => Some(Ok(walls)),
+            Answer::SandboxLayers(layers) => Some(Ok(layers)),
             _ => None,
         })
         .await
     }
 
-    fn task(&self, work: Work, picture: &Picture, memory: u64) -> Task {
+    fn task(&self, work: Work, image: &DecodeTask, memory: u64) -> Task {
         Task {
             nonce: Nonce::random(),
             work,
-            presets: picture.presets.clone(),
-            limits: picture.limits.clone(),
+            presets: image.presets.clone(),
+            limits: image.limits.clone(),
             memory,
             time: self.0.time_limit,
             needs_walls: self.0.needs_walls,
-            source_bytes: picture.source.len() as u64,
+            source_bytes: image.source.len() as u64,
         }
     }
 
-    /// Has a task done; `take` makes of the answer what was asked for, and nothing of any other answer. A decoder that broke
-    /// the rules is ended, and so is one for whose answer nobody waits any more.
+    /// Runs a task; `take` extracts the expected result from the answer, or returns `None` for any other answer. A
+    /// decoder that violates the protocol, or whose caller no longer waits, is killed.
     async fn ask<T>(
         &self,
         task: &Task,
@@ -157,8 +157,8 @@ impl Pool {
         let mut decoder = self.decoder().map_err(Error::NotStarted)?;
         let patience = self.0.patience;
         let broken = match tokio::time::timeout(patience, decoder.converse(task, source)).await {
-            Ok(Ok((Answer::Walls(walls), _))) if task.needs_walls && !walls.are_complete() => {
-                return Err(Error::Unprotected(walls));
+            Ok(Ok((Answer::SandboxLayers(layers), _))) if task.needs_walls && !layers.are_complete() => {
+                return Err(Error::Unprotected(layers));
             }
             Ok(Ok((answer, files))) => match take(answer, files) {
                 Some(outcome) => {
@@ -169,19 +169,19 @@ impl Pool {
             },
             Ok(Err(broken)) => broken,
             Err(_) => {
-                return Err(Error::Died(format!("was ended, for it gave no answer within {} s", patience.as_secs())));
+                return Err(Error::Died(format!("was killed: no answer within {} s", patience.as_secs())));
             }
         };
         match broken {
-            Broken::Off => Err(self.autopsy(decoder).await),
+            Broken::Off => Err(self.exit_reason(decoder).await),
             Broken::Rules(how) => {
-                tracing::warn!(work = ?task.work, "ended a decoder that {how}: its image may have taken it over");
+                tracing::warn!(work = ?task.work, "killed a decoder that {how}; its image may have compromised it");
                 Err(Error::Died(how.into()))
             }
         }
     }
 
-    /// One that waits, and is alive still, or a new one.
+    /// Returns an idle decoder that is still alive, or starts one.
     fn decoder(&self) -> io::Result<Decoder> {
         loop {
             let idle = self.idle().pop();
@@ -196,12 +196,12 @@ impl Pool {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why the line to a decoder broke off.
-    async fn autopsy(&self, mut decoder: Decoder) -> Error {
-        match tokio::time::timeout(LAST_BREATH, decoder.process.wait()).await {
+    /// Returns why the connection to a decoder closed.
+    async fn exit_reason(&self, mut decoder: Decoder) -> Error {
+        match tokio::time::timeout(EXIT_GRACE, decoder.process.wait()).await {
             Ok(Ok(status)) if signal_of(status) == Some(libc::SIGXCPU) => Error::TooSlow(self.0.time_limit),
             Ok(Ok(status)) => Error::Died(manner(status)),
-            _ => Error::Died("gave no sense".into()),
+            _ => Error::Died("closed its connection but did not exit".into()),
         }
     }
 }
@@ -216,12 +216,12 @@ impl fmt::Debug for Pool {
 }
 
 impl Decoder {
-    /// Starts one that knows nothing of this process's settings, and so no password.
+    /// Starts a decoder with an empty environment, so that it knows no settings and no passwords.
     fn start(program: &PathBuf) -> io::Result<Self> {
         let (ours, theirs) = Socket::pair()?;
         let mut command = Command::new(program);
         command.arg(ARGUMENT).env_clear().stdin(Stdio::from(OwnedFd::from(theirs)));
-        // Every picture begins with memory that it has not touched yet: in large pages that takes a fraction of the time.
+        // Each image allocates fresh memory; huge pages make its first use much faster.
         command.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
         command.stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/").kill_on_drop(true);
         #[cfg(debug_assertions)]
@@ -233,15 +233,15 @@ impl Decoder {
         Ok(Self { process, control: UnixStream::from_std(ours)? })
     }
 
-    /// Has a task done over a socket that nothing else has ever been said over. When it is over, whatever did it has ended,
-    /// said nothing but the answer, and hears nothing of the next one.
+    /// Runs a task over a new socket. When it returns, the child that did the task has exited, sent only the answer,
+    /// and cannot read the next task.
     async fn converse(&mut self, task: &Task, source: &[u8]) -> Result<(Answer, Vec<Vec<u8>>), Broken> {
         let (ours, theirs) = Socket::pair()?;
         ours.set_nonblocking(true)?;
         let mut line = UnixStream::from_std(ours)?;
         self.hand_over(theirs).await?;
         let answer = converse(&mut line, task, source).await?;
-        // Nobody but the copy of the decoder that is at this task has the other end.
+        // Only the child that works on this task has the other end.
         if line.read(&mut [0]).await? > 0 {
             return Err(Broken::Rules(MORE));
         }
@@ -249,7 +249,7 @@ impl Decoder {
         Ok(answer)
     }
 
-    /// Gives the decoder the other end of a task's socket.
+    /// Sends the decoder its end of a task's socket.
     async fn hand_over(&self, socket: Socket) -> io::Result<()> {
         let send = || {
             let sockets = [socket.as_fd()];
@@ -271,7 +271,7 @@ async fn converse(line: &mut UnixStream, task: &Task, source: &[u8]) -> Result<(
         return Err(Broken::Rules(FOREIGN));
     }
     let Answer::Processed(Ok((_, sizes))) = &answer else { return Ok((answer, Vec::new())) };
-    // All renditions were in the memory that the picture was given.
+    // All renditions fit into the task's memory limit.
     let announced = sizes.iter().try_fold(0_u64, |sum, size| sum.checked_add(*size));
     if announced.is_none_or(|bytes| bytes > task.memory) {
         return Err(message::too_long().into());
@@ -285,7 +285,7 @@ async fn converse(line: &mut UnixStream, task: &Task, source: &[u8]) -> Result<(
     Ok((answer, files))
 }
 
-/// The signal by which a decoder, or the copy of it that was at work, was ended.
+/// Returns the signal that killed a decoder or its child.
 fn signal_of(status: ExitStatus) -> Option<i32> {
     use std::os::unix::process::ExitStatusExt as _;
     let told = || status.code().filter(|code| *code > i32::from(BY_SIGNAL)).map(|code| code - i32::from(BY_SIGNAL));
@@ -294,10 +294,10 @@ fn signal_of(status: ExitStatus) -> Option<i32> {
 
 fn manner(status: ExitStatus) -> String {
     match signal_of(status) {
-        Some(libc::SIGABRT) => "gave up: out of memory or out of stack".into(),
-        Some(libc::SIGSEGV | libc::SIGBUS) => "reached for memory that is not its own".into(),
-        Some(libc::SIGKILL) => "was ended from outside".into(),
-        Some(signal) => format!("was ended by signal {signal}"),
-        None => "ended before it had answered".into(),
+        Some(libc::SIGABRT) => "aborted: out of memory or out of stack".into(),
+        Some(libc::SIGSEGV | libc::SIGBUS) => "crashed with a segmentation fault".into(),
+        Some(libc::SIGKILL) => "was killed by another process or by the kernel".into(),
+        Some(signal) => format!("was killed by signal {signal}"),
+        None => "exited before it answered".into(),
     }
 }

@@ -1,4 +1,4 @@
-//! Why a job's attempt failed, and whether another one makes sense.
+//! Describes why a job's attempt failed and whether to retry it.
 
 use std::time::Duration;
 
@@ -7,32 +7,32 @@ use crate::{blobs, catalog, code::ErrorCode, fetch, isolation, retry};
 /// A failed attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
-    /// The code that clients see.
+    /// Error code for clients.
     pub code: ErrorCode,
-    /// A sentence that clients see.
+    /// Error message for clients.
     pub message: String,
-    /// How it is tried again; `None` if it never will be.
+    /// Retry policy; `None` if a retry cannot help.
     pub retry: Option<retry::Policy>,
-    /// When the origin wants to be asked again.
+    /// Delay that the origin requested.
     pub retry_after: Option<Duration>,
-    /// Whether the decoder died: a picture over which that happens again and again is given up.
+    /// Whether the decoder crashed; an image that crashes it repeatedly fails for good.
     pub decoder_died: bool,
 }
 
 impl Failure {
-    /// A failure that no further attempt can mend.
+    /// Creates a failure that is not retried.
     pub fn permanent(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), retry: None, retry_after: None, decoder_died: false }
     }
 
-    /// A failure that may go away.
+    /// Creates a failure that is retried.
     pub fn transient(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { retry: Some(retry::TRANSIENT), ..Self::permanent(code, message) }
     }
 
-    /// The work itself broke down over the image, which is given up if that happens again and again.
+    /// Creates the failure of a job whose task panicked; repeated panics fail the image for good.
     pub fn broken_down() -> Self {
-        let message = "the worker's task broke down over this image";
+        let message = "the worker's task panicked on this image";
         Self { decoder_died: true, ..Self::transient(ErrorCode::Internal, message) }
     }
 }
@@ -47,8 +47,8 @@ impl From<fetch::Error> for Failure {
 impl From<catalog::Error> for Failure {
     fn from(error: catalog::Error) -> Self {
         match error {
-            catalog::Error::LeaseLost => Self::transient(ErrorCode::Internal, "the job was given to another worker"),
-            error => Self::transient(error.code(), "the database did not answer before decoding"),
+            catalog::Error::LeaseLost => Self::transient(ErrorCode::Internal, "another worker has taken the job"),
+            error => Self::transient(error.code(), "the database failed before decoding"),
         }
     }
 }
@@ -56,7 +56,7 @@ impl From<catalog::Error> for Failure {
 impl From<isolation::Error> for Failure {
     fn from(error: isolation::Error) -> Self {
         if error.is_of_the_system() {
-            tracing::error!(error = &error as &dyn std::error::Error, "pictures cannot be decoded");
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot decode images");
         }
         let decoder_died = matches!(error, isolation::Error::Died(_));
         let retry = error.is_transient().then_some(retry::TRANSIENT);
@@ -66,8 +66,8 @@ impl From<isolation::Error> for Failure {
 
 impl From<blobs::Error> for Failure {
     fn from(error: blobs::Error) -> Self {
-        // What the store says stands in the log; clients need no paths or bucket names.
-        tracing::warn!(error = &error as &dyn std::error::Error, "the store for pictures failed");
+        // Details go to the log only; clients need no paths or bucket names.
+        tracing::warn!(error = &error as &dyn std::error::Error, "blob storage failed");
         let code = error.code();
         let retry = error.is_transient().then_some(retry::OWN_STORE);
         Self { retry, ..Self::permanent(code, code.meaning()) }

@@ -1,9 +1,11 @@
-//! What jobs do, one handler a payload. A handler works on what it was handed and answers what became of it; it claims no
-//! jobs, and all it tells the catalogue is that it is about to decode.
+//! Job handlers, one per payload.
+//!
+//! A handler processes a claimed job and returns the result. It claims no jobs, and writes to the catalog only to
+//! announce that it starts decoding.
 
 mod failure;
+mod fingerprint;
 mod process_image;
-mod recipe;
 
 pub use failure::Failure;
 pub use process_image::{Config, Handler, Report, Steps};

@@ -1,5 +1,5 @@
-//! A picture's way: fetch → hash and probe → take what was made of the same bytes before, or else: charge the budget →
-//! decode, resize, encode in a process of its own → blobs.
+//! Processes an image: fetch, hash and probe; then reuse renditions of the same bytes, or reserve memory, decode,
+//! resize and encode in a decoder process, and store the blobs.
 
 use std::{
     sync::Arc,
@@ -13,89 +13,91 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     blobs::{BlobKey, Blobs},
-    catalog::{AtRisk, Catalog, Claimed, Outcome, Turn},
+    catalog::{AtRisk, Catalog, Claimed, Deduplication, Outcome},
     code::ErrorCode,
     domain::{Content, Facts, Image, ImageSource, JobPayload, Rendition},
     fetch::Fetcher,
     imaging::{Limits, Preset, Processed, Rendered},
-    isolation::{self, Budget, Charge, Decoders, Picture},
-    jobs::{Failure, recipe},
+    isolation::{self, Budget, Charge, DecodeTask, Decoders},
+    jobs::{Failure, fingerprint},
 };
 
-/// What a handler works with.
+/// Configures a handler.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What is made of each picture.
+    /// Presets to render.
     pub presets: Vec<Preset>,
-    /// What is refused before it is decoded.
+    /// Limits on accepted images.
     pub limits: Limits,
-    /// Bytes that all decoders share.
+    /// Memory shared by all decoders, in bytes.
     pub memory: u64,
-    /// Pictures that are decoded at the same time.
+    /// Maximum number of images decoded at a time.
     pub decoders: usize,
-    /// Where they are decoded.
+    /// How images are decoded.
     pub isolation: isolation::Config,
 }
 
-/// Processes pictures; cheap to clone.
+/// Processes images; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handler {
     fetcher: Fetcher,
     blobs: Blobs,
     config: Arc<Config>,
-    recipe: Arc<str>,
+    fingerprint: Arc<str>,
     budget: Budget,
     seats: Arc<Semaphore>,
     decoders: Decoders,
 }
 
-/// How long each step took.
+/// Duration of each step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Steps {
-    /// Until the last byte was here.
+    /// Download of the source.
     pub fetch: Duration,
-    /// For a free decoder and free memory.
+    /// Wait for a free decoder and free memory.
     pub wait: Duration,
-    /// Source to pixels.
+    /// Decoding the source.
     pub decode: Duration,
-    /// Pixels to smaller pixels.
+    /// Resizing.
     pub resize: Duration,
-    /// Pixels to renditions.
+    /// Encoding the renditions.
     pub encode: Duration,
-    /// Until the renditions were safe.
+    /// Storing the renditions.
     pub store: Duration,
 }
 
-/// A picture that was processed.
+/// Result of a processed image.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What is to be stored about it.
+    /// Data to store in the catalog.
     pub outcome: Outcome,
-    /// How long each step took.
+    /// Duration of each step.
     pub steps: Steps,
-    /// Whether it was made for another picture before.
+    /// Whether the renditions of another image were reused.
     pub reused: bool,
 }
 
-/// Another worker that is at the same bytes is asked again after this, twice as long each time up to the second.
+/// Pause before asking again while another worker processes the same bytes; doubled each time up to `MAX_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const MAX_PAUSE: Duration = Duration::from_millis(500);
 
 impl Handler {
-    /// A handler with a budget of its own.
+    /// Creates a handler with its own memory budget.
     pub fn new(config: Config, fetcher: Fetcher, blobs: Blobs) -> Self {
         let budget = Budget::new(config.memory);
         let seats = Arc::new(Semaphore::new(config.decoders.max(1)));
         let decoders = Decoders::new(&config.isolation);
-        let recipe = recipe::of(&config.presets).into();
-        Self { fetcher, blobs, config: Arc::new(config), recipe, budget, seats, decoders }
+        let fingerprint = fingerprint::of(&config.presets).into();
+        Self { fetcher, blobs, config: Arc::new(config), fingerprint, budget, seats, decoders }
     }
 
-    /// Works on a claimed picture; changes nothing but blobs, so it may run twice. `catalog` is asked for the turn to decode,
-    /// the only step that could take the process down. `downloaded` is called once the picture's host is no longer needed.
+    /// Processes a claimed image. It changes only blobs, so it may run twice.
+    ///
+    /// It asks `catalog` for permission to decode, the only step that may crash the process. It calls `downloaded` when
+    /// it no longer needs the origin.
     ///
     /// # Errors
-    /// [`Failure`] with its code, and whether another attempt makes sense.
+    /// [`Failure`] with its code and retry policy.
     pub async fn run(
         &self,
         claimed: &Claimed,
@@ -113,21 +115,21 @@ impl Handler {
         metrics::counter!("pm_image_bytes_in_total").increment(source_bytes);
 
         let began = Instant::now();
-        let picture = Picture { source, presets: presets.made, limits: self.config.limits.clone() };
-        let (needed, sha256) = self.examine(&picture).await?;
-        let content = Content { sha256, recipe: self.recipe.to_string() };
+        let image = DecodeTask { source, presets: presets.made, limits: self.config.limits.clone() };
+        let (needed, sha256) = self.examine(&image).await?;
+        let content = Content { sha256, recipe: self.fingerprint.to_string() };
         let turn = self.turn(claimed, catalog, &content, needed).await?;
         steps.wait = began.elapsed();
         let held = match turn {
             Granted::Decode(held) => held,
-            Granted::Reuse(twin) => {
+            Granted::Reuse(duplicate) => {
                 metrics::counter!("pm_images_reused_total").increment(1);
-                let outcome = reused(*twin, content, presets.only)?;
+                let outcome = reused(*duplicate, content, presets.only)?;
                 return Ok(Report { outcome, steps, reused: true });
             }
         };
 
-        let processed = self.decoders.process(picture, needed, held).await?;
+        let processed = self.decoders.process(image, needed, held).await?;
         steps.decode = processed.steps.decode;
         steps.resize = processed.steps.resize;
         steps.encode = processed.steps.encode + processed.steps.describe;
@@ -143,17 +145,18 @@ impl Handler {
         Ok(Report { outcome, steps, reused: false })
     }
 
-    /// The memory that the picture needs, by its headers, and the hash of its bytes, which for a large file takes too long for an async thread.
-    async fn examine(&self, picture: &Picture) -> Result<(u64, String), Failure> {
-        let source = picture.source.clone();
+    /// Returns the memory that the image needs, according to its headers, and the SHA-256 of its bytes. Hashing runs on
+    /// a blocking thread.
+    async fn examine(&self, image: &DecodeTask) -> Result<(u64, String), Failure> {
+        let source = image.source.clone();
         let hash = tokio::task::spawn_blocking(move || hex::encode(Sha256::digest(&source)));
-        let needed = self.decoders.memory_needed(picture).await?;
-        let sha256 = hash.await.map_err(|_| Failure::transient(ErrorCode::Internal, "the picture was not hashed"))?;
+        let needed = self.decoders.memory_needed(image).await?;
+        let sha256 = hash.await.map_err(|_| Failure::transient(ErrorCode::Internal, "hashing the image failed"))?;
         Ok((needed, sha256))
     }
 
-    /// Waits for the turn to decode, or for what was made of the same bytes meanwhile or before, if its blobs are still
-    /// what they were. Nothing of the budget is held while another worker is at the same bytes.
+    /// Waits for permission to decode, or returns renditions already made from the same bytes if their blobs are
+    /// intact. It reserves no memory while another worker processes the same bytes.
     async fn turn(
         &self,
         claimed: &Claimed,
@@ -164,19 +167,19 @@ impl Handler {
         let (mut anew, mut pause) = (false, FIRST_PAUSE);
         loop {
             match catalog.turn(&claimed.job, content, anew).await? {
-                Turn::Decode => {
+                Deduplication::Decode => {
                     let held = self.hold(needed).await?;
                     if catalog.begin_decoding(&claimed.job, content, self.at_risk()).await? {
                         return Ok(Granted::Decode(held));
                     }
                 }
-                Turn::Reuse(twin) if self.are_whole(&twin.renditions).await? => {
-                    return Ok(Granted::Reuse(twin));
+                Deduplication::Reuse(duplicate) if self.are_whole(&duplicate.renditions).await? => {
+                    return Ok(Granted::Reuse(duplicate));
                 }
-                Turn::Reuse(_) => anew = true,
-                Turn::Wait => {
+                Deduplication::Reuse(_) => anew = true,
+                Deduplication::Wait => {
                     tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    pause = (pause * 2).min(MAX_PAUSE);
                 }
             }
         }
@@ -186,7 +189,8 @@ impl Handler {
         if self.decoders.are_apart() { AtRisk::Decoder } else { AtRisk::Worker }
     }
 
-    /// Whether every rendition has its blob, proved by its SHA-256: one that is damaged must never reach another product.
+    /// Returns whether every rendition's blob exists and matches its SHA-256. A damaged blob must never reach another
+    /// product.
     async fn are_whole(&self, renditions: &[Rendition]) -> Result<bool, Failure> {
         for rendition in renditions {
             let Some(key) = BlobKey::parse(&rendition.key) else { return Ok(false) };
@@ -205,7 +209,7 @@ impl Handler {
             JobPayload::ProcessImage { v: 1, presets: Some(names) } => {
                 let known = |name: &String| self.config.presets.iter().find(|preset| preset.name == *name).cloned();
                 let made: Option<Vec<_>> = names.iter().map(known).collect();
-                let unknown = || Failure::transient(ErrorCode::Internal, "this worker has other presets than the job");
+                let unknown = || Failure::transient(ErrorCode::Internal, "this worker lacks a preset of the job");
                 Ok(Wanted { made: made.ok_or_else(unknown)?, only: Some(names.clone()) })
             }
             _ => Err(Failure::transient(ErrorCode::Internal, "the job was queued by a newer version of pm")),
@@ -219,7 +223,7 @@ impl Handler {
         };
         let gone = || Failure::permanent(ErrorCode::SourceNotFound, "the uploaded file is no longer in the store");
         let key = BlobKey::parse(key).ok_or_else(gone)?;
-        // Renditions of damaged bytes would look like those of the image.
+        // Verify the bytes: renditions of damaged bytes would look valid.
         let Some(bytes) = self.blobs.read_proved(&key).await? else {
             self.blobs.ensure_there().await?;
             return Err(gone());
@@ -227,11 +231,11 @@ impl Handler {
         Ok(bytes)
     }
 
-    /// Waits until there are `needed` bytes of memory and a core.
+    /// Waits until `needed` bytes of memory and a decoder are free.
     async fn hold(&self, needed: u64) -> Result<Held, Failure> {
         let charge = self.budget.charge(needed).await.ok_or_else(|| {
             let (needed, total) = (needed >> 20, self.budget.total() >> 20);
-            let message = format!("decoding the picture needs {needed} MiB; at most {total} MiB are spent");
+            let message = format!("decoding the image needs {needed} MiB of memory; the limit is {total} MiB");
             Failure::permanent(ErrorCode::TooComplex, message)
         })?;
         // The semaphore is never closed.
@@ -248,13 +252,13 @@ impl Handler {
     }
 }
 
-/// A share of the memory and a core, until they are dropped.
+/// Reserved memory and a decoder permit; dropping it releases both.
 struct Held {
     _charge: Charge,
     _seat: Option<OwnedSemaphorePermit>,
 }
 
-/// How a picture's turn ended.
+/// Permission to decode, or an image whose renditions are reused.
 enum Granted {
     Decode(Held),
     Reuse(Box<Image>),
@@ -277,17 +281,23 @@ fn facts_of(processed: &Processed, source_bytes: u64) -> Facts {
     }
 }
 
-/// What was made for `twin` as the outcome for another picture, of which perhaps `only` some presets are asked for.
-fn reused(twin: Image, content: Content, only: Option<Vec<String>>) -> Result<Outcome, Failure> {
-    let mut renditions = twin.renditions;
+/// Returns the renditions of `duplicate` as the result of another image, limited to the presets `only` if given.
+fn reused(duplicate: Image, content: Content, only: Option<Vec<String>>) -> Result<Outcome, Failure> {
+    let mut renditions = duplicate.renditions;
     if let Some(only) = &only {
         renditions.retain(|rendition| only.contains(&rendition.preset));
     }
-    let unknown = || Failure::transient(ErrorCode::Internal, "nothing is known of a picture that is ready");
-    Ok(Outcome { facts: twin.facts.ok_or_else(unknown)?, warnings: twin.warnings, renditions, presets: only, content })
+    let unknown = || Failure::transient(ErrorCode::Internal, "the duplicate image has no metadata");
+    Ok(Outcome {
+        facts: duplicate.facts.ok_or_else(unknown)?,
+        warnings: duplicate.warnings,
+        renditions,
+        presets: only,
+        content,
+    })
 }
 
-/// Saved is what a page saves that shows the largest rendition in the source's place.
+/// Counts bytes in and out. Saved bytes: the source's size minus the largest rendition's.
 fn count_bytes(source: u64, renditions: &[Rendition]) {
     let largest = renditions.iter().max_by_key(|made| u64::from(made.width) * u64::from(made.height));
     metrics::counter!("pm_image_bytes_out_total").increment(renditions.iter().map(|made| made.bytes).sum());

@@ -1,4 +1,4 @@
-//! What becomes of rows whose blobs are lost: the catalogue is consistent afterwards, and images are made again where they can be.
+//! Makes the catalog consistent after blobs were lost, and queues images again where possible.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,40 +15,41 @@ use crate::{
     domain::{ImageId, JobPayload, ProductId},
 };
 
-/// Which references to lost blobs are given up.
+/// Which references to lost blobs are removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GiveUp {
-    /// Those of renditions and variants, which can be made again.
+    /// References of renditions and variants, which can be made again.
     Made,
-    /// Those of uploaded files as well: no other copy will ever come back.
+    /// Also references to uploaded files, because no other copy exists.
     Sources,
 }
 
-/// What became of images with lost blobs.
+/// Images affected by lost blobs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Losses {
-    /// Images that are made again.
+    /// Images that were queued again.
     pub queued: BTreeSet<ImageId>,
-    /// Images whose largest rendition has taken the place of their uploaded file.
+    /// Images whose largest rendition replaced their uploaded file.
     pub replaced: BTreeSet<ImageId>,
-    /// Images that failed, since nothing of them is left.
+    /// Images that failed because no file of them is left.
     pub failed: BTreeSet<ImageId>,
     products: BTreeSet<ProductId>,
 }
 
-/// Keys or images that one statement is about.
+/// Keys or images per statement.
 const BATCH: usize = 200;
 
 impl Losses {
-    /// The products of these images, which changed.
+    /// Returns the changed products.
     pub(super) fn products(&self) -> Vec<ProductId> {
         self.products.iter().copied().collect()
     }
 }
 
 impl Catalog {
-    /// Gives up the references to lost blobs, and queues images again that were ready. Their products must be locked, or
-    /// nobody else be there.
+    /// Removes references to lost blobs, and queues the affected images again.
+    ///
+    /// Their products must be locked, unless no other process uses the database.
     pub(super) async fn give_up(
         &self,
         write: &Write,
@@ -79,7 +80,7 @@ impl Catalog {
         Ok(lost)
     }
 
-    /// Queues images that no job and no end would ever come to, after rows were lost.
+    /// Queues images that have neither a job nor a final status, after rows were lost.
     pub(super) async fn take_up_stranded(&self, write: &Write, lost: &mut Losses, now: Timestamp) -> Result<(), Error> {
         let mut after = 0;
         loop {
@@ -93,14 +94,14 @@ impl Catalog {
         Ok(())
     }
 
-    /// Sets versions and statuses of products to what their images are now.
+    /// Updates versions and statuses of products after changes of their images.
     pub(super) async fn follow_images(&self, write: &Write, lost: &Losses, now: Timestamp) -> Result<(), Error> {
         touch::touch(&**write, &lost.products(), now).await?;
         losses::correct_statuses(&**write).await?;
         Ok(())
     }
 
-    /// Queues images at rest; those on their way make all of their presets.
+    /// Queues images with a final status; makes live jobs of the others render all presets.
     async fn make_again(
         &self,
         write: &Write,
@@ -134,7 +135,7 @@ impl Catalog {
     }
 }
 
-/// The largest rendition takes the place of an uploaded file that is lost; without one the image fails.
+/// Replaces a lost uploaded file by the largest rendition; without one, the image fails.
 async fn replace_source(write: &Write, image: &Selected, lost: &mut Losses, now: Timestamp) -> Result<(), Error> {
     lost.products.insert(image.product_id);
     if let Some(key) = losses::largest_rendition(&**write, image.id).await? {
@@ -142,7 +143,7 @@ async fn replace_source(write: &Write, image: &Selected, lost: &mut Losses, now:
         lost.replaced.insert(image.id);
         return Ok(());
     }
-    let error = (ErrorCode::SourceNotFound, "the uploaded file is lost: the backup has no whole copy of it");
+    let error = (ErrorCode::SourceNotFound, "the uploaded file is lost: the backup has no intact copy of it");
     images::set_failed(&**write, image.id, error, now).await?;
     losses::bury_jobs(&**write, image.id, error, now).await?;
     lost.failed.insert(image.id);

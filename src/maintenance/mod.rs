@@ -1,5 +1,6 @@
-//! Looking after an installation: backups and their way back, inspections and repairs, and the removal of orphaned blobs.
-//! Stands on the catalogue; what it shares with it are the narrow functions that are `pub(crate)` there.
+//! Maintenance of an installation: backup and restore, integrity checks and repairs, and garbage collection of blobs.
+//!
+//! It uses the `pub(crate)` functions of the catalog.
 
 pub mod backup;
 mod doctor;

@@ -1,15 +1,15 @@
-//! How far long work is, for whoever watches it.
+//! Progress reports of long operations.
 
-/// So much of a step of long work is done.
+/// Progress of one step of a long operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// What is being done: `looking at blobs`, `copying` …
+    /// The step: `checking blobs`, `copying rows` …
     pub name: &'static str,
-    /// So many are done.
+    /// Number of finished items.
     pub done: u64,
-    /// Of so many, about; 0 if nobody knows.
+    /// Approximate number of all items; 0 if unknown.
     pub total: u64,
 }
 
-/// Who watches.
+/// Receives progress reports.
 pub type Watch<'a> = dyn FnMut(Step) + Send + 'a;

@@ -1,5 +1,7 @@
-//! The database as the queue: consumers are woken by commits of this process, by PostgreSQL's notifications from
-//! others, and by the clock. It never looks at the jobs themselves.
+//! The database as the queue.
+//!
+//! Consumers are woken by commits of this process, by PostgreSQL notifications of other processes, and by a timer. This
+//! module never reads the jobs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,10 +15,11 @@ use crate::db::{
     connection::notifications::{self, Listening},
 };
 
-/// The channel on which PostgreSQL tells other processes of new jobs; the writing transaction notifies it.
+/// PostgreSQL channel for new jobs, notified by the transaction that writes them.
 pub const NOTIFY_CHANNEL: &str = "pm_jobs";
 
-/// The longest that a consumer waits: for what other processes write to SQLite, and for retries whose time has come.
+/// Maximum wait of a consumer.
+/// It limits the delay of due retries, and of jobs that other processes write to SQLite.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The queue without a broker; clones share one listener.
@@ -30,18 +33,19 @@ struct Shared {
     _listening: Option<Listening>,
 }
 
-/// One consumer's place to wait; keeps the listener alive as the queue itself does.
+/// The wait state of one consumer; keeps the listener alive, like the queue itself.
 pub(super) struct Waiter {
     shared: Arc<Shared>,
     due: watch::Receiver<()>,
-    /// None before the first wait.
+    /// `None` before the first wait.
     next_poll: Option<Instant>,
 }
 
 impl DatabaseQueue {
-    /// Consumers wait at most `poll_interval`; on PostgreSQL they are also woken by [`NOTIFY_CHANNEL`].
+    /// Starts the queue. Consumers wait at most `poll_interval`.
+    /// On PostgreSQL they are also woken by [`NOTIFY_CHANNEL`].
     ///
-    /// Listening takes one connection of its own beside those of `database`, and ends when `database` is closed.
+    /// Listening takes a separate connection, and ends when `database` is closed.
     pub fn connect(database: &Connection, poll_interval: Duration) -> Self {
         let due = watch::Sender::new(());
         let wake = due.clone();
@@ -67,12 +71,12 @@ impl DatabaseQueue {
 
 impl Waiter {
     pub(super) async fn wait(&mut self) {
-        // The first wait ends at once: jobs may have been due before anybody listened.
+        // The first wait ends at once: jobs may have been due before the listener started.
         if let Some(next_poll) = self.next_poll {
             tokio::select! {
-                // The sender is in `shared`, so this ends with a wake only.
+                // The sender is in `shared`, so this branch ends only on a wake.
                 _ = self.due.changed() => {}
-                // A moment, not a span: a caller that keeps cancelling must not put the poll off for ever.
+                // A point in time, not a duration: a caller that cancels repeatedly must not postpone the poll forever.
                 () = tokio::time::sleep_until(next_poll) => {}
             }
         }

@@ -1,31 +1,30 @@
-//! The message that travels through the broker: a version, the installation, and the number of a job; never what the job
-//! is about.
+//! The broker message: a version, the installation and a job id, but not the job's content.
 
 use serde::Deserialize;
 
 use crate::domain::{InstallationId, JobId};
 
-/// The version this program writes and the only one it reads; a new one gets a queue of its own name.
+/// The version that this program writes and accepts; each version has its own queue.
 const VERSION: u32 = 2;
 
 /// Why a message names no job of this installation.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unreadable {
-    /// Not the JSON object that is expected.
+    /// The message is not the expected JSON object.
     #[error("not a job message")]
     Malformed(#[from] serde_json::Error),
-    /// Written by a program that speaks another version.
-    #[error("version {0} instead of {VERSION}")]
+    /// A program with another message version wrote it.
+    #[error("message version {0}, expected {VERSION}")]
     Version(u32),
-    /// Jobs are numbered from 1.
-    #[error("no job has the number {0}")]
+    /// Job ids start at 1.
+    #[error("invalid job id {0}")]
     Number(i64),
-    /// It belongs to another installation.
-    #[error("a job of installation {0}")]
+    /// The message belongs to another installation.
+    #[error("the message belongs to installation {0}")]
     Foreign(InstallationId),
 }
 
-/// The part of a message that every version has.
+/// The fields that every version has.
 #[derive(Deserialize)]
 struct Version {
     v: u32,
@@ -37,15 +36,15 @@ struct Message {
     job_id: JobId,
 }
 
-/// The message that names `job` of `installation`.
+/// Encodes the message for `job` of `installation`.
 pub(super) fn encode(installation: &InstallationId, job: JobId) -> Vec<u8> {
     format!(r#"{{"v":{VERSION},"installation":"{installation}","job_id":{job}}}"#).into_bytes()
 }
 
-/// The job of `installation` that a message names; unknown fields are ignored.
+/// Returns the job that a message names; unknown fields are ignored.
 ///
 /// # Errors
-/// [`Unreadable`] if the message cannot have been written by a program like this one for this installation.
+/// [`Unreadable`] if the message has another version or installation, or is malformed.
 pub(super) fn decode(bytes: &[u8], installation: &InstallationId) -> Result<JobId, Unreadable> {
     let Version { v } = serde_json::from_slice(bytes)?;
     if v != VERSION {
@@ -78,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn every_job_comes_back_from_its_message() {
+    fn a_job_id_is_unchanged_by_encoding_and_decoding() {
         for number in [1, 7, i64::MAX] {
             assert_eq!(decode(&encode(&own(), JobId(number)), &own()).expect("a readable message"), JobId(number));
         }

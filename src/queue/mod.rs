@@ -1,7 +1,7 @@
-//! How a worker learns of the next job: through RabbitMQ, or by asking the database.
+//! Notifies workers of due jobs, through RabbitMQ or the database.
 //!
-//! The truth about a job is its row in the database. What goes through here is only a hint that it may be due, so a
-//! message may be lost or come twice without harm. Claims, leases and retries are never decided here.
+//! The job's row in the database is authoritative. The queue carries only hints that a job may be due, so a message may
+//! be lost or duplicated without harm. Claims, leases and retries are not decided here.
 
 mod database;
 mod error;
@@ -22,23 +22,23 @@ use crate::{
     domain::{Backlog, InstallationId, JobId},
 };
 
-/// What the queue's name in RabbitMQ begins with unless another text is set; its version changes with the form of the
-/// messages. The installation's id follows, so installations that share a broker have queues of their own.
+/// Default prefix of the queue's name in RabbitMQ; its version changes with the message format.
+/// The installation's id follows, so installations that share a broker have separate queues.
 pub const DEFAULT_QUEUE: &str = "pm.images.v2";
 
-/// Readiness is answered within this time, one way or the other.
+/// Timeout of the readiness check.
 const CHECK_LIMIT: Duration = Duration::from_secs(2);
 
-/// Which engine tells workers of jobs.
+/// The engine that notifies workers of jobs.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Engine {
-    /// The database itself: workers ask it, woken by commits and at the latest each second.
+    /// The database: workers query it, woken by commits and at least once per second.
     Database,
-    /// RabbitMQ, as the place where many workers wait.
+    /// RabbitMQ, for many workers.
     RabbitMq {
         /// `amqp://` or `amqps://`, with user, password and virtual host.
         url: String,
-        /// What the queue's name begins with, [`DEFAULT_QUEUE`] by default.
+        /// Prefix of the queue's name, by default [`DEFAULT_QUEUE`].
         queue: String,
     },
 }
@@ -47,18 +47,18 @@ impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Database => f.write_str("Database"),
-            // The address has a password in it.
+            // Hides the URL, which contains a password.
             Self::RabbitMq { queue, .. } => f.debug_struct("RabbitMq").field("queue", queue).finish_non_exhaustive(),
         }
     }
 }
 
-/// The way from a due job to a worker; clones share their connections, which end with the last of them.
+/// The queue between due jobs and workers; clones share connections, which close with the last clone.
 #[derive(Clone)]
 pub enum Queue {
-    /// Workers ask the database.
+    /// Workers query the database.
     Database(DatabaseQueue),
-    /// Workers wait at RabbitMQ.
+    /// Workers consume from RabbitMQ.
     RabbitMq(RabbitQueue),
 }
 
@@ -69,13 +69,14 @@ impl fmt::Debug for Queue {
 }
 
 impl Queue {
-    /// Sets the engine up for the installation with this id and connects in the background: a broker that is away is no
-    /// error. Where the id changes, the queue of the new id is used from then on.
+    /// Sets up the queue for this installation and connects in the background.
+    /// An unavailable broker is no error. If the installation's id changes, the queue of the new id is used from then
+    /// on.
     ///
-    /// Needs a tokio runtime, on which the connections are kept alive.
+    /// Needs a tokio runtime for its background tasks.
     ///
     /// # Errors
-    /// [`Error::Config`] if the settings can never work.
+    /// [`Error::Config`] if the settings are invalid.
     pub async fn connect(
         engine: &Engine,
         database: &Connection,
@@ -87,7 +88,7 @@ impl Queue {
         }
     }
 
-    /// The engine's name in figures and logs: `database` or `rabbitmq`.
+    /// Returns the engine's name in metrics and logs: `database` or `rabbitmq`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Database(_) => "database",
@@ -95,9 +96,9 @@ impl Queue {
         }
     }
 
-    /// Says that jobs may have become due: wakes this process's relay and, without a broker, its consumers.
+    /// Wakes this process's relay and, without a broker, its consumers.
     ///
-    /// Called after a commit; costs next to nothing.
+    /// The caller has committed jobs that may be due; the call is cheap.
     pub fn wake(&self) {
         match self {
             Self::Database(queue) => queue.wake(),
@@ -105,9 +106,8 @@ impl Queue {
         }
     }
 
-    /// Waits for [`wake`](Self::wake), or for `longest`; a wake since the last wait ends it at once.
-    ///
-    /// Meant for one loop a process: of several waiters each wake reaches one.
+    /// Waits for [`wake`](Self::wake), at most `longest`.
+    /// A wake since the last wait ends it at once. Only one loop per process may wait: each wake reaches one waiter.
     pub async fn woken(&self, longest: Duration) {
         let woken = async {
             match self {
@@ -115,22 +115,23 @@ impl Queue {
                 Self::RabbitMq(queue) => queue.woken().await,
             }
         };
-        // Running into the limit is the ordinary case, not a failure.
+        // A timeout is the normal case, not an error.
         let _ = tokio::time::timeout(longest, woken).await;
     }
 
-    /// Whether due jobs must be published for workers to learn of them.
+    /// Returns whether due jobs must be published to reach workers.
     pub fn needs_relay(&self) -> bool {
         matches!(self, Self::RabbitMq(_))
     }
 
-    /// Publishes one message a job and waits until the broker has stored them all; does nothing without a broker.
+    /// Publishes one message per job and waits for all confirmations.
+    /// Does nothing without a broker.
     ///
-    /// At most 256 messages are under way at once. Waits up to 2 s for a connection, and 10 s for the next
+    /// At most 256 messages are in flight at once. Waits up to 2 s for a connection, and 10 s for each next
     /// confirmation.
     ///
     /// # Errors
-    /// [`PublishError`] with the jobs that are confirmed; the others may or may not be in the queue.
+    /// [`PublishError`] with the confirmed jobs; the others may or may not be in the queue.
     pub async fn publish(&self, jobs: &[JobId]) -> Result<(), PublishError> {
         match self {
             Self::Database(_) => Ok(()),
@@ -138,10 +139,10 @@ impl Queue {
         }
     }
 
-    /// How much waits in the broker; all zero without one.
+    /// Returns the backlog in the broker; all zero without one.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if the broker does not say.
+    /// [`Error::Unavailable`] if the broker does not answer.
     pub async fn backlog(&self) -> Result<Backlog, Error> {
         match self {
             Self::Database(_) => Ok(Backlog::default()),
@@ -149,9 +150,9 @@ impl Queue {
         }
     }
 
-    /// Starts consuming; RabbitMQ gives it at most `prefetch` (at least 1) messages that are not settled.
+    /// Starts a consumer with at most `prefetch` (at least 1) unsettled messages from RabbitMQ.
     ///
-    /// Needs a tokio runtime. The consumer has a connection of its own, which comes back by itself.
+    /// Needs a tokio runtime. The consumer has its own connection and reconnects after a failure.
     pub fn consume(&self, prefetch: u16) -> Consumer {
         match self {
             Self::Database(queue) => Consumer(Source::Database(queue.wait())),
@@ -159,13 +160,13 @@ impl Queue {
         }
     }
 
-    /// Whether the queue can be used now, with the permissions that this process needs; answers within 2 s, and what it
-    /// answers may be 3 s old.
+    /// Checks that the queue works with this process's permissions.
+    /// Answers within 2 s; the answer may be 3 s old.
     ///
-    /// Without a broker there is nothing to ask that the database's own check does not ask.
+    /// Without a broker the check does nothing, since the database has its own check.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] with what the broker, or the last try to reach it, said.
+    /// [`Error::Unavailable`] with the answer of the broker or the last connection error.
     pub async fn check(&self) -> Result<(), Error> {
         match self {
             Self::Database(_) => Ok(()),
@@ -177,7 +178,7 @@ impl Queue {
     }
 }
 
-/// Where one worker waits for jobs; dropping it gives back what was not settled.
+/// The consumer of one worker; dropping it returns unsettled messages to the queue.
 pub struct Consumer(Source);
 
 enum Source {
@@ -186,7 +187,7 @@ enum Source {
 }
 
 impl Consumer {
-    /// Waits for the next hint. Cancel-safe: a hint is returned or stays.
+    /// Waits for the next hint. Cancel-safe: no hint is lost.
     pub async fn next(&mut self) -> Next {
         match &mut self.0 {
             Source::Database(waiter) => {
@@ -197,10 +198,11 @@ impl Consumer {
         }
     }
 
-    /// Stops consuming, gives everything that was not settled back to the broker and closes the connection; takes
-    /// at most 5 s.
+    /// Stops consuming, returns unsettled messages to the broker and closes the connection.
+    /// Takes at most 5 s.
     ///
-    /// Settling a delivery after this does nothing: its message goes to another worker, who finds the job taken.
+    /// Settling a delivery after this has no effect: the broker redelivers its message to another worker, which finds
+    /// the job already claimed.
     pub async fn close(self) {
         match self.0 {
             Source::Database(_) => {}
@@ -212,13 +214,13 @@ impl Consumer {
 /// A hint to a worker.
 #[derive(Debug)]
 pub enum Next {
-    /// Something may be due: claim from the database until nothing is.
+    /// Jobs may be due: claim from the database until none is.
     Due,
     /// This job may be due.
     Job(Delivery),
 }
 
-/// A message that a worker holds until it settles it; dropped unsettled, it goes back to the queue.
+/// A message that a worker must settle; if dropped unsettled, it returns to the queue.
 #[derive(Debug)]
 pub struct Delivery {
     /// The job that may be due.
@@ -227,14 +229,14 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Takes the message out of the queue.
+    /// Acknowledges the message, which removes it from the queue.
     ///
-    /// Failing to is no error: the connection is gone, and the broker gives the message out again.
+    /// A failure is ignored: the connection is gone, and the broker redelivers the message.
     pub async fn ack(self) {
         self.receipt.ack().await;
     }
 
-    /// Puts the message back for any worker to take.
+    /// Requeues the message for any worker.
     pub async fn requeue(self) {
         self.receipt.requeue().await;
     }

@@ -1,5 +1,7 @@
-//! Forms of pictures that are made when somebody asks for them by a signed address: from what is stored already, once however
-//! many ask at the same moment, and then kept. Nothing is fetched.
+//! Makes image variants on demand, requested by signed URLs.
+//!
+//! A variant is made from stored blobs, once however many clients request it at the same time, and then kept. Nothing
+//! is fetched from the network.
 
 mod options;
 mod signature;
@@ -23,23 +25,23 @@ pub use signature::UrlKeys;
 
 use crate::{
     blobs::{self, BlobKey, Blobs},
-    catalog::{self, Catalog, NewVariant, Origin, Picture as Stored},
+    catalog::{self, Catalog, ImageView as Stored, NewVariant, Origin},
     code::ErrorCode,
     domain::ImageId,
     imaging::{Fit, Limits, OutputFormat},
-    isolation::{self, Budget, Decoders, Picture},
+    isolation::{self, Budget, DecodeTask, Decoders},
 };
 
-/// What a resizer works with.
+/// Configures a resizer.
 #[derive(Clone, Debug)]
 pub struct ResizeConfig {
-    /// What is refused before it is decoded.
+    /// Limits on accepted images.
     pub limits: Limits,
-    /// Bytes that everything in the making shares.
+    /// Memory shared by all variants being made, in bytes.
     pub memory: u64,
-    /// Forms that are made at the same time.
+    /// Maximum number of variants made at a time.
     pub decoders: usize,
-    /// Where pictures are decoded.
+    /// How images are decoded.
     pub isolation: isolation::Config,
 }
 
@@ -50,7 +52,7 @@ impl Default for ResizeConfig {
     }
 }
 
-/// Makes forms on demand; cheap to clone.
+/// Makes variants on demand; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Resizer(Arc<Inner>);
 
@@ -63,56 +65,56 @@ struct Inner {
     budget: Budget,
     seats: Semaphore,
     under_way: Mutex<HashMap<(ImageId, String), Making>>,
-    /// The product of an image and its uploaded file, which do not change.
+    /// Product and uploaded original of each image; both are immutable.
     origins: Cache<ImageId, Origin>,
-    /// The blob of a form, and the one it was made from.
+    /// Blob of each variant, and the blob that it was made from.
     made: Cache<(ImageId, String), (BlobKey, BlobKey)>,
 }
 
 type Making = Shared<BoxFuture<'static, Result<BlobKey, Arc<Error>>>>;
 
-/// Why there is no such form.
+/// Why a variant was not returned.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The catalogue could not say or keep something.
+    /// The catalog failed.
     #[error(transparent)]
     Catalog(#[from] catalog::Error),
-    /// The store could not.
+    /// The blob store failed.
     #[error(transparent)]
     Storage(#[from] blobs::Error),
-    /// The picture is on its way still.
-    #[error("the picture is on its way still")]
+    /// The image is not processed yet.
+    #[error("the image is not processed yet; retry later")]
     Pending,
-    /// Nothing of the picture is stored that a form could be made from.
-    #[error("nothing of the picture is stored that another form could be made from")]
+    /// No stored blob of the image can serve as a source.
+    #[error("the image has no stored file to make a variant from")]
     Nothing,
-    /// Too much is in the making already.
-    #[error("too many forms are in the making already")]
+    /// Too many variants are being made.
+    #[error("too many variants are being made; retry later")]
     Busy,
-    /// The picture cannot be decoded, or not within the limits.
+    /// The image cannot be decoded within the limits.
     #[error("{message}")]
-    Picture {
-        /// Which.
+    Image {
+        /// Error code.
         code: ErrorCode,
-        /// A sentence.
+        /// Error message.
         message: String,
     },
-    /// The making broke down.
-    #[error("the form was not made")]
+    /// Making the variant failed unexpectedly.
+    #[error("making the variant failed")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Forms in the making at a time; whoever asks for one more is sent away.
-const MOST_UNDER_WAY: usize = 64;
-/// Pictures and forms that are remembered, some 200 bytes each.
+/// Maximum number of variants being made; further requests fail with [`Error::Busy`].
+const MAX_IN_FLIGHT: usize = 64;
+/// Maximum cache entries, some 200 bytes each.
 const REMEMBERED: u64 = 20_000;
-/// A form that is remembered may have been crowded out in the database meanwhile.
+/// Lifetime of a cache entry: the database may have evicted the variant meanwhile.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 
 impl Resizer {
-    /// A resizer with a budget of its own.
+    /// Creates a resizer with its own memory budget.
     pub fn new(config: ResizeConfig, catalog: Catalog, blobs: Blobs) -> Self {
-        // What a form is made from is a form itself, so its bytes say nothing about those of another size and format.
+        // The source may be a rendition, so its size in bytes is no limit for the variant.
         let limits = Limits { max_rendition: Some(u64::MAX), ..config.limits };
         Self(Arc::new(Inner {
             catalog,
@@ -127,11 +129,11 @@ impl Resizer {
         }))
     }
 
-    /// The blob of the form of `image` that `options` ask for, in `format`; made now if it is not there.
+    /// Returns the blob of a variant of `image`; makes it if it does not exist.
     ///
     /// # Errors
-    /// [`Error::Catalog`] if there is no such picture, [`Error::Pending`] if it is not ready, [`Error::Busy`] if too much is
-    /// asked for at once.
+    /// [`Error::Catalog`] if the image does not exist, [`Error::Pending`] if it is not processed yet, [`Error::Busy`]
+    /// if too many variants are being made.
     pub async fn form(&self, image: ImageId, options: &Options, format: OutputFormat) -> Result<BlobKey, Arc<Error>> {
         let (stored, source) = self.source(image, options).await.map_err(Arc::new)?;
         let wanted = (image, options.name(format));
@@ -144,12 +146,12 @@ impl Resizer {
         making.await
     }
 
-    /// The picture is no longer what it was remembered as: the next one who asks has it looked up, or made, again.
+    /// Removes a variant from the cache; the next request looks it up or makes it again.
     pub fn forget(&self, image: ImageId, options: &Options, format: OutputFormat) {
         self.0.made.invalidate(&(image, options.name(format)));
     }
 
-    /// The picture, and the smallest blob of it that has the pixels that are asked for.
+    /// Returns the image and its smallest blob with enough pixels.
     async fn source(&self, image: ImageId, options: &Options) -> Result<(Stored, BlobKey), Error> {
         let origin = match self.0.origins.get(&image) {
             Some(origin) => origin,
@@ -159,7 +161,7 @@ impl Resizer {
                 origin
             }
         };
-        let stored = self.0.catalog.picture(origin.product, image).await?;
+        let stored = self.0.catalog.image(origin.product, image).await?;
         match best_source(&stored, origin.original.as_ref(), options) {
             Some(key) => Ok((stored, key)),
             None if stored.status.is_final() => Err(Error::Nothing),
@@ -179,11 +181,11 @@ impl Resizer {
         if let Some(making) = under_way.get(&wanted) {
             return Ok(making.clone());
         }
-        if under_way.len() >= MOST_UNDER_WAY {
+        if under_way.len() >= MAX_IN_FLIGHT {
             return Err(Arc::new(Error::Busy));
         }
         let (resizer, key) = (self.clone(), wanted.clone());
-        // A task of its own: it ends even if everybody who waits for it goes away.
+        // A separate task: it completes even if all clients disconnect.
         let task = tokio::spawn(async move {
             let outcome = resizer.find_or_make(&key, &options, format, &source, stored.id).await;
             if let Ok(made) = &outcome {
@@ -212,7 +214,7 @@ impl Resizer {
             return Ok(known);
         }
         let Some(bytes) = self.0.blobs.read_proved(source).await? else {
-            // A restored backup may have another file in its place.
+            // A restored backup may name another original.
             self.0.origins.invalidate(image);
             return Err(Error::Nothing);
         };
@@ -237,15 +239,15 @@ impl Resizer {
         options: &Options,
         format: OutputFormat,
     ) -> Result<(Bytes, &'static str), Error> {
-        let picture = Picture { source, presets: vec![options.preset(format)], limits: self.0.limits.clone() };
-        let needed = self.0.decoders.memory_needed(&picture).await.map_err(undecodable)?;
-        let charge = self.0.budget.charge(needed).await.ok_or_else(|| Error::Picture {
+        let image = DecodeTask { source, presets: vec![options.preset(format)], limits: self.0.limits.clone() };
+        let needed = self.0.decoders.memory_needed(&image).await.map_err(undecodable)?;
+        let charge = self.0.budget.charge(needed).await.ok_or_else(|| Error::Image {
             code: ErrorCode::TooComplex,
-            message: format!("the form needs {} MiB of memory, more than is spent on one", needed >> 20),
+            message: format!("the variant needs {} MiB of memory, more than the limit", needed >> 20),
         })?;
         // The semaphore is never closed.
         let seat = self.0.seats.acquire().await.ok();
-        let processed = self.0.decoders.process(picture, needed, charge).await.map_err(undecodable)?;
+        let processed = self.0.decoders.process(image, needed, charge).await.map_err(undecodable)?;
         drop(seat);
         let made = processed.renditions.into_iter().next().ok_or(Error::Nothing)?;
         Ok((made.bytes.clone().into(), made.extension()))
@@ -256,11 +258,10 @@ fn undecodable(error: isolation::Error) -> Error {
     if error.is_transient() {
         return Error::Broken(Box::new(error));
     }
-    Error::Picture { code: error.code(), message: error.to_string() }
+    Error::Image { code: error.code(), message: error.to_string() }
 }
 
-/// Forms that show the whole picture, and the file it was made from if that is stored: the smallest with enough pixels, or
-/// the largest of all.
+/// Returns the best source: the smallest uncropped rendition or original with enough pixels, or the largest.
 fn best_source(stored: &Stored, original: Option<&BlobKey>, options: &Options) -> Option<BlobKey> {
     let (width, height) = stored.size?;
     let whole = |across: u32, down: u32| {
@@ -276,7 +277,7 @@ fn best_source(stored: &Stored, original: Option<&BlobKey>, options: &Options) -
     enough.or(sources.last()).map(|(_, key)| (*key).clone())
 }
 
-/// The width that the whole picture has at the scale that is asked for; never more than it has.
+/// Returns the width of the whole image at the requested scale, at most its own width.
 fn needed_width(width: u32, height: u32, options: &Options) -> u32 {
     let (across, down) = options.sides();
     let across = across.map(|side| f64::from(side) / f64::from(width));
@@ -286,7 +287,7 @@ fn needed_width(width: u32, height: u32, options: &Options) -> u32 {
         (Some(across), Some(down), _) => across.max(down),
         (one, other, _) => one.or(other).unwrap_or(1.0),
     };
-    // Saturates; a picture is never enlarged.
+    // The cast saturates. Images are never enlarged.
     (f64::from(width) * scale.min(1.0)).floor() as u32
 }
 
@@ -299,7 +300,7 @@ mod tests {
         BlobKey::for_bytes(name.as_bytes(), "jpg").expect("a known extension")
     }
 
-    fn picture(forms: &[(&str, u32, u32)]) -> Stored {
+    fn image(forms: &[(&str, u32, u32)]) -> Stored {
         let forms = forms.iter().map(|(name, width, height)| Form {
             preset: (*name).to_owned(),
             width: *width,
@@ -320,18 +321,18 @@ mod tests {
     }
 
     #[test]
-    fn a_form_is_made_from_the_smallest_whole_one_that_has_enough_pixels() {
-        let stored = picture(&[("large", 2048, 1536), ("square", 512, 512), ("small", 512, 384)]);
+    fn a_variant_is_made_from_the_smallest_uncropped_source_with_enough_pixels() {
+        let stored = image(&[("large", 2048, 1536), ("square", 512, 512), ("small", 512, 384)]);
         assert_eq!(best(&stored, "w=512"), Some(key("small")));
         assert_eq!(best(&stored, "w=500,h=500"), Some(key("small")), "it is 500 across");
         assert_eq!(best(&stored, "w=500,h=500,fit=cover"), Some(key("large")), "500 down are 667 across");
         assert_eq!(best(&stored, "w=4000"), Some(key("large")), "there is no larger one");
-        assert_eq!(best(&picture(&[("square", 512, 512)]), "w=10"), None, "its edges are missing");
+        assert_eq!(best(&image(&[("square", 512, 512)]), "w=10"), None, "its edges are missing");
     }
 
     #[test]
-    fn an_uploaded_file_is_read_where_the_forms_are_too_small() {
-        let (stored, upload) = (picture(&[("large", 2048, 1536)]), key("upload").as_original());
+    fn the_original_is_read_if_the_renditions_are_too_small() {
+        let (stored, upload) = (image(&[("large", 2048, 1536)]), key("upload").as_original());
         let best = |options: &str| best_source(&stored, Some(&upload), &Options::parse(options).expect("options"));
         assert_eq!(best("w=2049"), Some(upload.clone()));
         assert_eq!(best("w=2048"), Some(key("large")));

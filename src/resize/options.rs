@@ -1,23 +1,24 @@
-//! What a signed address asks for: `w=300,h=200,fit=cover,focus=top,dpr=2,format=webp,quality=75`. Read strictly, and written
-//! in one spelling, so that what is the same is made once.
+//! Options of a signed URL, such as `w=300,h=200,fit=cover,focus=top,dpr=2,format=webp,quality=75`.
+//!
+//! Parsing is strict. Equal options have one canonical name, so each variant is made once.
 
 use crate::imaging::{Effort, Fit, Focus, OutputFormat, Preset, Size};
 
-/// The longest side that is made, in pixels, after the device's pixel ratio.
+/// Maximum side in pixels, after `dpr`.
 pub const MAX_SIDE: u32 = 4_096;
 
-/// A form that is asked for.
+/// Describes a requested variant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// `w`: at most this many pixels across, before `dpr`.
+    /// `w`: maximum width in pixels, before `dpr`.
     pub width: Option<u32>,
-    /// `h`: at most this many pixels down, before `dpr`.
+    /// `h`: maximum height in pixels, before `dpr`.
     pub height: Option<u32>,
-    /// `fit` and `focus`: how the picture meets the box.
+    /// `fit` and `focus`: how the image fits the box.
     pub fit: Fit,
-    /// `dpr` in tenths: what both sides are multiplied by, 1 to 4.
+    /// `dpr` in tenths: factor of both sides, 1 to 4.
     pub ratio_tenths: u32,
-    /// `format`; `auto` leaves it to what the client accepts.
+    /// `format`; `None` for `auto`, which follows the client's `Accept` header.
     pub format: Option<OutputFormat>,
     /// `quality` of the lossy formats, 1 to 100.
     pub quality: u8,
@@ -30,10 +31,10 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Reads the options of an address.
+    /// Parses the options of a URL.
     ///
     /// # Errors
-    /// A sentence that names the first option that is unknown, stands twice, or has a value that is not allowed.
+    /// A message that names the first option that is unknown, repeated or has an invalid value.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut options = Self::default();
         let (mut fit, mut focus) = ("contain", None);
@@ -41,7 +42,7 @@ impl Options {
         for option in text.split(',') {
             let (name, value) = option.split_once('=').ok_or_else(|| format!("`{option}` is not NAME=VALUE"))?;
             if seen.contains(&name) {
-                return Err(format!("`{name}` stands more than once"));
+                return Err(format!("`{name}` is given more than once"));
             }
             seen.push(name);
             match name {
@@ -52,17 +53,19 @@ impl Options {
                 "dpr" => options.ratio_tenths = parse_ratio(value)?,
                 "format" => options.format = parse_format(value)?,
                 "quality" => options.quality = u8::try_from(number("quality", value, 1, 100)?).unwrap_or(100),
-                _ => return Err(format!("`{name}` is not known; known are w, h, fit, focus, dpr, format, quality")),
+                _ => {
+                    return Err(format!("unknown option `{name}`; options are w, h, fit, focus, dpr, format, quality"));
+                }
             }
         }
         if options.width.is_none() && options.height.is_none() {
-            return Err("one of `w` and `h` is needed".into());
+            return Err("one of `w` and `h` is required".into());
         }
         options.fit = match (fit, focus) {
             ("contain", None) => Fit::Contain,
             ("cover", focus) => Fit::Cover(focus.unwrap_or(Focus::CENTER)),
             ("fill", None) => Fit::Fill,
-            ("contain" | "fill", Some(_)) => return Err("`focus` goes with fit=cover only".into()),
+            ("contain" | "fill", Some(_)) => return Err("`focus` requires fit=cover".into()),
             _ => return Err("`fit` must be contain, cover or fill".into()),
         };
         let longest = options.width.into_iter().chain(options.height).max().unwrap_or(0);
@@ -72,7 +75,7 @@ impl Options {
         Ok(options)
     }
 
-    /// The name under which the form in `format` is kept: the same for all spellings of the same.
+    /// Returns the canonical name of the variant in `format`.
     pub fn name(&self, format: OutputFormat) -> String {
         let (width, height) = self.sides();
         let fit = match self.fit {
@@ -87,7 +90,7 @@ impl Options {
         format!("{}x{} {fit} {} q{}", side(width), side(height), format.setting(), self.quality)
     }
 
-    /// The preset that makes the form in `format`.
+    /// Returns the preset that makes the variant in `format`.
     pub fn preset(&self, format: OutputFormat) -> Preset {
         let (width, height) = self.sides();
         Preset {
@@ -96,7 +99,7 @@ impl Options {
                 width: width.unwrap_or(u32::from(u16::MAX)),
                 height: height.unwrap_or(u32::from(u16::MAX)),
             },
-            // A box that is open on a side has no shape to cut or stretch to.
+            // Without both sides there is no shape to crop or stretch to.
             fit: if width.is_some() && height.is_some() { self.fit } else { Fit::Contain },
             formats: vec![format],
             quality: self.quality,
@@ -104,7 +107,7 @@ impl Options {
         }
     }
 
-    /// The sides that are asked for, in pixels of the form.
+    /// Returns the requested sides, in pixels of the variant.
     pub fn sides(&self) -> (Option<u32>, Option<u32>) {
         (self.width.map(|side| self.times_ratio(side)), self.height.map(|side| self.times_ratio(side)))
     }
@@ -140,13 +143,13 @@ fn parse_format(value: &str) -> Result<Option<OutputFormat>, String> {
     found.map(Some).ok_or_else(|| format!("`format` must be auto or one of {}", names.join(", ")))
 }
 
-/// `top`, `bottom-left`, or `30x70`: hundredths from the left and from the top.
+/// Parses `top`, `bottom-left`, or `30x70`: percent from the left and from the top.
 fn parse_focus(value: &str) -> Result<Focus, String> {
     let hundredths = |text: &str| number("focus", text, 0, 100).ok().and_then(|share| u16::try_from(share * 10).ok());
     let point = value.split_once('x').and_then(|(across, down)| hundredths(across).zip(hundredths(down)));
     let point = point.and_then(|(across, down)| Focus::from_thousandths(across, down));
     point.or_else(|| Focus::named(value)).ok_or_else(|| {
-        "`focus` must be center, an edge or a corner such as top-left, or two hundredths such as 30x70".into()
+        "`focus` must be center, an edge or a corner such as top-left, or two percentages such as 30x70".into()
     })
 }
 
@@ -155,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spellings_of_the_same_have_the_same_name() {
+    fn equal_options_have_the_same_name() {
         let name = |text: &str| Options::parse(text).expect(text).name(OutputFormat::Webp);
         assert_eq!(name("w=300"), "300x- contain webp q80");
         assert_eq!(name("w=150,dpr=2"), name("dpr=2.0,w=150,quality=80,fit=contain,format=auto"));
@@ -165,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_allowed_is_named() {
+    fn an_error_names_the_invalid_option() {
         for (text, part) in [
             ("", "NAME=VALUE"),
             ("fit=cover", "one of `w` and `h`"),
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_box_that_is_open_on_a_side_is_never_cut() {
+    fn an_image_is_not_cropped_without_both_sides() {
         let preset = Options::parse("w=300,fit=cover").expect("options").preset(OutputFormat::Jpeg);
         assert_eq!(preset.fit, Fit::Contain);
     }

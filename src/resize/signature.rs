@@ -1,4 +1,4 @@
-//! Signatures of addresses: HMAC-SHA256 over what stands behind them, in base64 for URLs without padding.
+//! Signs URLs: HMAC-SHA256 of the path after the signature, in unpadded URL-safe Base64.
 
 use std::fmt;
 
@@ -6,45 +6,45 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-/// The keys that addresses are signed with: the first one signs, all of them are taken, so that a key can be replaced.
+/// Keys for signing URLs. The first key signs; every key verifies, so keys can be rotated.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UrlKeys(Vec<String>);
 
 impl UrlKeys {
-    /// Fewest characters of a key.
-    pub const LEAST_CHARS: usize = 32;
+    /// Minimum characters of a key.
+    pub const MIN_CHARS: usize = 32;
 
-    /// Reads keys that are separated by commas.
+    /// Parses comma-separated keys.
     ///
     /// # Errors
-    /// A sentence if there is none, or one is too short.
+    /// A message if there is no key or one is too short.
     pub fn parse(text: &str) -> Result<Self, String> {
         let keys: Vec<_> = text.split(',').map(|key| key.trim().to_owned()).collect();
-        if keys.iter().any(|key| key.chars().count() < Self::LEAST_CHARS) {
-            return Err(format!("has a key of less than {} characters", Self::LEAST_CHARS));
+        if keys.iter().any(|key| key.chars().count() < Self::MIN_CHARS) {
+            return Err(format!("has a key with fewer than {} characters", Self::MIN_CHARS));
         }
         Ok(Self(keys))
     }
 
-    /// The keys in the clear, as [`parse`](Self::parse) reads them: for the encrypted part of a backup.
+    /// Returns the keys in plain text, as [`parse`](Self::parse) reads them: for the encrypted part of a backup.
     pub fn reveal(&self) -> String {
         self.0.join(",")
     }
 
-    /// The signature of `{options}/{image_id}`.
+    /// Returns the signature of `{options}/{image_id}`.
     pub fn sign(&self, options: &str, image_id: &str) -> String {
         let signer = self.0.first().map(|key| mac(key, options, image_id));
         signer.map(|mac| URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())).unwrap_or_default()
     }
 
-    /// Whether `signature` was made with one of the keys; it takes as long whether it was or not.
+    /// Returns whether one of the keys made `signature`; compares in constant time.
     pub fn verify(&self, signature: &str, options: &str, image_id: &str) -> bool {
         let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
         self.0.iter().any(|key| mac(key, options, image_id).verify_slice(&signature).is_ok())
     }
 }
 
-/// Nobody sees the keys.
+/// Hides the keys.
 impl fmt::Debug for UrlKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "UrlKeys({} keys)", self.0.len())
@@ -67,7 +67,7 @@ mod tests {
     const NEW: &str = "fedcba9876543210fedcba9876543210";
 
     #[test]
-    fn a_signature_holds_for_its_own_options_and_picture_only() {
+    fn a_signature_is_valid_only_for_its_options_and_image() {
         let keys = UrlKeys::parse(OLD).expect("a key");
         let signature = keys.sign("w=300", "7");
         // echo -n 'w=300/7' | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef -binary | basenc --base64url
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_key_is_taken_until_it_is_removed() {
+    fn an_old_key_verifies_until_it_is_removed() {
         let signature = UrlKeys::parse(OLD).expect("a key").sign("w=1", "1");
         assert!(UrlKeys::parse(&format!("{NEW}, {OLD}")).expect("keys").verify(&signature, "w=1", "1"));
         assert!(!UrlKeys::parse(NEW).expect("a key").verify(&signature, "w=1", "1"));

@@ -1,4 +1,4 @@
-//! Removes orphaned blobs once in each period, while no other process of the installation does so.
+//! Deletes orphaned blobs periodically, in one process of the installation at a time.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use crate::{
     stop::Stop,
 };
 
-/// Whether a run is due is asked this often.
+/// Interval of checking whether a run is due.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Removes orphaned blobs each `every` until `stop`; never if that is zero.
+/// Deletes orphaned blobs every `every` until `stop`; never if `every` is zero.
 pub async fn collect(catalog: Catalog, every: Duration, mut stop: Stop) {
     if every.is_zero() {
         return;
@@ -24,7 +24,7 @@ pub async fn collect(catalog: Catalog, every: Duration, mut stop: Stop) {
             () = stop.wanted() => return,
             _ = pulse.tick() => {}
         }
-        // A run that is cut off here has removed what it has removed; the turn ends with its lease.
+        // An interrupted run keeps its deletions; its lock expires with its lease.
         let outcome = tokio::select! {
             () = stop.wanted() => return,
             outcome = catalog.collect_if_due(every) => outcome,
@@ -38,12 +38,9 @@ pub async fn collect(catalog: Catalog, every: Duration, mut stop: Stop) {
             Err(error) => {
                 metrics::counter!("pm_gc_runs_total", "outcome" => "failed").increment(1);
                 if matches!(error, Error::Copying) {
-                    tracing::info!("a backup or a restore is running; orphaned blobs are removed later");
+                    tracing::info!("garbage collection postponed: a backup or a restore is running");
                 } else if !failing {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "orphaned blobs cannot be removed; it is tried again"
-                    );
+                    tracing::warn!(error = &error as &dyn std::error::Error, "garbage collection failed; retrying");
                     failing = true;
                 }
             }
@@ -61,6 +58,6 @@ fn report(collected: Collected) {
         bytes,
         young,
         unfinished,
-        "gc: removed {removed} orphaned blobs of {bytes} bytes and {unfinished} unfinished files; kept {young} young orphans"
+        "gc: removed {removed} orphaned blobs ({bytes} bytes), {unfinished} unfinished files; kept {young} new orphans"
     );
 }

@@ -1,5 +1,7 @@
-//! Posts messages to webhooks: a few at a time to each, so that a slow one holds up nobody else. A message is signed anew for
-//! each attempt, by the Standard Webhooks scheme.
+//! Delivers events to webhooks.
+//!
+//! Each webhook gets only a few requests at a time, so a slow one does not delay the others. Each attempt is signed
+//! with the current time, as Standard Webhooks requires.
 
 use std::time::Duration;
 
@@ -15,23 +17,23 @@ use crate::{
     stop::Stop,
 };
 
-/// Messages under way in this process.
-const MOST_UNDER_WAY: usize = 64;
-/// Messages become due by themselves, and other processes' events on SQLite are not heard of.
+/// Maximum number of concurrent deliveries in this process.
+const MAX_IN_FLIGHT: usize = 64;
+/// Poll interval: retries become due over time, and SQLite does not announce other processes' events.
 const POLL: Duration = Duration::from_secs(1);
-/// Messages that are under way may end within this after the stop; the leases of the others run out.
+/// Time that running deliveries have to end after a stop; the others' leases expire.
 const GRACE: Duration = Duration::from_secs(5);
-/// A result is tried to be stored so often, with this pause.
+/// Attempts to store a result, and the pause between them.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Delivers until `stop`.
+/// Delivers events until `stop`.
 pub async fn deliver(catalog: Catalog, fetcher: Fetcher, mut stop: Stop) {
     let mut happenings = catalog.happenings();
     let mut under_way = JoinSet::new();
     loop {
         while under_way.try_join_next().is_some() {}
-        let room = MOST_UNDER_WAY.saturating_sub(under_way.len());
+        let room = MAX_IN_FLIGHT.saturating_sub(under_way.len());
         let claimed = if room > 0 { catalog.claim_deliveries(room).await } else { Ok(Vec::new()) };
         let again = match claimed {
             Ok(claimed) => {
@@ -42,7 +44,7 @@ pub async fn deliver(catalog: Catalog, fetcher: Fetcher, mut stop: Stop) {
                 some
             }
             Err(error) => {
-                tracing::debug!(%error, "no message can be claimed for now");
+                tracing::debug!(%error, "cannot claim deliveries; retrying");
                 false
             }
         };
@@ -57,7 +59,7 @@ pub async fn deliver(catalog: Catalog, fetcher: Fetcher, mut stop: Stop) {
         }
     }
     let ended = async { while under_way.join_next().await.is_some() {} };
-    // Whatever is cut off is sent again by whoever finds its lease run out.
+    // An aborted delivery is sent again when its lease expires.
     let _ = tokio::time::timeout(GRACE, ended).await;
 }
 
@@ -67,7 +69,12 @@ async fn attempt(catalog: Catalog, fetcher: Fetcher, claimed: ClaimedDelivery) {
         Posted::Taken { .. } => metrics::counter!("pm_webhook_messages_total", "outcome" => "taken").increment(1),
         Posted::Gone | Posted::Refused { .. } => {
             metrics::counter!("pm_webhook_messages_total", "outcome" => "refused").increment(1);
-            tracing::info!(webhook.id = %claimed.webhook_id, delivery.id = %claimed.id, ?posted, "a webhook did not take a message");
+            tracing::info!(
+                webhook.id = %claimed.webhook_id,
+                delivery.id = %claimed.id,
+                ?posted,
+                "webhook rejected a delivery"
+            );
         }
     }
     for _ in 0..TRIES {
@@ -75,7 +82,7 @@ async fn attempt(catalog: Catalog, fetcher: Fetcher, claimed: ClaimedDelivery) {
             Err(error) if error.is_transient() => tokio::time::sleep(PAUSE).await,
             Err(Error::LeaseLost) | Ok(()) => return,
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "a delivery could not be settled");
+                tracing::error!(error = &error as &dyn std::error::Error, "cannot store a delivery's result");
                 return;
             }
         }
@@ -85,25 +92,26 @@ async fn attempt(catalog: Catalog, fetcher: Fetcher, claimed: ClaimedDelivery) {
 async fn post(fetcher: &Fetcher, claimed: &ClaimedDelivery) -> Posted {
     let refused = |status, reason: String, retry_after| Posted::Refused { status, reason, retry_after };
     let Some(headers) = signed(claimed) else {
-        return refused(None, "the webhook's secret cannot be used".into(), None);
+        return refused(None, "the webhook's signing secret is invalid".into(), None);
     };
     match fetcher.post(&claimed.url, headers, Bytes::from(claimed.body.clone())).await {
         Ok(answer) if (200..300).contains(&answer.status) => Posted::Taken { status: answer.status },
         Ok(answer) if answer.status == 410 => Posted::Gone,
         Ok(answer) => {
-            refused(Some(answer.status), format!("it answered with status {}", answer.status), answer.retry_after)
+            let reason = format!("the webhook answered with status {}", answer.status);
+            refused(Some(answer.status), reason, answer.retry_after)
         }
         Err(error) => refused(None, error.to_string(), None),
     }
 }
 
 fn signed(claimed: &ClaimedDelivery) -> Option<HeaderMap> {
-    // The database's time: a receiver would refuse what a process with a wrong clock signed.
+    // Use the database's time: receivers reject a timestamp from a wrong clock.
     let seconds = claimed.claimed_at.0 / 1_000_000;
     let signer = Signer::new(&claimed.secret).ok()?;
     let signature = signer.sign(&claimed.message_id, seconds, claimed.body.as_bytes()).ok()?;
     let mut headers = HeaderMap::new();
-    // Else it would say that it wants a picture.
+    // Without this the fetcher's default would accept only images.
     headers.insert("accept", HeaderValue::from_static("*/*"));
     headers.insert("content-type", HeaderValue::from_static("application/json"));
     headers.insert("webhook-id", HeaderValue::try_from(&claimed.message_id).ok()?);

@@ -1,15 +1,15 @@
-//! Signs of life: a job's lease is lengthened as long as its worker lives.
+//! Extends a job's lease while its worker lives.
 
 use std::time::Duration;
 
 use crate::{catalog::Catalog, domain::Job};
 
-/// Three signs fit into a lease, so that one may get lost.
+/// Interval of extensions: three fit into a lease, so one may fail.
 const EVERY: Duration = Duration::from_secs(5);
-/// After a failure the next sign follows sooner: others are counting.
+/// Interval after a failure: shorter, because the lease is running out.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Lengthens the lease of `job` again and again; returns only when the job was given to another worker.
+/// Extends the lease of `job` periodically; returns only when another worker has the job.
 pub(super) async fn keep(catalog: &Catalog, job: &Job) {
     let mut pause = EVERY;
     loop {
@@ -18,8 +18,8 @@ pub(super) async fn keep(catalog: &Catalog, job: &Job) {
             Ok(true) => EVERY,
             Ok(false) => return,
             Err(error) => {
-                // The result is fenced: going on costs at most the work.
-                tracing::warn!(job.id = %job.id, %error, "a lease could not be lengthened");
+                // The result is fenced by the lease token, so continuing wastes at most this work.
+                tracing::warn!(job.id = %job.id, %error, "cannot extend a job's lease; retrying");
                 AGAIN
             }
         }

@@ -1,5 +1,6 @@
-//! What a worker is busy with: how many jobs of each user, and how many downloads from each host. No user has all slots, and
-//! no host keeps more than a few of them waiting.
+//! Load of a worker: running jobs per user and downloads per host.
+//!
+//! No user gets all slots, and no host occupies more than a few of them.
 
 use std::{
     collections::HashMap,
@@ -10,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::domain::{Busy, Job, UserId};
 
-/// A worker's load; cheap to clone.
+/// Load of a worker; cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Load(Arc<Shared>);
 
@@ -19,7 +20,7 @@ struct Shared {
     jobs_per_user: usize,
     downloads_per_host: usize,
     table: Mutex<Table>,
-    /// One job is claimed at a time, so that each claim knows of those before it.
+    /// User of the last claim. The lock makes claims sequential, so each sees the load of those before it.
     claiming: tokio::sync::Mutex<Option<UserId>>,
     lighter: Notify,
 }
@@ -30,7 +31,7 @@ struct Table {
     hosts: HashMap<String, usize>,
 }
 
-/// What one job adds to the load, until it is dropped.
+/// Load of one job; dropping it removes the load.
 #[derive(Debug)]
 pub(super) struct Share {
     load: Load,
@@ -38,7 +39,7 @@ pub(super) struct Share {
     host: Mutex<Option<String>>,
 }
 
-/// The turn to claim a job.
+/// Exclusive permission to claim a job.
 #[derive(Debug)]
 pub(super) struct Claiming<'a> {
     load: &'a Load,
@@ -46,7 +47,7 @@ pub(super) struct Claiming<'a> {
 }
 
 impl Load {
-    /// The load of a worker with so many slots, of which one user has at most three quarters, and `downloads_per_host`.
+    /// Creates the load of a worker with `slots` slots. One user gets at most three quarters of them.
     pub(super) fn new(slots: usize, downloads_per_host: usize) -> Self {
         Self(Arc::new(Shared {
             jobs_per_user: slots.saturating_sub(slots.div_ceil(4)).max(1),
@@ -57,12 +58,12 @@ impl Load {
         }))
     }
 
-    /// Waits for the turn to claim a job.
+    /// Waits for exclusive permission to claim a job.
     pub(super) async fn claiming(&self) -> Claiming<'_> {
         Claiming { load: self, last: self.0.claiming.lock().await }
     }
 
-    /// Ends when the worker has become less busy since the last call.
+    /// Waits until the load has decreased since the last call.
     pub(super) async fn lighter(&self) {
         self.0.lighter.notified().await;
     }
@@ -75,19 +76,19 @@ impl Load {
         Busy { users: full(&table.users, self.0.jobs_per_user), hosts: full(&table.hosts, self.0.downloads_per_host) }
     }
 
-    /// A panic while the table was held leaves nothing half done in it.
+    /// A panic cannot leave the table inconsistent.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Claiming<'_> {
-    /// Whose job was claimed last.
+    /// Returns the user of the last claimed job.
     pub(super) fn last(&self) -> Option<UserId> {
         self.last.clone()
     }
 
-    /// For whom the worker has no place.
+    /// Returns users and hosts that are at their limit.
     pub(super) fn busy(&self) -> Busy {
         self.load.busy()
     }
@@ -110,7 +111,7 @@ impl Claiming<'_> {
 }
 
 impl Share {
-    /// The job's image has been downloaded, or cannot be.
+    /// Ends the job's download, whether it succeeded or not.
     pub(super) fn downloaded(&self) {
         let host = self.host.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(host) = host {
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_user_has_three_quarters_of_the_slots() {
+    async fn a_user_gets_at_most_three_quarters_of_the_slots() {
         let load = Load::new(4, 9);
         let mut shares = Vec::new();
         for _ in 0..3 {
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_host_is_busy_until_the_downloads_are_done() {
+    async fn a_host_is_busy_until_its_downloads_end() {
         let load = Load::new(8, 2);
         let first = load.claiming().await.add(&job("u", Some("a.example")));
         let second = load.claiming().await.add(&job("v", Some("a.example")));

@@ -1,11 +1,13 @@
-//! Consumers: learn of a job, claim it, run its handler under a lease, store what became of it. Also what keeps the queue
-//! of record moving: the relay to the broker and the sweeper.
+//! Background workers of a process.
+//!
+//! The consumer claims jobs, runs their handler under a lease and stores the results. The relay publishes jobs to the
+//! broker, and the sweeper maintains the job queue in the database.
 
 mod collector;
 mod deliver;
-mod herald;
 mod lease;
 mod load;
+mod notifier;
 mod relay;
 mod report;
 mod runner;
@@ -13,7 +15,7 @@ mod sweeper;
 
 pub use collector::collect;
 pub use deliver::deliver;
-pub use herald::herald;
+pub use notifier::herald;
 pub use relay::relay;
 pub use runner::Worker;
 pub use sweeper::sweep;

@@ -1,4 +1,4 @@
-//! One line and a few figures for each attempt at a job.
+//! Logs and counts each attempt at a job.
 
 use std::time::{Duration, Instant};
 
@@ -7,22 +7,22 @@ use crate::{
     jobs::{Failure, Steps},
 };
 
-/// What became of an attempt.
+/// Outcome of an attempt.
 #[derive(Clone, Debug)]
 pub(super) enum Ending {
-    /// The picture is ready; perhaps the same was made for another one before.
+    /// The image is ready. `reused`: another image had the same bytes.
     Ready { steps: Steps, reused: bool },
-    /// The picture cannot be had.
+    /// The image failed for good.
     Failed(Failure),
-    /// Another attempt follows after this.
+    /// Another attempt follows after this delay.
     Retry(Failure, Duration),
-    /// The decoder died; another attempt follows, unless too many died.
+    /// The decoder crashed; another attempt follows unless it crashed too often.
     Crashed(Failure),
-    /// Given back, since the worker stops.
+    /// Released because the worker stops.
     Released,
-    /// Another worker has the job by now, or the product was deleted.
+    /// Another worker has the job, or the product was deleted.
     Lost,
-    /// What became of it could not be stored; the lease will run out.
+    /// The result could not be stored; the lease will expire.
     Unsettled(Error),
 }
 
@@ -40,14 +40,14 @@ impl Ending {
     }
 }
 
-/// Logs and counts an attempt that began at `began`.
+/// Logs and counts an attempt that started at `began`.
 pub(super) fn report(claimed: &Claimed, ending: &Ending, began: Instant) {
     let (job, outcome) = (&claimed.job, ending.name());
     let duration = began.elapsed();
     let duration_ms = millis(duration);
     metrics::counter!("pm_jobs_total", "outcome" => outcome).increment(1);
     metrics::histogram!("pm_job_duration_seconds", "outcome" => outcome).record(duration.as_secs_f64());
-    // At the highest level, so that warnings still say which job they are about where only warnings are logged.
+    // Error level, so that the span's fields appear on warnings at every log level.
     let span = tracing::error_span!(
         "job",
         job.id = job.id.0,
@@ -76,22 +76,22 @@ pub(super) fn report(claimed: &Claimed, ending: &Ending, began: Instant) {
         }
         Ending::Failed(failure) => {
             let (code, message) = (failure.code.as_str(), &failure.message);
-            tracing::warn!(outcome, code, duration_ms, "image {} cannot be had: {message}", job.image_id);
+            tracing::warn!(outcome, code, duration_ms, "image {} failed: {message}", job.image_id);
         }
         Ending::Retry(failure, delay) => {
             let (code, message, delay_ms) = (failure.code.as_str(), &failure.message, millis(*delay));
-            tracing::warn!(outcome, code, duration_ms, delay_ms, "image {} is tried again: {message}", job.image_id);
+            tracing::warn!(outcome, code, duration_ms, delay_ms, "image {} will be retried: {message}", job.image_id);
         }
         Ending::Crashed(failure) => {
             tracing::warn!(outcome, duration_ms, "image {}: {}", job.image_id, failure.message);
         }
-        Ending::Released => tracing::info!(outcome, duration_ms, "gave image {} back", job.image_id),
+        Ending::Released => tracing::info!(outcome, duration_ms, "released image {}", job.image_id),
         Ending::Unsettled(error) => {
             let error = error as &dyn std::error::Error;
-            tracing::warn!(outcome, duration_ms, error, "what became of image {} could not be stored", job.image_id);
+            tracing::warn!(outcome, duration_ms, error, "cannot store the result of image {}", job.image_id);
         }
         Ending::Lost => {
-            tracing::warn!(outcome, duration_ms, "image {} is another worker's by now, or gone", job.image_id)
+            tracing::warn!(outcome, duration_ms, "lost the lease of image {}: reassigned or deleted", job.image_id)
         }
     }
 }

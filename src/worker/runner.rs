@@ -1,4 +1,6 @@
-//! The consumer: as many jobs at a time as there are slots, each under its lease, none lost when it stops.
+//! The consumer: runs as many jobs at a time as it has slots.
+//!
+//! Each job has a lease. When the consumer stops, no job is lost.
 
 use std::{
     ops::ControlFlow,
@@ -36,43 +38,45 @@ pub struct Worker {
     load: Load,
 }
 
-/// While one picture is decoded others are downloaded, so that no core waits for an origin.
+/// Slots per decoder: while one image is decoded, others are downloaded.
 const SLOTS_PER_DECODER: usize = 4;
-/// With a broker, jobs without a message are looked for this often: those of dead workers, whose new messages wait behind all
-/// others, and those whose message went to a worker that had enough jobs of their user.
+/// Interval of looking for due jobs without a message, if there is a broker: jobs of dead workers, whose new messages
+/// are last in the queue, and jobs whose message reached a worker that was at its limit for their user.
 const LOOK_FOR_JOBS: Duration = Duration::from_secs(1);
-/// While jobs are due for which there is no place, jobs are looked for this often, and whenever one of this worker's ends.
+/// Interval of looking for due jobs while all of them exceed a limit of this worker. It also looks whenever one of its
+/// jobs ends.
 const LOOK_FOR_PLACE: Duration = Duration::from_millis(250);
-/// Jobs that are running may end within this after the stop; then they are given back.
+/// Time that running jobs have to end after a stop; then they are released.
 const GRACE: Duration = Duration::from_secs(10);
-/// Giving back takes at most this.
+/// Time limit for releasing jobs.
 const RELEASE_LIMIT: Duration = Duration::from_secs(3);
-/// A claim or a result is tried again for as long as the database is away, with pauses up to this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// Maximum pause between retries of a claim or a result while the database is unavailable.
+const MAX_PAUSE: Duration = Duration::from_secs(3);
 
-/// The jobs that are worked on.
+/// The running jobs.
 struct Work {
     running: JoinSet<()>,
-    /// Tells them that they are given back.
+    /// Signals the jobs that they are released.
     released: Stop,
 }
 
-/// What came of looking for a job.
+/// Result of claiming a job.
 enum Claim {
     Job(Box<Claimed>, Share),
-    /// Jobs are due, of users or from hosts of which enough are worked on.
+    /// Jobs are due, but their users or hosts are at a limit of this worker.
     NoPlace,
     Nothing,
 }
 
 impl Worker {
-    /// A worker whose handler decodes `decoders` pictures at a time and downloads `downloads_per_host` from one host.
+    /// Creates a worker whose handler decodes `decoders` images at a time and downloads `downloads_per_host` images at
+    /// a time from one host.
     pub fn new(catalog: Catalog, queue: Queue, handler: Handler, decoders: usize, downloads_per_host: usize) -> Self {
         let slots = decoders.max(1) * SLOTS_PER_DECODER;
         Self { catalog, queue, handler, slots, load: Load::new(slots, downloads_per_host) }
     }
 
-    /// Consumes until `stop`; then running jobs end, or are given back when the grace is over.
+    /// Runs jobs until `stop`; then waits for running jobs and releases those that exceed the grace period.
     pub async fn run(&self, mut stop: Stop) {
         let prefetch = u16::try_from(self.slots).unwrap_or(u16::MAX);
         let mut consumer = self.queue.consume(prefetch);
@@ -81,7 +85,7 @@ impl Worker {
         let mut work = Work { running: JoinSet::new(), released };
         let mut look = tokio::time::interval(LOOK_FOR_JOBS);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Jobs are due for which there was no place.
+        // Whether due jobs exceeded a limit of this worker.
         let mut waits_for_place = false;
         loop {
             work.reap();
@@ -94,7 +98,7 @@ impl Worker {
                 () = self.place_is_free(), if waits_for_place => {
                     waits_for_place = self.claim_due(&slots, &mut stop, &mut work).await;
                 }
-                // What is told meanwhile is found in its turn.
+                // Messages that arrive meanwhile are read later.
                 next = consumer.next(), if !waits_for_place => match next {
                     Next::Due => waits_for_place = self.claim_due(&slots, &mut stop, &mut work).await,
                     Next::Job(delivery) => {
@@ -106,10 +110,7 @@ impl Worker {
         tokio::join!(consumer.close(), self.wind_down(work.running, &release));
     }
 
-    /// Runs every job that is due, and those that become due by it, one after the other; answers how many attempts.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Runs all due jobs, and those that they make due, one after the other; returns the number of attempts.
     pub async fn drain(&self) -> Result<usize, Error> {
         let (_stopper, released) = stop::channel();
         let mut attempts = 0;
@@ -119,7 +120,7 @@ impl Worker {
         }
         Ok(attempts)
     }
-    /// Claims due jobs until there is none left; answers whether some are left for which there is no place.
+    /// Claims due jobs until none is left; returns whether some exceed a limit of this worker.
     async fn claim_due(&self, slots: &Arc<Semaphore>, stop: &mut Stop, work: &mut Work) -> bool {
         while let Some(slot) = free_slot(slots, stop).await {
             if let ControlFlow::Break(waits_for_place) = self.claim_one(slot, work).await {
@@ -129,7 +130,7 @@ impl Worker {
         false
     }
 
-    /// Claims due jobs for the slots that are free now; answers whether some are left for which there is no place.
+    /// Claims due jobs for the free slots; returns whether some exceed a limit of this worker.
     async fn claim_for_free_slots(&self, slots: &Arc<Semaphore>, work: &mut Work) -> bool {
         while let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
             if let ControlFlow::Break(waits_for_place) = self.claim_one(slot, work).await {
@@ -139,7 +140,7 @@ impl Worker {
         false
     }
 
-    /// Claims a due job; without one, answers whether some are left for which there is no place.
+    /// Claims one due job. If it claims none, it returns whether due jobs exceed a limit of this worker.
     async fn claim_one(&self, slot: OwnedSemaphorePermit, work: &mut Work) -> ControlFlow<bool> {
         work.reap();
         match self.claim().await {
@@ -150,15 +151,16 @@ impl Worker {
             Ok(Claim::NoPlace) => ControlFlow::Break(true),
             Ok(Claim::Nothing) => ControlFlow::Break(false),
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "no job can be claimed for now");
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot claim a job; retrying");
                 ControlFlow::Break(true)
             }
         }
     }
 
-    /// Claims a job for a message of the broker, which says that one is due, not which: users take turns. The message goes only
-    /// when the job's row says what became of it: until then a crash brings it back. Answers whether jobs are due for which there is
-    /// no place.
+    /// Claims a job for a message from the broker; returns whether due jobs exceed a limit of this worker.
+    ///
+    /// A message says that some job is due, not which one, because users take turns. The message is acknowledged only
+    /// after the result is stored, so the broker redelivers it after a crash.
     async fn claim_for(&self, delivery: Delivery, slots: &Arc<Semaphore>, stop: &mut Stop, work: &mut Work) -> bool {
         let mut pause = Duration::from_millis(100);
         loop {
@@ -176,18 +178,18 @@ impl Worker {
                     return matches!(found, Claim::NoPlace);
                 }
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "a job cannot be claimed for now");
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot claim a job; retrying");
                     tokio::select! {
                         () = stop.wanted() => {}
                         () = tokio::time::sleep(pause) => {}
                     }
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    pause = (pause * 2).min(MAX_PAUSE);
                 }
             }
         }
     }
 
-    /// Claims jobs of workers that died.
+    /// Claims jobs of dead workers.
     async fn claim_orphans(&self, slots: &Arc<Semaphore>, stop: &mut Stop, work: &mut Work) {
         while let Some(slot) = free_slot(slots, stop).await {
             work.reap();
@@ -199,14 +201,14 @@ impl Worker {
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "no job can be claimed for now");
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot claim a job; retrying");
                     return;
                 }
             }
         }
     }
 
-    /// Claims a job of the next user for whom there is a place.
+    /// Claims a job of the next user below the limits.
     async fn claim(&self) -> Result<Claim, Error> {
         let claiming = self.load.claiming().await;
         let due = Due::Next { after: claiming.last(), busy: claiming.busy() };
@@ -220,7 +222,7 @@ impl Worker {
         })
     }
 
-    /// Ends when this worker has become less busy, or another one may have.
+    /// Waits until this worker, or perhaps another one, has less load.
     async fn place_is_free(&self) {
         tokio::select! {
             () = self.load.lighter() => {}
@@ -228,7 +230,7 @@ impl Worker {
         }
     }
 
-    /// Begins to work on a job, whose message goes when it is done with.
+    /// Starts a claimed job; acknowledges its message when the job has ended.
     fn begin(
         &self,
         claimed: Claimed,
@@ -247,13 +249,13 @@ impl Worker {
         });
     }
 
-    /// The lease is kept until the result is stored.
+    /// Runs one attempt; extends the lease until the result is stored.
     async fn attempt(&self, claimed: Claimed, share: &Share, mut released: Stop) {
         let began = Instant::now();
         let work = async {
             let run = self.handler.run(&claimed, &self.catalog, || share.downloaded());
             let running = AssertUnwindSafe(run).catch_unwind();
-            // The log of panics has the reason. Left to its lease, such a job would begin again for ever.
+            // The panic hook logs the reason. Without this, the job would restart forever after each lost lease.
             let outcome = running.await.unwrap_or_else(|_| Err(Failure::broken_down()));
             self.settle(&claimed, outcome).await
         };
@@ -273,7 +275,7 @@ impl Worker {
         let (settlement, ending) = match outcome {
             Ok(done) => (Settlement::Ready(done.outcome), Ending::Ready { steps: done.steps, reused: done.reused }),
             Err(failure) => {
-                // A lost lease says nothing about the image, so it uses up no attempt.
+                // A lost lease is not the image's fault, so it does not count as an attempt.
                 let attempt = u32::try_from(claimed.job.attempt - claimed.job.lost).unwrap_or(1);
                 let policy = failure.retry;
                 let delay = policy.and_then(|policy| policy.delay(attempt, failure.retry_after, fastrand::f64()));
@@ -295,13 +297,12 @@ impl Worker {
         }
     }
 
-    /// What was made is gone before anything referred to it: it lay for longer than the grace of `pm gc`, or an older process
-    /// looked after the store.
+    /// Retries a job whose renditions were removed before they were stored in the database: they were older than the
+    /// grace period of `pm gc`, or an older process ran `pm gc`.
     async fn make_again(&self, claimed: &Claimed, error: Error) -> Ending {
         const SOON: Duration = Duration::from_secs(1);
-        tracing::warn!(job.id = %claimed.job.id, %error, "a picture is made again");
-        let failure =
-            Failure::transient(error.code(), "a rendition was removed before it was settled; it is made again");
+        tracing::warn!(job.id = %claimed.job.id, %error, "a rendition is missing; processing the image again");
+        let failure = Failure::transient(error.code(), "a rendition is missing; processing the image again");
         let again = Settlement::Retry(failure.code, failure.message.clone(), SOON);
         match self.insist(claimed, again).await {
             Ok(()) => Ending::Retry(failure, SOON),
@@ -310,8 +311,8 @@ impl Worker {
         }
     }
 
-    /// Writes a result, again and again while the database is away. Should this process die meanwhile, the lease runs out
-    /// and the work is done again.
+    /// Stores a result, with retries while the database is unavailable. If the process dies, the lease expires and the
+    /// job runs again.
     async fn insist(&self, claimed: &Claimed, settlement: Settlement) -> Result<(), Error> {
         const TRIES: u32 = 12;
         let mut pause = Duration::from_millis(100);
@@ -319,13 +320,13 @@ impl Worker {
         loop {
             match self.catalog.settle(claimed, settlement.clone()).await {
                 Err(error) if error.is_transient() && tries < TRIES => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "a result cannot be stored for now");
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot store a job's result; retrying");
                 }
                 outcome => return outcome,
             }
             tries += 1;
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 
@@ -333,10 +334,10 @@ impl Worker {
         if ended_within(GRACE, &mut running).await {
             return;
         }
-        tracing::info!(jobs = running.len(), "giving back what is still running");
+        tracing::info!(jobs = running.len(), "grace period is over; releasing running jobs");
         release.stop();
         if !ended_within(RELEASE_LIMIT, &mut running).await {
-            tracing::warn!(jobs = running.len(), "some jobs could not be given back; their leases will run out");
+            tracing::warn!(jobs = running.len(), "some jobs could not be released; their leases will expire");
         }
     }
 }
@@ -346,7 +347,7 @@ async fn ended_within(limit: Duration, running: &mut JoinSet<()>) -> bool {
 }
 
 impl Work {
-    /// Lets go of what has ended; whatever broke down is known from the log of panics, and its lease runs out.
+    /// Removes ended tasks. The panic hook has logged panics; the leases of those jobs expire.
     fn reap(&mut self) {
         while self.running.try_join_next().is_some() {}
     }

@@ -1,5 +1,7 @@
-//! The sweeper: watches over leases, sends lost messages again, tells the cache what dead processes did not, removes what was
-//! done long ago, and sets the queue's gauges. Any number of processes may run one.
+//! The sweeper: maintains the job queue. Any number of processes may run one.
+//!
+//! It takes jobs with expired leases, republishes lost messages, flushes cache invalidations that dead processes left,
+//! deletes expired rows, and sets the queue's gauges.
 
 use std::time::Duration;
 
@@ -8,20 +10,20 @@ use crate::{
     stop::Stop,
 };
 
-/// Leases are looked at this often. Nothing else may hold this up: what is not seen in time is taken late.
+/// Interval of checking leases. Nothing may delay it, or expired leases are found late.
 const LOOK: Duration = Duration::from_secs(1);
-/// A look that takes longer hangs on a connection that will never answer.
+/// Time limit of a lease check; longer checks hang on a dead connection.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
-/// All else is looked after this often.
+/// Interval of all other maintenance.
 const UPKEEP: Duration = Duration::from_secs(2);
-/// Waiting times are checked in each so many rounds of upkeep.
+/// Waiting times are checked once in this many rounds.
 const CHECK_WAITING_EACH: u64 = 5;
-/// Idempotency keys are counted in each so many rounds of upkeep: every half an hour.
+/// Idempotency keys are trimmed once in this many rounds: every half hour.
 const COUNT_KEYS_EACH: u64 = 900;
-/// A round that takes longer hangs on a connection that will never answer.
-const LONGEST_ROUND: Duration = Duration::from_secs(30);
+/// Time limit of a round; longer rounds hang on a dead connection.
+const MAX_ROUND: Duration = Duration::from_secs(30);
 
-/// Sweeps until `stop`.
+/// Runs until `stop`.
 pub async fn sweep(catalog: Catalog, stop: Stop) {
     tokio::join!(watch_leases(&catalog, stop.clone()), keep_up(&catalog, stop));
 }
@@ -43,13 +45,13 @@ async fn watch_leases(catalog: &Catalog, mut stop: Stop) {
             Ok(Ok(taken)) => {
                 failing = false;
                 if taken > 0 {
-                    tracing::warn!(taken, "took {taken} jobs from workers that ended or gave no sign of life");
+                    tracing::warn!(taken, "took {taken} jobs from workers that stopped extending their leases");
                     metrics::counter!("pm_jobs_recovered_total").increment(taken as u64);
                 }
             }
             Ok(Err(error)) => {
                 if !failing {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "leases cannot be watched for now");
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot check job leases; retrying");
                 }
                 failing = true;
             }
@@ -69,36 +71,36 @@ async fn keep_up(catalog: &Catalog, mut stop: Stop) {
         }
         let outcome = tokio::select! {
             () = stop.wanted() => return,
-            outcome = tokio::time::timeout(LONGEST_ROUND, round(catalog, rounds)) => outcome,
+            outcome = tokio::time::timeout(MAX_ROUND, round(catalog, rounds)) => outcome,
         };
         rounds += 1;
         match outcome {
             Ok(Ok(())) => failing = false,
             Ok(Err(error)) => {
                 if !failing {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "upkeep failed; it is tried again");
+                    tracing::warn!(error = &error as &dyn std::error::Error, "queue maintenance failed; retrying");
                 }
                 failing = true;
             }
-            Err(_) => tracing::warn!("upkeep took too long; it is tried again"),
+            Err(_) => tracing::warn!("queue maintenance timed out; retrying"),
         }
     }
 }
 
-/// One thing that fails does not keep the others from being done; the first error is answered.
+/// Runs every maintenance task, even if some fail; returns the first error.
 async fn round(catalog: &Catalog, rounds: u64) -> Result<(), Error> {
     let named = catalog.follow_installation().await;
     let corrected = if rounds.is_multiple_of(CHECK_WAITING_EACH) { correct_waiting(catalog).await } else { Ok(()) };
-    // What the cache could not be told stays owed, for the next round.
-    let told = catalog.keep_cache_told().await.map(|_| ());
+    // Invalidations that the cache did not accept stay pending for the next round.
+    let told = catalog.flush_invalidations().await.map(|_| ());
     let measured = catalog.measure_queue().await;
     let again = catalog.recover_messages().await.inspect(|again| {
         if *again > 0 {
-            tracing::warn!(again, "the broker lost messages; {again} jobs are sent again");
+            tracing::warn!(again, "the broker lost messages; republished {again} jobs");
         }
     });
-    let forgotten = catalog.forget_finished().await.and(catalog.forget_events().await);
-    let keys = catalog.forget_keys().await.and(catalog.forget_deliveries().await);
+    let forgotten = catalog.delete_expired_jobs().await.and(catalog.delete_expired_events().await);
+    let keys = catalog.forget_keys().await.and(catalog.delete_expired_deliveries().await);
     let trimmed = if rounds.is_multiple_of(COUNT_KEYS_EACH) { trim_keys(catalog).await } else { Ok(()) };
     corrected.and(trimmed).and(named).and(told).and(measured).and(again).and(forgotten).and(keys).map(|_| ())
 }
@@ -107,10 +109,7 @@ async fn trim_keys(catalog: &Catalog) -> Result<(), Error> {
     let most = Catalog::MAX_KEYS_PER_CALLER;
     let forgotten = catalog.trim_keys(most).await?;
     if forgotten > 0 {
-        tracing::warn!(
-            forgotten,
-            "callers sent more than {most} idempotency keys; the oldest are remembered no longer"
-        );
+        tracing::warn!(forgotten, "clients stored more than {most} idempotency keys; deleted the oldest {forgotten}");
     }
     Ok(())
 }
@@ -118,7 +117,7 @@ async fn trim_keys(catalog: &Catalog) -> Result<(), Error> {
 async fn correct_waiting(catalog: &Catalog) -> Result<(), Error> {
     let corrected = catalog.correct_waiting().await?;
     if corrected > 0 {
-        tracing::warn!(corrected, "the database's clock went back; {corrected} waiting rows wait no longer for that");
+        tracing::warn!(corrected, "the database's clock went back; corrected the due time of {corrected} rows");
     }
     Ok(())
 }

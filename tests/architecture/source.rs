@@ -1,5 +1,5 @@
-//! Reads Rust files far enough to see what they import and what they call: words and signs with their lines, without
-//! comments and without what is compiled for tests alone. Never a full parser, and never the compiler's opinion.
+//! Splits Rust files into tokens and finds their imports. Drops comments and code under `#[cfg(test)]`.
+//! This is not a full parser; it may differ from the compiler in rare cases.
 
 use std::{
     collections::BTreeSet,
@@ -7,16 +7,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A module's place below the crate's root: `["cache", "redis"]`.
+/// A module's path from the crate's root: `["cache", "redis"]`.
 pub type Module = Vec<String>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A name, a keyword or a number.
     Word,
-    /// One sign, or `::`.
+    /// One punctuation character, or `::`.
     Sign,
-    /// The content of a string or of a character.
+    /// A string or character literal, with its quotes.
     Text,
 }
 
@@ -28,31 +28,31 @@ pub struct Token {
     pub line: usize,
 }
 
-/// One file outside tests.
+/// One source file without its test code.
 pub struct Source {
-    /// As people name it: `src/cache/redis.rs`.
+    /// Relative to the package: `src/cache/redis.rs`.
     pub path: String,
     pub module: Module,
     pub first_line: String,
-    /// Without what is compiled for tests alone.
+    /// Excludes code under `#[cfg(test)]`.
     pub tokens: Vec<Token>,
-    /// Without the lines of what is compiled for tests alone.
+    /// Number of lines, excluding code under `#[cfg(test)]`.
     pub lines: usize,
 }
 
-/// One path that a file names, resolved from the crate's root.
+/// A path used in a file, resolved from the crate's root.
 pub struct Import {
     pub target: Module,
     pub line: usize,
 }
 
-/// The files of a crate, tests left out.
-pub struct House {
+/// The source files of a crate, without test modules.
+pub struct SourceTree {
     pub sources: Vec<Source>,
 }
 
-impl House {
-    /// All files below `root/src`.
+impl SourceTree {
+    /// Reads all Rust files below `root/src`.
     pub fn read(root: &Path) -> Self {
         let src = root.join("src");
         let files: Vec<_> = rust_files(&src)
@@ -66,7 +66,7 @@ impl House {
         Self::of(files.iter().map(|(name, text)| (name.as_str(), text.as_str())))
     }
 
-    /// A house of files by their names below `src`.
+    /// Builds a source tree from pairs of path (below `src`) and text.
     pub fn of<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut tests = BTreeSet::new();
         let mut sources = Vec::new();
@@ -79,7 +79,7 @@ impl House {
         Self { sources }
     }
 
-    /// The longest part of `path` that is a module's name.
+    /// Returns the longest prefix of `path` that is a module.
     pub fn module_of<'a>(&self, path: &'a [String]) -> &'a [String] {
         let is_module = |part: &&[String]| self.sources.iter().any(|source| source.module == **part);
         (0..=path.len()).rev().map(|length| &path[..length]).find(is_module).unwrap_or_default()
@@ -87,7 +87,7 @@ impl House {
 }
 
 impl Source {
-    /// The file, and the modules that it declares for tests alone.
+    /// Reads one file; also returns the modules that it declares under `#[cfg(test)]`.
     fn read(name: &str, text: &str) -> (Self, Vec<Module>) {
         let module = module_of_file(name);
         let (tokens, test_lines, test_modules) = without_tests(tokens(text), &module);
@@ -101,30 +101,30 @@ impl Source {
         (source, test_modules)
     }
 
-    /// The top-level module that the file belongs to; none for the crate's root.
-    pub fn room(&self) -> Option<&str> {
+    /// Returns the top-level module of the file; `None` for the crate's root.
+    pub fn top_module(&self) -> Option<&str> {
         self.module.first().map(String::as_str)
     }
 
-    /// Whether the tokens from `at` on read as `words`.
+    /// Returns whether the tokens from `at` on are `words`.
     pub fn reads(&self, at: usize, words: &[&str]) -> bool {
         words.iter().enumerate().all(|(offset, word)| self.is(at + offset, word))
     }
 
-    /// Whether the token at `at` is `word`, and no string.
+    /// Returns whether the token at `at` is `word` and not a literal.
     pub fn is(&self, at: usize, word: &str) -> bool {
         self.tokens.get(at).is_some_and(|token| token.kind != Kind::Text && token.text == word)
     }
 
-    /// The lines on which `words` stand one after another.
+    /// Returns the lines on which the token sequence `words` starts.
     pub fn lines_with<'a>(&'a self, words: &'a [&'a str]) -> impl Iterator<Item = usize> + 'a {
         (0..self.tokens.len()).filter(|at| self.reads(*at, words)).map(|at| self.tokens[at].line)
     }
 
-    /// Every path that starts at `crate`, `self` or `super`.
+    /// Returns every path that starts with `crate`, `self` or `super`.
     pub fn imports(&self) -> Vec<Import> {
         let mut found = Vec::new();
-        // Names and closing depths of the inline modules around the token.
+        // Names and brace depths of the inline modules around the token.
         let mut inside: Vec<(String, usize)> = Vec::new();
         let mut depth = 0;
         for at in 0..self.tokens.len() {
@@ -147,9 +147,9 @@ impl Source {
         found
     }
 
-    /// Where a path that starts at `at` goes on, and what it is relative to.
+    /// Returns the index after a path's leading keyword, and the module that the path is relative to.
     fn path_start(&self, at: usize, here: impl Fn() -> Module) -> Option<(usize, Module)> {
-        // `pub(in crate::queue)` names a reader, not something that is read; `a::self` goes on from before.
+        // `pub(in crate::queue)` is not an import; `a::self` continues an earlier path.
         if !self.is(at + 1, "::") || at > 0 && (self.is(at - 1, "in") || self.is(at - 1, "::")) {
             return None;
         }
@@ -167,7 +167,7 @@ impl Source {
         Some((next, base))
     }
 
-    /// Follows one path or one tree in braces; answers where it ends.
+    /// Collects one path or one use tree in braces; returns the index after it.
     fn collect(&self, mut at: usize, mut path: Module, found: &mut Vec<Import>) -> usize {
         let line = self.tokens.get(at).map_or(0, |token| token.line);
         while let Some(token) = self.tokens.get(at) {
@@ -194,7 +194,7 @@ impl Source {
         at + 1
     }
 
-    /// Where the block that opens at `open` is closed.
+    /// Returns the index of the brace that closes the block opened at `open`.
     pub fn closing(&self, open: usize) -> usize {
         closing(&self.tokens, open)
     }
@@ -222,7 +222,7 @@ fn module_of_file(name: &str) -> Module {
     module
 }
 
-/// Leaves out each item under `#[cfg(test)]`; answers also how many lines that were, and the modules declared so.
+/// Removes each item under `#[cfg(test)]`; also returns the number of removed lines and the removed modules.
 fn without_tests(tokens: Vec<Token>, module: &[String]) -> (Vec<Token>, usize, Vec<Module>) {
     let (mut kept, mut lines, mut modules) = (Vec::new(), 0, Vec::new());
     let mut at = 0;
@@ -249,7 +249,7 @@ fn is_test_attribute(tokens: &[Token], at: usize) -> bool {
     attributes.iter().any(|words| (at..).zip(words.iter()).all(reads))
 }
 
-/// The last token of the item at `at`: its semicolon, or the brace that closes its body.
+/// Returns the last token of the item at `at`: its semicolon, or the brace that closes its body.
 fn end_of_item(tokens: &[Token], at: usize) -> usize {
     let mut nested = 0_usize;
     for (offset, token) in tokens[at..].iter().enumerate().filter(|(_, token)| token.kind == Kind::Sign) {
@@ -317,7 +317,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A string of any kind, or a character; a lifetime is neither.
+    /// Reads a string or character literal, but not a lifetime.
     fn text(&mut self) -> Option<(Kind, String)> {
         let prefix = ["br", "cr", "b", "c", "r", ""].into_iter().find(|prefix| {
             let after = self.rest.strip_prefix(prefix).unwrap_or_default();
@@ -364,7 +364,7 @@ impl Reader<'_> {
     }
 }
 
-/// Block comments nest.
+/// Returns the length of a block comment; block comments nest.
 fn comment_length(text: &str) -> usize {
     let (mut depth, mut at) = (0_usize, 0);
     while at < text.len() {

@@ -1,79 +1,67 @@
-//! A client of the HTTP API that keeps to what a client sees: statuses and bodies.
+//! A client of the HTTP API that looks only at statuses and bodies.
 
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-/// Talks to one server; clones share their connections.
+/// Sends requests to one server; clones share their connections.
 #[derive(Clone, Debug)]
 pub struct Api {
     address: SocketAddr,
     client: reqwest::Client,
 }
 
-/// What came back.
+/// A response.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The status.
     pub status: u16,
-    /// The body, `null` if it is no JSON.
+    /// The body as JSON; `null` if it is not JSON.
     pub body: Value,
 }
 
-/// A request that has no answer after this long has none.
+/// Timeout of a request.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 const POOL_IDLE_LIMIT: Duration = Duration::from_secs(2);
 
 impl Api {
-    /// A client of the server at `address`, which need not be there yet.
+    /// Returns a client of the server at `address`; the server need not be running yet.
     pub fn new(address: SocketAddr) -> Self {
-        // The server may be killed at any time; a request over a connection that it left behind would fail by chance.
+        // The server may be killed at any time; a request on a stale kept-alive connection would fail by chance.
         let client = reqwest::Client::builder().no_proxy().timeout(REQUEST_LIMIT).pool_idle_timeout(POOL_IDLE_LIMIT);
         let client = client.redirect(reqwest::redirect::Policy::none()).build();
         Self { address, client: client.expect("a client without TLS roots needs nothing of the machine") }
     }
 
-    /// The client behind it, for requests of another kind.
+    /// Returns the underlying HTTP client.
     pub fn client(&self) -> &reqwest::Client {
         &self.client
     }
 
-    /// The address of `path` on the server.
+    /// Returns the URL of `path` on the server.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// What GET `path` answers.
-    ///
-    /// # Errors
-    /// If there is no answer.
+    /// Returns the response to GET `path`.
     pub async fn get(&self, path: &str) -> reqwest::Result<Answer> {
         Answer::of(self.client.get(self.url(path)).send().await?).await
     }
 
-    /// What POST `path` answers to `body`.
-    ///
-    /// # Errors
-    /// If there is no answer.
+    /// Returns the response to POST `path` with `body`.
     pub async fn post(&self, path: &str, body: &Value) -> reqwest::Result<Answer> {
         Answer::of(self.client.post(self.url(path)).json(body).send().await?).await
     }
 
-    /// The product of this number.
-    ///
-    /// # Errors
-    /// If there is no answer or no such product.
+    /// Returns the product with this id.
     pub async fn product(&self, id: i64) -> anyhow::Result<Value> {
         let answer = self.get(&format!("/products/{id}")).await?;
         anyhow::ensure!(answer.status == 200, "GET /products/{id} answers {}: {}", answer.status, answer.body);
         Ok(answer.body)
     }
 
-    /// Creates a product; answers its body.
-    ///
-    /// # Errors
-    /// If it is not created.
+    /// Creates a product; returns its body.
     pub async fn create(&self, name: &str, images: &[String]) -> anyhow::Result<Value> {
         let answer = self.post("/products", &product(name, images)).await?;
         anyhow::ensure!(answer.status == 201, "POST /products answers {}: {}", answer.status, answer.body);
@@ -81,16 +69,13 @@ impl Api {
     }
 
     /// Waits until the server answers.
-    ///
-    /// # Errors
-    /// If it does not within `limit`.
     pub async fn up(&self, limit: Duration) -> anyhow::Result<()> {
         let asking = async {
             while !self.get("/healthz").await.is_ok_and(|answer| answer.status == 200) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(limit, asking).await.with_context(|| format!("no server at {}", self.address))
+        tokio::time::timeout(limit, asking).await.with_context(|| format!("no server answers at {}", self.address))
     }
 }
 
@@ -101,13 +86,13 @@ impl Answer {
         Ok(Self { status, body: serde_json::from_slice(&bytes).unwrap_or_default() })
     }
 
-    /// The number of the product in the body.
+    /// Returns the product's id from a body.
     pub fn id(&self) -> Option<i64> {
         self.body["id"].as_i64()
     }
 }
 
-/// A product as a client sends it.
+/// Returns the body of a request that creates a product.
 pub fn product(name: &str, images: &[String]) -> Value {
     json!({
         "user_id": "seller", "product_name": name, "product_description": format!("This is {name}."),

@@ -1,4 +1,5 @@
-//! The command line: which experiments are to be run, and how. Also takes what `cargo test` hands to every test program.
+//! The command line: the experiments to run, and how. Also accepts the arguments that `cargo test` passes to test
+//! programs.
 
 use std::path::PathBuf;
 
@@ -9,36 +10,36 @@ use crate::{
     stage::{Form, Setup},
 };
 
-/// Experiments that prove the program's promises on engines that are killed, frozen and robbed.
+/// Experiments that prove the program's promises while engines are killed, frozen and lose their data.
 #[derive(Debug, Parser)]
 #[command(name = "chaos")]
 pub struct Arguments {
-    /// Promises to prove, such as P1 P9; all of them without any. Other words choose by parts of names
+    /// Promises to prove, such as `P1 P9`; all if none is given. Other words select tests by a part of their name
     #[arg(value_name = "Pnn")]
     wanted: Vec<String>,
     /// Only this set-up: embedded (SQLite alone) or full (PostgreSQL, Redis, RabbitMQ)
     #[arg(long, value_enum, ignore_case = true)]
     setup: Option<Setup>,
-    /// What all chance in an experiment follows from
+    /// Seed of all random choices in the experiments
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// The experiments at their full size, one at a time, instead of a short form of each
+    /// Run the experiments at full size, one at a time, instead of their short form
     #[arg(long)]
     full: bool,
-    /// Show the experiments instead of running them
+    /// List the experiments instead of running them
     #[arg(long)]
     pub list: bool,
-    /// Write what became of each file to FILE, by an experiment with files: P12
+    /// Write the outcome of each file to FILE (P12 only)
     #[arg(long, value_name = "FILE")]
     pub table: Option<PathBuf>,
-    /// Let the soak of P34 take N minutes in its full form, at least 10
+    /// Duration of the full P34 soak in minutes, at least 10
     #[arg(long, value_name = "N")]
     pub minutes: Option<u64>,
     #[command(flatten)]
     foreign: Foreign,
 }
 
-/// What test programs understand and `cargo test -- …` therefore hands to this one as well.
+/// Options of libtest that `cargo test -- …` also passes to this program.
 #[derive(Debug, clap::Args)]
 struct Foreign {
     #[arg(long, hide = true)]
@@ -80,19 +81,19 @@ struct Foreign {
 impl Arguments {
     /// The size of the experiments.
     pub fn form(&self) -> Form {
-        // `soak` is the word for the full form of P34.
+        // `soak` means the full form of P34.
         let full = self.full || self.minutes.is_some() || self.wanted.iter().any(|word| word == "soak");
         if full { Form::Full } else { Form::Short }
     }
 
-    /// Whether a machine asks for the list, as test runners do.
+    /// Returns whether a test runner, such as nextest, asks for the list of tests.
     pub fn terse(&self) -> bool {
         self.foreign.format.is_some()
     }
 
-    /// Whether the experiment is to be run on the set-up.
+    /// Returns whether the experiment is selected on the set-up.
     pub fn want(&self, experiment: &Experiment, setup: Setup) -> bool {
-        // Nothing here is ignored or a benchmark, so whoever wants only that wants nothing.
+        // There are no ignored tests and no benchmarks here, so a run that asks only for those selects nothing.
         if self.foreign.ignored || self.foreign.bench || !experiment.setups.contains(&setup) {
             return false;
         }
@@ -105,14 +106,14 @@ impl Arguments {
         chosen && self.setup.is_none_or(|only| only == setup) && !self.foreign.skip.iter().any(is_called)
     }
 
-    /// A promise that was asked for and has no experiment here.
+    /// Returns a requested promise that no experiment here proves.
     pub fn unknown(&self, experiments: &[Experiment]) -> Option<&str> {
         let known = |word: &str| experiments.iter().any(|known| word.eq_ignore_ascii_case(known.promise));
         self.wanted.iter().map(String::as_str).find(|word| is_promise(word) && !known(word))
     }
 }
 
-/// Whether a word names a promise, such as `P12`; every other one is a part of a test's name.
+/// Returns whether a word is a promise's number, such as `P12`; other words are parts of test names.
 fn is_promise(word: &str) -> bool {
     let number = word.strip_prefix(['P', 'p']).unwrap_or_default();
     !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())

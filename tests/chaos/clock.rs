@@ -1,11 +1,11 @@
-//! Clocks that are wrong: libfaketime in a process of the program or of an engine. The monotonic clock is left alone, as a
-//! step of the date leaves it.
+//! Wrong clocks: runs libfaketime in a process of `pm` or of an engine. The monotonic clock stays correct, as it does
+//! when an administrator changes the date.
 
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-/// A wall clock that is off, by as much as its file says at each moment.
+/// A wall clock that is wrong by the offset in its file, which can change at any time.
 #[derive(Clone, Debug)]
 pub struct FakeClock {
     library: PathBuf,
@@ -13,7 +13,7 @@ pub struct FakeClock {
 }
 
 impl FakeClock {
-    /// The variables that are set in a process under such a clock.
+    /// Environment variables that put a process under this clock.
     pub const VARIABLES: [&str; 4] =
         ["LD_PRELOAD", "FAKETIME_TIMESTAMP_FILE", "FAKETIME_NO_CACHE", "FAKETIME_DONT_FAKE_MONOTONIC"];
 
@@ -24,28 +24,22 @@ impl FakeClock {
         places.map(|place| place.join("faketime/libfaketimeMT.so.1")).find(|file| file.exists())
     }
 
-    /// A clock that is off by `seconds`; `file` is where that is written.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
+    /// Creates a clock that is wrong by `seconds`; `file` stores the offset.
     pub fn set(library: PathBuf, file: PathBuf, seconds: i64) -> anyhow::Result<Self> {
         let clock = Self { library, file };
         clock.step_to(seconds)?;
         Ok(clock)
     }
 
-    /// Lets it be off by `seconds` from now on.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
+    /// Sets the offset to `seconds`.
     pub fn step_to(&self, seconds: i64) -> anyhow::Result<()> {
-        // Renamed into its place: a process may read it at any moment.
+        // Written by rename, since a process may read the file at any time.
         let unfinished = self.file.with_extension("new");
         std::fs::write(&unfinished, format!("{seconds:+}\n")).context("writing a clock's file")?;
         std::fs::rename(&unfinished, &self.file).context("writing a clock's file")
     }
 
-    /// What a process needs in its environment.
+    /// Returns the environment variables for a process under this clock.
     pub fn variables(&self) -> [(&'static str, String); 4] {
         let [library, file, no_cache, monotonic] = Self::VARIABLES;
         [

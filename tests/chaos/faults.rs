@@ -1,5 +1,5 @@
-//! What happens to engines: each fault is done and undone, so that every engine is up when it is over. Mixed sequences
-//! follow from a seed; single faults do not find what mixed ones do.
+//! Faults of engines. Each is injected and reverted; afterwards every engine is up. Mixed sequences follow from a seed,
+//! since they find bugs that single faults do not.
 
 use std::time::Duration;
 
@@ -8,43 +8,43 @@ use crate::stage::{Proxies, Stage};
 /// An engine of the full set-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// The database.
+    /// PostgreSQL.
     Postgres,
-    /// The cache.
+    /// Redis.
     Redis,
-    /// The broker.
+    /// RabbitMQ.
     RabbitMq,
 }
 
-/// What happens to it.
+/// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Killed, and started again.
+    /// Kills the engine and starts it again.
     Kill,
-    /// Ended in order, and started again. RabbitMQ's node stays, its application goes and comes.
+    /// Stops the engine cleanly and starts it again. For RabbitMQ only the application stops, not the node.
     Restart,
-    /// All its processes stopped in their tracks for the time of the fault.
+    /// Freezes all its processes (SIGSTOP) for the duration.
     Freeze,
-    /// Its clients are cut off by itself; Redis, which has no such command for all, lets them wait instead.
+    /// The engine closes its client connections. Redis has no command for that; it makes clients wait instead.
     DropClients,
-    /// Nothing comes through to it or from it, and no connection ends. Needs proxies.
+    /// No byte passes in either direction, and no connection closes. Needs proxies.
     Silence,
-    /// Every connection breaks off by a reset, and so do new ones for the time of the fault. Needs proxies.
+    /// Resets every connection, and every new one for the duration. Needs proxies.
     Reset,
 }
 
-/// One thing that happens to one engine.
+/// One fault of one engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// To which.
+    /// The affected engine.
     pub engine: Engine,
-    /// What.
+    /// The kind.
     pub kind: Kind,
-    /// For how long the engine is away, beside the time that it takes to come back.
+    /// Duration of the fault, without the time to restart.
     pub lasts: Duration,
 }
 
-/// `count` of these in a mixed order: all of them come up before one does again. Each lasts up to `longest`.
+/// Returns `count` faults in random order: each kind appears once before any repeats. Each lasts up to `longest`.
 pub fn mixed(random: &mut fastrand::Rng, kinds: &[(Engine, Kind)], count: usize, longest: Duration) -> Vec<Fault> {
     let mut faults = Vec::with_capacity(count);
     while faults.len() < count && !kinds.is_empty() {
@@ -58,10 +58,7 @@ pub fn mixed(random: &mut fastrand::Rng, kinds: &[(Engine, Kind)], count: usize,
 }
 
 impl Fault {
-    /// Lets it happen, and undoes it; every engine answers afterwards.
-    ///
-    /// # Errors
-    /// If an engine does not come back, or the fault needs proxies and there are none.
+    /// Injects the fault and reverts it; every engine answers afterwards.
     pub async fn happen(&self, stage: &Stage, proxies: Option<&Proxies>) -> anyhow::Result<()> {
         match (self.kind, proxies) {
             (Kind::Silence | Kind::Reset, Some(proxies)) => self.happen_between(proxies).await,

@@ -1,4 +1,4 @@
-//! Figures of an experiment: how long requests took, and what goes into its JSON line.
+//! Measurements of an experiment: request times, and fields of its JSON line.
 
 use std::time::Duration;
 
@@ -6,22 +6,22 @@ use serde_json::{Value, json};
 
 use crate::soundness::Counts;
 
-/// How long each of some requests took.
+/// The durations of a set of requests.
 #[derive(Clone, Debug, Default)]
 pub struct Times(Vec<Duration>);
 
 impl Times {
-    /// Notes one more.
+    /// Adds a duration.
     pub fn note(&mut self, time: Duration) {
         self.0.push(time);
     }
 
-    /// How many there are.
+    /// Returns the number of durations.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The time that this share of them, 0 to 1, did not pass; zero if there are none.
+    /// Returns the quantile `share` (0 to 1); zero if there are no durations.
     pub fn quantile(&self, share: f64) -> Duration {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
@@ -29,21 +29,21 @@ impl Times {
         sorted.get((last as f64 * share).round() as usize).copied().unwrap_or_default()
     }
 
-    /// The longest of them.
+    /// Returns the longest duration.
     pub fn longest(&self) -> Duration {
         self.quantile(1.0)
     }
 }
 
-/// Milliseconds to a tenth, as JSON lines have them.
+/// Returns milliseconds to one decimal, as JSON lines show them.
 pub fn milliseconds(time: Duration) -> Value {
     json!((time.as_secs_f64() * 10_000.0).round() / 10.0)
 }
 
-/// The fields of a JSON object as the counts of an experiment.
+/// Returns the fields of a JSON object as the experiment's counts.
 ///
 /// # Panics
-/// If it is no object.
+/// If the value is not an object.
 pub fn counts(value: Value) -> Counts {
     match value {
         Value::Object(fields) => fields,

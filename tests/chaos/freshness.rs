@@ -1,29 +1,29 @@
-//! Tells stale reads from fresh ones: whoever reads after a write was acknowledged sees that write or a later one.
+//! Detects stale reads: a read after an acknowledged write must see that write or a later one.
 
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// The newest version of each product that somebody was told of.
+/// The newest acknowledged version of each product.
 #[derive(Debug, Default)]
 pub struct Freshness {
     versions: Mutex<HashMap<i64, i64>>,
 }
 
-/// What a read that begins now must at least see.
+/// The minimum version that a read must see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Floor(i64);
 
 impl Freshness {
-    /// Notes that a client was told of this version, by the answer to a write or to a read.
+    /// Records a version that the answer to a write or a read has shown.
     pub fn told(&self, product: i64, version: i64) {
         let mut versions = self.lock();
         let newest = versions.entry(product).or_default();
         *newest = version.max(*newest);
     }
 
-    /// Asked before a read begins.
+    /// Returns the minimum version for a read that begins now.
     pub fn floor(&self, product: i64) -> Floor {
         Floor(self.lock().get(&product).copied().unwrap_or(0))
     }
@@ -34,7 +34,7 @@ impl Freshness {
 }
 
 impl Floor {
-    /// Whether a read that began when this was the floor, and saw `version`, was stale.
+    /// Returns whether a read with this minimum that saw `version` was stale.
     pub fn is_above(self, version: i64) -> bool {
         version < self.0
     }

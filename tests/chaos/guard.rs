@@ -1,7 +1,7 @@
-//! The guard: a process of its own that ends and removes everything once the experiments are over, however they ended:
-//! after a panic, after Ctrl-C, and after a `kill -9` of this program. It acts when the pipe from it is closed.
+//! The guard: a separate process that kills and removes everything after the experiments, however they ended: after a
+//! panic, after Ctrl-C, and after a `kill -9` of this program. It acts when its pipe from this program closes.
 //!
-//! It ends only processes that carry this run's mark in their environment, or whose number and start it was told.
+//! It kills only processes with this run's mark in their environment, or with a registered pid and start time.
 
 use std::{
     collections::BTreeMap,
@@ -17,63 +17,60 @@ use tempfile::TempDir;
 
 use crate::processes::{self, tree};
 
-/// Tells a copy of this program that it is a guard, and of which directory.
+/// Environment variable that makes a copy of this program the guard of a directory.
 const ROLE: &str = "PM_CHAOS_GUARD";
 
 static PIPE: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
 
-/// The running guard and the directory it looks after.
+/// The running guard and its directory.
 pub struct Guard {
     root: PathBuf,
     child: Child,
 }
 
 impl Guard {
-    /// Makes the directory of this run and starts its guard.
-    ///
-    /// # Errors
-    /// If there is no room for the directory or the copy of this program cannot be started.
+    /// Creates the directory of this run and starts its guard.
     pub fn start() -> anyhow::Result<Self> {
         use std::os::unix::{fs::PermissionsExt as _, process::CommandExt as _};
 
         let root = TempDir::with_prefix("pm-chaos-").context("making a directory")?.keep();
-        // The engines may run as another user than this program.
+        // The engines may run as another user.
         std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755)).context("opening the directory")?;
         let mut child = Command::new(std::env::current_exe().context("finding this program")?)
             .env(ROLE, &root)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            // Ctrl-C goes to a whole group; this one must outlive it.
+            // Ctrl-C signals the whole process group; the guard must survive it.
             .process_group(0)
             .spawn()
             .context("starting the guard")?;
         let pipe = child.stdin.take().context("a guard without a pipe")?;
-        PIPE.set(Mutex::new(pipe)).ok().context("there is a guard already")?;
+        PIPE.set(Mutex::new(pipe)).ok().context("a guard is already running")?;
         Ok(Self { root, child })
     }
 
-    /// The directory that is removed at the end.
+    /// Returns the directory that is removed at the end.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Ends and removes everything now; with `keep` the directory stays, for whoever looks for the reason of a failure.
+    /// Kills and removes everything now; with `keep` the directory stays, to investigate a failure.
     pub fn finish(mut self, keep: bool) {
         if keep {
             tell("keep");
         }
         tell("done");
-        // Nothing can be done about a guard that fails here; it says so itself.
+        // Nothing can be done about a failed guard; it prints the reason itself.
         let _ = self.child.wait();
     }
 }
 
-/// Notes a process that must not outlive this program.
+/// Registers a process that must not outlive this program.
 pub fn watch(pid: u32) {
     tell(&format!("+{pid} {}", tree::started_at(pid).unwrap_or(0)));
 }
 
-/// Notes that a process has ended and was waited for.
+/// Records that a process has ended and was reaped.
 pub fn unwatch(pid: u32) {
     tell(&format!("-{pid}"));
 }
@@ -81,12 +78,12 @@ pub fn unwatch(pid: u32) {
 fn tell(line: &str) {
     if let Some(pipe) = PIPE.get() {
         let mut pipe = pipe.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // A guard that is gone is no reason to stop: everything is ended by its owners as well.
+        // A missing guard is no reason to stop: the owners also kill their processes.
         let _ = writeln!(pipe, "{line}");
     }
 }
 
-/// Runs as the guard if this process was started as one; answers whether it was.
+/// Runs as the guard if this process was started as one; returns whether it was.
 pub fn ran_as_guard() -> bool {
     let Some(root) = std::env::var_os(ROLE).map(PathBuf::from) else { return false };
     let mut watched = BTreeMap::new();
@@ -115,7 +112,7 @@ pub fn ran_as_guard() -> bool {
 fn end(root: &Path, watched: &BTreeMap<u64, u64>) {
     for (pid, started) in watched {
         let pid = u32::try_from(*pid).unwrap_or(0);
-        // A number that was given to another process since is none of ours.
+        // If the pid was reused since, the process is not ours.
         if pid > 1 && tree::started_at(pid) == Some(*started) {
             processes::kill_tree(pid);
         }
@@ -125,7 +122,7 @@ fn end(root: &Path, watched: &BTreeMap<u64, u64>) {
     }
 }
 
-/// What has just been killed may still be writing, so this is tried for a moment.
+/// Removes the directory. Killed processes may still be writing, so it retries for a moment.
 fn remove(root: &Path) -> std::io::Result<()> {
     const TRIES: u32 = 20;
     for _ in 1..TRIES {

@@ -1,4 +1,4 @@
-//! What the program has acknowledged, written down by its client, and whether all of it is there at the end.
+//! Records what the program acknowledged, and checks that all of it is there at the end.
 
 use std::{
     collections::HashSet,
@@ -13,7 +13,7 @@ use crate::{
     stage::Stage,
 };
 
-/// The client's book: each answer to a write.
+/// The client's record of each answer to a write.
 #[derive(Debug, Default)]
 pub struct Ledger {
     entries: Mutex<Vec<Entry>>,
@@ -23,43 +23,43 @@ pub struct Ledger {
 /// One acknowledged product.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its number.
+    /// Its id.
     pub id: i64,
     /// The body of the answer.
     pub body: Value,
 }
 
-/// How many requests ended how.
+/// Number of requests by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Acknowledged by 201.
+    /// Acknowledged with 201.
     pub acknowledged: u64,
-    /// Refused by an answer that says so.
+    /// Refused with an error response.
     pub refused: u64,
-    /// Without an answer: whether it was done is not known.
+    /// No response: it is unknown whether the write was done.
     pub unanswered: u64,
 }
 
-/// What of the ledger is not as it was acknowledged.
+/// Differences between the ledger and the API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
-    /// Acknowledged and not there.
+    /// Acknowledged but missing.
     pub missing: Vec<i64>,
-    /// There, but not as acknowledged.
+    /// Present, but different from what was acknowledged.
     pub changed: Vec<i64>,
-    /// Names that stand for more than one product, though each was sent once.
+    /// Names that several products have, though each was sent once.
     pub duplicates: Vec<String>,
 }
 
 impl Ledger {
-    /// Sends a product of this name, which must be sent once only, and writes down what comes of it.
+    /// Sends a product with this name, once only, and records the outcome.
     pub async fn create(&self, api: &Api, name: &str, images: &[String]) -> reqwest::Result<Answer> {
         let answer = api.post("/products", &product(name, images)).await;
         let mut tally = lock(&self.tally);
         match &answer {
             Ok(answer) if answer.status == 201 => {
                 tally.acknowledged += 1;
-                // An answer without a number is found by the audit: nothing has the number 0.
+                // The audit finds an answer without an id: no product has the id 0.
                 let id = answer.id().unwrap_or(0);
                 lock(&self.entries).push(Entry { id, body: answer.body.clone() });
             }
@@ -69,20 +69,17 @@ impl Ledger {
         answer
     }
 
-    /// Everything that was acknowledged so far.
+    /// Returns everything acknowledged so far.
     pub fn entries(&self) -> Vec<Entry> {
         lock(&self.entries).clone()
     }
 
-    /// How many requests ended how so far.
+    /// Returns the number of requests by outcome so far.
     pub fn tally(&self) -> Tally {
         *lock(&self.tally)
     }
 
-    /// Compares every entry with what the API shows now, and looks for names that are there twice.
-    ///
-    /// # Errors
-    /// If the API or the database does not answer.
+    /// Compares every entry with the API, and finds names of several products.
     pub async fn audit(&self, stage: &Stage, api: &Api) -> anyhow::Result<Audit> {
         let mut audit = Audit::default();
         let mut seen = HashSet::new();
@@ -108,17 +105,14 @@ impl Ledger {
 }
 
 impl Audit {
-    /// Fails if anything is not as it was acknowledged.
-    ///
-    /// # Errors
-    /// With the numbers and names in question.
+    /// Returns an error if there is any difference.
     pub fn is_clean(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(*self == Self::default(), "acknowledged, but not so any more: {self:?}");
+        anyhow::ensure!(*self == Self::default(), "acknowledged data are missing or changed: {self:?}");
         Ok(())
     }
 }
 
-/// Whether what the client gave is what the API shows; what workers add to it may differ.
+/// Returns whether the API shows the fields that the client sent; the worker's fields may differ.
 fn is_same(acknowledged: &Value, shown: &Value) -> bool {
     const GIVEN: [&str; 7] =
         ["id", "user_id", "product_name", "product_description", "product_images", "product_price", "created_at"];

@@ -1,8 +1,8 @@
-//! What the program's own lines say.
+//! Reads the program's log lines.
 
 use serde_json::Value;
 
-/// How many attempts at a picture ended in this way, such as `ready` or `lost`, by a worker's log.
+/// Counts attempts in a worker's log with this outcome, such as `ready` or `lost`.
 pub fn attempts(log: &str, outcome: &str) -> usize {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines.filter(|line| line["outcome"] == outcome).count()

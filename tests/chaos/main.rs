@@ -1,5 +1,5 @@
-//! Experiments with the real program as real processes on engines that this program starts, kills, freezes and robs:
-//! one for each of the program's promises. `scripts/chaos --list` names them; docs/RELIABILITY.md says what they prove.
+//! Experiments with the real program as real processes, on engines that are started, killed, frozen and stripped of
+//! their data: one experiment for each promise. `scripts/chaos --list` lists them; docs/RELIABILITY.md explains them.
 //!
 //! Prints one JSON line for each experiment and set-up to stdout; everything else goes to stderr. A plain `cargo test`
 //! runs the short form of each.
@@ -26,15 +26,15 @@ mod soundness;
 mod stage;
 mod wrapped;
 
+#[allow(dead_code, clippy::unwrap_used, reason = "not every experiment needs every image")]
+#[path = "../it/support/images.rs"]
+mod images;
 #[allow(dead_code, clippy::unwrap_used, reason = "not every experiment needs every kind of token")]
 #[path = "../it/support/issuer.rs"]
 mod issuer;
 #[allow(dead_code, reason = "not every experiment needs every misbehaviour")]
 #[path = "../it/support/origin.rs"]
 mod origin;
-#[allow(dead_code, clippy::unwrap_used, reason = "not every experiment needs every picture")]
-#[path = "../it/support/pictures.rs"]
-mod pictures;
 #[allow(dead_code, reason = "not every experiment needs every fault")]
 #[path = "../it/support/proxy.rs"]
 mod proxy;
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     if guard::ran_as_guard() {
         return ExitCode::SUCCESS;
     }
-    // An error means that a provider is installed already, which is as good.
+    // An error means that a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     if let Some(exit) = parts::ran_as_part() {
         return exit;
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         inputs::TABLE.get_or_init(|| table.clone());
     }
     if let Some(minutes) = arguments.minutes {
-        experiments::p34::MINUTES.get_or_init(|| minutes);
+        experiments::soak_grows_nothing::MINUTES.get_or_init(|| minutes);
     }
     match run::run(&arguments) {
         Ok(true) => ExitCode::SUCCESS,

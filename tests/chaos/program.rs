@@ -1,15 +1,15 @@
-//! The program under test: where it is, and `pm serve` and `pm worker` as processes.
+//! The program under test: its path, and `pm serve` and `pm worker` as processes.
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{api::Api, processes::Process};
 
-/// The program: the one that `cargo` has just built, or the one that `PM_CHAOS_BINARY` names.
+/// Returns the program: `PM_CHAOS_BINARY`, or cargo's latest build.
 pub fn path() -> PathBuf {
     std::env::var_os("PM_CHAOS_BINARY").map_or_else(built, PathBuf::from)
 }
 
-/// The program that `cargo` has just built.
+/// Returns the program that cargo has just built.
 pub fn built() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_pm"))
 }
@@ -18,12 +18,12 @@ pub fn built() -> PathBuf {
 pub struct Server {
     /// Its process.
     pub process: Process,
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
 }
 
 impl Server {
-    /// A client of it.
+    /// Returns a client of it.
     pub fn api(&self) -> Api {
         Api::new(self.address)
     }

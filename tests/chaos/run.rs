@@ -1,4 +1,4 @@
-//! Runs the experiments that were asked for and says how each ended: one JSON line on stdout, reasons on stderr.
+//! Runs the selected experiments and reports each: one JSON line on stdout, reasons on stderr.
 
 use std::{
     io::Write as _,
@@ -24,30 +24,27 @@ use crate::{
     stage::{Form, Setup, Stage},
 };
 
-/// Experiments that only use the engines and run side by side in their short form.
+/// Number of peaceful experiments that run in parallel in their short form.
 const SIDE_BY_SIDE: usize = 4;
 
-/// Whether an experiment is run for the first time, or again after it failed beside others.
+/// Whether this is the first run of an experiment, or its retry.
 #[derive(Clone, Copy)]
 enum Take {
     First,
     Again,
 }
 
-/// What is run, and where.
+/// An experiment on a set-up.
 struct Session<'a> {
     arguments: &'a Arguments,
     root: &'a Path,
     failed: AtomicBool,
 }
 
-/// Runs what `arguments` ask for; answers whether every experiment passed.
-///
-/// # Errors
-/// If nothing can be run.
+/// Runs the selected experiments; returns whether all passed.
 pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     if let Some(unknown) = arguments.unknown(experiments::ALL) {
-        anyhow::bail!("there is no experiment {unknown}; --list shows those there are");
+        anyhow::bail!("experiment {unknown} not found; --list shows all experiments");
     }
     if arguments.list {
         return list(arguments).map(|()| true);
@@ -70,7 +67,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
             }
         }
     });
-    // Whatever the experiments still had is dropped, and so ended, before the guard looks.
+    // Drops, and so stops, everything that experiments still hold, before the guard acts.
     drop(runtime);
     let failed = session.failed.load(Ordering::SeqCst);
     let keep = failed || (outcome.is_err() && !interruption);
@@ -97,7 +94,7 @@ fn list(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How an experiment ended.
+/// The outcome of an experiment.
 #[derive(Serialize)]
 struct Line {
     promise: &'static str,
@@ -119,7 +116,7 @@ impl Session<'_> {
         };
         let (embedded, full) =
             (self.some(embedded, Setup::Embedded, None), self.some(&peaceful, Setup::Full, engines.as_ref()));
-        // Two cores do both at a time; figures of a full form are taken without company.
+        // Two cores run both at a time; full forms run alone, for their measurements.
         let (embedded, full) = match self.arguments.form() {
             Form::Full => (embedded.await, full.await),
             Form::Short => tokio::join!(embedded, full),
@@ -141,7 +138,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Starts the engines for these experiments of the full set-up; `None` if there are none, or if they are skipped.
+    /// Starts the engines for experiments of the full set-up; `None` if none needs them, or they are skipped.
     async fn engines(&self, experiments: &[&Experiment]) -> anyhow::Result<Option<Arc<Engines>>> {
         if experiments.is_empty() {
             return Ok(None);
@@ -150,13 +147,13 @@ impl Session<'_> {
         if !missing.is_empty() {
             let missing = missing.join(", ");
             anyhow::ensure!(std::env::var("PM_TEST_REQUIRE").as_deref() != Ok("all"), "missing: {missing}");
-            eprintln!("skipped: {} experiments on the full set-up, for lack of {missing}", experiments.len());
+            eprintln!("skipped: {} experiments on the full set-up, missing: {missing}", experiments.len());
             return Ok(None);
         }
         Ok(Some(Arc::new(Engines::start(&self.root.join("engines")).await?)))
     }
 
-    /// Runs these experiments, in the short form several at a time, and returns those that failed.
+    /// Runs these experiments, short forms in parallel; returns those that failed.
     async fn some<'a>(
         &self,
         experiments: &[&'a Experiment],
@@ -172,7 +169,7 @@ impl Session<'_> {
         failed.into_iter().flatten().collect()
     }
 
-    /// Runs an experiment that failed once more and alone, if it had company: no promise holds for a small machine that does
+    /// Runs an experiment again, alone, if it failed beside others: promises do not hold on a small machine that runs
     /// everything at once.
     async fn again(&self, experiment: &Experiment, setup: Setup, engines: Option<&Arc<Engines>>) {
         let had_company = self.arguments.form() == Form::Short;
@@ -184,14 +181,14 @@ impl Session<'_> {
         self.failed.fetch_or(!passed, Ordering::SeqCst);
     }
 
-    /// Runs an experiment and says how it ended; answers whether it passed.
+    /// Runs an experiment and reports it; returns whether it passed.
     async fn one(&self, experiment: &Experiment, setup: Setup, engines: Option<&Arc<Engines>>, take: Take) -> bool {
         let (form, seed) = (self.arguments.form(), self.arguments.seed);
         let began = Instant::now();
         let running = AssertUnwindSafe(self.on_stage(experiment, setup, engines, take));
         let outcome = match running.catch_unwind().await {
             Ok(outcome) => outcome,
-            Err(_) => Err(anyhow::anyhow!("the experiment itself broke down; the panic's message stands above")),
+            Err(_) => Err(anyhow::anyhow!("the experiment panicked; see the message above")),
         };
         let mut line = Line {
             promise: experiment.promise,
@@ -209,13 +206,13 @@ impl Session<'_> {
                 let full = if form == Form::Full { " --full" } else { "" };
                 eprintln!("chaos: {} on {} failed: {error:#}", experiment.promise, setup.letter());
                 eprintln!(
-                    "chaos: again by: scripts/chaos {} --setup {} --seed {seed}{full}",
+                    "chaos: repeat with: scripts/chaos {} --setup {} --seed {seed}{full}",
                     experiment.promise,
                     setup.letter().to_lowercase()
                 );
             }
         }
-        println!("{}", serde_json::to_string(&line).expect("names are texts"));
+        println!("{}", serde_json::to_string(&line).expect("names are strings"));
         passed
     }
 

@@ -1,5 +1,4 @@
-//! What must hold of the data at the end of every experiment, asked of the database and the files themselves, and then of
-//! `pm doctor`.
+//! Invariants of the data after every experiment, checked in the database, in the files, and by `pm doctor`.
 
 use std::{
     collections::BTreeMap,
@@ -12,21 +11,18 @@ use sha2::{Digest as _, Sha256};
 
 use crate::stage::{Setup, Stage};
 
-/// What an experiment found, for its JSON line.
+/// Results of an experiment, for its JSON line.
 pub type Counts = Map<String, Value>;
 
-/// What processes do for each other in the background is done within this.
+/// Time limit for background work between processes.
 const SETTLING: Duration = Duration::from_secs(30);
 
-/// Checks every invariant and answers how much there is.
-///
-/// # Errors
-/// With the first invariant that does not hold.
+/// Checks every invariant and returns the numbers of rows and blobs.
 pub async fn check(stage: &Stage) -> anyhow::Result<Counts> {
     let ready = every_image_has_one_end(stage).await?;
     let blobs = every_rendition_has_its_blob(stage).await?;
     if stage.setup == Setup::Full {
-        let told = "the cache was told of every change";
+        let told = "every cache invalidation is sent";
         eventually_none(stage, told, "SELECT count(*) FROM cache_invalidation").await?;
     }
     let open = "no job holds a lease or a place at some content";
@@ -38,10 +34,7 @@ pub async fn check(stage: &Stage) -> anyhow::Result<Counts> {
     Ok(counts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
-/// The renditions of each picture by its source's address, as keys of content: `preset/format/key`.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns each image's renditions by source URL, as `preset/format/key`.
 pub async fn renditions(stage: &Stage) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
     let sql = "SELECT images.source_url, images.id, renditions.preset, renditions.format, renditions.blob_key
         FROM images LEFT JOIN renditions ON renditions.image_id = images.id
@@ -102,7 +95,7 @@ async fn every_image_has_one_end(stage: &Stage) -> anyhow::Result<i64> {
     stage.number("SELECT count(*) FROM images WHERE status = 'ready'").await
 }
 
-/// Every file that a rendition names is there and is what its name says; answers how many there are.
+/// Checks that each rendition's file exists and matches its hash; returns their number.
 async fn every_rendition_has_its_blob(stage: &Stage) -> anyhow::Result<usize> {
     let rows = stage.rows("SELECT DISTINCT blob_key FROM renditions").await?;
     let directory = stage.directory.join("data/blobs");
@@ -110,7 +103,7 @@ async fn every_rendition_has_its_blob(stage: &Stage) -> anyhow::Result<usize> {
         let key: String = row.try_get_by_index(0)?;
         let bytes = tokio::fs::read(directory.join(&key)).await.with_context(|| format!("the blob {key}"))?;
         let name = key.rsplit('/').next().and_then(|file| file.split('.').next()).unwrap_or_default();
-        anyhow::ensure!(hex::encode(Sha256::digest(&bytes)) == name, "the blob {key} is not what its name says");
+        anyhow::ensure!(hex::encode(Sha256::digest(&bytes)) == name, "the blob {key} does not match its hash");
     }
     Ok(rows.len())
 }
@@ -122,10 +115,10 @@ async fn eventually_none(stage: &Stage, what: &str, sql: &str) -> anyhow::Result
         }
         anyhow::Ok(())
     };
-    tokio::time::timeout(SETTLING, asking).await.with_context(|| format!("not within {SETTLING:?}: {what}"))?
+    tokio::time::timeout(SETTLING, asking).await.with_context(|| format!("not reached within {SETTLING:?}: {what}"))?
 }
 
-/// An engine that has just come back may take it a moment to be content.
+/// An engine that has just come back may need a moment.
 async fn doctor_is_content(stage: &Stage) -> anyhow::Result<()> {
     let began = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! Where one experiment takes place: a directory, a database, keys and a queue of its own, and the program on them.
+//! The environment of one experiment: its directory, database, keys, queue, and `pm` processes.
 
 use std::{
     collections::BTreeMap,
@@ -22,10 +22,10 @@ use crate::{
     proxy::Proxy,
 };
 
-/// Which engines an experiment runs on.
+/// The engines of an experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Setup {
-    /// SQLite, a cache in the process, the queue in the database.
+    /// SQLite, the in-process cache, the queue in the database.
     #[value(name = "embedded", aliases = ["e", "E"])]
     Embedded,
     /// PostgreSQL, Redis and RabbitMQ.
@@ -33,26 +33,26 @@ pub enum Setup {
     Full,
 }
 
-/// How big an experiment is.
+/// The size of an experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// A few seconds: it shows that the experiment works and finds what breaks at once.
+    /// A few seconds: it shows that the experiment works and finds gross faults.
     Short,
-    /// The size that the promise speaks of.
+    /// The size that the promise states.
     Full,
 }
 
-/// The stage of one experiment.
+/// The environment of one experiment.
 pub struct Stage {
     /// The set-up.
     pub setup: Setup,
     /// The size.
     pub form: Form,
-    /// What all chance in the experiment follows from.
+    /// Seed of all random choices in the experiment.
     pub seed: u64,
     /// The name of its database, its keys and its queue.
     pub name: String,
-    /// Everything of it that is on disk.
+    /// Its directory.
     pub directory: PathBuf,
     engines: Option<Arc<Engines>>,
     environment: Mutex<BTreeMap<String, String>>,
@@ -61,17 +61,17 @@ pub struct Stage {
     program: OnceLock<PathBuf>,
 }
 
-/// What stands between the program and its engines.
+/// The proxies between the program and its engines.
 pub struct Proxies {
-    /// Before PostgreSQL.
+    /// To PostgreSQL.
     pub postgres: Proxy,
-    /// Before Redis.
+    /// To Redis.
     pub redis: Proxy,
-    /// Before RabbitMQ.
+    /// To RabbitMQ.
     pub rabbitmq: Proxy,
 }
 
-/// `pm serve` and `pm worker` answer or work within this after their start, also on a machine that is busy.
+/// Time limit for `pm serve` and `pm worker` to start, also on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 impl Setup {
@@ -95,10 +95,7 @@ impl Form {
 }
 
 impl Stage {
-    /// A stage below `root` with an empty, complete schema.
-    ///
-    /// # Errors
-    /// If the database cannot be made.
+    /// Creates a stage below `root` with an empty, complete schema.
     pub async fn set(
         (setup, form, seed): (Setup, Form, u64),
         promise: &str,
@@ -138,20 +135,20 @@ impl Stage {
         Ok(stage)
     }
 
-    /// The engines of the full set-up.
+    /// Returns the engines of the full set-up.
     ///
     /// # Panics
     /// On the embedded set-up, which has none.
     pub fn engines(&self) -> &Engines {
-        self.engines.as_deref().expect("an experiment with engines runs on the full set-up alone")
+        self.engines.as_deref().expect("an experiment with engines runs only on the full set-up")
     }
 
-    /// Chance; each call begins anew, and `purpose` tells one use from another.
+    /// Returns a random generator, the same on each call with the same `purpose`.
     pub fn random(&self, purpose: u64) -> fastrand::Rng {
         fastrand::Rng::with_seed(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(purpose))
     }
 
-    /// What the form asks for.
+    /// Returns the value for the form.
     pub fn size<T>(&self, short: T, full: T) -> T {
         match self.form {
             Form::Short => short,
@@ -159,44 +156,38 @@ impl Stage {
         }
     }
 
-    /// The queue at the broker that the installation has for this text in `PM_RABBITMQ_QUEUE`.
-    ///
-    /// # Errors
-    /// If the database does not tell the installation's id.
+    /// Returns the broker's name of the queue that `PM_RABBITMQ_QUEUE` names.
     pub async fn queue_at_broker(&self, prefix: &str) -> anyhow::Result<String> {
         Ok(format!("{prefix}.{}", self.installation().await?))
     }
 
-    /// The installation's id.
-    ///
-    /// # Errors
-    /// If the database does not tell it.
+    /// Returns the installation's id.
     pub async fn installation(&self) -> anyhow::Result<String> {
         let rows = self.rows("SELECT id FROM installation").await?;
         Ok(rows.first().context("no installation")?.try_get_by_index(0)?)
     }
 
-    /// What the names of the installation's queues begin with.
+    /// Returns the prefix of the installation's queues.
     pub fn queue(&self) -> String {
         format!("{}.images", self.name)
     }
 
-    /// Sets a variable of the environment of every process that is started from now on.
+    /// Sets an environment variable for all processes started later.
     pub fn configure(&self, name: &str, value: impl Into<String>) {
         self.variables().insert(name.to_owned(), value.into());
     }
 
-    /// Takes a variable from the environment of every process that is started from now on.
+    /// Removes an environment variable for all processes started later.
     pub fn unset(&self, name: &str) {
         self.variables().remove(name);
     }
 
-    /// Runs the program that `cargo` has just built from now on, whatever `PM_CHAOS_BINARY` names.
+    /// Runs cargo's latest build from now on, whatever `PM_CHAOS_BINARY` names.
     pub fn run_debug_build(&self) {
         self.program.get_or_init(program::built);
     }
 
-    /// Puts a proxy before each engine for every process that is started from now on.
+    /// Puts a proxy before each engine for all processes started later.
     pub async fn put_proxies(&self) -> Proxies {
         let engines = self.engines();
         let proxies = Proxies {
@@ -210,18 +201,12 @@ impl Stage {
         proxies
     }
 
-    /// Starts `pm serve` with these arguments at the stage's address, which stays the same; waits until it answers.
-    ///
-    /// # Errors
-    /// If it does not; its log is in the stage's directory.
+    /// Starts `pm serve` with these arguments at the stage's fixed address; waits until it answers.
     pub async fn serve(&self, arguments: &[&str]) -> anyhow::Result<Server> {
         self.serve_at("serve", self.address, arguments).await
     }
 
-    /// As [`serve`](Self::serve), at another address and with a log of another name.
-    ///
-    /// # Errors
-    /// If it does not answer.
+    /// As [`serve`](Self::serve), at another address and with another log.
     pub async fn serve_at(&self, name: &str, address: SocketAddr, arguments: &[&str]) -> anyhow::Result<Server> {
         let listen = address.to_string();
         let spec = self.spec(name).arguments(["serve", "--listen", &listen]).arguments(arguments);
@@ -234,10 +219,7 @@ impl Stage {
         Ok(Server { process, address })
     }
 
-    /// Starts `pm worker` that decodes `concurrency` pictures at a time; waits until it works.
-    ///
-    /// # Errors
-    /// If it does not begin; its log is in the stage's directory.
+    /// Starts a `pm worker` with `concurrency` decoders; waits until it works.
     pub async fn worker(&self, name: &str, concurrency: usize) -> anyhow::Result<Process> {
         let mut process = self.start_worker(name, concurrency)?;
         self.works(&mut process).await?;
@@ -245,90 +227,66 @@ impl Stage {
     }
 
     /// As [`worker`](Self::worker), without waiting.
-    ///
-    /// # Errors
-    /// If it cannot be started.
     pub fn start_worker(&self, name: &str, concurrency: usize) -> anyhow::Result<Process> {
         self.spec(name).arguments(["worker", "--concurrency", &concurrency.to_string()]).spawn()
     }
 
     /// Waits until a worker works.
-    ///
-    /// # Errors
-    /// If it does not begin.
     pub async fn works(&self, worker: &mut Process) -> anyhow::Result<()> {
         let begun = async {
-            while worker.is_running() && !worker.output().contains("working on pictures") {
+            while worker.is_running() && !worker.output().contains("working on images") {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         let in_time = tokio::time::timeout(START_LIMIT, begun).await.is_ok();
-        anyhow::ensure!(in_time && worker.is_running(), "{} does not work: {}", worker.name(), worker.output());
+        anyhow::ensure!(in_time && worker.is_running(), "{} is not working: {}", worker.name(), worker.output());
         Ok(())
     }
 
-    /// Runs a command of the program to its end; answers what it wrote to its standard output.
-    ///
-    /// # Errors
-    /// If it fails.
+    /// Runs a command of `pm` to its end; returns its standard output.
     pub async fn pm(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.spec("pm").arguments(arguments).succeed(Duration::from_secs(600)).await
     }
 
-    /// The program in the stage's directory and environment; `name` is its log's.
+    /// Returns `pm` in the stage's directory and environment, with the log `name`.
     pub fn spec(&self, name: &str) -> Spec {
         let program = self.program.get().cloned().unwrap_or_else(program::path);
         let spec = Spec::new(name, program, &self.directory);
         Spec { environment: self.variables().clone(), ..spec }
     }
 
-    /// What `pm doctor --json` says, whether it is content or not.
-    ///
-    /// # Errors
-    /// If it says nothing that can be read.
+    /// Returns the output of `pm doctor --json`, whatever its exit code.
     pub async fn doctor(&self) -> anyhow::Result<Value> {
         let output = self.spec("pm").arguments(["doctor", "--json"]).run(Duration::from_secs(600)).await?;
         let told = String::from_utf8_lossy(&output.stderr);
         serde_json::from_slice(&output.stdout).with_context(|| format!("pm doctor: {}: {told}", output.status))
     }
 
-    /// Asks the database.
-    ///
-    /// # Errors
-    /// If it does not answer or refuses the statement.
+    /// Queries the database.
     pub async fn rows(&self, sql: &str) -> anyhow::Result<Vec<QueryResult>> {
         let connection = self.database.get_or_try_init(|| self.connect()).await?;
         let statement = Statement::from_string(connection.get_database_backend(), sql.to_owned());
         Ok(connection.query_all_raw(statement).await?)
     }
 
-    /// Asks the database for one number.
-    ///
-    /// # Errors
-    /// If it does not answer, or not with one number.
+    /// Queries the database for one number.
     pub async fn number(&self, sql: &str) -> anyhow::Result<i64> {
         let rows = self.rows(sql).await?;
         Ok(rows.first().context("no row")?.try_get_by_index(0)?)
     }
 
-    /// Changes the database behind the program's back.
-    ///
-    /// # Errors
-    /// If it does not answer or refuses the statement.
+    /// Changes the database directly.
     pub async fn execute(&self, sql: &str) -> anyhow::Result<()> {
         let connection = self.database.get_or_try_init(|| self.connect()).await?;
         connection.execute_unprepared(sql).await?;
         Ok(())
     }
 
-    /// Waits until no job waits or runs.
-    ///
-    /// # Errors
-    /// If some still do after `limit`; says which.
+    /// Waits until no job is waiting or running.
     pub async fn settled(&self, limit: Duration) -> anyhow::Result<()> {
         const OPEN: &str = "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')";
         let waiting = async {
-            // The database may be away for a moment.
+            // The database may be unavailable for a moment.
             while !self.number(OPEN).await.is_ok_and(|open| open == 0) {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -342,10 +300,7 @@ impl Stage {
         anyhow::bail!("{} jobs are open after {limit:?}, such as {:?}", self.number(OPEN).await?, left?)
     }
 
-    /// Checks that no process of this stage is left, once all of them were told to end or were killed.
-    ///
-    /// # Errors
-    /// If one is there still after 5 s.
+    /// Checks that no process of this stage is left after all were stopped or killed.
     pub async fn deserted(&self) -> anyhow::Result<()> {
         for _ in 0..100 {
             if tree::marked(&self.directory).is_empty() {
@@ -353,7 +308,7 @@ impl Stage {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        anyhow::bail!("processes {:?} outlive those that started them", tree::marked(&self.directory))
+        anyhow::bail!("processes {:?} outlive their parents", tree::marked(&self.directory))
     }
 
     async fn connect(&self) -> anyhow::Result<DatabaseConnection> {

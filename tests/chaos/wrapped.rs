@@ -1,4 +1,4 @@
-//! `pm serve` behind another program that changes its surroundings first: the limits of a shell, namespaces of its own.
+//! Runs `pm serve` under another program that first sets limits or namespaces.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -9,11 +9,8 @@ use crate::{
     api::Api, engines::programs, figures::counts, processes::Spec, program::Server, soundness::Counts, stage::Stage,
 };
 
-/// The words of `unshare` that give a program name spaces of these kinds, such as `--net`; as root, or as whoever may be
-/// root in a name space of its own. `None`, said aloud, where this machine lets nobody do so.
-///
-/// # Errors
-/// If there is no `unshare`.
+/// Returns the `unshare` command line for new namespaces, such as `--net`, as root or in a user namespace. Returns
+/// `None`, with a message, where the machine does not allow it.
 pub async fn unshare(stage: &Stage, kinds: &[&'static str]) -> anyhow::Result<Option<Vec<&'static str>>> {
     let mut words = kinds.to_vec();
     if !rustix::process::geteuid().is_root() {
@@ -24,24 +21,18 @@ pub async fn unshare(stage: &Stage, kinds: &[&'static str]) -> anyhow::Result<Op
     if tried.status.success() {
         return Ok(Some(words));
     }
-    eprintln!(
-        "skipped: this machine gives no {kinds:?} of its own to a program: {}",
-        String::from_utf8_lossy(&tried.stderr)
-    );
+    eprintln!("skipped: unshare {kinds:?} fails on this machine: {}", String::from_utf8_lossy(&tried.stderr));
     Ok(None)
 }
 
-/// The counts of an experiment that could not be made here.
+/// The counts of an experiment that could not run here.
 pub fn skipped() -> Counts {
     counts(json!({"skipped": "unshare is not permitted here"}))
 }
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// Starts `pm serve` as the last words of `wrapper`'s command line, at a port of its own; waits until it answers.
-///
-/// # Errors
-/// If it does not; its log is in the stage's directory under `name`.
+/// Starts `pm serve` as the last arguments of `wrapper`, on its own port; waits until it answers.
 pub async fn serve(stage: &Stage, name: &str, wrapper: &[&str], arguments: &[&str]) -> anyhow::Result<Server> {
     let address = SocketAddr::from(([127, 0, 0, 1], programs::spare_port()));
     let bare = stage.spec(name);

@@ -1,4 +1,4 @@
-//! The binary as people and scripts run it: words in; stdout, stderr and exit code out. Each has its own directory.
+//! The command line: arguments in; stdout, stderr and exit code out. Each test has its own directory.
 
 mod key;
 mod queue;
@@ -13,7 +13,7 @@ use assert_cmd::cargo::cargo_bin;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A working directory with its own data, and no settings from outside.
+/// A working directory with its own data and no settings from outside.
 struct Shop {
     directory: TempDir,
 }
@@ -37,7 +37,7 @@ impl Shop {
         self.command(words).output().expect("pm starts")
     }
 
-    /// What a command that succeeds writes to stdout.
+    /// Runs a command that must succeed; returns its stdout.
     fn read(&self, words: &[&str]) -> String {
         let output = self.run(words);
         assert!(output.status.success(), "pm {words:?}: {}", text(&output.stderr));
@@ -50,22 +50,22 @@ impl Shop {
         serde_json::from_str(&self.read(&words)).expect("JSON")
     }
 
-    /// The exit code and stderr of a command that fails and writes no data.
+    /// Runs a command that must fail without output; returns the exit code and stderr.
     fn fail(&self, words: &[&str]) -> (i32, String) {
         let output = self.run(words);
         assert_eq!(text(&output.stdout), "", "pm {words:?}");
         (output.status.code().expect("no signal"), text(&output.stderr))
     }
 
-    /// Adds a product without pictures; its id.
+    /// Adds a product without images; returns its id.
     fn add(&self, user: &str, name: &str, price: &str) -> String {
         let words = ["product", "add", "--user-id", user, "--name", name, "--price", price, "-q"];
         self.read(&words).trim().to_owned()
     }
 
-    fn write_picture(&self, name: &str) {
-        let picture = image::RgbaImage::from_fn(40, 30, |x, y| image::Rgba([x as u8 * 6, y as u8 * 8, 99, 255]));
-        picture.save(self.path().join(name)).expect("a PNG");
+    fn write_image(&self, name: &str) {
+        let image = image::RgbaImage::from_fn(40, 30, |x, y| image::Rgba([x as u8 * 6, y as u8 * 8, 99, 255]));
+        image.save(self.path().join(name)).expect("a PNG");
     }
 }
 
@@ -101,7 +101,7 @@ fn users_are_added_listed_and_found() {
 }
 
 #[test]
-fn no_cell_of_csv_is_a_formula_for_a_spreadsheet() {
+fn csv_cells_are_never_spreadsheet_formulas() {
     let shop = Shop::new();
     for name in ["=HYPERLINK(1)", "+49 30", "@A1", "-1+1", "-5", "'=1"] {
         let name = format!("--name={name}");
@@ -170,16 +170,16 @@ fn a_list_is_filtered_sorted_and_followed_over_all_pages() {
 }
 
 #[test]
-fn a_product_is_changed_and_found_by_its_words() {
+fn a_product_is_changed_and_found_by_its_terms() {
     let shop = Shop::new();
     let id = shop.add("ada", "Lamp", "12.50");
     shop.add("ada", "Desk", "5");
-    shop.write_picture("picture.png");
+    shop.write_image("image.png");
     let words = ["product", "update", &id, "--name", "Reading lamp", "--price", "13", "--description", "For a desk."];
     let changed = shop.json(&words);
     assert_eq!((&changed["product_name"], &changed["version"]), (&"Reading lamp".into(), &2.into()));
-    let pictures = ["--add-image", "picture.png", "--add-image", "https://example.com/a.jpg"];
-    let with = shop.json(&[&["product", "update", id.as_str()][..], &pictures].concat());
+    let images = ["--add-image", "image.png", "--add-image", "https://example.com/a.jpg"];
+    let with = shop.json(&[&["product", "update", id.as_str()][..], &images].concat());
     let numbers: Vec<_> = with["images"].as_array().unwrap().iter().map(|image| image["id"].to_string()).collect();
     assert_eq!(numbers.len(), 2);
     let without = shop.json(&["product", "update", &id, "--remove-image", &numbers[0]]);
@@ -196,9 +196,9 @@ fn a_product_is_changed_and_found_by_its_words() {
 }
 
 #[test]
-fn a_picture_from_a_file_is_worked_on_without_a_server() {
+fn an_image_from_a_file_is_processed_without_a_server() {
     let shop = Shop::new();
-    shop.write_picture("cup.png");
+    shop.write_image("cup.png");
     let words =
         ["product", "add", "--user-id", "1234", "--name", "Cup", "--price", "3", "--image", "cup.png", "--wait"];
     let product = shop.json(&words);
@@ -208,7 +208,7 @@ fn a_picture_from_a_file_is_worked_on_without_a_server() {
 
     let words = ["reprocess", "--status", "ready", "--wait", "-q"];
     assert_eq!(shop.read(&words), format!("{}\n", product["images"][0]["id"]));
-    assert_eq!(shop.read(&["reprocess", "--dry-run"]), "0 pictures would be worked on again\n");
+    assert_eq!(shop.read(&["reprocess", "--dry-run"]), "0 images would be processed again\n");
     for words in [&["reprocess", "--wait"][..], &["reprocess"]] {
         let output = shop.run(words);
         let told = (output.status.code(), text(&output.stdout), text(&output.stderr));
@@ -216,13 +216,13 @@ fn a_picture_from_a_file_is_worked_on_without_a_server() {
     }
     let (code, told) = shop.fail(&["reprocess", "--preset", "huge", "--status", "all"]);
     assert_eq!(code, 2);
-    assert!(told.contains("--preset `huge` is not known; known are large"), "{told}");
+    assert!(told.contains("--preset `huge` is unknown; presets: large"), "{told}");
 }
 
 #[test]
-fn a_file_that_is_no_picture_is_named_and_nothing_is_stored() {
+fn a_file_that_is_not_an_image_is_named_and_nothing_is_stored() {
     let shop = Shop::new();
-    std::fs::write(shop.path().join("notes.txt"), "no picture").expect("a file");
+    std::fs::write(shop.path().join("notes.txt"), "no image").expect("a file");
     for file in ["notes.txt", "missing.jpg", "."] {
         let (code, told) =
             shop.fail(&["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", file]);
@@ -233,7 +233,7 @@ fn a_file_that_is_no_picture_is_named_and_nothing_is_stored() {
 }
 
 #[test]
-fn a_picture_that_fails_makes_the_exit_code_4_and_can_be_tried_again() {
+fn a_failed_image_exits_with_4_and_can_be_retried() {
     let shop = Shop::new();
     std::fs::write(shop.path().join("pm.toml"), "fetch_allow = ['127.0.0.1']\nfetch_timeout = '2s'").expect("a file");
     let origin = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -271,14 +271,14 @@ fn a_picture_that_fails_makes_the_exit_code_4_and_can_be_tried_again() {
 }
 
 #[test]
-fn wrong_words_and_wrong_settings_are_named() {
+fn invalid_arguments_and_settings_are_named() {
     let shop = Shop::new();
     assert_eq!(shop.fail(&["product", "add"]).0, 2);
     assert_eq!(shop.fail(&["product", "get", "seven"]).0, 2);
     shop.read(&["migrate", "up"]);
     let (code, told) = shop.fail(&["product", "get", "7"]);
     assert_eq!(code, 3);
-    assert!(told.starts_with("error: there is no product 7"), "{told}");
+    assert!(told.starts_with("error: product 7 not found"), "{told}");
 
     std::fs::write(shop.path().join("pm.toml"), "lissten = '127.0.0.1:1'\nworkers = 'many'").expect("a file");
     let output = shop.command(&["product", "list"]).env("PM_FETCH_TIMEOUT", "30").output().expect("pm starts");
@@ -294,7 +294,7 @@ fn wrong_words_and_wrong_settings_are_named() {
 }
 
 #[test]
-fn a_component_that_does_not_answer_is_exit_code_5_and_its_password_is_not_shown() {
+fn an_unavailable_component_exits_with_5_and_hides_its_password() {
     let port =
         std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
     let url = format!("postgres://pm:hunter2@127.0.0.1:{port}/pm");
@@ -316,21 +316,21 @@ fn settings_are_shown_with_their_source_and_without_secrets() {
 }
 
 #[test]
-fn a_closed_pipe_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     let shop = Shop::new();
     for number in 0..3 {
         shop.add("1234", &format!("Cup {number}"), "1");
     }
     let words = ["product", "list", "--all", "--limit", "1", "-o", "ndjson"];
     let mut child = shop.command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("pm starts");
-    // Closed before the first page comes.
+    // Closed before the first page arrives.
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("pm ends");
     assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
 }
 
 #[test]
-fn the_schema_goes_down_and_up_and_nobody_is_asked_without_a_terminal() {
+fn the_schema_migrates_down_and_up_without_a_prompt_off_a_terminal() {
     let shop = Shop::new();
     let applied = |shop: &Shop| {
         shop.json(&["migrate", "status"])["items"].as_array().expect("steps").iter().all(|step| step["applied"] == true)
@@ -338,7 +338,8 @@ fn the_schema_goes_down_and_up_and_nobody_is_asked_without_a_terminal() {
     let output = shop.run(&["migrate", "up"]);
     let told = text(&output.stderr);
     let database = shop.path().join("pm-data/pm.db");
-    assert!(told.contains(&format!("sqlite://{}: ", database.display())) && told.contains("steps applied"), "{told}");
+    let place = format!("sqlite://{}: ", database.display());
+    assert!(told.contains(&place) && told.contains("migrations applied"), "{told}");
     assert!(applied(&shop));
     shop.add("u", "n", "1");
     let (code, told) = shop.fail(&["migrate", "fresh"]);
@@ -355,7 +356,7 @@ fn the_schema_goes_down_and_up_and_nobody_is_asked_without_a_terminal() {
 }
 
 #[test]
-fn commands_that_read_make_no_catalogue() {
+fn read_commands_create_no_catalogue() {
     let shop = Shop::new();
     for words in [
         &["product", "list"][..],
@@ -372,24 +373,24 @@ fn commands_that_read_make_no_catalogue() {
     ] {
         let (code, told) = shop.fail(words);
         assert_eq!(code, 5, "pm {words:?}: {told}");
-        assert!(told.contains("there is no catalogue here") && told.contains("pm.db does not exist"), "{told}");
+        assert!(told.contains("no catalog found") && told.contains("pm.db does not exist"), "{told}");
     }
     let output = shop.run(&["doctor", "--json"]);
     assert_eq!(output.status.code(), Some(5));
-    assert!(text(&output.stdout).contains("there is no catalogue here"), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("no catalog found"), "{}", text(&output.stdout));
     let left: Vec<_> = std::fs::read_dir(shop.path()).expect("a directory").collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]
-fn a_schema_is_changed_by_serve_and_migrate_up_alone() {
+fn only_serve_and_migrate_up_change_the_schema() {
     let shop = Shop::new();
     shop.add("u", "n", "1");
     shop.read(&["migrate", "down", "--yes"]);
     for words in [&["product", "list"][..], &["user", "add", "--id", "v"], &["worker"], &["gc"]] {
         let (code, told) = shop.fail(words);
         assert_eq!(code, 1, "pm {words:?}: {told}");
-        assert!(told.contains("lacks 1 of") && told.contains("hint: `pm migrate up`"), "{told}");
+        assert!(told.contains("out of date: 1 of") && told.contains("hint: `pm migrate up`"), "{told}");
     }
     shop.read(&["migrate", "up"]);
     assert_eq!(shop.read(&["product", "list", "-q"]), "1\n");
@@ -403,14 +404,15 @@ fn an_older_program_says_which_version_the_schema_needs() {
     database
         .execute_batch("INSERT INTO seaql_migrations VALUES ('m9999_from_the_future', 0)")
         .expect("a step that this program does not know");
-    // A step that older programs can live with.
+    // A migration that older versions can work with.
     assert_eq!(shop.read(&["product", "list", "-q"]), "1\n");
     let changing = [&["migrate", "up"][..], &["migrate", "down", "--yes"], &["migrate", "fresh", "--yes"]];
     for words in changing {
         let (code, told) = shop.fail(words);
         assert_eq!(code, 1, "pm {words:?}: {told}");
-        assert!(told.contains("does not know these steps of the database's schema: m9999_from_the_future"), "{told}");
-        assert!(told.contains("hint: only a version of pm that knows these steps"), "{told}");
+        let unknown = "does not know these migrations of the database schema: m9999_from_the_future";
+        assert!(told.contains(unknown), "{told}");
+        assert!(told.contains("hint: only a version of pm that knows these migrations"), "{told}");
     }
     database.execute_batch("UPDATE installation SET needs_program = '99.1.0'").expect("a row");
     for words in [&["product", "list"][..], &["migrate", "up"], &["worker"], &["serve"]] {
@@ -441,20 +443,20 @@ fn a_command_shows_warnings_as_sentences() {
     command.env("PM_STORAGE_ADOPT", "true").env("PM_LOG_FORMAT", "pretty");
     let output = command.output().expect("pm starts");
     let told = text(&output.stderr);
-    assert!(told.starts_with("warning: the blob store was made this installation's (installation: "), "{told}");
+    assert!(told.starts_with("warning: the blob store now belongs to this installation (installation: "), "{told}");
     assert_eq!((text(&output.stdout).as_str(), told.lines().count()), ("1\n", 1), "{told}");
 }
 
 #[cfg(unix)]
 #[test]
-fn waiting_can_be_interrupted_and_says_how_to_go_on() {
+fn waiting_can_be_interrupted_and_prints_how_to_continue() {
     let shop = Shop::new();
     std::fs::write(shop.path().join("pm.toml"), "fetch_allow = ['127.0.0.1']").expect("a file");
     let origin = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = format!("http://{}/slow.jpg", origin.local_addr().expect("an address"));
     let words = ["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", &address, "--wait"];
     let child = shop.command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("pm starts");
-    // The worker has the picture in hand now, and gets no answer.
+    // The worker is downloading the image now, and gets no response.
     let connection = origin.accept().expect("the worker's connection");
     signal("-INT", &child);
     drop(connection);
@@ -471,7 +473,7 @@ fn signal(name: &str, child: &Child) {
     assert!(sent.success());
 }
 
-/// A running server that is killed at the end.
+/// A running server that is killed on drop.
 struct Server(Child);
 
 impl Drop for Server {
@@ -483,7 +485,7 @@ impl Drop for Server {
 
 #[cfg(unix)]
 #[test]
-fn serve_says_where_it_listens_and_ends_in_order_on_sigterm() {
+fn serve_prints_its_address_and_shuts_down_cleanly_on_sigterm() {
     let shop = Shop::new();
     let mut command = shop.command(&["serve", "--listen", "127.0.0.1:0", "--log-format", "pretty"]);
     let mut server = Server(command.stderr(Stdio::piped()).spawn().expect("pm starts"));
@@ -507,14 +509,14 @@ fn serve_says_where_it_listens_and_ends_in_order_on_sigterm() {
 }
 
 #[test]
-fn serve_refuses_to_be_open_to_all_unless_that_is_said() {
+fn serve_refuses_to_run_without_authentication_unless_allowed() {
     let (code, told) = Shop::new().fail(&["serve", "--listen", "0.0.0.0:0"]);
     assert_eq!(code, 2);
     assert!(told.contains("hint: PM_AUTH=off"), "{told}");
 }
 
 #[test]
-fn the_doctor_says_how_every_part_is_and_changes_nothing() {
+fn doctor_reports_every_component_and_changes_nothing() {
     let shop = Shop::new();
     shop.add("someone", "Lamp", "10");
     let told: Value = serde_json::from_str(&shop.read(&["doctor", "--json"])).expect("JSON");

@@ -1,4 +1,4 @@
-//! Everything through its real interface: the HTTP API, the workers, the engines, the command line, on SQLite alone and on
+//! Tests through real interfaces: the HTTP API, the workers, the engines and the command line, on SQLite alone and on
 //! PostgreSQL with Redis and RabbitMQ.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
@@ -6,9 +6,9 @@
 mod api;
 mod auth;
 mod cli;
-mod doors;
 mod engines;
 mod events;
+mod http;
 mod keep;
 mod memory;
 mod migrate;

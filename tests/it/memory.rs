@@ -1,4 +1,4 @@
-//! What a real process holds in memory while many large files are uploaded, and what it gives back afterwards.
+//! Memory of a real process during many large uploads, and afterwards.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -21,11 +21,11 @@ const UPLOADS: usize = 8;
 const MOST_MORE_MEANWHILE_KIB: u64 = 64 * 1024;
 const MOST_MORE_AFTERWARDS_KIB: u64 = 24 * 1024;
 
-/// `pm serve`, which is killed when this is dropped.
+/// A `pm serve` that is killed on drop.
 pub(crate) struct Serving {
     pub child: Child,
     pub address: SocketAddr,
-    /// What it writes from the line on that names its address.
+    /// Its output after the line that names its address.
     pub lines: std::sync::mpsc::Receiver<String>,
 }
 
@@ -36,7 +36,7 @@ impl Drop for Serving {
     }
 }
 
-/// Starts `pm serve` with these variables in `directory`, on a port of its own.
+/// Starts `pm serve` with these environment variables in `directory`, on its own port.
 pub(crate) fn serving(directory: &std::path::Path, words: &[&str], variables: &[(&str, &str)]) -> Serving {
     let mut command = Command::new(cargo_bin!("pm"));
     command.env_clear().envs(variables.iter().copied()).env("PM_LOG_FORMAT", "json").current_dir(directory);
@@ -46,7 +46,7 @@ pub(crate) fn serving(directory: &std::path::Path, words: &[&str], variables: &[
     let output = BufReader::new(child.stderr.take().unwrap());
     std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
     let address = loop {
-        let line = lines.recv_timeout(Duration::from_secs(60)).expect("it says where it listens");
+        let line = lines.recv_timeout(Duration::from_secs(60)).expect("it prints its address");
         if let Some((_, address)) = line.split_once("listening on ") {
             let address = address.split_once("://").unwrap().1;
             let end = address.find('"').unwrap_or(address.len());
@@ -56,14 +56,14 @@ pub(crate) fn serving(directory: &std::path::Path, words: &[&str], variables: &[
     Serving { child, address, lines }
 }
 
-/// A number of KiB of `/proc/PID/status`, such as `VmRSS`.
+/// Returns a value in KiB of `/proc/PID/status`, such as `VmRSS`.
 fn kib(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// A bitmap of about 20 MB, one unlike the next.
+/// Returns a unique bitmap of about 20 MB.
 fn bitmap(number: u8) -> Vec<u8> {
     let (width, height) = (2_600_u32, 2_600_u32);
     let pixels = width * 3 * height;
@@ -80,7 +80,7 @@ fn bitmap(number: u8) -> Vec<u8> {
     bytes
 }
 
-/// A form with a bitmap, made before the connection: a client that connects has 5 s for its head.
+/// Returns a form with a bitmap, made before connecting, since a client has 5 s for its request head.
 fn form(number: u8) -> Vec<u8> {
     let mut body = b"--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.bmp\"\r\n\r\n".to_vec();
     body.extend_from_slice(&bitmap(number));
@@ -96,7 +96,7 @@ async fn upload(address: SocketAddr, path: String, body: Vec<u8>) -> u16 {
     );
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(head.as_bytes()).await.unwrap();
-    // A server that refuses the file need not read it to its end.
+    // A server that refuses the file need not read all of it.
     let written = stream.write_all(&body).await;
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer).await;
@@ -106,8 +106,8 @@ async fn upload(address: SocketAddr, path: String, body: Vec<u8>) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn eight_uploads_of_20_mb_at_once_take_little_memory_and_give_it_back() {
-    // An error means that a provider is installed already, which is as good.
+async fn eight_concurrent_uploads_of_20_mb_use_little_memory_and_free_it() {
+    // An error means that a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let directory = tempfile::tempdir().unwrap();
     let server = serving(directory.path(), &["--no-worker"], &[]);
@@ -120,7 +120,7 @@ async fn eight_uploads_of_20_mb_at_once_take_little_memory_and_give_it_back() {
     let created = client.post(format!("http://{address}/products")).json(&product).send().await.unwrap();
     assert_eq!(created.status(), 201);
     let path = format!("/products/{}/images", created.json::<serde_json::Value>().await.unwrap()["id"]);
-    // What an upload needs for the first time is no matter of the others.
+    // The first upload's one-time allocations do not count.
     assert_eq!(upload(address, path.clone(), form(255)).await, 202);
 
     let forms: Vec<_> = (0..UPLOADS).map(|number| form(u8::try_from(number).unwrap())).collect();

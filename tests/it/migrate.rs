@@ -1,4 +1,4 @@
-//! The schema goes up, down and up again on both databases.
+//! Migrations up, down and up again on both databases.
 
 use pm::db::{Config, Database, Error, Postgres, migrate};
 use sea_orm::ConnectionTrait as _;
@@ -14,7 +14,7 @@ async fn goes_up_down_and_up_again(database: &Database) {
 
     migrate::down(database, Some(1)).await.unwrap();
     let missing: Vec<_> = migrate::status(database).await.unwrap().into_iter().filter(|step| !step.applied).collect();
-    assert_eq!(missing.len(), 1, "one step was taken back");
+    assert_eq!(missing.len(), 1, "one migration was reverted");
 
     migrate::down(database, None).await.unwrap();
     migrate::up(database, None).await.unwrap();
@@ -44,14 +44,14 @@ async fn an_error_is_no_empty_database(database: &Database) {
 }
 
 #[tokio::test]
-async fn an_error_is_no_empty_database_on_sqlite() {
+async fn an_error_is_not_an_empty_database_on_sqlite() {
     let directory = tempfile::TempDir::new().unwrap();
     let path = directory.path().join("pm.db");
     an_error_is_no_empty_database(&Database::connect(&Config::Sqlite { path }).await.unwrap()).await;
 }
 
 #[tokio::test]
-async fn an_error_is_no_empty_database_on_postgres() {
+async fn an_error_is_not_an_empty_database_on_postgres() {
     with_postgres(async |database| an_error_is_no_empty_database(database).await).await;
 }
 
@@ -67,19 +67,19 @@ async fn with_postgres(test: impl AsyncFnOnce(&Database)) {
 }
 
 #[tokio::test]
-async fn sqlite_goes_up_down_and_up_again() {
+async fn sqlite_migrates_up_down_and_up_again() {
     let directory = tempfile::TempDir::new().unwrap();
     let path = directory.path().join("pm.db");
     goes_up_down_and_up_again(&Database::connect(&Config::Sqlite { path }).await.unwrap()).await;
 }
 
 #[tokio::test]
-async fn postgres_goes_up_down_and_up_again() {
+async fn postgres_migrates_up_down_and_up_again() {
     with_postgres(async |database| goes_up_down_and_up_again(database).await).await;
 }
 
 #[tokio::test]
-async fn several_processes_may_migrate_at_once() {
+async fn several_processes_can_migrate_concurrently() {
     let directory = tempfile::TempDir::new().unwrap();
     let path = directory.path().join("pm.db");
     let all = (0..4).map(|_| async {

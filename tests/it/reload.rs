@@ -1,4 +1,4 @@
-//! SIGHUP: the log filter and the certificate are read again, and nothing that cannot be used ends the process.
+//! SIGHUP reloads the log filter and the certificate; invalid ones do not end the process.
 #![cfg(unix)]
 
 use std::{fs, path::Path, sync::mpsc::Receiver, time::Duration};
@@ -7,10 +7,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::memory::{Serving, serving};
 
-/// Waits for a line that holds all of `words`.
+/// Waits for a line that contains all `words`.
 fn wait_for(lines: &Receiver<String>, words: &[&str]) -> String {
     loop {
-        let line = lines.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| panic!("no line with {words:?}"));
+        let line =
+            lines.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| panic!("no log line contains {words:?}"));
         if words.iter().all(|word| line.contains(word)) {
             return line;
         }
@@ -28,7 +29,7 @@ fn write_certificate(directory: &Path) {
 }
 
 #[test]
-fn sighup_changes_the_log_filter_of_a_server_and_a_wrong_one_keeps_the_old() {
+fn sighup_changes_a_servers_log_filter_and_keeps_it_if_the_new_is_invalid() {
     let directory = tempfile::tempdir().unwrap();
     let dotenv = directory.path().join(".env");
     fs::write(&dotenv, "PM_LOG=info\n").unwrap();
@@ -55,32 +56,32 @@ fn sighup_changes_the_log_filter_of_a_server_and_a_wrong_one_keeps_the_old() {
     hang_up(&server);
     wait_for(&server.lines, &["SIGHUP: the log filter has changed", "\"filter\":\"info\"", "\"old\":\"error\""]);
     wait_for(&server.lines, &["used from the next start on", "cors_origins"]);
-    assert!(server.child.try_wait().unwrap().is_none(), "it goes on");
+    assert!(server.child.try_wait().unwrap().is_none(), "it keeps running");
 }
 
 #[test]
-fn sighup_makes_a_server_read_its_certificate_again() {
+fn sighup_reloads_a_servers_certificate() {
     let directory = tempfile::tempdir().unwrap();
     write_certificate(directory.path());
     let variables = [("PM_TLS_CERT", "cert.pem"), ("PM_TLS_KEY", "key.pem")];
     let mut server = serving(directory.path(), &["--no-worker"], &variables);
-    // It says where it listens a moment before it looks after its certificate.
-    let same = "the certificate was read again and is the same";
+    // The server prints its address just before it loads the certificate.
+    let same = "reloaded the certificate; it is unchanged";
     while !server.lines.recv_timeout(Duration::from_millis(200)).is_ok_and(|line| line.contains(same)) {
         hang_up(&server);
     }
     fs::write(directory.path().join("cert.pem"), "half a certificate").unwrap();
     hang_up(&server);
-    let refused = ["the new certificate is not used; the old one stays", "\"reason\":\"it has no line `-----BEGIN"];
+    let refused = ["cannot use the new certificate; keeping the old", "\"reason\":\"it has no line `-----BEGIN"];
     wait_for(&server.lines, &refused);
     write_certificate(directory.path());
     hang_up(&server);
-    wait_for(&server.lines, &["a new certificate is in use"]);
-    assert!(server.child.try_wait().unwrap().is_none(), "it goes on");
+    wait_for(&server.lines, &["loaded a new certificate"]);
+    assert!(server.child.try_wait().unwrap().is_none(), "it keeps running");
 }
 
 #[test]
-fn sighup_changes_the_log_filter_of_a_worker() {
+fn sighup_changes_a_workers_log_filter() {
     use std::{
         io::{BufRead as _, BufReader},
         process::{Command, Stdio},
@@ -96,11 +97,11 @@ fn sighup_changes_the_log_filter_of_a_worker() {
     let (sender, lines) = std::sync::mpsc::channel();
     let output = BufReader::new(worker.stderr.take().unwrap());
     std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-    wait_for(&lines, &["working on pictures"]);
+    wait_for(&lines, &["working on images"]);
     fs::write(directory.path().join(".env"), "PM_LOG=debug\n").unwrap();
     kill_process(Pid::from_child(&worker), Signal::HUP).unwrap();
     wait_for(&lines, &["SIGHUP: the log filter changes", "\"filter\":\"debug\""]);
-    assert!(worker.try_wait().unwrap().is_none(), "it goes on");
+    assert!(worker.try_wait().unwrap().is_none(), "it keeps running");
     worker.kill().unwrap();
     worker.wait().unwrap();
 }

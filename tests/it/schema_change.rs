@@ -1,4 +1,4 @@
-//! The schema may change under a running program: a newer version adds columns while this one goes on.
+//! The schema may change under a running program: a newer version adds columns.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use pm::db::{Config, Database, migrate};
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use serde_json::json;
 
-use crate::support::{Origin, TestApp, app::Setup, on_both_setups, pictures};
+use crate::support::{Origin, TestApp, app::Setup, images, on_both_setups};
 
-/// Every table that holds data.
+/// Every table with data.
 const TABLES: &[&str] = &[
     "users",
     "api_keys",
@@ -49,7 +49,7 @@ async fn work(app: &TestApp, image: &str) {
 on_both_setups! {
     async fn a_column_may_be_added_to_any_table_while_the_program_works(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/one.png", "image/png", pictures::png(40, 30));
+        origin.serve("/one.png", "image/png", images::png(40, 30));
         let image = origin.url("/one.png");
         work(app, &image).await;
         for table in TABLES {
@@ -66,7 +66,7 @@ on_both_setups! {
             return;
         }
         let origin = Origin::start().await;
-        origin.serve("/one.png", "image/png", pictures::png(40, 30));
+        origin.serve("/one.png", "image/png", images::png(40, 30));
         work(app, &origin.url("/one.png")).await;
         let product = app.create(&[]).await["id"].clone();
         // Prepared on every connection.
@@ -90,7 +90,7 @@ on_both_setups! {
         let other = app.another().await.database;
         let taken = other.begin().await.unwrap();
         if app.setup == Setup::Full {
-            // SQLite's one writer is at it already.
+            // SQLite's only writer is already used.
             taken.execute_unprepared("LOCK TABLE seaql_migrations IN ACCESS EXCLUSIVE MODE").await.unwrap();
         }
         becomes(app, 503).await;
@@ -100,7 +100,7 @@ on_both_setups! {
     }
 }
 
-/// Asks until it is so; a proof holds for 2 s.
+/// Polls until it holds; a readiness check is valid for 2 s.
 async fn becomes(app: &TestApp, status: u16) {
     for _ in 0..100 {
         if app.get("/readyz").await.status() == status {
@@ -111,7 +111,7 @@ async fn becomes(app: &TestApp, status: u16) {
     panic!("/readyz does not become {status}");
 }
 
-/// A statement with `*` stands for anything over which the driver's thread dies. Counts the deaths.
+/// A statement with `*` stands for anything that panics the driver's thread. Counts the panics.
 async fn ask_for_everything(connection: &impl sea_orm::ConnectionTrait, deaths: &mut u32) {
     let sql = "SELECT * FROM users WHERE created_at = $1";
     match connection.query_all_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, [1_i64.into()])).await {
@@ -124,18 +124,18 @@ async fn ask_for_everything(connection: &impl sea_orm::ConnectionTrait, deaths: 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_driver_that_dies_is_an_error_and_gives_the_write_lock_back() {
+async fn a_driver_panic_is_an_error_and_releases_the_write_lock() {
     let directory = tempfile::TempDir::new().unwrap();
     let database = Database::connect(&Config::Sqlite { path: directory.path().join("pm.db") }).await.unwrap();
     migrate::up(&database, None).await.unwrap();
     database.read().execute_unprepared("INSERT INTO users (id, created_at) VALUES ('seller', 1)").await.unwrap();
     let mut deaths = 0;
     for number in 0..6 {
-        // Prepares the statement, and dies over the column before if it is prepared there already.
+        // Prepares the statement; panics here if it is already prepared from before the new column.
         ask_for_everything(&*database.begin().await.unwrap(), &mut deaths).await;
         let alter = format!("ALTER TABLE users ADD COLUMN added_{number} BIGINT");
         database.read().execute_unprepared(&alter).await.unwrap();
-        let write = database.begin().await.expect("nobody has the write lock");
+        let write = database.begin().await.expect("the write lock is free");
         let user = format!("INSERT INTO users (id, created_at) VALUES ('user-{number}', 2)");
         write.execute_unprepared(&user).await.unwrap();
         ask_for_everything(&*write, &mut deaths).await;

@@ -1,4 +1,4 @@
-//! What systemd hears of the processes it starts.
+//! Notifications to systemd.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 use assert_cmd::cargo::cargo_bin;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The next message, within a time in which a slow machine starts a process.
+/// Returns the next notification, within a time that suits a slow machine.
 fn heard(socket: &UnixDatagram) -> String {
     let mut message = [0; 256];
     let length = loop {
@@ -34,7 +34,7 @@ fn started(words: &[&str], directory: &tempfile::TempDir) -> (Child, UnixDatagra
 }
 
 #[test]
-fn systemd_hears_that_a_service_is_ready_alive_and_stopping() {
+fn systemd_is_notified_of_ready_watchdog_and_stopping() {
     for words in [&["serve", "--listen", "127.0.0.1:0"][..], &["worker", "--concurrency", "1"]] {
         let directory = tempfile::tempdir().expect("a directory");
         let migrated =

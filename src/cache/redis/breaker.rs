@@ -1,40 +1,40 @@
-//! How long to leave Redis alone after failures: a count of failures in a row. It knows no clock and waits for nothing.
+//! Circuit breaker for Redis: counts consecutive failures and gives the pause. It reads no clock.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
-/// So many failures in a row open the breaker.
+/// Consecutive failures that open the breaker.
 const OPEN_AFTER: u32 = 3;
 
-/// While it is open, one attempt is made in this time.
+/// Interval between attempts while the breaker is open.
 const HALF_OPEN_EVERY: Duration = Duration::from_secs(1);
 
-/// Counts failures in a row.
+/// Counts consecutive failures.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     failures: AtomicU32,
 }
 
 impl Breaker {
-    /// Something failed.
+    /// Records a failure.
     pub(super) fn failure(&self) {
-        // Saturating, since an outage of years must not close the breaker for a moment.
+        // Saturating, so that the counter never wraps and closes the breaker in a long outage.
         let add = |failures: u32| failures.checked_add(1);
         let _ = self.failures.fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
     }
 
-    /// Something worked.
+    /// Records a success.
     pub(super) fn success(&self) {
-        // Read first: a write by every request would send the cache line from core to core.
+        // Reads first: a write per request would move the cache line between cores.
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Release);
         }
     }
 
-    /// How long to wait before the next attempt: not at all after a first failure, which mostly is a connection that
-    /// was closed while idle.
+    /// Returns the pause before the next attempt.
+    /// It is zero after a first failure, usually a connection that was closed while idle.
     pub(super) fn pause(&self) -> Duration {
         match self.failures.load(Ordering::Acquire) {
             0 | 1 => Duration::ZERO,
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_third_failure_in_a_row_opens_it_and_a_success_closes_it() {
+    fn the_third_consecutive_failure_opens_the_breaker_and_a_success_closes_it() {
         let breaker = Breaker::default();
         breaker.failure();
         breaker.failure();
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_that_are_not_in_a_row_do_not_open_it() {
+    fn failures_that_are_not_consecutive_do_not_open_the_breaker() {
         let breaker = Breaker::default();
         for _ in 0..10 {
             breaker.failure();

@@ -1,11 +1,14 @@
-//! The one connection to Redis: making it, trusting it, giving it up.
+//! The connection to Redis: connects, checks that the server can be trusted, disconnects.
 //!
-//! Three rules keep old values from being read. A restarted Redis brings deleted keys back from its last snapshot, and one that
-//! was a replica for a while brings back those of its master; so the server's name (`live.rs`) is part of every key, is asked
-//! for on every new connection before anything else, and is proved again while the connection is in use. Another server, as
-//! after a failover, begins a new epoch (`epoch.rs`). And a deletion that failed is remembered; nothing is read until a
-//! later one went through. Hence no connection ever repairs itself: whatever fails or takes too long costs the connection,
-//! and the supervisor makes a new one.
+//! Three rules prevent reads of old values:
+//!
+//! - The server's name (`live.rs`) is part of every key. A restarted Redis restores deleted keys from its last
+//! snapshot, and one that was a replica for a while restores those of its master. So the name is queried on every new
+//! connection before anything else, and again while the connection is in use.
+//! - Another server, as after a failover, begins a new epoch (`epoch.rs`).
+//! - A deletion that failed is remembered, and nothing is read until a later attempt succeeds.
+//!
+//! So no connection repairs itself: after any failure or timeout it is dropped, and the supervisor opens a new one.
 
 use std::{
     future::Future,
@@ -34,28 +37,30 @@ use crate::{
     domain::ProductId,
 };
 
-/// The number of the stored shape. Raise it whenever the bytes of a body change their meaning, or the keys their form: old
-/// and new processes then never read each other's entries.
+/// Version of the stored format.
+/// Increment it when the meaning of a body's bytes or the form of the keys changes. Old and new processes then never
+/// read each other's entries.
 const SCHEMA: u32 = 2;
 
 const CONNECT_LIMIT: Duration = Duration::from_millis(100);
-/// Two more round trips and the arithmetic of a handshake.
+/// Connect timeout with TLS: two more round trips and the computation of a handshake.
 const TLS_CONNECT_LIMIT: Duration = Duration::from_millis(500);
-/// How long a writer waits for the supervisor to delete over a new connection what it could not delete over the old one.
-/// An attempt that fails ends the wait at once.
+/// How long a writer waits for a failed deletion to be repeated.
+/// The supervisor repeats it on a new connection.
+/// A failed attempt ends the wait at once.
 const SECOND_CHANCE_LIMIT: Duration = Duration::from_millis(500);
-/// The database answers what was noted within this, or the cache stays away.
+/// Timeout for reading the pending invalidations from the database; without them the cache stays unavailable.
 const NOTES_LIMIT: Duration = Duration::from_secs(1);
-/// More noted changes than this are not looked up one by one: everything is deleted.
-const MOST_NOTED: u64 = 10_000;
+/// With more pending invalidations than this, all entries are deleted instead.
+const MAX_NOTED: u64 = 10_000;
 
-/// The way to one Redis, whether there is a connection at the moment or not.
+/// A Redis server and the connection to it, if there is one.
 pub(super) struct Link {
     client: Client,
     connect_limit: Duration,
-    /// What every key begins with, before the number of the schema.
+    /// Prefix of every key, before the schema version.
     pub(super) prefix: String,
-    /// The epoch, in the database where every process notes what it changes; `None` without a database.
+    /// The epoch in the database; `None` without a database.
     pub(super) epochs: Option<Epochs>,
     live: RwLock<Option<Arc<Live>>>,
     made: AtomicU64,
@@ -66,7 +71,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Reads the address; connects to nothing yet.
+    /// Parses the URL; does not connect.
     pub(super) fn new(url: &str, prefix: String, notes: Option<Database>) -> Result<Self, Error> {
         let wrong = |error: redis::RedisError| Error::Config(error.into());
         let settings = TcpSettings::default().set_nodelay(true);
@@ -74,7 +79,7 @@ impl Link {
         let client = client.map_err(wrong)?;
         let tls = matches!(client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. });
         if tls {
-            // An error only says that the process has chosen a provider already.
+            // An error only means that the process has already installed a provider.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         Ok(Self {
@@ -91,7 +96,7 @@ impl Link {
         })
     }
 
-    /// The connection, if there is one and everything that is read over it can be believed.
+    /// Returns the connection if its entries can be trusted.
     pub(super) async fn trusted(self: &Arc<Self>) -> Result<Arc<Live>, Error> {
         let live = self.settled()?;
         let (Some(epochs), Some(generation)) = (&self.epochs, &live.generation) else { return Ok(live) };
@@ -108,22 +113,22 @@ impl Link {
             });
         }
         if !live.proven.holds(OPERATION_LIMIT).await {
-            return Err(away("the server has not proved lately that it is the same"));
+            return Err(away("the Redis server's identity was not confirmed recently"));
         }
         match epochs.readable(generation).await {
             Readable::Yes => Ok(live),
-            Readable::Settling => Err(away("the epoch of the cache began less than a second ago")),
+            Readable::Settling => Err(away("the cache epoch began less than a second ago")),
             Readable::Over => Err(self.leave(&live)),
         }
     }
 
-    /// Asks whether the server is still the master that it was; gives the connection up if not.
+    /// Drops the connection unless the server is still the same master.
     async fn prove(&self, live: &Live) {
         let asked = Instant::now();
         let same = match Server::ask(&mut live.connection()).await {
             Ok(server) if server == live.server => true,
             Ok(_) => {
-                self.lose(live, away("the server was demoted and promoted again"));
+                self.lose(live, away("the Redis server was demoted and promoted again"));
                 false
             }
             Err(error) => {
@@ -134,7 +139,7 @@ impl Link {
         live.proven.renew(same.then_some(asked));
     }
 
-    /// As [`trusted`](Self::trusted), for a caller that has the time to wait until a new epoch has settled.
+    /// Returns the trusted connection like [`trusted`](Self::trusted), but waits until a new epoch has settled.
     pub(super) async fn trusted_soon(self: &Arc<Self>) -> Result<Arc<Live>, Error> {
         const TRIES: u32 = 10;
         const PAUSE: Duration = Duration::from_millis(200);
@@ -147,18 +152,18 @@ impl Link {
         self.trusted().await
     }
 
-    /// The connection, if there is one and nothing has to be deleted over it; whatever the epoch.
+    /// Returns the connection if no deletion is pending on it, in any epoch.
     pub(super) fn settled(&self) -> Result<Arc<Live>, Error> {
         let live = self.connected()?;
         if self.pending.is_clear() { Ok(live) } else { Err(away("changes have not been deleted from Redis yet")) }
     }
 
-    /// The connection, if there is one, for what no product depends on.
+    /// Returns the connection for data that does not depend on products.
     pub(super) fn connected(&self) -> Result<Arc<Live>, Error> {
-        self.live().ok_or_else(|| away("there is no connection"))
+        self.live().ok_or_else(|| away("not connected to Redis"))
     }
 
-    /// Waits for the answer within the limit of an operation; without one, the connection is given up.
+    /// Waits for an answer within the operation timeout; drops the connection otherwise.
     pub(super) async fn run<T>(&self, live: &Live, answer: impl Future<Output = RedisResult<T>>) -> Result<T, Error> {
         match tokio::time::timeout(OPERATION_LIMIT, answer).await {
             Ok(Ok(value)) => {
@@ -166,33 +171,34 @@ impl Link {
                 Ok(value)
             }
             Ok(Err(refusal)) if is_demoted(&refusal) => Err(self.lose(live, Error::Unavailable(refusal.into()))),
-            // The server answered that it cannot do this now, so there is nothing wrong with the connection.
+            // The server answered with an error, so the connection itself works.
             Ok(Err(refusal)) if refusal.code().is_some() => Err(Error::Unavailable(refusal.into())),
             Ok(Err(broken)) => Err(self.lose(live, Error::Unavailable(broken.into()))),
             Err(late) => Err(self.lose(live, Error::Unavailable(late.into()))),
         }
     }
 
-    /// Deletes these products' values and leases. If that fails, remembers to, and closes the cache for all processes.
+    /// Deletes these products' values and leases.
+    /// If that fails, it remembers them and closes the cache for all processes.
     pub(super) async fn delete(&self, ids: Vec<ProductId>) -> Result<(), Error> {
         if self.earlier_programs_write()
             && let Err(error) = self.delete_for_earlier_programs(&ids).await
         {
-            tracing::warn!(%error, "programs of an earlier version may answer old values of {} products", ids.len());
+            tracing::warn!(%error, "programs of an earlier version may return old values of {} products", ids.len());
         }
         let failure = match self.live() {
             Some(live) => match self.delete_over(&live, &ids).await {
                 Ok(()) => return Ok(()),
-                // Whatever the reason: the supervisor accepts a connection only after a deletion over it.
+                // The cause does not matter: the supervisor accepts a connection only after a deletion on it.
                 Err(error) => self.lose(&live, error),
             },
             None if self.is_closed().await => return Ok(()),
-            None => away("there is no connection"),
+            None => away("not connected to Redis"),
         };
         let number = self.pending.note(ids.iter().copied());
         self.wake.notify_one();
-        // Even while the breaker is open: another process may have found its way back to Redis already and read there
-        // what this one has just changed.
+        // This runs even while the breaker is open: another process may have reconnected to Redis already and read
+        // entries that this one has just changed.
         if self.pending.wait(number, SECOND_CHANCE_LIMIT).await
             && let Some(live) = self.live()
             && self.is_settled(&live).await.is_ok()
@@ -212,7 +218,7 @@ impl Link {
         Ok(())
     }
 
-    /// Waits until what was deleted over this connection cannot be read anywhere.
+    /// Waits until no process can read what was deleted on this connection.
     async fn is_settled(&self, live: &Live) -> Result<(), Error> {
         match (&self.epochs, &live.generation) {
             (Some(epochs), Some(generation)) => epochs.deleted(generation).await,
@@ -227,11 +233,11 @@ impl Link {
         }
     }
 
-    /// Keeps a connection up and owes Redis nothing; never ends.
+    /// Maintains a connection and performs pending deletions; never returns.
     pub(super) async fn supervise(self: Arc<Self>) {
         loop {
             let Some(live) = self.live() else {
-                // A change that Redis has to be told of does not wait for the breaker.
+                // Pending deletions do not wait for the breaker.
                 tokio::select! {
                     () = tokio::time::sleep(self.breaker.pause()) => {}
                     () = self.wake.notified() => {}
@@ -248,14 +254,14 @@ impl Link {
         }
     }
 
-    /// Makes one attempt to connect.
+    /// Tries once to connect.
     pub(super) async fn reconnect(&self) {
         let newest = self.pending.newest();
         match self.establish().await {
             Ok(live) => {
                 *self.live.write().expect("nothing panics under this lock") = Some(Arc::new(live));
                 self.reported_away.store(false, Ordering::Relaxed);
-                tracing::info!(address = %self.client.get_connection_info().addr(), "connected to the cache in Redis");
+                tracing::info!(address = %self.client.get_connection_info().addr(), "connected to Redis");
             }
             Err(error) => {
                 self.breaker.failure();
@@ -270,14 +276,14 @@ impl Link {
     }
 
     pub(super) async fn connect(&self) -> Result<MultiplexedConnection, Error> {
-        // The limits of single answers are set by those who wait for them.
+        // The callers set the timeouts of single answers.
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(Some(self.connect_limit)).set_response_timeout(None);
         let connected = self.client.get_multiplexed_async_connection_with_config(&config).await;
         connected.map_err(|error| Error::Unavailable(error.into()))
     }
 
-    /// Connects, asks which server this is, and deletes what is owed.
+    /// Connects, identifies the server, and performs pending deletions.
     async fn establish(&self) -> Result<Live, Error> {
         let mut connection = self.connect().await?;
         let asked = Instant::now();
@@ -317,21 +323,19 @@ impl Link {
         }
     }
 
-    /// Deletes what any process has noted as changed: one that was cut off from Redis as well may not have told it yet.
+    /// Deletes the changed products that any process recorded.
+    /// A process that lost Redis as well may not have deleted them yet.
     async fn settle_for_all(&self, live: &Live) -> Result<(), Error> {
         let Some(epochs) = &self.epochs else { return Ok(()) };
         let database = epochs.database().read();
-        let noted = tokio::time::timeout(NOTES_LIMIT, invalidations::products(&database, MOST_NOTED + 1)).await;
+        let noted = tokio::time::timeout(NOTES_LIMIT, invalidations::products(&database, MAX_NOTED + 1)).await;
         let noted = noted.map_err(|late| Error::Unavailable(late.into()))?;
         let noted = noted.map_err(|error| Error::Unavailable(error.into()))?;
-        if noted.len() as u64 > MOST_NOTED {
-            live.delete_everything().await
-        } else {
-            live.delete_products(&noted).await
-        }
+        if noted.len() as u64 > MAX_NOTED { live.delete_everything().await } else { live.delete_products(&noted).await }
     }
 
-    /// Deletes what is owed. If nothing is, a key that is not there: a server that lets nobody delete is of no use.
+    /// Performs pending deletions.
+    /// Without any, it deletes a missing key, to check that the server permits deletions.
     async fn settle(&self, live: &Live) -> Result<(), Error> {
         let batch = self.pending.take();
         match live.delete_batch(&batch).await {
@@ -346,7 +350,7 @@ impl Link {
         }
     }
 
-    /// Gives this connection up, unless that has been done already, and hands the reason back.
+    /// Drops this connection unless it was dropped already, and returns the reason.
     fn lose(&self, live: &Live, reason: Error) -> Error {
         let mut current = self.live.write().expect("nothing panics under this lock");
         if current.take_if(|current| current.number == live.number).is_some() {
@@ -358,7 +362,7 @@ impl Link {
         reason
     }
 
-    /// Gives up a connection whose epoch is over, for one of the present epoch.
+    /// Drops a connection with an old epoch.
     fn leave(&self, live: &Live) -> Error {
         let mut current = self.live.write().expect("nothing panics under this lock");
         if current.take_if(|current| current.number == live.number).is_some() {
@@ -366,10 +370,10 @@ impl Link {
             if let Some(epochs) = &self.epochs {
                 epochs.note_displaced(&live.server.name());
             }
-            tracing::info!("the epoch of the cache in Redis is over; products are read from the database for a moment");
+            tracing::info!("the cache epoch in Redis is over; reading products from the database for a moment");
             self.wake.notify_one();
         }
-        away("the epoch of the connection is over")
+        away("the cache epoch of the connection is over")
     }
 
     fn report_away(&self, error: &Error) {
@@ -378,7 +382,7 @@ impl Link {
             tracing::warn!(
                 address = %self.client.get_connection_info().addr(),
                 reason = reason.as_deref().unwrap_or_default(),
-                "the cache in Redis is away; products are read from the database"
+                "Redis is unavailable; reading products from the database"
             );
         }
     }

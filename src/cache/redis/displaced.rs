@@ -1,13 +1,14 @@
-//! How often other processes chose another Redis server than this one. Two processes with different servers must not take the
-//! cache from each other all the time.
+//! Counts how often other processes chose another Redis server.
+//!
+//! Two processes with different servers must not take the cache from each other repeatedly.
 
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// A process whose server was displaced several times waits up to this before it chooses it again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Maximum pause before a repeatedly displaced process chooses its server again.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// Counts how often this process's server was displaced.
 #[derive(Debug, Default)]
@@ -20,22 +21,23 @@ struct State {
 }
 
 impl Displaced {
-    /// Notes that another process chose another server.
+    /// Records that another process chose another server.
     pub(super) fn note(&self) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.last.is_some_and(|last| last.elapsed() > LONGEST_PAUSE) {
+        if state.last.is_some_and(|last| last.elapsed() > MAX_PAUSE) {
             state.times = 0;
         }
         state.times = state.times.saturating_add(1);
         state.last = Some(Instant::now());
     }
 
-    /// Whether this process may choose its own server: the first time at once, then after longer and longer pauses.
+    /// Returns whether this process may choose its own server.
+    /// The first time it may at once, then after increasing pauses.
     pub(super) fn may_choose(&self) -> bool {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let pause = match state.times {
             0 | 1 => Duration::ZERO,
-            times => Duration::from_secs(1 << times.min(6)).min(LONGEST_PAUSE),
+            times => Duration::from_secs(1 << times.min(6)).min(MAX_PAUSE),
         };
         state.last.is_none_or(|last| last.elapsed() >= pause)
     }

@@ -1,5 +1,6 @@
-//! Programs from before installation ids beside this one, as while several processes are upgraded one by one: they know no
-//! epochs and go on reading their own entries.
+//! Compatibility with programs from before installation ids, during a rolling upgrade.
+//!
+//! They know no epochs and continue to read their own entries.
 
 use super::{
     super::Error,
@@ -9,12 +10,13 @@ use super::{
 };
 use crate::domain::ProductId;
 
-/// The number under which they keep their entries.
+/// The schema number in the keys of these programs.
 const EARLIER_SCHEMA: u32 = 1;
 
 impl Link {
-    /// Deletes what programs before installation ids keep of these products. Their writes move the epoch again and again, so that there
-    /// is a settled connection for moments only: this takes one of its own.
+    /// Deletes the entries that programs from before installation ids have for these products.
+    /// Their writes change the epoch repeatedly, so a settled connection exists only for moments. This method opens its
+    /// own connection.
     pub(super) async fn delete_for_earlier_programs(&self, ids: &[ProductId]) -> Result<(), Error> {
         let mut connection = self.connect().await?;
         let server = Server::ask(&mut connection).await?;
@@ -30,7 +32,7 @@ impl Link {
         format!("{}:{EARLIER_SCHEMA}:{}:p:", self.prefix, server.run_id)
     }
 
-    /// Whether programs before installation ids read and write beside this one.
+    /// Returns whether programs from before installation ids currently read and write.
     pub(super) fn earlier_programs_write(&self) -> bool {
         self.epochs.as_ref().is_some_and(Epochs::earlier_programs_write)
     }

@@ -1,11 +1,12 @@
-//! Which entries of the shared cache may be read: the epoch that the database keeps, and when a process may rely on it.
+//! The cache epoch: decides which entries of the shared cache may be read.
 //!
-//! An epoch belongs to one run of one Redis server. A process that finds itself connected to another server, and a writer
-//! that cannot reach any, begins the next epoch; every key carries its epoch, so what an older one left is never read. Two
-//! rules of time, each measured by the process's own monotonic clock, keep processes from acting on different epochs:
+//! The database stores the epoch. An epoch belongs to one run of one Redis server. A process that connects to another
+//! server begins the next epoch, and so does a writer that cannot reach any. Every key contains its epoch, so entries
+//! of an older one are never read. Two rules, measured by each process's own monotonic clock, prevent processes from
+//! using different epochs:
 //!
-//! - what a process learned of the epoch, it relies on for less than [`SETTLING`] after it *asked*;
-//! - after a change, nothing of the new epoch is read, and no writer is answered, until [`SETTLING`] has passed.
+//! - A process uses its knowledge of the epoch for less than [`SETTLING`] after it *sent the query*.
+//! - After a change, no entry of the new epoch is read, and no writer gets a response, until [`SETTLING`] has passed.
 
 use std::{
     sync::{
@@ -26,21 +27,21 @@ use crate::{
     domain::InstallationId,
 };
 
-/// After this time every process has noticed a change, or relies on nothing that it knew before.
+/// Time after which every process knows a change or has stopped using older knowledge.
 pub const SETTLING: Duration = Duration::from_secs(1);
-/// A process relies on an answer for this long after it asked; the rest of [`SETTLING`] is for the work that follows.
+/// How long an answer is used after its query; the rest of [`SETTLING`] is for the work that follows.
 const RELIED_ON: Duration = Duration::from_millis(800);
-/// From then on the next reader asks again in the background.
+/// Age of an answer after which a reader starts a background query.
 const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(400);
-/// The database answers within this, or counts as unavailable.
+/// Timeout of a query to the database.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
-/// After this a connection beside the pool is asked as well: the pool's may all be busy or broken.
+/// Delay before the separate connection is queried as well, since the pool may be busy or broken.
 const ASKED_BESIDE_AFTER: Duration = Duration::from_millis(20);
-/// A reader waits this long for the database before it does without the cache.
+/// How long a reader waits for the database before it skips the cache.
 const READER_TIMEOUT: Duration = Duration::from_millis(50);
-/// After a change by a program that knows no epochs, others of its kind are taken to be at work for so long.
+/// How long programs without epochs are assumed to run after their last change.
 const EARLIER_PROGRAMS_FOR: Duration = Duration::from_secs(60);
-/// A writer gives up after so many changes by other processes.
+/// Number of changes by other processes after which a writer gives up.
 const CHANGES_PER_WRITE: u32 = 10;
 
 /// An epoch of an installation's cache.
@@ -50,14 +51,14 @@ pub(super) struct Generation {
     pub(super) number: i64,
 }
 
-/// What the process knows of the epoch.
+/// What this process knows of the epoch.
 #[derive(Debug)]
 struct Known {
     installation: InstallationId,
     epoch: CacheEpoch,
-    /// When the answer arrived that first showed this epoch.
+    /// Arrival time of the answer that first had this epoch.
     learned: Instant,
-    /// When the database was asked last.
+    /// Time of the last query.
     asked: Instant,
 }
 
@@ -69,16 +70,16 @@ pub(super) struct Epochs {
     opening: tokio::sync::Mutex<()>,
     asking_in_background: AtomicBool,
     beside: Beside,
-    /// When the database was last asked in vain; `None` if it answered since.
+    /// The last query without an answer; `None` if one was answered since.
     missed: Mutex<Option<Missed>>,
     /// Counts answers and failures.
     answers: watch::Sender<u64>,
     displaced: Displaced,
-    /// When the database began an epoch because a program that knows none had written.
+    /// Time of the last epoch that the database began for a program without epochs.
     earlier_program_seen: Mutex<Option<Instant>>,
 }
 
-/// A question that was not answered.
+/// A query that was not answered.
 #[derive(Clone, Copy, Debug)]
 struct Missed {
     asked: Instant,
@@ -89,11 +90,11 @@ struct Missed {
 /// Whether entries may be read now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Readable {
-    /// They may.
+    /// Entries may be read.
     Yes,
     /// Not yet: the epoch is settling.
     Settling,
-    /// The connection is of an epoch that is over.
+    /// The connection's epoch is over.
     Over,
 }
 
@@ -131,7 +132,7 @@ impl Epochs {
         &self.database
     }
 
-    /// The epoch of the server with this name; begins the next one if the present one belongs to another server.
+    /// Returns the epoch of this server; begins the next one if the current one has another server.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if the database does not answer, or other processes keep choosing another server.
@@ -142,7 +143,7 @@ impl Epochs {
                 return Ok(known.generation());
             }
             if !self.displaced.may_choose() {
-                return Err(Error::Unavailable("other processes use another Redis server, or cannot reach one".into()));
+                return Err(Error::Unavailable("other processes use another Redis server or none".into()));
             }
             let phase = match known.epoch.phase {
                 CachePhase::Unused => CachePhase::Open,
@@ -151,15 +152,16 @@ impl Epochs {
             };
             let next = CacheEpoch { number: known.epoch.number + 1, server: Some(server.to_owned()), phase };
             if self.change(&known, &next).await? {
-                tracing::info!(epoch = next.number, "the cache in Redis begins epoch {} for this server", next.number);
+                tracing::info!(epoch = next.number, "began cache epoch {} for this Redis server", next.number);
             }
         }
-        Err(Error::Unavailable("other processes keep changing the epoch of the cache".into()))
+        Err(Error::Unavailable("other processes keep changing the cache epoch".into()))
     }
 
-    /// Whether entries of `generation` may be read. Waits a moment for an answer that is under way. While the database refuses
-    /// connections no process can acknowledge a write, so the known epoch stays valid. A database that does not answer may
-    /// still answer another process.
+    /// Returns whether entries of `generation` may be read.
+    /// It waits briefly for a running query.
+    /// While the database refuses connections, no process can acknowledge a write, so the known epoch stays valid. A
+    /// database that does not answer may still answer another process.
     pub(super) async fn readable(&self, generation: &Generation) -> Readable {
         let mut answers = self.answers.subscribe();
         if !self.is_reliable() {
@@ -177,7 +179,7 @@ impl Epochs {
         refused || self.known().is_some_and(|known| known.asked.elapsed() < RELIED_ON)
     }
 
-    /// Whether the next reader should let the database be asked in the background.
+    /// Returns whether the next reader should start a query in the background.
     pub(super) fn is_due(&self) -> bool {
         let age = self.known().map(|known| known.asked.elapsed());
         age.is_some_and(|age| age >= ASKED_AGAIN_AFTER)
@@ -185,23 +187,23 @@ impl Epochs {
             && !self.asking_in_background.swap(true, Ordering::AcqRel)
     }
 
-    /// Asks the database; called once for each `true` of [`is_due`](Self::is_due).
+    /// Queries the database; called once for each `true` of [`is_due`](Self::is_due).
     pub(super) async fn refresh(&self) {
         if let Err(error) = self.ask().await {
-            tracing::debug!(%error, "the epoch of the cache cannot be read");
+            tracing::debug!(%error, "cannot read the cache epoch");
         }
         self.asking_in_background.store(false, Ordering::Release);
     }
 
-    /// Waits until a writer that deleted its entries from the server of `generation` may be answered.
+    /// Waits until a writer that deleted its entries in `generation` may be acknowledged.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if the epoch is over: the entries have to be deleted from another server.
+    /// [`Error::Unavailable`] if the epoch is over: the entries must be deleted from another server.
     pub(super) async fn deleted(&self, generation: &Generation) -> Result<(), Error> {
         loop {
             let known = self.relied_on().await?;
             if !known.is_of(generation) {
-                return Err(Error::Unavailable("another process began a new epoch of the cache".into()));
+                return Err(Error::Unavailable("another process began a new cache epoch".into()));
             }
             if known.epoch.phase != CachePhase::Closing {
                 return Ok(());
@@ -210,16 +212,15 @@ impl Epochs {
         }
     }
 
-    /// Whether the cache is closed to all processes, so that a writer has nothing to delete.
+    /// Returns whether the cache is closed for all processes.
+    /// A writer then need not delete anything.
     pub(super) async fn is_closed(&self) -> bool {
         let known = self.relied_on().await;
         known.is_ok_and(|known| known.epoch.server.is_none() && known.epoch.phase == CachePhase::Closed)
     }
 
-    /// Closes the cache to all processes, for a writer that cannot reach the server; waits until none reads it.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] if the database does not answer.
+    /// Closes the cache for all processes and waits until none reads it.
+    /// A writer that cannot reach the server calls it.
     pub(super) async fn close(&self) -> Result<(), Error> {
         for _ in 0..CHANGES_PER_WRITE {
             let known = self.relied_on().await?;
@@ -236,16 +237,16 @@ impl Epochs {
                     let phase = if *phase == CachePhase::Closed { CachePhase::Closed } else { CachePhase::Closing };
                     if self.change(&known, &CacheEpoch { number: number + 1, server: None, phase }).await? {
                         tracing::warn!(
-                            "closed the cache in Redis for all processes: changes could not be deleted there"
+                            "closed the Redis cache for all processes: changed entries could not be deleted"
                         );
                     }
                 }
             }
         }
-        Err(Error::Unavailable("other processes keep opening the cache".into()))
+        Err(Error::Unavailable("other processes keep reopening the cache".into()))
     }
 
-    /// Opens an epoch whose time has come; one reader at a time does so.
+    /// Opens an epoch when its time has come; one reader at a time does so.
     async fn judge(&self, known: &Known, generation: &Generation) -> Readable {
         if !known.is_of(generation) {
             return Readable::Over;
@@ -264,13 +265,13 @@ impl Epochs {
         Readable::Settling
     }
 
-    /// Whether a program that knows no epochs has written lately.
+    /// Returns whether a program without epochs has written recently.
     pub(super) fn earlier_programs_write(&self) -> bool {
         let seen = *self.earlier_program_seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.is_some_and(|seen| seen.elapsed() < EARLIER_PROGRAMS_FOR)
     }
 
-    /// Notes that another process chose another server than this one.
+    /// Records that another process chose another server.
     pub(super) fn note_displaced(&self, server: &str) {
         if self.known().is_some_and(|known| known.epoch.server.as_deref() == Some(server)) {
             return;
@@ -278,7 +279,7 @@ impl Epochs {
         self.displaced.note();
     }
 
-    /// What is known, asked for lately enough to act on.
+    /// Returns the known epoch if its query is recent enough to use.
     async fn relied_on(&self) -> Result<Arc<Known>, Error> {
         match self.known().filter(|known| known.asked.elapsed() < RELIED_ON) {
             Some(known) => Ok(known),
@@ -286,13 +287,13 @@ impl Epochs {
         }
     }
 
-    /// Waits until every process has noticed the epoch, and notes that.
+    /// Waits until every process knows the epoch, and records that.
     async fn wait(&self, known: &Known) -> Result<Arc<Known>, Error> {
         tokio::time::sleep(SETTLING.saturating_sub(known.learned.elapsed())).await;
         self.settle(known).await
     }
 
-    /// Takes the epoch to its last phase.
+    /// Moves the epoch to its last phase.
     async fn settle(&self, known: &Known) -> Result<Arc<Known>, Error> {
         let phase = if known.epoch.server.is_some() { CachePhase::Open } else { CachePhase::Closed };
         self.change(known, &CacheEpoch { phase, ..known.epoch.clone() }).await?;
@@ -303,12 +304,12 @@ impl Epochs {
         let connection = self.database.read();
         let change = installation::change_cache_epoch(&connection, &known.installation, &known.epoch, next);
         let changed = within(change).await.map_err(|error| Error::Unavailable(error.into()));
-        // Also after a failure: the commit may have gone through.
+        // This query runs even after a failure: the commit may have succeeded.
         self.ask().await?;
         changed
     }
 
-    /// Asks the database. Whoever comes while an answer is awaited shares the next one.
+    /// Queries the database. Calls during a running query share the next one.
     async fn ask(&self) -> Result<Arc<Known>, Error> {
         let came = Instant::now();
         let _asking = self.asking.lock().await;
@@ -316,7 +317,7 @@ impl Epochs {
             return Ok(known);
         }
         if self.missed().is_some_and(|missed| missed.asked > came) {
-            return Err(Error::Unavailable("the database has just been asked in vain".into()));
+            return Err(Error::Unavailable("the database did not answer a moment ago".into()));
         }
         let asked = Instant::now();
         let answered = match self.find().await {
@@ -328,7 +329,7 @@ impl Epochs {
                 if let Unanswered::Silent(error) = &unanswered
                     && !error.is_transient()
                 {
-                    // The schema is being made again: nothing that was known is true any more.
+                    // The schema is being recreated: all earlier knowledge is invalid.
                     *self.known.write().unwrap_or_else(PoisonError::into_inner) = None;
                 }
                 self.set_missed(Some(Missed { asked, refused: matches!(unanswered, Unanswered::Refused(_)) }));
@@ -339,7 +340,8 @@ impl Epochs {
         answered
     }
 
-    /// Asks over the pool, and after a moment or a failure over the connection beside it as well.
+    /// Queries the pool, and later the separate connection as well.
+    /// The second query starts after a delay or a failure.
     async fn find(&self) -> Result<Installation, Unanswered> {
         let connection = self.database.read();
         let mut pooled = std::pin::pin!(within(installation::read(&connection)));
@@ -360,7 +362,7 @@ impl Epochs {
 
     fn note(&self, found: Installation, asked: Instant) -> Arc<Known> {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        // Only the database itself begins an epoch for the server that had the one before.
+        // Only the database itself begins an epoch for the same server as before.
         let is_by_database = known.as_ref().is_some_and(|before| {
             before.installation == found.id
                 && before.epoch.number < found.cache.number

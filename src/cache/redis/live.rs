@@ -1,7 +1,8 @@
-//! One connection to one Redis server in one of its lives as a master: the keys that it gives entries, and deleting them.
+//! One connection to a Redis server while it remains the same master: keys and deletions.
 //!
-//! A server that is demoted to a replica takes over what its new master has, and keeps its connections and its run id; promoted
-//! again, it has another replication id. So both ids together name a server, and are asked for again while it is in use.
+//! A server that is demoted to a replica takes over its new master's data, and keeps its connections and its run id.
+//! When it is promoted again, it has another replication id. So both ids together identify a server, and they are
+//! queried again while the connection is in use.
 
 use std::{
     collections::HashSet,
@@ -19,55 +20,54 @@ use super::{
 };
 use crate::domain::ProductId;
 
-/// One answer takes at most this long.
+/// Timeout of one answer.
 pub(super) const OPERATION_LIMIT: Duration = Duration::from_millis(50);
-/// So many keys are deleted or scanned by one command, which keeps each far below the limit of an operation.
+/// Keys per delete or scan command, to stay far below the operation timeout.
 pub(super) const KEYS_A_COMMAND: usize = 500;
 
-/// One connection to one run of the server.
+/// A connection to one run of the server.
 pub(super) struct Live {
     pub(super) number: u64,
     pub(super) connection: MultiplexedConnection,
-    /// The server in this life of it.
+    /// The server's identity.
     pub(super) server: Server,
-    /// When the server last proved that it is still the same.
+    /// The last confirmation of the server's identity.
     pub(super) proven: Proven,
-    /// `GETEX`, which a replica refuses, or `GET` where the server does not know it.
+    /// `GETEX`, which a replica rejects, or `GET` if the server does not know it.
     pub(super) read_command: &'static str,
-    /// The epoch that the keys belong to, where there is a database that keeps it.
+    /// The epoch in the keys, if a database stores it.
     pub(super) generation: Option<Generation>,
-    /// What every key begins with: installation, run id and epoch included.
+    /// Prefix of every key, including installation, run id and epoch.
     pub(super) key_prefix: String,
-    /// What the keys of programs with the earlier schema begin with: these programs must not read old values either.
+    /// Key prefix of programs with the earlier schema, which must not read old values either.
     pub(super) earlier_key_prefix: String,
-    /// What the keys of clients' quotas begin with. Neither run nor epoch is part of it: a server that lost them counts
-    /// from zero.
+    /// Prefix of keys of client quotas. It contains neither run nor epoch: a server that lost them counts from zero.
     pub(super) quota_prefix: String,
 }
 
-/// A server in one of its lives as a master.
+/// Identity of a server between two promotions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Server {
     /// Changes with each start.
     pub(super) run_id: String,
-    /// Changes with each promotion; empty where the server does not tell it.
+    /// Changes with each promotion; empty if the server does not report it.
     replication_id: String,
 }
 
 impl Server {
-    /// Asks the server who it is.
+    /// Queries the server's identity.
     pub(super) async fn ask(connection: &mut MultiplexedConnection) -> Result<Self, Error> {
         let about: String = answer(redis::cmd("INFO").arg("server"), connection).await?;
         let replication: String = answer(redis::cmd("INFO").arg("replication"), connection).await?;
         if field(&replication, "role").is_some_and(|role| role != "master") {
-            return Err(Error::Unavailable("the server is a replica, which takes no writes".into()));
+            return Err(Error::Unavailable("the Redis server is a replica, which rejects writes".into()));
         }
-        let run_id = field(&about, "run_id").ok_or_else(|| Error::Unavailable("the server tells no run id".into()))?;
+        let run_id = field(&about, "run_id").ok_or_else(|| Error::Unavailable("Redis reports no run id".into()))?;
         let replication_id = field(&replication, "master_replid").unwrap_or_default();
         Ok(Self { run_id: run_id.to_owned(), replication_id: replication_id.to_owned() })
     }
 
-    /// Names the server in the database and in keys.
+    /// Returns the server's name for the database and for keys.
     pub(super) fn name(&self) -> String {
         match self.replication_id.as_str() {
             "" => self.run_id.clone(),
@@ -80,29 +80,29 @@ fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
-/// When a server last proved that it is the same.
+/// The last confirmation of a server's identity.
 pub(super) struct Proven {
     at: watch::Sender<Instant>,
     under_way: AtomicBool,
 }
 
 impl Proven {
-    /// A proof holds for this long.
+    /// How long a confirmation is valid.
     const HOLDS: Duration = Duration::from_millis(800);
-    /// From then on the next reader lets the server be asked again in the background.
+    /// Age after which the next reader starts another check in the background.
     const RENEWED_AFTER: Duration = Duration::from_millis(400);
 
-    /// Proven by an answer to a question that was asked then.
+    /// Creates a confirmation with the time of its query.
     pub(super) fn at(asked: Instant) -> Self {
         Self { at: watch::Sender::new(asked), under_way: AtomicBool::new(false) }
     }
 
-    /// Whether the caller should let the server be asked; then it calls [`renew`](Self::renew) once.
+    /// Returns whether the caller should check the server and then call [`renew`](Self::renew) once.
     pub(super) fn is_due(&self) -> bool {
         self.at.borrow().elapsed() >= Self::RENEWED_AFTER && !self.under_way.swap(true, Ordering::AcqRel)
     }
 
-    /// Notes when the server was asked, if it proved to be the same.
+    /// Records the time of a query that confirmed the server's identity.
     pub(super) fn renew(&self, asked: Option<Instant>) {
         if let Some(asked) = asked {
             self.at.send_replace(asked);
@@ -110,7 +110,7 @@ impl Proven {
         self.under_way.store(false, Ordering::Release);
     }
 
-    /// Whether the proof holds; waits up to `limit` for one that is under way.
+    /// Returns whether the confirmation is valid; waits up to `limit` for a running check.
     pub(super) async fn holds(&self, limit: Duration) -> bool {
         let holds = |at: &Instant| at.elapsed() < Self::HOLDS;
         let mut at = self.at.subscribe();
@@ -119,24 +119,24 @@ impl Proven {
 }
 
 impl Live {
-    /// The connection, to send one command over; all clones share one socket.
+    /// Returns the connection for one command; all clones share one socket.
     pub(super) fn connection(&self) -> MultiplexedConnection {
         self.connection.clone()
     }
 
-    /// Where the product is kept by this run of the server.
+    /// Returns the product's key in this run of the server.
     pub(super) fn key(&self, id: ProductId) -> String {
         format!("{}{id}", self.key_prefix)
     }
 
-    /// Returns the command that reads entries: on a server that knows it, one that a replica refuses.
+    /// Chooses the command that reads entries, preferably one that a replica rejects.
     pub(super) async fn find_read_command(&mut self) -> Result<(), Error> {
         let (mut connection, mut command) = (self.connection(), redis::cmd("GETEX"));
         command.arg(&self.key_prefix);
         let known = command.query_async::<Option<Vec<u8>>>(&mut connection);
         self.read_command = match tokio::time::timeout(OPERATION_LIMIT, known).await {
             Ok(Ok(_)) => "GETEX",
-            // It does not know the command, or this user may not use it.
+            // The server does not know the command, or the user may not use it.
             Ok(Err(refusal)) if refusal.code().is_some() => "GET",
             Ok(Err(broken)) => return Err(Error::Unavailable(broken.into())),
             Err(late) => return Err(Error::Unavailable(late.into())),
@@ -144,7 +144,8 @@ impl Live {
         Ok(())
     }
 
-    /// Deletes a batch; a key that is not there if it is empty: a server that lets nobody delete is of no use.
+    /// Deletes a batch.
+    /// If it is empty, deletes a missing key, to check that the server permits deletions.
     pub(super) async fn delete_batch(&self, batch: &Batch) -> Result<(), Error> {
         match &batch.what {
             Deletion::Everything => self.delete_everything().await,
@@ -153,12 +154,12 @@ impl Live {
         }
     }
 
-    /// Where the client's quota is counted.
+    /// Returns the key of the client's quota.
     pub(super) fn key_of_client(&self, client: &str) -> String {
         format!("{}{client}", self.quota_prefix)
     }
 
-    /// Deletes these products' entries and leases, those of earlier programs as well.
+    /// Deletes these products' entries and leases, including those of earlier programs.
     pub(super) async fn delete_products<'a>(&self, ids: impl IntoIterator<Item = &'a ProductId>) -> Result<(), Error> {
         let ids: HashSet<_> = ids.into_iter().collect();
         let keys = ids.into_iter().flat_map(|id| [self.key(*id), format!("{}{id}", self.earlier_key_prefix)]);
@@ -169,8 +170,9 @@ impl Live {
         Ok(())
     }
 
-    /// Deletes all keys of this run and epoch. A scan returns every key that is there from its beginning to its end; one that is
-    /// set meanwhile belongs to a lease given meanwhile, hence to a read that saw the changes.
+    /// Deletes all keys of this run and epoch.
+    /// A scan returns every key that exists from its start to its end. A key that is added meanwhile belongs to a newer
+    /// lease, and so to a read that saw the changes.
     pub(super) async fn delete_everything(&self) -> Result<(), Error> {
         self.delete_all_under(&self.earlier_key_prefix).await?;
         self.delete_all_under(&self.key_prefix).await
@@ -193,7 +195,8 @@ impl Live {
         }
     }
 
-    /// Some of the products that are kept, from `cursor` on, and the next cursor: 0 begins and ends. One may come twice.
+    /// Returns some of the cached products from `cursor` on, and the next cursor.
+    /// The cursor is 0 at the start and at the end. A product may appear twice.
     pub(super) async fn scan(&self, cursor: u64) -> RedisResult<(u64, Vec<ProductId>)> {
         let mut scan = redis::cmd("SCAN");
         let pattern = format!("{}*", literal_in_pattern(&self.key_prefix));
@@ -208,7 +211,7 @@ impl Live {
     }
 }
 
-/// The answer to the command, within the limit of an operation.
+/// Returns the answer to the command within the operation timeout.
 pub(super) async fn answer<T: FromRedisValue>(
     command: &Cmd,
     connection: &mut MultiplexedConnection,
@@ -219,7 +222,8 @@ pub(super) async fn answer<T: FromRedisValue>(
     }
 }
 
-/// Whether a server refuses since it is a replica now, or takes over the data of another one.
+/// Returns whether the server rejected a command because it was demoted.
+/// It is then a replica, or loads the data of another server.
 pub(super) fn is_demoted(refusal: &RedisError) -> bool {
     matches!(refusal.kind(), ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown))
 }
@@ -240,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_with_signs_of_patterns_matches_only_itself() {
+    fn a_prefix_with_pattern_characters_matches_only_itself() {
         assert_eq!(literal_in_pattern("pm*[a]?\\"), "pm\\*\\[a\\]\\?\\\\");
     }
 }

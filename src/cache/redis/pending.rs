@@ -1,6 +1,7 @@
-//! The products that changed while Redis could not be told. As long as there is one, nothing in Redis can be trusted.
+//! Changed products whose entries could not be deleted from Redis yet.
 //!
-//! Bounded: past [`MAX_IDS`] it only remembers that everything has to be deleted.
+//! While there is one, no entry in Redis can be trusted. The list is limited: beyond [`MAX_IDS`] it only records that
+//! everything must be deleted.
 
 use std::{
     collections::HashSet,
@@ -12,25 +13,25 @@ use tokio::sync::watch;
 
 use crate::domain::ProductId;
 
-/// So many ids are remembered one by one; some megabytes.
+/// Maximum ids in the list; some megabytes.
 const MAX_IDS: usize = 100_000;
 
-/// Deletions that are owed to Redis.
+/// Pending deletions.
 #[derive(Debug)]
 pub(super) struct Pending {
     owed: Mutex<Owed>,
-    /// The number of the newest note, and up to which number deletions have gone through.
+    /// The number of the newest record, and the number up to which deletions succeeded.
     numbers: watch::Sender<Numbers>,
 }
 
-/// What to delete, and the number of the newest note among it.
+/// What to delete, and the number of its newest record.
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) what: Deletion,
     number: u64,
 }
 
-/// Some products, or all there are.
+/// Some products, or all.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Deletion {
     Products(HashSet<ProductId>),
@@ -47,7 +48,7 @@ struct Owed {
 struct Numbers {
     noted: u64,
     done: u64,
-    /// Up to which number the last attempt failed.
+    /// The number up to which the last attempt failed.
     failed: u64,
 }
 
@@ -56,7 +57,7 @@ impl Pending {
         Self { owed: Mutex::default(), numbers: watch::Sender::new(Numbers::default()) }
     }
 
-    /// Notes that these have to be deleted; the number to [`wait`](Self::wait) for.
+    /// Records that these must be deleted; returns the number to [`wait`](Self::wait) for.
     pub(super) fn note(&self, ids: impl IntoIterator<Item = ProductId>) -> u64 {
         let mut owed = self.lock();
         owed.add(ids);
@@ -68,14 +69,14 @@ impl Pending {
         number
     }
 
-    /// Whether Redis has been told everything.
+    /// Returns whether no deletion is pending.
     pub(super) fn is_clear(&self) -> bool {
         let numbers = self.numbers.borrow();
         numbers.noted == numbers.done
     }
 
-    /// Takes what is owed, to delete it now. It counts as owed until it is [`settled`](Self::settle), and has to be
-    /// [put back](Self::put_back) otherwise.
+    /// Takes the pending deletions in order to perform them.
+    /// They stay pending until [`settle`](Self::settle); after a failure call [`put_back`](Self::put_back).
     pub(super) fn take(&self) -> Batch {
         let mut owed = self.lock();
         let number = self.numbers.borrow().noted;
@@ -83,12 +84,13 @@ impl Pending {
         Batch { what: if everything { Deletion::Everything } else { Deletion::Products(ids) }, number }
     }
 
-    /// The batch has been deleted. What was noted since it was taken is still owed, even if it is the same product.
+    /// Marks the batch as deleted.
+    /// A product that was recorded again after the batch was taken stays pending.
     pub(super) fn settle(&self, batch: &Batch) {
         self.numbers.send_modify(|numbers| numbers.done = numbers.done.max(batch.number));
     }
 
-    /// The batch could not be deleted.
+    /// Returns a batch that could not be deleted.
     pub(super) fn put_back(&self, batch: Batch) {
         let mut owed = self.lock();
         match batch.what {
@@ -97,17 +99,17 @@ impl Pending {
         }
     }
 
-    /// The number of the newest note.
+    /// Returns the number of the newest record.
     pub(super) fn newest(&self) -> u64 {
         self.numbers.borrow().noted
     }
 
-    /// An attempt that began when `number` was the newest came to nothing.
+    /// Records that an attempt failed that began when `number` was the newest.
     pub(super) fn fail(&self, number: u64) {
         self.numbers.send_modify(|numbers| numbers.failed = numbers.failed.max(number));
     }
 
-    /// Waits until the note of this number has been settled; false once an attempt at it has failed, or after `limit`.
+    /// Waits until the record with this number is deleted; `false` after a failed attempt or after `limit`.
     pub(super) async fn wait(&self, number: u64, limit: Duration) -> bool {
         let mut numbers = self.numbers.subscribe();
         let ended = numbers.wait_for(|numbers| numbers.done >= number || numbers.failed >= number);
@@ -115,7 +117,7 @@ impl Pending {
     }
 
     fn lock(&self) -> MutexGuard<'_, Owed> {
-        // Nothing between lock and unlock can be left half done, so a panic elsewhere does not matter here.
+        // No panic can leave the data inconsistent under this lock, so poisoning is ignored.
         self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -138,7 +140,7 @@ mod tests {
     const A: ProductId = ProductId(1);
 
     #[test]
-    fn a_product_noted_while_it_is_being_deleted_stays_owed() {
+    fn a_product_recorded_during_its_deletion_stays_pending() {
         let pending = Pending::new();
         pending.note([A]);
         let batch = pending.take();
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_is_taken_or_put_back_is_still_owed() {
+    fn a_batch_that_is_taken_or_put_back_is_still_pending() {
         let pending = Pending::new();
         pending.note([A]);
         let batch = pending.take();

@@ -1,4 +1,4 @@
-//! Clients' quotas, counted by Redis itself: one script, by Redis' own clock, so that all processes count as one.
+//! Client quotas, counted in Redis by one script and Redis' clock, so that all processes share them.
 
 use std::sync::LazyLock;
 
@@ -7,8 +7,10 @@ use redis::Script;
 use super::{super::Error, RedisCache};
 use crate::domain::{Quota, Spent};
 
-/// The moment at which the client's burst is whole again moves on by one interval, unless it would lie further ahead than a
-/// whole burst. It never lies further ahead, also after the clock went back. Answers whether it did, the time, and the moment. Microseconds since 1970 are whole in a double.
+/// Advances the time at which the client's burst is full again by one interval.
+/// It does not if the new time would be more than one whole burst ahead. The time is never further ahead, even after
+/// the clock went back. Returns whether it advanced, the current time, and the stored time. Microseconds since 1970
+/// are exact in a double.
 static SPEND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local time = redis.call('TIME')
@@ -24,7 +26,7 @@ static SPEND: LazyLock<Script> = LazyLock::new(|| {
 });
 
 impl RedisCache {
-    /// Counts one request of this client. One round trip.
+    /// Counts one request of this client, in one round trip.
     pub(in crate::cache) async fn spend(&self, client: &str, quota: Quota) -> Result<Spent, Error> {
         let live = self.link.connected()?;
         let mut connection = live.connection();

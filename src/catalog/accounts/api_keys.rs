@@ -1,4 +1,4 @@
-//! API keys: made, listed, taken back, and asked for with each request that shows one.
+//! API keys: creating, listing, revoking and validating them.
 
 use std::{
     sync::Arc,
@@ -14,17 +14,17 @@ use crate::{
     domain::{ApiKey, ApiKeyId, Invalid, KeyText, NewApiKey},
 };
 
-/// How long a process goes by what it knows of a key: so long a key that was taken back may still be good in another one.
+/// Lifetime of a cached key. Other processes may accept a revoked key for this long.
 const KNOWN_FOR: Duration = Duration::from_secs(5);
-const MOST_KNOWN: u64 = 10_000;
-/// The use of a key is noted this often at most.
+const MAX_REMEMBERED_KEYS: u64 = 10_000;
+/// Minimum time between updates of a key's `last_used_at`.
 const NOTED_EVERY: Duration = Duration::from_secs(600);
 
-/// What the process knows of the keys that it was shown, by their hashes; also that there is none.
+/// Cached look-ups of keys by hash; `None` if there is no such key.
 #[derive(Debug)]
 pub(in crate::catalog) struct Known(Cache<String, Option<Arc<Seen>>>);
 
-/// A key as it was at a moment of the database's time.
+/// A key and the database's time of its look-up.
 #[derive(Debug)]
 struct Seen {
     key: Arc<ApiKey>,
@@ -33,7 +33,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Returns the key if it may be used now, by the database's time and this process's monotonic clock.
+    /// Returns the key if it is valid now, by the database's time and the monotonic clock.
     fn valid(&self) -> Option<Arc<ApiKey>> {
         self.key.is_valid(self.at.plus(self.since.elapsed())).then(|| self.key.clone())
     }
@@ -41,15 +41,15 @@ impl Seen {
 
 impl Default for Known {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(MOST_KNOWN).time_to_live(KNOWN_FOR).build())
+        Self(Cache::builder().max_capacity(MAX_REMEMBERED_KEYS).time_to_live(KNOWN_FOR).build())
     }
 }
 
 impl Catalog {
-    /// Makes a key; the text is shown to its owner once and cannot be had again.
+    /// Creates a key; returns it with its text, which is never returned again.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if there is no such user and none is made along.
+    /// [`Error::Invalid`] if the user does not exist and unknown users are not created.
     pub async fn create_api_key(&self, new: NewApiKey) -> Result<(ApiKey, KeyText), Error> {
         let mut random = [0; 32];
         for half in random.chunks_exact_mut(16) {
@@ -61,25 +61,22 @@ impl Catalog {
         if self.0.config.auto_users {
             users::ensure(&*write, &new.user_id, now).await?;
         } else if !users::exists(&*write, &new.user_id).await? {
-            return Err(Invalid::field("user_id", format!("there is no user {}", new.user_id)).into());
+            return Err(Invalid::field("user_id", format!("user {} not found", new.user_id)).into());
         }
         let key = api_keys::insert(&*write, &new, &text, now).await?;
         write.commit().await?;
         Ok((key, text))
     }
 
-    /// Every key, also those that are worth nothing any more.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Returns all keys, including revoked and expired ones.
     pub async fn api_keys(&self) -> Result<Vec<ApiKey>, Error> {
         Ok(api_keys::list(&self.database().read()).await?)
     }
 
-    /// Takes a key back. Every process refuses it within 5 s.
+    /// Revokes a key. Every process rejects it within 5 s.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none of this number.
+    /// [`Error::NotFound`] if it does not exist.
     pub async fn revoke_api_key(&self, id: ApiKeyId) -> Result<(), Error> {
         let write = self.database().begin().await?;
         if !api_keys::revoke(&*write, id, write.now().await?).await? {
@@ -90,16 +87,14 @@ impl Catalog {
         Ok(())
     }
 
-    /// What the process remembers of the key that reads `text`, for a few seconds after it was looked up: the key if it may
-    /// be used now. The outer `None` means that the database has to be asked.
+    /// Returns the cached look-up of a key: the key if it is valid now.
+    ///
+    /// The outer `None` means that the key is not cached; call [`Catalog::valid_api_key`].
     pub fn remembered_api_key(&self, text: &KeyText) -> Option<Option<Arc<ApiKey>>> {
         Some(self.0.api_keys.0.get(&text.hash())?.and_then(|seen| seen.valid()))
     }
 
-    /// The key that reads `text`, if it may be used now.
-    ///
-    /// # Errors
-    /// If the database does not answer and the process does not know the key.
+    /// Returns the key with this text if it is valid now.
     pub async fn valid_api_key(&self, text: &KeyText) -> Result<Option<Arc<ApiKey>>, Error> {
         let hash = text.hash();
         if let Some(known) = self.0.api_keys.0.get(&hash) {
@@ -117,7 +112,7 @@ impl Catalog {
         }))
     }
 
-    /// Notes the use of a key beside the request, which need not wait for it and does not fail with it.
+    /// Updates `last_used_at` of a key in the background, so that the request neither waits for it nor fails with it.
     fn note_use(&self, key: &ApiKey, now: Timestamp) {
         if key.last_used_at.is_some_and(|used| now.since(used) < NOTED_EVERY) {
             return;
@@ -130,7 +125,7 @@ impl Catalog {
                 write.commit().await
             };
             if let Err(error) = noted.await {
-                tracing::warn!(%error, "the use of an API key could not be noted");
+                tracing::warn!(%error, "last_used_at of an API key could not be updated");
             }
         });
     }

@@ -1,4 +1,4 @@
-//! Use-cases of users and their API keys.
+//! Use cases of users and their API keys.
 
 pub(super) mod api_keys;
 mod users;

@@ -1,4 +1,4 @@
-//! Users: made on their own or along with their first product.
+//! Users, created on their own or with their first product.
 
 use crate::{
     catalog::{Catalog, Done, Error, Once},
@@ -7,10 +7,10 @@ use crate::{
 };
 
 impl Catalog {
-    /// Stores a user; without an id one is made. With `once`, at most one time.
+    /// Creates a user, with a generated id if it has none. With `once`, at most once.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if the id is taken, [`Error::KeyReused`] if another request had this key.
+    /// [`Error::Conflict`] if the id is taken, [`Error::KeyReused`] if another request used this key.
     pub async fn create_user(&self, new: NewUser, once: Option<Once>) -> Result<Done<User>, Error> {
         let catalog = self.clone();
         self.to_the_end(async move {
@@ -18,13 +18,13 @@ impl Catalog {
             let now = write.now().await?;
             if let Some(id) = catalog.made_before::<String>(&write, once.as_ref(), now).await? {
                 let user = users::find(&*write, &UserId::stored(id)).await?;
-                return user.map(Done::before).ok_or_else(|| Error::gone("the user that this request has created"));
+                return user.map(Done::before).ok_or_else(|| Error::gone("the user that this request created"));
             }
             let id = new.id.unwrap_or_else(|| UserId::stored(uuid::Uuid::new_v4().to_string()));
             let user = User { id, name: new.name, email: new.email, created_at: now };
             match users::insert(&*write, &user).await {
                 Err(db::Error::Duplicate(_)) => {
-                    return Err(Error::Conflict(format!("there is a user {} already", user.id)));
+                    return Err(Error::Conflict(format!("user {} already exists", user.id)));
                 }
                 outcome => outcome?,
             }
@@ -35,18 +35,15 @@ impl Catalog {
         .await
     }
 
-    /// The user with this id.
+    /// Returns the user with this id.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none.
+    /// [`Error::NotFound`] if it does not exist.
     pub async fn user(&self, id: &UserId) -> Result<User, Error> {
         users::find(&self.database().read(), id).await?.ok_or_else(|| Error::not_found(format_args!("user {id}")))
     }
 
-    /// A page of users by id.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Returns a page of users by id.
     pub async fn users(&self, query: &UserQuery) -> Result<Page<User>, Error> {
         let mut items = users::list(&self.database().read(), query).await?;
         let more = items.len() as u64 > query.limit;

@@ -1,5 +1,7 @@
-//! What happened to products, as listeners are told: written in the transaction of the change by one function, read in order
-//! by whoever remembers a position, and kept for a day.
+//! Events of products.
+//!
+//! [`record_events`] writes events in the transaction of their change. Readers resume from a position and read events
+//! in order. Events are kept for a day.
 
 pub(crate) mod webhook_secrets;
 mod webhook_tags;
@@ -22,45 +24,45 @@ use crate::{
     domain::{EventData, EventKind, EventPosition, ImageId, NewEvent, Product, ProductId, UserId},
 };
 
-/// How long events are kept for listeners that come back.
+/// Retention of events, for readers that reconnect.
 pub const KEPT: Duration = Duration::from_secs(24 * 3_600);
-/// Other processes are told at most this often; telling takes a lock on PostgreSQL that all of its databases share.
+/// Minimum time between notifications. `NOTIFY` takes a lock that all databases of a PostgreSQL server share.
 const TELLING_PAUSE: Duration = Duration::from_millis(20);
-/// A database that is silent for longer is asked anew.
+/// Limit of a read of events; the caller then reads again.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Says within this process that something was written, and to the one who tells other processes.
+/// Signals new events to readers in this process and to the event notifier.
 #[derive(Debug, Default)]
-pub(super) struct Happened {
+pub(super) struct EventSignal {
     here: watch::Sender<()>,
     elsewhere: Notify,
 }
 
-/// A step of a picture that listeners are told of.
+/// A change of an image's status that is published as an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PictureStep {
+pub(super) struct ImageProgress {
     pub(super) kind: EventKind,
     pub(super) product_id: ProductId,
     pub(super) image_id: ImageId,
     pub(super) error_code: Option<ErrorCode>,
 }
 
-/// Hears when there may be new events, in this process and, on PostgreSQL, in others.
+/// Receives signals of new events from this process and, on PostgreSQL, from other processes.
 #[derive(Debug)]
-pub struct Happenings {
+pub struct EventSignals {
     here: watch::Receiver<()>,
     listening: Option<Listening>,
 }
 
-impl Happened {
+impl EventSignal {
     pub(super) fn signal(&self) {
         self.here.send_replace(());
         self.elsewhere.notify_one();
     }
 }
 
-impl Happenings {
-    /// How long what is not heard may go unseen at most: who follows events looks this often by itself.
+impl EventSignals {
+    /// Returns how often readers poll for events that were not signaled.
     pub const fn poll_interval(&self) -> Duration {
         match self.listening {
             Some(_) => Duration::from_secs(1),
@@ -68,30 +70,31 @@ impl Happenings {
         }
     }
 
-    /// Ends when something may have happened since the last time, which may have been nothing. Cancel-safe.
+    /// Waits until there may be new events. Cancel-safe.
     pub async fn next(&mut self) {
         if self.here.changed().await.is_err() {
-            // The catalogue is gone, and with it whoever would say so.
+            // The catalog was dropped, so no signal will follow.
             std::future::pending::<()>().await;
         }
     }
 }
 
 impl Catalog {
-    /// Hears of new events from now on. What other processes write to SQLite is not heard, only found by looking.
-    pub fn happenings(&self) -> Happenings {
+    /// Subscribes to signals of new events.
+    ///
+    /// On SQLite, events of other processes are not signaled; readers find them by polling.
+    pub fn happenings(&self) -> EventSignals {
         let wake = self.0.happened.here.clone();
         let listening = notifications::listen(&self.database().read(), notifications::EVENTS, move || {
             wake.send_replace(());
         });
-        Happenings { here: self.0.happened.here.subscribe(), listening }
+        EventSignals { here: self.0.happened.here.subscribe(), listening }
     }
 
-    /// Tells other processes of events that this one wrote since the last time; waits until there are some, and a moment
-    /// more, so that many are told together. Whoever is not told finds them a moment later.
+    /// Waits until this process has written events, then notifies other processes.
     ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Pauses afterwards, so one notification covers many events. Processes that miss a notification find the events by
+    /// polling.
     pub async fn tell_listeners(&self) -> Result<(), Error> {
         self.0.happened.elsewhere.notified().await;
         notifications::notify(&self.database().read(), notifications::EVENTS).await?;
@@ -99,10 +102,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Up to `limit` events after `after`, in the order in which all readers see them.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Returns up to `limit` events after the position `after`, in the same order for all readers.
     pub async fn events_after(&self, after: EventPosition, limit: u64) -> Result<EventPage, Error> {
         let read = self.database().read();
         match tokio::time::timeout(PATIENCE, events::page(&read, after, limit)).await {
@@ -111,38 +111,31 @@ impl Catalog {
         }
     }
 
-    /// The position after which nothing has happened yet.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Returns the position of the newest event.
     pub async fn newest_event(&self) -> Result<EventPosition, Error> {
         Ok(events::newest(&self.database().read()).await?)
     }
 
-    /// Whether every event after `position` is kept still, and `position` is one of this database.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Whether all events after `position` still exist and `position` belongs to this database.
     pub async fn remembers_since(&self, position: EventPosition) -> Result<bool, Error> {
         let read = self.database().read();
         let Some(oldest) = events::oldest(&read).await? else { return Ok(position == EventPosition::START) };
         if position == EventPosition::START {
-            // The first removal takes that many.
+            // The first deletion removes this many events.
             return Ok(oldest.id.0 <= FORGOTTEN_TOGETHER);
         }
         Ok(oldest <= position && position <= events::newest(&read).await?)
     }
 
-    /// Removes events that are older than [`KEPT`], up to 8,000 of them; answers how many. The latest 500 stay.
+    /// Deletes events older than [`KEPT`], at most 8,000; returns how many.
     ///
-    /// # Errors
-    /// If the database does not answer.
-    pub async fn forget_events(&self) -> Result<u64, Error> {
+    /// The latest 500 events stay.
+    pub async fn delete_expired_events(&self) -> Result<u64, Error> {
         const BATCHES: u32 = 16;
         let before = self.now().await?.minus(KEPT);
         let mut forgotten = 0;
         for _ in 0..BATCHES {
-            // Looking costs no turn at writing.
+            // A read does not take the write lock.
             if events::outdated(&self.database().read(), before).await?.is_none() {
                 break;
             }
@@ -154,7 +147,7 @@ impl Catalog {
     }
 }
 
-/// Writes events in the transaction of their change: the one way by which any comes to be.
+/// Writes events in the transaction of their change; no other function writes events.
 pub(super) async fn record_events(write: &Write, events: &[NewEvent]) -> Result<(), Error> {
     if events.is_empty() {
         return Ok(());
@@ -163,8 +156,8 @@ pub(super) async fn record_events(write: &Write, events: &[NewEvent]) -> Result<
     webhooks::enqueue(write, events).await
 }
 
-/// What is told of products that changed: the steps of their pictures, or else that they were updated.
-pub(super) fn of_change(touched: &[Touched], steps: &[PictureStep], now: Timestamp) -> Vec<NewEvent> {
+/// Returns the events of changed products: those of their images, otherwise `product.updated`.
+pub(super) fn of_change(touched: &[Touched], steps: &[ImageProgress], now: Timestamp) -> Vec<NewEvent> {
     let mut events = Vec::with_capacity(touched.len());
     for product in touched {
         let (version, status) = (Some(product.version), Some(product.status.as_str()));
@@ -185,7 +178,7 @@ pub(super) fn of_change(touched: &[Touched], steps: &[PictureStep], now: Timesta
     events
 }
 
-/// What is told of a new product.
+/// Returns the event of a new product.
 pub(super) fn of_creation(product: &Product) -> NewEvent {
     let mut event = event(EventKind::ProductCreated, product.id, &product.user_id, product.created_at);
     event.data.version = Some(product.version);
@@ -193,7 +186,7 @@ pub(super) fn of_creation(product: &Product) -> NewEvent {
     event
 }
 
-/// What is told of a product that is no more.
+/// Returns the event of a deleted product.
 pub(super) fn of_deletion(product_id: ProductId, user_id: &UserId, now: Timestamp) -> NewEvent {
     event(EventKind::ProductDeleted, product_id, user_id, now)
 }

@@ -1,4 +1,4 @@
-//! The secrets that messages to webhooks are signed with: encrypted in their rows wherever there is a key.
+//! Signing secrets of webhooks, encrypted in the database if `PM_SECRET_KEY` is set.
 
 use crate::{
     catalog::{Catalog, Error},
@@ -7,45 +7,42 @@ use crate::{
     secret_keys::{self, SecretKeys},
 };
 
-/// Rows that are read, and changed in one transaction.
+/// Rows per transaction.
 const BATCH: u64 = 20;
 
 /// How the secrets of webhooks are stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecretState {
-    /// Secrets in all.
+    /// Number of secrets.
     pub count: u64,
-    /// Webhooks whose secret is not encrypted.
+    /// Webhooks with an unencrypted secret.
     pub plain: Vec<WebhookId>,
-    /// Webhooks whose secret no key opens.
+    /// Webhooks with a secret that no key decrypts.
     pub locked: Vec<WebhookId>,
 }
 
 impl Catalog {
-    /// Returns `secret` as it is stored for this webhook.
+    /// Encrypts a new secret of this webhook.
     ///
     /// # Errors
     /// [`Error::NotConfigured`] if there is no key.
     pub(super) fn seal_new_secret(&self, id: WebhookId, secret: &str) -> Result<String, Error> {
         let keys = self.secret_keys().ok_or(Error::NotConfigured(
-            "webhook secrets cannot be encrypted: set PM_SECRET_KEY to 32 characters or more, the same for every process",
+            "webhook secrets need an encryption key: set PM_SECRET_KEY to at least 32 characters in every process",
         ))?;
         Ok(keys.encrypt(&place(id), secret))
     }
 
-    /// Returns the secret of a webhook by what is stored of it.
+    /// Decrypts the stored secret of a webhook.
     ///
     /// # Errors
-    /// A sentence if no key opens it.
+    /// A message if no key decrypts it.
     pub(super) fn open_secret(&self, id: WebhookId, stored: &str) -> Result<String, String> {
         open(self.secret_keys(), id, stored)
-            .map_err(|error| format!("the secret of webhook {id} cannot be read: {error}"))
+            .map_err(|error| format!("the secret of webhook {id} cannot be decrypted: {error}"))
     }
 
-    /// Encrypts every webhook's secret that is not encrypted, or is with another key than the first.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Encrypts all webhook secrets with the first key; returns how many changed.
     pub async fn encrypt_secrets(&self) -> Result<u64, Error> {
         match self.secret_keys() {
             Some(keys) => Ok(encrypt_secrets(self.database(), keys).await?),
@@ -53,15 +50,12 @@ impl Catalog {
         }
     }
 
-    /// Whether there is a key that encrypts secrets.
+    /// Whether an encryption key is set.
     pub fn encrypts_secrets(&self) -> bool {
         self.secret_keys().is_some()
     }
 
     /// Returns how the secrets of webhooks are stored.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn secret_state(&self) -> Result<SecretState, Error> {
         let (mut state, mut after) = (SecretState::default(), WebhookId(0));
         loop {
@@ -84,11 +78,9 @@ impl Catalog {
     }
 }
 
-/// Encrypts every webhook's secret that is not encrypted with the first of `keys`, a few in each transaction; returns how many.
-/// A secret that no key opens stays as it is.
+/// Encrypts all webhook secrets with the first of `keys`, in batches; returns how many changed.
 ///
-/// # Errors
-/// If the database does not answer; what was encrypted so far stays.
+/// A secret that no key decrypts stays as it is. After an error, the batches so far stay encrypted.
 pub async fn encrypt_secrets(database: &Database, keys: &SecretKeys) -> Result<u64, db::Error> {
     let (mut encrypted, mut after) = (0, WebhookId(0));
     loop {
@@ -113,7 +105,7 @@ pub async fn encrypt_secrets(database: &Database, keys: &SecretKeys) -> Result<u
     Ok(encrypted)
 }
 
-/// Returns `secret` as it is stored for this webhook: encrypted where there is a key.
+/// Encrypts `secret` for this webhook if there is a key.
 pub(crate) fn seal(keys: Option<&SecretKeys>, id: WebhookId, secret: String) -> String {
     match keys {
         Some(keys) if !secret_keys::is_encrypted(&secret) => keys.encrypt(&place(id), &secret),
@@ -121,7 +113,7 @@ pub(crate) fn seal(keys: Option<&SecretKeys>, id: WebhookId, secret: String) -> 
     }
 }
 
-/// Returns the secret of a webhook by what is stored of it. One of an earlier version is not encrypted.
+/// Decrypts the stored secret of a webhook. Earlier versions stored secrets unencrypted.
 pub(crate) fn open(keys: Option<&SecretKeys>, id: WebhookId, stored: &str) -> Result<String, secret_keys::Error> {
     match keys {
         _ if !secret_keys::is_encrypted(stored) => Ok(stored.to_owned()),
@@ -130,7 +122,7 @@ pub(crate) fn open(keys: Option<&SecretKeys>, id: WebhookId, stored: &str) -> Re
     }
 }
 
-/// Where the secret stands: it opens there only.
+/// Returns the associated data that binds a ciphertext to its webhook.
 fn place(id: WebhookId) -> String {
     format!("webhooks.secret {}", id.0)
 }

@@ -1,4 +1,4 @@
-//! Tags of webhooks, and the conditions of their changes.
+//! Entity tags of webhooks, and preconditions of their changes.
 
 use bytes::Bytes;
 
@@ -9,16 +9,16 @@ use crate::{
 };
 
 impl WebhookBody<'_> {
-    /// The entity tag of `webhook`. Its deliveries do not change the part that changes compare.
+    /// Returns the entity tag of `webhook`. Deliveries do not change its `edit` part.
     ///
     /// # Errors
-    /// [`Error::Internal`] if the webhook cannot be written as JSON.
+    /// [`Error::Internal`] if the webhook cannot be serialized.
     pub fn tag(webhook: &Webhook) -> Result<Bytes, Error> {
         let kinds: Vec<_> = webhook.kinds.iter().copied().map(EventKind::as_str).collect();
         tags::tag(&(webhook.id, &webhook.url, kinds), &Self::json(webhook)?)
     }
 
-    /// Checks the conditions of a change of `webhook`.
+    /// Checks the preconditions of a change of `webhook`.
     ///
     /// # Errors
     /// [`Error::Precondition`] if one of them does not hold.

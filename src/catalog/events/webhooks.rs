@@ -1,5 +1,7 @@
-//! Webhooks: who is told of events, and the messages on their way there. A message is queued in the transaction of its event,
-//! claimed and settled under a lease like a job, and tried again for days.
+//! Webhooks and their deliveries.
+//!
+//! The transaction of an event queues a delivery for each webhook. Deliveries are claimed and settled under a lease
+//! like jobs, and retried for days.
 
 use std::time::Duration;
 
@@ -23,45 +25,45 @@ use crate::{
     },
 };
 
-/// Webhooks of an installation; each costs every event a row.
-pub const MOST_WEBHOOKS: u64 = 100;
-/// Messages that one webhook is sent at a time, however slow it is.
-const MOST_UNDER_WAY: u32 = 4;
-/// A webhook that took nothing for so long is told nothing more.
+/// Maximum number of webhooks in an installation. Every event writes one row per webhook.
+pub const MAX_WEBHOOKS: u64 = 100;
+/// Maximum number of concurrent deliveries to one webhook.
+const MAX_IN_FLIGHT: u32 = 4;
+/// A webhook that fails for this long is disabled.
 const PATIENCE: Duration = Duration::from_secs(5 * 24 * 3_600);
-/// How long deliveries that are over are kept.
+/// Retention of finished deliveries.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// The delays before the second attempt, the third and so on, in seconds: 2.7 days in all.
+/// Delays before the second attempt, the third and so on, in seconds; 2.7 days in total.
 const DELAYS: [u64; 10] = [5, 60, 300, 1_800, 7_200, 18_000, 36_000, 43_200, 43_200, 86_400];
-/// A webhook that failed so often in a row is tried once in each pause, by one process, until it takes a message.
+/// Circuit breaker: after this many consecutive failures, a webhook gets one attempt per pause until one succeeds.
 const BREAKER: Breaker = Breaker { failures: 5, pause: Duration::from_secs(10) };
-/// A webhook whose secret no key opens is looked at again after this.
+/// Pause of a webhook whose secret no key decrypts.
 const LOCKED_PAUSE: Duration = Duration::from_secs(60);
-/// Share of a delay by which chance shortens or lengthens it.
+/// Maximum random change of a delay, as a fraction of it.
 const JITTER: f64 = 0.2;
 
-/// What came of an attempt to post a message.
+/// Result of a delivery attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Posted {
-    /// It was taken.
+    /// The webhook accepted the message.
     Taken {
-        /// What was answered.
+        /// The response status.
         status: u16,
     },
-    /// The address says that it wants no messages any more.
+    /// The webhook answered 410 Gone.
     Gone,
-    /// It was not taken.
+    /// The webhook did not accept the message.
     Refused {
-        /// What was answered, if anything.
+        /// The response status, if there was a response.
         status: Option<u16>,
         /// Why.
         reason: String,
-        /// How long the other side asks to be left alone.
+        /// The delay that the `Retry-After` header asks for.
         retry_after: Option<Duration>,
     },
 }
 
-/// A message as it is posted.
+/// The body of a delivery.
 #[derive(Serialize)]
 struct Envelope<'a> {
     r#type: &'a str,
@@ -70,24 +72,24 @@ struct Envelope<'a> {
 }
 
 impl Catalog {
-    /// Stores a webhook and answers it with its secret, which is told this one time only.
+    /// Creates a webhook; returns it with its signing secret, which is never returned again.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if there are [`MOST_WEBHOOKS`] already, [`Error::NotConfigured`] if no key encrypts secrets.
+    /// [`Error::Conflict`] if there are [`MAX_WEBHOOKS`] already, [`Error::NotConfigured`] if no encryption key is set.
     pub async fn create_webhook(&self, new: NewWebhook, once: Option<Once>) -> Result<Done<(Webhook, String)>, Error> {
         let catalog = self.clone();
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
             let now = write.now().await?;
             if let Some(id) = catalog.made_before(&write, once.as_ref(), now).await? {
-                let gone = || Error::gone(format_args!("webhook {id}, which this request has created,"));
+                let gone = || Error::gone(format_args!("webhook {id}, which this request created,"));
                 let (webhook, stored) = webhooks::with_secret(&*write, id).await?.ok_or_else(gone)?;
                 let secret = catalog.open_secret(id, &stored).map_err(Error::Conflict)?;
                 return Ok(Done::before((webhook, secret)));
             }
-            if webhooks::count(&*write).await? >= MOST_WEBHOOKS {
+            if webhooks::count(&*write).await? >= MAX_WEBHOOKS {
                 return Err(Error::Conflict(format!(
-                    "there are {MOST_WEBHOOKS} webhooks already, the most there can be"
+                    "the limit of {MAX_WEBHOOKS} webhooks is reached; delete one first"
                 )));
             }
             let secret = new.secret.clone().unwrap_or_else(make_secret);
@@ -101,26 +103,23 @@ impl Catalog {
         .await
     }
 
-    /// Every webhook by number.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Returns all webhooks by id.
     pub async fn webhooks(&self) -> Result<Vec<Webhook>, Error> {
         Ok(webhooks::all(&self.database().read()).await?)
     }
 
-    /// One webhook.
+    /// Returns a webhook.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none.
+    /// [`Error::NotFound`] if it does not exist.
     pub async fn webhook(&self, id: WebhookId) -> Result<Webhook, Error> {
         webhooks::find(&self.database().read(), id).await?.ok_or_else(|| unknown(id))
     }
 
-    /// Removes a webhook with its deliveries. A message that is under way may still arrive.
+    /// Deletes a webhook and its deliveries. A delivery in flight may still arrive.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none, [`Error::Precondition`] if `condition` does not hold.
+    /// [`Error::NotFound`] if it does not exist, [`Error::Precondition`] if `condition` does not hold.
     pub async fn delete_webhook(&self, id: WebhookId, condition: Option<&Precondition>) -> Result<(), Error> {
         self.check_webhook(id, condition).await?;
         self.empty_webhook(id).await?;
@@ -135,7 +134,7 @@ impl Catalog {
         .await
     }
 
-    /// Tells a webhook nothing more, and removes its deliveries, a few at a time: there may be very many.
+    /// Disables a webhook and deletes its deliveries in batches.
     async fn empty_webhook(&self, id: WebhookId) -> Result<(), Error> {
         const AT_ONCE: u64 = 1_000;
         let mut first = true;
@@ -144,7 +143,7 @@ impl Catalog {
             let removed = self.to_the_end(async move {
                 let write = catalog.database().begin().await?;
                 if first {
-                    webhooks::disable(&*write, id, "it is being removed").await?;
+                    webhooks::disable(&*write, id, "it is being deleted").await?;
                 }
                 let removed = deliveries::remove(&*write, id, AT_ONCE).await?;
                 write.commit().await?;
@@ -157,10 +156,10 @@ impl Catalog {
         }
     }
 
-    /// Tells a webhook again that was disabled; what waits for it is sent.
+    /// Enables a disabled webhook; its queued deliveries are sent.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none, [`Error::Precondition`] if `condition` does not hold.
+    /// [`Error::NotFound`] if it does not exist, [`Error::Precondition`] if `condition` does not hold.
     pub async fn enable_webhook(
         &self,
         id: WebhookId,
@@ -188,16 +187,16 @@ impl Catalog {
         Ok(Done { value: self.webhook(id).await?, replayed })
     }
 
-    /// What editors change of a webhook never changes after its creation, so nothing has to be locked for the check.
+    /// Checks the precondition of a change. The editable fields of a webhook never change, so the check needs no lock.
     async fn check_webhook(&self, id: WebhookId, condition: Option<&Precondition>) -> Result<(), Error> {
         let webhook = self.webhook(id).await?;
         condition.map_or(Ok(()), |condition| WebhookBody::check(&webhook, condition))
     }
 
-    /// A page of a webhook's deliveries, the latest first.
+    /// Returns a page of a webhook's deliveries, latest first.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such webhook.
+    /// [`Error::NotFound`] if the webhook does not exist.
     pub async fn deliveries(&self, id: WebhookId, page: DeliveryQuery) -> Result<Page<Delivery>, Error> {
         self.webhook(id).await?;
         let (items, more) = deliveries::list(&self.database().read(), id, page).await?;
@@ -205,10 +204,10 @@ impl Catalog {
         Ok(Page { items, next_cursor })
     }
 
-    /// Sends a message again that was taken or given up.
+    /// Queues a finished or failed delivery again.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none, [`Error::Conflict`] if it waits or is under way.
+    /// [`Error::NotFound`] if it does not exist, [`Error::Conflict`] if it is queued or in flight.
     pub async fn retry_delivery(
         &self,
         webhook: WebhookId,
@@ -223,10 +222,10 @@ impl Catalog {
                 if catalog.made_before::<()>(&write, once.as_ref(), now).await?.is_some() {
                     return Ok(Done::before(()));
                 }
-                match deliveries::queue_anew(&*write, webhook, id, now).await? {
+                match deliveries::requeue(&*write, webhook, id, now).await? {
                     None => return Err(Error::not_found(format_args!("delivery {id} of webhook {webhook}"))),
                     Some(false) => {
-                        return Err(Error::Conflict(format!("delivery {id} waits or is under way already")));
+                        return Err(Error::Conflict(format!("delivery {id} is already queued or in flight")));
                     }
                     Some(true) => catalog.keep_made(&write, once.as_ref(), &()).await?,
                 }
@@ -238,16 +237,15 @@ impl Catalog {
         Ok(retried)
     }
 
-    /// Claims up to one due message of each webhook that has room for another one under way and is not paused, and `most`
-    /// in all. Messages of a webhook whose secret no key opens wait.
+    /// Claims due deliveries: at most one per webhook, and `most` in total.
     ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Skips webhooks that are paused or have four deliveries in flight. Deliveries of a webhook whose
+    /// secret no key decrypts stay queued.
     pub async fn claim_deliveries(&self, most: usize) -> Result<Vec<ClaimedDelivery>, Error> {
         let now = self.now().await?;
         let mut claimed = Vec::new();
-        // Looking costs no turn at writing.
-        let webhooks = deliveries::with_work(&self.database().read(), MOST_UNDER_WAY, now).await?;
+        // A read does not take the write lock.
+        let webhooks = deliveries::with_work(&self.database().read(), MAX_IN_FLIGHT, now).await?;
         for webhook in webhooks.into_iter().take(most) {
             let catalog = self.clone();
             let one = self.to_the_end(async move {
@@ -255,7 +253,7 @@ impl Catalog {
                 let write = catalog.database().begin().await?;
                 let now = write.now().await?;
                 let lease = (token.as_str(), now.plus(deliveries::LEASE));
-                let claimed = deliveries::claim(&*write, webhook, (MOST_UNDER_WAY, BREAKER), lease, now).await?;
+                let claimed = deliveries::claim(&*write, webhook, (MAX_IN_FLIGHT, BREAKER), lease, now).await?;
                 let claimed = catalog.with_secret(&write, claimed, now).await?;
                 write.commit().await?;
                 Ok(claimed)
@@ -265,8 +263,10 @@ impl Catalog {
         Ok(claimed)
     }
 
-    /// Decrypts the secret of a claimed message. If no key opens it, the message waits as if it had not been claimed, and its
-    /// webhook is paused: another process may have the key, or gets it at its next start.
+    /// Decrypts the signing secret of a claimed delivery.
+    ///
+    /// If no key decrypts it, the delivery returns to the queue and its webhook is paused. Another process may have the
+    /// key, or this one may get it at its next start.
     async fn with_secret(
         &self,
         write: &Write,
@@ -277,7 +277,7 @@ impl Catalog {
         match self.open_secret(claimed.webhook_id, &claimed.secret) {
             Ok(secret) => Ok(Some(ClaimedDelivery { secret, ..claimed })),
             Err(reason) => {
-                tracing::warn!(webhook.id = %claimed.webhook_id, "{reason}; its messages wait");
+                tracing::warn!(webhook.id = %claimed.webhook_id, "{reason}; its deliveries stay queued");
                 deliveries::withhold(&**write, &claimed, &reason, now).await?;
                 webhooks::pause(&**write, claimed.webhook_id, now.plus(LOCKED_PAUSE)).await?;
                 Ok(None)
@@ -285,16 +285,18 @@ impl Catalog {
         }
     }
 
-    /// Notes what came of an attempt. A webhook that is gone, or took nothing for five days, is disabled.
+    /// Records the result of a delivery attempt.
+    ///
+    /// A webhook that answered 410, or failed for five days, is disabled.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`] if the message was given to another worker meanwhile, or its webhook was removed.
+    /// [`Error::LeaseLost`] if the lease was lost or the webhook was deleted.
     pub async fn settle_delivery(&self, claimed: ClaimedDelivery, posted: Posted) -> Result<(), Error> {
         let catalog = self.clone();
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
             let now = write.now().await?;
-            // The webhook before the delivery, as a removal takes them. A lease that is lost takes the note back.
+            // The webhook is locked before the delivery, in the same order as a deletion. A lost lease rolls this back.
             note(&write, claimed.webhook_id, &posted, now).await?;
             let ending = ending_of(&claimed, &posted, now);
             if !deliveries::settle(&*write, &claimed, &ending, now).await? {
@@ -305,11 +307,8 @@ impl Catalog {
         .await
     }
 
-    /// Removes deliveries that were over a week ago, up to 1,000 of them; answers how many.
-    ///
-    /// # Errors
-    /// If the database does not answer.
-    pub async fn forget_deliveries(&self) -> Result<u64, Error> {
+    /// Deletes deliveries that ended over a week ago, at most 1,000; returns how many.
+    pub async fn delete_expired_deliveries(&self) -> Result<u64, Error> {
         const AT_ONCE: u64 = 1_000;
         let before = self.now().await?.minus(KEPT);
         if !deliveries::any_over(&self.database().read(), before).await? {
@@ -322,7 +321,7 @@ impl Catalog {
     }
 }
 
-/// Queues a message about each event, in the transaction of the event.
+/// Queues deliveries of events in their transaction.
 pub(in crate::catalog) async fn enqueue(write: &Write, events: &[NewEvent]) -> Result<(), Error> {
     let Some(first) = events.first() else { return Ok(()) };
     let messages: Result<Vec<_>, Error> = events.iter().map(message_of).collect();
@@ -340,7 +339,7 @@ fn ending_of(claimed: &ClaimedDelivery, posted: &Posted, now: Timestamp) -> Endi
     let over = |state, response_status, error| Ending { state, run_at: now, response_status, error };
     match posted {
         Posted::Taken { status } => over(DeliveryState::Done, Some(*status), None),
-        Posted::Gone => over(DeliveryState::Dead, Some(410), Some("the address wants no messages any more".into())),
+        Posted::Gone => over(DeliveryState::Dead, Some(410), Some("the webhook answered 410 Gone".into())),
         Posted::Refused { status, reason, retry_after } => {
             match delay(claimed.attempt, *retry_after, fastrand::f64()) {
                 Some(delay) => {
@@ -358,7 +357,7 @@ async fn note(write: &Write, webhook: WebhookId, posted: &Posted, now: Timestamp
         Posted::Taken { .. } => {
             let failures = webhooks::note_success(&**write, webhook).await?;
             if failures >= i64::from(BREAKER.failures) {
-                tracing::info!(webhook.id = %webhook, failures, "webhook {webhook} takes messages again");
+                tracing::info!(webhook.id = %webhook, failures, "webhook {webhook} accepts deliveries again");
             }
         }
         Posted::Gone => webhooks::disable(&**write, webhook, "it answered 410 Gone").await?,
@@ -368,26 +367,27 @@ async fn note(write: &Write, webhook: WebhookId, posted: &Posted, now: Timestamp
             if failing.failures == i64::from(BREAKER.failures) {
                 let pause_seconds = BREAKER.pause.as_secs();
                 tracing::warn!(webhook.id = %webhook, pause_seconds, "webhook {webhook} failed {} times in a row; \
-                    it gets one attempt every {pause_seconds} s until it takes a message", failing.failures);
+                    it gets one attempt every {pause_seconds} s until one succeeds", failing.failures);
                 metrics::counter!("pm_webhook_pauses_total").increment(1);
             }
             if now.since(failing.since) > PATIENCE {
-                webhooks::disable(&**write, webhook, "it took no message for five days").await?;
+                webhooks::disable(&**write, webhook, "no delivery succeeded for five days").await?;
             }
         }
     }
     Ok(())
 }
 
-/// The delay after attempt number `attempt` failed; what the other side asks for wins, up to a day. `chance` is in 0.0..1.0.
+/// Returns the delay after the failed attempt number `attempt`; `None` after the last one.
+///
+/// A longer delay in `Retry-After` wins, up to a day. `chance` is in 0.0..1.0.
 fn delay(attempt: i32, asked_for: Option<Duration>, chance: f64) -> Option<Duration> {
     let place = usize::try_from(attempt.saturating_sub(1)).unwrap_or(0);
     let own = Duration::from_secs(*DELAYS.get(place)?).mul_f64(1.0 + JITTER * (2.0 * chance - 1.0));
     Some(asked_for.map_or(own, |asked| asked.min(Duration::from_secs(86_400)).max(own)))
 }
 
-/// 32 bytes by chance.
-/// Makes a secret that messages are signed with.
+/// Generates a signing secret of 32 random bytes.
 pub(crate) fn make_secret() -> String {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     let bytes = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
@@ -403,7 +403,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attempts_go_on_for_more_than_two_days_and_then_end() {
+    fn a_delivery_is_retried_for_more_than_two_days() {
         let total: f64 = (1..).map_while(|attempt| delay(attempt, None, 0.5)).map(|delay| delay.as_secs_f64()).sum();
         assert!((2.0 * 86_400.0..4.0 * 86_400.0).contains(&total), "{total} s");
         assert_eq!(delay(11, None, 0.5), None);
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_is_kept_but_never_hurried() {
+    fn retry_after_lengthens_a_delay_but_never_shortens_it() {
         assert_eq!(delay(1, Some(Duration::from_secs(600)), 0.5), Some(Duration::from_secs(600)));
         assert_eq!(delay(3, Some(Duration::from_secs(1)), 0.5), Some(Duration::from_secs(300)));
         assert_eq!(delay(1, Some(Duration::from_secs(1_000_000)), 0.5), Some(Duration::from_secs(86_400)));

@@ -1,5 +1,6 @@
-//! Jobs that failed for good: looked at, queued anew, or removed. A retry runs the same row again; another run of the
-//! picture, which `reprocess` begins, ends it.
+//! Dead letters, the jobs that failed permanently: listing, retrying and purging.
+//!
+//! A retry runs the same job row again. A new generation of the image, which `reprocess` begins, ends the dead letter.
 
 use crate::{
     catalog::{Catalog, Done, Error, Once},
@@ -12,23 +13,20 @@ use crate::{
         },
         products::{self, images},
     },
-    domain::{Attempt, DeadLetter, DeadQuery, Grave, JobId, Page, ProductId},
+    domain::{Attempt, DeadLetter, DeadLetterCursor, DeadQuery, JobId, Page, ProductId},
 };
 
-/// Dead letters that were queued anew in one transaction.
+/// Dead letters that were requeued in one transaction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Requeued {
     /// Their jobs.
     pub jobs: Vec<JobId>,
-    /// Where the next batch begins; none means that all are done.
-    pub last: Option<Grave>,
+    /// Cursor of the next batch; `None` after the last one.
+    pub last: Option<DeadLetterCursor>,
 }
 
 impl Catalog {
-    /// A page of dead letters, the latest first.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] by the database.
+    /// Returns a page of dead letters, latest first.
     pub async fn dead_letters(&self, query: &DeadQuery) -> Result<Page<DeadLetter>, Error> {
         let mut items = dead_letters::list(&self.database().read(), query).await?;
         let more = items.len() as u64 > query.limit;
@@ -39,10 +37,10 @@ impl Catalog {
         Ok(Page { items, next_cursor })
     }
 
-    /// A dead letter with its latest attempts, of which at most 50 are kept.
+    /// Returns a dead letter and its attempts, at most the latest 50.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none, [`Error::Unavailable`] by the database.
+    /// [`Error::NotFound`] if it does not exist.
     pub async fn dead_letter(&self, id: JobId) -> Result<(DeadLetter, Vec<Attempt>), Error> {
         let catalog = self.clone();
         self.to_the_end(async move {
@@ -53,11 +51,13 @@ impl Catalog {
         .await
     }
 
-    /// Queues a dead letter anew: no attempt and no crash counts any more, and its picture is pending. Answers its product.
+    /// Requeues a dead letter and returns its product.
+    ///
+    /// Resets its attempts and crashes, and sets its image to `pending`.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such job; [`Error::Conflict`] if it is no dead letter, or of an older run of its
-    /// picture; [`Error::Unavailable`] by the database.
+    /// [`Error::NotFound`] if the job does not exist; [`Error::Conflict`] if it is not a dead letter, or if it belongs
+    /// to an older generation of its image.
     pub async fn retry_dead(&self, id: JobId, once: Option<Once>) -> Result<Done<ProductId>, Error> {
         let catalog = self.clone();
         self.to_the_end(async move {
@@ -68,29 +68,32 @@ impl Catalog {
             }
             let asked = dead_letters::asked(&*write, id).await?.ok_or_else(|| unknown(id))?;
             products::lock(&*write, &[asked.product_id]).await?;
-            // Its picture may have begun another run before the product was held.
+            // The image may have begun another generation before the product was locked.
             let asked = dead_letters::asked(&*write, id).await?.ok_or_else(|| unknown(id))?;
             if asked.outdated {
-                let reason = "belongs to an older run of its picture, which has been queued again since";
+                let reason = "belongs to an older generation of its image, which was queued again since";
                 return Err(Error::Conflict(format!("job {id} {reason}")));
             }
             let product = asked.product_id;
             catalog.keep_made(&write, once.as_ref(), &product).await?;
-            let queued = if asked.dead { catalog.queue_anew(write, &[id], &[product]).await? } else { Vec::new() };
+            let queued = if asked.dead { catalog.requeue(write, &[id], &[product]).await? } else { Vec::new() };
             match queued.as_slice() {
-                [] => Err(Error::Conflict(format!("job {id} is no dead letter: it waits, runs or is done"))),
+                [] => Err(Error::Conflict(format!("job {id} is not a dead letter: it is queued, running or done"))),
                 _ => Ok(Done::now(product)),
             }
         })
         .await
     }
 
-    /// Queues up to `limit` dead letters of jobs that were given up until `until` anew, the oldest first, after `after`. A
-    /// job that fails again meanwhile lies behind `until`.
+    /// Requeues up to `limit` dead letters that died at or before `until`, oldest first, after the cursor `after`.
     ///
-    /// # Errors
-    /// [`Error::Unavailable`] by the database.
-    pub async fn retry_all_dead(&self, after: Option<Grave>, until: Timestamp, limit: u64) -> Result<Requeued, Error> {
+    /// A job that fails again in the meantime died after `until`, so it is not retried twice.
+    pub async fn retry_all_dead(
+        &self,
+        after: Option<DeadLetterCursor>,
+        until: Timestamp,
+        limit: u64,
+    ) -> Result<Requeued, Error> {
         let catalog = self.clone();
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
@@ -101,15 +104,14 @@ impl Catalog {
             let products = products_of(&chosen);
             products::lock(&*write, &products).await?;
             let ids: Vec<_> = chosen.iter().map(|chosen| chosen.grave.id).collect();
-            Ok(Requeued { jobs: catalog.queue_anew(write, &ids, &products).await?, last: Some(last) })
+            Ok(Requeued { jobs: catalog.requeue(write, &ids, &products).await?, last: Some(last) })
         })
         .await
     }
 
-    /// Removes up to `limit` jobs that were given up until `until`; their pictures stay failed. Answers how many.
+    /// Deletes up to `limit` dead letters that died at or before `until`; returns how many.
     ///
-    /// # Errors
-    /// [`Error::Unavailable`] by the database.
+    /// Their images stay failed.
     pub async fn purge_dead(&self, until: Timestamp, limit: u64) -> Result<u64, Error> {
         let catalog = self.clone();
         self.to_the_end(async move {
@@ -121,15 +123,15 @@ impl Catalog {
         .await
     }
 
-    /// The products are held by `write`.
-    async fn queue_anew(&self, write: Write, ids: &[JobId], products: &[ProductId]) -> Result<Vec<JobId>, Error> {
+    /// Requeues dead letters whose products `write` has locked.
+    async fn requeue(&self, write: Write, ids: &[JobId], products: &[ProductId]) -> Result<Vec<JobId>, Error> {
         let now = write.now().await?;
-        let queued = dead_letters::queue_anew(&*write, ids, now).await?;
+        let queued = dead_letters::requeue(&*write, ids, now).await?;
         if queued.is_empty() {
             return Ok(Vec::new());
         }
-        let (jobs, pictures): (Vec<_>, Vec<_>) = queued.into_iter().unzip();
-        images::begin_anew(&*write, &pictures, now).await?;
+        let (jobs, images): (Vec<_>, Vec<_>) = queued.into_iter().unzip();
+        images::restart_attempts(&*write, &images, now).await?;
         self.announce(&write).await?;
         self.commit_change(write, products, now).await?;
         self.queue().wake();

@@ -1,5 +1,7 @@
-//! Watching over leases: takes jobs and deliveries from processes that ended or give no sign of life, by what this process
-//! itself sees of their leases. A claim that is lost never fails an image; deaths that are proven do, if there are many.
+//! Watches leases and requeues jobs and deliveries of dead or silent processes.
+//!
+//! Each process judges leases by its own observations. A lost claim alone never fails an image; many proven worker
+//! deaths do.
 
 use std::{
     sync::{
@@ -14,7 +16,7 @@ use tokio::sync::OnceCell;
 use crate::{
     catalog::{
         Catalog, Error,
-        events::PictureStep,
+        events::ImageProgress,
         jobs::process::{MAX_CRASHES, step},
     },
     clock::Timestamp,
@@ -32,28 +34,30 @@ use crate::{
     domain::{Attempt, AttemptOutcome, EventKind, Lapsed, Lease, LeaseRule, LeaseWatch},
 };
 
-/// A worker that dies is not to blame on an image that has a process of its own. But where a system ends the worker along
-/// with it, for memory say, it must come to an end all the same.
+/// Number of worker deaths after which an image fails, even if a separate decoder process decodes it.
+///
+/// Such an image is normally not blamed for the death of a worker. But the system may kill the worker because of the
+/// image, for example when memory runs out, and retries must end.
 const MAX_WORKER_DEATHS: i32 = 20;
-/// So many claims may be lost without a known reason before the image is made to wait for the next one.
+/// Number of unexplained lost claims before the next claim is delayed.
 const FREE_LOSSES: i32 = 2;
 const FIRST_LOSS_DELAY: Duration = Duration::from_secs(5);
 const MAX_LOSS_DELAY: Duration = Duration::from_secs(600);
-/// Lock files of processes that ended are removed each so many looks.
+/// Lock files of dead processes are deleted once per this many checks.
 const TIDY_EACH: u64 = 60;
-/// Leases that are taken in one transaction.
+/// Leases taken in one transaction.
 const BATCH: usize = 100;
-/// Waiting rows that are corrected in one transaction.
+/// Waiting rows corrected in one transaction.
 const CORRECTED_TOGETHER: i64 = 1_000;
 
-/// On SQLite the kernel says at once whether a process has ended.
+/// Rule for SQLite: the kernel reports at once whether a process has ended.
 const FILE_RULE: LeaseRule = LeaseRule { lease: LEASE, suspicion: Duration::ZERO, absence: Duration::ZERO };
-/// On PostgreSQL a process whose connection was cut off shows itself again within a second or two, and lengthens its
-/// leases each five.
+/// Rule for PostgreSQL: a process whose connection broke reconnects within two seconds, and extends its leases every
+/// five.
 const SESSION_RULE: LeaseRule =
     LeaseRule { lease: LEASE, suspicion: Duration::from_secs(5), absence: Duration::from_secs(5) };
 
-/// What this process knows of leases, and what others know of it.
+/// The leases that this process observes, and its own presence.
 #[derive(Debug, Default)]
 pub(in crate::catalog) struct Leases {
     presence: OnceCell<Presence>,
@@ -63,22 +67,23 @@ pub(in crate::catalog) struct Leases {
 }
 
 impl Catalog {
-    /// Makes a token for a new lease. It names this process, whose end then proves that the lease is lost.
+    /// Creates a token for a new lease.
+    ///
+    /// The token names this process, so the end of the process proves that the lease is lost.
     pub(in crate::catalog) async fn lease_token(&self) -> String {
         match self.0.leases.presence.get_or_try_init(|| self.database().appear()).await {
             Ok(presence) => presence.id().token(),
             Err(error) => {
-                tracing::warn!(%error, "other processes cannot see whether this one lives; its leases are watched instead");
+                tracing::warn!(%error, "presence unavailable: if this process dies, its jobs are requeued late");
                 uuid::Uuid::new_v4().simple().to_string()
             }
         }
     }
 
-    /// Looks at all leases, and takes those whose holder has ended or gave no sign of life for a whole lease. To be called
-    /// each second. Returns how many jobs were taken.
+    /// Takes the leases of holders that ended or were silent for a whole lease.
     ///
-    /// # Errors
-    /// If the database does not answer. Then the leases are watched from the beginning.
+    /// Call it every second. Returns how many jobs were requeued. After an error, observation of all leases starts
+    /// again.
     pub async fn watch_leases(&self) -> Result<usize, Error> {
         let outcome = self.look_at_leases().await;
         if outcome.is_err() {
@@ -87,8 +92,7 @@ impl Catalog {
         outcome
     }
 
-    /// Watches all leases until `count` of them were taken from holders that ended or gave no sign of life, or 20 s have passed.
-    /// Returns how many were taken.
+    /// Watches leases until `count` were taken or 20 s have passed; returns how many were taken.
     pub(crate) async fn take_lapsed_leases(&self, count: u64) -> Result<u64, Error> {
         const LOOKS: u32 = 20;
         let mut taken = 0;
@@ -102,7 +106,7 @@ impl Catalog {
         Ok(taken)
     }
 
-    /// Forgets what was seen of leases, since a look did not come to its end.
+    /// Discards all observations of leases, because a check was interrupted.
     pub fn forget_leases(&self) {
         for watch in [&self.0.leases.jobs, &self.0.leases.deliveries] {
             watch.lock().unwrap_or_else(PoisonError::into_inner).forget();
@@ -141,26 +145,19 @@ impl Catalog {
     }
 
     /// Returns the leases on jobs.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn job_leases(&self) -> Result<Vec<Lease>, Error> {
         Ok(leases::of_jobs(&self.database().read()).await?)
     }
 
     /// Returns the leases on deliveries.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn delivery_leases(&self) -> Result<Vec<Lease>, Error> {
         Ok(leases::of_deliveries(&self.database().read()).await?)
     }
 
-    /// Takes jobs from holders that lost their leases: they are due again at once, or given up if workers are known to have
-    /// died over them again and again. A lease that has changed meanwhile is left alone. Returns how many were taken.
+    /// Requeues jobs whose leases have lapsed; returns how many.
     ///
-    /// # Errors
-    /// If the database does not answer.
+    /// A job is due again at once. It becomes a dead letter if too many workers died while processing it. Leases that
+    /// have changed since are skipped.
     pub async fn take_jobs(&self, lapsed: &[Lapsed]) -> Result<usize, Error> {
         let mut taken = 0;
         for some in lapsed.chunks(BATCH) {
@@ -186,7 +183,7 @@ impl Catalog {
         ids.sort_unstable();
         ids.dedup();
         products::lock(&*write, &ids).await?;
-        let mut steps: Vec<PictureStep> = Vec::new();
+        let mut steps: Vec<ImageProgress> = Vec::new();
         for (job, product, holder_ended) in &taken {
             let failed = end_claim(&write, job, *holder_ended, now).await?;
             let failed = product.zip(failed);
@@ -197,10 +194,7 @@ impl Catalog {
         Ok(taken.len())
     }
 
-    /// Lets deliveries be sent again whose holders lost their leases. Returns how many there were.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Requeues deliveries whose leases have lapsed; returns how many.
     pub async fn take_deliveries(&self, lapsed: &[Lapsed]) -> Result<usize, Error> {
         let mut taken = 0;
         for some in lapsed.chunks(BATCH) {
@@ -217,11 +211,10 @@ impl Catalog {
         Ok(taken)
     }
 
-    /// Keeps waiting times what they were when a clock is wrong: corrects the database's time on SQLite, and lets nothing
-    /// wait for a time that a clock which went back has moved far away. Returns how many rows were corrected.
+    /// Corrects due times after a jump of a clock; returns how many rows were corrected.
     ///
-    /// # Errors
-    /// If the database does not answer.
+    /// On SQLite it also corrects the database's time. Rows that a clock jump has moved far into the future become due
+    /// in time again.
     pub async fn correct_waiting(&self) -> Result<usize, Error> {
         let shift = self.database().correct_clock().await?;
         if shift != 0 {
@@ -240,7 +233,7 @@ impl Catalog {
     }
 }
 
-/// Notes that a claim was lost; returns why the image is given up, if it is.
+/// Records that a claim was lost; returns the error code if the image fails.
 async fn end_claim(
     write: &Write,
     job: &Taken,
@@ -250,7 +243,7 @@ async fn end_claim(
     let losses = leases::count_loss(&**write, job.id, holder_ended).await?;
     let deaths = if losses.ended >= MAX_WORKER_DEATHS { losses.ended } else { job.crashes };
     let error = (holder_ended && deaths >= MAX_CRASHES)
-        .then(|| (ErrorCode::Poison, format!("{deaths} workers or decoders died over this image")));
+        .then(|| (ErrorCode::Poison, format!("workers or decoders crashed {deaths} times on this image")));
     let shown = error.as_ref().map(|(code, message)| (*code, message.as_str()));
     match shown {
         Some(error) => {
@@ -271,8 +264,9 @@ async fn end_claim(
     Ok(failed)
 }
 
-/// The wait before the next claim of a job that loses its claims again and again, nobody knows why. It is never given up for
-/// that, so it must not keep workers busy for ever.
+/// Returns the delay before the next claim of a job with unexplained lost claims.
+///
+/// Such a job is never a dead letter, so the delay keeps it from occupying workers forever.
 fn loss_delay(losses: Losses) -> Option<Duration> {
     let unexplained = losses.lost - losses.ended - FREE_LOSSES;
     let doublings = u32::try_from(unexplained - 1).ok()?.min(16);
@@ -284,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_lost_claims_cost_no_wait_and_later_ones_ten_minutes_at_most() {
+    fn the_first_lost_claims_cause_no_delay_and_later_ones_ten_minutes_at_most() {
         let delay = |lost, ended| loss_delay(Losses { lost, ended }).map(|delay| delay.as_secs());
         assert_eq!([delay(1, 0), delay(2, 0), delay(3, 0), delay(4, 0)], [None, None, Some(5), Some(10)]);
         assert_eq!((delay(1_000, 0), delay(19, 19)), (Some(600), None));

@@ -1,4 +1,4 @@
-//! Use-cases of jobs: claiming and settling them, leases, dead letters, reprocessing, and how the queue is.
+//! Use cases of jobs: claiming, settling, leases, dead letters, reprocessing, and queue status.
 
 pub(super) mod dead_letters;
 pub(super) mod leases;

@@ -1,10 +1,11 @@
-//! What a worker does to the truth: claim a job, lengthen its lease, store or report what became of it. Every write is
-//! fenced by the lease: a worker that was thought dead changes nothing any more.
+//! Claims jobs, extends their leases, and settles them.
+//!
+//! The lease fences every write: a worker that lost its lease cannot change anything.
 
 use std::time::Duration;
 
 use crate::{
-    catalog::{Catalog, Error, events::PictureStep},
+    catalog::{Catalog, Error, events::ImageProgress},
     clock::Timestamp,
     code::ErrorCode,
     db::{
@@ -22,40 +23,40 @@ use crate::{
     },
 };
 
-/// Which job is to be claimed.
+/// Selects the job to claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// The next user's, as far as the worker has a place for it.
+    /// The next job in round-robin order of users, if the worker has capacity for that user.
     Next {
-        /// Whose job was claimed last.
+        /// The user of the last claimed job.
         after: Option<UserId>,
-        /// For whom the worker has no place.
+        /// The users and hosts at their limit in this worker.
         busy: Busy,
     },
-    /// One whose worker died: with a broker its new message waits behind all others.
+    /// A job whose worker died. With a broker, its new message is behind all others.
     Orphan,
 }
 
-/// What came of looking for a job.
+/// Result of a claim.
 #[derive(Clone, Debug)]
 pub enum Found {
-    /// This one was claimed.
+    /// A job was claimed.
     Claimed(Box<Claimed>),
-    /// Jobs are due, but the worker has no place for them.
+    /// Jobs are due, but the worker has no capacity for them.
     Busy,
     /// No job is due.
     Nothing,
 }
 
 impl Due {
-    /// Whatever job is due.
+    /// Selects any due job.
     pub fn any() -> Self {
         Self::Next { after: None, busy: Busy::default() }
     }
 }
 
 impl Found {
-    /// The job, if one was claimed.
+    /// Returns the claimed job, if any.
     pub fn claimed(self) -> Option<Claimed> {
         match self {
             Self::Claimed(claimed) => Some(*claimed),
@@ -64,70 +65,69 @@ impl Found {
     }
 }
 
-/// A job in a worker's hands.
+/// A claimed job.
 #[derive(Clone, Debug)]
 pub struct Claimed {
     /// The job with its lease.
     pub job: Job,
-    /// The product of the picture.
+    /// The product of the image.
     pub product_id: ProductId,
-    /// Where the picture comes from.
+    /// The source of the image.
     pub source: ImageSource,
 }
 
-/// What was made of a picture.
+/// The result of processing an image.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// What is known of it.
+    /// Properties of the source image.
     pub facts: Facts,
-    /// What clients should know.
+    /// Warnings for clients.
     pub warnings: Vec<String>,
-    /// What is stored now.
+    /// The stored renditions.
     pub renditions: Vec<Rendition>,
-    /// The presets that were made; all if absent.
+    /// The rendered presets; `None` means all.
     pub presets: Option<Vec<String>>,
-    /// What it was made of.
+    /// Identifies the source bytes and the pipeline.
     pub content: Content,
 }
 
-/// What a worker is to do with the bytes it has.
+/// Deduplication decision for downloaded source bytes.
 #[derive(Clone, Debug)]
-pub enum Turn {
-    /// Decode them.
+pub enum Deduplication {
+    /// Decode the bytes.
     Decode,
-    /// Ask again in a moment: another worker is at the same bytes.
+    /// Retry later: another worker is processing the same bytes.
     Wait,
-    /// Take what was made of them for another picture.
+    /// Reuse the renditions of another image with the same bytes.
     Reuse(Box<Image>),
 }
 
-/// What a picture could take down by being decoded.
+/// The process that a malicious image could crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtRisk {
-    /// The worker itself.
+    /// The worker process.
     Worker,
-    /// A process of its own: if the worker dies, it is not the picture's fault.
+    /// A separate decoder process; the image is not blamed if the worker dies.
     Decoder,
 }
 
 /// How a claim ends.
 #[derive(Clone, Debug)]
 pub enum Settlement {
-    /// The picture is ready.
+    /// The image is ready.
     Ready(Outcome),
-    /// The picture cannot be had.
+    /// The image failed permanently.
     Fail(ErrorCode, String),
-    /// The attempt failed; another one follows after the delay.
+    /// The attempt failed; the job is retried after the delay.
     Retry(ErrorCode, String, Duration),
-    /// The decoder died over the picture. Another attempt follows after the delay, unless workers and decoders have died over
-    /// it three times by now: then it is given up as `poison`.
+    /// The decoder crashed. The job is retried after the delay; after three crashes the image fails as `poison`.
     Crash(String, Duration),
-    /// The job goes back unfinished; the attempt does not count.
+    /// The job returns to the queue unfinished; the attempt does not count.
     Release,
 }
 
 impl Settlement {
-    /// The attempt for the job's history; none if it succeeded or does not count.
+    /// Returns the attempt for the job's history, unless it succeeded or does not count.
     fn attempt(&self, job: &Job, now: Timestamp) -> Option<Attempt> {
         let (outcome, code, message) = match self {
             Self::Ready(_) | Self::Release => return None,
@@ -138,8 +138,9 @@ impl Settlement {
         Some(Attempt { number: job.attempt, outcome, error: Some((code, message.clone())), ended_at: now })
     }
 
-    /// Ends the job and answers what it comes to: a crash is another attempt or the end. `None` if the lease is no longer the
-    /// caller's.
+    /// Ends the claim in the database and returns the final settlement.
+    ///
+    /// The last allowed crash becomes a failure. Returns `None` if the lease was lost.
     async fn end_job(self, write: &Write, job: &Job, now: Timestamp) -> Result<Option<Self>, db::Error> {
         let held = match &self {
             Self::Ready(_) => jobs::finish(&**write, job, now).await?,
@@ -153,8 +154,8 @@ impl Settlement {
         Ok(held.then_some(self))
     }
 
-    /// What listeners are told of the picture; an attempt that is followed by another one is no step.
-    fn step(&self, claimed: &Claimed) -> Option<PictureStep> {
+    /// Returns the event of the image; an attempt that is retried has none.
+    fn step(&self, claimed: &Claimed) -> Option<ImageProgress> {
         let (kind, error_code) = match self {
             Self::Ready(_) => (EventKind::ImageReady, None),
             Self::Fail(code, _) => (EventKind::ImageFailed, Some(*code)),
@@ -163,7 +164,7 @@ impl Settlement {
         Some(step(kind, claimed.product_id, claimed.job.image_id, error_code))
     }
 
-    /// The blobs that are referred to from now on.
+    /// Returns the blobs that the image will refer to.
     fn blobs(&self) -> Vec<&str> {
         match self {
             Self::Ready(outcome) => outcome.renditions.iter().map(|made| made.key.as_str()).collect(),
@@ -202,7 +203,7 @@ async fn end_crashed(
     if crashes < MAX_CRASHES {
         return Ok(Some(Settlement::Crash(message.to_owned(), delay)));
     }
-    let message = format!("workers or decoders died {crashes} times over this picture; at last: {message}");
+    let message = format!("workers or decoders crashed {crashes} times on this image; last error: {message}");
     crashes::bury_unheld(&**write, job.id, (code, &message), now).await?;
     Ok(Some(Settlement::Fail(code, message)))
 }
@@ -212,11 +213,11 @@ pub(in crate::catalog) const fn step(
     product_id: ProductId,
     image_id: ImageId,
     error_code: Option<ErrorCode>,
-) -> PictureStep {
-    PictureStep { kind, product_id, image_id, error_code }
+) -> ImageProgress {
+    ImageProgress { kind, product_id, image_id, error_code }
 }
 
-/// What two jobs cannot be at together: the same bytes for the same presets.
+/// Returns the deduplication key: two workers never process the same bytes for the same presets at the same time.
 fn working_on(job: &Job, content: &Content) -> String {
     let Content { sha256, recipe } = content;
     match &job.payload {
@@ -225,14 +226,11 @@ fn working_on(job: &Job, content: &Content) -> String {
     }
 }
 
-/// After this many workers and decoders are known to have died over an image it is given up.
+/// Number of known worker and decoder crashes after which an image fails.
 pub(super) const MAX_CRASHES: i32 = 3;
 
 impl Catalog {
-    /// Claims a job, if there is such a one and nobody has it.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] by the database.
+    /// Claims a due job, if any.
     pub async fn claim(&self, due: Due) -> Result<Found, Error> {
         let catalog = self.clone();
         self.to_the_end(async move {
@@ -273,10 +271,7 @@ impl Catalog {
         Ok(Some(Claimed { job, product_id: work.product_id, source: work.source }))
     }
 
-    /// Says that the worker is alive; `false` if the job is another's by now.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] by the database.
+    /// Extends the lease of a job; returns `false` if it was lost.
     pub async fn extend_lease(&self, job: &Job) -> Result<bool, Error> {
         let (catalog, job) = (self.clone(), job.clone());
         self.to_the_end(async move {
@@ -288,29 +283,28 @@ impl Catalog {
         .await
     }
 
-    /// Whose turn it is to decode `content` for `job`: the same bytes are processed once, whoever asks for them. With
-    /// `anew` nothing that was made before is taken.
+    /// Decides whether `job` decodes `content`, waits, or reuses renditions.
     ///
-    /// # Errors
-    /// [`Error::Unavailable`] by the database.
-    pub async fn turn(&self, job: &Job, content: &Content, anew: bool) -> Result<Turn, Error> {
+    /// The same bytes are processed only once at a time. With `anew`, existing renditions are not reused.
+    pub async fn turn(&self, job: &Job, content: &Content, anew: bool) -> Result<Deduplication, Error> {
         let (catalog, job, content) = (self.clone(), job.clone(), content.clone());
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
-            if !anew && let Some(twin) = images::twin(&*write, &content, job.image_id).await? {
-                return Ok(Turn::Reuse(Box::new(twin)));
+            if !anew && let Some(duplicate) = images::duplicate(&*write, &content, job.image_id).await? {
+                return Ok(Deduplication::Reuse(Box::new(duplicate)));
             }
             let taken = jobs::is_worked_on(&*write, &working_on(&job, &content), &job).await?;
-            Ok(if taken { Turn::Wait } else { Turn::Decode })
+            Ok(if taken { Deduplication::Wait } else { Deduplication::Decode })
         })
         .await
     }
 
-    /// Says that `content` is being decoded from now on: should the worker die, it may be the picture's fault if the worker
-    /// is what it is decoded in. `false` if another worker has begun with the same bytes meanwhile.
+    /// Records that decoding of `content` begins; returns `false` if another worker already decodes the same bytes.
+    ///
+    /// If the worker dies and `at_risk` is [`AtRisk::Worker`], the death counts as a crash of the image.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`] if the job is another's by now; [`Error::Unavailable`] by the database.
+    /// [`Error::LeaseLost`] if the lease was lost.
     pub async fn begin_decoding(&self, job: &Job, content: &Content, at_risk: AtRisk) -> Result<bool, Error> {
         let (catalog, job, working_on) = (self.clone(), job.clone(), working_on(job, content));
         self.to_the_end(async move {
@@ -326,17 +320,17 @@ impl Catalog {
         .await
     }
 
-    /// Ends a claim: the job, its picture and the product's new version at once.
+    /// Ends a claim: updates the job, the image and the product in one transaction.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`] if the job is another's by now, [`Error::BlobGone`] if a rendition was removed before anything
-    /// referred to it: then nothing was stored.
+    /// [`Error::LeaseLost`] if the lease was lost; [`Error::BlobGone`] if a rendition was deleted before a row referred
+    /// to it. In both cases nothing is stored.
     pub async fn settle(&self, claimed: &Claimed, settlement: Settlement) -> Result<(), Error> {
         let (catalog, claimed) = (self.clone(), claimed.clone());
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
             let now = write.now().await?;
-            // The job's row comes first: it is the fence.
+            // The job's row is updated first: its lease is the fence.
             let attempt = settlement.attempt(&claimed.job, now);
             let Some(settlement) = settlement.end_job(&write, &claimed.job, now).await? else {
                 return Err(Error::LeaseLost);
@@ -344,7 +338,7 @@ impl Catalog {
             if let Some(attempt) = attempt {
                 attempts::record(&*write, claimed.job.id, &attempt).await?;
             }
-            catalog.refer_to(&write, &settlement.blobs()).await?;
+            catalog.pin_blobs(&write, &settlement.blobs()).await?;
             products::lock(&*write, &[claimed.product_id]).await?;
             settlement.change_image(&write, &claimed.job, now).await?;
             let step = settlement.step(&claimed);

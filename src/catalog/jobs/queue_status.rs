@@ -1,4 +1,4 @@
-//! How the queue is: what the database knows of the jobs, and what the broker says of its messages.
+//! Queue status: jobs in the database and messages in the broker.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,16 +8,15 @@ use crate::{
     domain::{Backlog, QueueStatus},
 };
 
-/// The broker answers within this, or counts as away.
+/// The broker counts as down if it does not answer in this time.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The span in which finished jobs are counted.
+/// Period in which finished jobs are counted.
 const LATELY: Duration = Duration::from_secs(60);
 
 impl Catalog {
-    /// How the queue is. A broker that does not answer within 2 s is part of the answer.
+    /// Returns the status of the queue and its broker.
     ///
-    /// # Errors
-    /// [`Error::Unavailable`] by the database.
+    /// If the broker does not answer within 2 s, the status contains its error.
     pub async fn queue_status(&self) -> Result<QueueStatus, Error> {
         let now = self.now().await?;
         let read = self.database().read();

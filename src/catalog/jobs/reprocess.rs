@@ -1,4 +1,4 @@
-//! Running pictures again, batch by batch, so that a catalogue of any size costs the same memory.
+//! Reprocesses images in batches, with memory independent of the catalog's size.
 
 use crate::{
     catalog::{Catalog, Error},
@@ -11,50 +11,50 @@ use crate::{
     domain::{ImageId, ImageStatus, Invalid, JobPayload, ProductId, UserId},
 };
 
-/// Which pictures at rest are meant.
+/// Selects images by final status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Which {
-    /// Those that failed.
+    /// Failed images.
     #[default]
     Failed,
-    /// Those that are ready.
+    /// Ready images.
     Ready,
-    /// Both.
+    /// Failed and ready images.
     All,
 }
 
-/// Which pictures are run again, and what of them is made.
+/// Selects images to reprocess, and their presets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// Only these products'; all if empty.
+    /// Only images of these products; all if empty.
     pub products: Vec<ProductId>,
-    /// Only this user's.
+    /// Only images of this user.
     pub user_id: Option<UserId>,
-    /// By their status. Pictures that are on their way already are left alone.
+    /// Only images with this status. Pending and processing images are never selected.
     pub status: Which,
-    /// Make only these presets and keep the others.
+    /// Render only these presets and keep the other renditions.
     pub presets: Option<Vec<String>>,
-    /// Only pictures that were last changed at or after this.
+    /// Only images last changed at or after this time.
     pub since: Option<Timestamp>,
 }
 
-/// Pictures that were queued again in one transaction.
+/// Images that were queued again in one transaction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// The pictures by id; none means that all are done.
+    /// The queued images by id; empty after the last batch.
     pub images: Vec<ImageId>,
-    /// Where the next batch begins.
+    /// Cursor of the next batch.
     pub last: Option<ImageId>,
 }
 
-/// How far a number of pictures are.
+/// Numbers of images by status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// On their way.
+    /// Pending or processing.
     pub pending: u64,
-    /// Done well.
+    /// Ready.
     pub ready: u64,
-    /// Done badly.
+    /// Failed.
     pub failed: u64,
 }
 
@@ -75,18 +75,15 @@ impl Selection {
 }
 
 impl Catalog {
-    /// How many pictures a selection has now.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] by the database.
+    /// Returns the number of selected images.
     pub async fn count_reprocess(&self, selection: &Selection) -> Result<u64, Error> {
         Ok(reruns::count(&self.database().read(), &selection.images()).await?)
     }
 
-    /// Queues up to `limit` selected pictures after `after` again.
+    /// Queues up to `limit` selected images after `after` again.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if a preset is unknown, [`Error::Unavailable`] by the database.
+    /// [`Error::Invalid`] if a preset is unknown.
     pub async fn reprocess(
         &self,
         selection: &Selection,
@@ -118,7 +115,7 @@ impl Catalog {
         ids.sort_unstable();
         ids.dedup();
         products::lock(&*write, &ids).await?;
-        // Somebody else may have queued some of them before the products were held.
+        // Another transaction may have queued some of them before the products were locked.
         let still = reruns::still_at_rest(&*write, &chosen).await?;
         let payload = JobPayload::process_image(selection.presets.clone());
         self.begin_again(&write, &still, &payload, request_id, now).await?;
@@ -128,7 +125,7 @@ impl Catalog {
         Ok(Batch { images, last: Some(last) })
     }
 
-    /// Begins another run of pictures at rest whose products are held.
+    /// Begins a new generation of images in a final status, whose products are locked.
     pub(crate) async fn begin_again(
         &self,
         write: &Write,
@@ -144,7 +141,7 @@ impl Catalog {
         let queued: Vec<_> = still
             .iter()
             .filter_map(|image| {
-                // Its product is held, so it is there.
+                // Its product is locked, so the image exists.
                 let (user_id, source) = origins.get(&image.id)?.clone();
                 let (image_id, generation) = (image.id, image.generation + 1);
                 Some(NewJob { image_id, generation, payload, request_id, user_id, host: source.host() })
@@ -154,10 +151,7 @@ impl Catalog {
         self.announce(write).await
     }
 
-    /// How far these pictures are.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] by the database.
+    /// Counts these images by status.
     pub async fn progress(&self, images: &[ImageId]) -> Result<Progress, Error> {
         let mut progress = Progress::default();
         for status in images::statuses(&self.database().read(), images).await? {
@@ -174,7 +168,7 @@ impl Catalog {
         let known: Vec<_> = self.presets().iter().map(|preset| preset.name.as_str()).collect();
         match presets.unwrap_or_default().iter().find(|name| !known.contains(&name.as_str())) {
             Some(name) => {
-                Err(Invalid::field("preset", format!("`{name}` is not known; known are {}", known.join(", "))).into())
+                Err(Invalid::field("preset", format!("`{name}` is unknown; presets: {}", known.join(", "))).into())
             }
             None => Ok(()),
         }

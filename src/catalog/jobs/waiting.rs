@@ -1,4 +1,4 @@
-//! How many jobs may wait for one user: the backlog of each is bounded, whatever the others do.
+//! Limits the queued jobs of each user.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,11 +10,11 @@ use crate::{
     domain::UserId,
 };
 
-/// For so long a process goes by its last count; what it queued meanwhile is added.
+/// Lifetime of a cached count. Jobs that this process queues in that time are added to it.
 const COUNTED_FOR: Duration = Duration::from_secs(1);
 const MAX_COUNTED: u64 = 10_000;
 
-/// How many jobs waited for users when they were last counted.
+/// Cached numbers of queued jobs by user.
 #[derive(Debug)]
 pub(in crate::catalog) struct Waiting(Cache<UserId, u64>);
 
@@ -25,7 +25,9 @@ impl Default for Waiting {
 }
 
 impl Catalog {
-    /// Refuses these images of users if too many jobs would wait for one of them.
+    /// Checks that no user exceeds the limit of queued jobs.
+    ///
+    /// `owners` has one entry for each image to be queued.
     pub(in crate::catalog) async fn ensure_backlog(
         &self,
         write: &Write,

@@ -1,5 +1,6 @@
-//! What is answered to the creation of one product and of several: made in the transaction that stores them, so that an
-//! idempotency key can keep it.
+//! Responses to the creation of one or several products.
+//!
+//! They are made in the transaction that stores the products.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,59 +12,59 @@ use crate::{
     domain::{FieldError, Invalid, NewProduct},
 };
 
-/// What became of several products.
+/// The results of a batch of products.
 #[derive(Serialize, ToSchema)]
 #[schema(as = BatchResult)]
 pub struct BatchBody<'a> {
-    /// A result for each product, in the order of the request.
+    /// One result for each product, in the order of the request.
     items: Vec<ItemBody<'a>>,
-    /// How many were stored.
+    /// Number of products created.
     created: usize,
-    /// How many were not.
+    /// Number of products not created.
     failed: usize,
 }
 
-/// What became of one of them.
+/// The result of one product of a batch.
 #[derive(Serialize, ToSchema)]
 #[schema(as = BatchItem)]
 struct ItemBody<'a> {
-    /// Its place in the request, from 0.
+    /// Index of the product in the request, from 0.
     index: usize,
-    /// The status that a request of its own would have had: 201, 422, or 410 if the same request stored it before and it was
-    /// deleted since.
+    /// The HTTP status of a separate request for this product: 201 if it was created, 422 if it is invalid, 410 if an
+    /// earlier request with the same idempotency key created it and it was deleted.
     status: u16,
-    /// The product, if it was stored.
+    /// The product, if it was created.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     product: Option<ProductBody<'a>>,
-    /// Why it was not stored.
+    /// Why the product was not created.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     error: Option<ItemErrorBody<'a>>,
 }
 
-/// Why a product was not stored.
+/// Why a product was not created.
 #[derive(Serialize, ToSchema)]
 #[schema(as = BatchItemError)]
 struct ItemErrorBody<'a> {
-    /// One of the codes of errors.
+    /// Error code.
     code: &'static str,
-    /// A sentence about it.
+    /// Description of the error.
     detail: String,
-    /// The wrong fields, the first 20; missing if no field is wrong.
+    /// The first 20 invalid fields; absent if there are none.
     #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
     #[schema(required = false)]
     errors: &'a [FieldError],
-    /// How many more errors there are; missing if `errors` has all.
+    /// Number of further errors; absent if `errors` lists all.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, minimum = 1)]
     more_errors: Option<usize>,
 }
 
-/// The answer to the creation of one product; refuses it if it was not stored.
+/// Returns the response to the creation of one product.
 ///
 /// # Errors
-/// [`Error::Invalid`] if it was not.
+/// [`Error::Invalid`] or [`Error::Gone`] if the product was not stored.
 pub fn one(links: &Links, stored: Vec<Stored>) -> Result<Answer, Error> {
     let product = only(stored)?;
     let body = serde_json::to_vec(&ProductBody::new(&product, links)).map_err(Error::internal)?;
@@ -71,11 +72,11 @@ pub fn one(links: &Links, stored: Vec<Stored>) -> Result<Answer, Error> {
     Ok(Answer { status: 201, location, body: body.into(), replayed: false })
 }
 
-/// The products of a request that are wrong, each at its place; those that are right have gaps there.
+/// The invalid products of a request by index; `None` for a valid one.
 #[derive(Debug)]
 pub struct Refusals(Vec<Option<Invalid>>);
 
-/// Parts the products of a request that may be stored from those that are wrong.
+/// Splits the products of a request into valid and invalid ones.
 pub fn split(read: Vec<Result<NewProduct, Invalid>>) -> (Vec<NewProduct>, Refusals) {
     let mut news = Vec::with_capacity(read.len());
     let refused = read.into_iter().map(|item| item.map(|new| news.push(new)).err()).collect();
@@ -83,10 +84,10 @@ pub fn split(read: Vec<Result<NewProduct, Invalid>>) -> (Vec<NewProduct>, Refusa
 }
 
 impl Refusals {
-    /// The answer about all products of the request, from what became of those that were right.
+    /// Returns the response to the whole batch from the outcomes of its valid products.
     ///
     /// # Errors
-    /// [`Error::Internal`] if it cannot be written as JSON.
+    /// [`Error::Internal`] if it cannot be serialized.
     pub fn answer(self, links: &Links, stored: Vec<Stored>) -> Result<Answer, Error> {
         let mut stored = stored.into_iter();
         let outcomes = self.0.into_iter().map(|refusal| match refusal {

@@ -1,4 +1,4 @@
-//! Taking in a product: one transaction holds the product, its pictures and the jobs that will fetch them.
+//! Creates products: one transaction stores the product, its images and their jobs.
 
 use std::collections::BTreeSet;
 
@@ -20,15 +20,15 @@ use crate::{
     },
 };
 
-/// A product that was stored, or why there is none.
+/// A stored product, or why it was not stored.
 pub type Stored = Result<Product, NotStored>;
 
-/// Why there is no product.
+/// Why a product was not stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotStored {
-    /// It is wrong.
+    /// It is invalid.
     Invalid(Invalid),
-    /// The same request stored it before, and it was deleted since.
+    /// An earlier request with the same key stored it, and it was deleted.
     Gone(ProductId),
 }
 
@@ -36,19 +36,19 @@ impl From<NotStored> for Error {
     fn from(reason: NotStored) -> Self {
         match reason {
             NotStored::Invalid(invalid) => Self::Invalid(invalid),
-            NotStored::Gone(id) => Self::gone(format_args!("product {id}, which this request has created,")),
+            NotStored::Gone(id) => Self::gone(format_args!("product {id}, which this request created,")),
         }
     }
 }
 
-/// What a request with an idempotency key has stored: with the request itself enough to answer it again.
+/// What a request with an idempotency key has stored, enough to repeat its response.
 #[derive(Debug, Serialize, Deserialize)]
 struct Made {
-    /// When, in microseconds since 1970.
+    /// Creation time in microseconds since 1970.
     at: i64,
-    /// A product for each of the request, unless its user is unknown.
+    /// The id of each product of the request; `None` if its user is unknown.
     products: Vec<Option<ProductId>>,
-    /// The numbers of their images in order: first number and how many follow each other.
+    /// The image ids as ranges: first id and count.
     images: Vec<(i64, i64)>,
 }
 
@@ -65,7 +65,7 @@ impl Made {
         Self { at: now.0, products, images }
     }
 
-    /// The products as they were stored, from the request and the numbers that they got.
+    /// Rebuilds the stored products from the request and their ids.
     fn products(self, news: Vec<NewProduct>, there: &BTreeSet<ProductId>) -> Result<Vec<Stored>, Error> {
         if news.len() != self.products.len() {
             return Err(Error::KeyReused);
@@ -92,11 +92,11 @@ impl Made {
 }
 
 impl Catalog {
-    /// Stores a product; every picture of it is queued in the same transaction.
+    /// Stores a product and queues its images in one transaction.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the user is unknown and unknown users are not made, [`Error::BlobGone`] if a picture that was
-    /// handed over is no longer stored, [`Error::Unavailable`] and [`Error::Full`] by the database: then nothing was stored.
+    /// [`Error::Invalid`] if the user is unknown and unknown users are not created, [`Error::BlobGone`] if an uploaded
+    /// file was deleted, [`Error::Unavailable`] and [`Error::Full`] if the database fails. Nothing is stored then.
     pub async fn create(&self, new: NewProduct, request_id: Option<&str>) -> Result<Product, Error> {
         let (catalog, request_id) = (self.clone(), request_id.map(str::to_owned));
         self.to_the_end(async move {
@@ -110,12 +110,13 @@ impl Catalog {
         .await
     }
 
-    /// Stores products and answers by `shape`, which may refuse all of them; with `once`, at most one time. All of it is one
-    /// transaction.
+    /// Stores products in one transaction; with `once`, at most once.
+    ///
+    /// `shape` makes the response. If it fails, nothing is stored.
     ///
     /// # Errors
-    /// [`Error::KeyReused`] if another request had this key, [`Error::Gone`] if this one was carried out before and the one
-    /// product that it made was deleted since, what `shape` says, and as [`Catalog::create`].
+    /// [`Error::KeyReused`] if another request used this key; [`Error::Gone`] if an earlier request with this key
+    /// created the product and it was deleted; the errors of `shape` and of [`Catalog::create`].
     pub async fn create_all<F>(
         &self,
         news: Vec<NewProduct>,
@@ -146,7 +147,7 @@ impl Catalog {
         .await
     }
 
-    /// Stores products as far as they may be, with their pictures and the jobs of those.
+    /// Stores the products with known users, their images and jobs.
     async fn store(
         &self,
         write: &Write,
@@ -155,10 +156,10 @@ impl Catalog {
         now: Timestamp,
     ) -> Result<Vec<Stored>, Error> {
         let sources: Vec<_> = news.iter().flat_map(|new| stored(&new.product_images)).collect();
-        self.refer_to(write, &sources).await?;
+        self.pin_blobs(write, &sources).await?;
         let unknown = self.unknown_users(write, &news, now).await?;
         let mut outcomes = Vec::with_capacity(news.len());
-        let (mut pictures, mut owners) = (Vec::new(), Vec::new());
+        let (mut images, mut owners) = (Vec::new(), Vec::new());
         for new in news {
             if unknown.contains(&new.user_id) {
                 outcomes.push(Err(unknown_user(&new.user_id)));
@@ -167,16 +168,16 @@ impl Catalog {
             let status = status_of(&new);
             let id = products::insert(&**write, &new, status, now).await?;
             let places = (0..).zip(&new.product_images);
-            pictures.extend(places.map(|(position, source)| (id, position, source.clone())));
+            images.extend(places.map(|(position, source)| (id, position, source.clone())));
             owners.extend(new.product_images.iter().map(|_| new.user_id.clone()));
             outcomes.push(Ok(product_of(new, id, status, now)));
         }
         self.ensure_backlog(write, &owners).await?;
-        let image_ids = images::insert_all(&**write, &pictures, now).await?;
+        let image_ids = images::insert_all(&**write, &images, now).await?;
         let payload = JobPayload::process_image(None);
         let queued: Vec<_> = image_ids
             .iter()
-            .zip(pictures.iter().zip(owners))
+            .zip(images.iter().zip(owners))
             .map(|(image_id, ((_, _, source), user_id))| NewJob {
                 image_id: *image_id,
                 generation: 1,
@@ -190,7 +191,7 @@ impl Catalog {
         if !queued.is_empty() {
             self.announce(write).await?;
         }
-        let mut left = image_ids.into_iter().zip(pictures).peekable();
+        let mut left = image_ids.into_iter().zip(images).peekable();
         for product in outcomes.iter_mut().flatten() {
             while let Some((image_id, (_, position, source))) = left.next_if(|(_, (id, ..))| *id == product.id) {
                 product.images.push(pending(image_id, position, source, now));
@@ -199,14 +200,14 @@ impl Catalog {
         Ok(outcomes)
     }
 
-    /// The users among those of `news` that there are not, once those that may be made were made.
+    /// Returns the unknown users of `news`, after creating users if that is enabled.
     async fn unknown_users(
         &self,
         write: &Write,
         news: &[NewProduct],
         now: Timestamp,
     ) -> Result<BTreeSet<UserId>, Error> {
-        // In order, so that two transactions that make the same users never wait for each other.
+        // In order, so that two transactions that create the same users cannot deadlock.
         let wanted: BTreeSet<_> = news.iter().map(|new| &new.user_id).collect();
         let mut unknown = BTreeSet::new();
         for user_id in wanted {
@@ -221,7 +222,7 @@ impl Catalog {
 
     async fn end_creation(&self, write: Write, created: &[NewEvent], now: Timestamp) -> Result<(), Error> {
         let ids: Vec<_> = created.iter().map(|event| event.product_id).collect();
-        // Somebody may have asked for these numbers before and been told that they do not exist.
+        // The cache may hold entries that say that these ids do not exist.
         self.commit(write, &ids, created, now).await?;
         self.queue().wake();
         metrics::counter!("pm_products_created_total").increment(ids.len() as u64);
@@ -229,7 +230,7 @@ impl Catalog {
     }
 }
 
-/// The outcome of the one product that was to be stored.
+/// Returns the outcome of a request for one product.
 pub(in crate::catalog) fn only(mut stored: Vec<Stored>) -> Result<Product, Error> {
     match stored.pop() {
         Some(outcome) => Ok(outcome?),
@@ -238,10 +239,10 @@ pub(in crate::catalog) fn only(mut stored: Vec<Stored>) -> Result<Product, Error
 }
 
 fn unknown_user(id: &UserId) -> NotStored {
-    NotStored::Invalid(Invalid::field("user_id", format!("there is no user {id}")))
+    NotStored::Invalid(Invalid::field("user_id", format!("user {id} not found")))
 }
 
-/// The status of a product whose images all wait.
+/// Returns the status of a new product, whose images are all pending.
 fn status_of(new: &NewProduct) -> ProductStatus {
     ProductStatus::of(new.product_images.iter().map(|_| ImageStatus::Pending))
 }
@@ -276,7 +277,7 @@ fn pending(id: ImageId, position: i32, source: ImageSource, now: Timestamp) -> I
     }
 }
 
-/// The keys of images that were handed over as files.
+/// Returns the blob keys of uploaded images.
 pub(in crate::catalog) fn stored(images: &[ImageSource]) -> Vec<&str> {
     let keys = images.iter().filter_map(|image| match image {
         ImageSource::Stored(key) => Some(key.as_str()),

@@ -1,5 +1,6 @@
-//! Deleting products: the rows of a product, of its pictures, their renditions and jobs go in one transaction. The blobs stay:
-//! others may refer to them, and `pm gc` finds those that nobody does.
+//! Deletes products with their images, renditions and jobs in one transaction.
+//!
+//! Blobs stay, because other rows may refer to them; `pm gc` deletes unreferenced ones.
 
 use std::time::Duration;
 
@@ -12,28 +13,28 @@ use crate::{
     domain::ProductId,
 };
 
-/// A try fails only if a job is claimed, ends or is begun in the moment of the deletion, and each puts jobs out of reach.
+/// Maximum number of attempts.
+///
+/// An attempt fails only if a job is claimed, settled or created at the same moment. Each failed attempt postpones the
+/// jobs.
 pub(in crate::catalog) const TRIES: u32 = 200;
-/// For so long nobody claims the jobs of a product that is being deleted. Should this process die, they are due then.
+/// Time for which the jobs of a product to be deleted cannot be claimed. If this process dies, they are due afterwards.
 pub(super) const OUT_OF_REACH: Duration = Duration::from_secs(20);
-/// A claim's transaction is over after this.
+/// Pause between attempts, longer than the transaction of a claim.
 pub(in crate::catalog) const PAUSE: Duration = Duration::from_millis(5);
 
 impl Catalog {
-    /// Deletes products; answers which of them there were. Whoever works on one of their pictures finds its job gone, as if it
-    /// had been given to another worker.
+    /// Deletes products; returns those that existed.
     ///
-    /// # Errors
-    /// [`Error::Unavailable`] by the database: then none was deleted.
+    /// A worker that processes one of their images loses its lease. After an error, no product was deleted.
     pub async fn delete(&self, ids: &[ProductId]) -> Result<Vec<ProductId>, Error> {
         self.delete_all(ids, None).await
     }
 
-    /// Deletes a product if the conditions of `condition` hold.
+    /// Deletes a product if `condition` holds.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such product, [`Error::Precondition`] if a condition does not hold,
-    /// [`Error::Unavailable`] by the database: then nothing was deleted.
+    /// [`Error::NotFound`] if the product does not exist, [`Error::Precondition`] if a precondition does not hold.
     pub async fn delete_if(&self, id: ProductId, condition: Option<Precondition>) -> Result<(), Error> {
         match self.delete_all(&[id], condition).await?.is_empty() {
             true => Err(Error::not_found(format_args!("product {id}"))),
@@ -62,10 +63,11 @@ impl Catalog {
         .await
     }
 
-    /// `None` if others are at their jobs at this moment.
+    /// Deletes products, or returns `None` if other transactions have locked their jobs.
     ///
-    /// Claims and results hold a job first and its product then; whoever begins another run holds the product first, and of its
-    /// jobs only those that ended. So this holds the others, then the products, and waits for no job while it holds anything.
+    /// Claims and settlements lock a job, then its product. A new generation locks the product, then only jobs that
+    /// ended. To avoid deadlocks, this function locks the live jobs first, then the products, and never waits for a
+    /// job.
     async fn delete_now(
         &self,
         ids: &[ProductId],
@@ -77,7 +79,7 @@ impl Catalog {
             return Ok(None);
         }
         products::lock(&*write, ids).await?;
-        // Another run may have begun before the products were held, and a worker may have one of its jobs.
+        // Before the products were locked, a new generation may have begun and a worker may have claimed its job.
         if !removals::hold_live_jobs(&*write, Of::Products(ids)).await? {
             return Ok(None);
         }

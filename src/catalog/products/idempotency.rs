@@ -1,8 +1,8 @@
-//! Requests that bear an idempotency key: carried out once, however often and by however many at a time they are sent.
+//! Executes requests with an idempotency key at most once.
 //!
-//! The key is taken in the transaction of what it guards, so that a request that fails or dies leaves no key behind, and one that
-//! comes meanwhile waits for the outcome. Its row keeps the ids of what the request made, never an answer: a row stays small
-//! however large the request was, and the answer is made again from those ids.
+//! The key is stored in the transaction of the request. A failed request leaves no key, and a concurrent duplicate
+//! waits for the outcome. The key's row stores the ids of the created resources, not the response. So rows stay small,
+//! and the response is rebuilt from those ids.
 
 use std::time::Duration;
 
@@ -18,30 +18,30 @@ use crate::{
     },
 };
 
-/// How long a key is remembered.
+/// Retention of keys.
 const KEPT: Duration = Duration::from_secs(24 * 3_600);
-/// Keys that are deleted in one transaction.
+/// Keys deleted in one transaction.
 const BATCH: i64 = 500;
 
-/// What is answered to a request that makes products.
+/// The response to a request that creates products.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
-    /// Where what was made is found.
+    /// The link of the created product.
     pub location: Option<String>,
-    /// The body, JSON.
+    /// The JSON body.
     pub body: Bytes,
-    /// Whether the request was carried out before, and nothing was made this time.
+    /// Whether an earlier request with the same key was executed, so that this one created nothing.
     pub replayed: bool,
 }
 
-/// What a request has made or changed, now or before.
+/// The result of a request, executed now or earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Done<T> {
-    /// What it made or changed.
+    /// The created or changed resource.
     pub value: T,
-    /// Whether it was carried out before, and nothing was done this time.
+    /// Whether an earlier request with the same key was executed, so that this one did nothing.
     pub replayed: bool,
 }
 
@@ -56,10 +56,10 @@ impl<T> Done<T> {
 }
 
 impl Catalog {
-    /// Most keys that are remembered of one caller.
+    /// Maximum number of stored keys per principal.
     pub const MAX_KEYS_PER_CALLER: i64 = 1_000_000;
 
-    /// Takes the key of a request within `write`; if the request was carried out before, returns what it made.
+    /// Stores the key of a request in `write`; if it was executed before, returns its result.
     pub(in crate::catalog) async fn made_before<T: DeserializeOwned>(
         &self,
         write: &Write,
@@ -71,7 +71,7 @@ impl Catalog {
         if idempotency::take(&**write, once, now).await? {
             return Ok(None);
         }
-        // The transaction that took it has committed, or it could have been taken; one that was just forgotten comes too early.
+        // The transaction that stored the key has committed. If the key has expired just now, the client must retry.
         let kept = idempotency::find(&**write, once).await?.ok_or_else(|| Error::busy("database"))?;
         if kept.fingerprint != once.fingerprint {
             return Err(Error::KeyReused);
@@ -79,7 +79,7 @@ impl Catalog {
         serde_json::from_str(&kept.made).map(Some).map_err(Error::internal)
     }
 
-    /// Notes what the request has made within the transaction that took its key.
+    /// Stores the result of a request in the transaction that stored its key.
     pub(in crate::catalog) async fn keep_made<T: Serialize>(
         &self,
         write: &Write,
@@ -91,10 +91,7 @@ impl Catalog {
         Ok(idempotency::keep(&**write, once, made).await?)
     }
 
-    /// Forgets keys that are older than a day, up to 4,000 of them; answers how many.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Deletes keys older than a day, at most 4,000; returns how many.
     pub async fn forget_keys(&self) -> Result<u64, Error> {
         const BATCHES: u64 = 8;
         let before = self.now().await?.minus(KEPT);
@@ -113,10 +110,7 @@ impl Catalog {
         Ok(forgotten)
     }
 
-    /// Forgets the oldest keys of callers that have more than `most`; returns how many. It reads all keys.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Deletes the oldest keys of principals with more than `most`; returns how many. Reads all keys.
     pub async fn trim_keys(&self, most: i64) -> Result<u64, Error> {
         let mut forgotten = 0;
         for (scope, keys) in idempotency::callers_with_more(&self.database().read(), most).await? {

@@ -1,4 +1,4 @@
-//! A product's pictures one by one: removing one, and working on one again.
+//! Removes and reprocesses single images of a product.
 
 use crate::{
     catalog::{Body, Catalog, Error, Once, Precondition, Updated, products::update::committed},
@@ -7,10 +7,10 @@ use crate::{
 };
 
 impl Catalog {
-    /// Removes a picture from its product; those behind it move up.
+    /// Removes an image from its product; later images move up one position.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if the product has no such picture; else as [`Catalog::update`].
+    /// [`Error::NotFound`] if the product has no such image; the errors of [`Catalog::update`].
     pub async fn remove_image(
         &self,
         id: ProductId,
@@ -20,17 +20,18 @@ impl Catalog {
     ) -> Result<Updated, Error> {
         let patch = ProductPatch::of_images(ImagesPatch::Edit { add: Vec::new(), remove: vec![image] });
         match self.update(id, patch, condition, None, request_id).await {
-            // Nothing else can be wrong with such a change.
+            // An unknown image is the only possible mistake in this change.
             Err(Error::Invalid(_)) => Err(no_image(id, image)),
             outcome => outcome,
         }
     }
 
-    /// Queues a picture again and answers its product; one that is on its way already goes on as it is.
+    /// Queues an image again and returns its product.
+    ///
+    /// An image that is pending or processing is left unchanged.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if the product has no such image, [`Error::Precondition`] if `condition` does not hold,
-    /// [`Error::Unavailable`] by the database.
+    /// [`Error::NotFound`] if the product has no such image, [`Error::Precondition`] if `condition` does not hold.
     pub async fn reprocess_image(
         &self,
         id: ProductId,
@@ -81,5 +82,5 @@ impl Catalog {
 }
 
 fn no_image(id: ProductId, image: ImageId) -> Error {
-    Error::not_found(format_args!("picture {image} of product {id}"))
+    Error::not_found(format_args!("image {image} of product {id}"))
 }

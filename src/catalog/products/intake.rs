@@ -1,8 +1,8 @@
-//! Uploaded files between their arrival and the row that refers to them. Equal files share a blob, so the blob of a refused
-//! upload may only be removed if no other upload has it at that moment and no row refers to it.
+//! Tracks uploaded files until a row refers to them.
 //!
-//! Uploads of this process are counted here. Rows are looked at while nobody can refer to a blob. An upload of another process
-//! that finds the blob just before it is removed is answered 503, and works when it is sent again.
+//! Equal files share a blob. The blob of a rejected upload is deleted only if no other upload uses it and no row refers
+//! to it. This module counts the uploads of this process, and checks rows while no transaction can pin a blob. If an
+//! upload to another process finds the blob just before the deletion, that process answers 503, and a retry succeeds.
 
 use std::{
     collections::HashMap,
@@ -19,31 +19,31 @@ use crate::{
     db::blobs::references,
 };
 
-/// A removal that another transaction kept from its lock is tried so often.
+/// Number of attempts to delete blobs while another transaction holds the lock.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The blobs that uploads of this process have stored and no image refers to yet.
+/// Blobs that uploads of this process have stored and that no image refers to yet.
 #[derive(Debug, Default)]
 pub(in crate::catalog) struct Intake {
     blobs: Mutex<HashMap<BlobKey, Taken>>,
-    /// Tells uploads that wait for the end of a removal.
+    /// Notifies uploads that wait for the end of a deletion.
     removed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Taken {
     uploads: usize,
-    /// Whether the blob was not there before these uploads.
+    /// Whether these uploads created the blob.
     is_new: bool,
     is_being_removed: bool,
 }
 
 impl Intake {
-    /// Counts an upload that is about to store this blob; waits for a removal of it.
+    /// Registers an upload of this blob; waits while the blob is being deleted.
     pub(in crate::catalog) async fn begin(&self, key: &BlobKey) {
         loop {
-            // Made before the look, so that no removal ends unnoticed between the two.
+            // Created before the check, so that the end of a deletion between the two is not missed.
             let removed = self.removed.notified();
             if self.count(key) {
                 return;
@@ -61,14 +61,14 @@ impl Intake {
         !taken.is_being_removed
     }
 
-    /// Notes that the blob was not there before.
+    /// Records that the blob did not exist before.
     pub(super) fn note_new(&self, key: &BlobKey) {
         if let Some(taken) = self.lock().get_mut(key) {
             taken.is_new = true;
         }
     }
 
-    /// Ends an upload whose blobs rows refer to now.
+    /// Ends an upload whose blobs are now referred to by rows.
     pub(in crate::catalog) fn release(&self, keys: &[BlobKey]) {
         let mut blobs = self.lock();
         for key in keys {
@@ -78,8 +78,9 @@ impl Intake {
         }
     }
 
-    /// Ends an upload that was refused. Returns the blobs that are left to nobody; no upload takes one of them until
-    /// [`removed`](Self::removed) is called.
+    /// Ends a rejected upload; returns its blobs that no other upload uses.
+    ///
+    /// Uploads of these blobs wait until [`removed`](Self::removed) is called.
     fn refuse(&self, keys: &[BlobKey]) -> Vec<BlobKey> {
         let mut blobs = self.lock();
         let mut left = Vec::new();
@@ -112,7 +113,7 @@ impl Intake {
     }
 }
 
-/// Counts an upload less; the blob's entry if that was the last one.
+/// Unregisters an upload; returns the blob's entry if it was the last one.
 fn end<'a>(blobs: &'a mut HashMap<BlobKey, Taken>, key: &BlobKey) -> Option<&'a mut Taken> {
     let taken = blobs.get_mut(key)?;
     taken.uploads = taken.uploads.saturating_sub(1);
@@ -120,8 +121,9 @@ fn end<'a>(blobs: &'a mut HashMap<BlobKey, Taken>, key: &BlobKey) -> Option<&'a 
 }
 
 impl Catalog {
-    /// Removes the blobs of a refused upload, as far as they came with it and nothing else has them. What cannot be removed
-    /// now is left to `pm gc`.
+    /// Deletes the blobs that a rejected upload created and that nothing else uses.
+    ///
+    /// `pm gc` deletes later what cannot be deleted now.
     pub(in crate::catalog) async fn discard(&self, keys: Vec<BlobKey>) {
         let left = self.0.intake.refuse(&keys);
         if left.is_empty() {
@@ -130,7 +132,7 @@ impl Catalog {
         for _ in 0..TRIES {
             match self.remove_unreferenced(&left).await {
                 Ok(()) => break,
-                Err(error) => tracing::debug!(%error, "the files of a refused upload are not removed yet"),
+                Err(error) => tracing::debug!(%error, "the files of a rejected upload could not be deleted"),
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_blob_is_left_to_nobody_when_its_last_upload_is_refused() {
+    async fn a_blob_is_deleted_when_its_last_upload_is_rejected() {
         let (intake, blob) = (Intake::default(), key("a"));
         intake.begin(&blob).await;
         intake.note_new(&blob);
@@ -164,16 +166,16 @@ mod tests {
         assert!(intake.refuse(std::slice::from_ref(&blob)).is_empty(), "another upload has it");
         assert_eq!(intake.refuse(std::slice::from_ref(&blob)).as_slice(), std::slice::from_ref(&blob));
         let waits = tokio::time::timeout(Duration::from_millis(20), intake.begin(&blob)).await;
-        assert!(waits.is_err(), "it is being removed");
+        assert!(waits.is_err(), "it is being deleted");
         let (taken, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(10), intake.begin(&blob)), async {
             tokio::task::yield_now().await;
             intake.removed(std::slice::from_ref(&blob));
         });
-        assert!(taken.is_ok(), "the removal has ended");
+        assert!(taken.is_ok(), "the deletion has ended");
     }
 
     #[tokio::test]
-    async fn a_blob_that_was_there_before_or_is_referred_to_stays() {
+    async fn a_blob_that_existed_before_or_is_referenced_stays() {
         let (intake, old, used) = (Intake::default(), key("old"), key("used"));
         intake.begin(&old).await;
         assert!(intake.refuse(&[old]).is_empty());

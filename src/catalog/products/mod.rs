@@ -1,4 +1,4 @@
-//! Use-cases of products and their pictures: creating, reading, changing and deleting them, one by one or many at once.
+//! Use cases of products and their images: creating, reading, changing and deleting them, singly or in batches.
 
 pub mod batch;
 pub(super) mod create;
@@ -8,7 +8,7 @@ pub(super) mod images;
 pub(super) mod intake;
 pub(super) mod originals;
 mod owner;
-pub(super) mod pictures;
+pub(super) mod presets;
 pub(super) mod read;
 pub(super) mod sources;
 pub(super) mod update;

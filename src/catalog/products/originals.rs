@@ -1,9 +1,11 @@
-//! Uploaded originals: who finds one, and which blobs everybody may read. A client gets renditions and variants by their
-//! keys; an original only by its image, whose user is known.
+//! Access to uploaded originals.
 //!
-//! Originals have keys of their own, so reading a rendition asks no database. Older programs stored originals under the same
-//! kind of key as renditions. Where there may be such blobs, a blob is for everybody only if a rendition or a variant is
-//! stored in it. That never changes for the bytes of a rendition, so a process asks once about each blob.
+//! Renditions and variants are public under their keys. An original is only available through its image, whose owner is
+//! known.
+//!
+//! Originals have a separate kind of key, so reading a rendition needs no database query. Earlier versions stored
+//! originals under the same kind of key as renditions. If such blobs may exist, a blob is public only if a rendition or
+//! a variant refers to it. The answer never changes for a rendition, so each process queries it once per blob.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -16,14 +18,14 @@ use crate::{
     domain::{ImageId, ProductId},
 };
 
-/// Blobs that a process remembers as renditions or variants, some 150 bytes each.
+/// Maximum number of blobs cached as public, about 150 bytes each.
 const MAX_KNOWN_BLOBS: u64 = 100_000;
 
-/// What is known of originals among the blobs with plain keys.
+/// Cached knowledge about originals with plain keys.
 #[derive(Debug)]
 pub(in crate::catalog) struct Originals {
     plain: AtomicU8,
-    /// Blobs in which a rendition or a variant was found. Only used while there may be plain originals.
+    /// Blobs of renditions or variants. Only used if there may be originals with plain keys.
     made: Cache<BlobKey, ()>,
 }
 
@@ -37,7 +39,7 @@ impl Default for Originals {
     }
 }
 
-/// The product of an image, and the blob of its uploaded file, if it has one.
+/// The product of an image, and the blob of its uploaded file, if any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The product.
@@ -47,10 +49,9 @@ pub struct Origin {
 }
 
 impl Catalog {
-    /// Whether everybody may read the blob: it is a rendition or a variant, never an uploaded original.
+    /// Whether the blob is public: a rendition or a variant, not an uploaded original.
     ///
-    /// # Errors
-    /// [`Error::Unavailable`] by the database, which is asked only where older programs may have stored originals.
+    /// Queries the database only if earlier versions may have stored originals.
     pub async fn is_public(&self, key: &BlobKey) -> Result<bool, Error> {
         if key.is_original() {
             return Ok(false);
@@ -69,10 +70,7 @@ impl Catalog {
         Ok(made)
     }
 
-    /// Looks whether there may be originals with plain keys by now. Once there may be, there may be for good.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] by the database.
+    /// Checks whether originals with plain keys may exist; a positive answer is final.
     pub async fn look_for_plain_originals(&self) -> Result<(), Error> {
         let plain = &self.0.originals.plain;
         if plain.load(Ordering::Relaxed) != SOME {
@@ -82,27 +80,26 @@ impl Catalog {
         Ok(())
     }
 
-    /// Forgets what is known of the blobs: the database holds another installation.
+    /// Clears the cached knowledge, because the installation changed.
     pub(in crate::catalog) fn forget_originals(&self) {
         self.0.originals.plain.store(UNKNOWN, Ordering::Relaxed);
         self.0.originals.made.invalidate_all();
     }
 
-    /// The product of an image and its uploaded file.
+    /// Returns the product of an image and its uploaded file.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such image.
+    /// [`Error::NotFound`] if the image does not exist.
     pub async fn origin_of(&self, image: ImageId) -> Result<Origin, Error> {
         let found = variants::origin_of(&self.database().read(), image).await?;
         let (product, key) = found.ok_or_else(|| Error::not_found(format_args!("image {image}")))?;
         Ok(Origin { product, original: key.as_deref().and_then(BlobKey::parse) })
     }
 
-    /// The blob of the file that was uploaded as image `image` of product `id`. Whether somebody may read it is not asked
-    /// here.
+    /// Returns the blob of the uploaded file of an image. Does not check permissions.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if the product has no such image, or the image comes from an address.
+    /// [`Error::NotFound`] if the product has no such image, or if its source is a URL.
     pub async fn original(&self, id: ProductId, image: ImageId) -> Result<BlobKey, Error> {
         let missing = |what: &str| Error::not_found(format_args!("{what} {image} of product {id}"));
         let origin = self.origin_of(image).await.map_err(|error| match error {

@@ -1,4 +1,4 @@
-//! Whose a product is: asked before anything of it is changed by somebody who has to prove who they are.
+//! Finds the owner of a product, for authorization.
 
 use crate::{
     catalog::{Catalog, Error},
@@ -7,10 +7,7 @@ use crate::{
 };
 
 impl Catalog {
-    /// The owner of the product; `None` if there is no such product. One look-up by its number.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Returns the owner of a product; `None` if the product does not exist.
     pub async fn owner_of(&self, id: ProductId) -> Result<Option<UserId>, Error> {
         Ok(owner::find(&self.database().read(), id).await?)
     }

@@ -1,4 +1,4 @@
-//! Reading products: from the cache without touching the body, else by one database read for everybody who asks.
+//! Reads products from the cache, or by one shared database read for all waiting readers.
 
 use std::{
     collections::HashMap,
@@ -27,11 +27,11 @@ use crate::{
 pub struct Body {
     /// The JSON.
     pub json: Bytes,
-    /// A strong entity tag with its quotes, ASCII, made from the JSON.
+    /// The entity tag with its quotes, ASCII.
     pub etag: Bytes,
 }
 
-/// Where a body came from.
+/// The origin of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
     /// From the cache.
@@ -41,7 +41,7 @@ pub enum Freshness {
 }
 
 impl Body {
-    /// What is cached of a product: its tag and then its JSON.
+    /// Returns the cache entry of a product: its tag, then its JSON.
     pub(crate) fn of(product: &Product, catalog: &Catalog) -> Result<Bytes, Error> {
         let json = serde_json::to_vec(&ProductBody::new(product, catalog.links())).map_err(Error::internal)?;
         let mut stored = BytesMut::with_capacity(TAG_BYTES + json.len());
@@ -50,33 +50,33 @@ impl Body {
         Ok(stored.freeze())
     }
 
-    /// The body with this JSON, which is a product's.
+    /// Creates the body with this product JSON.
     pub(super) fn of_json(json: Bytes) -> Result<Self, Error> {
         let etag = product_tag(&json)?;
         Ok(Self { json, etag })
     }
 
-    /// The body of a product that is at hand.
+    /// Creates the body of `product`.
     pub(in crate::catalog) fn new(product: &Product, catalog: &Catalog) -> Result<Self, Error> {
         let mut json = Self::of(product, catalog)?;
         let etag = json.split_to(TAG_BYTES);
         Ok(Self { json, etag })
     }
 
-    /// Checks the conditions of a change of the product `id`, whose body this is.
+    /// Checks the preconditions of a change of product `id` against this body.
     ///
     /// # Errors
-    /// [`Error::Precondition`] if one of them does not hold.
+    /// [`Error::Precondition`] if one does not hold.
     pub fn check(&self, condition: &Precondition, id: ProductId) -> Result<(), Error> {
         condition.check(&format!("product {id}"), &self.etag, &self.json)
     }
 
-    /// The JSON of what is stored; `None` if it is too short to be ours.
+    /// Returns the JSON of a cache entry; `None` if the entry is too short.
     pub(crate) fn json_of(stored: Bytes) -> Option<Bytes> {
         Self::stored(stored).map(|body| body.json)
     }
 
-    /// Splits what is stored, the tag and then the JSON, without copying; `None` if it is too short to be ours.
+    /// Splits a cache entry into tag and JSON without copying; `None` if it is too short.
     fn stored(mut bytes: Bytes) -> Option<Self> {
         (bytes.len() > TAG_BYTES).then(|| {
             let etag = bytes.split_to(TAG_BYTES);
@@ -87,8 +87,10 @@ impl Body {
 
 type Read = Shared<BoxFuture<'static, Result<(Option<Body>, Freshness), Error>>>;
 
-/// Reads of cold products that are under way. At most one runs for a product at a time; whoever comes while it runs waits
-/// for the next one, which they all share: it begins after they came, so it sees every write that was answered before.
+/// Database reads in progress, at most one per product.
+///
+/// Readers that arrive during a read share the next one. It begins after they arrived, so it sees every write that was
+/// acknowledged before.
 #[derive(Debug, Default)]
 pub(in crate::catalog) struct Reads(Mutex<HashMap<ProductId, Slot>>);
 
@@ -99,7 +101,7 @@ struct Slot {
 }
 
 impl Catalog {
-    /// The body of a product if the cache has it at once; no other engine is asked.
+    /// Returns the body of a product from the cache only.
     pub async fn hot_body(&self, id: ProductId) -> Option<Body> {
         match self.cache().get(id).await? {
             Entry::Value(bytes) => Body::stored(bytes),
@@ -107,25 +109,27 @@ impl Catalog {
         }
     }
 
-    /// The body of a product, from the cache or from the database.
+    /// Returns the body of a product from the cache or the database.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none, [`Error::Unavailable`] by the database.
+    /// [`Error::NotFound`] if the product does not exist.
     pub async fn product_body(&self, id: ProductId) -> Result<(Body, Freshness), Error> {
         let (body, freshness) = self.shared_read(id).await?;
         let body = body.ok_or_else(|| Error::not_found(format_args!("product {id}")))?;
         Ok((body, freshness))
     }
 
-    /// Whether a read of the product runs. However many readers come meanwhile, one more read serves them all.
+    /// Whether a database read of the product is in progress.
+    ///
+    /// All readers that arrive during it share one more read.
     pub fn is_being_read(&self, id: ProductId) -> bool {
         self.0.reads.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
     }
 
-    /// The product as the database has it.
+    /// Returns a product from the database.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none, [`Error::Unavailable`] by the database.
+    /// [`Error::NotFound`] if it does not exist.
     pub async fn product(&self, id: ProductId) -> Result<Product, Error> {
         let catalog = self.clone();
         let find = async move { Ok(products::find(&catalog.database().snapshot().await?, id).await?) };
@@ -133,10 +137,7 @@ impl Catalog {
         found.ok_or_else(|| Error::not_found(format_args!("product {id}")))
     }
 
-    /// A page of products.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] by the database.
+    /// Returns a page of products.
     pub async fn list(&self, query: &ProductQuery) -> Result<Page<Product>, Error> {
         let (catalog, query) = (self.clone(), query.clone());
         let list = async move { Ok(listing::list(&catalog.database().snapshot().await?, &query).await?) };
@@ -150,7 +151,7 @@ impl Catalog {
         slot.next.get_or_insert_with(|| self.start_read(id, slot.turn.clone())).clone()
     }
 
-    /// The read is a task of its own: it ends even if everybody who waits for it goes away.
+    /// Starts a read in its own task, so that it ends even if all readers are dropped.
     fn start_read(&self, id: ProductId, turn: Arc<tokio::sync::Mutex<()>>) -> Read {
         let catalog = self.clone();
         let read = tokio::spawn(async move {

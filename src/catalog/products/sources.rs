@@ -1,5 +1,6 @@
-//! Files that are handed over as sources of images: stored only once their headers prove to be an image's. The headers are read
-//! by a decoder, not in this process, unless isolation is off.
+//! Uploads of source files. A file is stored only after a decoder has recognized its headers as an image's.
+//!
+//! The decoder runs in another process, unless isolation is off.
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -9,18 +10,18 @@ use crate::{
     catalog::{Catalog, Error, Once, Precondition, Updated},
     domain::{ImageSource, ImagesPatch, Invalid, ProductId, ProductPatch},
     imaging::SourceFormat,
-    isolation::{self, Decoders, Picture},
+    isolation::{self, DecodeTask, Decoders},
 };
 
-/// Files of this process that are in memory at a time while their headers are read.
+/// Maximum number of files in memory per process while their headers are read.
 pub const FILES_IN_MEMORY: usize = 2;
 static IN_MEMORY: Semaphore = Semaphore::const_new(FILES_IN_MEMORY);
 
-/// A file that arrives piece by piece; dropped before it is stored, nothing is left of it.
+/// A file that is being uploaded; deleted if it is dropped before it is stored.
 #[derive(Debug)]
 pub struct IncomingSource(Staged);
 
-/// Stored files that no image refers to yet. Dropped before one does, they are removed in the background.
+/// Stored files that no image refers to yet; deleted in the background if dropped.
 #[derive(Debug)]
 pub struct UploadedFiles {
     catalog: Catalog,
@@ -28,37 +29,35 @@ pub struct UploadedFiles {
 }
 
 impl Catalog {
-    /// From now on headers of files are read by `decoders`, instead of on threads of this process. The first call counts.
+    /// Sets the decoders that read file headers, instead of threads of this process. Only the first call has an effect.
     pub fn examine_by(&self, decoders: Decoders) {
         let _ = self.0.decoders.set(decoders);
     }
 
-    /// Stores a file that was handed over, as the source of an image.
+    /// Stores an uploaded file as the source of an image.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if it is no image of a kind that is read; [`Error::Unavailable`] if no decoder can be had; else as
-    /// the storage says.
+    /// [`Error::Invalid`] if it is not an image in a supported format; [`Error::Unavailable`] if no decoder is
+    /// available or the storage does not answer.
     pub async fn store_source(&self, bytes: Bytes) -> Result<ImageSource, Error> {
         let format = self.image_format(bytes.clone()).await?;
         let key = self.0.engines.blobs.put_original(bytes, format.extension()).await?;
         Ok(ImageSource::Stored(key.to_string()))
     }
 
-    /// Begins a file that arrives piece by piece.
-    ///
-    /// # Errors
-    /// As the storage says.
+    /// Begins the upload of a file.
     pub async fn receive_source(&self) -> Result<IncomingSource, Error> {
         Ok(IncomingSource(self.0.engines.blobs.stage().await?))
     }
 
-    /// Begins a set of files that are uploaded together.
+    /// Begins a set of files of one request.
     pub fn begin_upload(&self) -> UploadedFiles {
         UploadedFiles { catalog: self.clone(), keys: Vec::new() }
     }
 
-    /// Adds uploaded files as images behind the last one of a product. If they are refused, or were added by an earlier request
-    /// with the same key, files that nothing refers to are removed.
+    /// Adds uploaded files as images after the last image of a product.
+    ///
+    /// If the change fails, or an earlier request with the same key has made it, unreferenced files are deleted.
     ///
     /// # Errors
     /// As [`Catalog::update`].
@@ -71,7 +70,7 @@ impl Catalog {
         request_id: Option<&str>,
     ) -> Result<Updated, Error> {
         let (catalog, request_id) = (self.clone(), request_id.map(str::to_owned));
-        // A task of its own: whether the files are referred to is known even if the client goes away.
+        // A separate task: the outcome decides whether the files are kept, even if the client disconnects.
         let task = tokio::spawn(async move {
             let patch = ProductPatch::of_images(ImagesPatch::Edit { add: files.sources(), remove: Vec::new() });
             let outcome = catalog.update(id, patch, condition, once, request_id.as_deref()).await;
@@ -84,7 +83,7 @@ impl Catalog {
         task.await.map_err(Error::internal)?
     }
 
-    /// Stores a file whose bytes are known to be an image's.
+    /// Stores a file that is known to be an image.
     async fn take_in(&self, staged: Staged, key: BlobKey) -> Result<UploadedFiles, Error> {
         let (blobs, intake) = (&self.0.engines.blobs, &self.0.intake);
         intake.begin(&key).await;
@@ -97,19 +96,19 @@ impl Catalog {
         Ok(file)
     }
 
-    /// The format of an image that is read.
+    /// Reads the headers of a file; returns its image format.
     async fn image_format(&self, source: Bytes) -> Result<SourceFormat, Error> {
-        let picture = Picture { source, presets: Vec::new(), limits: self.0.config.limits.clone() };
+        let image = DecodeTask { source, presets: Vec::new(), limits: self.0.config.limits.clone() };
         let probed = match self.0.decoders.get() {
-            Some(decoders) => decoders.probe(&picture).await,
-            None => Decoders::Threads.probe(&picture).await,
+            Some(decoders) => decoders.probe(&image).await,
+            None => Decoders::Threads.probe(&image).await,
         };
         probed.map_err(|error| {
             if error.is_of_the_system() {
                 return Error::Unavailable { component: "decoder", source: std::sync::Arc::new(error) };
             }
             if let isolation::Error::Died(_) = &error {
-                tracing::warn!("a file that was handed over is refused: {error}");
+                tracing::warn!("an uploaded file was rejected: {error}");
             }
             Invalid::field("product_images", error.to_string()).into()
         })
@@ -117,61 +116,60 @@ impl Catalog {
 }
 
 impl IncomingSource {
-    /// Bytes so far.
+    /// Returns the number of bytes received so far.
     pub const fn size(&self) -> u64 {
         self.0.size()
     }
 
-    /// Appends a piece.
-    ///
-    /// # Errors
-    /// As the storage says.
+    /// Appends a chunk.
     pub async fn write(&mut self, piece: &[u8]) -> Result<(), Error> {
         Ok(self.0.write(piece).await?)
     }
 }
 
 impl UploadedFiles {
-    /// How many there are.
+    /// Returns the number of files.
     pub const fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no files.
     pub const fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Stores one more file. Its bytes are in memory while its headers are read, of no more than two files at a time.
+    /// Stores another file.
+    ///
+    /// The file is in memory while its headers are read, at most [`FILES_IN_MEMORY`] at a time.
     ///
     /// # Errors
     /// As for [`Catalog::store_source`].
     pub async fn store(&mut self, incoming: IncomingSource) -> Result<(), Error> {
         let mut staged = incoming.0;
         let format = {
-            // It is never closed.
+            // The semaphore is never closed.
             let _turn = IN_MEMORY.acquire().await.map_err(|_| Error::busy("storage"))?;
             let bytes = staged.read().await?;
             self.catalog.image_format(bytes).await?
         };
         let key = staged.original_key(format.extension()).await?;
         let catalog = self.catalog.clone();
-        // A task of its own: a file that is stored although nobody waits for it any more is dropped, and so removed.
+        // A separate task: if the client disconnects, the stored file is dropped and so deleted.
         let task = tokio::spawn(async move { catalog.take_in(staged, key).await });
         let mut stored = task.await.map_err(Error::internal)??;
         self.keys.append(&mut stored.keys);
         Ok(())
     }
 
-    /// Removes the files that nothing else refers to or is about to refer to.
+    /// Deletes the files that no row or other upload uses.
     pub async fn discard(mut self) {
         if let Some(task) = self.begin_discard() {
-            // It fails only by a panic, which is logged.
+            // It fails only after a panic, which is logged.
             let _ = task.await;
         }
     }
 
-    /// The keys of their blobs, in the order in which they came.
+    /// Returns the blob keys in upload order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.keys.iter().map(BlobKey::as_str)
     }
@@ -180,7 +178,7 @@ impl UploadedFiles {
         self.keys.iter().map(|key| ImageSource::Stored(key.to_string())).collect()
     }
 
-    /// Images refer to the files from now on.
+    /// Keeps the files, because images refer to them now.
     fn release(mut self) {
         self.catalog.0.intake.release(&std::mem::take(&mut self.keys));
     }

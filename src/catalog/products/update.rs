@@ -1,5 +1,6 @@
-//! Changing a product: its texts, its price and its pictures, in one transaction with the jobs of those that come and without
-//! the jobs of those that go.
+//! Changes a product: its texts, price and images.
+//!
+//! The same transaction queues jobs for added images and deletes jobs of removed ones.
 
 use crate::{
     api::{Links, source_link},
@@ -30,28 +31,31 @@ use crate::{
 pub struct Updated {
     /// The product.
     pub product: Product,
-    /// Its form for clients, with its tag.
+    /// The product's JSON with its tag.
     pub body: Body,
-    /// The pictures that came by the change, in order.
+    /// The added images, in order.
     pub added: Vec<ImageId>,
-    /// Whether the request was carried out before, and nothing was changed this time.
+    /// Whether an earlier request with the same key was executed, so that this one changed nothing.
     pub replayed: bool,
 }
 
-/// How a try to change a product ended.
+/// Result of an attempt to change a product.
 enum Try {
     Done(Box<Updated>),
-    /// Others are at the jobs of these pictures at this moment.
+    /// Other transactions have locked the jobs of these images.
     Busy(Vec<ImageId>),
 }
 
 impl Catalog {
-    /// Changes a product; with `once`, at most one time. What changes nothing leaves its version as it is, and its key free.
+    /// Changes a product; with `once`, at most once.
+    ///
+    /// A change without effect keeps the version and does not use up the key.
     ///
     /// # Errors
-    /// [`Error::KeyReused`] if another request had this key, [`Error::NotFound`] if there is no such product, [`Error::Precondition`] if it is not what `condition` asks for,
-    /// [`Error::Invalid`] with everything that is wrong, [`Error::BlobGone`] if a picture that was handed over is no longer
-    /// stored, [`Error::Unavailable`] and [`Error::Full`] by the database: then nothing was changed.
+    /// [`Error::KeyReused`] if another request used this key, [`Error::NotFound`] if the product does not exist,
+    /// [`Error::Precondition`] if `condition` does not hold, [`Error::Invalid`] with all invalid fields,
+    /// [`Error::BlobGone`] if an uploaded file was deleted, [`Error::Unavailable`] and [`Error::Full`] if the database
+    /// fails. Nothing is changed then.
     pub async fn update(
         &self,
         id: ProductId,
@@ -85,8 +89,9 @@ impl Catalog {
         .await
     }
 
-    /// As a deletion of products does: holds the jobs of the pictures that go, then the product, then looks again, and waits
-    /// for no job while it holds anything.
+    /// Attempts a change with the lock order of a deletion.
+    ///
+    /// Locks the live jobs of removed images, then the product, then checks again. Never waits for a job.
     async fn update_now(&self, asked: &Asked<'_>) -> Result<Try, Error> {
         let write = self.database().begin().await?;
         let now = write.now().await?;
@@ -102,12 +107,12 @@ impl Catalog {
         if !removals::hold_live_jobs(&*write, Of::Images(&going)).await? {
             return Ok(Try::Busy(going));
         }
-        self.refer_to(&write, &stored(patch.uploaded())).await?;
+        self.pin_blobs(&write, &stored(patch.uploaded())).await?;
         let before = self.find_held(&write, asked.id, true).await?;
         self.check(asked.condition, &before)?;
         let present = self::present(&before, self.links());
         let plan = patch.plan(&present, self.policy())?;
-        // Another change, or another run, may have begun before the product was held.
+        // Another change or a new generation may have begun before the product was locked.
         if plan.removed != going || !removals::hold_live_jobs(&*write, Of::Images(&going)).await? {
             return Ok(Try::Busy(plan.removed));
         }
@@ -139,7 +144,7 @@ impl Catalog {
         found.ok_or_else(|| Error::not_found(format_args!("product {id}")))
     }
 
-    /// Checks the conditions of a change of `product`, which is locked.
+    /// Checks the preconditions of a change of `product`, which is locked.
     pub(in crate::catalog) fn check(&self, condition: Option<&Precondition>, product: &Product) -> Result<(), Error> {
         condition.map_or(Ok(()), |condition| Body::new(product, self)?.check(condition, product.id))
     }
@@ -160,14 +165,14 @@ impl Catalog {
         if !moved.is_empty() {
             images::move_to(&**write, &moved).await?;
         }
-        let pictures: Vec<_> =
+        let images: Vec<_> =
             plan.added.iter().map(|(position, source)| (asked.id, *position, source.clone())).collect();
-        self.ensure_backlog(write, pictures.iter().map(|_| user_id)).await?;
-        let added = images::insert_all(&**write, &pictures, now).await?;
+        self.ensure_backlog(write, images.iter().map(|_| user_id)).await?;
+        let added = images::insert_all(&**write, &images, now).await?;
         let payload = JobPayload::process_image(None);
         let queued: Vec<_> = added
             .iter()
-            .zip(&pictures)
+            .zip(&images)
             .map(|(image_id, (_, _, source))| NewJob {
                 image_id: *image_id,
                 generation: 1,
@@ -185,7 +190,7 @@ impl Catalog {
     }
 }
 
-/// A change that is asked for.
+/// A requested change.
 struct Asked<'a> {
     id: ProductId,
     patch: &'a ProductPatch,
@@ -194,7 +199,7 @@ struct Asked<'a> {
     request_id: Option<&'a str>,
 }
 
-/// Returns `product`, changed in this transaction, as readers see it after the commit.
+/// Returns the changed `product` as it is after the commit.
 pub(in crate::catalog) fn committed(mut product: Product, now: Timestamp) -> Product {
     (product.version, product.updated_at) = (product.version + 1, now);
     product.status = ProductStatus::of(product.images.iter().map(|image| image.status));

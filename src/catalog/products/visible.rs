@@ -1,8 +1,8 @@
-//! What readers see of a product. Its user and administrators see all of it. Others see source addresses without their query,
-//! which may hold a secret such as `?X-Amz-Signature=…`.
+//! Redacts products for readers that do not own them.
 //!
-//! The cache holds one body of a product, with everything. The body for others is made from it, once for each version of a
-//! product in each process.
+//! The product's user and administrators see everything. Other readers see source URLs without the query, which may
+//! contain a secret such as `?X-Amz-Signature=…`. The cache holds the full body. Each process makes the redacted body
+//! from it once per version of a product.
 
 use std::{fmt, sync::Arc};
 
@@ -19,22 +19,22 @@ use crate::{
     domain::{ProductId, Reader, UserId, without_secrets},
 };
 
-/// Memory for bodies that were made for other readers, in each process.
+/// Maximum size of cached redacted bodies per process.
 const MAX_SHOWN_BYTES: u64 = 16 << 20;
-/// What an entry takes beside its body.
+/// Memory of an entry in addition to its body.
 const ENTRY_BYTES: usize = 300;
 
-/// What readers who do not own a product see of it, by the product and the tag of the whole body.
+/// Redacted bodies, by product and tag of the full body.
 #[derive(Debug)]
 pub(in crate::catalog) struct Shown(Cache<Key, Arc<Others>>);
 
-/// The tag is copied: a part of a cached body would keep all of it in memory.
+/// The tag is a copy: a slice would keep the whole cached body in memory.
 type Key = (ProductId, [u8; TAG_BYTES]);
 
 #[derive(Debug)]
 struct Others {
     owner: UserId,
-    /// The body for readers who do not own the product; `None` if it is the whole one.
+    /// The redacted body; `None` if it equals the full body.
     body: Option<Body>,
 }
 
@@ -49,10 +49,10 @@ impl Default for Shown {
 }
 
 impl Catalog {
-    /// The body of product `id` as `reader` may see it; `body` is the whole one.
+    /// Returns the body of product `id` that `reader` may see, from the full body.
     ///
     /// # Errors
-    /// [`Error::Internal`] if `body` is none of a product.
+    /// [`Error::Internal`] if `body` is not a product.
     pub fn shown_to(&self, reader: Reader<'_>, id: ProductId, body: Body) -> Result<Body, Error> {
         if reader == Reader::Everything {
             return Ok(body);
@@ -86,7 +86,7 @@ fn others(body: &Body) -> Result<Others, Error> {
     Ok(Others { owner: UserId::stored(owned.user_id), body })
 }
 
-/// A product's JSON without the secrets of its source addresses. Everything else stays as it is, byte for byte.
+/// Returns a product's JSON with secrets removed from its source URLs. All other bytes stay the same.
 fn for_others(json: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
     let mut product: Members = serde_json::from_slice(json)?;
     for (name, value) in &mut product.0 {
@@ -111,7 +111,7 @@ fn for_others(json: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_vec(&product)
 }
 
-/// The members of a JSON object in their order, their values as they are written.
+/// The members of a JSON object in order, with raw values.
 struct Members(Vec<(String, Box<RawValue>)>);
 
 impl<'de> Deserialize<'de> for Members {
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_but_source_addresses_changes() {
+    fn redaction_changes_only_source_urls() {
         let json = br##"{"id":1,"user_id":"u","product_images":["https://a.example/1?k=s"],"product_price":900719925474.0993,"images":[{"id":2,"source_url":"https://a.example/1?k=s","dominant_color":"#7a8b99","error":null}],"version":3}"##;
         let shown = br##"{"id":1,"user_id":"u","product_images":["https://a.example/1"],"product_price":900719925474.0993,"images":[{"id":2,"source_url":"https://a.example/1","dominant_color":"#7a8b99","error":null}],"version":3}"##;
         let made = for_others(json).expect("a product");

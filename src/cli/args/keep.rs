@@ -1,4 +1,4 @@
-//! `pm doctor`, `pm backup` and `pm restore`.
+//! Arguments of `pm doctor`, `pm backup` and `pm restore`.
 
 use std::path::PathBuf;
 
@@ -6,26 +6,26 @@ use clap::Args;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Doctor {
-    /// Do not read the bytes of images
+    /// Skip reading the bytes of images
     #[arg(long)]
     pub(in crate::cli) quick: bool,
-    /// As JSON, whatever --output says
+    /// Print JSON; overrides --output
     #[arg(long)]
     pub(in crate::cli) json: bool,
-    /// Repair what can be repaired, and say what
+    /// Repair what can be repaired, and report it
     #[arg(long)]
     pub(in crate::cli) repair: bool,
-    /// Take whole copies of damaged and missing files from this backup
+    /// Replace damaged and missing files with intact copies from this backup
     #[arg(long, value_name = "DIR", requires = "repair")]
     pub(in crate::cli) from: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Backup {
-    /// The directory; a second backup into it copies only what is new
+    /// The directory; later backups to it copy only new files
     #[arg(value_name = "DIR")]
     pub(in crate::cli) directory: PathBuf,
-    /// Read every file that is there already, and mend damaged ones; without it those not read for 30 days
+    /// Verify all files of the backup and rewrite damaged ones [default: files last verified over 30 days ago]
     #[arg(long)]
     pub(in crate::cli) verify: bool,
     /// Replace the backup of another installation
@@ -40,26 +40,26 @@ pub(in crate::cli) struct Restore {
     /// The directory of the backup
     #[arg(value_name = "DIR")]
     pub(in crate::cli) directory: PathBuf,
-    /// Do not ask
+    /// Skip the confirmation
     #[arg(long)]
     pub(in crate::cli) yes: bool,
-    /// Restore API keys as well; without it they come back revoked
+    /// Restore API keys as active keys; without it they are restored as revoked
     #[arg(long, conflicts_with = "without_secrets")]
     pub(in crate::cli) with_keys: bool,
-    /// Restore what is whole of a damaged backup, and name the rest
+    /// Restore the intact part of a damaged backup, and list the rest
     #[arg(long)]
     pub(in crate::cli) allow_missing: bool,
     #[command(flatten)]
     pub(in crate::cli) secrets: Secrets,
 }
 
-/// What is done with the secrets of a backup.
+/// How to protect the secrets of a backup.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Secrets {
-    /// Read the passphrase of the backup's secrets from FILE in place of PM_BACKUP_PASSPHRASE
+    /// Read the passphrase for the backup's secrets from FILE instead of PM_BACKUP_PASSPHRASE
     #[arg(long, value_name = "FILE", conflicts_with = "without_secrets")]
     pub(in crate::cli) passphrase_file: Option<PathBuf>,
-    /// Leave out webhook secrets, API keys and the keys of signed addresses
+    /// Omit webhook secrets, API keys and the keys of signed URLs
     #[arg(long)]
     pub(in crate::cli) without_secrets: bool,
 }

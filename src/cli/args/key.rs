@@ -1,30 +1,30 @@
-//! The words of `pm key`.
+//! Arguments of `pm key`.
 
 use clap::Subcommand;
 
-/// Keys that scripts show instead of an access token.
+/// The commands of `pm key`.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Key {
-    /// Make a key and show it, this once
+    /// Create a key; it is shown only once
     Create {
-        /// Whose products it may change
+        /// The user whose products the key may change
         #[arg(long, value_name = "ID")]
         user_id: String,
-        /// What it may do: products:read, products:write or admin; may be repeated
+        /// A permission: products:read, products:write or admin; may be repeated
         #[arg(long = "scope", value_name = "SCOPE", required = true)]
         scopes: Vec<String>,
-        /// How long it may be used, such as 90d; for ever unless set
+        /// How long the key is valid, such as 90d [default: no limit]
         #[arg(long, value_name = "TIME")]
         expires: Option<String>,
-        /// What people call it
+        /// A name for the key
         #[arg(long)]
         name: Option<String>,
     },
-    /// List all keys, also those that are worth nothing any more; never the keys themselves
+    /// List all keys, including revoked and expired ones; the keys themselves are never shown
     List,
-    /// Take a key back; within 5 s nobody takes it any more
+    /// Revoke a key; all servers reject it within 5 s
     Revoke {
-        /// The key's number
+        /// The key's id
         id: i64,
     },
 }

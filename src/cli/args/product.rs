@@ -1,4 +1,4 @@
-//! The shape of `pm product`.
+//! Arguments of `pm product`.
 
 use clap::{Args, Subcommand};
 
@@ -12,17 +12,17 @@ pub(in crate::cli) enum Product {
     List(ProductList),
     /// Show one product
     Get {
-        /// The product's number
+        /// The product's id
         id: i64,
     },
     /// Change a product
     Update(ProductUpdate),
-    /// Delete products with all their pictures
+    /// Delete products with all their images
     Delete {
-        /// The products' numbers
+        /// The products' ids
         #[arg(required = true, value_name = "ID")]
         ids: Vec<i64>,
-        /// Do not ask
+        /// Skip the confirmation
         #[arg(long)]
         yes: bool,
     },
@@ -30,7 +30,7 @@ pub(in crate::cli) enum Product {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ProductAdd {
-    /// Whose product it is
+    /// The user who owns the product
     #[arg(long, value_name = "ID")]
     pub(in crate::cli) user_id: String,
     /// Its name, up to 200 characters
@@ -42,10 +42,10 @@ pub(in crate::cli) struct ProductAdd {
     /// Its description, up to 10,000 characters
     #[arg(long, value_name = "TEXT")]
     pub(in crate::cli) description: Option<String>,
-    /// A picture's address or a file of this machine; may be repeated
+    /// The URL of an image, or a local file; may be repeated
     #[arg(long = "image", value_name = "URL|FILE")]
     pub(in crate::cli) images: Vec<String>,
-    /// Wait until its pictures are ready
+    /// Wait until its images are ready or failed
     #[arg(long)]
     pub(in crate::cli) wait: bool,
 }
@@ -53,28 +53,28 @@ pub(in crate::cli) struct ProductAdd {
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
 pub(in crate::cli) struct ProductUpdate {
-    /// The product's number
+    /// The product's id
     pub(in crate::cli) id: i64,
-    /// Another name, up to 200 characters
+    /// The new name, up to 200 characters
     #[arg(long, group = "change")]
     pub(in crate::cli) name: Option<String>,
-    /// Another description, up to 10,000 characters; empty for none
+    /// The new description, up to 10,000 characters; empty removes it
     #[arg(long, value_name = "TEXT", group = "change")]
     pub(in crate::cli) description: Option<String>,
-    /// Another price, with up to 4 decimal places
+    /// The new price, with up to 4 decimal places
     #[arg(long, allow_hyphen_values = true, group = "change")]
     pub(in crate::cli) price: Option<String>,
-    /// One more picture: its address or a file of this machine; may be repeated
+    /// Add an image: its URL, or a local file; may be repeated
     #[arg(long = "add-image", value_name = "URL|FILE", group = "change")]
     pub(in crate::cli) add_images: Vec<String>,
-    /// Remove the picture with this number; may be repeated
+    /// Remove the image with this id; may be repeated
     #[arg(long = "remove-image", value_name = "N", group = "change")]
     pub(in crate::cli) remove_images: Vec<i64>,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ProductList {
-    /// Only this user's
+    /// Only this user's products
     #[arg(long, value_name = "ID")]
     pub(in crate::cli) user_id: Option<String>,
     /// At least this price
@@ -83,16 +83,16 @@ pub(in crate::cli) struct ProductList {
     /// At most this price
     #[arg(long, value_name = "PRICE", allow_hyphen_values = true)]
     pub(in crate::cli) max_price: Option<String>,
-    /// Names that contain this
+    /// Only products whose name contains this text
     #[arg(long, value_name = "TEXT")]
     pub(in crate::cli) name: Option<String>,
-    /// Names and descriptions with these words, the best match first
+    /// Search names and descriptions for these words; the best match comes first
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     pub(in crate::cli) query: Option<String>,
     /// processing, ready or failed
     #[arg(long)]
     pub(in crate::cli) status: Option<String>,
-    /// id, product_price, product_name or created_at; `-` before it for descending
+    /// id, product_price, product_name or created_at; a leading `-` sorts in descending order
     #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
     pub(in crate::cli) sort: Option<String>,
     #[command(flatten)]

@@ -1,15 +1,15 @@
-//! The words of `pm queue`.
+//! Arguments of `pm queue`.
 
 use clap::Subcommand;
 
 use super::Paging;
 
-/// Looking at the queue.
+/// The commands of `pm queue`.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Queue {
-    /// Show how full the queue is
+    /// Show the number of waiting and running jobs
     Status,
-    /// Jobs that failed for good; lists them unless told otherwise
+    /// Manage dead letters; lists them by default
     #[command(args_conflicts_with_subcommands = true)]
     Dead {
         #[command(subcommand)]
@@ -19,28 +19,28 @@ pub(in crate::cli) enum Queue {
     },
 }
 
-/// What is done with jobs that failed for good.
+/// The commands of `pm queue dead`.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Dead {
-    /// List them, the latest first
+    /// List dead letters, newest first
     List(Paging),
-    /// Show one with all its attempts
+    /// Show a dead letter and all its attempts
     Show {
-        /// The job's number
+        /// The job's id
         id: i64,
     },
-    /// Queue them anew, as if they had never run
+    /// Requeue dead letters with a fresh number of attempts
     Retry {
-        /// The jobs' numbers
+        /// The jobs' ids
         #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "ID")]
         ids: Vec<i64>,
-        /// All there are now
+        /// All current dead letters
         #[arg(long)]
         all: bool,
     },
-    /// Remove all of them; their pictures stay failed
+    /// Delete all dead letters; their images stay failed
     Purge {
-        /// Do not ask
+        /// Skip the confirmation
         #[arg(long)]
         yes: bool,
     },

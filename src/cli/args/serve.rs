@@ -1,4 +1,4 @@
-//! The words of `pm serve`.
+//! Arguments of `pm serve`.
 
 use clap::Args;
 
@@ -6,25 +6,25 @@ use crate::config::Flags;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Serve {
-    /// Address and port; port 0 takes a free one
+    /// Address and port to listen on; port 0 selects a free port
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
     /// Encrypt connections with the certificate in FILE
     #[arg(long, value_name = "FILE")]
     tls_cert: Option<String>,
-    /// The certificate's key
+    /// The certificate's private key
     #[arg(long, value_name = "FILE")]
     tls_key: Option<String>,
-    /// Pictures worked on at a time
+    /// Images processed at a time
     #[arg(long, value_name = "N", conflicts_with = "no_worker")]
     workers: Option<String>,
-    /// Only serve; leave the pictures to `pm worker`
+    /// Do not process images; `pm worker` does
     #[arg(long)]
     no_worker: bool,
 }
 
 impl Serve {
-    /// Puts these words among the settings.
+    /// Copies these arguments to the settings.
     pub(in crate::cli) fn set(&self, flags: &mut Flags) {
         flags.listen = self.listen.clone();
         flags.tls_cert = self.tls_cert.clone();

@@ -1,4 +1,4 @@
-//! The words of `pm webhook`.
+//! Arguments of `pm webhook`.
 
 use std::path::PathBuf;
 
@@ -6,55 +6,55 @@ use clap::Subcommand;
 
 use super::Paging;
 
-/// Addresses that are told of events.
+/// The commands of `pm webhook`.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Webhook {
-    /// Have an address told of events; its secret is shown this one time only
+    /// Register a webhook; its signing secret is shown only once
     Add {
-        /// Where messages are posted to
+        /// The URL that receives the messages
         url: String,
         /// Only events of this type, such as image.ready; may be repeated
         #[arg(long = "type", value_name = "TYPE")]
         types: Vec<String>,
-        /// What messages are signed with, `whsec_` and base64; made unless given
+        /// The signing secret: `whsec_` and base64 [default: generated]
         #[arg(long, conflicts_with = "secret_file")]
         secret: Option<String>,
-        /// Read the secret from FILE, so that no list of processes shows it
+        /// Read the secret from FILE, so that it does not appear in the process list
         #[arg(long, value_name = "FILE")]
         secret_file: Option<PathBuf>,
     },
-    /// List them and how they are
+    /// List webhooks and their state
     List,
-    /// Show one
+    /// Show a webhook
     Get {
-        /// The webhook's number
+        /// The webhook's id
         id: i64,
     },
-    /// Tell one nothing any more
+    /// Delete a webhook and its delivery history
     Delete {
-        /// The webhook's number
+        /// The webhook's id
         id: i64,
-        /// Do not ask
+        /// Skip the confirmation
         #[arg(long)]
         yes: bool,
     },
-    /// Tell one again that was disabled
+    /// Enable a disabled webhook
     Enable {
-        /// The webhook's number
+        /// The webhook's id
         id: i64,
     },
-    /// List what one was or is to be told, the latest first
+    /// List the deliveries of a webhook, newest first
     Deliveries {
-        /// The webhook's number
+        /// The webhook's id
         id: i64,
         #[command(flatten)]
         paging: Paging,
     },
     /// Send a message again
     Retry {
-        /// The webhook's number
+        /// The webhook's id
         id: i64,
-        /// The delivery's number
+        /// The delivery's id
         delivery: i64,
     },
 }

@@ -1,11 +1,11 @@
-//! Whether a key opens each secret of a webhook.
+//! Checks that a configured key decrypts each webhook secret.
 
 use super::{Finding, SHOWN, chain};
 use crate::{app::App, domain::WebhookId};
 
 const CHECK: &str = "secrets";
 
-/// Names the webhooks whose secrets no key opens.
+/// Lists the webhooks with secrets that no key decrypts.
 pub(super) async fn examine(app: &App) -> Finding {
     let state = match app.catalog.secret_state().await {
         Ok(state) => state,
@@ -13,8 +13,8 @@ pub(super) async fn examine(app: &App) -> Finding {
     };
     if !state.locked.is_empty() {
         let detail = format!(
-            "no key opens the secrets of webhooks {}, whose messages wait: set PM_SECRET_KEY to the key that encrypted them, \
-             after the present one and a comma, or delete these webhooks and add them again",
+            "no key decrypts the secrets of webhooks {}, so their messages wait: append the key that encrypted them to \
+             PM_SECRET_KEY after a comma, or delete these webhooks and add them again",
             names(&state.locked)
         );
         let examples = state.locked.iter().map(ToString::to_string).collect();

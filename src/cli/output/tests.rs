@@ -1,4 +1,4 @@
-//! One list in every form.
+//! Tests of one list in every format.
 
 use super::*;
 
@@ -36,7 +36,7 @@ fn console(format: Format, quiet: bool, colour: bool) -> Console<Vec<u8>> {
     Console { out: Vec::new(), format, quiet, terminal: false, colour }
 }
 
-/// The things on two pages.
+/// Writes the rows on two pages.
 fn listed(format: Format, quiet: bool) -> String {
     let mut console = console(format, quiet, false);
     let mut list = console.list();
@@ -47,7 +47,7 @@ fn listed(format: Format, quiet: bool) -> String {
 }
 
 #[test]
-fn a_table_in_a_pipe_has_neither_rules_nor_escape_sequences_and_pages_stand_under_each_other() {
+fn a_table_in_a_pipe_has_no_escape_sequences_and_its_pages_are_aligned() {
     let expected = "\
 ID  NAME              STATUS
 1   Sample, \"quoted\"  ready
@@ -67,7 +67,7 @@ fn json_is_one_document_over_all_pages() {
 }
 
 #[test]
-fn ndjson_csv_and_ids_have_a_line_a_row() {
+fn ndjson_csv_and_ids_have_one_line_per_row() {
     assert_eq!(listed(Format::Ndjson, false).lines().last(), Some(r#"{"id":3,"name":"ü","status":"processing"}"#));
     assert_eq!(
         listed(Format::Csv, false),
@@ -93,7 +93,7 @@ fn an_empty_list_is_well_formed_in_every_format() {
 }
 
 #[test]
-fn a_status_has_a_colour_only_where_colours_are_wanted() {
+fn a_status_has_a_color_only_if_colors_are_enabled() {
     for colour in [false, true] {
         let mut console = console(Format::Table, false, colour);
         console.single(&THINGS[0]).expect("memory takes all");

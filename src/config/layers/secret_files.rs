@@ -1,16 +1,18 @@
-//! Secrets that stand in files: `NAME_FILE` holds the path of a file whose content is the value of `NAME`.
+//! Reads secrets from files: `NAME_FILE` contains the path of a file with the value of `NAME`.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
 use super::{KEYS, Problem, Source};
 
-/// Secrets that the client of the blob store reads itself.
+/// Secrets that the S3 client reads itself.
 const OF_THE_STORE: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
 const SUFFIX: &str = "_FILE";
-/// No secret is longer.
+/// Maximum size of a secret file.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// Puts the content of each named file in the place of its `NAME_FILE` among `variables`. Paths are relative to `directory`.
+/// Replaces each `NAME_FILE` in `variables` by `NAME` with the file's content.
+///
+/// Paths are relative to `directory`.
 pub(super) fn read_all(
     variables: &mut BTreeMap<String, String>,
     source: &Source,
@@ -33,7 +35,7 @@ pub(super) fn read_all(
     }
 }
 
-/// The content of the file without the line break at its end.
+/// Reads the file without its trailing line break.
 fn read(directory: &Path, path: &str) -> Result<String, String> {
     let file = directory.join(path.trim());
     let unreadable = |error| format!("names the file {}, which cannot be read: {error}", file.display());

@@ -1,4 +1,4 @@
-//! Rows of API keys.
+//! The table of API keys.
 
 use sea_orm::{
     ActiveValue::{NotSet, Set},
@@ -15,10 +15,7 @@ use crate::{
     domain::{ApiKey, ApiKeyId, KeyText, NewApiKey, Scopes, UserId},
 };
 
-/// Stores a key by its hash.
-///
-/// # Errors
-/// If the database does not answer.
+/// Inserts a key with its hash.
 pub async fn insert(
     connection: &impl ConnectionTrait,
     new: &NewApiKey,
@@ -40,27 +37,18 @@ pub async fn insert(
     Ok(Entity::insert(row).exec_with_returning(connection).await?.into())
 }
 
-/// The key with this hash, whether it is valid or not.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the key with this hash, valid or not.
 pub async fn find(connection: &impl ConnectionTrait, hash: &str) -> Result<Option<ApiKey>, Error> {
     Ok(Entity::find().filter(Column::Hash.eq(hash)).one(connection).await?.map(ApiKey::from))
 }
 
-/// Every key, in the order in which they were made.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns all keys in the order of their creation.
 pub async fn list(connection: &impl ConnectionTrait) -> Result<Vec<ApiKey>, Error> {
     let rows = Entity::find().order_by_asc(Column::Id).all(connection).await?;
     Ok(rows.into_iter().map(ApiKey::from).collect())
 }
 
-/// Takes a key back; answers whether there is such a key. One that was taken back before keeps its time.
-///
-/// # Errors
-/// If the database does not answer.
+/// Revokes a key; `false` if it does not exist. A revoked key keeps its time of revocation.
 pub async fn revoke(connection: &impl ConnectionTrait, id: ApiKeyId, now: Timestamp) -> Result<bool, Error> {
     let Some(row) = Entity::find_by_id(id.0).one(connection).await? else { return Ok(false) };
     if row.revoked_at.is_none() {
@@ -70,10 +58,7 @@ pub async fn revoke(connection: &impl ConnectionTrait, id: ApiKeyId, now: Timest
     Ok(true)
 }
 
-/// Notes that a key was used.
-///
-/// # Errors
-/// If the database does not answer.
+/// Records that a key was used.
 pub async fn note_use(connection: &impl ConnectionTrait, id: ApiKeyId, now: Timestamp) -> Result<(), Error> {
     let update = Entity::update_many().col_expr(Column::LastUsedAt, Expr::value(now.0));
     update.filter(Column::Id.eq(id.0)).exec(connection).await?;

@@ -1,4 +1,4 @@
-//! Rows of users and of their API keys.
+//! Tables of users and their API keys.
 
 pub mod api_keys;
 pub mod users;

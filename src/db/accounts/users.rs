@@ -1,4 +1,4 @@
-//! Rows of users.
+//! The table of users.
 
 use sea_orm::{ActiveValue::Set, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, prelude::Expr};
 use sea_orm::{ColumnTrait, sea_query::OnConflict};
@@ -12,19 +12,16 @@ use crate::{
     domain::{User, UserId, UserQuery},
 };
 
-/// Stores a user.
+/// Inserts a user.
 ///
 /// # Errors
-/// [`Error::Duplicate`] if the id is taken.
+/// [`Error::Duplicate`] if the id already exists.
 pub async fn insert(connection: &impl ConnectionTrait, user: &User) -> Result<(), Error> {
     Entity::insert(row(user)).exec_without_returning(connection).await?;
     Ok(())
 }
 
-/// Stores a user that has only an id, unless there is one with it already.
-///
-/// # Errors
-/// If the database does not answer.
+/// Inserts a user with only an id, unless the id exists.
 pub async fn ensure(connection: &impl ConnectionTrait, id: &UserId, now: Timestamp) -> Result<(), Error> {
     let user = User { id: id.clone(), name: None, email: None, created_at: now };
     let unless_there = OnConflict::column(Column::Id).do_nothing().to_owned();
@@ -32,28 +29,19 @@ pub async fn ensure(connection: &impl ConnectionTrait, id: &UserId, now: Timesta
     Ok(())
 }
 
-/// Whether there is a user with this id.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns whether a user with this id exists.
 pub async fn exists(connection: &impl ConnectionTrait, id: &UserId) -> Result<bool, Error> {
     let found: Option<i32> =
         Entity::find_by_id(id.as_str()).select_only().expr(Expr::value(1)).into_tuple().one(connection).await?;
     Ok(found.is_some())
 }
 
-/// The user with this id.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the user with this id.
 pub async fn find(connection: &impl ConnectionTrait, id: &UserId) -> Result<Option<User>, Error> {
     Ok(Entity::find_by_id(id.as_str()).one(connection).await?.map(User::from))
 }
 
-/// Users by id, one more than the page has if there are more.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns users by id, one more than the page size if there are more.
 pub async fn list(connection: &impl ConnectionTrait, query: &UserQuery) -> Result<Vec<User>, Error> {
     let mut select = Entity::find().order_by_asc(Column::Id).limit(query.limit + 1);
     if let Some(after) = &query.after {

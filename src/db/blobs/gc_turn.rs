@@ -1,4 +1,6 @@
-//! Which process removes orphaned blobs by itself, and when one last did: a lease and a time in the row of the installation.
+//! Lease for the automatic garbage collection of blobs, and the time of its last run.
+//!
+//! Both are in the row of the installation.
 
 use std::time::Duration;
 
@@ -9,20 +11,18 @@ use crate::{
     db::{Error, statement::query},
 };
 
-/// How long a turn lasts unless it is lengthened.
+/// Duration of the lease unless it is extended.
 pub const LEASE: Duration = Duration::from_secs(60);
-/// After a run that failed, all processes wait this long.
+/// Pause of all processes after a failed run.
 pub const RETRY_PAUSE: Duration = Duration::from_secs(300);
 
-/// Whether a run is due and no process has the turn. A time to come was written before the clock went back: it counts as
-/// passed.
+/// Condition: a run is due and no process holds the lease.
+/// A time in the future was written before the clock went back and counts as passed.
 const DUE: &str = "singleton = 1 AND (gc_ended_at <= $1 OR gc_ended_at > $2)
     AND (gc_lease_until IS NULL OR gc_lease_until <= $2 OR gc_lease_until > $3)";
 
-/// Notes `now` as the time of the last run where none was noted: the first run comes one period after the first start.
-///
-/// # Errors
-/// If the database does not answer.
+/// Stores `now` as the last run if none is stored.
+/// So the first run is one period after the first start.
 pub async fn begin_counting(connection: &impl ConnectionTrait, now: Timestamp) -> Result<(), Error> {
     const BEGIN: &str =
         "UPDATE installation SET gc_ended_at = $1 WHERE singleton = 1 AND gc_ended_at IS NULL RETURNING gc_ended_at";
@@ -30,10 +30,7 @@ pub async fn begin_counting(connection: &impl ConnectionTrait, now: Timestamp) -
     Ok(())
 }
 
-/// Returns when the last run ended; `None` if none was noted.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns when the last run ended, if one is stored.
 pub async fn last_end(connection: &impl ConnectionTrait) -> Result<Option<Timestamp>, Error> {
     const LAST: &str = "SELECT gc_ended_at FROM installation WHERE singleton = 1";
     let rows = query(connection, LAST, Vec::new()).await?;
@@ -42,19 +39,13 @@ pub async fn last_end(connection: &impl ConnectionTrait) -> Result<Option<Timest
 }
 
 /// Returns whether a run is due.
-///
-/// # Errors
-/// If the database does not answer.
 pub async fn is_due(connection: &impl ConnectionTrait, every: Duration, now: Timestamp) -> Result<bool, Error> {
     let sql = format!("SELECT gc_ended_at FROM installation WHERE {DUE}");
     let values = vec![now.minus(every).0.into(), now.0.into(), now.plus(RETRY_PAUSE).0.into()];
     Ok(!query(connection, &sql, values).await?.is_empty())
 }
 
-/// Takes the turn under `token` if a run is due; `false` if it is not, or another process has the turn.
-///
-/// # Errors
-/// If the database does not answer.
+/// Takes the lease under `token` if a run is due and the lease is free.
 pub async fn take(
     connection: &impl ConnectionTrait,
     token: &str,
@@ -74,20 +65,15 @@ pub async fn take(
     Ok(!query(connection, &sql, values).await?.is_empty())
 }
 
-/// Lengthens the turn; `false` if another process has it by now.
-///
-/// # Errors
-/// If the database does not answer.
+/// Extends the lease; `false` if another process holds it.
 pub async fn extend(connection: &impl ConnectionTrait, token: &str, now: Timestamp) -> Result<bool, Error> {
     const EXTEND: &str = "UPDATE installation SET gc_lease_until = $1 WHERE singleton = 1 AND gc_lease_token = $2
         RETURNING gc_lease_until";
     Ok(!query(connection, EXTEND, vec![now.plus(LEASE).0.into(), token.into()]).await?.is_empty())
 }
 
-/// Ends the turn. A run that went well is noted at `now`; after another one all processes wait for [`RETRY_PAUSE`].
-///
-/// # Errors
-/// If the database does not answer.
+/// Ends the lease. A successful run is stored with the time `now`; after a failed one all processes wait
+/// [`RETRY_PAUSE`].
 pub async fn end(connection: &impl ConnectionTrait, token: &str, well: bool, now: Timestamp) -> Result<(), Error> {
     const WELL: &str = "UPDATE installation SET gc_ended_at = $1, gc_lease_token = NULL, gc_lease_until = NULL
         WHERE singleton = 1 AND gc_lease_token = $2 RETURNING gc_ended_at";

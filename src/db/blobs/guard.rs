@@ -1,6 +1,8 @@
-//! Who may refer to blobs, remove them or copy them at the same time, in all processes: referring and removing exclude each
-//! other, and nothing is removed while somebody copies. PostgreSQL has advisory locks for this, which end with their
-//! transaction; SQLite has its one writer, and a file beside the database that is locked while somebody copies.
+//! Locks that coordinate all processes that reference, remove or copy blobs.
+//!
+//! Referencing and removing exclude each other, and nothing is removed during a copy. PostgreSQL uses advisory locks,
+//! which end with their transaction. SQLite uses its single writer, and a file beside the database that is locked
+//! during a copy.
 
 use std::{
     fs::{File, TryLockError},
@@ -17,29 +19,27 @@ use crate::{
     private_files,
 };
 
-/// `pm` and a number: the locks' names within one PostgreSQL database.
+/// Ids of the advisory locks within one PostgreSQL database: `pm` and a number.
 const REFERRING: i64 = 0x706d_0001;
 const COPYING: i64 = 0x706d_0002;
 
-/// While it lasts no blob is removed.
+/// Keeps all blobs from being removed while it exists.
 #[derive(Debug)]
 pub struct Hold {
     transaction: Option<Transaction>,
     _file: Option<File>,
 }
 
-/// A transaction in which blobs may be removed that nothing refers to: until it ends nobody refers to any.
+/// A transaction that may remove unreferenced blobs; until it ends no other may reference one.
 #[derive(Debug)]
 pub struct Removal {
     write: Write,
     _file: Option<File>,
 }
 
-/// Keeps blobs from being removed until the transaction ends, which is about to refer to some; waits for a removal that is
-/// under way. What was removed before is to be noticed after this. On SQLite it must be a transaction that writes.
-///
-/// # Errors
-/// If the database does not answer.
+/// Prevents blob removal until the transaction ends, which is about to reference blobs.
+/// Waits for a running removal. The caller must check afterwards whether its blobs still exist. On SQLite the
+/// transaction must be a writing one.
 pub async fn refer(write: &Write) -> Result<(), Error> {
     if write.get_database_backend() == DbBackend::Postgres {
         lock(&**write, "SELECT pg_advisory_xact_lock_shared($1)", REFERRING).await?;
@@ -48,11 +48,12 @@ pub async fn refer(write: &Write) -> Result<(), Error> {
 }
 
 impl Database {
-    /// Keeps blobs from being removed by any process, for as long as the answer is held: an hour if need be. Others go on
-    /// referring to blobs meanwhile.
+    /// Prevents all processes from removing blobs while the result exists.
+    /// The result may be kept for up to an hour.
+    /// Others may still add references.
     ///
     /// # Errors
-    /// If the database does not answer, or its lock file cannot be made.
+    /// If the database does not answer, or its lock file cannot be created.
     pub async fn hold_blobs(&self) -> Result<Hold, Error> {
         if let Some(path) = &self.lock_file {
             let path = path.clone();
@@ -64,17 +65,17 @@ impl Database {
             return Ok(Hold { transaction: None, _file: Some(file) });
         }
         let transaction = self.read().begin(TransactionOptions::default()).await?;
-        // It says nothing more until it ends, which a careful server may take for a client that went away.
+        // The transaction stays idle until it ends, and a server may end idle transactions.
         transaction.stay_idle().await?;
         lock(&transaction, "SELECT pg_advisory_xact_lock_shared($1)", COPYING).await?;
         Ok(Hold { transaction: Some(transaction), _file: None })
     }
 
-    /// Begins a removal: waits up to half a second for those who are referring to blobs just now. `None` if somebody copies
-    /// blobs.
+    /// Begins a removal after waiting up to half a second for references in progress.
+    /// Returns `None` while blobs are being copied.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if those who refer took too long, or the database does not answer.
+    /// [`Error::Unavailable`] if a reference took too long, or the database does not answer.
     pub async fn begin_removal(&self) -> Result<Option<Removal>, Error> {
         if let Some(path) = &self.lock_file {
             let Some(file) = open_alone(path).await? else { return Ok(None) };
@@ -84,20 +85,20 @@ impl Database {
         if !try_lock(&*write, COPYING).await? {
             return Ok(None);
         }
-        // Whoever comes to refer to a blob queues behind this wait, so it must be short.
+        // New references queue behind this lock request, so its timeout must be short.
         write.execute_unprepared("SET LOCAL lock_timeout = '500ms'").await?;
         lock(&*write, "SELECT pg_advisory_xact_lock($1)", REFERRING).await?;
-        // A store may take longer over a removal than the server lets a transaction say nothing.
+        // Deleting from the store may take longer than the server's limit for idle transactions.
         write.execute_unprepared("SET LOCAL idle_in_transaction_session_timeout = '60s'").await?;
         Ok(Some(Removal { write, _file: None }))
     }
 }
 
 impl Hold {
-    /// Lets blobs be removed again; dropping it does so, too, a little later.
+    /// Allows blobs to be removed again. Dropping it has the same effect a little later.
     ///
     /// # Errors
-    /// If the database does not answer: then it let go by itself.
+    /// If the database does not answer. The lock is then already released.
     pub async fn release(self) -> Result<(), Error> {
         match self.transaction {
             Some(transaction) => transaction.commit().await,
@@ -107,10 +108,10 @@ impl Hold {
 }
 
 impl Removal {
-    /// Lets others refer to blobs again.
+    /// Allows blobs to be referenced again.
     ///
     /// # Errors
-    /// If the database does not answer: then it let go by itself.
+    /// If the database does not answer. The lock is then already released.
     pub async fn end(self) -> Result<(), Error> {
         self.write.commit().await
     }
@@ -135,7 +136,7 @@ async fn try_lock(connection: &impl ConnectionTrait, key: i64) -> Result<bool, E
     Ok(connection.query_one_raw(statement).await?.ok_or_else(Error::no_row)?.try_get("", "locked")?)
 }
 
-/// The lock file for nobody else, or `None` if somebody has it.
+/// Opens the lock file exclusively; `None` if another process has locked it.
 async fn open_alone(path: &Arc<PathBuf>) -> Result<Option<File>, Error> {
     let path = path.clone();
     let locked = tokio::task::spawn_blocking(move || {
@@ -154,5 +155,5 @@ fn open(path: &PathBuf) -> io::Result<File> {
 }
 
 fn of_io(error: &io::Error) -> Error {
-    Error::Unavailable(DbErr::Custom(format!("the lock beside the database cannot be taken: {error}")))
+    Error::Unavailable(DbErr::Custom(format!("cannot lock the file beside the database: {error}")))
 }

@@ -1,5 +1,6 @@
-//! Rows that refer to what is lost: blobs that cannot be mended, and rows of a backup that were damaged. Each statement is
-//! about a few hundred keys or ids at most.
+//! Repairs rows that reference lost blobs or damaged rows of a backup.
+//!
+//! Each statement takes at most a few hundred keys or ids.
 
 use std::collections::HashSet;
 
@@ -13,13 +14,10 @@ use crate::{
     domain::{ImageId, ProductId},
 };
 
-/// Codes of images that failed because their uploaded file is lost: their row says so itself.
+/// Codes of images that failed because their uploaded file is lost; their row already records it.
 pub const LOST_SOURCE: [ErrorCode; 2] = [ErrorCode::SourceNotFound, ErrorCode::SourceDamaged];
 
-/// The ids among `ids` that `table` has, as text.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns those of `ids` that exist in `table`, as text.
 pub async fn present(connection: &impl ConnectionTrait, table: &str, ids: &[&Json]) -> Result<HashSet<String>, Error> {
     let values = ids.iter().map(|id| match id {
         Json::String(text) => Value::from(text.clone()),
@@ -30,28 +28,19 @@ pub async fn present(connection: &impl ConnectionTrait, table: &str, ids: &[&Jso
     rows.iter().map(|row| Ok(row.try_get("", "id")?)).collect()
 }
 
-/// Deletes the variants whose blobs are lost; they are made again when somebody asks for them. Returns how many.
-///
-/// # Errors
-/// If the database does not answer.
+/// Deletes the variants with lost blobs, and returns their number. A later request makes them again.
 pub async fn delete_variants(connection: &impl ConnectionTrait, keys: &[&str]) -> Result<u64, Error> {
     let sql = format!("DELETE FROM variants WHERE blob_key IN ({})", places(keys.len()));
     execute(connection, &sql, texts(keys)).await
 }
 
 /// Returns the images with renditions whose blobs are lost.
-///
-/// # Errors
-/// If the database does not answer.
 pub async fn images_with_renditions(connection: &impl ConnectionTrait, keys: &[&str]) -> Result<Vec<Selected>, Error> {
     let chosen = format!("id IN (SELECT image_id FROM renditions WHERE blob_key IN ({}))", places(keys.len()));
     select(connection, &chosen, texts(keys)).await
 }
 
 /// Deletes the renditions of these images whose blobs are lost.
-///
-/// # Errors
-/// If the database does not answer.
 pub async fn delete_renditions(
     connection: &impl ConnectionTrait,
     images: &[Selected],
@@ -64,17 +53,11 @@ pub async fn delete_renditions(
 }
 
 /// Returns the images whose uploaded files are lost.
-///
-/// # Errors
-/// If the database does not answer.
 pub async fn images_with_sources(connection: &impl ConnectionTrait, keys: &[&str]) -> Result<Vec<Selected>, Error> {
     select(connection, &format!("source_key IN ({})", places(keys.len())), texts(keys)).await
 }
 
 /// Returns the blob of the image's largest rendition.
-///
-/// # Errors
-/// If the database does not answer.
 pub async fn largest_rendition(connection: &impl ConnectionTrait, image: ImageId) -> Result<Option<String>, Error> {
     const LARGEST: &str =
         "SELECT blob_key FROM renditions WHERE image_id = $1 ORDER BY width * height DESC, id LIMIT 1";
@@ -82,19 +65,13 @@ pub async fn largest_rendition(connection: &impl ConnectionTrait, image: ImageId
     Ok(rows.first().map(|row| row.try_get("", "blob_key")).transpose()?)
 }
 
-/// Lets the image be made from another stored file.
-///
-/// # Errors
-/// If the database does not answer.
+/// Sets another stored file as the image's source.
 pub async fn set_source(connection: &impl ConnectionTrait, image: ImageId, key: &str) -> Result<(), Error> {
     const SET: &str = "UPDATE images SET source_key = $2 WHERE id = $1";
     execute(connection, SET, vec![image.0.into(), key.into()]).await.map(|_| ())
 }
 
-/// Ends the live jobs of an image that failed, as dead letters.
-///
-/// # Errors
-/// If the database does not answer.
+/// Ends the live jobs of a failed image as dead letters.
 pub async fn bury_jobs(
     connection: &impl ConnectionTrait,
     image: ImageId,
@@ -108,10 +85,7 @@ pub async fn bury_jobs(
     execute(connection, BURY, values).await.map(|_| ())
 }
 
-/// Ends the live jobs of an image that belong to another generation than its present one.
-///
-/// # Errors
-/// If the database does not answer.
+/// Ends the live jobs of an image that belong to another generation.
 pub async fn end_other_jobs(connection: &impl ConnectionTrait, image: &Selected, now: Timestamp) -> Result<u64, Error> {
     const END: &str = "UPDATE jobs SET state = 'done', updated_at = $3, lease_token = NULL, lease_until = NULL,
             decoding = 0, working_on = NULL
@@ -119,29 +93,20 @@ pub async fn end_other_jobs(connection: &impl ConnectionTrait, image: &Selected,
     execute(connection, END, vec![image.id.0.into(), image.generation.into(), now.0.into()]).await
 }
 
-/// Lets a live job of an image make all presets, whatever it was to make before.
-///
-/// # Errors
-/// If the database does not answer.
+/// Changes the live jobs of an image so that they make all presets.
 pub async fn widen_jobs(connection: &impl ConnectionTrait, image: ImageId, payload: &str) -> Result<(), Error> {
     const WIDEN: &str = "UPDATE jobs SET payload = $2 WHERE image_id = $1 AND state IN ('queued', 'running')";
     execute(connection, WIDEN, vec![image.0.into(), payload.into()]).await.map(|_| ())
 }
 
-/// Returns these images as they are now; one that is gone is left out.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the current state of these images, without deleted ones.
 pub async fn images(connection: &impl ConnectionTrait, ids: &[i64]) -> Result<Vec<Selected>, Error> {
     let values = ids.iter().map(|id| (*id).into()).collect();
     select(connection, &format!("id IN ({})", places(ids.len())), values).await
 }
 
-/// Returns up to `limit` images after `after` that no job and no end would ever come to: on their way without a live job of
-/// their generation, or ready with fewer renditions than others that were made alike.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns up to `limit` images after `after` that would never be finished.
+/// They are pending without a live job of their generation, or ready with fewer renditions than the maximum.
 pub async fn stranded(connection: &impl ConnectionTrait, after: i64, limit: u64) -> Result<Vec<Selected>, Error> {
     const MADE: &str = "(SELECT count(*) FROM renditions WHERE image_id = images.id)";
     let chosen = format!(
@@ -154,10 +119,7 @@ pub async fn stranded(connection: &impl ConnectionTrait, after: i64, limit: u64)
     select(connection, &chosen, vec![after.into()]).await
 }
 
-/// Sets the status of each product that is not what its images give.
-///
-/// # Errors
-/// If the database does not answer.
+/// Corrects the status of products that does not match their images.
 pub async fn correct_statuses(connection: &impl ConnectionTrait) -> Result<u64, Error> {
     const GIVEN: &str = "CASE
             WHEN EXISTS (SELECT 1 FROM images WHERE product_id = products.id AND status IN ('pending', 'processing'))
@@ -185,7 +147,7 @@ fn texts(keys: &[&str]) -> Vec<Value> {
     keys.iter().map(|key| (*key).into()).collect()
 }
 
-/// `$1, $2 …`; nothing fits an empty list.
+/// Returns the parameters `$1, $2 …`; for an empty list, a value that matches nothing.
 fn places(count: usize) -> String {
     places_from(0, count)
 }

@@ -1,4 +1,4 @@
-//! What rows say of blobs: who refers to which, what becomes of those that are lost, and who may remove any.
+//! Blob references in the database: what references a blob, lost blobs, and locks for removal.
 
 pub mod gc_turn;
 pub(super) mod guard;

@@ -1,4 +1,4 @@
-//! What refers to blobs: renditions, variants, and pictures whose source was handed over as a file.
+//! References to blobs: renditions, variants, and images with an uploaded source.
 
 use std::collections::HashSet;
 
@@ -18,34 +18,31 @@ use crate::{
     domain::ImageStatus,
 };
 
-/// What refers to a blob.
+/// A kind of reference to a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Referrer {
-    /// Renditions.
+    /// A rendition.
     Rendition,
-    /// Variants.
+    /// A variant.
     Variant,
-    /// Pictures whose source it is.
+    /// An image's uploaded source.
     Source,
 }
 
-/// A blob that is referred to, once however many refer to it.
+/// A referenced blob; it appears once, however many references it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
-    /// Its key, as the database has it.
+    /// Its key as stored in the database.
     pub key: String,
-    /// Its bytes, where they are known.
+    /// Its size in bytes, if known.
     pub bytes: Option<i64>,
 }
 
 impl Referrer {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 3] = [Self::Rendition, Self::Variant, Self::Source];
 
-    /// Up to `limit` blobs that are referred to, in the order of their keys after `after`.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Returns up to `limit` referenced blobs after `after`, ordered by key.
     pub async fn page(
         self,
         connection: &impl ConnectionTrait,
@@ -75,10 +72,7 @@ impl Referrer {
         Ok(pairs.into_iter().map(|(key, bytes)| Reference { key, bytes }).collect())
     }
 
-    /// How many references there are, each counted.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Returns the number of references, counting each one.
     pub async fn count(self, connection: &impl ConnectionTrait) -> Result<u64, Error> {
         Ok(match self {
             Self::Rendition => rendition::Entity::find().count(connection).await?,
@@ -90,10 +84,7 @@ impl Referrer {
     }
 }
 
-/// Which of `keys`, a few hundred at most, nothing refers to, in their order.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns those of `keys` (at most a few hundred) that nothing references, in order.
 pub async fn unreferenced(connection: &impl ConnectionTrait, keys: &[&str]) -> Result<Vec<String>, Error> {
     if keys.is_empty() {
         return Ok(Vec::new());
@@ -111,10 +102,7 @@ pub async fn unreferenced(connection: &impl ConnectionTrait, keys: &[&str]) -> R
     Ok(wanted().filter(|key| !referred.contains(*key)).map(str::to_owned).collect())
 }
 
-/// Whether the blob is a rendition or a variant of an image.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns whether the blob is a rendition or a variant.
 pub async fn is_made(connection: &impl ConnectionTrait, key: &str) -> Result<bool, Error> {
     let made = rendition::Entity::find().select_only().column(rendition::Column::Id);
     let made: Option<i64> = made.filter(rendition::Column::BlobKey.eq(key)).into_tuple().one(connection).await?;
@@ -126,7 +114,7 @@ pub async fn is_made(connection: &impl ConnectionTrait, key: &str) -> Result<boo
     Ok(found.is_some())
 }
 
-/// Leaves out images that failed because their uploaded file is lost: their row says so itself.
+/// Excludes images that failed because their uploaded file is lost; their row already records it.
 fn is_not_lost() -> Condition {
     let codes = LOST_SOURCE.iter().map(|code| code.as_str());
     Condition::any()

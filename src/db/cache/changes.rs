@@ -1,8 +1,8 @@
-//! Which products changed in a SQLite file since the last look, whoever changed them.
+//! Reports which products changed in a SQLite file, whichever process changed them.
 //!
-//! A connection of its own asks `PRAGMA data_version`, which SQLite answers from shared memory in microseconds. Only when
-//! another connection committed does it read the log of changed products that every writing transaction appends to.
-//! It never writes, and it never waits for a writer.
+//! A separate connection runs `PRAGMA data_version`, which SQLite answers from shared memory in microseconds. Only if
+//! another connection committed does it read the log of changed products, which every writing transaction appends to.
+//! It never writes and never waits for a writer.
 
 use std::{path::Path, time::Duration};
 
@@ -11,18 +11,18 @@ use sea_orm::DbErr;
 
 use crate::{db::Error, domain::ProductId};
 
-/// What changed since the last look.
+/// Changes since the last poll.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Changes {
     /// No product changed.
     None,
     /// These products changed.
     Products(Vec<ProductId>),
-    /// More changed than the log still holds: any product may have.
+    /// More changed than the log holds: any product may have changed.
     Everything,
 }
 
-/// Follows the log of changed products of one SQLite file.
+/// Reads the log of changed products of one SQLite file.
 #[derive(Debug)]
 pub struct ChangeLog {
     connection: Connection,
@@ -32,11 +32,11 @@ pub struct ChangeLog {
 }
 
 impl ChangeLog {
-    /// Opens the database at `path` for reading; everything up to now counts as seen. The program has opened it before, so a file
-    /// that is not there is away.
+    /// Opens the database at `path` for reading; earlier changes are not reported.
+    /// The program has opened the file before, so a missing file counts as unavailable.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if the file cannot be opened or is locked, [`Error::Statement`] if it has no schema yet.
+    /// [`Error::Unavailable`] if the file cannot be opened or is locked, [`Error::Statement`] if it has no schema.
     pub fn open(path: &Path) -> Result<Self, Error> {
         Self::open_file(path).map_err(|error| {
             let passes = matches!(
@@ -58,7 +58,7 @@ impl ChangeLog {
     fn open_file(path: &Path) -> Result<Self, rusqlite::Error> {
         let connection =
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        // A program starts once; what it asks afterwards waits for nobody.
+        // Only the reads at startup may wait for a lock.
         connection.busy_timeout(Duration::from_secs(5))?;
         let data_version = data_version(&connection)?;
         let (last_entry, installation) = (last_entry(&connection)?, installation(&connection)?);
@@ -66,17 +66,17 @@ impl ChangeLog {
         Ok(Self { connection, data_version, last_entry, installation })
     }
 
-    /// What changed since the last call; a few microseconds when nothing did.
+    /// Returns the changes since the last call; takes microseconds if there are none.
     ///
     /// # Errors
-    /// If the database cannot be read; then nothing counts as seen and any product may have changed.
+    /// If the database cannot be read. Nothing is then marked as reported, and any product may have changed.
     pub fn poll(&mut self) -> Result<Changes, rusqlite::Error> {
         let data_version = data_version(&self.connection)?;
         if data_version == self.data_version {
             return Ok(Changes::None);
         }
         let newest = last_entry(&self.connection)?;
-        // Numbers begin again in a catalogue that was emptied, so they alone do not tell it from the one before.
+        // Entry numbers restart in an emptied catalog, so the installation's id is compared too.
         let installation = installation(&self.connection)?;
         let changes = if installation != self.installation {
             Changes::Everything
@@ -109,7 +109,7 @@ fn installation(connection: &Connection) -> Result<String, rusqlite::Error> {
     connection.prepare_cached("SELECT id FROM installation WHERE singleton = 1")?.query_row([], |row| row.get(0))
 }
 
-/// The number of the newest entry ever written: SQLite keeps it after the entry itself is gone.
+/// Returns the newest entry's number, which SQLite keeps after the entry is deleted.
 fn last_entry(connection: &Connection) -> Result<i64, rusqlite::Error> {
     connection
         .prepare_cached("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'cache_invalidation'")?

@@ -1,4 +1,4 @@
-//! Rows of products whose cached form is out of date.
+//! The table of products whose cached entries are outdated.
 
 use sea_orm::{
     ActiveValue::{NotSet, Set},
@@ -15,24 +15,22 @@ use crate::{
     domain::ProductId,
 };
 
-/// The keys that a writer deletes from the shared cache. Where the number is missing, the database moves the cache to a new
-/// epoch (see the step `m0016_installation`).
+/// Version of the set of keys that a writer deletes from the shared cache.
+/// If a row has no version, the database moves the cache to a new epoch (see the migration `m0016_installation`).
 const CACHE_SCHEMA: i64 = 2;
 
-/// A change that a shared cache may not know of yet.
+/// A change that a shared cache may not have applied yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Invalidation {
-    /// The row.
+    /// The id of the row.
     pub id: i64,
-    /// The product.
+    /// The changed product.
     pub product_id: ProductId,
 }
 
-/// Notes that products change with this transaction. `deletes_entries` says that the caller deletes their entries from the
-/// shared cache after the commit; otherwise the database moves that cache to a new epoch.
-///
-/// # Errors
-/// If the database does not answer.
+/// Records that the transaction changes products.
+/// `deletes_entries` says that the caller deletes their entries from the shared cache after the commit. Otherwise the
+/// database moves the cache to a new epoch.
 pub async fn record(
     connection: &impl ConnectionTrait,
     products: &[ProductId],
@@ -53,10 +51,8 @@ pub async fn record(
     Ok(recorded)
 }
 
-/// Returns changes from before `before` or after `after`, oldest first. Their writers should have invalidated the cache by now.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns changes from before `before` or after `after`, oldest first.
+/// These should already be invalidated in the cache by their writers.
 pub async fn left_over(
     connection: &impl ConnectionTrait,
     before: Timestamp,
@@ -75,20 +71,14 @@ pub async fn left_over(
     Ok(rows.into_iter().map(|row| Invalidation { id: row.id, product_id: ProductId(row.product_id) }).collect())
 }
 
-/// The products of up to `limit` changes, whenever they were made.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the products of up to `limit` changes of any age.
 pub async fn products(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<ProductId>, Error> {
     let ids: Vec<i64> =
         Entity::find().select_only().column(Column::ProductId).limit(limit).into_tuple().all(connection).await?;
     Ok(ids.into_iter().map(ProductId).collect())
 }
 
-/// Forgets changes that the cache knows of.
-///
-/// # Errors
-/// If the database does not answer.
+/// Deletes changes that the cache has applied.
 pub async fn forget(connection: &impl ConnectionTrait, rows: &[Invalidation]) -> Result<(), Error> {
     Entity::delete_many().filter(Column::Id.is_in(padded(rows.iter().map(|row| row.id)))).exec(connection).await?;
     Ok(())

@@ -1,5 +1,6 @@
-//! One connection to PostgreSQL beside the pool, for a statement that many requests depend on. It does not wait for
-//! the pool, and it shows whether the server accepts connections.
+//! A separate PostgreSQL connection for a statement that many requests depend on.
+//!
+//! It does not wait for the pool, and it shows whether the server accepts connections.
 
 use std::{io, time::Duration};
 
@@ -11,29 +12,29 @@ use tokio::{sync::Mutex, time::timeout};
 
 use crate::db::{Config, Database, Error};
 
-/// The connection; made when it is first needed, and again after it broke.
+/// The connection, opened at first use and reopened after a failure.
 #[derive(Debug, Default)]
 pub struct Beside(Mutex<Option<PgConnection>>);
 
-/// Why there is no answer.
+/// The reason for a missing answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswered {
-    /// The server refuses connections or ends them, so that no other process has one either.
+    /// The server refuses or closes connections, so no other process has one either.
     #[error("the database refuses connections")]
     Refused(#[source] Error),
-    /// Another process may well get an answer.
+    /// This process got no answer, but another one may get it.
     #[error("the database does not answer")]
     Silent(#[source] Error),
 }
 
-/// Connecting and the answer take at most this.
+/// Time limit for connecting and the answer.
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 
 impl Database {
-    /// Runs a statement that has no values and gives one row.
+    /// Runs a statement without parameters that returns one row.
     ///
     /// # Errors
-    /// [`Unanswered`]; always on SQLite, where reads do not wait for a server.
+    /// [`Unanswered`]; always on SQLite, which has no server.
     pub async fn ask_beside(&self, beside: &Beside, sql: &str) -> Result<QueryResult, Unanswered> {
         if let Config::Sqlite { .. } = self.shared.config {
             return Err(Unanswered::Silent(Error::Unavailable(DbErr::Custom("SQLite has no server".into()))));
@@ -57,13 +58,13 @@ impl Database {
     }
 }
 
-/// In one message, which holds behind a pooler in transaction mode as well.
+/// Uses a single message, which also works behind a pooler in transaction mode.
 async fn ask(connection: &mut PgConnection, sql: &str) -> Result<QueryResult, sqlx::Error> {
     connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await.map(QueryResult::from)
 }
 
 fn of_connecting(error: sqlx::Error) -> Unanswered {
-    /// PostgreSQL is shutting down, has crashed, or does not take connections yet.
+    /// PostgreSQL is shutting down, has crashed, or is still starting.
     const OPERATOR_INTERVENTION: &str = "57P";
     let refused = match &error {
         sqlx::Error::Io(error) => matches!(

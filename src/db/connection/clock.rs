@@ -1,8 +1,8 @@
-//! The one clock by which times in the database are written and compared, whatever the clocks of the processes say.
+//! The database's clock, which all processes use to write and compare times.
 //!
-//! PostgreSQL: the server's. SQLite: all processes are on one machine and share the time since its start; an anchor in the
-//! database, one for each start of the machine, says which date that began at. A process that starts, or whose own wall clock
-//! is stepped, corrects the anchor; then whatever waits goes on waiting for as long as it had to.
+//! PostgreSQL: the server's clock. SQLite: all processes are on one machine and share its monotonic clock; an anchor in
+//! the database, one per boot of the machine, stores the date of the boot. A process corrects the anchor when it starts
+//! or when its wall clock is stepped. Rows that wait then still wait as long as they had to.
 
 use std::sync::{
     Arc,
@@ -16,33 +16,34 @@ use crate::{
     db::{Database, Error, Write, statement::query},
 };
 
-/// The clock that processes on one SQLite file share.
+/// The clock that the processes of one SQLite file share.
 #[derive(Debug)]
-pub(super) struct FileClock {
+pub(in crate::db) struct FileClock {
     machine: BootClock,
-    /// The date at which the machine started, as far as this process knows; [`UNKNOWN`] before it has asked.
+    /// The boot time of the machine as this process knows it; [`UNKNOWN`] before the first query.
     booted_at: AtomicI64,
-    /// The same by this process's own wall clock, when it looked last.
+    /// The boot time by this process's wall clock at its last check.
     seen: AtomicI64,
 }
 
 const UNKNOWN: i64 = i64::MIN;
-/// A wall clock that moves by more than this against the machine's has been stepped.
+/// Change of the wall clock against the monotonic clock that counts as a step.
 const STEP_MICROS: i64 = 1_000_000;
-/// The anchor may be off by this.
+/// Tolerated error of the anchor.
 const TOLERANCE_MICROS: i64 = 2_000_000;
 
 impl FileClock {
-    /// Returns the clock; `None` where the machine has none that its processes share, or it cannot be read, which is said.
+    /// Returns the clock.
+    /// Returns `None` if the processes share no monotonic clock, or logs a warning if it cannot be read.
     pub(in crate::db) fn find() -> Option<Arc<Self>> {
         let machine = BootClock::find().unwrap_or_else(|error| {
-            tracing::warn!(%error, "the machine's clock cannot be read; this process uses its wall clock");
+            tracing::warn!(%error, "cannot read the machine's monotonic clock; using this process's wall clock");
             None
         })?;
         Some(Arc::new(Self { machine, booted_at: AtomicI64::new(UNKNOWN), seen: AtomicI64::new(UNKNOWN) }))
     }
 
-    /// The date at which the machine started, by this process's wall clock.
+    /// Returns the machine's boot time by this process's wall clock.
     fn by_wall(&self) -> i64 {
         Timestamp::now().0 - self.machine.micros()
     }
@@ -65,7 +66,8 @@ impl FileClock {
         Ok(())
     }
 
-    /// Whether this process has never corrected the clock, or its wall clock was stepped since it last did. `now` is
+    /// Returns whether the clock needs a correction by this process.
+    /// This is so if it has never corrected it, or if its wall clock was stepped since. `now` is
     /// [`by_wall`](Self::by_wall).
     fn is_stepped(&self, now: i64) -> bool {
         let before = self.seen.load(Ordering::Relaxed);
@@ -84,8 +86,8 @@ impl Database {
         Ok(clock.at(booted_at))
     }
 
-    /// Corrects the database's time on SQLite if this process has just started, or its wall clock was stepped. Called now
-    /// and then by processes that stay. Answers by how many microseconds it was corrected, 0 as a rule.
+    /// Corrects the SQLite clock after a start or a step of the wall clock.
+    /// Long-running processes call it periodically. Returns the correction in microseconds, usually 0.
     pub async fn correct_clock(&self) -> Result<i64, Error> {
         let Some(clock) = &self.clock else { return Ok(0) };
         let wall = clock.by_wall();
@@ -93,7 +95,7 @@ impl Database {
             clock.seen.store(wall, Ordering::Relaxed);
             return Ok(0);
         }
-        // Only a correction that was committed is one: after an error the next call tries again.
+        // Only a committed correction counts: after an error the next call tries again.
         let shift = self.correct_clock_to_wall(clock).await?;
         clock.seen.store(wall, Ordering::Relaxed);
         Ok(shift)
@@ -125,7 +127,7 @@ impl Database {
 }
 
 impl Write {
-    /// Returns the database's time: what is written and compared in this transaction.
+    /// Returns the database's time for this transaction.
     pub async fn now(&self) -> Result<Timestamp, Error> {
         let Some(clock) = &self.clock else { return server_time(&**self).await };
         let booted_at = match clock.anchor(&**self).await? {
@@ -140,14 +142,14 @@ impl Write {
     }
 }
 
-/// The server's clock at this moment, which within a transaction is later than the transaction's own.
+/// Returns the server's current time, which advances within a transaction.
 async fn server_time(connection: &impl ConnectionTrait) -> Result<Timestamp, Error> {
     const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now";
     if connection.get_database_backend() != DbBackend::Postgres {
         return Ok(Timestamp::now());
     }
     let rows = query(connection, NOW, Vec::new()).await?;
-    let row = rows.first().ok_or_else(|| Error::Corrupt("the server's clock gave no row".into()))?;
+    let row = rows.first().ok_or_else(|| Error::Corrupt("the query for the server's time returned no row".into()))?;
     Ok(Timestamp(row.try_get("", "now")?))
 }
 
@@ -157,7 +159,7 @@ mod tests {
     use crate::db::{Config, migrate};
 
     #[tokio::test]
-    async fn a_correction_that_failed_is_tried_again() {
+    async fn a_failed_clock_correction_is_retried() {
         let directory = tempfile::tempdir().expect("a directory");
         let config = Config::Sqlite { path: directory.path().join("pm.db") };
         let database = Database::open(&config).await.expect("a database");

@@ -1,47 +1,48 @@
-//! Which database, and how connections to it are used.
+//! Configuration of the database and its connections.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
 use crate::db::Pooler;
 
-/// Which database.
+/// The database to use.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Config {
-    /// A file, made if it is not there.
+    /// A SQLite file, created if it does not exist.
     Sqlite {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// A server.
+    /// A PostgreSQL server.
     Postgres(Postgres),
 }
 
-/// A PostgreSQL server and how connections to it are used.
+/// A PostgreSQL server and its connection settings.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Postgres {
     /// `postgres://user:password@host:port/name`.
     pub url: String,
-    /// The same database without a pooler, for what needs a session: notifications, presence and migrations.
+    /// URL without the pooler, for notifications, presence locks and migrations.
     pub direct_url: Option<String>,
-    /// Whether a pooler in transaction mode stands before the server.
+    /// Whether a pooler in transaction mode is in use.
     pub pooler: Pooler,
-    /// Most connections of this process for statements.
+    /// Maximum connections of this process for statements.
     pub max_connections: u32,
-    /// Connections beyond the most that were in use at once within this time are closed.
+    /// Connections beyond the peak use within this time are closed.
     pub idle_timeout: Duration,
-    /// The server ends a statement that takes longer; zero leaves it to the server's own setting.
+    /// Timeout after which the server cancels a statement; zero uses the server's own setting.
     pub statement_timeout: Duration,
-    /// The longest wait for a connection, a new one or one that is in use.
+    /// Maximum wait for a connection, new or pooled.
     pub connect_timeout: Duration,
-    /// The server ends a transaction that says nothing for this long: its process is frozen or cut off, and it would keep its
-    /// locks. No transaction of ours ever pauses.
+    /// Timeout after which the server ends an idle transaction.
+    /// Such a transaction belongs to a frozen or disconnected process and would keep its locks: `pm` never pauses in a
+    /// transaction.
     pub transaction_idle_timeout: Duration,
-    /// How long the first connection is waited for while the server has none free; without end if absent.
+    /// Maximum wait for the first connection while the server has none free; unlimited if absent.
     pub patience: Option<Duration>,
 }
 
 impl Postgres {
-    /// A server at `url` with the settings' defaults.
+    /// Returns the default settings for a server at `url`.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -56,7 +57,7 @@ impl Postgres {
         }
     }
 
-    /// What a session sets, and each transaction behind a pooler: names and values.
+    /// Returns the settings of each session, or of each transaction behind a pooler.
     pub(super) fn timeouts(&self) -> Vec<(&'static str, String)> {
         let all = [
             ("idle_in_transaction_session_timeout", self.transaction_idle_timeout),
@@ -67,7 +68,7 @@ impl Postgres {
     }
 }
 
-/// The URLs hold passwords and are not shown.
+/// Hides the URLs, which contain passwords.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -77,7 +78,7 @@ impl fmt::Debug for Config {
     }
 }
 
-/// The URLs hold passwords and are not shown.
+/// Hides the URLs, which contain passwords.
 impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Postgres")

@@ -1,4 +1,4 @@
-//! Connecting, and the one way to write.
+//! Opens the database and begins write transactions.
 
 use std::{
     ops::Deref,
@@ -35,43 +35,43 @@ use crate::db::{
 pub struct Database {
     pub(in crate::db) shared: Arc<Shared>,
     sqlite: bool,
-    /// Beside SQLite's file: what PostgreSQL has advisory locks for.
+    /// The lock file beside the SQLite file, in place of PostgreSQL's advisory locks.
     pub(in crate::db) lock_file: Option<Arc<PathBuf>>,
-    /// SQLite has no clock of its own.
+    /// The shared clock of SQLite, which has none of its own.
     pub(in crate::db) clock: Option<Arc<FileClock>>,
 }
 
-/// What all clones share.
+/// State that all clones share.
 #[derive(Debug)]
 pub(in crate::db) struct Shared {
-    /// Replaced when it does not work any more.
+    /// The pool; replaced when its connections stop working.
     pub(in crate::db) pool: RwLock<Pool>,
     pub(in crate::db) config: Config,
     pub(in crate::db) link: Arc<Link>,
     pub(in crate::db) demand: Demand,
 }
 
-/// The connections, and the queue of those who want to write.
+/// The connections, and the queue of writers.
 #[derive(Clone, Debug)]
 pub(in crate::db) struct Pool {
     connection: Connection,
     queue: Queue,
-    /// When a write last worked; locked while one is tried, so that there is one at a time.
+    /// The time of the last successful write; locked during a check, so that one runs at a time.
     proven: Arc<Mutex<Option<Instant>>>,
 }
 
-/// What stays when the connections are replaced.
+/// State that survives a replacement of the connections.
 #[derive(Clone, Debug, Default)]
 pub(in crate::db) struct Queue {
-    /// SQLite has one writer at a time: waiting here is fair and cannot time out in the middle of a transaction.
+    /// Queue of writers on SQLite, which has one at a time. Waiting here is fair and cannot time out in a transaction.
     turn: Option<Arc<Mutex<()>>>,
-    /// SQLite's file, once it is open.
+    /// The SQLite file, once it is open.
     pub(in crate::db) file: Option<Arc<OpenFile>>,
-    /// Counts transactions that were committed.
+    /// Number of committed transactions.
     commits: Arc<AtomicU64>,
 }
 
-/// A transaction that writes; rolled back if it is dropped before [`Write::commit`].
+/// A write transaction, rolled back if dropped before [`Write::commit`].
 #[derive(Debug)]
 pub struct Write {
     transaction: Transaction,
@@ -80,13 +80,13 @@ pub struct Write {
     pub(in crate::db) clock: Option<Arc<FileClock>>,
 }
 
-/// A write that worked proves for this long that writes work.
+/// How long a successful write proves that writes work.
 const PROOF_LIFETIME: Duration = Duration::from_secs(2);
-/// A write that is tried is given up after this.
+/// Timeout of a test write.
 const PROOF_LIMIT: Duration = Duration::from_secs(20);
 
 impl Database {
-    /// Opens the database; a connection is made at once.
+    /// Opens the database with one connection.
     pub(in crate::db) async fn open(config: &Config) -> Result<Self, Error> {
         let link = match config {
             Config::Sqlite { .. } => Arc::default(),
@@ -113,12 +113,12 @@ impl Database {
         })
     }
 
-    /// For single statements that only read.
+    /// Returns a connection for single read-only statements.
     pub fn read(&self) -> Connection {
         self.shared.pool().connection
     }
 
-    /// For several statements that must see the same moment; nothing is written.
+    /// Begins a read-only transaction whose statements see the same snapshot.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if no connection is free in time.
@@ -132,7 +132,7 @@ impl Database {
         self.shared.pool().connection.begin(options).await
     }
 
-    /// Begins a transaction in which the schema is changed: a step takes as long as it takes.
+    /// Begins a transaction for a schema migration, without a statement timeout.
     pub(in crate::db) async fn begin_for_schema(&self) -> Result<Write, Error> {
         if self.is_sqlite() {
             return self.begin().await;
@@ -142,45 +142,47 @@ impl Database {
         Ok(Write { transaction, commits: Arc::default(), _turn: None, clock: None })
     }
 
-    /// Whether a pooler in transaction mode stands before the server.
+    /// Returns whether a pooler in transaction mode is in use.
     pub(in crate::db) fn is_pooled(&self) -> bool {
         self.shared.link.is_pooled()
     }
 
-    /// Returns how connections to PostgreSQL are used, in words.
+    /// Describes how connections to PostgreSQL are used.
     pub fn way_of_connecting(&self) -> Option<String> {
         let Config::Postgres(config) = &self.shared.config else { return None };
         Some(self.shared.link.describe(config))
     }
 
-    /// SQLite's file.
+    /// Returns the SQLite file.
     pub(in crate::db) fn file(&self) -> Option<Arc<OpenFile>> {
         self.shared.queue().0.file
     }
 
-    /// Whether this is SQLite.
+    /// Returns whether this is SQLite.
     pub const fn is_sqlite(&self) -> bool {
         self.sqlite
     }
 
-    /// `sqlite` or `postgres`.
+    /// Returns `sqlite` or `postgres`.
     pub const fn name(&self) -> &'static str {
         if self.is_sqlite() { "sqlite" } else { "postgres" }
     }
 
-    /// Begins a transaction that writes. On SQLite it takes the write lock at once: a transaction that begins by reading
-    /// and writes later fails whenever another one wrote in between.
+    /// Begins a write transaction.
+    /// On SQLite it takes the write lock at once: a transaction that reads first and writes later fails if another one
+    /// wrote in between.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if its turn does not come or no connection is free in time.
+    /// [`Error::Unavailable`] if the write lock or a connection is not free in time.
     pub async fn begin(&self) -> Result<Write, Error> {
         Ok(Write { clock: self.clock.clone(), ..self.shared.pool().begin().await? })
     }
 
-    /// Asks whether the database answers, and proves that it takes writes: begins one and takes it back. A proof holds for 2 s.
+    /// Checks that the database answers and accepts writes.
+    /// It begins a write and rolls it back. A successful check is valid for 2 s.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if it does not.
+    /// [`Error::Unavailable`] if the database does not answer or rejects writes.
     pub async fn check(&self) -> Result<(), Error> {
         self.shared.check().await
     }
@@ -195,19 +197,19 @@ impl Shared {
         pool
     }
 
-    /// Returns the pool without counting as one who is about to use it.
+    /// Returns the pool without counting it as in use.
     pub(in crate::db) fn connection(&self) -> Connection {
         self.pool.read().unwrap_or_else(PoisonError::into_inner).connection.clone()
     }
 
-    /// Returns the pool's queue, and how many transactions were committed.
+    /// Returns the queue of writers and the number of committed transactions.
     pub(in crate::db) fn queue(&self) -> (Queue, u64) {
         let queue = self.pool.read().unwrap_or_else(PoisonError::into_inner).queue.clone();
         let commits = queue.commits.load(Ordering::Relaxed);
         (queue, commits)
     }
 
-    /// As [`Database::check`].
+    /// Implements [`Database::check`].
     pub(in crate::db) async fn check(&self) -> Result<(), Error> {
         self.pool().check().await
     }
@@ -218,7 +220,7 @@ impl Pool {
         let turn = match &self.queue.turn {
             Some(turn) => {
                 let waited = tokio::time::timeout(WAIT_LIMIT, turn.clone().lock_owned()).await;
-                Some(waited.map_err(|_| Error::Unavailable(DbErr::Custom("too many writers wait".into())))?)
+                Some(waited.map_err(|_| Error::Unavailable(DbErr::Custom("too many writers are waiting".into())))?)
             }
             None => None,
         };
@@ -232,7 +234,7 @@ impl Pool {
     }
 
     async fn check(&self) -> Result<(), Error> {
-        // Whether it answers is asked each time: a proof from before says nothing about that.
+        // The ping runs each time: an earlier test write does not show whether the database answers now.
         self.connection.pool().ping().await.map_err(Error::Unavailable)?;
         let mut proven = Arc::clone(&self.proven).lock_owned().await;
         if proven.is_some_and(|at| at.elapsed() < PROOF_LIFETIME) {
@@ -240,9 +242,9 @@ impl Pool {
         }
         *proven = None;
         let pool = self.clone();
-        // In a task of its own: the driver loses track of a transaction that is cut off while it begins.
+        // Runs in a separate task: the driver loses track of a transaction that is canceled while it begins.
         let proof = tokio::spawn(async move {
-            let silent = |_| Error::Unavailable(DbErr::Custom("a write is not answered".into()));
+            let silent = |_| Error::Unavailable(DbErr::Custom("a test write got no answer".into()));
             tokio::time::timeout(PROOF_LIMIT, pool.prove()).await.map_err(silent)??;
             *proven = Some(Instant::now());
             Ok(())
@@ -250,7 +252,8 @@ impl Pool {
         proof.await.map_err(|broken| Error::Unavailable(DbErr::Custom(broken.to_string())))?
     }
 
-    /// Takes the write lock on SQLite, and a row's on PostgreSQL, which a standby refuses; leaves nothing behind.
+    /// Takes the write lock on SQLite, or a row lock on PostgreSQL.
+    /// A standby rejects it. Changes nothing.
     pub(in crate::db) async fn prove(&self) -> Result<(), Error> {
         const LOCK_A_ROW: &str = "SELECT version FROM seaql_migrations LIMIT 1 FOR UPDATE SKIP LOCKED";
         let write = self.begin().await?;
@@ -262,20 +265,20 @@ impl Pool {
 }
 
 impl Write {
-    /// Makes everything that was written durable and visible.
+    /// Commits the transaction: its writes become durable and visible.
     ///
     /// # Errors
-    /// If the database refuses, nothing was written; if the connection breaks off, that is not known.
+    /// If the database rejects the commit, nothing was written. If the connection fails, the result is unknown.
     pub async fn commit(self) -> Result<(), Error> {
         self.transaction.commit().await?;
         self.commits.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Takes back everything that was written; dropping it does so, too, a little later.
+    /// Rolls the transaction back. Dropping it has the same effect a little later.
     ///
     /// # Errors
-    /// If the connection breaks off; then the database takes it back by itself.
+    /// If the connection fails; the database then rolls back by itself.
     pub async fn rollback(self) -> Result<(), Error> {
         self.transaction.rollback().await
     }
@@ -289,7 +292,7 @@ impl Deref for Write {
     }
 }
 
-/// Opens the connections; one is made at once.
+/// Opens the pool with one connection.
 pub(in crate::db) async fn open(config: &Config, link: &Arc<Link>, queue: Queue) -> Result<Pool, Error> {
     let outdated = Outdated::default();
     let (mut options, threads) = match config {
@@ -299,7 +302,7 @@ pub(in crate::db) async fn open(config: &Config, link: &Arc<Link>, queue: Queue)
         }
         Config::Postgres(postgres) => (postgres_options(postgres, link, &outdated), None),
     };
-    // A check costs a round trip for each checkout; a dead connection shows itself with the first statement anyway.
+    // A test costs a round trip per checkout, and the first statement detects a broken connection anyway.
     options.min_connections(1).test_before_acquire(false).sqlx_logging(false);
     let began = Instant::now();
     loop {
@@ -308,7 +311,7 @@ pub(in crate::db) async fn open(config: &Config, link: &Arc<Link>, queue: Queue)
                 let connection = Connection::new(pool, outdated, link.clone(), threads);
                 return Ok(Pool { connection, queue, proven: Arc::default() });
             }
-            // Whoever opens a new file first sets its journal, and nobody else is made to wait for that.
+            // The process that opens a new file first sets its journal mode; the others retry meanwhile.
             Err(error) if is_locked(&error) && began.elapsed() < WAIT_LIMIT => {}
             Err(error) => return Err(Error::Unavailable(error)),
         }
@@ -326,7 +329,7 @@ fn postgres_options(config: &Postgres, link: &Link, outdated: &Outdated) -> Conn
     let statements = if link.is_pooled() { 0 } else { STATEMENTS };
     options.map_sqlx_postgres_opts(move |postgres| pooler::plain(postgres).statement_cache_capacity(statements));
     let sets = config.timeouts().into_iter().map(|(name, value)| format!("SET {name} = {value}"));
-    // Behind a pooler each transaction sets them.
+    // Behind a pooler each transaction sets them instead.
     let session: Option<Arc<str>> = (!link.is_pooled()).then(|| sets.collect::<Vec<_>>().join("; ").into());
     let outdated = outdated.clone();
     options.map_sqlx_postgres_pool_opts(move |pool| {
@@ -352,6 +355,6 @@ fn is_locked(error: &DbErr) -> bool {
         return false;
     };
     let code = inner.as_database_error().and_then(|refusal| refusal.code()?.parse::<u32>().ok());
-    // The lowest byte is the kind; the others say why.
+    // The lowest byte is the kind of error; the other bytes are details.
     code.is_some_and(|code| code & 0xff == SQLITE_BUSY)
 }

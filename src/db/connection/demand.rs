@@ -1,20 +1,20 @@
-//! How many connections of a pool are in use at once.
+//! Measures how many connections of a pool are in use at once.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sea_orm::sqlx::PgPool;
 
-/// The most connections that were in use at once since the last look.
+/// The peak number of connections in use since the last call of `take`.
 #[derive(Debug, Default)]
-pub(super) struct Demand(AtomicU32);
+pub(in crate::db) struct Demand(AtomicU32);
 
 impl Demand {
-    /// Notes that one more connection is about to be used.
+    /// Records that one more connection is about to be used.
     pub(in crate::db) fn note(&self, pool: &PgPool) {
         self.0.fetch_max(in_use(pool) + 1, Ordering::Relaxed);
     }
 
-    /// The most that were in use at once since the last call.
+    /// Returns the peak since the last call.
     pub(in crate::db) fn take(&self, pool: &PgPool) -> u32 {
         self.0.swap(0, Ordering::Relaxed).max(in_use(pool))
     }

@@ -1,8 +1,8 @@
-//! Notices that a thread of SQLite's driver has died.
+//! Detects panics in the threads of the SQLite driver.
 //!
-//! Each SQLite connection is a thread of the driver. When such a thread panics, the driver does not answer with an error: rows
-//! simply end, as if there were no more, and a command that is in its inbox at that moment is never answered. Neither may be
-//! taken for a result, so each statement asks here whether a thread died while it ran.
+//! Each SQLite connection is a thread of the driver. When such a thread panics, the driver does not return an error:
+//! rows simply end, as if there were no more, and a command in its queue is never answered. Neither may count as a
+//! result, so each statement checks here whether a thread panicked while it ran.
 
 use std::{
     collections::BTreeMap,
@@ -16,16 +16,16 @@ use std::{
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 use tokio::sync::watch;
 
-/// The names of the driver's threads begin like this; the number of their pool and their own follow.
+/// Prefix of the driver's thread names; the numbers of the pool and the thread follow.
 const THREAD_PREFIX: &str = "pm-sqlite-";
 
-/// A statement that is not answered this long after a thread died is on that thread's connection.
+/// Time limit for an answer after a panic; a later answer would come from the panicked thread.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// How many threads of each pool have died.
+/// Number of panicked threads per pool.
 static DEATHS: LazyLock<Mutex<BTreeMap<u64, watch::Sender<u64>>>> = LazyLock::new(Mutex::default);
 
-/// The driver's threads of one pool. Clones are the same; the last one takes its count along.
+/// The driver threads of one pool. The last clone removes the pool's count.
 #[derive(Clone, Debug)]
 pub(in crate::db) struct Threads(Arc<Pool>);
 
@@ -36,7 +36,7 @@ struct Pool {
 }
 
 impl Threads {
-    /// Counts panics of the threads of a new pool from now on.
+    /// Starts counting panics in the threads of a new pool.
     pub(in crate::db) fn watch() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         watch_panics();
@@ -46,25 +46,27 @@ impl Threads {
         Self(Arc::new(Pool { number, deaths }))
     }
 
-    /// The name of the pool's thread with this number.
+    /// Returns the name of the pool's thread with this number.
     pub(in crate::db) fn name(&self, thread: u64) -> String {
         format!("{THREAD_PREFIX}{}-{thread}", self.0.number)
     }
 
-    /// Runs a statement; fails if a thread of the pool died meanwhile, since its rows may then be incomplete.
+    /// Runs a statement; fails if a thread of the pool panicked meanwhile.
+    /// After a panic rows may be missing.
     pub(in crate::db) async fn rows<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         let before = *self.0.deaths.borrow();
         let outcome = self.answered(statement).await?;
         if *self.0.deaths.borrow() == before { Ok(outcome) } else { Err(died()) }
     }
 
-    /// Waits for an answer; fails if it does not come because a thread of the pool died. An answer that comes is a true one.
+    /// Waits for an answer; fails if a thread of the pool panics first.
+    /// An answer that arrives is complete.
     pub(in crate::db) async fn answered<T>(&self, command: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
-        // From here on a death counts, also one before the command is on its way.
+        // A panic counts from here on, even before the command is sent.
         let mut deaths = self.0.deaths.clone();
         deaths.mark_unchanged();
         let death = async {
-            // The count stays as long as this handle, so there is always another change to wait for.
+            // The sender lives as long as this handle, so `changed` never fails.
             let _ = deaths.changed().await;
             tokio::time::sleep(ANSWER_LIMIT).await;
         };
@@ -86,7 +88,8 @@ fn all() -> std::sync::MutexGuard<'static, BTreeMap<u64, watch::Sender<u64>>> {
     DEATHS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counts panics by the names of their threads; the hook that was there before goes on.
+/// Installs a panic hook that counts panics by thread name.
+/// It then calls the previous hook.
 fn watch_panics() {
     static WATCH: Once = Once::new();
     WATCH.call_once(|| {
@@ -102,7 +105,7 @@ fn watch_panics() {
     });
 }
 
-/// The number of the pool that a thread of this name belongs to.
+/// Returns the number of the pool that a thread with this name belongs to.
 fn pool_of(thread: &str) -> Option<u64> {
     thread.strip_prefix(THREAD_PREFIX)?.split_once('-')?.0.parse().ok()
 }
@@ -125,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rows_that_end_because_the_driver_died_are_an_error() {
+    async fn rows_cut_off_by_a_driver_panic_are_an_error() {
         let threads = Threads::watch();
         let none = threads.rows(async {
             let_a_thread_die(&threads);
@@ -135,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_that_the_dead_driver_never_answers_fails() {
+    async fn a_command_to_a_panicked_driver_thread_fails() {
         let threads = Threads::watch();
         let never = threads.answered(future::pending::<Result<(), DbErr>>());
         let dies = async {
@@ -147,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thread_of_another_pool_says_nothing_about_this_one() {
+    async fn a_panic_in_another_pool_does_not_affect_this_pool() {
         let (threads, others) = (Threads::watch(), Threads::watch());
         let rows = threads.rows(async {
             let_a_thread_die(&others);

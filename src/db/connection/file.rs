@@ -1,6 +1,8 @@
-//! The file that a process has open as its SQLite database. A file that was deleted, or replaced by another one, still takes
-//! writes, and they are lost with the process: so each write makes sure first that the path leads to the open file. The same
-//! holds for the write-ahead log beside it, which is removed when a backup is copied over the file.
+//! Checks that the open SQLite file is still the one at its path.
+//!
+//! A file that was deleted or replaced still accepts writes, and they are lost when the process ends. So each write
+//! first checks that the path leads to the open file. The same check covers the write-ahead log beside it, which is
+//! removed when a backup is copied over the file.
 
 use std::{
     io,
@@ -16,18 +18,18 @@ use crate::{
     private_files,
 };
 
-/// A database's file and its write-ahead log as they were when they were opened.
+/// A database file and its write-ahead log, as they were when opened.
 #[derive(Debug)]
-pub(super) struct OpenFile {
+pub(in crate::db) struct OpenFile {
     path: PathBuf,
     identity: FileIdentity,
     log: PathBuf,
     log_identity: OnceLock<FileIdentity>,
-    /// While it is open SQLite does not remove the log, even if the pool closes all of its own connections.
+    /// Prevents SQLite from deleting the log when the pool closes its connections.
     _keeper: Mutex<rusqlite::Connection>,
 }
 
-/// What the path of an open file leads to.
+/// Result of comparing the path with the open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Same,
@@ -35,12 +37,12 @@ enum Place {
     Taken,
 }
 
-/// Makes an empty file where there is none: SQLite's connections never do, so that a file that is away is not replaced by an
-/// empty one.
+/// Creates an empty file if none exists.
+/// SQLite's own connections never create one, so a missing file is not replaced by an empty one.
 ///
 /// # Errors
-/// [`Error::Misconfigured`] if there is a write-ahead log without its file: SQLite would delete it. [`Error::Unavailable`] if the
-/// file cannot be made.
+/// [`Error::Misconfigured`] if there is a write-ahead log without its file: SQLite would delete it.
+/// [`Error::Unavailable`] if the file cannot be created.
 pub(in crate::db) async fn make(path: &Path) -> Result<(), Error> {
     if tokio::fs::try_exists(path).await.map_err(|error| unreadable(path, &error))? {
         return Ok(());
@@ -53,7 +55,7 @@ pub(in crate::db) async fn make(path: &Path) -> Result<(), Error> {
     };
     if length > 0 {
         return Err(Error::Misconfigured(format!(
-            "the database {} is missing, and its write-ahead log {} is there: put the file back, or move the log away",
+            "the database {} is missing, but its write-ahead log {} exists: restore the file, or move the log away",
             path.display(),
             log.display()
         )));
@@ -63,10 +65,10 @@ pub(in crate::db) async fn make(path: &Path) -> Result<(), Error> {
 }
 
 impl OpenFile {
-    /// Notes which file was just opened.
+    /// Remembers the file that was just opened.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if it is gone already.
+    /// [`Error::Unavailable`] if it is already gone.
     pub(in crate::db) async fn note(path: &Path) -> Result<Self, Error> {
         let to_open = path.to_owned();
         let keeper = tokio::task::spawn_blocking(move || {
@@ -83,7 +85,7 @@ impl OpenFile {
         Ok(Self { path: path.to_owned(), identity, log, log_identity: OnceLock::new(), _keeper: Mutex::new(keeper) })
     }
 
-    /// Makes sure that a write would be kept.
+    /// Checks that a write would be kept.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if the file or its log is gone or replaced.
@@ -118,7 +120,7 @@ impl OpenFile {
 }
 
 impl Database {
-    /// Returns the path of the database's file if another file has taken its place, or its log's, since it was opened.
+    /// Returns the database's path if its file or log was replaced.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if the file system does not answer.

@@ -1,16 +1,16 @@
-//! Which file a path leads to, so that a copy of it, or another file in its place, is noticed.
+//! Identifies a file, so that a copy or a replacement at the same path is detected.
 
 use std::{fs::Metadata, io, path::Path, time::SystemTime};
 
-/// Identifies a file of a file system, across renames and restarts of the machine.
+/// Identifies a file across renames and restarts of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct FileIdentity(String);
+pub(in crate::db) struct FileIdentity(String);
 
 impl FileIdentity {
-    /// Returns the identity of what `path` leads to; `None` if there is nothing.
+    /// Returns the identity of the file at `path`, or `None` if there is none.
     ///
     /// # Errors
-    /// By the file system.
+    /// If the file system returns an error.
     pub(in crate::db) async fn of(path: &Path) -> io::Result<Option<Self>> {
         match tokio::fs::metadata(path).await {
             Ok(found) => Ok(Some(Self::new(&found))),
@@ -19,13 +19,15 @@ impl FileIdentity {
         }
     }
 
-    /// Returns the identity as text, to be stored.
+    /// Returns the identity as text for storage.
     pub(in crate::db) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The number of the device is left out: it may change when a file system is mounted again. The time of creation tells a
-    /// file from a later one that was given the same inode; where the file system keeps none, the inode has to do.
+    /// Computes the identity from inode and creation time.
+    /// The device number is not used, since it may change when a file system is mounted again. The creation time
+    /// distinguishes a file from a later one with the same inode. If the file system stores none, only the inode is
+    /// used.
     fn new(found: &Metadata) -> Self {
         let created = found.created().ok().and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
         let created = created.map_or_else(String::new, |at| at.as_nanos().to_string());
@@ -50,7 +52,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_copy_has_an_identity_of_its_own_and_a_renamed_file_keeps_its_own() {
+    async fn a_copy_has_a_new_identity_and_a_renamed_file_keeps_its_own() {
         let directory = tempfile::tempdir().expect("a directory");
         let (file, copy, moved) = ["file", "copy", "moved"].map(|name| directory.path().join(name)).into();
         assert_eq!(FileIdentity::of(&file).await.expect("an answer"), None);

@@ -1,8 +1,8 @@
-//! The row that says which installation this database is: its id, its blob store, which programs may use it, and the state
-//! of the shared cache.
+//! The row that identifies the installation.
 //!
-//! `restore` and `migrate fresh` give a database a new id, so that no cache entry, message or blob store outlives the data
-//! that it was made from.
+//! It stores the installation's id, its blob store, the program versions that may use it, and the state of the shared
+//! cache. `restore` and `migrate fresh` give a database a new id, so that no cache entry, message or blob store
+//! outlives the data that it was made from.
 
 use sea_orm::{ConnectionTrait, QueryResult};
 use uuid::Uuid;
@@ -16,12 +16,12 @@ use crate::{
     domain::InstallationId,
 };
 
-/// What the database says about itself.
+/// The row of the installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installation {
-    /// Which installation this is.
+    /// The id of the installation.
     pub id: InstallationId,
-    /// The id in the marker of the blob store that holds this installation's blobs; `None` until one is chosen.
+    /// The id in the marker of the installation's blob store; `None` until one is chosen.
     pub blob_store: Option<String>,
     /// The oldest version of `pm` that may use this schema.
     pub needs_program: String,
@@ -29,27 +29,28 @@ pub struct Installation {
     pub cache: CacheEpoch,
 }
 
-/// Which entries of the shared cache may be read. Every change of server begins a new epoch, and keys carry their epoch.
+/// Epoch of the shared cache, which decides which entries may be read.
+/// Every change of server begins a new epoch, and keys contain their epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheEpoch {
-    /// Counts up.
+    /// The number of the epoch, which only grows.
     pub number: i64,
-    /// The name of the Redis server that this epoch belongs to; `None` while no server may be read.
+    /// The Redis server of this epoch; `None` while no server may be read.
     pub server: Option<String>,
-    /// Who may rely on what.
+    /// The phase of the change to this epoch.
     pub phase: CachePhase,
 }
 
-/// How far the change to an epoch has come. Each step follows after every process has had the time to notice the last one.
+/// Phase of the change to an epoch. Before each phase every process has had time to notice the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CachePhase {
-    /// Some process may still read entries of the epoch before: writers wait.
+    /// Some process may still read entries of the previous epoch: writers wait.
     Closing = 0,
     /// No process reads the cache.
     Closed = 1,
     /// Entries of this epoch may be read.
     Open = 2,
-    /// No process reads the cache, and no process has relied on that yet.
+    /// No process reads the cache, and no process relies on that yet.
     Unused = 3,
 }
 
@@ -65,16 +66,16 @@ pub async fn read(connection: &impl ConnectionTrait) -> Result<Installation, Err
     installation_of(row)
 }
 
-/// Reads the row over the connection beside the pool.
+/// Reads the row over the separate connection.
 ///
 /// # Errors
-/// [`Unanswered`]; what the row says wrong counts as silence.
+/// [`Unanswered`]; an invalid row counts as no answer.
 pub async fn read_beside(database: &Database, beside: &Beside) -> Result<Installation, Unanswered> {
     let row = database.ask_beside(beside, &one_row()).await?;
     installation_of(&row).map_err(Unanswered::Silent)
 }
 
-/// Whether uploaded originals may be among the blobs whose keys look like those of renditions.
+/// Returns whether uploaded originals may have the same kind of keys as renditions.
 ///
 /// # Errors
 /// [`Error::Corrupt`] if the row is missing.
@@ -89,10 +90,7 @@ fn one_row() -> String {
     format!("SELECT {COLUMNS} FROM installation WHERE singleton = 1")
 }
 
-/// Moves from the epoch `from` to `to`; `false` if another process was faster, or the installation is another one by now.
-///
-/// # Errors
-/// If the database does not answer.
+/// Changes the epoch `from` to `to`; `false` if the epoch or the installation has changed meanwhile.
 pub async fn change_cache_epoch(
     connection: &impl ConnectionTrait,
     id: &InstallationId,
@@ -112,10 +110,8 @@ pub async fn change_cache_epoch(
     Ok(!query(connection, CHANGE, values).await?.is_empty())
 }
 
-/// Gives the installation a new id and closes the shared cache: what was made from other data is no longer read.
-///
-/// # Errors
-/// If the database does not answer.
+/// Gives the installation a new id and closes the shared cache.
+/// Old entries are then never read.
 pub async fn renew(connection: &impl ConnectionTrait) -> Result<InstallationId, Error> {
     const RENEW: &str = "UPDATE installation SET id = $1, cache_epoch = cache_epoch + 1, cache_server = NULL,
             cache_phase = $2

@@ -1,10 +1,10 @@
-//! What statements run on: the pool, or one transaction. Both turn what the drivers leave unsaid into errors.
+//! Runs statements on the pool or in one transaction, and detects errors that the drivers hide.
 //!
-//! PostgreSQL refuses a prepared statement whose columns changed their types since it was prepared (0A000). Outside a
-//! transaction such a statement is repeated at once on a new connection; inside one the transaction fails as transient, and the
-//! connections that were made before are not used again.
+//! PostgreSQL rejects a prepared statement if the types of its columns changed since it was prepared (0A000). Outside a
+//! transaction such a statement is repeated at once on a new connection. Inside one the transaction fails as transient,
+//! and older connections are not used again.
 //!
-//! Behind a pooler in transaction mode every statement runs in a transaction of its own kind ([`Pooled`]).
+//! Behind a pooler in transaction mode every statement runs in a [`Pooled`] transaction.
 
 pub(super) mod beside;
 mod clock;
@@ -18,10 +18,10 @@ pub mod installation;
 pub mod notifications;
 mod pooled;
 pub(super) mod pooler;
-pub(super) mod presence;
 mod revive;
 pub(super) mod sqlite;
 mod trim;
+pub(super) mod watchdog;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -38,12 +38,12 @@ use crate::db::{
     error::{self, Error},
 };
 
-/// When prepared statements were last found to be outdated; connections that are older are closed.
+/// The time at which prepared statements were last found outdated; older connections are closed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outdated(Arc<Mutex<Option<Instant>>>);
 
 impl Outdated {
-    /// Whether a connection of this age may still be used.
+    /// Returns whether a connection of this age may still be used.
     pub(super) fn allows(&self, age: Duration) -> bool {
         let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         since.is_none_or(|since| since.elapsed() > age)
@@ -53,7 +53,7 @@ impl Outdated {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// Notes it if that is what `outcome` says.
+    /// Records the time if `outcome` reports an outdated statement.
     fn is_told_by<T>(&self, outcome: &Result<T, DbErr>) -> bool {
         let outdated = outcome.as_ref().is_err_and(error::is_outdated_statement);
         if outdated {
@@ -63,17 +63,17 @@ impl Outdated {
     }
 }
 
-/// The pool: each statement runs on whichever connection is free. Cheap to clone.
+/// The pool: each statement runs on any free connection. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Connection {
     pool: DatabaseConnection,
     outdated: Outdated,
     link: Arc<Link>,
-    /// The driver's, on SQLite.
+    /// The driver's threads, on SQLite.
     threads: Option<Threads>,
 }
 
-/// A pool that was opened elsewhere: nothing is known of its driver's threads.
+/// Wraps a pool that was opened elsewhere, so its driver threads are unknown.
 impl From<DatabaseConnection> for Connection {
     fn from(pool: DatabaseConnection) -> Self {
         Self::new(pool, Outdated::default(), Arc::default(), None)
@@ -94,7 +94,7 @@ impl Connection {
         &self.link
     }
 
-    /// The pool itself, for what is no statement: listening, say.
+    /// Returns the pool itself, for uses other than statements, such as listening.
     pub const fn pool(&self) -> &DatabaseConnection {
         &self.pool
     }
@@ -110,8 +110,9 @@ impl Connection {
         Ok(self.transaction(inner))
     }
 
-    /// Begins a transaction of the library's own type, which the migration crate needs. Its statements have names that count
-    /// from 1 in each process: behind a pooler, those that another process left in this session go first.
+    /// Begins a transaction of sea-orm's own type, which the migration crate needs.
+    /// Its statements have names that count from 1 in each process. So behind a pooler it first deallocates those that
+    /// another process left in the session.
     pub(super) async fn begin_for_schema(&self) -> Result<Transaction, Error> {
         let inner = self.begin_session(TransactionOptions::default()).await?;
         if let Some(local) = &self.link.local {
@@ -126,15 +127,15 @@ impl Connection {
 
     async fn begin_session(&self, options: TransactionOptions) -> Result<DatabaseTransaction, Error> {
         let pool = self.pool.clone();
-        // In a task of its own: the driver loses track of a transaction that is cut off while it begins, and the next user of
-        // the connection would be in it.
+        // Runs in a separate task: the driver loses track of a transaction that is canceled while it begins, and the
+        // next user of the connection would be inside it.
         let begun = tokio::spawn(async move { pool.begin_with_options(options).await });
         let begun = async { begun.await.map_err(|error| DbErr::Custom(error.to_string()))? };
         answered(self.threads.as_ref(), begun).await
     }
 }
 
-/// Runs a statement on the pool; one that was prepared before the schema changed runs once more.
+/// Runs a statement on the pool; one that was prepared before a schema change runs once more.
 macro_rules! run {
     ($self:ident, $method:ident, $statement:expr) => {{
         if let Some(threads) = &$self.threads {
@@ -174,7 +175,7 @@ impl ConnectionTrait for Connection {
     }
 }
 
-/// One transaction; rolled back if it is dropped before [`Transaction::commit`].
+/// A transaction, rolled back if dropped before [`Transaction::commit`].
 #[derive(Debug)]
 pub struct Transaction {
     inner: Inner,
@@ -189,10 +190,10 @@ enum Inner {
 }
 
 impl Transaction {
-    /// Makes everything that was written durable and visible.
+    /// Commits the transaction: its writes become durable and visible.
     ///
     /// # Errors
-    /// If the database refuses, nothing was written; if the connection breaks off, that is not known.
+    /// If the database rejects the commit, nothing was written. If the connection fails, the result is unknown.
     pub async fn commit(self) -> Result<(), Error> {
         match self.inner {
             Inner::Session(inner) => answered(self.threads.as_ref(), Box::pin(inner.commit())).await,
@@ -200,10 +201,10 @@ impl Transaction {
         }
     }
 
-    /// Takes back everything that was written.
+    /// Rolls the transaction back.
     ///
     /// # Errors
-    /// If the connection breaks off; then the database takes it back by itself.
+    /// If the connection fails; the database then rolls back by itself.
     pub async fn rollback(self) -> Result<(), Error> {
         match self.inner {
             Inner::Session(inner) => answered(self.threads.as_ref(), Box::pin(inner.rollback())).await,
@@ -211,10 +212,7 @@ impl Transaction {
         }
     }
 
-    /// Lets the transaction be idle for longer than the server allows as a rule.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Allows the transaction to be idle for longer than the server's usual limit.
     pub async fn stay_idle(&self) -> Result<(), Error> {
         if self.get_database_backend() == DbBackend::Postgres {
             self.execute_unprepared("SET LOCAL idle_in_transaction_session_timeout = 0").await?;
@@ -222,11 +220,11 @@ impl Transaction {
         Ok(())
     }
 
-    /// Returns the library's own transaction for the migration crate: that of [`Connection::begin_for_schema`].
+    /// Returns sea-orm's own transaction for the migration crate, from [`Connection::begin_for_schema`].
     pub(super) fn inner(&self) -> Result<&DatabaseTransaction, Error> {
         match &self.inner {
             Inner::Session(inner) => Ok(inner),
-            Inner::Pooled(_) => Err(Error::Corrupt("the schema is changed in a transaction of another kind".into())),
+            Inner::Pooled(_) => Err(Error::Corrupt("the schema must be changed in a session transaction".into())),
         }
     }
 
@@ -278,7 +276,8 @@ impl ConnectionTrait for Transaction {
     }
 }
 
-/// Waits for the begin or the end of a transaction: one that is answered is a true one, unlike rows that end.
+/// Waits for the begin or end of a transaction.
+/// Unlike rows, which may simply end after a panic, an answer to these is always complete.
 async fn answered<T>(threads: Option<&Threads>, command: impl Future<Output = Result<T, DbErr>>) -> Result<T, Error> {
     Ok(match threads {
         Some(threads) => threads.answered(command).await?,

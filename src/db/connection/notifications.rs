@@ -1,5 +1,6 @@
-//! PostgreSQL's notifications, by which processes hear of each other's commits. They are hints: one that is lost costs a
-//! moment, never an event or a job.
+//! PostgreSQL notifications, which tell processes of each other's commits.
+//!
+//! They are hints: a lost one causes a short delay, but no event or job is lost.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -18,10 +19,10 @@ use crate::{
     retry,
 };
 
-/// The channel on which processes tell each other that something happened to products.
+/// Notification channel for new product events.
 pub const EVENTS: &str = "pm_events";
 
-/// Between two tries to listen again.
+/// Retry policy for listening.
 const RECONNECT: retry::Policy = retry::Policy {
     attempts: u32::MAX,
     first: Duration::from_millis(200),
@@ -29,7 +30,7 @@ const RECONNECT: retry::Policy = retry::Policy {
     jitter: 0.2,
 };
 
-/// Listens while it lives.
+/// A subscription, which ends on drop.
 #[derive(Debug)]
 pub struct Listening(AbortHandle);
 
@@ -39,10 +40,7 @@ impl Drop for Listening {
     }
 }
 
-/// Tells the processes that listen on `channel`, at the commit if this is a transaction; only PostgreSQL can.
-///
-/// # Errors
-/// If the database does not answer.
+/// Notifies the listeners on `channel`, on commit if this is a transaction. PostgreSQL only.
 pub async fn notify(connection: &impl ConnectionTrait, channel: &str) -> Result<(), Error> {
     if connection.get_database_backend() == DbBackend::Postgres {
         const NOTIFY: &str = "SELECT pg_notify($1, '')";
@@ -51,11 +49,13 @@ pub async fn notify(connection: &impl ConnectionTrait, channel: &str) -> Result<
     Ok(())
 }
 
-/// Calls `wake` for each notification on `channel`, and whenever some may have been missed; `None` on SQLite, which has
-/// none, and behind a pooler in transaction mode, which passes none on, unless there is a direct address.
+/// Calls `wake` for each notification on `channel`, and when some may have been missed.
 ///
-/// It takes one connection of its own beside those of `database`, which comes back by itself, and ends when what this answers
-/// is dropped: the connections of `database` may be replaced meanwhile. Needs a tokio runtime.
+/// Returns `None` on SQLite, which has no notifications. Also returns `None` behind a pooler in transaction mode, which
+/// does not forward them, unless there is a direct URL.
+///
+/// It uses one connection of its own, not the pool of `database`, and reconnects after a failure. It ends when the
+/// result is dropped. Needs a tokio runtime.
 pub fn listen(
     database: &Connection,
     channel: &'static str,
@@ -69,7 +69,7 @@ pub fn listen(
 }
 
 async fn listen_for_ever(options: Arc<PgConnectOptions>, channel: &'static str, wake: impl Fn()) {
-    // One connection, so that listening never takes one from those who write.
+    // A separate connection, so that listening never takes one from the writers.
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .idle_timeout(None)
@@ -81,9 +81,9 @@ async fn listen_for_ever(options: Arc<PgConnectOptions>, channel: &'static str, 
         let Err(error) = forward(&pool, channel, &wake, &mut failures).await;
         failures = failures.saturating_add(1);
         if failures == 1 {
-            warn!(error = %error, channel, "lost the database's notifications; it is asked each second instead");
+            warn!(error = %error, channel, "lost the database's notifications; polling every second instead");
         } else {
-            debug!(error = %error, channel, "the database's notifications are still away");
+            debug!(error = %error, channel, "cannot listen for the database's notifications; retrying");
         }
         let pause = RECONNECT.delay(failures, None, fastrand::f64()).unwrap_or(RECONNECT.longest);
         tokio::time::sleep(pause).await;
@@ -101,9 +101,9 @@ async fn forward(
     listener.eager_reconnect(false);
     listener.listen(channel).await?;
     if std::mem::take(failures) > 0 {
-        info!(channel, "the database's notifications are back");
+        info!(channel, "listening for the database's notifications again");
     }
-    // What was notified while nobody listened is not repeated.
+    // Notifications sent while no connection was listening are not repeated.
     wake();
     loop {
         if listener.try_recv().await?.is_none() {

@@ -1,8 +1,9 @@
-//! A transaction in the form that holds behind a pooler in transaction mode, where each may get another session of the server.
+//! Transactions that work behind a pooler in transaction mode.
 //!
-//! Such a session keeps nothing for us from one transaction to the next. So each transaction sets its own time-outs, and its
-//! statements have no names: a named one would stay behind in a session that others get next. The driver sends a statement in
-//! two steps, and only a transaction keeps both in the same session; so even a single statement runs in one.
+//! Such a pooler may give each transaction another server session, which keeps no state of this client. So each
+//! transaction sets its own timeouts, and its statements are unnamed: a named one would remain in a session that
+//! another client gets next. The driver sends a statement in two messages, and only a transaction keeps both in the
+//! same session; so even a single statement runs in one.
 
 use sea_orm::{
     DbErr, ExecResult, QueryResult, RuntimeErr, Statement, TransactionOptions, Values,
@@ -11,19 +12,19 @@ use sea_orm::{
 use sea_query_sqlx::SqlxValues;
 use tokio::sync::Mutex;
 
-/// Rolled back if it is dropped before [`Pooled::commit`].
+/// A transaction, rolled back if dropped before [`Pooled::commit`].
 #[derive(Debug)]
 pub(super) struct Pooled(Mutex<sqlx::Transaction<'static, Postgres>>);
 
 impl Pooled {
-    /// Begins a transaction that first runs `local`.
+    /// Begins a transaction and runs `local` in it.
     pub(in crate::db) async fn begin(pool: &PgPool, options: TransactionOptions, local: &str) -> Result<Self, DbErr> {
         let isolation = options.isolation_level.map(|level| format!(" ISOLATION LEVEL {level}")).unwrap_or_default();
         let access = options.access_mode.map(|mode| format!(" {mode}")).unwrap_or_default();
         let sql = format!("BEGIN{isolation}{access}; {local}");
         let pool = pool.clone();
-        // In a task of its own: the driver loses track of a transaction that is cut off while it begins, and the next user of
-        // the connection would be in it.
+        // Runs in a separate task: the driver loses track of a transaction that is canceled while it begins, and the
+        // next user of the connection would be inside it.
         let begun = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(sql)).await }).await;
         let begun = begun.map_err(|error| DbErr::Custom(error.to_string()))?;
         Ok(Self(Mutex::new(begun.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?)))
@@ -58,7 +59,8 @@ impl Pooled {
     }
 }
 
-/// Returns the statement for the driver. Turning its cache of statements off is not enough: it would name each all the same.
+/// Returns an unnamed statement for the driver.
+/// Disabling the driver's statement cache is not enough: it would still name each statement.
 fn unnamed(statement: &Statement) -> Query<'_, Postgres, SqlxValues> {
     let values = statement.values.clone().unwrap_or_else(|| Values(Vec::new()));
     sqlx::query_with(AssertSqlSafe(statement.sql.as_str()), SqlxValues(values)).persistent(false)

@@ -1,4 +1,4 @@
-//! Whether a pooler in transaction mode stands before PostgreSQL, such as PgBouncer, and the wait for a first connection.
+//! Detects a pooler in transaction mode, such as PgBouncer, and waits for the first connection.
 
 use std::{borrow::Cow, str::FromStr as _, sync::Arc, time::Duration};
 
@@ -16,22 +16,22 @@ use crate::{
 /// How connections to PostgreSQL are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pooler {
-    /// Found out at the first connection.
+    /// Detected at the first connection.
     #[default]
     Auto,
-    /// A connection is a session of its own.
+    /// Each connection is one session.
     Off,
     /// Each transaction may get another session.
     Transaction,
 }
 
 impl Pooler {
-    /// The way that is written `name`.
+    /// Parses a setting.
     pub fn parse(name: &str) -> Option<Self> {
         [Self::Auto, Self::Off, Self::Transaction].into_iter().find(|way| way.as_str() == name)
     }
 
-    /// `auto`, `off` or `transaction`.
+    /// Returns `auto`, `off` or `transaction`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -41,37 +41,37 @@ impl Pooler {
     }
 }
 
-/// What the first connection showed; stays the same however often the pool is replaced. Nothing of it on SQLite.
+/// Result of the first connection, which stays when the pool is replaced. Empty on SQLite.
 #[derive(Default)]
 pub(in crate::db) struct Link {
-    /// The address, without what a pooler refuses.
+    /// The URL without options that a pooler rejects.
     pub url: String,
-    /// What each transaction sets for itself; `None` if connections are sessions.
+    /// Settings of each transaction; `None` if connections are sessions.
     pub local: Option<Arc<str>>,
-    /// How connections to the direct address begin.
+    /// Options for connections to the direct URL.
     direct: Option<Arc<PgConnectOptions>>,
 }
 
 impl Link {
-    /// Whether each transaction may get another session.
+    /// Returns whether each transaction may get another session.
     pub(in crate::db) const fn is_pooled(&self) -> bool {
         self.local.is_some()
     }
 
-    /// Says how connections are used.
+    /// Describes how connections are used.
     pub(in crate::db) fn describe(&self, config: &Postgres) -> String {
         let most = config.max_connections;
         match (self.is_pooled(), &self.direct) {
             (false, _) => format!("sessions, {most} at most"),
-            (true, Some(_)) => format!("through a pooler in transaction mode, {most} at most, and a direct address"),
+            (true, Some(_)) => format!("through a pooler in transaction mode, {most} at most, with a direct URL"),
             (true, None) => {
-                format!("through a pooler in transaction mode, {most} at most; no direct address for notifications")
+                format!("through a pooler in transaction mode, {most} at most; no direct URL for notifications")
             }
         }
     }
 }
 
-/// The addresses hold passwords and are not shown.
+/// Hides the URLs, which contain passwords.
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link").field("local", &self.local).finish_non_exhaustive()
@@ -79,7 +79,7 @@ impl std::fmt::Debug for Link {
 }
 
 impl Connection {
-    /// Returns how a connection of one's own begins that is a session; `None` if there is no way to one.
+    /// Returns the options for a separate session, or `None` if none is possible.
     pub(super) fn session_options(&self) -> Option<Arc<PgConnectOptions>> {
         match (&self.link().direct, self.link().is_pooled()) {
             (Some(direct), _) => Some(direct.clone()),
@@ -90,7 +90,7 @@ impl Connection {
 }
 
 impl Database {
-    /// Returns the database over its direct address if there is one, else itself.
+    /// Returns the database at its direct URL if there is one, else itself.
     pub(in crate::db) async fn direct(&self) -> Result<Self, Error> {
         let Config::Postgres(config) = &self.shared.config else { return Ok(self.clone()) };
         let Some(url) = config.direct_url.clone() else { return Ok(self.clone()) };
@@ -99,11 +99,11 @@ impl Database {
     }
 }
 
-/// A parameter of our own that is sent as a connection begins. A server keeps it for the session, a pooler drops or refuses
-/// it, for it cannot keep it.
+/// A custom startup parameter. A server keeps it for the session; a pooler drops or rejects it, since it cannot.
 const MARK: &str = "pm.session";
 
-/// Connects once and finds out how connections are used. Waits while the server has no connection free.
+/// Connects once and detects how connections are used.
+/// Waits while the server has no free connection.
 ///
 /// # Errors
 /// [`Error::Unavailable`] if the database cannot be reached, or had no connection free for `config.patience`.
@@ -120,23 +120,23 @@ pub(in crate::db) async fn find(config: &Postgres) -> Result<Link, Error> {
                     tracing::warn!(
                         %error,
                         waited_s = began.elapsed().as_secs(),
-                        "PostgreSQL has no connection free; waiting for one"
+                        "PostgreSQL has no free connection; waiting for one"
                     );
                     said = Some(Instant::now());
                 }
             }
             Ok(Err(sqlx::Error::Configuration(reason))) => return Err(Error::Misconfigured(reason.to_string())),
             Ok(Err(error)) => return Err(Error::Unavailable(DbErr::Conn(RuntimeErr::SqlxError(error.into())))),
-            Err(late) => return Err(Error::Unavailable(DbErr::Custom(format!("no connection: {late}")))),
+            Err(late) => return Err(Error::Unavailable(DbErr::Custom(format!("cannot connect in time: {late}")))),
         }
         tokio::time::sleep(AGAIN.delay(tries, None, fastrand::f64()).unwrap_or(AGAIN.longest)).await;
     }
     unreachable!("the loop ends by returning")
 }
 
-/// Between two lines that say that a connection is waited for.
+/// Interval between log messages while waiting for a connection.
 const SAY_EVERY: Duration = Duration::from_secs(10);
-/// Between two tries to get the first connection.
+/// Retry policy for the first connection.
 const AGAIN: retry::Policy = retry::Policy {
     attempts: u32::MAX,
     first: Duration::from_millis(100),
@@ -144,16 +144,16 @@ const AGAIN: retry::Policy = retry::Policy {
     jitter: 0.2,
 };
 
-/// Says in the log what only some set-ups have.
+/// Logs unusual connection settings.
 fn say(link: &Link) {
     if link.is_pooled() {
-        tracing::info!("a pooler in transaction mode stands before PostgreSQL: every statement runs in a transaction");
+        tracing::info!("PostgreSQL is behind a pooler in transaction mode: every statement runs in a transaction");
     }
     if link.is_pooled() && link.direct.is_none() {
         tracing::info!(
-            "no notifications reach this process through the pooler: it looks for jobs each second and for events four \
-             times a second, and nothing proves to others that it has ended; PM_DATABASE_DIRECT_URL names an address \
-             without a pooler"
+            "the pooler does not forward notifications: this process polls for jobs every second and for events four \
+             times a second, and other processes cannot detect its end; set PM_DATABASE_DIRECT_URL to a URL without \
+             a pooler"
         );
     }
 }
@@ -170,7 +170,7 @@ async fn look(config: &Postgres) -> Result<Link, sqlx::Error> {
         Pooler::Auto if keeps_its_session(&config.url).await? => session,
         Pooler::Auto => pooled(),
     };
-    // A pooler accepts before it has a connection to the server: only a statement shows whether there is one.
+    // A pooler accepts connections before it has one to the server: only a statement shows whether it has.
     let mut connection = options(&link.url)?.connect().await?;
     let here = whereabouts(&mut connection).await?;
     connection.close().await?;
@@ -180,26 +180,26 @@ async fn look(config: &Postgres) -> Result<Link, sqlx::Error> {
         connection.close().await?;
         if there != here {
             return Err(sqlx::Error::Configuration(
-                "PM_DATABASE_DIRECT_URL leads to another database than DATABASE_URL".into(),
+                "PM_DATABASE_DIRECT_URL points to another database than DATABASE_URL".into(),
             ));
         }
         if !keeps_its_session(url).await? {
             return Err(sqlx::Error::Configuration(
-                "PM_DATABASE_DIRECT_URL leads to a pooler in transaction mode, too; it must lead to PostgreSQL".into(),
+                "PM_DATABASE_DIRECT_URL points to a pooler in transaction mode; it must point to PostgreSQL".into(),
             ));
         }
     }
     Ok(link)
 }
 
-/// Which database of which running server this is, however it was reached.
+/// Identifies the database and its running server, whatever route the connection takes.
 async fn whereabouts(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
     const SQL: &str = "SELECT oid || ' ' || extract(epoch FROM pg_postmaster_start_time())
         FROM pg_database WHERE datname = current_database()";
     sqlx::raw_sql(SQL).fetch_one(connection).await?.try_get(0)
 }
 
-/// Whether what is set as a connection begins is there afterwards.
+/// Returns whether the server kept a parameter that was set at startup.
 async fn keeps_its_session(url: &str) -> Result<bool, sqlx::Error> {
     let value = format!("{:016x}", fastrand::u64(..));
     let mut connection: PgConnection = match options(url)?.options([(MARK, value.as_str())]).connect().await {
@@ -207,7 +207,7 @@ async fn keeps_its_session(url: &str) -> Result<bool, sqlx::Error> {
         Err(error) if refuses_options(&error) => return Ok(false),
         Err(error) => return Err(error),
     };
-    // Without a prepared statement, which might stay behind on a connection that others get next.
+    // Not a prepared statement, which might remain on a connection that another client gets next.
     let kept = sqlx::raw_sql("SELECT current_setting('pm.session', true)").fetch_one(&mut connection).await?;
     let kept = kept.try_get::<Option<String>, _>(0)?;
     connection.close().await?;
@@ -218,13 +218,13 @@ fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
     Ok(plain(PgConnectOptions::from_str(url)?).disable_statement_logging())
 }
 
-/// Leaves out what the driver says as a connection begins about numbers with a point: a pooler refuses it, and every server
-/// that is still maintained writes them in full by itself.
+/// Removes the driver's startup parameter for float digits.
+/// A pooler rejects it, and every supported server version prints floats in full by default.
 pub(in crate::db) fn plain(options: PgConnectOptions) -> PgConnectOptions {
     options.extra_float_digits(None)
 }
 
-/// PgBouncer: `unsupported startup parameter: options`, or `… in options: pm.session`. Others have their own words for it.
+/// PgBouncer: `unsupported startup parameter: options`, or `… in options: pm.session`. Other poolers use other texts.
 fn refuses_options(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(refusal) = error else { return false };
     let code = refusal.code().unwrap_or(Cow::Borrowed(""));
@@ -232,10 +232,10 @@ fn refuses_options(error: &sqlx::Error) -> bool {
         && ["startup", "option"].iter().any(|word| refusal.message().to_lowercase().contains(word))
 }
 
-/// What each transaction sets for itself behind a pooler.
+/// Returns the settings of each transaction behind a pooler.
 fn local(config: &Postgres, settings: &[(String, String)]) -> String {
     let ours = config.timeouts().into_iter().map(|(name, value)| format!("SET LOCAL {name} = {value}"));
-    // This reads a value as the start of a session does, lists as well; SET would have each part of a list by itself.
+    // `set_config` parses a value like a startup option, including lists; SET would quote each list item separately.
     let given = settings.iter().map(|(name, value)| format!("SELECT set_config('{name}', {}, true)", quoted(value)));
     ours.chain(given).collect::<Vec<_>>().join("; ")
 }
@@ -244,7 +244,8 @@ fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\'', "''"))
 }
 
-/// The address without its `options`, and what they set: `-c search_path=shop` and `--search_path=shop`.
+/// Splits a URL into the URL without `options`, and the settings in them.
+/// Examples of settings: `-c search_path=shop` and `--search_path=shop`.
 fn split_options(url: &str) -> (String, Vec<(String, String)>) {
     let Ok(mut parsed) = url::Url::parse(url) else { return (url.to_owned(), Vec::new()) };
     let (mut kept, mut settings) = (Vec::new(), Vec::new());
@@ -264,7 +265,7 @@ fn split_options(url: &str) -> (String, Vec<(String, String)>) {
     if !kept.is_empty() {
         parsed.query_pairs_mut().extend_pairs(kept);
     }
-    // Only names of settings, so that nothing else can get into a statement.
+    // Accepts only valid setting names, so that no SQL can be injected.
     let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.'));
     settings.retain(|(name, _)| !name.is_empty() && is_name(name));
     (parsed.into(), settings)
@@ -277,7 +278,7 @@ fn assignments(options: &str) -> Vec<(String, String)> {
     words.filter_map(|word| word.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// The words of `options`; a backslash before a space keeps it in its word.
+/// Splits `options` into words; a backslash escapes a space.
 fn words(options: &str) -> Vec<String> {
     let (mut words, mut word, mut chars) = (Vec::new(), String::new(), options.chars());
     while let Some(c) = chars.next() {
@@ -297,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_in_an_address_become_settings_of_each_transaction() {
+    fn options_in_a_url_become_settings_of_each_transaction() {
         let (url, settings) = split_options("postgres://u@h/d?options=-c%20search_path%3Dshop,public&sslmode=disable");
         assert_eq!(url, "postgres://u@h/d?sslmode=disable");
         let config = Postgres { statement_timeout: Duration::from_secs(1), ..Postgres::new(url) };
@@ -314,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_without_options_stays_as_it_is() {
+    fn a_url_without_options_is_unchanged() {
         let url = "postgres://u:p%40ss@h/d?sslmode=require";
         assert_eq!(split_options(url), (url.to_owned(), Vec::new()));
     }

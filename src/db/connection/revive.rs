@@ -1,4 +1,4 @@
-//! Replaces connections that do not work any more.
+//! Replaces connections that stopped working.
 
 use std::{
     sync::{Arc, PoisonError, Weak},
@@ -16,19 +16,19 @@ use crate::db::{
     },
 };
 
-/// Between two looks.
+/// Interval between checks.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// A write that is tried takes at most this long.
+/// Timeout of a test write.
 const PROOF_LIMIT: Duration = Duration::from_secs(2);
-/// After this many writes in a row that did not work, new connections are tried.
+/// Consecutive failed writes after which new connections are tried.
 const FAILURES: u32 = 3;
 
 impl Database {
-    /// Opens the database; a connection is made at once, so that a wrong address is seen here. Connections that stop working are
-    /// replaced from then on.
+    /// Opens the database with one connection, so a wrong URL fails here.
+    /// Connections that stop working are replaced from then on.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if it cannot be reached.
+    /// [`Error::Unavailable`] if the database cannot be reached.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         let database = Self::open(config).await?;
         tokio::spawn(watch(config.clone(), Arc::downgrade(&database.shared)));
@@ -39,10 +39,10 @@ impl Database {
     }
 }
 
-/// Tries a write now and then. When writes have stopped working while they work on new connections, those take the place of
-/// the old ones: after a failover by address, in a firewall that forgot them, or when the old server has become a standby,
-/// connections may neither end nor work. While transactions are still committed the connections work, and only too many wait
-/// for them. Ends with the database.
+/// Tests writes periodically and replaces the connections if only new ones work.
+/// This happens after a failover by address, when a firewall dropped idle connections, or when the old server became a
+/// standby: old connections then neither fail nor work. While transactions still commit, the connections work and are
+/// only overloaded. Ends with the database.
 async fn watch(config: Config, shared: Weak<Shared>) {
     let mut failures = Failures::default();
     loop {
@@ -50,7 +50,7 @@ async fn watch(config: Config, shared: Weak<Shared>) {
         let Some(shared) = shared.upgrade() else { return };
         let works = match timeout(PROOF_LIMIT, shared.check()).await {
             Ok(Ok(())) => true,
-            // A refusal for good, such as by a database that has no schema yet, is not the connections' fault.
+            // A permanent rejection, such as by a database without a schema, is not the connections' fault.
             Ok(Err(error)) => !error.is_transient(),
             Err(_) => false,
         };
@@ -60,16 +60,17 @@ async fn watch(config: Config, shared: Weak<Shared>) {
     }
 }
 
-/// Writes in a row that did not work.
+/// Consecutive failed writes.
 #[derive(Default)]
 struct Failures {
     in_a_row: u32,
-    /// Transactions that had been committed by then.
+    /// Number of committed transactions at the last failure.
     commits: u64,
 }
 
 impl Failures {
-    /// Counts a write, after which `commits` transactions have been committed; whether new connections are to be tried.
+    /// Counts a test write, after which `commits` transactions were committed.
+    /// Returns whether new connections should be tried.
     fn are_enough(&mut self, works: bool, commits: u64) -> bool {
         let is_only_busy = commits != self.commits;
         self.commits = commits;
@@ -78,7 +79,7 @@ impl Failures {
     }
 }
 
-/// Puts new connections in the place of the old ones, if a write works on them.
+/// Replaces the connections if a write works on new ones.
 async fn replace(config: &Config, shared: &Shared) -> bool {
     let queue = shared.queue().0;
     if let Some(file) = &queue.file
@@ -90,7 +91,7 @@ async fn replace(config: &Config, shared: &Shared) -> bool {
     if !matches!(timeout(PROOF_LIMIT, fresh.prove()).await, Ok(Ok(()))) {
         return false;
     }
-    tracing::warn!("writes failed on the connections to the database and work on new ones, which replace them");
+    tracing::warn!("replaced the database connections: writes failed on the old ones and work on new ones");
     *shared.pool.write().unwrap_or_else(PoisonError::into_inner) = fresh;
     true
 }

@@ -1,4 +1,4 @@
-//! How connections to SQLite's file are opened and given back.
+//! Connections to the SQLite file: options, and the check of returned connections.
 
 use std::{path::Path, time::Duration};
 
@@ -9,21 +9,21 @@ use sea_orm::{
 
 use crate::db::connection::driver::Threads;
 
-/// A writer on SQLite waits this long for its turn or for a connection.
+/// Maximum wait of a SQLite writer for the write lock or a connection.
 pub(super) const WAIT_LIMIT: Duration = Duration::from_secs(5);
-/// Statements that a connection keeps prepared. Lists and batches are of many texts; one takes up to 20 KiB on SQLite.
+/// Prepared statements cached per connection. Lists and batches have many texts; a statement takes up to 20 KiB.
 pub(super) const STATEMENTS: usize = 100;
 
 /// Connections to the file.
 const CONNECTIONS: u32 = 8;
-/// What each of them keeps of the file in memory.
+/// Page cache of each connection.
 const PAGE_CACHE_KIB: u32 = 2_000;
 
 /// Returns the options of the pool.
 pub(in crate::db) fn options(path: &Path, threads: &Threads) -> ConnectOptions {
     let threads = threads.clone();
     let file = path.to_owned();
-    // The path itself is set below, since not every path can be written as a URL.
+    // The path is set below, since not every path can be written as a URL.
     let mut options = ConnectOptions::new("sqlite://pm.db");
     options
         .connect_timeout(WAIT_LIMIT)
@@ -38,7 +38,7 @@ pub(in crate::db) fn options(path: &Path, threads: &Threads) -> ConnectOptions {
             .busy_timeout(Duration::from_secs(5))
             .pragma("journal_mode", "WAL")
             .pragma("synchronous", "FULL")
-            // Each connection would map the whole file, and the process would seem to use several times its size.
+            // With mmap each connection would map the whole file, and the process would appear several times its size.
             .pragma("mmap_size", "0")
             .pragma("cache_size", format!("-{PAGE_CACHE_KIB}"))
             .statement_cache_capacity(STATEMENTS)
@@ -53,16 +53,16 @@ pub(in crate::db) fn options(path: &Path, threads: &Threads) -> ConnectOptions {
     options
 }
 
-/// Whether no transaction is open on a connection that comes back. When the disk is full SQLite rolls back by itself; the
-/// driver's own rollback then fails and it goes on counting a transaction, so that whatever came next on this connection
-/// would be committed only in appearance.
+/// Returns whether a returned connection has no open transaction.
+/// When the disk is full, SQLite rolls back by itself. The driver's own rollback then fails and it still counts a
+/// transaction, so later commits on this connection would not take effect.
 ///
-/// A connection whose thread has died may never answer. It has to be dropped all the same: its transaction keeps the write
-/// lock until then.
+/// A connection whose thread panicked may never answer. It must be dropped all the same: until then its transaction
+/// keeps the write lock.
 async fn is_at_rest(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-    /// Shorter than a writer waits for the lock.
+    /// Shorter than a writer's wait for the lock.
     const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-    // The answer comes after whatever is still under way on the connection.
+    // The answer comes after all commands that are still running on the connection.
     let answer = tokio::time::timeout(ANSWER_LIMIT, connection.ping()).await;
     answer.map_err(|_| sqlx::Error::WorkerCrashed)??;
     Ok(!connection.is_in_transaction())

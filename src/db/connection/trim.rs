@@ -1,5 +1,7 @@
-//! Gives connections back to PostgreSQL that are needed no more. The driver closes those that nobody used for a while, but it
-//! hands them out in turn: under little work each is used again before its time is over, and a burst's connections all stay.
+//! Closes PostgreSQL connections that are no longer needed.
+//!
+//! The driver closes connections after an idle time, but it uses them in rotation: under a low load each one is used
+//! again before that time, and the connections of a burst all stay.
 
 use std::{collections::VecDeque, sync::Weak, time::Duration};
 
@@ -9,7 +11,7 @@ use crate::db::connection::connect::Shared;
 
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
-/// Closes idle connections beyond the most that were in use at once within `idle_timeout`; ends with the pool.
+/// Closes idle connections beyond the peak use within `idle_timeout`; ends with the pool.
 pub(in crate::db) async fn trim(shared: Weak<Shared>, idle_timeout: Duration) {
     let every = (idle_timeout / 4).clamp(Duration::from_millis(50), Duration::from_secs(5));
     let mut peaks = VecDeque::new();
@@ -25,9 +27,9 @@ pub(in crate::db) async fn trim(shared: Weak<Shared>, idle_timeout: Duration) {
         }
         let needed = peaks.iter().map(|(_, peak)| *peak).max().unwrap_or(0).max(1);
         for _ in needed..pool.size() {
-            // The one that has been idle longest; none if all are in use by now.
+            // Takes the connection that has been idle longest, or none if all are in use.
             let Some(surplus) = pool.try_acquire() else { break };
-            // It is gone either way; a server that is silent does not say goodbye.
+            // The connection is dropped either way; a silent server never confirms the close.
             let _ = tokio::time::timeout(CLOSE_LIMIT, surplus.close()).await;
         }
     }

@@ -1,4 +1,4 @@
-//! Rows of deliveries: claimed and settled like jobs, by fenced statements.
+//! The table of webhook deliveries. Like jobs, they are claimed and settled by fenced statements.
 
 use std::time::Duration;
 
@@ -18,39 +18,36 @@ use crate::{
     domain::{ClaimedDelivery, Delivery, DeliveryId, DeliveryQuery, DeliveryState, EventKind, WebhookId},
 };
 
-/// How long a lease lasts: longer than any attempt to post a message takes. It is not lengthened.
+/// Duration of a lease, which is not extended: longer than any attempt to deliver.
 pub const LEASE: Duration = Duration::from_secs(60);
 
-/// A message for whichever webhook wants its kind.
+/// A message for every webhook that subscribes to its kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The message's own id.
+    /// The id of the message.
     pub id: String,
-    /// What it is about.
+    /// The kind of event.
     pub kind: EventKind,
-    /// The message, JSON.
+    /// The JSON body.
     pub body: String,
 }
 
-/// How the last attempt at a delivery ended.
+/// Result of the last attempt at a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ending {
-    /// What becomes of the delivery.
+    /// The new state of the delivery.
     pub state: DeliveryState,
-    /// When it is tried again, if it is.
+    /// The time of the next attempt, if there is one.
     pub run_at: Timestamp,
-    /// What was answered.
+    /// The HTTP status of the response.
     pub response_status: Option<u16>,
-    /// Why it failed.
+    /// Why the attempt failed.
     pub error: Option<String>,
 }
 
-/// Queues `messages` for every enabled webhook that wants them; answers how many deliveries that makes.
-///
-/// # Errors
-/// If the database does not answer.
+/// Queues deliveries to all subscribed webhooks, and returns their number.
 pub async fn enqueue(connection: &impl ConnectionTrait, messages: &[Message], now: Timestamp) -> Result<u64, Error> {
-    // A webhook that is being removed at this moment is waited for and passed by, instead of failing the change it is told of.
+    // The lock waits for a webhook that is being deleted and then skips it. Otherwise the transaction would fail.
     let held = if is_postgres(connection) { " FOR KEY SHARE OF webhooks" } else { "" };
     let mut queued = 0;
     for some in parts(messages) {
@@ -74,10 +71,8 @@ pub async fn enqueue(connection: &impl ConnectionTrait, messages: &[Message], no
     Ok(queued)
 }
 
-/// Webhooks that have a message due, fewer than `most` messages under way, and no pause.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the webhooks that can take a delivery now.
+/// They have a due message, fewer than `most` deliveries in flight, and no pause.
 pub async fn with_work(connection: &impl ConnectionTrait, most: u32, now: Timestamp) -> Result<Vec<WebhookId>, Error> {
     let sql = "SELECT id FROM webhooks WHERE enabled = 1 AND (paused_until IS NULL OR paused_until <= $1)
         AND EXISTS (SELECT 1 FROM webhook_deliveries d
@@ -89,12 +84,10 @@ pub async fn with_work(connection: &impl ConnectionTrait, most: u32, now: Timest
     rows.iter().map(|row| Ok(WebhookId(row.try_get("", "id")?))).collect()
 }
 
-/// Claims the message of an enabled webhook that has been due longest, if there is one and fewer than `most` are under way.
-/// A webhook that `breaker` has paused gets one message when its pause is over, and is paused again at once: of several
-/// processes one makes that attempt.
-///
-/// # Errors
-/// If the database does not answer.
+/// Claims the oldest due delivery of an enabled webhook.
+/// The webhook must have fewer than `most` deliveries in flight.
+/// A webhook that `breaker` has paused gets one attempt when its pause ends, and is paused again at once, so only one
+/// process makes that attempt.
 pub async fn claim(
     connection: &impl ConnectionTrait,
     webhook: WebhookId,
@@ -102,7 +95,7 @@ pub async fn claim(
     (lease_token, lease_until): (&str, Timestamp),
     now: Timestamp,
 ) -> Result<Option<ClaimedDelivery>, Error> {
-    // One claims at a time for a webhook, or all would count before any of them has claimed.
+    // The lock serializes claims per webhook, so that each claim sees the earlier ones when it counts.
     let held = if is_postgres(connection) { " FOR NO KEY UPDATE SKIP LOCKED" } else { "" };
     let ready = format!(
         "SELECT failures FROM webhooks
@@ -141,10 +134,7 @@ pub async fn claim(
     }))
 }
 
-/// Ends an attempt; `false` if the lease is another's by now, or the webhook is gone.
-///
-/// # Errors
-/// If the database does not answer.
+/// Ends an attempt; `false` if the caller lost the lease or the webhook is gone.
 pub async fn settle(
     connection: &impl ConnectionTrait,
     claimed: &ClaimedDelivery,
@@ -167,10 +157,7 @@ pub async fn settle(
     Ok(settled.rows_affected > 0)
 }
 
-/// Gives a claimed message back as if it had not been claimed, and notes why.
-///
-/// # Errors
-/// If the database does not answer.
+/// Requeues a delivery as if it had not been claimed, and stores the reason.
 pub async fn withhold(
     connection: &impl ConnectionTrait,
     claimed: &ClaimedDelivery,
@@ -191,12 +178,9 @@ pub async fn withhold(
     Ok(())
 }
 
-/// Queues a message of this webhook anew, as if it had never been tried; `None` if there is none, `false` if it waits or is
-/// under way.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn queue_anew(
+/// Requeues a delivery of this webhook as if it had never been attempted.
+/// Returns `None` if it does not exist, `false` if it is queued or in flight.
+pub async fn requeue(
     connection: &impl ConnectionTrait,
     webhook: WebhookId,
     id: DeliveryId,
@@ -216,10 +200,7 @@ pub async fn queue_anew(
     Ok(Some(queued.exec(connection).await?.rows_affected > 0))
 }
 
-/// A page of a webhook's deliveries, the latest first, and whether there are more.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns a page of a webhook's deliveries, newest first, and whether there are more.
 pub async fn list(
     connection: &impl ConnectionTrait,
     webhook: WebhookId,
@@ -235,10 +216,7 @@ pub async fn list(
     Ok((rows.into_iter().map(read).collect::<Result<_, _>>()?, more))
 }
 
-/// Removes up to `limit` deliveries that were over before `before`; answers how many.
-///
-/// # Errors
-/// If the database does not answer.
+/// Deletes up to `limit` deliveries that ended before `before`, and returns their number.
 pub async fn forget(connection: &impl ConnectionTrait, before: Timestamp, limit: u64) -> Result<u64, Error> {
     let ids = over(connection, before, limit).await?;
     if ids.is_empty() {
@@ -247,18 +225,12 @@ pub async fn forget(connection: &impl ConnectionTrait, before: Timestamp, limit:
     Ok(Entity::delete_many().filter(Column::Id.is_in(padded(ids))).exec(connection).await?.rows_affected)
 }
 
-/// Whether a delivery was over before `before`.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns whether a delivery ended before `before`.
 pub async fn any_over(connection: &impl ConnectionTrait, before: Timestamp) -> Result<bool, Error> {
     Ok(!over(connection, before, 1).await?.is_empty())
 }
 
-/// Removes up to `limit` deliveries of a webhook; answers how many.
-///
-/// # Errors
-/// If the database does not answer.
+/// Deletes up to `limit` deliveries of a webhook, and returns their number.
 pub async fn remove(connection: &impl ConnectionTrait, webhook: WebhookId, limit: u64) -> Result<u64, Error> {
     let ids = Entity::find().select_only().column(Column::Id).filter(Column::WebhookId.eq(webhook.0));
     let ids: Vec<i64> = ids.order_by_asc(Column::Id).limit(limit).into_tuple().all(connection).await?;

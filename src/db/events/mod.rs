@@ -1,12 +1,14 @@
-//! Rows of what happened to products. They are read in the order in which their transactions became visible for good, so
-//! that a reader who remembers one position misses nothing and sees nothing twice.
+//! The table of product events, read in the order in which their transactions became visible.
 //!
-//! PostgreSQL gives out numbers before transactions end: 8 may be visible while 7 is not yet. So there a position begins
-//! with the transaction, and a row is settled once every older transaction that may still write events has ended; what is not
-//! settled is held back. SQLite has one writer at a time, and the number alone is the order.
+//! A reader that stores only its last position therefore misses no event and reads none twice.
 //!
-//! A transaction may still write events only if it has written to one of [`TABLES`]. Other transactions of the server, in
-//! this database or another one, hold nothing back, however long they stay open.
+//! PostgreSQL assigns numbers before transactions end: event 8 may be visible while 7 is not. So on PostgreSQL a
+//! position starts with the transaction id, and a row is settled once every older transaction that may still write
+//! events has ended. Rows that are not settled are held back. SQLite has one writer at a time, so the number alone
+//! gives the order.
+//!
+//! A transaction may still write events only if it has written to one of [`TABLES`]. Other transactions of the server,
+//! in this database or another one, hold nothing back, however long they stay open.
 
 pub mod deliveries;
 pub mod webhooks;
@@ -19,11 +21,11 @@ use crate::{
     domain::{Event, EventId, EventKind, EventPosition, ImageId, NewEvent, ProductId, UserId},
 };
 
-/// So many events are removed together, and so many are kept however old they are.
+/// Number of events deleted together, and minimum number kept at any age.
 pub const FORGOTTEN_TOGETHER: i64 = 500;
 
-/// The tables whose writers may still write events; a transaction of `pm` gets its number from PostgreSQL by writing to one
-/// of them or by locking its rows. Every table of the schema but the list of migrations stands here.
+/// Tables whose writers may still write events: all tables except the list of migrations.
+/// PostgreSQL assigns a transaction id to a `pm` transaction when it writes to one of them or locks a row.
 pub const TABLES: [&str; 17] = [
     "api_keys",
     "cache_invalidation",
@@ -47,20 +49,17 @@ pub const TABLES: [&str; 17] = [
 /// Events in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventPage {
-    /// The events; those of kinds that only a newer version knows are left out.
+    /// The events, without those of kinds that only a newer version knows.
     pub events: Vec<Event>,
-    /// The position of the last row that was read, or that from which the page began.
+    /// The position of the last row, or the start position if the page is empty.
     pub last: EventPosition,
-    /// Whether there may be more at once: the page is full.
+    /// Whether the page is full, so more events may be available.
     pub full: bool,
-    /// Whether events are held back until an older transaction that may write events has ended.
+    /// Whether events are held back until an older transaction ends.
     pub held_back: bool,
 }
 
-/// Stores events and answers their numbers, in the same order.
-///
-/// # Errors
-/// If the database does not answer.
+/// Stores events and returns their ids in the same order.
 pub async fn insert(connection: &impl ConnectionTrait, events: &[NewEvent]) -> Result<Vec<EventId>, Error> {
     const COLUMNS: usize = 6;
     let mut ids = Vec::with_capacity(events.len());
@@ -81,15 +80,12 @@ pub async fn insert(connection: &impl ConnectionTrait, events: &[NewEvent]) -> R
         let stored = rows.iter().map(|row| row.try_get("", "id").map(EventId));
         ids.extend(stored.collect::<Result<Vec<_>, _>>()?);
     }
-    // Rows are numbered in the order of the statement, but need not be returned in it.
+    // Ids follow the order of the statement, but rows may be returned in another order.
     ids.sort_unstable();
     Ok(ids)
 }
 
-/// Up to `limit` settled events after `after`.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns up to `limit` settled events after `after`.
 pub async fn page(connection: &impl ConnectionTrait, after: EventPosition, limit: u64) -> Result<EventPage, Error> {
     const SQLITE: &str = "SELECT id, 0 AS transaction_id, 1 AS settled, product_id, image_id, user_id, kind, data
         FROM events WHERE id > $1 ORDER BY id LIMIT $2";
@@ -117,10 +113,7 @@ pub async fn page(connection: &impl ConnectionTrait, after: EventPosition, limit
     Ok(page)
 }
 
-/// The position of the newest settled event; [`EventPosition::START`] if there is none.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the position of the newest settled event, or [`EventPosition::START`].
 pub async fn newest(connection: &impl ConnectionTrait) -> Result<EventPosition, Error> {
     const SQLITE: &str = "SELECT id, 0 AS transaction_id FROM events ORDER BY id DESC LIMIT 1";
     let postgres = || {
@@ -134,19 +127,13 @@ pub async fn newest(connection: &impl ConnectionTrait) -> Result<EventPosition, 
     rows.first().map_or(Ok(EventPosition::START), position_of)
 }
 
-/// The position of the oldest event that is kept.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the position of the oldest stored event.
 pub async fn oldest(connection: &impl ConnectionTrait) -> Result<Option<EventPosition>, Error> {
     Ok(nth_oldest(connection, 0).await?.map(|(position, _)| position))
 }
 
-/// Removes the oldest [`FORGOTTEN_TOGETHER`] events if the next one is from before `before` as well; answers how many. Gaps
-/// never come up: whatever is kept, everything after it is kept too.
-///
-/// # Errors
-/// If the database does not answer.
+/// Deletes the oldest [`FORGOTTEN_TOGETHER`] events and returns their number.
+/// It does so only if the next event is from before `before` as well. The remaining events have no gaps.
 pub async fn forget(connection: &impl ConnectionTrait, before: Timestamp) -> Result<u64, Error> {
     const SQLITE: &str = "DELETE FROM events WHERE id < $1 RETURNING id";
     const POSTGRES: &str = "DELETE FROM events WHERE (tx, id) < ($2::text::xid8, $1) RETURNING id";
@@ -155,10 +142,7 @@ pub async fn forget(connection: &impl ConnectionTrait, before: Timestamp) -> Res
     Ok(query(connection, sql, values_at(first_kept, connection)).await?.len() as u64)
 }
 
-/// The event up to which [`forget`] would remove now, if there is enough to remove.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the last event that [`forget`] would delete now, if there are enough.
 pub async fn outdated(connection: &impl ConnectionTrait, before: Timestamp) -> Result<Option<EventPosition>, Error> {
     let next = nth_oldest(connection, FORGOTTEN_TOGETHER).await?;
     Ok(next.filter(|(_, created_at)| *created_at < before).map(|(position, _)| position))
@@ -176,14 +160,15 @@ async fn nth_oldest(
     Ok(Some((position_of(row)?, Timestamp(row.try_get("", "created_at")?))))
 }
 
-/// The condition, in PostgreSQL's words, that a row of `events` is settled.
+/// Returns the PostgreSQL condition for a settled row of `events`.
 ///
-/// The statement's snapshot names the transactions that run. One of them is passed over only if the server's list of locks
-/// has it and shows that it has written to no table of [`TABLES`]. A writer locks its table before it gets its number and
-/// keeps the lock until others see what it wrote. One that ends while the list is read may stand there with its number and
-/// without that lock, since locks are released one by one; so a transaction is passed over only if it still runs after the
-/// list was read (`CASE` fixes that order). One that has ended since the snapshot holds its successors back until the next
-/// read. The list is read once, and only if a row is younger than the oldest transaction that runs.
+/// The statement's snapshot lists the running transactions. One of them is ignored only if the server's list of locks
+/// contains it and shows that it has written to no table of [`TABLES`]. A writer locks its table before it gets its
+/// transaction id and keeps the lock until its writes are visible. A transaction that ends while the list is read may
+/// appear with its id and without that lock, since locks are released one by one. So a transaction is ignored only if
+/// it still runs after the list was read (`CASE` fixes that order). A transaction that has ended since the snapshot
+/// holds later ones back until the next read. The list is read once, and only if a row is younger than the oldest
+/// running transaction.
 fn settled() -> String {
     let tables = TABLES.map(|table| format!("'{table}'")).join(", ");
     format!(
@@ -218,7 +203,7 @@ fn is_postgres(connection: &impl ConnectionTrait) -> bool {
     connection.get_database_backend() == DbBackend::Postgres
 }
 
-/// A position as the first values of a statement: the number and, where there is one, the transaction.
+/// Returns a position as the first values of a statement: the number and, on PostgreSQL, the transaction.
 fn values_at(position: EventPosition, connection: &impl ConnectionTrait) -> Vec<Value> {
     let tx = (connection.get_database_backend() == DbBackend::Postgres).then(|| position.tx.to_string().into());
     std::iter::once(position.id.0.into()).chain(tx).collect()

@@ -1,4 +1,4 @@
-//! Rows of webhooks.
+//! The table of webhooks.
 
 use std::time::Duration;
 
@@ -17,10 +17,7 @@ use crate::{
     domain::{EventKind, NewWebhook, Webhook, WebhookId},
 };
 
-/// Stores a webhook that is told from now on; its secret follows by [`replace_secret`].
-///
-/// # Errors
-/// If the database does not answer.
+/// Inserts an enabled webhook; [`replace_secret`] adds its secret.
 pub async fn insert(connection: &impl ConnectionTrait, new: &NewWebhook, now: Timestamp) -> Result<Webhook, Error> {
     let kinds: Vec<_> = new.kinds.iter().map(|kind| kind.as_str()).collect();
     let row = ActiveModel {
@@ -38,10 +35,7 @@ pub async fn insert(connection: &impl ConnectionTrait, new: &NewWebhook, now: Ti
     Ok(read(Entity::insert(row).exec_with_returning(connection).await?))
 }
 
-/// The webhook with this number, and its secret as it is stored.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns a webhook and its stored secret.
 pub async fn with_secret(connection: &impl ConnectionTrait, id: WebhookId) -> Result<Option<(Webhook, String)>, Error> {
     let row = Entity::find_by_id(id.0).one(connection).await?;
     Ok(row.map(|row| {
@@ -50,10 +44,7 @@ pub async fn with_secret(connection: &impl ConnectionTrait, id: WebhookId) -> Re
     }))
 }
 
-/// Returns up to `limit` webhooks after `after` by number, each with its secret as it is stored.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns up to `limit` webhooks after `after` by id, with their stored secrets.
 pub async fn secrets_after(
     connection: &impl ConnectionTrait,
     after: WebhookId,
@@ -64,10 +55,7 @@ pub async fn secrets_after(
     Ok(rows.into_iter().map(|(id, secret)| (WebhookId(id), secret)).collect())
 }
 
-/// Stores `new` in the place of the stored secret `old`; `false` if another one stands there by now.
-///
-/// # Errors
-/// If the database does not answer.
+/// Replaces the stored secret `old` by `new`; `false` if it has changed.
 pub async fn replace_secret(
     connection: &impl ConnectionTrait,
     id: WebhookId,
@@ -79,42 +67,27 @@ pub async fn replace_secret(
     Ok(same.exec(connection).await?.rows_affected > 0)
 }
 
-/// How many there are.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the number of webhooks.
 pub async fn count(connection: &impl ConnectionTrait) -> Result<u64, Error> {
     Ok(Entity::find().count(connection).await?)
 }
 
-/// Every webhook by number; there are never many.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns all webhooks by id; their number is limited.
 pub async fn all(connection: &impl ConnectionTrait) -> Result<Vec<Webhook>, Error> {
     Ok(Entity::find().order_by_asc(Column::Id).all(connection).await?.into_iter().map(read).collect())
 }
 
-/// One webhook.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns one webhook.
 pub async fn find(connection: &impl ConnectionTrait, id: WebhookId) -> Result<Option<Webhook>, Error> {
     Ok(Entity::find_by_id(id.0).one(connection).await?.map(read))
 }
 
-/// Removes a webhook with its deliveries; `false` if there is none.
-///
-/// # Errors
-/// If the database does not answer.
+/// Deletes a webhook and its deliveries; `false` if it does not exist.
 pub async fn delete(connection: &impl ConnectionTrait, id: WebhookId) -> Result<bool, Error> {
     Ok(Entity::delete_by_id(id.0).exec(connection).await?.rows_affected > 0)
 }
 
-/// Lets a webhook be told again, as if it had never failed; `false` if there is none.
-///
-/// # Errors
-/// If the database does not answer.
+/// Enables a webhook and resets its failures; `false` if it does not exist.
 pub async fn enable(connection: &impl ConnectionTrait, id: WebhookId) -> Result<bool, Error> {
     let reset = ActiveModel {
         enabled: Set(1),
@@ -128,10 +101,8 @@ pub async fn enable(connection: &impl ConnectionTrait, id: WebhookId) -> Result<
     Ok(updated.rows_affected > 0)
 }
 
-/// Notes that a webhook took a message, which ends its pause; answers how many attempts had failed in a row before it.
-///
-/// # Errors
-/// If the database does not answer.
+/// Records a successful delivery, which ends the webhook's pause.
+/// Returns the number of consecutive failures before it.
 pub async fn note_success(connection: &impl ConnectionTrait, id: WebhookId) -> Result<i64, Error> {
     let held = if is_postgres(connection) { " FOR NO KEY UPDATE" } else { "" };
     let sql = format!(
@@ -146,28 +117,26 @@ pub async fn note_success(connection: &impl ConnectionTrait, id: WebhookId) -> R
     Ok(row.try_get("", "failures")?)
 }
 
-/// When a webhook that keeps failing is paused.
+/// Circuit breaker: when and how long a failing webhook is paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Breaker {
-    /// Failed attempts in a row that open it.
+    /// Consecutive failures that open the breaker.
     pub failures: u32,
-    /// How long no attempt is made then, and between two attempts until one succeeds.
+    /// Duration of the pause, and interval between single attempts until one succeeds.
     pub pause: Duration,
 }
 
-/// What is known of a webhook after an attempt failed.
+/// State of a webhook after a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failing {
-    /// Since when no message was taken.
+    /// The time of the first failure since the last success.
     pub since: Timestamp,
-    /// Failed attempts in a row.
+    /// Consecutive failed attempts.
     pub failures: i64,
 }
 
-/// Notes that a webhook did not take a message, and pauses it by `breaker`; `None` if there is no such webhook.
-///
-/// # Errors
-/// If the database does not answer.
+/// Records a failed delivery and pauses the webhook by `breaker`.
+/// Returns `None` if the webhook does not exist.
 pub async fn note_failure(
     connection: &impl ConnectionTrait,
     id: WebhookId,
@@ -184,20 +153,14 @@ pub async fn note_failure(
     Ok(Some(Failing { since: Timestamp(row.try_get("", "failing_since")?), failures: row.try_get("", "failures")? }))
 }
 
-/// Makes no attempt at a webhook before `until`.
-///
-/// # Errors
-/// If the database does not answer.
+/// Pauses a webhook until `until`.
 pub async fn pause(connection: &impl ConnectionTrait, id: WebhookId, until: Timestamp) -> Result<(), Error> {
     let paused = ActiveModel { paused_until: Set(Some(until.0)), ..ActiveModel::default() };
     Entity::update_many().set(paused).filter(Column::Id.eq(id.0)).exec(connection).await?;
     Ok(())
 }
 
-/// Tells a webhook nothing any more until somebody enables it.
-///
-/// # Errors
-/// If the database does not answer.
+/// Disables a webhook until an operator enables it.
 pub async fn disable(connection: &impl ConnectionTrait, id: WebhookId, reason: &str) -> Result<(), Error> {
     let disabled =
         ActiveModel { enabled: Set(0), disabled_reason: Set(Some(reason.to_owned())), ..ActiveModel::default() };

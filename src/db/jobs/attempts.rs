@@ -1,4 +1,4 @@
-//! Rows of attempts that did not succeed. They are written in the transaction that ends the attempt and go with their job.
+//! Rows of failed attempts. The transaction that ends an attempt writes its row; deleting a job deletes its attempts.
 
 use sea_orm::{
     ActiveValue::{NotSet, Set},
@@ -15,17 +15,16 @@ use crate::{
     domain::{Attempt, AttemptOutcome, JobId},
 };
 
-/// So many attempts at a job are kept, the latest.
+/// Attempts kept per job; older ones are deleted.
 pub const KEPT: i64 = 50;
 
-/// A lost lease is stored as the death of a worker with this message: older versions know no other outcome, and the schema
-/// takes none.
+/// Message of a lost lease, which is stored as a worker crash: the schema and older versions know no other outcome.
 const LEASE_LOST: &str = "lease_lost";
 
-/// Notes how an attempt at a job ended, and forgets those that are too many.
+/// Records how an attempt at a job ended, and deletes attempts beyond [`KEPT`].
 ///
 /// # Errors
-/// [`Error::MissingReference`] if there is no such job.
+/// [`Error::MissingReference`] if the job does not exist.
 pub async fn record(connection: &impl ConnectionTrait, job: JobId, attempt: &Attempt) -> Result<(), Error> {
     const FORGET: &str = "DELETE FROM job_attempts WHERE job_id = $1
          AND id <= (SELECT id FROM job_attempts WHERE job_id = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)";
@@ -50,10 +49,7 @@ pub async fn record(connection: &impl ConnectionTrait, job: JobId, attempt: &Att
     Ok(())
 }
 
-/// The attempts at a job that did not succeed, in their order; at most [`KEPT`].
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns a job's failed attempts in order, at most [`KEPT`].
 pub async fn of_job(connection: &impl ConnectionTrait, job: JobId) -> Result<Vec<Attempt>, Error> {
     let rows = Entity::find().filter(Column::JobId.eq(job.0)).order_by_asc(Column::Id).all(connection).await?;
     rows.into_iter().map(attempt_of).collect()

@@ -1,5 +1,6 @@
-//! Claims of jobs. Users take turns, so that no backlog of one keeps another waiting; each user's jobs come in the order in
-//! which they were due. The cost of a claim does not grow with the backlog.
+//! Claims jobs fairly: round robin over users, then by due time.
+//!
+//! One user's backlog does not delay the other users. The cost of a claim does not grow with the backlog.
 
 use std::collections::HashSet;
 
@@ -15,29 +16,29 @@ use crate::{
     domain::{Busy, Job, UserId},
 };
 
-/// Users that are looked at for one claim, before the job that has been due longest is taken, of any user.
+/// Users examined per claim. After that, the claim takes the oldest due job of any user.
 const MAX_USERS: usize = 64;
-/// Jobs of one user that are looked at for one whose host is not busy.
+/// Jobs per user examined to find one whose host is not busy.
 const MAX_JOBS: u32 = 1_000;
-/// Jobs that may be claimed; should others be quicker, the next of them is.
+/// Candidate jobs per claim; if another worker claims one first, the next one is tried.
 const CANDIDATES: u32 = 16;
 
-/// A job is due when its time has come, and when it was handed to a broker, for then its time had come before.
+/// Condition of a due job: `run_at` has passed, or it was dispatched to a broker.
 const IS_DUE: &str = "state = 'queued' AND (run_at <= $3 OR dispatched_at IS NOT NULL)";
 
 /// A new lease.
 #[derive(Clone, Debug)]
 pub struct NewLease {
-    /// Its token.
+    /// The lease token.
     pub token: String,
-    /// Its end.
+    /// The time at which the lease ends.
     pub until: Timestamp,
 }
 
-/// What came of looking for a job.
+/// Result of a claim.
 #[derive(Clone, Debug)]
 pub enum Next {
-    /// This one was claimed.
+    /// This job was claimed.
     Job(Box<Job>),
     /// Jobs are due, but their users or hosts are busy.
     Busy,
@@ -45,11 +46,8 @@ pub enum Next {
     Nothing,
 }
 
-/// Claims a job of the next user after `after` who is not busy. Of that user's jobs from hosts that are not busy, it is the one
-/// that has been due longest.
-///
-/// # Errors
-/// If the database does not answer.
+/// Claims a job of the next user after `after` that is not busy.
+/// Among the user's jobs with hosts that are not busy, it claims the one that has been due longest.
 pub async fn claim_next(
     connection: &impl ConnectionTrait,
     lease: &NewLease,
@@ -81,7 +79,7 @@ pub async fn claim_next(
         }
         cursor = user;
     }
-    // Jobs of users that were not looked at, and those that an older program has queued without saying whose they are.
+    // Covers users beyond MAX_USERS and jobs without a user id, which older versions queued.
     match claim_of(connection, lease, now, None, busy).await? {
         Some(job) => Ok(Next::Job(Box::new(job))),
         None if any_busy => Ok(Next::Busy),
@@ -89,10 +87,8 @@ pub async fn claim_next(
     }
 }
 
-/// Claims a due job whose worker died, if there is one: with a broker its new message waits behind all others.
-///
-/// # Errors
-/// If the database does not answer.
+/// Claims a due job whose worker crashed.
+/// With a broker, the new message of such a job is behind all others.
 pub async fn claim_orphan(
     connection: &impl ConnectionTrait,
     lease: &NewLease,
@@ -106,7 +102,8 @@ pub async fn claim_orphan(
     claim_chosen(connection, &chosen, lease, now, Vec::new()).await
 }
 
-/// The first user after `cursor` for whom a job waits, and whether that user's first job is due.
+/// Returns the first user after `cursor` with a waiting job.
+/// Also returns whether that user's first job is due.
 async fn first_of_user_after(
     connection: &impl ConnectionTrait,
     cursor: &str,
@@ -120,7 +117,8 @@ async fn first_of_user_after(
     Ok(Some((row.try_get("", "user_id")?, due)))
 }
 
-/// Claims the job that has been due longest: of this user, or of all users who are not busy.
+/// Claims the job that has been due longest.
+/// With `user` it considers only this user's jobs, else those of all users that are not busy.
 async fn claim_of(
     connection: &impl ConnectionTrait,
     lease: &NewLease,
@@ -150,7 +148,8 @@ async fn claim_of(
     claim_chosen(connection, &chosen, lease, now, values).await
 }
 
-/// The first due jobs, of this user or of anybody but `users`, whose hosts are not among `hosts`. Nothing is locked.
+/// Returns the first due jobs without locking them.
+/// They belong to `user`, or to any user not in `users`, and their hosts are not in `hosts`.
 async fn candidates(
     connection: &impl ConnectionTrait,
     now: Timestamp,

@@ -1,5 +1,7 @@
-//! Jobs over which a decoder died, and the end of jobs over which too many did. Workers that died are found by their leases:
-//! see `leases`. Both count in `crashes`, so that an image that kills is given up whoever noticed.
+//! Counts decoder crashes per job and ends jobs with too many.
+//!
+//! Crashed workers are detected by their leases: see `leases`. Both kinds count in `crashes`, so an image that crashes
+//! its decoder is given up, no matter how the crash was detected.
 
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
 
@@ -15,11 +17,8 @@ use crate::{
     domain::{Job, JobId, JobState},
 };
 
-/// Takes a job from its holder since the decoder died over its picture, and queues it again for `run_at`. Answers how many
-/// have died over it by now; `None` if the lease is no longer the caller's.
-///
-/// # Errors
-/// If the database does not answer.
+/// Requeues a job for `run_at` because its decoder crashed, and releases its lease.
+/// Returns the job's crash count, or `None` if the caller no longer holds the lease.
 pub async fn crash(
     connection: &impl ConnectionTrait,
     job: &Job,
@@ -44,10 +43,7 @@ pub async fn crash(
     Ok(rows.first().map(|row| row.try_get("", "crashes")).transpose()?)
 }
 
-/// Ends a job that workers died over too often; nobody holds it.
-///
-/// # Errors
-/// If the database does not answer.
+/// Ends a job without a lease that crashed too many workers.
 pub async fn bury_unheld(
     connection: &impl ConnectionTrait,
     id: JobId,

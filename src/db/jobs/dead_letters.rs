@@ -1,5 +1,6 @@
-//! Rows of jobs that failed for good: shown, queued anew, ended, removed. A dead job counts only as long as its picture is in
-//! the same run; whoever begins another run ends it.
+//! Lists, requeues, ends and deletes dead letters (jobs that failed for good).
+//!
+//! A dead letter is current only while its image has the same generation; starting another generation ends it.
 
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryResult, Value, sea_query::Expr,
@@ -15,26 +16,26 @@ use crate::{
         lengths::padded,
         statement::{query, skip_locked},
     },
-    domain::{DeadLetter, DeadQuery, Grave, ImageId, ImageSource, JobId, JobState, ProductId},
+    domain::{DeadLetter, DeadLetterCursor, DeadQuery, ImageId, ImageSource, JobId, JobState, ProductId},
 };
 
-/// A job of any state, as somebody asks for it by its number.
+/// A job of any state, looked up by its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// The product of its picture.
+    /// The product of the job's image.
     pub product_id: ProductId,
-    /// Whether it failed for good.
+    /// Whether the job failed for good.
     pub dead: bool,
-    /// Whether its picture has begun another run since.
+    /// Whether the image has a newer generation.
     pub outdated: bool,
 }
 
-/// A dead letter that may be queued anew.
+/// A dead letter that may be requeued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chosen {
-    /// Its place among the others.
-    pub grave: Grave,
-    /// The product of its picture.
+    /// Its position in the list of dead letters.
+    pub grave: DeadLetterCursor,
+    /// The product of the job's image.
     pub product_id: ProductId,
 }
 
@@ -43,13 +44,11 @@ const SHOWN: &str = "SELECT jobs.id, image_id, product_id, source_url, source_ke
      FROM jobs JOIN images ON images.id = jobs.image_id
      WHERE state = 'dead' AND jobs.generation = images.generation";
 
-/// Dead letters, the latest first, one more than the page has if there are more.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns dead letters, newest first.
+/// Returns one more than the page size if there is another page.
 pub async fn list(connection: &impl ConnectionTrait, wanted: &DeadQuery) -> Result<Vec<DeadLetter>, Error> {
     let limit = i64::try_from(wanted.limit + 1).unwrap_or(i64::MAX);
-    let latest = Grave { died_at: Timestamp(i64::MAX), id: JobId(i64::MAX) };
+    let latest = DeadLetterCursor { died_at: Timestamp(i64::MAX), id: JobId(i64::MAX) };
     let before = wanted.before.unwrap_or(latest);
     let sql = format!(
         "{SHOWN} AND (jobs.updated_at, jobs.id) < ($1, $2) ORDER BY jobs.updated_at DESC, jobs.id DESC LIMIT $3"
@@ -58,19 +57,13 @@ pub async fn list(connection: &impl ConnectionTrait, wanted: &DeadQuery) -> Resu
     rows.iter().map(letter_of).collect()
 }
 
-/// The dead letter with this number.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the dead letter with this id.
 pub async fn find(connection: &impl ConnectionTrait, id: JobId) -> Result<Option<DeadLetter>, Error> {
     let rows = query(connection, &format!("{SHOWN} AND jobs.id = $1"), vec![id.0.into()]).await?;
     rows.first().map(letter_of).transpose()
 }
 
-/// What is known of the job with this number, whatever its state.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the job with this id, whatever its state.
 pub async fn asked(connection: &impl ConnectionTrait, id: JobId) -> Result<Option<Asked>, Error> {
     const ASKED: &str = "SELECT product_id, state, jobs.generation < images.generation AS outdated
          FROM jobs JOIN images ON images.id = jobs.image_id WHERE jobs.id = $1";
@@ -85,13 +78,10 @@ pub async fn asked(connection: &impl ConnectionTrait, id: JobId) -> Result<Optio
     rows.first().map(asked).transpose()
 }
 
-/// Dead letters of jobs that were given up until `until`, the oldest first, after `after`.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns dead letters that died at or before `until`, oldest first, after `after`.
 pub async fn choose(
     connection: &impl ConnectionTrait,
-    after: Option<Grave>,
+    after: Option<DeadLetterCursor>,
     until: Timestamp,
     limit: u64,
 ) -> Result<Vec<Chosen>, Error> {
@@ -100,24 +90,25 @@ pub async fn choose(
          WHERE state = 'dead' AND jobs.generation = images.generation
             AND (jobs.updated_at, jobs.id) > ($1, $2) AND jobs.updated_at <= $3
          ORDER BY jobs.updated_at, jobs.id LIMIT $4";
-    let after = after.unwrap_or(Grave { died_at: Timestamp(i64::MIN), id: JobId(0) });
+    let after = after.unwrap_or(DeadLetterCursor { died_at: Timestamp(i64::MIN), id: JobId(0) });
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let values: Vec<Value> = vec![after.died_at.0.into(), after.id.0.into(), until.0.into(), limit.into()];
     let chosen = |row: &QueryResult| {
         Ok(Chosen {
-            grave: Grave { died_at: Timestamp(row.try_get("", "updated_at")?), id: JobId(row.try_get("", "id")?) },
+            grave: DeadLetterCursor {
+                died_at: Timestamp(row.try_get("", "updated_at")?),
+                id: JobId(row.try_get("", "id")?),
+            },
             product_id: ProductId(row.try_get("", "product_id")?),
         })
     };
     query(connection, CHOOSE, values).await?.iter().map(chosen).collect()
 }
 
-/// Queues dead jobs as if they had never run, but only those of their picture's present run; answers which these are, with
-/// their pictures. The products must be held, so that no other run begins meanwhile.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn queue_anew(
+/// Requeues dead letters as new jobs and returns their ids and images.
+/// It skips dead letters of an older generation. The caller must have locked the products, so that no other generation
+/// begins meanwhile.
+pub async fn requeue(
     connection: &impl ConnectionTrait,
     ids: &[JobId],
     now: Timestamp,
@@ -149,10 +140,7 @@ pub async fn queue_anew(
     Ok(queued)
 }
 
-/// Ends the dead jobs of pictures that begin another run: nobody has to look at them any more.
-///
-/// # Errors
-/// If the database does not answer.
+/// Ends the dead letters of images that begin another generation.
 pub async fn end(connection: &impl ConnectionTrait, images: &[ImageId], now: Timestamp) -> Result<(), Error> {
     let row =
         ActiveModel { state: Set(JobState::Done.as_str().into()), updated_at: Set(now.0), ..ActiveModel::default() };
@@ -165,10 +153,8 @@ pub async fn end(connection: &impl ConnectionTrait, images: &[ImageId], now: Tim
     Ok(())
 }
 
-/// Removes up to `limit` jobs that were given up until `until`; answers how many.
-///
-/// # Errors
-/// If the database does not answer.
+/// Deletes up to `limit` dead letters and returns their number.
+/// It deletes those that died at or before `until`.
 pub async fn purge(connection: &impl ConnectionTrait, until: Timestamp, limit: u64) -> Result<u64, Error> {
     let sql = format!(
         "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = 'dead' AND updated_at <= $1
@@ -184,7 +170,7 @@ fn letter_of(row: &QueryResult) -> Result<DeadLetter, Error> {
     let source = match (row.try_get("", "source_url")?, row.try_get("", "source_key")?) {
         (Some(url), _) => ImageSource::Url(url),
         (None, Some(key)) => ImageSource::Stored(key),
-        (None, None) => return Err(Error::Corrupt(format!("the picture of job {id} has no source"))),
+        (None, None) => return Err(Error::Corrupt(format!("the image of job {id} has no source"))),
     };
     let (code, message): (Option<String>, Option<String>) =
         (row.try_get("", "error_code")?, row.try_get("", "error_message")?);

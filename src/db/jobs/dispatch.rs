@@ -1,4 +1,4 @@
-//! Handing jobs over to a broker: which rows it has, which it still must get, which it has lost.
+//! Tracks which jobs were dispatched to the broker, which are pending, and which the broker lost.
 
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect, Select, sea_query::Expr};
 
@@ -13,10 +13,7 @@ use crate::{
     domain::{JobId, JobState},
 };
 
-/// Marks jobs that are due and were not handed to the broker yet as handed over, and answers them.
-///
-/// # Errors
-/// If the database does not answer.
+/// Marks due jobs as dispatched to the broker and returns their ids.
 pub async fn take_undispatched(
     connection: &impl ConnectionTrait,
     now: Timestamp,
@@ -34,10 +31,7 @@ pub async fn take_undispatched(
     rows.iter().map(|row| Ok(JobId(row.try_get("", "id")?))).collect()
 }
 
-/// Makes jobs that the broker did not take be handed over again.
-///
-/// # Errors
-/// If the database does not answer.
+/// Marks jobs that the broker rejected as not dispatched.
 pub async fn undo_dispatch(connection: &impl ConnectionTrait, ids: &[JobId]) -> Result<(), Error> {
     Entity::update_many()
         .col_expr(Column::DispatchedAt, Expr::value(Option::<i64>::None))
@@ -48,19 +42,14 @@ pub async fn undo_dispatch(connection: &impl ConnectionTrait, ids: &[JobId]) -> 
     Ok(())
 }
 
-/// Whether a job that was handed to the broker before `before` waits still.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns whether a job that was dispatched before `before` is still queued.
 pub async fn any_dispatched(connection: &impl ConnectionTrait, before: Timestamp) -> Result<bool, Error> {
     let found: Option<i64> = dispatched(before).select_only().column(Column::Id).into_tuple().one(connection).await?;
     Ok(found.is_some())
 }
 
-/// Makes up to `limit` jobs that were handed to the broker before `before` and wait still be handed over again.
-///
-/// # Errors
-/// If the database does not answer.
+/// Marks up to `limit` jobs for dispatch again.
+/// It selects jobs that were dispatched before `before` and are still queued.
 pub async fn dispatch_again(connection: &impl ConnectionTrait, before: Timestamp, limit: u64) -> Result<u64, Error> {
     let sql = format!(
         "UPDATE jobs SET dispatched_at = NULL

@@ -1,5 +1,4 @@
-//! Jobs that are done: how many there were lately, and their end when nobody asks for them any more. All of it goes through
-//! an index that holds none but them.
+//! Counts and deletes finished jobs, using an index that contains only them.
 
 use sea_orm::ConnectionTrait;
 
@@ -11,10 +10,7 @@ use crate::{
     },
 };
 
-/// How many jobs have been done since `since`; no more than 100,001 are counted.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns how many jobs finished since `since`, counting at most 100,001.
 pub async fn count(connection: &impl ConnectionTrait, since: Timestamp) -> Result<u64, Error> {
     const COUNT: &str = "SELECT count(*) AS finished FROM
         (SELECT 1 FROM jobs WHERE state = 'done' AND updated_at >= $1 LIMIT 100001) AS few";
@@ -22,19 +18,14 @@ pub async fn count(connection: &impl ConnectionTrait, since: Timestamp) -> Resul
     Ok(finished.unsigned_abs())
 }
 
-/// Whether a job was done before `before`.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns whether a job finished before `before`.
 pub async fn any(connection: &impl ConnectionTrait, before: Timestamp) -> Result<bool, Error> {
     const ANY: &str = "SELECT id FROM jobs WHERE state = 'done' AND updated_at < $1 ORDER BY updated_at, id LIMIT 1";
     Ok(!query(connection, ANY, vec![before.0.into()]).await?.is_empty())
 }
 
-/// Removes up to `limit` jobs that were done before `before`, the oldest first; answers how many.
-///
-/// # Errors
-/// If the database does not answer.
+/// Deletes up to `limit` old jobs and returns their number.
+/// It deletes jobs that finished before `before`, oldest first.
 pub async fn forget(connection: &impl ConnectionTrait, before: Timestamp, limit: u64) -> Result<u64, Error> {
     let sql = format!(
         "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = 'done' AND updated_at < $1

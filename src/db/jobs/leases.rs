@@ -1,5 +1,6 @@
-//! Leases on jobs and deliveries: listed for those who watch over them, and taken from holders that lost them. A lease is
-//! taken as it was seen: a heartbeat in between saves it.
+//! Lists the leases on jobs and deliveries, and takes expired leases from their holders.
+//!
+//! A lease is taken only if it is unchanged: a heartbeat in between keeps it.
 
 use sea_orm::{ConnectionTrait, QueryResult};
 
@@ -12,28 +13,28 @@ use crate::{
     domain::{ImageId, JobId, Lapsed, Lease},
 };
 
-/// Leases that are watched at a time, by table.
+/// Leases watched at a time, per table.
 const MAX_WATCHED: i64 = 10_000;
 
-/// A job that was taken from its holder.
+/// A job whose lease was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
-    /// The job.
+    /// The job's id.
     pub id: JobId,
-    /// The image it is about.
+    /// The job's image.
     pub image_id: ImageId,
-    /// The number of the attempt that the holder was at.
+    /// The number of the attempt that lost the lease.
     pub attempt: i32,
-    /// Workers and decoders that died while they decoded its image.
+    /// Workers and decoders that crashed while decoding the image.
     pub crashes: i32,
 }
 
-/// What a job lost its claims to.
+/// Counts of a job's lost leases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// Claims that were lost, for whatever reason.
+    /// Leases lost for any reason.
     pub lost: i32,
-    /// Those of them whose holder is known to have ended.
+    /// Lost leases whose holder is known to have ended.
     pub ended: i32,
 }
 
@@ -47,9 +48,10 @@ pub async fn of_deliveries(connection: &impl ConnectionTrait) -> Result<Vec<Leas
     list(connection, "webhook_deliveries").await
 }
 
-/// Takes a job from its holder and queues it again at its old place; `None` if the lease has changed. The job counts a
-/// crash if its holder is known to have ended while it decoded the image in its own process. From the second crash on such
-/// jobs are due at different times, so that a harmless image is not decoded beside the culprit again.
+/// Takes a job's lease and requeues the job with its old `run_at`.
+/// Returns `None` if the lease has changed. The job counts a crash if the holder is known to have ended while it
+/// decoded the image in its own process. From the second crash on, such jobs are due at different times, so that a
+/// harmless image is not decoded beside the faulty one again.
 pub async fn take_job(
     connection: &impl ConnectionTrait,
     lapsed: &Lapsed,
@@ -85,7 +87,8 @@ pub async fn take_job(
     rows.first().map(taken).transpose()
 }
 
-/// Takes a delivery from its holder and queues it again; `false` if the lease has changed. The attempt does not count.
+/// Takes a delivery's lease and requeues the delivery; `false` if the lease has changed.
+/// The attempt does not count.
 pub async fn take_delivery(connection: &impl ConnectionTrait, lease: &Lease, now: Timestamp) -> Result<bool, Error> {
     let sql = format!(
         "UPDATE webhook_deliveries SET state = 'queued', run_at = $1, attempt = attempt - 1, lease_token = NULL,
@@ -99,7 +102,7 @@ pub async fn take_delivery(connection: &impl ConnectionTrait, lease: &Lease, now
     Ok(!query(connection, &sql, values).await?.is_empty())
 }
 
-/// Counts a lost claim of a job and returns how many there are by now.
+/// Counts a lost lease of a job and returns the job's counts.
 pub async fn count_loss(connection: &impl ConnectionTrait, id: JobId, holder_ended: bool) -> Result<Losses, Error> {
     const COUNT: &str = "INSERT INTO lost_claims (job_id, lost, ended) VALUES ($1, 1, $2)
         ON CONFLICT (job_id) DO UPDATE SET lost = lost_claims.lost + 1, ended = lost_claims.ended + excluded.ended
@@ -108,13 +111,13 @@ pub async fn count_loss(connection: &impl ConnectionTrait, id: JobId, holder_end
     losses_of(&rows)
 }
 
-/// Returns what a job lost its claims to.
+/// Returns the counts of a job's lost leases.
 pub async fn losses(connection: &impl ConnectionTrait, id: JobId) -> Result<Losses, Error> {
     const FIND: &str = "SELECT lost, ended FROM lost_claims WHERE job_id = $1";
     losses_of(&query(connection, FIND, vec![id.0.into()]).await?)
 }
 
-/// Forgets the lost claims of jobs that begin again.
+/// Deletes the lost-lease counts of jobs that start again.
 pub async fn forget_losses(connection: &impl ConnectionTrait, ids: &[JobId]) -> Result<(), Error> {
     const FORGET: &str = "DELETE FROM lost_claims WHERE job_id = $1 RETURNING job_id";
     for id in ids {
@@ -123,7 +126,7 @@ pub async fn forget_losses(connection: &impl ConnectionTrait, ids: &[JobId]) -> 
     Ok(())
 }
 
-/// Lets a waiting job wait until `run_at`.
+/// Postpones a queued job until `run_at`.
 pub async fn postpone(connection: &impl ConnectionTrait, id: JobId, run_at: Timestamp) -> Result<(), Error> {
     const POSTPONE: &str = "UPDATE jobs SET run_at = $1 WHERE id = $2 AND state = 'queued' RETURNING id";
     query(connection, POSTPONE, vec![run_at.0.into(), id.0.into()]).await?;

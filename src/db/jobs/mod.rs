@@ -1,4 +1,6 @@
-//! Rows of the queue of record: every claim and every end of a job is one fenced statement.
+//! The `jobs` table, the queue of record.
+//!
+//! Every claim and every end of a job is one fenced statement.
 
 pub mod attempts;
 pub mod claims;
@@ -30,30 +32,27 @@ use crate::{
     domain::{Depth, ImageId, Job, JobId, JobPayload, JobState, UserId},
 };
 
-/// How long a lease lasts unless its holder lengthens it, by the clock of whoever looks on.
+/// Duration of a lease without a heartbeat, measured by the observer's clock.
 pub const LEASE: Duration = Duration::from_secs(15);
 
-/// A job to be queued.
+/// A job to insert.
 #[derive(Clone, Debug)]
 pub struct NewJob<'a> {
-    /// The picture it is about.
+    /// The job's image.
     pub image_id: ImageId,
-    /// The picture's run.
+    /// The image's generation.
     pub generation: i32,
-    /// What is asked for.
+    /// The task.
     pub payload: &'a JobPayload,
-    /// The request that caused it.
+    /// The id of the request that created the job.
     pub request_id: Option<&'a str>,
-    /// The image's user.
+    /// The owner of the image.
     pub user_id: UserId,
-    /// The host from which the image is downloaded; none for an uploaded one.
+    /// The host of the image's URL; `None` for an upload.
     pub host: Option<String>,
 }
 
-/// Queues jobs that are due now.
-///
-/// # Errors
-/// If the database does not answer.
+/// Inserts jobs that are due now.
 pub async fn insert_all(connection: &impl ConnectionTrait, jobs: &[NewJob<'_>], now: Timestamp) -> Result<(), Error> {
     for some in parts(jobs) {
         let rows = some.iter().map(|job| row_of(job, now)).collect::<Result<Vec<_>, _>>()?;
@@ -62,20 +61,18 @@ pub async fn insert_all(connection: &impl ConnectionTrait, jobs: &[NewJob<'_>], 
     Ok(())
 }
 
-/// Lengthens a lease; `false` if it is no longer the caller's.
-///
-/// # Errors
-/// If the database does not answer.
+/// Extends a lease; `false` if the caller no longer holds it.
 pub async fn extend_lease(connection: &impl ConnectionTrait, job: &Job, until: Timestamp) -> Result<bool, Error> {
     let held = Entity::update_many().col_expr(Column::LeaseUntil, grown(until));
     update_held(connection, job, held).await
 }
 
-/// Notes that the picture is being decoded from now on, and what of, and lengthens the lease; `false` if it is no longer
-/// the caller's. With `blamable` the picture is to blame should the worker die.
+/// Marks the job as decoding, stores its deduplication key and extends the lease.
+/// Returns `false` if the caller no longer holds the lease. With `blamable`, a crash of the worker counts against the
+/// image.
 ///
 /// # Errors
-/// [`Error::Duplicate`] if another job is at the same content; if the database does not answer.
+/// [`Error::Duplicate`] if another job is decoding the same content.
 pub async fn begin_decoding(
     connection: &impl ConnectionTrait,
     job: &Job,
@@ -91,10 +88,7 @@ pub async fn begin_decoding(
     update_held(connection, job, Entity::update_many().set(row).col_expr(Column::LeaseUntil, grown(until))).await
 }
 
-/// Whether a job other than `job` is at this content.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns whether another job is decoding this content.
 pub async fn is_worked_on(connection: &impl ConnectionTrait, working_on: &str, job: &Job) -> Result<bool, Error> {
     let at_it = Entity::find()
         .select_only()
@@ -105,18 +99,12 @@ pub async fn is_worked_on(connection: &impl ConnectionTrait, working_on: &str, j
     Ok(at_it.one(connection).await?.is_some())
 }
 
-/// Ends a job whose work is stored; `false` if the lease is no longer the caller's.
-///
-/// # Errors
-/// If the database does not answer.
+/// Ends a job whose results are stored; `false` if the caller no longer holds the lease.
 pub async fn finish(connection: &impl ConnectionTrait, job: &Job, now: Timestamp) -> Result<bool, Error> {
     update_held(connection, job, Entity::update_many().set(ended(JobState::Done, None, now))).await
 }
 
-/// Ends a job that failed for good; `false` if the lease is no longer the caller's.
-///
-/// # Errors
-/// If the database does not answer.
+/// Ends a job that failed for good; `false` if the caller no longer holds the lease.
 pub async fn bury(
     connection: &impl ConnectionTrait,
     job: &Job,
@@ -126,10 +114,7 @@ pub async fn bury(
     update_held(connection, job, Entity::update_many().set(ended(JobState::Dead, Some(error), now))).await
 }
 
-/// Queues a job again for `run_at` after a failed attempt; `false` if the lease is no longer the caller's.
-///
-/// # Errors
-/// If the database does not answer.
+/// Requeues a job for `run_at` after a failed attempt; `false` if the caller no longer holds the lease.
 pub async fn retry(
     connection: &impl ConnectionTrait,
     job: &Job,
@@ -142,22 +127,17 @@ pub async fn retry(
     update_held(connection, job, Entity::update_many().set(row)).await
 }
 
-/// Gives a job back unfinished, as if it had never been claimed; `false` if the lease is no longer the caller's.
-///
-/// # Errors
-/// If the database does not answer.
+/// Requeues a job as if it had not been claimed; `false` if the caller no longer holds the lease.
 pub async fn release(connection: &impl ConnectionTrait, job: &Job, now: Timestamp) -> Result<bool, Error> {
     let row =
         ActiveModel { attempt: Set(job.attempt - 1), dispatched_at: Set(None), ..ended(JobState::Queued, None, now) };
-    // At its old place, unless the clock has gone back since.
+    // Keep the old position in the queue, unless the clock has gone back since.
     let place = Expr::case(Expr::col(Column::RunAt).gt(now.0), now.0).finally(Expr::col(Column::RunAt));
     update_held(connection, job, Entity::update_many().set(row).col_expr(Column::RunAt, place.into())).await
 }
 
-/// How full the queue is; reads only the index of the living and the dead, and of that no more than 100,001 a state.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the depth of the queue, counting at most 100,001 jobs per state.
+/// It reads only the index of queued, running and dead jobs.
 pub async fn depth(connection: &impl ConnectionTrait) -> Result<Depth, Error> {
     const DEPTH: &str = "SELECT
         (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 100001) AS few) AS queued,
@@ -174,10 +154,7 @@ pub async fn depth(connection: &impl ConnectionTrait) -> Result<Depth, Error> {
     })
 }
 
-/// How many jobs wait for this user; no more than `most` are counted.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns how many jobs are queued for this user, counting at most `most`.
 pub async fn waiting_for(connection: &impl ConnectionTrait, user_id: &UserId, most: u64) -> Result<u64, Error> {
     const WAITING: &str = "SELECT count(*) AS waiting
         FROM (SELECT 1 FROM jobs WHERE state = 'queued' AND user_id = $1 LIMIT $2) AS few";
@@ -219,14 +196,14 @@ pub(super) fn ended(state: JobState, error: Option<(ErrorCode, &str)>, now: Time
     }
 }
 
-/// The end of a lease that is lengthened until `until`. It grows each time, whatever the clock says, since others see a
-/// heartbeat by its change.
+/// Returns the new end of a lease that is extended until `until`.
+/// The end always grows, even if the clock went back, because observers detect a heartbeat by its change.
 fn grown(until: Timestamp) -> SimpleExpr {
     let end = || Expr::col(Column::LeaseUntil);
     Expr::case(end().gte(until.0), end().add(1_i64)).finally(until.0).into()
 }
 
-/// The fence: only the holder of the lease changes a running job.
+/// Updates a running job only if the caller holds its lease (the fence).
 async fn update_held(connection: &impl ConnectionTrait, job: &Job, update: UpdateMany<Entity>) -> Result<bool, Error> {
     let changed = update
         .filter(Column::Id.eq(job.id.0))
@@ -242,7 +219,7 @@ pub(super) fn job_of(row: &QueryResult) -> Result<Job, Error> {
     Ok(Job {
         id: JobId(row.try_get("", "id")?),
         image_id: ImageId(row.try_get("", "image_id")?),
-        // What a newer version queued must not stand in the way of everything behind it.
+        // An unknown payload of a newer version must not block the jobs behind it.
         payload: serde_json::from_str(&payload).unwrap_or(JobPayload::Unknown),
         attempt: row.try_get("", "attempt")?,
         lost: 0,

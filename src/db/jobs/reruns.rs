@@ -1,4 +1,4 @@
-//! Pictures at rest that are run again: which ones are meant, and the start of their new run.
+//! Selects settled images and starts a new generation for them.
 
 use std::collections::HashMap;
 
@@ -22,34 +22,31 @@ use crate::{
     domain::{ImageId, ImageSource, ImageStatus, ProductId, UserId},
 };
 
-/// Which pictures are meant, for running them again: only those at rest, since the others have a live job.
+/// Filter for images to process again. Only settled images match, since the others have a live job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// Only these products'; all if empty.
+    /// Only images of these products; all if empty.
     pub products: Vec<ProductId>,
-    /// Only this user's.
+    /// Only images of this user.
     pub user_id: Option<UserId>,
-    /// With these statuses.
+    /// Only images with these statuses.
     pub statuses: Vec<ImageStatus>,
-    /// Only pictures that were last changed at or after this.
+    /// Only images that last changed at or after this time.
     pub since: Option<Timestamp>,
 }
 
-/// A picture at rest that was selected.
+/// A selected image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Selected {
-    /// The picture.
+    /// The image's id.
     pub id: ImageId,
-    /// Its product.
+    /// The image's product.
     pub product_id: ProductId,
-    /// Its present run's number.
+    /// The image's current generation.
     pub generation: i32,
 }
 
-/// Up to `limit` selected pictures by id, after `after`.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns up to `limit` selected images after `after`, ordered by id.
 pub async fn select(
     connection: &impl ConnectionTrait,
     selection: &Selection,
@@ -71,10 +68,8 @@ pub async fn select(
         .collect())
 }
 
-/// Those of `chosen` that are at rest in the same run still; asked once their products are held.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns those of `chosen` that are still settled in the same generation.
+/// The caller must have locked their products.
 pub async fn still_at_rest(connection: &impl ConnectionTrait, chosen: &[Selected]) -> Result<Vec<Selected>, Error> {
     let rows: Vec<(i64, i32, String)> = Entity::find()
         .select_only()
@@ -93,10 +88,7 @@ pub async fn still_at_rest(connection: &impl ConnectionTrait, chosen: &[Selected
     Ok(chosen.iter().filter(at_rest).copied().collect())
 }
 
-/// The users and the sources of these images.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the users and the sources of these images.
 pub async fn origins(
     connection: &impl ConnectionTrait,
     images: &[ImageId],
@@ -119,19 +111,13 @@ pub async fn origins(
     Ok(origins)
 }
 
-/// How many pictures are selected.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns how many images match the selection.
 pub async fn count(connection: &impl ConnectionTrait, selection: &Selection) -> Result<u64, Error> {
     use sea_orm::PaginatorTrait as _;
     Ok(selected(selection).count(connection).await?)
 }
 
-/// Starts a new run of pictures at rest: pending, no attempt yet.
-///
-/// # Errors
-/// If the database does not answer.
+/// Starts a new generation of settled images: status pending, zero attempts.
 pub async fn begin_run(connection: &impl ConnectionTrait, images: &[Selected], now: Timestamp) -> Result<(), Error> {
     Entity::update_many()
         .col_expr(Column::Status, Expr::value(ImageStatus::Pending.as_str()))

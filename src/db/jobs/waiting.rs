@@ -1,4 +1,4 @@
-//! Rows that wait for a time that a clock which went back has moved far away.
+//! Corrects waiting rows whose time is too far ahead because the clock went back.
 
 use std::time::Duration;
 
@@ -12,24 +12,24 @@ use crate::{
     },
 };
 
-/// The longest time that a job is ever made to wait: what an origin may ask for.
+/// Maximum delay of a job: the longest `Retry-After` that pm accepts from an origin.
 pub const MAX_JOB_DELAY: Duration = Duration::from_secs(3_600);
-/// The longest time that a delivery is ever made to wait: a day and the jitter.
+/// Maximum delay of a delivery: one day plus jitter.
 pub const MAX_DELIVERY_DELAY: Duration = Duration::from_secs(30 * 3_600);
-/// The longest time that a webhook is ever paused, and more.
+/// Upper limit for the pause of a webhook.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
-/// A row that was written up to this far ahead of now was written now.
+/// Rows written up to this far in the future count as written now.
 const TOLERANCE: Duration = Duration::from_secs(1);
 
 const TABLES: [(&str, Duration); 2] = [("jobs", MAX_JOB_DELAY), ("webhook_deliveries", MAX_DELIVERY_DELAY)];
 
-/// `$1` is now, `$2` the longest delay in microseconds, `$3` a moment after now.
+/// `$1` is now, `$2` the maximum delay in microseconds, `$3` now plus the tolerance.
 const WRONG: &str = "state = 'queued' AND run_at > $1 AND (updated_at > $3 OR run_at > $1 + $2)";
 
-/// `$1` is the end of the longest pause that began now, `$2` a moment after now.
+/// `$1` is the latest end of a pause that begins now, `$2` now plus the tolerance.
 const WRONG_WEBHOOK: &str = "paused_until > $1 OR failing_since > $2";
 
-/// Returns whether [`correct`] would find a row.
+/// Returns whether [`correct`] would change a row.
 pub async fn any_wrong(connection: &impl ConnectionTrait, now: Timestamp) -> Result<bool, Error> {
     for (table, longest) in TABLES {
         let sql = format!("SELECT 1 AS found FROM {table} WHERE {WRONG} LIMIT 1");
@@ -42,9 +42,10 @@ pub async fn any_wrong(connection: &impl ConnectionTrait, now: Timestamp) -> Res
     Ok(!query(connection, &sql, values).await?.is_empty())
 }
 
-/// Lets up to `limit` waiting rows wait no longer than they had to when they were written. It finds those that were written
-/// later than now, so that the clock must have gone back, and those that wait longer than any row ever has to. Webhooks that
-/// are paused or failing in a time to come are corrected as well. Returns how many rows there were.
+/// Corrects up to `limit` rows with wrong times and returns their number.
+/// A row is wrong if it was written in the future, which means that the clock went back, or if it waits longer than the
+/// maximum delay. It then waits as long as it had to when it was written. Webhooks that are paused or failing in the
+/// future are corrected as well.
 pub async fn correct(connection: &impl ConnectionTrait, now: Timestamp, limit: i64) -> Result<usize, Error> {
     let mut corrected = 0;
     for (table, longest) in TABLES {

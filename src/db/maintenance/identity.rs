@@ -1,4 +1,4 @@
-//! Which database this is, beside what it holds: a copy holds the same rows and is another database.
+//! Identifies the physical database, so that a copy with the same rows can be detected.
 
 use sea_orm::{ConnectionTrait, DbBackend, QueryResult};
 use uuid::Uuid;
@@ -13,37 +13,34 @@ use crate::{
     domain::InstallationId,
 };
 
-/// What became of an installation whose database was compared with the one that it was in before.
+/// Result of comparing the database with the one that the installation used before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settled {
-    /// It is where it was.
+    /// It is the same database.
     Same,
-    /// The database is a copy of another installation's, or was moved; the installation has a new id.
+    /// The database was copied or moved; the installation has a new id.
     Copied {
-        /// The id before, which the other installation has if there is one.
+        /// The id before, which the original installation keeps if it exists.
         from: InstallationId,
-        /// The id from now on.
+        /// The new id.
         id: InstallationId,
     },
 }
 
-/// What the database says of its blob store.
+/// The blob store that the database is bound to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreClaim {
-    /// The installation.
+    /// The id of the installation.
     pub id: InstallationId,
     /// The id of its blob store; `None` until one is chosen.
     pub store: Option<String>,
-    /// The installation that the store belonged to when the database was copied or moved; `None` if it is this one's own.
+    /// The store's previous owner if the database was copied or moved.
     pub copied_from: Option<InstallationId>,
 }
 
-/// Compares the database with the one that the installation was in before, and gives a copy an id of its own.
+/// Detects a copied database and gives it an installation id of its own.
 ///
-/// The first time there is nothing to compare with, and `notes` says whether the database is noted then.
-///
-/// # Errors
-/// If the database does not answer.
+/// The first time there is nothing to compare with; `notes` says whether to store the identity then.
 pub async fn settle(database: &Database, notes: bool) -> Result<Settled, Error> {
     const NOTED: &str = "SELECT id, database_identity FROM installation WHERE singleton = 1";
     if !is_known(database).await? {
@@ -58,7 +55,7 @@ pub async fn settle(database: &Database, notes: bool) -> Result<Settled, Error> 
             Ok(renewed.map_or(Settled::Same, |id| Settled::Copied { from, id }))
         }
         Some(before) if before == identity => Ok(Settled::Same),
-        // Nothing is noted, or less than is known now.
+        // No identity is stored, or one with fewer parts than are known now.
         before => {
             if notes {
                 note(database, before, identity).await?;
@@ -68,7 +65,7 @@ pub async fn settle(database: &Database, notes: bool) -> Result<Settled, Error> 
     }
 }
 
-/// `None` if another process was faster.
+/// Stores a new id; returns `None` if another process did so first.
 async fn renew(database: &Database, before: &str, identity: String) -> Result<Option<InstallationId>, Error> {
     const RENEW: &str = "UPDATE installation SET id = $1, database_identity = $2, cache_epoch = cache_epoch + 1,
             cache_server = NULL, cache_phase = $3,
@@ -91,15 +88,12 @@ async fn note(database: &Database, before: Option<String>, identity: String) -> 
     write.commit().await
 }
 
-/// Reads what the database says of its blob store.
-///
-/// # Errors
-/// If the database does not answer.
+/// Reads which blob store the database is bound to.
 pub async fn store_claim(connection: &impl ConnectionTrait) -> Result<StoreClaim, Error> {
     read_claim(connection, "").await
 }
 
-/// A claim under a lock: no other process changes it. Dropping it releases the lock.
+/// The store claim, locked against changes by other processes. Dropping it releases the lock.
 #[derive(Debug)]
 pub struct LockedClaim {
     /// The claim.
@@ -109,9 +103,6 @@ pub struct LockedClaim {
 
 impl LockedClaim {
     /// Locks and reads the claim; waits while another process holds the lock.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn lock(database: &Database) -> Result<Self, Error> {
         let write = database.begin().await?;
         let locks = write.get_database_backend() == DbBackend::Postgres;
@@ -119,19 +110,13 @@ impl LockedClaim {
         Ok(Self { claim, write })
     }
 
-    /// Notes that uploaded originals may be among the blobs whose keys look like those of renditions.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Records that uploaded originals may have the same kind of keys as renditions.
     pub async fn note_plain_originals(&self) -> Result<(), Error> {
         const SET: &str = "UPDATE installation SET plain_originals = 1 WHERE singleton = 1 RETURNING id";
         query(&*self.write, SET, Vec::new()).await.map(|_| ())
     }
 
-    /// Names the installation's own blob store from now on.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Binds the installation to its own blob store.
     pub async fn name(self, store: &str) -> Result<(), Error> {
         const SET: &str =
             "UPDATE installation SET blob_store = $1, copied_from = NULL WHERE singleton = 1 RETURNING id";
@@ -150,22 +135,20 @@ async fn read_claim(connection: &impl ConnectionTrait, locks: &str) -> Result<St
     })
 }
 
-/// Whether the schema has the columns.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns whether the schema has the columns.
 pub async fn is_known(database: &Database) -> Result<bool, Error> {
     Ok(migrate::applied(database).await?.iter().any(|name| name == "m0021_installation_identity"))
 }
 
-/// Whether two identities are of one database. A part that is empty could not be found out.
+/// Returns whether two identities belong to one database. An empty part is unknown and matches any.
 fn is_same(before: &str, now: &str) -> bool {
     let mut parts = before.split(':').zip(now.split(':'));
     parts.all(|(before, now)| before == now || before.is_empty() || now.is_empty())
 }
 
-/// Returns what tells this database from a copy: SQLite's file; on PostgreSQL the cluster, which a standby shares, and the
-/// database's number in it.
+/// Returns the identity of this database.
+/// On SQLite this is the file. On PostgreSQL it is the cluster, which a standby shares, and the database's number in
+/// it.
 async fn of(database: &Database) -> Result<String, Error> {
     const NUMBER: &str = "SELECT oid::bigint AS number FROM pg_database WHERE datname = current_database()";
     const CLUSTER: &str = "SELECT system_identifier::text AS cluster FROM pg_control_system()";
@@ -176,7 +159,7 @@ async fn of(database: &Database) -> Result<String, Error> {
     let connection = database.read();
     let ask = async |sql| -> Result<QueryResult, Error> { query_one(&connection, sql, Vec::new()).await };
     let number: i64 = ask(NUMBER).await?.try_get("", "number")?;
-    // Some hosts of databases keep the cluster's name to themselves.
+    // Some hosting providers do not allow reading the cluster's identifier.
     if !ask(MAY_ASK).await?.try_get::<bool>("", "may")? {
         return Ok(format!(":{number}"));
     }
@@ -189,7 +172,7 @@ mod tests {
     use super::is_same;
 
     #[test]
-    fn a_part_that_could_not_be_found_out_says_nothing() {
+    fn an_unknown_part_of_an_identity_matches_any() {
         assert!(is_same("7:16384", "7:16384"));
         assert!(is_same(":16384", "7:16384"));
         assert!(is_same("12:", "12:1700000000"));

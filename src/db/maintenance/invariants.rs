@@ -1,5 +1,6 @@
-//! Questions whose answer is nothing in a database that is whole: for `pm doctor`. Each costs a page, not the table; none
-//! changes anything.
+//! Queries that find violated invariants, for `pm doctor`.
+//!
+//! They return no rows in a consistent database. Each reads a page, not the whole table, and none changes anything.
 
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, PaginatorTrait as _, QueryFilter};
 
@@ -14,30 +15,31 @@ use crate::{
     domain::{ImageStatus, Product, ProductId},
 };
 
-/// A picture beside its jobs.
+/// An image and its number of jobs.
 #[derive(Clone, Debug, PartialEq, Eq, FromQueryResult)]
 pub struct ImageJobs {
-    /// The picture's number.
+    /// The image's id.
     pub id: i64,
     status: String,
-    /// Jobs that wait or run.
+    /// Jobs that are queued or running.
     live: i64,
-    /// Those of them that belong to the picture's present run.
+    /// Live jobs of the image's current generation.
     present: i64,
 }
 
 impl ImageJobs {
-    /// Whether it is at rest.
+    /// Returns whether the image is settled.
     pub fn is_final(&self) -> bool {
         ImageStatus::parse(&self.status).is_some_and(ImageStatus::is_final)
     }
 
-    /// Whether a live job belongs to its present generation.
+    /// Returns whether a live job belongs to the image's current generation.
     pub const fn has_its_job(&self) -> bool {
         self.present > 0
     }
 
-    /// Whether it is on its way with exactly one job of its present run, or at rest with none.
+    /// Returns whether its number of jobs is right.
+    /// A pending image has exactly one job of its generation, a settled one has none.
     pub fn is_sound(&self) -> bool {
         match ImageStatus::parse(&self.status) {
             Some(status) if status.is_final() => self.live == 0,
@@ -53,54 +55,42 @@ const IMAGE_JOBS: &str = "SELECT id, status,
             AND generation = images.generation) AS present
     FROM images";
 
-/// Up to `limit` pictures by id, after `after`.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns up to `limit` images after `after`, ordered by id.
 pub async fn images(connection: &impl ConnectionTrait, after: i64, limit: u64) -> Result<Vec<ImageJobs>, Error> {
     let sql = format!("{IMAGE_JOBS} WHERE id > $1 ORDER BY id LIMIT $2");
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     of_rows(query(connection, &sql, vec![after.into(), limit.into()]).await?)
 }
 
-/// These pictures, a few hundred at most; one that is gone is left out.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns these images (at most a few hundred), without deleted ones.
 pub async fn images_among(connection: &impl ConnectionTrait, ids: &[i64]) -> Result<Vec<ImageJobs>, Error> {
     let sql = format!("{IMAGE_JOBS} WHERE id IN ({})", list(ids));
     of_rows(query(connection, &sql, Vec::new()).await?)
 }
 
-/// How many pictures there are.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the number of images.
 pub async fn count_images(connection: &impl ConnectionTrait) -> Result<u64, Error> {
     Ok(image::Entity::find().count(connection).await?)
 }
 
-/// These products with their pictures; one that is not there is left out.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns these products with their images, without products that do not exist.
 pub async fn products(connection: &impl ConnectionTrait, ids: &[ProductId]) -> Result<Vec<Product>, Error> {
     let ids = ids.iter().map(|id| id.0);
     let rows = product::Entity::find().filter(product::Column::Id.is_in(ids)).all(connection).await?;
     products::with_images(connection, rows).await
 }
 
-/// Work that should have been done by now.
+/// Overdue work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overdue {
-    /// Jobs that are due and were not handed to the broker.
+    /// Due jobs that were not dispatched to the broker.
     Undispatched,
-    /// Changes that the cache was not told of, or that were not forgotten afterwards.
+    /// Pending cache invalidations.
     Untold,
 }
 
 impl Overdue {
-    /// The rows and, `$1` being the moment, the condition; then what they are ordered by.
+    /// Returns the table with its condition (`$1` is the time) and sort order.
     const fn sql(self) -> (&'static str, &'static str) {
         match self {
             Self::Undispatched => {
@@ -110,10 +100,8 @@ impl Overdue {
         }
     }
 
-    /// The rows from before `before`, oldest first, at most a hundred; of `among`, if that is given.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Returns at most 100 rows from before `before`, oldest first.
+    /// With `among` it returns only those rows.
     pub async fn oldest(
         self,
         connection: &impl ConnectionTrait,
@@ -127,10 +115,7 @@ impl Overdue {
         rows.iter().map(|row| Ok(row.try_get("", "id")?)).collect()
     }
 
-    /// How many there are from before `before`.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Returns the number of rows from before `before`.
     pub async fn count(self, connection: &impl ConnectionTrait, before: Timestamp) -> Result<u64, Error> {
         let sql = format!("SELECT count(*) AS rows_left FROM {}", self.sql().0);
         let count: i64 = query_one(connection, &sql, vec![before.0.into()]).await?.try_get("", "rows_left")?;
@@ -142,7 +127,7 @@ fn of_rows(rows: Vec<sea_orm::QueryResult>) -> Result<Vec<ImageJobs>, Error> {
     rows.iter().map(|row| Ok(ImageJobs::from_query_result(row, "")?)).collect()
 }
 
-/// Numbers as a list in a statement; none fits an empty one.
+/// Formats ids as a list for `IN`; an empty list matches nothing.
 fn list(ids: &[i64]) -> String {
     if ids.is_empty() {
         return "NULL".into();

@@ -1,4 +1,4 @@
-//! What looking after a database needs: whole tables, questions about invariants, which database this is, and its schema.
+//! Database maintenance: table transfer, invariants, database identity, and schema checks.
 
 pub mod identity;
 pub mod invariants;

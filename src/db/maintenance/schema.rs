@@ -1,32 +1,30 @@
-//! Whether this program and the database's schema fit together.
+//! Checks whether this program is compatible with the database's schema.
 
 use crate::db::{Database, Error, migrate};
 
-/// How the schema stands to the steps that this program knows.
+/// State of the schema compared with this program's migrations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SchemaState {
-    /// The database holds no catalogue.
+    /// The database has no catalog.
     Missing,
-    /// Steps of this program are missing.
+    /// The schema lacks migrations of this program.
     Older {
-        /// How many.
+        /// Number of missing migrations.
         missing: usize,
-        /// Steps that this program knows.
+        /// Number of migrations that this program knows.
         of: usize,
     },
-    /// It fits: every step is there. Steps that only a newer program knows may be there as well, if that one allows it.
+    /// The schema has every migration.
+    /// It may also have migrations of a newer program that this one is allowed to work with.
     Current,
-    /// A newer program changed it in a way that this one cannot work with.
+    /// A newer program changed the schema, and this one cannot use it.
     Newer {
-        /// The oldest version of `pm` that can.
+        /// The oldest version of `pm` that can use it.
         needs: String,
     },
 }
 
 /// Compares the schema with this program.
-///
-/// # Errors
-/// If the database does not answer.
 pub async fn state(database: &Database) -> Result<SchemaState, Error> {
     let applied = migrate::applied(database).await?;
     let known = migrate::known();
@@ -43,15 +41,12 @@ pub async fn state(database: &Database) -> Result<SchemaState, Error> {
     Ok(if missing == 0 { SchemaState::Current } else { SchemaState::Older { missing, of: known.len() } })
 }
 
-/// Whether the database has a row that says which installation it is.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns whether the database identifies its installation.
 pub async fn has_installation(database: &Database) -> Result<bool, Error> {
     Ok(migrate::holds_installation(&migrate::applied(database).await?))
 }
 
-/// A version's numbers, most significant first; what follows them, such as `-rc.1`, is not compared.
+/// Parses a version's numbers, most significant first; a suffix such as `-rc.1` is ignored.
 fn version(text: &str) -> Vec<u64> {
     let numbers = text.split(['-', '+']).next().unwrap_or(text);
     numbers.split('.').map(|number| number.parse().unwrap_or(0)).collect()

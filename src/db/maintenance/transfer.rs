@@ -1,5 +1,6 @@
-//! Whole tables as rows of names and values, alike on both databases: what a backup holds. Values are texts, whole numbers
-//! and nothing else, as every column of the schema is.
+//! Exports and imports whole tables for backups, in the same format on both databases.
+//!
+//! Values are only texts and integers, like every column of the schema.
 
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait, IdenStatic as _, Iterable as _, QueryResult, Statement,
@@ -23,7 +24,7 @@ pub type Row = Map<String, Value>;
 /// A table that is copied row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
-    /// Its name.
+    /// The table's name.
     pub name: &'static str,
     columns: Vec<(&'static str, Kind)>,
     /// Whether the database numbers its rows.
@@ -36,8 +37,9 @@ enum Kind {
     Text,
 }
 
-/// Every table that is backed up, what is referred to before what refers to it. A new table is one more line here; what the
-/// cache has to be told, lost claims, the clock's anchors and the steps of the schema are each installation's own.
+/// Returns every table in a backup; referenced tables come before the referencing ones.
+/// A new table needs one more line here. Cache invalidations, lost leases, clock anchors and migrations belong to one
+/// installation and are not backed up.
 pub fn tables() -> Vec<Table> {
     vec![
         Table::of::<user::Entity>(),
@@ -63,15 +65,12 @@ impl Table {
         Self { name: E::default().table_name(), columns, numbered }
     }
 
-    /// The names of its columns.
+    /// Returns the names of its columns.
     pub fn columns(&self) -> Vec<&'static str> {
         self.columns.iter().map(|(name, _)| *name).collect()
     }
 
-    /// Up to `limit` rows by id, after the row with the id `after`; the first ones without it.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Returns up to `limit` rows by id, after `after` if it is given.
     pub async fn page(
         &self,
         connection: &impl ConnectionTrait,
@@ -91,21 +90,15 @@ impl Table {
         query(connection, &sql, values).await?.iter().map(|row| self.read(row)).collect()
     }
 
-    /// How many rows there are.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Returns the number of rows.
     pub async fn count(&self, connection: &impl ConnectionTrait) -> Result<u64, Error> {
         let sql = format!("SELECT count(*) AS counted FROM {}", self.name);
         let counted: i64 = query_one(connection, &sql, Vec::new()).await?.try_get("", "counted")?;
         Ok(counted.unsigned_abs())
     }
 
-    /// The highest number that the database has given to a row, also one that is gone; `None` for a table whose rows it does
-    /// not number.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Returns the highest number ever given to a row, even a deleted one.
+    /// Returns `None` for a table whose rows the database does not number.
     pub async fn last_number(&self, connection: &impl ConnectionTrait) -> Result<Option<i64>, Error> {
         if !self.numbered {
             return Ok(None);
@@ -119,12 +112,12 @@ impl Table {
         Ok(Some(query_one(connection, sql, vec![self.name.into()]).await?.try_get("", "last")?))
     }
 
-    /// Whether `row` has columns that this version does not know.
+    /// Returns the first column of `row` that this version does not know.
     pub fn first_unknown<'a>(&self, row: &'a Row) -> Option<&'a str> {
         row.keys().map(String::as_str).find(|name| !self.columns.iter().any(|(known, _)| known == name))
     }
 
-    /// Returns a column of `row` whose value is of another kind than the column.
+    /// Returns the first column of `row` whose value has the wrong type.
     pub fn first_misfit<'a>(&self, row: &'a Row) -> Option<&'a str> {
         row.iter().map(|(name, value)| (name.as_str(), value)).find_map(|(name, value)| {
             let known = self.columns.iter().find(|(known, _)| *known == name);
@@ -132,17 +125,18 @@ impl Table {
         })
     }
 
-    /// Stores rows with their ids; all have the same columns. Columns that an older version did not have keep their default.
+    /// Inserts rows with their ids; all must have the same columns.
+    /// Columns that an older version did not have get their default.
     ///
     /// # Errors
-    /// [`Error::Duplicate`] if an id is taken, [`Error::Corrupt`] if a value is of another kind than its column.
+    /// [`Error::Duplicate`] if an id already exists, [`Error::Corrupt`] if a value has the wrong type for its column.
     pub async fn insert(&self, connection: &impl ConnectionTrait, rows: &[Row]) -> Result<(), Error> {
-        /// PostgreSQL takes 65,535 values a statement, SQLite 32,766.
-        const MOST_VALUES: usize = 16_000;
+        /// PostgreSQL accepts 65,535 values per statement, SQLite 32,766.
+        const MAX_VALUES: usize = 16_000;
         let Some(first) = rows.first() else { return Ok(()) };
         let columns: Vec<_> = self.columns.iter().filter(|(name, _)| first.contains_key(*name)).collect();
         let names = columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-        for some in rows.chunks((MOST_VALUES / columns.len().max(1)).max(1)) {
+        for some in rows.chunks((MAX_VALUES / columns.len().max(1)).max(1)) {
             let mut values = Vec::with_capacity(some.len() * columns.len());
             let mut tuples = Vec::with_capacity(some.len());
             for row in some {
@@ -159,10 +153,7 @@ impl Table {
         Ok(())
     }
 
-    /// Lets the database number new rows after `last`.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Makes the database number new rows after `last`.
     pub async fn number_after(&self, connection: &impl ConnectionTrait, last: i64) -> Result<(), Error> {
         if !self.numbered || last < 1 {
             return Ok(());
@@ -195,16 +186,13 @@ impl Table {
     fn checked(&self, value: Option<&Value>, kind: Kind, name: &str) -> Result<Bound, Error> {
         match value.filter(|value| fits(value, kind)) {
             Some(value) => Ok(bound(value, kind)),
-            None => Err(Error::Corrupt(format!("{}.{name} is not what the column holds", self.name))),
+            None => Err(Error::Corrupt(format!("{}.{name} has the wrong type for its column", self.name))),
         }
     }
 }
 
-/// Makes copied rows fit another installation: nobody works on anything, no broker has a message, and whoever keeps products
-/// in memory hears that they changed.
-///
-/// # Errors
-/// If the database does not answer.
+/// Resets copied rows for another installation.
+/// No job or delivery is leased, no job counts as dispatched, and caches are invalidated.
 pub async fn take_over(connection: &impl ConnectionTrait, now: Timestamp) -> Result<(), Error> {
     const IMAGES: &str = "UPDATE images SET status = 'pending' WHERE status = 'processing'";
     const JOBS: &str = "UPDATE jobs SET state = 'queued', dispatched_at = NULL, lease_token = NULL, lease_until = NULL,
@@ -212,7 +200,7 @@ pub async fn take_over(connection: &impl ConnectionTrait, now: Timestamp) -> Res
         WHERE state IN ('queued', 'running')";
     const CHANGED: &str = "INSERT INTO cache_invalidation (product_id, created_at) SELECT id, $1 FROM products";
     if connection.get_database_backend() == DbBackend::Postgres {
-        // As long as it takes: these statements go over whole tables.
+        // No timeout: these statements update whole tables.
         connection.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
     }
     execute(connection, IMAGES, Vec::new()).await?;
@@ -220,10 +208,7 @@ pub async fn take_over(connection: &impl ConnectionTrait, now: Timestamp) -> Res
     execute(connection, CHANGED, vec![now.0.into()]).await
 }
 
-/// The names of the schema's steps that this database has, oldest first.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the names of the applied migrations, oldest first.
 pub async fn schema(database: &Database) -> Result<Vec<String>, Error> {
     migrate::applied(database).await
 }

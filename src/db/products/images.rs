@@ -1,4 +1,4 @@
-//! Rows of pictures.
+//! The table of images.
 
 use std::collections::HashMap;
 
@@ -20,44 +20,39 @@ use crate::{
     domain::{Content, Facts, Image, ImageId, ImageSource, ImageStatus, ProductId, Rendition},
 };
 
-/// What a worker needs to know of a picture.
+/// The fields of an image that a worker needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Work {
-    /// The product it belongs to.
+    /// The image's product.
     pub product_id: ProductId,
-    /// Where its bytes come from.
+    /// The image's source.
     pub source: ImageSource,
 }
 
-/// Stores pictures as pending, each at its position of its product, and answers their numbers in the same order.
-///
-/// # Errors
-/// If the database does not answer.
+/// Inserts pending images at their positions, and returns their ids in the same order.
 pub async fn insert_all(
     connection: &impl ConnectionTrait,
-    pictures: &[(ProductId, i32, ImageSource)],
+    images: &[(ProductId, i32, ImageSource)],
     now: Timestamp,
 ) -> Result<Vec<ImageId>, Error> {
-    let mut ids = Vec::with_capacity(pictures.len());
-    for some in parts(pictures) {
+    let mut ids = Vec::with_capacity(images.len());
+    for some in parts(images) {
         let rows = some.iter().map(|(product_id, position, source)| pending_row(*product_id, *position, source, now));
         let inserted = Entity::insert_many(rows).exec_with_returning(connection).await?;
         let numbers: HashMap<_, _> =
             inserted.into_iter().map(|row| ((row.product_id, row.position), ImageId(row.id))).collect();
         for (product_id, position, _) in some {
             let id = numbers.get(&(product_id.0, *position));
-            ids.push(*id.ok_or_else(|| Error::Corrupt("a stored picture has no number".into()))?);
+            ids.push(*id.ok_or_else(|| Error::Corrupt("an inserted image has no id".into()))?);
         }
     }
     Ok(ids)
 }
 
-/// Gives pictures of a product their new positions. No position may be one of a picture that is not moved.
-///
-/// # Errors
-/// If the database does not answer.
+/// Moves images of a product to new positions.
+/// No new position may be that of an image that is not moved.
 pub async fn move_to(connection: &impl ConnectionTrait, places: &[(ImageId, i32)]) -> Result<(), Error> {
-    // Two pictures never have the same position, also between two statements, so all of them step out of the way first.
+    // Positions are unique after every statement, so all images first move to negative positions.
     let aside = Expr::col(Column::Position).mul(-1).sub(1);
     Entity::update_many()
         .col_expr(Column::Position, aside)
@@ -71,10 +66,7 @@ pub async fn move_to(connection: &impl ConnectionTrait, places: &[(ImageId, i32)
     Ok(())
 }
 
-/// The pictures of products, each product's by position.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the images of products, ordered by position within each product.
 pub async fn of_products(
     connection: &impl ConnectionTrait,
     ids: &[ProductId],
@@ -97,10 +89,7 @@ pub async fn of_products(
     Ok(images)
 }
 
-/// What a worker needs to know of a picture.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the fields of an image that a worker needs.
 pub async fn work(connection: &impl ConnectionTrait, id: ImageId) -> Result<Option<Work>, Error> {
     let Some(row) = Entity::find_by_id(id.0).one(connection).await? else {
         return Ok(None);
@@ -108,20 +97,14 @@ pub async fn work(connection: &impl ConnectionTrait, id: ImageId) -> Result<Opti
     Ok(Some(Work { product_id: ProductId(row.product_id), source: source_of(row.id, row.source_url, row.source_key)? }))
 }
 
-/// The product of a picture.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the product of an image.
 pub async fn product_of(connection: &impl ConnectionTrait, id: ImageId) -> Result<Option<ProductId>, Error> {
     let product: Option<i64> =
         Entity::find_by_id(id.0).select_only().column(Column::ProductId).into_tuple().one(connection).await?;
     Ok(product.map(ProductId))
 }
 
-/// Marks a picture as being worked on.
-///
-/// # Errors
-/// If the database does not answer.
+/// Marks an image as processing.
 pub async fn set_processing(
     connection: &impl ConnectionTrait,
     id: ImageId,
@@ -132,10 +115,8 @@ pub async fn set_processing(
     update(connection, id, row).await
 }
 
-/// Marks a picture as waiting for another attempt, with the error of the last one if it failed.
-///
-/// # Errors
-/// If the database does not answer.
+/// Marks an image as waiting for another attempt.
+/// Stores the error of the last attempt if it failed.
 pub async fn set_pending(
     connection: &impl ConnectionTrait,
     id: ImageId,
@@ -145,10 +126,7 @@ pub async fn set_pending(
     update(connection, id, with_error(changed(ImageStatus::Pending, now), error)).await
 }
 
-/// Marks a picture as waiting again, as if the attempt that has just ended had never begun.
-///
-/// # Errors
-/// If the database does not answer.
+/// Marks an image as pending, as if the last attempt had not begun.
 pub async fn set_untried(
     connection: &impl ConnectionTrait,
     id: ImageId,
@@ -159,20 +137,14 @@ pub async fn set_untried(
     update(connection, id, row).await
 }
 
-/// Marks pictures as waiting, with no attempt in their run yet.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn begin_anew(connection: &impl ConnectionTrait, ids: &[ImageId], now: Timestamp) -> Result<(), Error> {
+/// Marks images as pending and resets their attempts.
+pub async fn restart_attempts(connection: &impl ConnectionTrait, ids: &[ImageId], now: Timestamp) -> Result<(), Error> {
     let row = ActiveModel { attempts: Set(0), ..changed(ImageStatus::Pending, now) };
     Entity::update_many().set(row).filter(Column::Id.is_in(padded(ids.iter().map(|id| id.0)))).exec(connection).await?;
     Ok(())
 }
 
-/// Marks a picture as failed for good.
-///
-/// # Errors
-/// If the database does not answer.
+/// Marks an image as failed for good.
 pub async fn set_failed(
     connection: &impl ConnectionTrait,
     id: ImageId,
@@ -182,11 +154,12 @@ pub async fn set_failed(
     update(connection, id, with_error(changed(ImageStatus::Failed, now), Some(error))).await
 }
 
-/// A ready picture with the same content, other than `id`; it stays as it is until the transaction ends.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn twin(connection: &impl ConnectionTrait, content: &Content, id: ImageId) -> Result<Option<Image>, Error> {
+/// Returns another ready image with the same content, locked until the transaction ends.
+pub async fn duplicate(
+    connection: &impl ConnectionTrait,
+    content: &Content,
+    id: ImageId,
+) -> Result<Option<Image>, Error> {
     let found = Entity::find()
         .filter(Column::SourceSha256.eq(content.sha256.as_str()))
         .filter(Column::Recipe.eq(content.recipe.as_str()))
@@ -199,10 +172,7 @@ pub async fn twin(connection: &impl ConnectionTrait, content: &Content, id: Imag
     image_of(row, made).map(Some)
 }
 
-/// Whether all that is stored of a picture was made of this content.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns whether all stored results of an image were made from this content.
 pub async fn is_made_of(connection: &impl ConnectionTrait, id: ImageId, content: &Content) -> Result<bool, Error> {
     let row = Entity::find_by_id(id.0).one(connection).await?;
     Ok(row.is_some_and(|row| {
@@ -210,10 +180,8 @@ pub async fn is_made_of(connection: &impl ConnectionTrait, id: ImageId, content:
     }))
 }
 
-/// Marks a picture as ready with what is known of it now. `whole`: all that is stored of it was made of `content`.
-///
-/// # Errors
-/// If the database does not answer.
+/// Marks an image as ready and stores its properties.
+/// `whole` says that all its stored results were made from `content`.
 pub async fn set_ready(
     connection: &impl ConnectionTrait,
     id: ImageId,
@@ -239,12 +207,9 @@ pub async fn set_ready(
     update(connection, id, row).await
 }
 
-/// The statuses of pictures; one that is gone is left out.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the statuses of images, without deleted ones.
 pub async fn statuses(connection: &impl ConnectionTrait, ids: &[ImageId]) -> Result<Vec<ImageStatus>, Error> {
-    // Both databases bound the number of values in one statement.
+    // Both databases limit the number of values per statement.
     const AT_ONCE: usize = 1_000;
     let mut statuses = Vec::with_capacity(ids.len());
     for some in ids.chunks(AT_ONCE) {
@@ -296,7 +261,7 @@ async fn update(connection: &impl ConnectionTrait, id: ImageId, row: ActiveModel
     Ok(())
 }
 
-/// The source of the image with this number, by its two columns.
+/// Returns an image's source from its two columns.
 pub(in crate::db) fn source_of(id: i64, url: Option<String>, key: Option<String>) -> Result<ImageSource, Error> {
     match (url, key) {
         (Some(url), _) => Ok(ImageSource::Url(url)),
@@ -310,7 +275,7 @@ fn image_of(row: Model, renditions: Vec<Rendition>) -> Result<Image, Error> {
     let status = ImageStatus::parse(&row.status)
         .ok_or_else(|| Error::Corrupt(format!("image {} has the status {}", row.id, row.status)))?;
     let warnings = serde_json::from_str(&row.warnings)
-        .map_err(|error| Error::Corrupt(format!("image {} has odd warnings: {error}", row.id)))?;
+        .map_err(|error| Error::Corrupt(format!("image {} has invalid warnings: {error}", row.id)))?;
     let error = row.error_code.map(|code| {
         let code = ErrorCode::parse(&code).unwrap_or(ErrorCode::Internal);
         (code, row.error_message.unwrap_or_default())

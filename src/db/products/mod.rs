@@ -1,4 +1,4 @@
-//! Rows of products.
+//! The table of products.
 
 pub mod idempotency;
 pub mod images;
@@ -27,10 +27,10 @@ use crate::{
     domain::{NewProduct, Price, Product, ProductId, ProductPatch, ProductStatus, UserId},
 };
 
-/// Stores a product without its pictures and answers its number.
+/// Inserts a product without its images, and returns its id.
 ///
 /// # Errors
-/// [`Error::MissingReference`] if its user is not there.
+/// [`Error::MissingReference`] if its user does not exist.
 pub async fn insert(
     connection: &impl ConnectionTrait,
     new: &NewProduct,
@@ -55,10 +55,7 @@ pub async fn insert(
     Ok(id)
 }
 
-/// The product with its pictures.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the product with its images.
 pub async fn find(connection: &impl ConnectionTrait, id: ProductId) -> Result<Option<Product>, Error> {
     let Some(row) = Entity::find_by_id(id.0).one(connection).await? else {
         return Ok(None);
@@ -66,10 +63,7 @@ pub async fn find(connection: &impl ConnectionTrait, id: ProductId) -> Result<Op
     Ok(with_images(connection, vec![row]).await?.pop())
 }
 
-/// Those of `ids` that there are.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns those of `ids` that exist.
 pub async fn existing(
     connection: &impl ConnectionTrait,
     ids: &[ProductId],
@@ -84,11 +78,8 @@ pub async fn existing(
     Ok(found.into_iter().map(ProductId).collect())
 }
 
-/// Gives a product the name, the description and the price of `patch`, as far as it has them. `product` is how it was read in
-/// this transaction, its row held by [`lock`].
-///
-/// # Errors
-/// If the database does not answer.
+/// Updates the fields that `patch` contains: name, description and price.
+/// `product` must be read in this transaction, and its row locked by [`lock`].
 pub async fn update(connection: &impl ConnectionTrait, product: &Product, patch: &ProductPatch) -> Result<(), Error> {
     let mut row = ActiveModel::default();
     if let Some(name) = &patch.product_name {
@@ -107,11 +98,8 @@ pub async fn update(connection: &impl ConnectionTrait, product: &Product, patch:
     words::set(connection, product.id, name, description).await
 }
 
-/// Holds the rows of products until the transaction ends, so that what follows from their pictures is worked out by one
-/// transaction at a time. SQLite has one writer anyway.
-///
-/// # Errors
-/// If the database does not answer.
+/// Locks the rows of products until the transaction ends.
+/// So one transaction at a time computes the values that depend on their images. SQLite has one writer anyway.
 pub async fn lock(connection: &impl ConnectionTrait, ids: &[ProductId]) -> Result<(), Error> {
     if connection.get_database_backend() == DbBackend::Postgres {
         let _: Vec<i64> = Entity::find()
@@ -127,20 +115,20 @@ pub async fn lock(connection: &impl ConnectionTrait, ids: &[ProductId]) -> Resul
     Ok(())
 }
 
-/// How names are compared when their case does not matter, nor whether accents are composed with their letters (NFC). Letter
-/// by letter: were the sigma at the end of a word another one, `ΑΣΑ` would not contain `ΑΣ`.
+/// Folds a name for comparison: ignores case and composes accents (NFC).
+/// It folds letter by letter: with a different sigma at the end of a word, `ΑΣΑ` would not contain `ΑΣ`.
 pub(super) fn fold(name: &str) -> String {
     name.chars().flat_map(char::to_lowercase).nfc().collect()
 }
 
-/// The spellings in which a folded piece of a name may be stored: composed, and as earlier programs stored it where the client
-/// had sent it decomposed.
+/// Returns the spellings in which a folded part of a name may be stored.
+/// These are the composed form and the decomposed one, which earlier versions stored if the client sent it.
 pub(super) fn spellings(piece: &str) -> Vec<String> {
     let (composed, decomposed) = (fold(piece), fold(piece).nfd().collect::<String>());
     if composed == decomposed { vec![composed] } else { vec![composed, decomposed] }
 }
 
-/// Two more statements for a whole page, however many products it has.
+/// Loads the images of a page of products with two more statements.
 pub(super) async fn with_images(connection: &impl ConnectionTrait, rows: Vec<Model>) -> Result<Vec<Product>, Error> {
     let ids: Vec<_> = rows.iter().map(|row| ProductId(row.id)).collect();
     let mut images = images::of_products(connection, &ids).await?;
@@ -170,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_letter_folds_alike_wherever_it_stands() {
+    fn a_letter_folds_alike_at_any_position_in_a_word() {
         assert!(fold("ΑΣΑ").contains(&fold("ΑΣ")));
         assert_eq!(fold("ΟΔΟΣ"), fold("οδοσ"));
         assert_eq!(fold("İÇ É"), "i\u{307}ç é");

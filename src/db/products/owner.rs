@@ -1,4 +1,4 @@
-//! Whose a product is.
+//! The owner of a product.
 
 use sea_orm::{ConnectionTrait, EntityTrait, QuerySelect};
 
@@ -10,10 +10,7 @@ use crate::{
     domain::{ProductId, UserId},
 };
 
-/// Whose the product is.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the owner of a product.
 pub async fn find(connection: &impl ConnectionTrait, id: ProductId) -> Result<Option<UserId>, Error> {
     let found: Option<String> =
         Entity::find_by_id(id.0).select_only().column(Column::UserId).into_tuple().one(connection).await?;

@@ -1,4 +1,4 @@
-//! Removing products and pictures with everything that belongs to them, without getting into the way of those who work on it.
+//! Deletes products and images with their dependent rows, without blocking the workers.
 
 use sea_orm::{
     ActiveValue::Set,
@@ -20,21 +20,20 @@ use crate::{
     domain::{ImageId, JobState, ProductId, UserId},
 };
 
-/// Whose jobs are meant.
+/// Selects the images whose jobs are meant.
 #[derive(Clone, Copy, Debug)]
 pub enum Of<'a> {
-    /// Those of all pictures of these products.
+    /// All images of these products.
     Products(&'a [ProductId]),
-    /// Those of these pictures.
+    /// These images.
     Images(&'a [ImageId]),
 }
 
-/// Holds the jobs of these products or pictures that wait or run until the transaction ends. `false` if another transaction has one of
-/// them, or if one ended meanwhile: then that one may be held as well, which stands in the way of whoever begins another run,
-/// so the transaction must go no further. It waits for nobody. SQLite has one writer anyway.
-///
-/// # Errors
-/// If the database does not answer.
+/// Locks the live jobs of these products or images without waiting.
+/// The locks last until the transaction ends.
+/// Returns `false` if another transaction has locked one of them, or if one ended meanwhile. The caller must then roll
+/// back: the jobs that were locked would block a transaction that begins another generation. SQLite has one writer
+/// anyway.
 pub async fn hold_live_jobs(connection: &impl ConnectionTrait, of: Of<'_>) -> Result<bool, Error> {
     if connection.get_database_backend() != DbBackend::Postgres {
         return Ok(true);
@@ -43,11 +42,9 @@ pub async fn hold_live_jobs(connection: &impl ConnectionTrait, of: Of<'_>) -> Re
     Ok(hold(connection, &seen).await? == seen)
 }
 
-/// Takes the jobs of these products or pictures that wait or run from their workers and puts them off until `until`, as far as no other
-/// transaction has them at this moment.
-///
-/// # Errors
-/// If the database does not answer.
+/// Takes live jobs from their workers and postpones them until `until`.
+/// It selects the jobs of these products or images.
+/// It skips jobs that another transaction has locked.
 pub async fn put_off_live_jobs(
     connection: &impl ConnectionTrait,
     of: Of<'_>,
@@ -70,16 +67,14 @@ pub async fn put_off_live_jobs(
     Ok(())
 }
 
-/// Deletes products with their pictures, renditions and jobs; answers which of them there were, and whose.
-///
-/// # Errors
-/// If the database does not answer.
+/// Deletes products with their images, renditions and jobs.
+/// Returns the deleted products and their owners.
 pub async fn delete_products(
     connection: &impl ConnectionTrait,
     ids: &[ProductId],
 ) -> Result<Vec<(ProductId, UserId)>, Error> {
-    // Looked up first also for SQLite's sake: a connection whose first statement ever is this deletion has not read the schema
-    // yet, and the index of names, whose content is that table, then finds no such table.
+    // SQLite also needs this query first. A connection whose first statement is this deletion has not read the schema
+    // yet, and the index of names, whose content is that table, would not find the table.
     let chosen = product::Column::Id.is_in(padded(ids.iter().map(|id| id.0)));
     let present = product::Entity::find().select_only().columns([product::Column::Id, product::Column::UserId]);
     let present = present.filter(chosen).order_by_asc(product::Column::Id);
@@ -89,17 +84,14 @@ pub async fn delete_products(
     Ok(present.into_iter().map(|(id, user_id)| (ProductId(id), UserId::stored(user_id))).collect())
 }
 
-/// Deletes pictures with their renditions and jobs.
-///
-/// # Errors
-/// If the database does not answer.
+/// Deletes images with their renditions and jobs.
 pub async fn delete_images(connection: &impl ConnectionTrait, ids: &[ImageId]) -> Result<(), Error> {
     let chosen = image::Column::Id.is_in(padded(ids.iter().map(|id| id.0)));
     image::Entity::delete_many().filter(chosen).exec(connection).await?;
     Ok(())
 }
 
-/// The jobs of these products or pictures that wait or run.
+/// Returns the live jobs of these products or images.
 async fn see(connection: &impl ConnectionTrait, of: Of<'_>) -> Result<Vec<i64>, Error> {
     let chosen = match of {
         Of::Images(ids) => Column::ImageId.is_in(padded(ids.iter().map(|id| id.0))),
@@ -115,7 +107,7 @@ async fn see(connection: &impl ConnectionTrait, of: Of<'_>) -> Result<Vec<i64>, 
     Ok(live_jobs().filter(chosen).into_tuple().all(connection).await?)
 }
 
-/// Holds those of these jobs that wait or run still and that no other transaction has.
+/// Locks those of these jobs that are still live and not locked.
 async fn hold(connection: &impl ConnectionTrait, seen: &[i64]) -> Result<Vec<i64>, Error> {
     let held = live_jobs()
         .filter(Column::Id.is_in(padded(seen.iter().copied())))
@@ -137,7 +129,7 @@ mod tests {
     use crate::db::{Config, Database, migrate};
 
     #[tokio::test]
-    async fn a_deletion_may_be_the_first_thing_that_a_connection_does() {
+    async fn a_deletion_may_be_the_first_statement_of_a_connection() {
         let home = tempfile::tempdir().expect("a directory");
         let path = home.path().join("pm.db");
         let database = Database::connect(&Config::Sqlite { path: path.clone() }).await.expect("a database");

@@ -1,4 +1,4 @@
-//! Rows of renditions.
+//! The table of renditions.
 
 use std::collections::HashMap;
 
@@ -17,10 +17,7 @@ use crate::{
     domain::{ImageId, Rendition},
 };
 
-/// The renditions of pictures, largest first.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the renditions of images, largest first.
 pub async fn of_images(
     connection: &impl ConnectionTrait,
     ids: Vec<i64>,
@@ -48,30 +45,27 @@ pub async fn of_images(
     Ok(renditions)
 }
 
-/// The blob keys of the `limit` newest renditions.
+/// Returns the blob keys of the `limit` newest renditions.
 pub async fn newest_keys(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<String>, Error> {
     let keys = Entity::find().select_only().column(Column::BlobKey).order_by_desc(Column::Id).limit(limit);
     Ok(keys.into_tuple().all(connection).await?)
 }
 
-/// A size as it was stored; a negative one is none of ours.
+/// Converts a stored size; a negative one is corrupt.
 pub(in crate::db) fn stored<From: Copy + std::fmt::Display, To: TryFrom<From>>(size: From) -> Result<To, Error> {
-    To::try_from(size).map_err(|_| Error::Corrupt(format!("the size {size}")))
+    To::try_from(size).map_err(|_| Error::Corrupt(format!("invalid size {size}")))
 }
 
-/// How many renditions there are, and how many blobs they share.
+/// The number of renditions, and of the blobs that they share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sharing {
-    /// Renditions of all pictures.
+    /// Renditions of all images.
     pub renditions: i64,
-    /// Blobs that they refer to.
+    /// Blobs that they reference.
     pub blobs: i64,
 }
 
 /// Counts all references to blobs; reads the whole index of them.
-///
-/// # Errors
-/// If the database does not answer.
 pub async fn sharing(connection: &impl ConnectionTrait) -> Result<Sharing, Error> {
     let key = Expr::col(Column::BlobKey);
     let counts = Entity::find().select_only().expr(key.clone().count()).expr(key.count_distinct()).into_tuple();
@@ -79,10 +73,7 @@ pub async fn sharing(connection: &impl ConnectionTrait) -> Result<Sharing, Error
     Ok(Sharing { renditions, blobs })
 }
 
-/// Puts `renditions` in the place of a picture's present ones, or only of those of `presets`.
-///
-/// # Errors
-/// If the database does not answer.
+/// Replaces all renditions of an image, or only those of `presets`.
 pub async fn replace(
     connection: &impl ConnectionTrait,
     id: ImageId,

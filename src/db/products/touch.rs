@@ -1,4 +1,4 @@
-//! What every change of a product does to its own row.
+//! Updates the version and status of a product after any change.
 
 use sea_orm::ConnectionTrait;
 
@@ -11,21 +11,19 @@ use crate::{
 /// A product after a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Touched {
-    /// The product.
+    /// The product's id.
     pub id: ProductId,
-    /// Who owns it.
+    /// The product's owner.
     pub user_id: UserId,
-    /// Its version now.
+    /// Its new version.
     pub version: i64,
-    /// Its status now.
+    /// Its new status.
     pub status: ProductStatus,
 }
 
-/// Counts a change that readers can see: the version grows by one and the status follows from the pictures again. Answers
-/// what the products are now; those that are not there are left out. The rows must be held by [`super::lock`].
-///
-/// # Errors
-/// If the database does not answer.
+/// Increments the version of products and derives their status from their images.
+/// Returns the updated products, without those that do not exist. The caller must have locked the rows with
+/// [`super::lock`].
 pub async fn touch(
     connection: &impl ConnectionTrait,
     ids: &[ProductId],

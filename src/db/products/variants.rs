@@ -1,4 +1,4 @@
-//! Rows of variants: forms of pictures that were made on demand.
+//! The table of variants, which are made on demand.
 
 use sea_orm::{
     ActiveValue::{NotSet, Set},
@@ -18,25 +18,22 @@ use crate::{
     domain::{ImageId, ProductId},
 };
 
-/// A form of a picture.
+/// A variant to store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewVariant {
-    /// The picture.
+    /// The image.
     pub image_id: ImageId,
-    /// What was asked for, in its one spelling.
+    /// The requested transformation in its canonical spelling.
     pub name: String,
     /// The blob that it was made from.
     pub source_key: String,
     /// Its size in bytes.
     pub bytes: u64,
-    /// Key of its blob.
+    /// The key of its blob.
     pub key: String,
 }
 
-/// The product of an image, and the key of its uploaded file, if it has one.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the product of an image, and the key of an uploaded source.
 pub async fn origin_of(
     connection: &impl ConnectionTrait,
     id: ImageId,
@@ -47,10 +44,7 @@ pub async fn origin_of(
     Ok(found.map(|(product, key)| (ProductId(product), key)))
 }
 
-/// The blob of a picture's form `name`, if it was made from the blob `source_key`.
-///
-/// # Errors
-/// If the database does not answer.
+/// Returns the blob of an image's variant if it was made from `source_key`.
 pub async fn find(
     connection: &impl ConnectionTrait,
     id: ImageId,
@@ -63,10 +57,11 @@ pub async fn find(
     Ok(found.one(connection).await?)
 }
 
-/// Puts `new` in the place of the form of the same name; beyond `most` forms of its picture the oldest go.
+/// Stores `new` in place of a variant of the same name.
+/// If the image then has more than `most` variants, it deletes the oldest ones.
 ///
 /// # Errors
-/// [`Error::Missing`](Error) if the picture is gone; if the database does not answer.
+/// [`Error::Missing`](Error) if the image is gone.
 pub async fn keep(connection: &impl ConnectionTrait, new: &NewVariant, most: u64, now: Timestamp) -> Result<(), Error> {
     let row = ActiveModel {
         id: NotSet,

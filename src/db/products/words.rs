@@ -1,5 +1,6 @@
-//! The words that products are found by, and who has which: GIN over `tsvector` on PostgreSQL, FTS5 on SQLite, both over
-//! words that the program has made.
+//! The index of search terms: GIN over `tsvector` on PostgreSQL, FTS5 on SQLite.
+//!
+//! The program, not the database, splits texts into terms.
 
 use sea_orm::{
     ConnectionTrait, DbBackend, QueryTrait as _, Select, Statement, Value,
@@ -14,13 +15,10 @@ use crate::{
     },
 };
 
-/// SQLite's rows that have some words.
+/// Selects SQLite's rows that match the terms.
 pub(super) const MATCHING: &str = "SELECT rowid FROM product_words_search WHERE product_words_search MATCH ?";
 
-/// Notes the words of a product in place of those it had.
-///
-/// # Errors
-/// If the database does not answer.
+/// Replaces the terms of a product.
 pub async fn set(connection: &impl ConnectionTrait, id: ProductId, name: &str, description: &str) -> Result<(), Error> {
     const SET: &str = "INSERT INTO product_words (product_id, words) VALUES ($1, $2)
         ON CONFLICT (product_id) DO UPDATE SET words = excluded.words WHERE product_words.words <> excluded.words";
@@ -29,11 +27,9 @@ pub async fn set(connection: &impl ConnectionTrait, id: ProductId, name: &str, d
     Ok(())
 }
 
-/// Notes the words of up to `limit` products, 400 at most, that have none noted, by id after `after`: those of an older version, or of a
-/// backup. Answers the last of them, or `None` if there are no more.
-///
-/// # Errors
-/// If the database does not answer.
+/// Stores the terms of products that have none.
+/// It takes up to `limit` products (at most 400) by id after `after`.
+/// Such products are from an older version or a backup. Returns the last of them, or `None` if there are no more.
 pub async fn fill(connection: &impl ConnectionTrait, after: ProductId, limit: u64) -> Result<Option<ProductId>, Error> {
     const WITHOUT: &str = "SELECT id, product_name, product_description FROM products WHERE id > $1
         AND NOT EXISTS (SELECT 1 FROM product_words WHERE product_id = products.id) ORDER BY id LIMIT $2";
@@ -52,7 +48,7 @@ pub async fn fill(connection: &impl ConnectionTrait, after: ProductId, limit: u6
     if last.is_none() {
         return Ok(None);
     }
-    // One that was deleted meanwhile is left out; whoever changed one meanwhile has noted its new words.
+    // A product that was deleted meanwhile is skipped; a changed one already has its new terms.
     let sql = format!(
         "INSERT INTO product_words (product_id, words)
         SELECT made.id, made.words FROM ({}) AS made WHERE EXISTS (SELECT 1 FROM products WHERE products.id = made.id)
@@ -63,10 +59,7 @@ pub async fn fill(connection: &impl ConnectionTrait, after: ProductId, limit: u6
     Ok(last)
 }
 
-/// Notes the words of all products that have none noted.
-///
-/// # Errors
-/// If the database does not answer.
+/// Stores the terms of all products that have none.
 pub async fn fill_all(connection: &impl ConnectionTrait) -> Result<(), Error> {
     const AT_ONCE: u64 = 400;
     let mut after = ProductId(i64::MIN);
@@ -76,7 +69,7 @@ pub async fn fill_all(connection: &impl ConnectionTrait) -> Result<(), Error> {
     Ok(())
 }
 
-/// That a product has words, as one condition among others.
+/// Returns the condition that a product matches the terms.
 pub(super) fn having(condition: &Condition, postgres: bool) -> Expr {
     if postgres {
         const HAS: &str = "products.id IN (SELECT product_id FROM product_words WHERE search @@ CAST($1 AS tsquery))";
@@ -85,8 +78,9 @@ pub(super) fn having(condition: &Condition, postgres: bool) -> Expr {
     Expr::cust_with_values(format!("products.id IN ({MATCHING})"), [condition.as_fts5()])
 }
 
-/// Up to `limit` of `rows` that have words, the newest first, before `before`. The words lead the way: on SQLite their index
-/// answers in the order of the rows, so that nothing is sorted and no more is read than the page has.
+/// Returns up to `limit` of `rows` that match the terms, newest first, before `before`.
+/// The index of terms is the outer loop: on SQLite it returns ids in order, so nothing is sorted and no more rows are
+/// read than the page needs.
 pub(in crate::db) fn page(
     rows: Select<product::Entity>,
     condition: &Condition,
@@ -103,7 +97,7 @@ pub(in crate::db) fn page(
         false => Expr::cust_with_values("product_words_search MATCH ?", [condition.as_fts5()]),
     };
     let mut select = rows.into_query();
-    // On SQLite a cross join is one whose order is not changed.
+    // SQLite does not reorder a cross join.
     let join = if postgres { JoinType::InnerJoin } else { JoinType::CrossJoin };
     let same = number().equals((product::Entity, product::Column::Id));
     select.from_clear().from(table.clone()).join(join, product::Entity, same.clone());
@@ -128,7 +122,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn a_page_of_a_search_walks_along_the_words_and_sorts_nothing() {
+    async fn a_page_of_a_search_scans_the_index_of_terms_and_sorts_nothing() {
         let home = tempfile::tempdir().expect("a directory");
         let config = Config::Sqlite { path: home.path().join("pm.db") };
         let database = Database::connect(&config).await.expect("a database");

@@ -1,13 +1,12 @@
-//! Who is served when there is not room for all: slots for bodies and answers, places among those that are worked on, and
-//! the turns that clients take for them.
+//! Admission control: permits for bodies, responses, requests and connections, with fair queues per client.
 
-pub(super) mod places;
-pub(super) mod seats;
-pub(super) mod slots;
-pub(super) mod turn;
+pub(super) mod body_permits;
+pub(super) mod connection_slots;
+pub(super) mod permits;
+pub(super) mod request;
 
 pub(super) use self::{
-    seats::Seat,
-    slots::{Room, Slot},
-    turn::{Needs, Turn, Turns},
+    body_permits::{BodyPermit, Room},
+    connection_slots::ConnectionSlot,
+    request::{AdmissionControl, Needs, RequestAdmission},
 };

@@ -1,4 +1,4 @@
-//! Conditional requests (RFC 9110, section 13): reads `If-Match`, `If-None-Match` and `If-Range`. Pure; never answers.
+//! Conditional requests (RFC 9110, section 13): evaluates `If-Match`, `If-None-Match` and `If-Range`. No I/O.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -6,15 +6,17 @@ use sha2::{Digest as _, Sha256};
 
 use crate::catalog::{Precondition, Tags};
 
-/// Whether `If-None-Match` names `current`, a strong tag with its quotes: the client has what it asks for.
+/// Whether `If-None-Match` matches `current`, a strong tag with its quotes.
 ///
-/// Lists, weak tags (compared weakly) and `*` count; several headers are one list.
+/// Uses weak comparison. Supports lists, weak tags and `*`; several headers form one list.
 pub fn if_none_match(headers: &HeaderMap, current: &[u8]) -> bool {
     headers.get_all(header::IF_NONE_MATCH).iter().any(|value| names(value.as_bytes(), current))
 }
 
-/// The conditions of a change; `None` without any. `If-Match` compares strongly, so weak tags match nothing. The tag of a
-/// compressed answer stands for the plain one: a change is made to what both say.
+/// Returns the preconditions of a change; `None` without any.
+///
+/// `If-Match` uses strong comparison, so weak tags match nothing. The tag of a compressed response counts as the tag of
+/// the uncompressed one, because both represent the same resource.
 pub fn conditions(headers: &HeaderMap) -> Option<Precondition> {
     let condition = Precondition {
         if_match: listed(headers, &header::IF_MATCH, false),
@@ -23,7 +25,7 @@ pub fn conditions(headers: &HeaderMap) -> Option<Precondition> {
     (condition != Precondition::default()).then_some(condition)
 }
 
-/// Whether a read must be refused: it has an `If-Match`, and that does not name `current`, in whatever content coding.
+/// Whether a read has an `If-Match` without `current`, in any content coding.
 pub fn if_match_fails(headers: &HeaderMap, current: &[u8]) -> bool {
     match listed(headers, &header::IF_MATCH, false) {
         None | Some(Tags::Any) => false,
@@ -31,12 +33,12 @@ pub fn if_match_fails(headers: &HeaderMap, current: &[u8]) -> bool {
     }
 }
 
-/// The tag of an answer that has no other: a hash of its bytes.
+/// Returns an entity tag made from a hash of `bytes`.
 pub fn of_bytes(bytes: &[u8]) -> String {
     format!("\"{}\"", hex::encode(&Sha256::digest(bytes)[..8]))
 }
 
-/// The tags that the header `name` lists, without content codings; `None` without the header.
+/// Returns the tags in the header `name`, without content codings; `None` without the header.
 fn listed(headers: &HeaderMap, name: &HeaderName, weak_ones: bool) -> Option<Tags> {
     let values: Vec<_> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
     if values.is_empty() {
@@ -49,25 +51,26 @@ fn listed(headers: &HeaderMap, name: &HeaderName, weak_ones: bool) -> Option<Tag
     Some(Tags::Listed(tags.collect()))
 }
 
-/// Whether a `Range` may be answered from the thing whose strong tag is `current`: there is no `If-Range`, or it is this
-/// very tag. A date never is: nothing here has a modification time that is told.
+/// Whether `Range` applies to the representation with the strong tag `current`.
+///
+/// True without `If-Range`, or if `If-Range` is this tag. A date never matches: responses have no `Last-Modified`.
 pub fn if_range_holds(headers: &HeaderMap, current: &[u8]) -> bool {
     headers.get(header::IF_RANGE).is_none_or(|value| value.as_bytes().trim_ascii() == current)
 }
 
-/// The tag of what `tag` is the tag of, in a content coding: other bytes need another tag.
+/// Returns the tag of the same representation in a content coding; different bytes need a different tag.
 pub fn encoded(tag: &[u8], coding: &str) -> Vec<u8> {
     let open = tag.strip_suffix(b"\"").unwrap_or(tag);
     [open, b"-", coding.as_bytes(), b"\""].concat()
 }
 
-/// The tag of the plain answer whose tag, in whatever coding, is `tag`.
+/// Returns the tag of the uncompressed representation; removes the suffix of the content coding.
 fn decoded(tag: &[u8]) -> Vec<u8> {
     let open = tag.strip_suffix(b"-br\"").or_else(|| tag.strip_suffix(b"-gzip\""));
     open.map_or_else(|| tag.to_vec(), |open| [open, b"\""].concat())
 }
 
-/// Whether `tag` is `current` in one of the content codings, which say the same.
+/// Whether `tag` is the tag of `current` in one of the content codings.
 fn is_encoded(tag: &[u8], current: &[u8]) -> bool {
     let Some(open) = current.strip_suffix(b"\"") else { return false };
     tag.strip_prefix(open).is_some_and(|coding| matches!(coding, b"-br\"" | b"-gzip\""))
@@ -77,8 +80,9 @@ fn names(list: &[u8], current: &[u8]) -> bool {
     list.trim_ascii() == b"*" || tags(list).any(|(_, tag)| tag == current || is_encoded(tag, current))
 }
 
-/// The tags of a list, each with its quotes and whether it is weak. A tag may have commas inside its quotes, so the list is
-/// walked tag by tag and not split at commas; it ends where something else stands.
+/// Parses a list of tags; yields each tag with its quotes, and whether it is weak.
+///
+/// A quoted tag may contain commas, so the list is not split at commas. Parsing stops at the first malformed tag.
 fn tags(mut list: &[u8]) -> impl Iterator<Item = (bool, &[u8])> {
     std::iter::from_fn(move || {
         while let [b' ' | b'\t' | b',', rest @ ..] = list {
@@ -106,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_may_name_the_tag_of_a_compressed_answer() {
+    fn if_match_accepts_the_tag_of_a_compressed_response() {
         let headers = HeaderMap::from_iter([(
             header::IF_MATCH,
             HeaderValue::from_static("\"1-2-gzip\", \"1-3-br\", W/\"1-4\", \"1-5\""),
@@ -117,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tag_alone_in_a_list_weak_or_as_a_star_matches() {
+    fn if_none_match_accepts_lists_weak_tags_and_a_star() {
         for value in [
             "\"abc\"",
             "W/\"abc\"",
@@ -136,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn other_tags_and_what_is_no_tag_do_not_match() {
+    fn other_tags_and_malformed_tags_do_not_match() {
         for value in ["", "abc", "\"abcd\"", "\"ab\"", "\"abc", "\"x,\"abc\"", "w/\"abc\"", "\"abc-zip\"", "\"*\""] {
             assert!(!matches(&[value]), "{value}");
         }
@@ -144,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_same_strong_tag_lets_a_range_through() {
+    fn if_range_holds_only_for_the_same_strong_tag() {
         let holds = |value: &'static str| {
             let headers = HeaderMap::from_iter([(header::IF_RANGE, HeaderValue::from_static(value))]);
             if_range_holds(&headers, b"\"abc\"")
@@ -157,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_is_read_strongly() {
+    fn if_match_uses_strong_comparison() {
         let read = |value: &'static str| {
             let headers = HeaderMap::from_iter([(header::IF_MATCH, HeaderValue::from_static(value))]);
             conditions(&headers).and_then(|condition| condition.if_match)
@@ -170,14 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn if_none_match_of_a_change_is_read_weakly() {
+    fn if_none_match_of_a_change_uses_weak_comparison() {
         let headers = HeaderMap::from_iter([(header::IF_NONE_MATCH, HeaderValue::from_static("W/\"a-br\", \"b\""))]);
         let tags = vec![b"\"a\"".to_vec(), b"\"b\"".to_vec()];
         assert_eq!(conditions(&headers).and_then(|condition| condition.if_none_match), Some(Tags::Listed(tags)));
     }
 
     #[test]
-    fn a_read_with_if_match_is_refused_unless_it_names_the_tag() {
+    fn if_match_of_a_read_fails_unless_it_lists_the_tag() {
         let fails = |value: &'static str| {
             if_match_fails(
                 &HeaderMap::from_iter([(header::IF_MATCH, HeaderValue::from_static(value))]),
@@ -191,7 +195,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_header_makes_it_panic_or_loop(value in "[W/\", a*]{0,40}") {
+        fn any_header_is_parsed_without_a_panic_or_loop(value in "[W/\", a*]{0,40}") {
             let _ = matches(&[&value]);
         }
     }

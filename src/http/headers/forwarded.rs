@@ -1,4 +1,4 @@
-//! Where a client is when proxies stand between: what they say is believed from those alone that the operator named.
+//! Client addresses behind proxies. Only the configured proxies are trusted.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -8,17 +8,17 @@ use ipnet::IpNet;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// The proxies whose word counts, and the header that they write it in.
+/// The trusted proxies and the header that they set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
     networks: Vec<IpNet>,
     header: ForwardedHeader,
 }
 
-/// The one header that proxies write. The other comes from clients, if at all.
+/// The header that proxies set. The server ignores the other one, because a client may have sent it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ForwardedHeader {
-    /// `X-Forwarded-For`, with `X-Forwarded-Proto` beside it.
+    /// `X-Forwarded-For`, with `X-Forwarded-Proto`.
     #[default]
     Customary,
     /// `Forwarded` (RFC 7239).
@@ -26,7 +26,7 @@ pub enum ForwardedHeader {
 }
 
 impl ForwardedHeader {
-    /// The header's name as it is set.
+    /// Returns the header's name as in settings.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Customary => "x-forwarded-for",
@@ -34,30 +34,30 @@ impl ForwardedHeader {
         }
     }
 
-    /// Reads the header's name.
+    /// Parses the header's name, case-insensitively.
     ///
     /// # Errors
-    /// A sentence for any other name.
+    /// A message for any other name.
     pub fn parse(text: &str) -> Result<Self, String> {
         let known = [Self::Customary, Self::Standard];
         known.into_iter().find(|known| text.eq_ignore_ascii_case(known.as_str())).ok_or_else(|| "is not known".into())
     }
 }
 
-/// Where a request comes from.
+/// The client of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// The client's own address, as far as anybody trustworthy has seen it.
+    /// The client's address, as reported by the outermost trusted proxy.
     pub address: IpAddr,
-    /// Whether the client's own connection is encrypted.
+    /// Whether the client's connection is encrypted.
     pub secure: bool,
 }
 
 impl Proxies {
-    /// Reads networks and single addresses, separated by commas.
+    /// Parses networks and addresses, separated by commas.
     ///
     /// # Errors
-    /// A sentence that names the first entry that is neither.
+    /// A message that names the first invalid entry.
     pub fn parse(text: &str) -> Result<Self, String> {
         let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         let read = |entry: &str| {
@@ -69,32 +69,32 @@ impl Proxies {
         Ok(Self { networks, header: ForwardedHeader::default() })
     }
 
-    /// The header that they write.
+    /// Returns the header that the proxies set.
     pub const fn header(&self) -> ForwardedHeader {
         self.header
     }
 
-    /// The same proxies, which write this header.
+    /// Sets the header that the proxies set.
     #[must_use]
     pub fn writing(self, header: ForwardedHeader) -> Self {
         Self { header, ..self }
     }
 
-    /// Whether nobody's word counts.
+    /// Whether no proxy is trusted.
     pub fn is_empty(&self) -> bool {
         self.networks.is_empty()
     }
 
-    /// Whether `address` is one of them.
+    /// Whether `address` is a trusted proxy.
     pub fn contain(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.networks.iter().any(|network| network.contains(&address))
     }
 
-    /// Where the client of a request is that came from `peer`.
+    /// Returns the client of a request that arrived from `peer`.
     ///
-    /// Each proxy writes down whom it was called by, at the end. So the list is walked from its end for as long as the one
-    /// who wrote is believed; anything before that may be invented.
+    /// Each proxy appends the address of its own client. The list is therefore read from its end, as long as a trusted
+    /// proxy reported the entry; earlier entries may be forged.
     pub fn client(&self, peer: Client, headers: &HeaderMap) -> Client {
         if self.networks.is_empty() || !self.contain(peer.address) {
             return peer;
@@ -108,7 +108,7 @@ impl Proxies {
             if let Some(secure) = hop.secure {
                 client.secure = secure;
             }
-            // A name that a proxy made up for its caller says no more than the proxy's own address does.
+            // An obfuscated or unknown identifier is not an address, so the proxy's own address stays.
             let Some(address) = hop.address else { break };
             client.address = address;
             if !self.contain(address) {
@@ -119,7 +119,7 @@ impl Proxies {
     }
 }
 
-/// Networks separated by commas, as they are set.
+/// Formats the networks as [`parse`](Self::parse) reads them.
 impl std::fmt::Display for Proxies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
@@ -132,7 +132,7 @@ struct Hop {
     secure: Option<bool>,
 }
 
-/// The hops of `Forwarded` (RFC 7239).
+/// Parses the hops of `Forwarded` (RFC 7239).
 fn standard(headers: &HeaderMap) -> Vec<Hop> {
     let elements = elements(headers, &header::FORWARDED);
     let hop = |element: &str| {
@@ -151,7 +151,7 @@ fn standard(headers: &HeaderMap) -> Vec<Hop> {
     elements.iter().map(|element| hop(element)).collect()
 }
 
-/// The hops of `X-Forwarded-For`, which says nothing of protocols; `X-Forwarded-Proto` speaks of the last one.
+/// Parses the hops of `X-Forwarded-For`; `X-Forwarded-Proto` gives the protocol of the last hop.
 fn customary(headers: &HeaderMap) -> Vec<Hop> {
     let addresses = elements(headers, &X_FORWARDED_FOR);
     let mut hops: Vec<_> = addresses.iter().map(|text| Hop { address: address(text), secure: None }).collect();
@@ -162,15 +162,15 @@ fn customary(headers: &HeaderMap) -> Vec<Hop> {
     hops
 }
 
-/// What stands between commas, over all headers of this name.
+/// Returns the comma-separated elements of all headers with this name.
 fn elements(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
-    // What a client wrote before it must not hide what the proxy wrote at the end.
+    // Invalid bytes from a client must not hide the element that the proxy appended.
     let values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
     let elements = values.flat_map(|value| value.split(',').map(|one| one.trim().to_owned()).collect::<Vec<_>>());
     elements.collect()
 }
 
-/// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
+/// Parses `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`.
 fn address(text: &str) -> Option<IpAddr> {
     if let Some(rest) = text.strip_prefix('[') {
         return rest.split_once(']')?.0.parse().ok();
@@ -179,7 +179,7 @@ fn address(text: &str) -> Option<IpAddr> {
     without_port.parse().ok()
 }
 
-/// One IPv6 client has a whole network of 64 bits; an IPv4 address in IPv6's clothes is itself.
+/// Returns the /64 network of an IPv6 address; an IPv4 or IPv4-mapped address is returned as IPv4.
 pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) if !v6.is_loopback() => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn only_named_proxies_are_believed() {
+    fn only_configured_proxies_are_trusted() {
         let told = [("x-forwarded-for", "203.0.113.7"), ("x-forwarded-proto", "https")];
         assert_eq!(seen("10.0.0.1", &told), ("203.0.113.7".into(), true));
         assert_eq!(seen("::ffff:10.0.0.1", &told), ("203.0.113.7".into(), true));
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_address_that_no_proxy_has_is_the_client() {
+    fn the_last_address_that_is_not_a_trusted_proxy_is_the_client() {
         let told = [("x-forwarded-for", "1.2.3.4, 203.0.113.7"), ("x-forwarded-for", "10.9.9.9")];
         assert_eq!(seen("10.0.0.1", &told).0, "203.0.113.7");
         assert_eq!(seen("10.0.0.1", &[("x-forwarded-for", "10.1.1.1, 10.2.2.2")]).0, "10.1.1.1");
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_that_proxies_do_not_write_is_ignored() {
+    fn the_header_that_proxies_do_not_set_is_ignored() {
         let told = [
             ("forwarded", "for=1.1.1.1;proto=http, for=\"[2001:db9::7]:4711\";proto=https;by=10.0.0.1"),
             ("x-forwarded-for", "9.9.9.9"),
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_wrote_does_not_hide_what_the_proxy_wrote() {
+    fn invalid_bytes_from_a_client_do_not_hide_the_proxys_element() {
         let value = HeaderValue::from_bytes(b"\xff\xfe, 203.0.113.7").expect("a value");
         let proxies = Proxies::parse("10.0.0.0/8").expect("networks");
         let peer = Client { address: [10, 0, 0, 1].into(), secure: false };

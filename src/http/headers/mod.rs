@@ -1,4 +1,4 @@
-//! Header fields, read and written: tags, ranges, media types, who forwarded a request, and its id.
+//! Header fields: entity tags, ranges, content negotiation, forwarding headers and request ids.
 
 pub(super) mod etag;
 pub(super) mod forwarded;

@@ -1,4 +1,4 @@
-//! Content negotiation: which of several forms a client likes best, by `Accept` and `Accept-Encoding`. Pure.
+//! Content negotiation by `Accept` and `Accept-Encoding` (RFC 9110, section 12). No I/O.
 
 use http::{HeaderMap, HeaderName, header};
 
@@ -9,10 +9,10 @@ struct Liked<'a> {
     weight: u16,
 }
 
-/// The media type of `offered` that a request likes best, by its place; `None` if it takes none of them.
+/// Returns the index of the preferred media type in `offered`; `None` if the client accepts none.
 ///
-/// `offered` begins with what is best for whoever names it, `image/avif` before `image/jpeg`. Who only says `*/*` may be a
-/// program that reads nothing new, and gets what is `safe` first.
+/// `offered` is in order of preference, `image/avif` before `image/jpeg`. A client that sends only `*/*` gets a widely
+/// supported format (`safe`) first.
 pub fn media_type(headers: &HeaderMap, offered: &[&str], safe: impl Fn(&str) -> bool) -> Option<usize> {
     let accepted = liked(headers, &header::ACCEPT);
     if accepted.is_empty() {
@@ -26,7 +26,9 @@ pub fn media_type(headers: &HeaderMap, offered: &[&str], safe: impl Fn(&str) -> 
     ranked.max().map(|(_, _, place)| place.0)
 }
 
-/// How much a media type is liked, and whether it was named itself; the most exact entry counts.
+/// Returns a media type's weight and whether the client listed it exactly.
+///
+/// The most specific entry applies.
 fn weight_of(accepted: &[Liked<'_>], kind: &str) -> Option<(u16, bool)> {
     let find = |name: &str| accepted.iter().find(|liked| liked.name.eq_ignore_ascii_case(name));
     if let Some(liked) = find(kind) {
@@ -37,8 +39,9 @@ fn weight_of(accepted: &[Liked<'_>], kind: &str) -> Option<(u16, bool)> {
     Some((liked.weight, false))
 }
 
-/// The coding of `offered` that a request likes best, the first among equals; `None` if it likes the body as it is better,
-/// or takes nothing else.
+/// Returns the preferred content coding in `offered`, the first among equal weights.
+///
+/// Returns `None` if the client prefers `identity` or accepts no offered coding.
 pub fn content_coding<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Option<&'a str> {
     let accepted = liked(headers, &header::ACCEPT_ENCODING);
     let weight = |coding: &str| {
@@ -59,7 +62,7 @@ pub fn content_coding<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Option<&'
     best.map(|(_, coding)| coding)
 }
 
-/// The entries of a list with their weights; several headers are one list, and what cannot be read is passed over.
+/// Parses a list with weights; several headers form one list, and unreadable headers are skipped.
 fn liked<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<Liked<'a>> {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     let entries = values.flat_map(|value| value.split(','));
@@ -72,10 +75,10 @@ fn liked<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<Liked<'a>> {
     read.filter(|liked| !liked.name.is_empty()).collect()
 }
 
-/// `0.8` as 800; what is no weight counts as 0.
+/// Parses a weight in thousandths: `0.8` is 800; an invalid weight is 0.
 fn thousandths(text: &str) -> u16 {
     let weight = text.parse::<f32>().unwrap_or(0.0);
-    // Within 0 and 1,000 after the clamp.
+    // The clamp limits the value to 0 to 1,000.
     if weight.is_finite() { (weight.clamp(0.0, 1.0) * 1_000.0) as u16 } else { 0 }
 }
 
@@ -86,12 +89,12 @@ mod tests {
 
     use super::*;
 
-    const PICTURES: &[&str] = &["image/avif", "image/webp", "image/jpeg"];
+    const IMAGES: &[&str] = &["image/avif", "image/webp", "image/jpeg"];
 
-    fn picture(accept: &str) -> Option<&'static str> {
+    fn image(accept: &str) -> Option<&'static str> {
         let value = HeaderValue::from_str(accept).expect("a header's value");
         let headers = HeaderMap::from_iter([(header::ACCEPT, value)]);
-        media_type(&headers, PICTURES, |kind| kind == "image/jpeg").map(|place| PICTURES[place])
+        media_type(&headers, IMAGES, |kind| kind == "image/jpeg").map(|place| IMAGES[place])
     }
 
     fn coding(accept: &str) -> Option<&'static str> {
@@ -100,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn who_names_the_newest_format_gets_it_and_who_takes_anything_gets_what_everybody_reads() {
+    fn a_listed_new_format_is_preferred_and_a_wildcard_gets_a_safe_format() {
         for (accept, kind) in [
             ("image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8", Some("image/avif")),
             ("image/webp,image/*,*/*;q=0.8", Some("image/webp")),
@@ -113,14 +116,14 @@ mod tests {
             ("text/html", None),
             ("", Some("image/jpeg")),
         ] {
-            assert_eq!(picture(accept), kind, "{accept}");
+            assert_eq!(image(accept), kind, "{accept}");
         }
         assert_eq!(media_type(&HeaderMap::new(), &["image/webp"], |_| false), Some(0));
         assert_eq!(media_type(&HeaderMap::new(), &[], |_| true), None);
     }
 
     #[test]
-    fn the_best_coding_is_taken_and_none_that_is_refused() {
+    fn the_preferred_coding_is_chosen_and_a_refused_one_never() {
         for (accept, expected) in [
             ("gzip, deflate, br, zstd", Some("br")),
             ("gzip", Some("gzip")),
@@ -138,8 +141,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_header_makes_it_panic(accept in "[a-z/*;q=0-9., ]{0,60}") {
-            let _ = (picture(&accept), coding(&accept));
+        fn any_header_is_parsed_without_a_panic(accept in "[a-z/*;q=0-9., ]{0,60}") {
+            let _ = (image(&accept), coding(&accept));
         }
     }
 }

@@ -1,19 +1,19 @@
-//! Byte ranges: which part of a file does a `Range` header ask for? Pure.
+//! Byte ranges: parses the `Range` header (RFC 9110, section 14). No I/O.
 
 use std::ops::Range;
 
-/// What is to be sent of a file.
+/// The part of a file to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// All of it: no range, several ranges, or a header that means nothing.
+    /// The whole file: the header is absent, malformed, or has several ranges.
     Whole,
-    /// These bytes; never empty, never beyond the end.
+    /// These bytes; never empty, always within the file.
     Part(Range<u64>),
-    /// Nothing: the range lies outside the file.
+    /// None: the range is outside the file.
     Unsatisfiable,
 }
 
-/// Reads a `Range` header for a file of `size` bytes.
+/// Parses a `Range` header for a file of `size` bytes.
 pub fn wanted(header: &[u8], size: u64) -> Wanted {
     let Some((first, last)) = single_range(header) else { return Wanted::Whole };
     let range = match (first, last) {
@@ -26,7 +26,7 @@ pub fn wanted(header: &[u8], size: u64) -> Wanted {
     if range.is_empty() { Wanted::Unsatisfiable } else { Wanted::Part(range) }
 }
 
-/// The two numbers of `bytes=first-last`, either of which may be left out.
+/// Parses `bytes=first-last`; either number may be omitted.
 fn single_range(header: &[u8]) -> Option<(Option<u64>, Option<u64>)> {
     let (unit, set) = std::str::from_utf8(header).ok()?.trim().split_once('=')?;
     if !unit.eq_ignore_ascii_case("bytes") {
@@ -36,7 +36,7 @@ fn single_range(header: &[u8]) -> Option<(Option<u64>, Option<u64>)> {
     Some((number(first)?, number(last)?))
 }
 
-/// The outer `None` is text that is no number; a number too large to hold lies beyond every file.
+/// Parses an optional number; `None` for malformed text. A number above `u64::MAX` saturates.
 fn number(text: &str) -> Option<Option<u64>> {
     if text.is_empty() {
         return Some(None);
@@ -50,7 +50,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_single_range_is_cut_to_the_file() {
+    fn a_single_range_is_limited_to_the_file() {
         for (header, part) in [
             ("bytes=0-0", 0..1),
             ("bytes=0-99", 0..100),
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_outside_the_file_cannot_be_satisfied() {
+    fn a_range_outside_the_file_is_unsatisfiable() {
         for header in ["bytes=100-", "bytes=100-200", "bytes=-0", "bytes=99999999999999999999-"] {
             assert_eq!(wanted(header.as_bytes(), 100), Wanted::Unsatisfiable, "{header}");
         }
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_one_range_means_the_whole_file() {
+    fn a_malformed_or_multiple_range_means_the_whole_file() {
         for header in
             ["", "bytes", "bytes=", "bytes=-", "bytes=5-4", "bytes=a-b", "bytes=+1-2", "items=0-1", "bytes=0-1,5-6"]
         {
@@ -85,7 +85,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_part_lies_within_the_file(header in "bytes=[0-9]{0,20}-[0-9]{0,20}", size: u64) {
+        fn a_part_is_within_the_file(header in "bytes=[0-9]{0,20}-[0-9]{0,20}", size: u64) {
             if let Wanted::Part(part) = wanted(header.as_bytes(), size) {
                 prop_assert!(part.start < part.end && part.end <= size);
             }

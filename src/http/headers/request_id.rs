@@ -1,5 +1,6 @@
-//! The name of a request: the client's own, or one that is made. It stands in the answer, in every log line and in a
-//! problem's body; it is no secret and proves nothing.
+//! Request ids, chosen by the client or generated.
+//!
+//! The response, every log line and a problem's body contain the id. It is not secret and authenticates nothing.
 
 use std::{
     fmt,
@@ -8,17 +9,17 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The header that carries it, in requests and in answers.
+/// The header of the request id, in requests and responses.
 pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-const MOST_BYTES: usize = 128;
+const MAX_BYTES: usize = 128;
 
 /// A request's id: 1 to 128 visible ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// The id that a request bears if it is fit for a log line, else a new one.
+    /// Returns the id in the headers if valid, else a new one.
     pub fn of(headers: &HeaderMap) -> Self {
         match headers.get(HEADER) {
             Some(given) if is_fit(given.as_bytes()) => Self(given.clone()),
@@ -26,9 +27,9 @@ impl RequestId {
         }
     }
 
-    /// A new id: a version 7 UUID, so that ids sort by time.
+    /// Generates an id: a version 7 UUID, so that ids sort by time.
     ///
-    /// Its random part comes from a fast generator without a system call: ids must differ, nobody must fail to guess them.
+    /// The random part comes from a fast generator without a system call: ids must be unique, not unpredictable.
     pub fn make() -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut random = [0; 10];
@@ -40,12 +41,12 @@ impl RequestId {
         Self(HeaderValue::from_str(text).expect("a UUID is visible ASCII"))
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
-        self.0.to_str().expect("only visible ASCII is taken")
+        self.0.to_str().expect("an id is visible ASCII")
     }
 
-    /// The id as a header's value.
+    /// Returns the id as a header value.
     pub fn header_value(&self) -> HeaderValue {
         self.0.clone()
     }
@@ -58,7 +59,7 @@ impl fmt::Display for RequestId {
 }
 
 fn is_fit(id: &[u8]) -> bool {
-    (1..=MOST_BYTES).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
+    (1..=MAX_BYTES).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
 }
 
 #[cfg(test)]
@@ -72,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fit_id_is_kept() {
+    fn a_valid_request_id_is_kept() {
         let longest = "x".repeat(128);
         for id in ["a", "0f/zz:{~}!", longest.as_str()] {
             assert_eq!(id_for(id.as_bytes()), id);
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfit_id_is_replaced_by_a_made_one() {
+    fn an_invalid_request_id_is_replaced_by_a_uuid_v7() {
         let too_long = "x".repeat(129);
         for id in ["", "two words", "tab\there", "ümlaut", too_long.as_str()] {
             let made = id_for(id.as_bytes());
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn made_ids_differ() {
+    fn generated_ids_are_unique() {
         let ids: std::collections::HashSet<_> = (0..1_000).map(|_| RequestId::make().to_string()).collect();
         assert_eq!(ids.len(), 1_000);
     }

@@ -1,4 +1,4 @@
-//! What operations have in common: the problems that any request may be answered with, and the request's id.
+//! Adds what all operations share: error responses, security, `Idempotency-Key` and `X-Request-Id`.
 
 use utoipa::{
     Modify,
@@ -12,44 +12,39 @@ use utoipa::{
 };
 
 use super::super::{
-    access::{Need, need},
-    route::{Route, Verb},
+    permissions::{Permission, need},
+    route::{RequestMethod, Route},
 };
 use crate::domain::Scope;
 
 const SCHEME: &str = "bearer";
 
-/// Adds it to every operation.
+/// Adds the shared parts to every operation.
 pub(super) struct Common;
 
-/// A status and what it stands for.
+/// A status code and its description.
 type Meaning = (u16, &'static str);
 
 const ALWAYS: &[Meaning] = &[
-    (400, "The request cannot be read."),
-    (421, "The server does not answer for the host that the request names."),
-    (500, "Something is wrong inside; the server's log tells more under the request's id."),
-    (
-        503,
-        "A component that the request needs does not answer, or there is too much to do; `Retry-After` says when to try again.",
-    ),
+    (400, "The request is malformed."),
+    (421, "The server does not accept the host in the request."),
+    (500, "An internal error occurred; the server's log has the cause under the request id."),
+    (503, "The server is overloaded, or a component that the request needs is unavailable; retry after `Retry-After`."),
 ];
-const FORBIDDEN: &str = "The token or key has not the scope, the resource is another user's, or a page of another origin asks for a \
-                         change.";
-const SECURED: &[Meaning] =
-    &[(401, "With authentication: no access token or API key, or one that is not believed."), (403, FORBIDDEN)];
-const COUNTED: &[Meaning] =
-    &[(429, "The client makes more requests than it may; `Retry-After` says when to try again.")];
-const WITH_PATH: &[Meaning] = &[(404, "There is no such thing.")];
-const WITH_QUERY: &[Meaning] = &[(422, "Parameters have values that are not allowed; all of them are named.")];
+const FORBIDDEN: &str = "The token or API key lacks the required scope, the resource belongs to another user, or a \
+                         page of another origin requests a change.";
+const SECURED: &[Meaning] = &[(401, "The access token or API key is missing or invalid."), (403, FORBIDDEN)];
+const COUNTED: &[Meaning] = &[(429, "The client exceeded its rate limit; retry after `Retry-After`.")];
+const WITH_PATH: &[Meaning] = &[(404, "The resource does not exist.")];
+const WITH_QUERY: &[Meaning] = &[(422, "Query parameters are invalid; `errors` lists them.")];
 const WITH_BODY: &[Meaning] = &[
-    (408, "The body took too long."),
-    (413, "The body is over the limit."),
-    (415, "The body is of a kind that is not read."),
-    (422, "Fields have values that are not allowed; all of them are named."),
+    (408, "The body did not arrive in time."),
+    (413, "The body exceeds the size limit."),
+    (415, "The body's media type is not supported."),
+    (422, "Fields are invalid; `errors` lists them."),
 ];
-const CONDITIONAL: &[Meaning] = &[(412, "A condition of the request, such as `If-Match`, does not hold.")];
-const WRITING: &[Meaning] = &[(403, FORBIDDEN), (507, "The disk is full.")];
+const CONDITIONAL: &[Meaning] = &[(412, "A precondition of the request, such as `If-Match`, failed.")];
+const WRITING: &[Meaning] = &[(403, FORBIDDEN), (507, "The server's storage is full.")];
 
 impl Modify for Common {
     fn modify(&self, openapi: &mut OpenApi) {
@@ -58,14 +53,14 @@ impl Modify for Common {
             components.responses.insert(name(status), RefOr::T(problem(meaning)));
         }
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
-            "An access token of OAuth 2.0 (RFC 9068), or an API key. Needed where the server has authentication on.",
+            "An OAuth 2.0 access token (RFC 9068) or an API key. Required if the server has authentication on.",
         ));
         components.add_security_scheme(SCHEME, SecurityScheme::Http(scheme.build()));
         for (path, item) in &mut openapi.paths.paths {
             let route = Route::find(path);
             for (method, operation) in operations(item) {
                 if let Some(route) = route {
-                    protect(operation, route, verb(&method));
+                    protect(operation, route, method_of(&method));
                 }
                 if method == HttpMethod::Post {
                     repeat_safely(operation);
@@ -76,15 +71,15 @@ impl Modify for Common {
     }
 }
 
-/// Says what an operation takes from its caller: nothing, or a scope, with `{}` for servers without authentication.
-fn protect(operation: &mut Operation, route: Route, verb: Verb) {
+/// Adds the security requirement of an operation: none, or a scope; `{}` covers servers without authentication.
+fn protect(operation: &mut Operation, route: Route, method: RequestMethod) {
     let mut meanings = if route.is_about_the_server() { Vec::new() } else { COUNTED.to_vec() };
-    let scope = match need(route, verb) {
-        Need::Nothing => None,
-        Need::Scope(scope) => Some(scope),
-        Need::ReadProducts | Need::ReadImages | Need::ReadOwnProduct => Some(Scope::ProductsRead),
-        Need::OwnProduct => Some(Scope::ProductsWrite),
-        Need::OwnUser => Some(Scope::Admin),
+    let scope = match need(route, method) {
+        Permission::Nothing => None,
+        Permission::Scope(scope) => Some(scope),
+        Permission::ReadProducts | Permission::ReadImages | Permission::ReadOwnProduct => Some(Scope::ProductsRead),
+        Permission::OwnProduct => Some(Scope::ProductsWrite),
+        Permission::OwnUser => Some(Scope::Admin),
     };
     if let Some(scope) = scope {
         meanings.extend(SECURED);
@@ -97,7 +92,7 @@ fn protect(operation: &mut Operation, route: Route, verb: Verb) {
     }
 }
 
-/// Says that a request with an idempotency key is carried out once.
+/// Adds the header `Idempotency-Key` and its responses.
 fn repeat_safely(operation: &mut Operation) {
     let key = ObjectBuilder::new()
         .schema_type(Type::String)
@@ -108,12 +103,12 @@ fn repeat_safely(operation: &mut Operation) {
         .name("Idempotency-Key")
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
-        .description(Some("The request is carried out once within 24 hours, however often it is sent with this key"))
+        .description(Some("Makes retries safe: the server executes a request with this key once within 24 hours"))
         .schema(Some(key));
     operation.parameters.get_or_insert_default().push(RefOr::T(parameter.build()));
     let replayed = || {
         HeaderBuilder::new()
-            .description(Some("`true` if the request was carried out before, and nothing was done this time"))
+            .description(Some("`true` if the server executed the request before and returns the earlier result"))
             .schema(Some(ObjectBuilder::new().schema_type(Type::Boolean)))
             .build()
     };
@@ -128,12 +123,12 @@ fn repeat_safely(operation: &mut Operation) {
     operation.responses.responses.entry("422".into()).or_insert_with(refused);
 }
 
-fn verb(method: &HttpMethod) -> Verb {
+fn method_of(method: &HttpMethod) -> RequestMethod {
     match method {
-        HttpMethod::Post => Verb::Post,
-        HttpMethod::Patch => Verb::Patch,
-        HttpMethod::Delete => Verb::Delete,
-        _ => Verb::Get,
+        HttpMethod::Post => RequestMethod::Post,
+        HttpMethod::Patch => RequestMethod::Patch,
+        HttpMethod::Delete => RequestMethod::Delete,
+        _ => RequestMethod::Get,
     }
 }
 
@@ -144,7 +139,7 @@ fn complete(operation: &mut Operation, writes: bool) {
             && let SchemaType::Array(types) = &schema.schema_type
             && let [only, Type::Null] | [Type::Null, only] = types.as_slice()
         {
-            // A parameter is left out; it has no way to be null.
+            // A client omits an optional parameter; a parameter cannot be null.
             schema.schema_type = SchemaType::Type(only.clone());
         }
     }
@@ -170,7 +165,7 @@ fn complete(operation: &mut Operation, writes: bool) {
     }
     let known = &mut operation.responses.responses;
     if !writes {
-        let unchanged = || ResponseBuilder::new().description("The client has it already, by its `If-None-Match`.");
+        let unchanged = || ResponseBuilder::new().description("Not modified: the entity tag matches `If-None-Match`.");
         known.entry("304".into()).or_insert_with(|| unchanged().build().into());
     }
     for (status, _) in meanings {
@@ -218,7 +213,7 @@ fn problem(meaning: &str) -> Response {
         .build()
 }
 
-/// Bytes that are no text.
+/// Returns the schema of binary data.
 fn binary() -> Schema {
     let format = SchemaFormat::KnownFormat(KnownFormat::Binary);
     ObjectBuilder::new().schema_type(Type::String).format(Some(format)).into()
@@ -226,6 +221,6 @@ fn binary() -> Schema {
 
 fn request_id() -> utoipa::openapi::Header {
     let text = ObjectBuilder::new().schema_type(Type::String).build();
-    let meaning = "The request's id, taken from the request or made; the log's lines about it bear it too.";
+    let meaning = "The request id, from the request or generated; the server's log lines contain it too.";
     HeaderBuilder::new().schema(Some(text)).description(Some(meaning)).build()
 }

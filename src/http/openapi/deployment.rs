@@ -1,20 +1,20 @@
-//! What the description of a running server says beyond that of the program: where it is, and whom it lets in.
+//! Adapts the OpenAPI document to a running server: its URL and its authentication.
 
 use utoipa::openapi::{OpenApi, RefOr, Schema, SecurityRequirement, Server, path::Operation};
 
 use super::common::operations;
 
-/// How a server is run.
+/// The settings of a running server that change the document.
 #[derive(Clone, Copy, Debug)]
 pub struct Deployment<'a> {
-    /// Whether clients prove who they are.
+    /// Whether authentication is on.
     pub is_authenticated: bool,
-    /// What stands before every path; empty if nothing does.
+    /// The URL that precedes every path; may be empty.
     pub base: &'a str,
 }
 
 impl Deployment<'_> {
-    /// Says it in the description of the program, which leaves it open.
+    /// Adapts `openapi`, which covers servers with and without authentication.
     pub(super) fn describe(self, openapi: &mut OpenApi) {
         let url = if self.base.is_empty() { "/" } else { self.base };
         openapi.servers = Some(vec![Server::new(url)]);
@@ -28,13 +28,13 @@ impl Deployment<'_> {
             components.security_schemes.clear();
             components.responses.remove("Problem401");
         } else if let Some(RefOr::T(Schema::Object(product))) = components.schemas.get_mut("NewProduct") {
-            // A product that does not say whose it is belongs to the caller.
+            // A product without `user_id` belongs to the authenticated user.
             product.required.retain(|field| field != "user_id");
         }
     }
 }
 
-/// Nobody comes in without a token or a key.
+/// Removes the alternative without a token or key.
 fn require(operation: &mut Operation) {
     if let Some(alternatives) = &mut operation.security {
         alternatives.retain(|alternative| *alternative != SecurityRequirement::default());

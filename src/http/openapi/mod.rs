@@ -1,6 +1,6 @@
-//! The description of the API, made from the handlers' own annotations: `/openapi.json`, `/docs` and `pm openapi`.
-//! What every operation has in common, the problems it may answer with and the header of the request's id, is added to
-//! each of them here; it is never written out by hand.
+//! The OpenAPI document, generated from the handlers' annotations: `/openapi.json`, `/docs` and `pm openapi`.
+//!
+//! `common` adds what all operations share, such as error responses and `X-Request-Id`, so that no handler repeats it.
 
 mod common;
 mod deployment;
@@ -18,39 +18,37 @@ use super::{
     problem::{self, Problem},
     reply::{self, Ready},
     request::extract,
-    resources::{
-        events, originals, pictures, product_images, products, queue, resource_metadata, status, users, webhooks,
-    },
+    resources::{events, product_images, products, queue, resource_metadata, status, users, webhooks},
 };
 pub use deployment::Deployment;
 
 use crate::domain::EventKind;
 
-/// Everything that stands in the description besides what its operations refer to by themselves.
+/// The OpenAPI document, before it is adapted to a deployment.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "pm",
-        description = "A product catalogue with asynchronous image processing. A product is stored at once; its pictures are \
-                       downloaded, checked, compressed and resized in the background. A query's parameter without a value \
-                       is the same as none.",
+        description = "A product catalog with asynchronous image processing. The server stores a product at once; \
+                       workers download, check, compress and resize its images in the background. A query parameter \
+                       with an empty value is ignored.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     tags(
-        (name = "products", description = "The catalogue"),
-        (name = "events", description = "What happens to products, while it happens"),
-        (name = "users", description = "Whoever owns products"),
-        (name = "pictures", description = "Stored pictures and their forms"),
-        (name = "webhooks", description = "Addresses that are told of events, by the Standard Webhooks scheme"),
-        (name = "queue", description = "Work that waits, and work that failed for good"),
-        (name = "server", description = "How the server is"),
+        (name = "products", description = "Products and their images"),
+        (name = "events", description = "Live events about products (server-sent events)"),
+        (name = "users", description = "Owners of products"),
+        (name = "images", description = "Image files: renditions, variants and originals"),
+        (name = "webhooks", description = "Webhooks and their deliveries (Standard Webhooks)"),
+        (name = "queue", description = "The job queue and its dead letters"),
+        (name = "server", description = "Health, metrics, version and documentation"),
     ),
     paths(
         products::create, products::list, products::show, products::update, products::delete, products::create_batch,
         product_images::add, product_images::remove, product_images::reprocess,
         events::all_events, events::product_events,
         users::create, users::list, users::show,
-        super::resources::images::show, pictures::preset, pictures::resize, originals::show,
+        super::resources::images::show, super::resources::presets::preset, super::resources::presets::resize, super::resources::originals::show,
         webhooks::create, webhooks::list, webhooks::show, webhooks::delete, webhooks::enable,
         webhooks::deliveries, webhooks::retry,
         queue::status, queue::list, queue::show, queue::retry,
@@ -69,7 +67,7 @@ static JSON: LazyLock<Result<Bytes, String>> = LazyLock::new(|| {
     Ok(text.into())
 });
 
-/// The description of a running server, with its entity tag.
+/// The OpenAPI document of a running server, with its entity tag.
 #[derive(Clone)]
 struct Document {
     json: Result<Bytes, String>,
@@ -83,15 +81,15 @@ impl Document {
     }
 }
 
-/// The description as JSON, OpenAPI 3.1, of a server with authentication or without.
+/// Returns the OpenAPI 3.1 document as JSON, for servers with and without authentication.
 ///
 /// # Errors
-/// If it cannot be written as JSON, which would be a mistake in this program.
+/// If the document cannot be serialized, which is a bug.
 pub fn json() -> Result<Bytes, String> {
     JSON.clone()
 }
 
-/// The routes of the description of a server that is run like this, and of the page that shows it.
+/// Returns the routes of the OpenAPI document and of the documentation pages.
 pub fn routes(deployment: Deployment<'_>) -> BoxedFilter<(warp::reply::Response,)> {
     let mut document = Description::openapi();
     deployment.describe(&mut document);
@@ -103,10 +101,10 @@ pub fn routes(deployment: Deployment<'_>) -> BoxedFilter<(warp::reply::Response,
     extract::boxed(json).or(extract::boxed(page)).unify().or(extract::boxed(files)).unify().boxed()
 }
 
-/// The description of this server.
+/// Returns the OpenAPI document of this server.
 #[utoipa::path(
     get, path = "/openapi.json", tag = "server", operation_id = "describe",
-    responses((status = 200, description = "OpenAPI 3.1", body = Object)),
+    responses((status = 200, description = "The OpenAPI 3.1 document", body = Object)),
 )]
 async fn description(document: Document) -> Result<Ready, Problem> {
     let mut response = Response::new(document.json.map_err(Problem::internal)?);
@@ -114,7 +112,7 @@ async fn description(document: Document) -> Result<Ready, Problem> {
     reply::tagged(response, document.tag)
 }
 
-/// The page's own address ends without a slash, so its files are named from the root.
+/// Returns the Swagger UI page. Its URL has no trailing slash, so its links are made absolute.
 fn page() -> Result<Ready, Problem> {
     let mut response = asset("index.html")?;
     let html =
@@ -127,13 +125,13 @@ async fn file(name: Tail) -> Result<Ready, Problem> {
     asset(name.as_str())
 }
 
-/// A file of Swagger UI, which is part of the program: the page asks nobody else for anything.
+/// Returns a file of Swagger UI. The files are embedded, so the page loads nothing from other hosts.
 fn asset(name: &str) -> Result<Ready, Problem> {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
                           connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     let config = Arc::new(Config::from("/openapi.json"));
     let found = utoipa_swagger_ui::serve(name, config).map_err(|error| Problem::internal(error.to_string()))?;
-    let found = found.ok_or_else(|| Problem::not_found("there is no such file of the documentation"))?;
+    let found = found.ok_or_else(|| Problem::not_found(format!("documentation file {name} not found")))?;
     let mut response = Response::new(Bytes::from(found.bytes.into_owned()));
     *response.status_mut() = StatusCode::OK;
     let kind = HeaderValue::try_from(found.content_type).map_err(Problem::internal)?;
@@ -156,40 +154,40 @@ mod tests {
     }
 
     #[test]
-    fn every_route_is_described_with_exactly_its_methods() {
+    fn the_document_has_exactly_the_methods_of_every_route() {
         let document = described();
         let paths = document["paths"].as_object().expect("paths");
         let described: BTreeSet<_> = paths
             .iter()
             .flat_map(|(path, item)| {
                 let operations = item.as_object().expect("an item").keys();
-                operations.map(move |verb| format!("{} {path}", verb.to_uppercase()))
+                operations.map(move |method| format!("{} {path}", method.to_uppercase()))
             })
             .collect();
         let known: BTreeSet<_> = Route::all()
             .filter(|route| !matches!(route, Route::Docs | Route::DocsFile))
             .flat_map(|route| {
-                let verbs = route.allow().split(", ").filter(|verb| !matches!(*verb, "HEAD" | "OPTIONS"));
-                verbs.map(move |verb| format!("{verb} {}", route.template()))
+                let verbs = route.allow().split(", ").filter(|method| !matches!(*method, "HEAD" | "OPTIONS"));
+                verbs.map(move |method| format!("{method} {}", route.template()))
             })
             .collect();
         assert_eq!(described, known);
     }
 
     #[test]
-    fn every_reference_leads_somewhere_and_every_operation_has_a_name_of_its_own() {
+    fn references_resolve_and_operation_ids_are_unique() {
         let document = described();
         let mut names = BTreeSet::new();
         for item in document["paths"].as_object().expect("paths").values() {
             for operation in item.as_object().expect("an item").values() {
                 let name = operation["operationId"].as_str().expect("a name");
-                assert!(names.insert(name.to_owned()), "{name} stands twice");
+                assert!(names.insert(name.to_owned()), "duplicate operation id {name}");
                 assert!(operation["summary"].is_string(), "{name} has no summary");
             }
         }
         let text = document.to_string();
         for reference in text.split("\"$ref\":\"#").skip(1).filter_map(|rest| rest.split('"').next()) {
-            assert!(document.pointer(reference).is_some(), "{reference} leads nowhere");
+            assert!(document.pointer(reference).is_some(), "{reference} does not resolve");
         }
     }
 
@@ -200,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_described_as_it_is_run() {
+    fn the_document_matches_the_deployment() {
         let open = served(false, "");
         assert_eq!(open["servers"], serde_json::json!([{"url": "/"}]));
         assert!(open["components"].get("securitySchemes").is_none());
@@ -221,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_described_exactly() {
+    fn schemas_have_exact_limits_and_formats() {
         let document = described();
         let schemas = &document["components"]["schemas"];
         for price in [&schemas["Price"], &schemas["NewProduct"]["properties"]["product_price"]] {
@@ -242,11 +240,11 @@ mod tests {
     }
 
     #[test]
-    fn the_page_asks_nobody_else_for_anything() {
+    fn the_documentation_page_loads_only_embedded_files() {
         let page = page().expect("a page");
         let html = String::from_utf8(page.body().to_vec()).expect("UTF-8");
         for part in html.split(['"', '\'']).filter(|part| part.ends_with(".js") || part.ends_with(".css")) {
-            let name = part.strip_prefix("/docs/").unwrap_or_else(|| panic!("{part} is not one of ours"));
+            let name = part.strip_prefix("/docs/").unwrap_or_else(|| panic!("{part} is not an embedded file"));
             assert_eq!(asset(name).expect("a file").status(), 200);
         }
         assert!(asset("../Cargo.toml").is_err());

@@ -1,5 +1,6 @@
-//! What filters take out of a request: its context, its query, a JSON body under a limit of bytes and time. Filters only
-//! extract; what a value means is decided by the domain.
+//! Filters that extract a request's context, query and JSON body.
+//!
+//! Bodies have limits on size and time. Filters only extract values; the domain validates them.
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
@@ -8,43 +9,43 @@ use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use warp::{Filter, Rejection, Reply, filters::BoxedFilter};
 
-use super::caller::Caller;
+use super::principal::Principal;
 use crate::{
     code::ErrorCode,
     http::{
-        admission::turn::{Kind, Turn},
+        admission::request::{Kind, RequestAdmission},
         headers::request_id::RequestId,
         problem::Problem,
-        route::Verb,
+        route::RequestMethod,
     },
 };
 
-/// What a handler may want to know of its request besides path, query and body.
+/// A request's context for handlers, beside path, query and body.
 #[derive(Clone, Debug)]
 pub struct Context {
     /// The request's id.
     pub request_id: RequestId,
-    /// The method; `HEAD` reaches handlers as a `GET` whose context says so.
-    pub verb: Verb,
-    /// Who makes the request, and so what it may change.
-    pub caller: Caller,
-    /// The request's turn, which is told while a body is read.
-    pub turn: Arc<Turn>,
+    /// The original method; handlers get a `HEAD` request as `GET`.
+    pub method: RequestMethod,
+    /// The authenticated principal.
+    pub principal: Principal,
+    /// The request's permits, updated while a body is read.
+    pub admission: Arc<RequestAdmission>,
 }
 
-/// How much of a body is read, and for how long.
+/// Limits on a body's size and on the time to read it.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {
-    /// Largest body in bytes.
+    /// Maximum size of a body in bytes.
     pub max_bytes: usize,
-    /// Time for the whole body.
+    /// Timeout for the whole body.
     pub timeout: Duration,
 }
 
-/// A query's parameters, decoded, in their order.
+/// A query's decoded parameters, in order.
 pub type Pairs = Vec<(String, String)>;
 
-/// Hands `value` to the handler.
+/// Returns a filter that provides a clone of `value`.
 pub fn with<T>(value: &T) -> impl Filter<Extract = (T,), Error = Infallible> + Clone + use<T>
 where
     T: Clone + Send + Sync + 'static,
@@ -53,14 +54,14 @@ where
     warp::any().map(move || value.clone())
 }
 
-/// The request's context, which stands in its extensions.
+/// Extracts the request's context from its extensions.
 pub fn context() -> impl Filter<Extract = (Context,), Error = Rejection> + Clone {
     warp::ext::get::<Context>()
 }
 
-/// The query's parameters.
+/// Extracts the query's parameters.
 ///
-/// Rejects bad percent-encoding and what is not UTF-8 with 400.
+/// Rejects invalid percent-encoding and invalid UTF-8 with 400.
 pub fn query() -> impl Filter<Extract = (Pairs,), Error = Rejection> + Clone {
     let raw = warp::query::raw().or(warp::any().map(String::new)).unify();
     raw.and_then(|raw: String| async move {
@@ -69,16 +70,16 @@ pub fn query() -> impl Filter<Extract = (Pairs,), Error = Rejection> + Clone {
     })
 }
 
-/// The bytes of a JSON body.
+/// Extracts the bytes of a JSON body.
 ///
-/// Rejects another content type with 415, more bytes than the limit with 413, and a body that takes too long with 408.
+/// Rejects another content type with 415, a body above the size limit with 413, and a slow body with 408.
 pub fn json_body(limits: BodyLimits) -> impl Filter<Extract = (Bytes,), Error = Rejection> + Clone {
     body_of(&["application/json"], limits)
 }
 
-/// The bytes of a JSON merge patch, which may be sent as plain JSON, too.
+/// Extracts the bytes of a JSON merge patch.
 ///
-/// Rejects what [`json_body`] does.
+/// Clients may also send it as `application/json`. Rejects the same requests as [`json_body`].
 pub fn merge_patch(limits: BodyLimits) -> impl Filter<Extract = (Bytes,), Error = Rejection> + Clone {
     body_of(&["application/merge-patch+json", "application/json"], limits)
 }
@@ -89,20 +90,20 @@ fn body_of(
 ) -> impl Filter<Extract = (Bytes,), Error = Rejection> + Clone {
     let parts = warp::header::headers_cloned().and(context()).and(warp::body::stream());
     parts.and_then(move |headers: HeaderMap, context: Context, body| async move {
-        let read = read_json(kinds, &headers, body, limits, &context.turn).await;
+        let read = read_json(kinds, &headers, body, limits, &context.admission).await;
         read.map_err(Problem::reject)
     })
 }
 
-/// What `parse` makes of a body. A large one is parsed on a blocking thread, so that it holds up nobody else's request.
+/// Parses a body; a large one on a blocking thread, so that it does not delay other requests.
 ///
 /// # Errors
-/// Those of `parse`, and 500 if it panics on the blocking thread.
+/// The errors of `parse`, and 500 if it panics on the blocking thread.
 pub async fn parsed<T: Send + 'static>(
     body: Bytes,
     parse: impl FnOnce(&[u8]) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
-    /// Some tenths of a millisecond of parsing.
+    /// Parsing this much takes some tenths of a millisecond.
     const MAX_BYTES_INLINE: usize = 64 << 10;
     if body.len() <= MAX_BYTES_INLINE {
         return parse(&body);
@@ -110,10 +111,10 @@ pub async fn parsed<T: Send + 'static>(
     tokio::task::spawn_blocking(move || parse(&body)).await.map_err(Problem::internal)?
 }
 
-/// One decoded segment of a path.
+/// Decodes a segment of a path.
 ///
 /// # Errors
-/// 400 for bad percent-encoding and what is not UTF-8.
+/// 400 for invalid percent-encoding or invalid UTF-8.
 pub fn decode_segment(raw: &str) -> Result<String, Problem> {
     decode(raw.as_bytes(), false).ok_or_else(|| Problem::bad_request("the path is not percent-encoded UTF-8"))
 }
@@ -123,21 +124,21 @@ pub(in crate::http) async fn read_json<B: Buf, E>(
     headers: &HeaderMap,
     body: impl Stream<Item = Result<B, E>>,
     limits: BodyLimits,
-    turn: &Turn,
+    admission: &RequestAdmission,
 ) -> Result<Bytes, Problem> {
     check_headers(kinds, headers, limits)?;
-    turn.begins_body(Kind::Gathered).await?;
+    admission.begins_body(Kind::Gathered).await?;
     let body = pin!(body);
     let bytes = tokio::select! {
-        bytes = tokio::time::timeout(limits.timeout, collect(body, limits, turn)) => bytes,
-        problem = turn.loses_body() => return Err(problem),
+        bytes = tokio::time::timeout(limits.timeout, collect(body, limits, admission)) => bytes,
+        problem = admission.loses_body() => return Err(problem),
     };
     let bytes = bytes.map_err(|_elapsed| too_slow(limits))??;
-    turn.works().await?;
+    admission.works().await?;
     Ok(without_mark(bytes))
 }
 
-/// `json` without a byte order mark before it, which a parser may ignore (RFC 8259, section 8.1).
+/// Removes a leading byte order mark, which a parser may ignore (RFC 8259, section 8.1).
 fn without_mark(mut json: Bytes) -> Bytes {
     const MARK: &[u8] = b"\xef\xbb\xbf";
     if json.starts_with(MARK) {
@@ -153,7 +154,7 @@ fn check_headers(kinds: &[&str], headers: &HeaderMap, limits: BodyLimits) -> Res
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::UnsupportedMediaType, detail));
     }
     if headers.get(header::CONTENT_ENCODING).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        let detail = "the body must be sent as it is, without `Content-Encoding`";
+        let detail = "the body must not have a `Content-Encoding`";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::UnsupportedMediaType, detail));
     }
     let told = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -163,7 +164,7 @@ fn check_headers(kinds: &[&str], headers: &HeaderMap, limits: BodyLimits) -> Res
     Ok(())
 }
 
-/// Whether the body's content type is this one, whatever its parameters.
+/// Whether the body's media type is `kind`; parameters are ignored.
 pub(super) fn is_of_kind(kind: &str, headers: &HeaderMap) -> bool {
     let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str) else { return false };
     let essence = value.split(';').next().unwrap_or_default().trim();
@@ -173,17 +174,17 @@ pub(super) fn is_of_kind(kind: &str, headers: &HeaderMap) -> bool {
 async fn collect<B: Buf, E>(
     mut body: std::pin::Pin<&mut impl Stream<Item = Result<B, E>>>,
     limits: BodyLimits,
-    turn: &Turn,
+    admission: &RequestAdmission,
 ) -> Result<Bytes, Problem> {
     let mut bytes = BytesMut::new();
     loop {
-        turn.waits_for_body();
+        admission.waits_for_body();
         let Some(chunk) = body.next().await else { return Ok(bytes.freeze()) };
-        let mut chunk = chunk.map_err(|_| Problem::bad_request("the body broke off"))?;
+        let mut chunk = chunk.map_err(|_| Problem::bad_request("the connection closed before the end of the body"))?;
         if bytes.len() + chunk.remaining() > limits.max_bytes {
             return Err(too_large(limits));
         }
-        turn.received(chunk.remaining()).await?;
+        admission.received(chunk.remaining()).await?;
         while chunk.has_remaining() {
             let length = chunk.chunk().len();
             bytes.extend_from_slice(chunk.chunk());
@@ -193,7 +194,7 @@ async fn collect<B: Buf, E>(
 }
 
 fn too_large(limits: BodyLimits) -> Problem {
-    let detail = format!("the body is over the limit of {} bytes", limits.max_bytes);
+    let detail = format!("the body exceeds the limit of {} bytes", limits.max_bytes);
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::BodyTooLarge, detail)
 }
 
@@ -203,8 +204,7 @@ fn too_slow(limits: BodyLimits) -> Problem {
         .with_header(header::CONNECTION, HeaderValue::from_static("close"))
 }
 
-/// The parameters of a query as it stands in a request's address, decoded, in their order; `None` for a broken escape or
-/// what is not UTF-8.
+/// Decodes a URL's query; `None` for invalid percent-encoding or invalid UTF-8.
 pub fn query_parameters(raw: &str) -> Option<Pairs> {
     let parts = raw.split('&').filter(|part| !part.is_empty());
     let pairs = parts.map(|part| {
@@ -214,7 +214,7 @@ pub fn query_parameters(raw: &str) -> Option<Pairs> {
     pairs.collect()
 }
 
-/// Percent-decoding, with `+` as a space where forms have it so; `None` for a broken escape or what is not UTF-8.
+/// Decodes percent-encoding, and optionally `+` as a space; `None` for an invalid escape or invalid UTF-8.
 fn decode(raw: &[u8], plus_is_space: bool) -> Option<String> {
     let mut bytes = Vec::with_capacity(raw.len());
     let mut rest = raw.iter();
@@ -232,7 +232,7 @@ fn hex_digit(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
-/// Boxes a resource's filter: what it answers is one type for all of them.
+/// Boxes a resource's filter, so that all filters have the same type.
 pub(in crate::http) fn boxed<R: Reply + 'static>(
     filter: impl Filter<Extract = (R,), Error = Rejection> + Clone + Send + Sync + 'static,
 ) -> BoxedFilter<(warp::reply::Response,)> {
@@ -259,7 +259,7 @@ mod tests {
     }
 
     async fn status_of(headers: HeaderMap, parts: &'static [&'static str]) -> u16 {
-        read_json(&["application/json"], &headers, chunks(parts), LIMITS, &Turn::for_tests())
+        read_json(&["application/json"], &headers, chunks(parts), LIMITS, &RequestAdmission::for_tests())
             .await
             .expect_err("refused")
             .head()
@@ -268,23 +268,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_in_pieces_is_put_together() {
-        let body =
-            read_json(&["application/json"], &json_headers(), chunks(&["{\"a\"", ":1}"]), LIMITS, &Turn::for_tests())
-                .await
-                .expect("a body");
+    async fn a_body_in_chunks_is_concatenated() {
+        let body = read_json(
+            &["application/json"],
+            &json_headers(),
+            chunks(&["{\"a\"", ":1}"]),
+            LIMITS,
+            &RequestAdmission::for_tests(),
+        )
+        .await
+        .expect("a body");
         assert_eq!(body, "{\"a\":1}");
     }
 
     #[test]
-    fn a_byte_order_mark_is_no_part_of_the_json() {
+    fn a_byte_order_mark_before_json_is_removed() {
         assert_eq!(without_mark(Bytes::from_static(b"\xef\xbb\xbf{}")), "{}");
         assert_eq!(without_mark(Bytes::from_static(b"{}")), "{}");
         assert_eq!(without_mark(Bytes::from_static(b"\xef\xbb")), &b"\xef\xbb"[..]);
     }
 
     #[tokio::test]
-    async fn a_body_over_the_limit_is_refused_whether_its_length_is_told_or_not() {
+    async fn a_body_above_the_limit_is_413_with_or_without_content_length() {
         assert_eq!(status_of(json_headers(), &["12345", "6789"]).await, 413);
         let mut told = json_headers();
         told.insert(header::CONTENT_LENGTH, HeaderValue::from_static("9"));
@@ -292,7 +297,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_json_is_read() {
+    async fn another_media_type_than_json_is_415() {
         assert_eq!(status_of(HeaderMap::new(), &["{}"]).await, 415);
         for other in ["text/plain", "application/jsonx", "application/x-www-form-urlencoded", ""] {
             assert_eq!(status_of(headers(&[(header::CONTENT_TYPE, other)]), &["{}"]).await, 415, "{other}");
@@ -305,7 +310,7 @@ mod tests {
                 &headers(&[(header::CONTENT_TYPE, json)]),
                 chunks(&["{}"]),
                 LIMITS,
-                &Turn::for_tests(),
+                &RequestAdmission::for_tests(),
             )
             .await;
             assert!(body.is_ok(), "{json}");
@@ -313,17 +318,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_never_ends_runs_into_the_time_limit() {
+    async fn a_body_that_never_ends_is_408() {
         let endless = chunks(&["{"]).chain(stream::pending());
         let limits = BodyLimits { timeout: Duration::from_millis(1), ..LIMITS };
-        let problem = read_json(&["application/json"], &json_headers(), endless, limits, &Turn::for_tests())
-            .await
-            .expect_err("refused");
+        let problem =
+            read_json(&["application/json"], &json_headers(), endless, limits, &RequestAdmission::for_tests())
+                .await
+                .expect_err("refused");
         assert_eq!(problem.head().status(), 408);
     }
 
     #[test]
-    fn queries_are_decoded_as_forms_are() {
+    fn a_query_is_decoded_like_a_form() {
         let pairs = query_parameters("name=caf%C3%A9+au%20lait&&sort=-id&flag&x=1=2").expect("a query");
         let pairs: Vec<_> = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(pairs, [("name", "café au lait"), ("sort", "-id"), ("flag", ""), ("x", "1=2")]);
@@ -331,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_encoding_is_refused() {
+    fn invalid_percent_encoding_is_refused() {
         for raw in ["a=%", "a=%4", "a=%zz", "a=%+1", "%FF=1", "a=%C3%28", "a=%ED%A0%80"] {
             assert_eq!(query_parameters(raw), None, "{raw}");
         }

@@ -1,5 +1,7 @@
-//! A digest that stands for a request's body: the same JSON in another spelling (spaces, order of fields, escapes, `1.50` for
-//! `1.5`) is the same request.
+//! Fingerprints of request bodies for idempotency.
+//!
+//! Equal JSON values have equal fingerprints, whatever their whitespace, field order, escapes or number format (`1.50`
+//! and `1.5`).
 
 use std::fmt;
 
@@ -8,14 +10,16 @@ use sha2::{Digest as _, Sha256};
 
 type Digest = [u8; 32];
 
-/// Returns the digest of what `body` says, or, if it is no JSON, of its bytes. Time grows linearly with the body.
+/// Returns the digest of the JSON value in `body`.
+///
+/// A body that is not JSON is hashed as bytes. Runs in linear time.
 pub fn of(body: &[u8]) -> Digest {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let digest = Value.deserialize(&mut deserializer).and_then(|digest| deserializer.end().map(|()| digest));
     digest.unwrap_or_else(|_| hash("bytes", [body]))
 }
 
-/// Reads a JSON value of any kind as its digest.
+/// Deserializes any JSON value to its digest.
 #[derive(Clone, Copy)]
 struct Value;
 
@@ -60,7 +64,7 @@ impl<'de> Visitor<'de> for Value {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Digest, E> {
-        // Prints a whole number as an integer prints.
+        // `f64` formats a whole number like an integer.
         Ok(hash("number", [value.to_string().as_bytes()]))
     }
 
@@ -91,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_spelling_is_the_same() {
+    fn equal_json_values_have_equal_fingerprints() {
         let one = of(br#"{"name": "a\u00e9", "price": 1.50, "images": [1, null, true], "more": {"x": -1, "y": 2}}"#);
         for same in [
             r#"{"price":1.5,"name":"aé","more":{"y":2,"x":-1},"images":[1,null,true]}"#,
@@ -102,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn another_value_is_another_one() {
+    fn different_json_values_have_different_fingerprints() {
         let values = [
             "1",
             "2",
@@ -133,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_does_not_make_it_panic() {
+    fn deeply_nested_json_does_not_panic() {
         let deep = "[".repeat(1 << 20);
         assert_eq!(of(deep.as_bytes()), hash("bytes", [deep.as_bytes()]));
     }

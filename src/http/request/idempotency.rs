@@ -1,10 +1,10 @@
-//! The header `Idempotency-Key`: a request that bears one is carried out once, and answered alike each time.
+//! The header `Idempotency-Key`: the server executes a request with a key once and replays its response.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use sha2::{Digest as _, Sha256};
 
-use super::{caller::Caller, extract, fingerprint};
+use super::{extract, fingerprint, principal::Principal};
 use crate::{
     catalog::{Answer, Done, Once},
     domain::Invalid,
@@ -14,26 +14,31 @@ use crate::{
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// Longest key in characters.
+/// Maximum length of a key in characters.
 const MAX_CHARS: usize = 255;
 
-/// The key of the request of `caller` to `path`, and what stands for the request; `None` without one.
+/// Returns the request's idempotency key and fingerprint; `None` without a key.
 ///
 /// # Errors
-/// 422 for a key that is empty, too long, not of visible ASCII characters, or there twice.
-pub async fn once(headers: &HeaderMap, caller: &Caller, path: &str, body: &Bytes) -> Result<Option<Once>, Problem> {
+/// 422 for a key that is empty, too long, repeated, or not visible ASCII.
+pub async fn once(
+    headers: &HeaderMap,
+    principal: &Principal,
+    path: &str,
+    body: &Bytes,
+) -> Result<Option<Once>, Problem> {
     let Some(key) = key(headers)? else { return Ok(None) };
     let body = extract::parsed(body.clone(), |json| Ok(fingerprint::of(json))).await?;
     let fingerprint = Sha256::new().chain_update(path).chain_update([0]).chain_update(body).finalize();
     Ok(Some(Once {
-        // Without authentication nobody can tell one caller from another.
-        scope: caller.user().map(ToString::to_string).unwrap_or_default(),
+        // With authentication off, all clients share one scope.
+        scope: principal.user().map(ToString::to_string).unwrap_or_default(),
         key,
         fingerprint: hex::encode(fingerprint),
     }))
 }
 
-/// Whether the request bears a key.
+/// Whether the request has a key.
 pub fn has_key(headers: &HeaderMap) -> bool {
     headers.contains_key(KEY)
 }
@@ -44,16 +49,16 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let bytes = key.as_bytes();
     let visible = bytes.iter().all(u8::is_ascii_graphic);
     if keys.next().is_some() || bytes.is_empty() || bytes.len() > MAX_CHARS || !visible {
-        let message = format!("must be one key of 1 to {MAX_CHARS} visible ASCII characters");
+        let message = format!("must be a single key of 1 to {MAX_CHARS} visible ASCII characters");
         return Err(Invalid::field("Idempotency-Key", message).into());
     }
     Ok(Some(String::from_utf8_lossy(bytes).into_owned()))
 }
 
-/// What was answered, now or before.
+/// Converts a new or replayed answer to a response.
 ///
 /// # Errors
-/// An internal problem if it cannot be written as an answer.
+/// 500 if the stored status or location is invalid.
 pub fn reply(answer: Answer) -> Result<Ready, Problem> {
     let mut response = http::Response::new(answer.body);
     *response.status_mut() = StatusCode::from_u16(answer.status).map_err(Problem::internal)?;
@@ -65,15 +70,15 @@ pub fn reply(answer: Answer) -> Result<Ready, Problem> {
     Ok(marked(response, answer.replayed))
 }
 
-/// The answer that `show` makes of what was done, marked if that was done before.
+/// Builds the response with `show`, and marks it if it is a replay.
 ///
 /// # Errors
-/// Those of `show`.
+/// The errors of `show`.
 pub fn reply_of<T>(done: Done<T>, show: impl FnOnce(T) -> Result<Ready, Problem>) -> Result<Ready, Problem> {
     Ok(marked(show(done.value)?, done.replayed))
 }
 
-/// The answer, marked if the request was carried out before.
+/// Adds `Idempotency-Replayed: true` to a replayed response.
 pub fn marked(mut response: Ready, replayed: bool) -> Ready {
     if replayed {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
@@ -90,11 +95,11 @@ mod tests {
         for key in keys {
             headers.append(KEY, HeaderValue::from_str(key).expect("a header's value"));
         }
-        once(&headers, &Caller::Anyone, "/products", &Bytes::from_static(b"{}")).await
+        once(&headers, &Principal::AuthenticationDisabled, "/products", &Bytes::from_static(b"{}")).await
     }
 
     #[tokio::test]
-    async fn a_key_is_visible_and_not_too_long() {
+    async fn a_key_is_1_to_255_visible_ascii_characters() {
         assert_eq!(read(&[]).await.expect("right"), None);
         assert_eq!(read(&["\"a-1\""]).await.expect("right").expect("a key").key, "\"a-1\"");
         let longest = "k".repeat(255);
@@ -105,10 +110,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_path_or_body_is_another_request() {
+    async fn another_path_or_body_has_another_fingerprint() {
         let headers = HeaderMap::from_iter([(KEY, HeaderValue::from_static("k"))]);
         let of = async |path: &str, body: &'static str| {
-            let once = once(&headers, &Caller::Anyone, path, &Bytes::from(body)).await;
+            let once = once(&headers, &Principal::AuthenticationDisabled, path, &Bytes::from(body)).await;
             once.expect("right").expect("a key").fingerprint
         };
         assert_eq!(of("/a", "{}").await, of("/a", " { }").await);

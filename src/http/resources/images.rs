@@ -1,5 +1,7 @@
-//! `/images/{key}`: stored renditions and variants, for everybody who has the key. Keys are made from the bytes, so an answer
-//! holds for ever; bytes are streamed from the store and never gathered here. Uploaded originals are not served here.
+//! `/images/{key}`: serves stored renditions and variants to every client that knows the key.
+//!
+//! A key contains the hash of the bytes, so responses are immutable. Bytes are streamed from storage. This route does
+//! not serve uploaded originals.
 
 use std::ops::Range;
 
@@ -19,32 +21,34 @@ use crate::{
         problem::{Problem, ProblemBody},
         reply,
         request::extract::{self, Context},
-        route::Verb,
+        route::RequestMethod,
     },
 };
 
-/// What is found by a key made from its bytes never changes.
+/// `Cache-Control` of immutable content.
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
-/// The route of stored pictures.
+/// Returns the route of stored images.
 pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
     let parts = warp::path("images").and(warp::path::tail()).and(warp::get()).and(warp::header::headers_cloned());
     let parts = parts.and(extract::context()).and(extract::with(&state.catalog)).and(extract::with(&state.blobs));
     extract::boxed(parts.then(show))
 }
 
-/// A rendition by its key, which its product shows. No token is needed.
+/// Returns a rendition or variant by its key.
+///
+/// No token is required.
 #[utoipa::path(
-    get, path = "/images/{key}", tag = "pictures", operation_id = "getImage",
+    get, path = "/images/{key}", tag = "images", operation_id = "getImage",
     params(
-        ("key" = String, Path, description = "Its key, slashes and all"),
-        ("Range" = Option<String>, Header, description = "One range of bytes"),
-        ("If-None-Match" = Option<String>, Header, description = "Entity tags of what the client has"),
+        ("key" = String, Path, description = "The image key, including slashes"),
+        ("Range" = Option<String>, Header, description = "A single byte range"),
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags that the client has cached; a match returns 304"),
     ),
     responses(
-        (status = 200, description = "The picture", body = [u8], content_type = "image/*"),
-        (status = 206, description = "A part of it", body = [u8], content_type = "image/*"),
-        (status = 416, description = "It has no byte in the range", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 200, description = "The image", body = [u8], content_type = "image/*"),
+        (status = 206, description = "The requested range", body = [u8], content_type = "image/*"),
+        (status = 416, description = "The range is outside the image file", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 pub async fn show(
@@ -54,15 +58,15 @@ pub async fn show(
     catalog: Catalog,
     blobs: Blobs,
 ) -> Result<Response, Problem> {
-    let key = BlobKey::parse(key.as_str()).ok_or_else(no_picture)?;
+    let key = BlobKey::parse(key.as_str()).ok_or_else(no_image)?;
     if !catalog.is_public(&key).await? {
-        return Err(no_picture());
+        return Err(no_image());
     }
     let found = answer(&key, &request, &context, &blobs, FOR_EVER).await?;
-    found.ok_or_else(no_picture)
+    found.ok_or_else(no_image)
 }
 
-/// A blob as an answer, whole or in part, streamed; `None` if it is not in the store.
+/// Streams a blob, whole or in part; `None` if storage does not have it.
 pub(in crate::http) async fn answer(
     key: &BlobKey,
     request: &HeaderMap,
@@ -89,8 +93,8 @@ async fn find(
         return if blobs.exists(key).await? { unchanged(key, &tag, caching).map(Some) } else { Ok(None) };
     }
     let Some(whole) = blobs.open(key, None).await? else { return Ok(None) };
-    // `Range` means something for `GET` alone (RFC 9110, section 14.2).
-    let ranges = request.get(header::RANGE).filter(|_| context.verb == Verb::Get);
+    // `Range` is defined for `GET` only (RFC 9110, section 14.2).
+    let ranges = request.get(header::RANGE).filter(|_| context.method == RequestMethod::Get);
     let asked = ranges.filter(|_| etag::if_range_holds(request, tag.as_bytes()));
     let part = match asked.map_or(Wanted::Whole, |value| range::wanted(value.as_bytes(), whole.size)) {
         Wanted::Whole => None,
@@ -98,7 +102,7 @@ async fn find(
         Wanted::Unsatisfiable => return Err(outside(whole.size)),
     };
     let size = whole.size;
-    // The whole blob's bytes were not asked for yet: the stream begins to read when it is polled.
+    // Dropping `whole` reads no bytes: its stream starts to read when it is polled.
     let blob = match &part {
         Some(part) => match blobs.open(key, Some(part.clone())).await? {
             Some(blob) => blob,
@@ -106,7 +110,8 @@ async fn find(
         },
         None => whole,
     };
-    let mut response = if context.verb == Verb::Head { StatusCode::OK.into_response() } else { streamed(blob) };
+    let mut response =
+        if context.method == RequestMethod::Head { StatusCode::OK.into_response() } else { streamed(blob) };
     describe(response.headers_mut(), key, &tag, caching)?;
     let length = part.as_ref().map_or(size, |part| part.end - part.start);
     response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
@@ -124,7 +129,7 @@ fn unchanged(key: &BlobKey, tag: &str, caching: HeaderValue) -> Result<Response,
     Ok(response)
 }
 
-/// The headers that say what a picture is, and that nothing else may be made of it.
+/// Sets an image's headers: media type, entity tag, caching, ranges and security.
 fn describe(headers: &mut HeaderMap, key: &BlobKey, tag: &str, caching: HeaderValue) -> Result<(), Problem> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(key.media_type()));
     headers.insert(header::ETAG, HeaderValue::try_from(tag).map_err(Problem::internal)?);
@@ -134,7 +139,7 @@ fn describe(headers: &mut HeaderMap, key: &BlobKey, tag: &str, caching: HeaderVa
     Ok(())
 }
 
-/// A stored file is a picture and nothing else: it runs no script and is no page, whatever stands in it.
+/// Sets headers against interpreting a stored file as a page or script.
 pub(super) fn locked_in(headers: &mut HeaderMap) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
@@ -144,12 +149,12 @@ fn content_range(part: &Range<u64>, size: u64) -> Result<HeaderValue, Problem> {
     HeaderValue::try_from(format!("bytes {}-{}/{size}", part.start, part.end - 1)).map_err(Problem::internal)
 }
 
-fn no_picture() -> Problem {
-    Problem::not_found("there is no such picture")
+fn no_image() -> Problem {
+    Problem::not_found("image file not found")
 }
 
 fn outside(size: u64) -> Problem {
-    let detail = format!("the picture has {size} bytes, none of them in this range");
+    let detail = format!("the requested range is outside the image file, which has {size} bytes");
     let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::RangeNotSatisfiable, detail);
     match HeaderValue::try_from(format!("bytes */{size}")) {
         Ok(value) => problem.with_header(header::CONTENT_RANGE, value),

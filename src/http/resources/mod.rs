@@ -1,9 +1,9 @@
-//! One file a resource: its operations, as they are described and as they are answered.
+//! The API's resources, one per file: OpenAPI annotations and handlers.
 
 pub(super) mod events;
 pub(super) mod images;
 pub(super) mod originals;
-pub(super) mod pictures;
+pub(super) mod presets;
 pub(super) mod product_images;
 pub(super) mod products;
 pub(super) mod queue;

@@ -1,10 +1,11 @@
-//! `/products/{id}/images/{image_id}/original`: the file that was uploaded, byte for byte, with all that a camera wrote into
-//! it. It is for the user of its product and for administrators; no cache keeps it.
+//! `/products/{id}/images/{image_id}/original`: returns the uploaded file unchanged, including camera metadata.
+//!
+//! Only the product's owner and administrators may read it. Caches must not store it.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use warp::{Filter, filters::BoxedFilter, reply::Response};
 
-use super::{images, pictures, products};
+use super::{images, presets, products};
 use crate::{
     code::ErrorCode,
     domain::{ImageId, ProductId},
@@ -12,49 +13,49 @@ use crate::{
         State,
         problem::{Problem, ProblemBody},
         request::{
-            caller::Caller,
             extract::{self, Context},
+            principal::Principal,
         },
     },
 };
 
-/// Whether uploaded originals are answered where authentication is off, and so to whoever reaches the server.
+/// Whether the server returns uploaded originals when authentication is off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Originals {
-    /// Only this machine reaches the server, so the client is the operator.
+    /// Only this machine can reach the server, so the client is the operator.
     Answered,
-    /// Others may reach the server.
+    /// Other machines can reach the server.
     #[default]
     Withheld,
 }
 
 const NEVER_STORED: HeaderValue = HeaderValue::from_static("private, no-store");
 
-/// What proxies write into the requests that they pass on.
+/// Headers that proxies add to forwarded requests.
 const BY_PROXIES: [HeaderName; 3] = [header::FORWARDED, header::VIA, HeaderName::from_static("x-forwarded-for")];
 
-/// The route of uploaded originals. It comes before that of presets, none of which is called `original`.
+/// Returns the route of uploaded originals. It precedes the route of presets; no preset is named `original`.
 pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
     let path = warp::path!("products" / String / "images" / String / "original").and(warp::get());
     let parts = path.and(warp::header::headers_cloned()).and(extract::context()).and(extract::with(state));
     extract::boxed(parts.then(show))
 }
 
-/// The file that was uploaded as this image: for the product's user, and with the scope `admin`.
+/// Returns the uploaded file of an image.
 ///
-/// Without authentication it is answered only by a server that listens on this machine alone and has no public URL, and to no
-/// request that a proxy passed on.
+/// Only the product's owner and principals with the scope `admin` may read it. With authentication off, the server
+/// returns it only if it listens on a loopback address, has no public URL, and no proxy forwarded the request.
 #[utoipa::path(
-    get, path = "/products/{id}/images/{image_id}/original", tag = "pictures", operation_id = "getOriginal",
+    get, path = "/products/{id}/images/{image_id}/original", tag = "images", operation_id = "getOriginal",
     params(
-        ("id" = ProductId, Path, description = "The product's number"),
-        ("image_id" = ImageId, Path, description = "The image's number"),
-        ("Range" = Option<String>, Header, description = "One range of bytes"),
+        ("id" = ProductId, Path, description = "The product id"),
+        ("image_id" = ImageId, Path, description = "The image id"),
+        ("Range" = Option<String>, Header, description = "A single byte range"),
     ),
     responses(
-        (status = 200, description = "The file, byte for byte", body = [u8], content_type = "image/*"),
-        (status = 206, description = "A part of it", body = [u8], content_type = "image/*"),
-        (status = 416, description = "It has no byte in the range", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 200, description = "The uploaded file, unchanged", body = [u8], content_type = "image/*"),
+        (status = 206, description = "The requested range", body = [u8], content_type = "image/*"),
+        (status = 416, description = "The range is outside the file", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 pub async fn show(
@@ -65,8 +66,8 @@ pub async fn show(
     state: State,
 ) -> Result<Response, Problem> {
     let id = products::parse_id(&id).ok_or_else(products::no_number)?;
-    let image = pictures::parse_image(&image)?;
-    if matches!(context.caller, Caller::Anyone) {
+    let image = presets::parse_image(&image)?;
+    if matches!(context.principal, Principal::AuthenticationDisabled) {
         let is_passed_on = BY_PROXIES.iter().any(|name| request.contains_key(name));
         if is_passed_on || state.originals == Originals::Withheld {
             return Err(withheld());
@@ -74,11 +75,11 @@ pub async fn show(
     }
     let key = state.catalog.original(id, image).await?;
     let found = images::answer(&key, &request, &context, &state.blobs, NEVER_STORED).await?;
-    found.ok_or_else(|| Problem::not_found(format!("the uploaded file of image {image} is not in the store")))
+    found.ok_or_else(|| Problem::not_found(format!("the uploaded file of image {image} is missing in storage")))
 }
 
 fn withheld() -> Problem {
-    let detail = "an uploaded original is answered to the user of its product; this server cannot tell users apart, because \
-                  authentication is off";
+    let detail = "uploaded originals are available only to the product's owner; this server cannot identify users, \
+                  because authentication is off";
     Problem::new(StatusCode::FORBIDDEN, ErrorCode::Forbidden, detail)
 }

@@ -1,4 +1,4 @@
-//! `/products/{id}/images` and what is below it: more pictures for a product, one fewer, one again.
+//! `/products/{id}/images` and below: adds, removes and reprocesses images.
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -24,15 +24,15 @@ use crate::{
     },
 };
 
-/// Pictures that were taken in.
+/// The images that a request added.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AddedImages)]
 pub struct AddedBody<'a> {
-    /// The new pictures in order.
+    /// The added images in request order.
     images: Vec<ImageBody<'a>>,
 }
 
-/// The routes of products' pictures; a file has at most `max_upload` bytes.
+/// Returns the routes of products' images; `max_upload` is the limit per file in bytes.
 pub fn routes(state: &State, limits: BodyLimits, max_upload: u64) -> BoxedFilter<(Response,)> {
     let catalog = extract::with(&state.catalog);
     let add = warp::path!("products" / String / "images")
@@ -58,19 +58,21 @@ pub fn routes(state: &State, limits: BodyLimits, max_upload: u64) -> BoxedFilter
     extract::boxed(add).or(extract::boxed(remove)).unify().or(extract::boxed(again)).unify().boxed()
 }
 
-/// Adds pictures behind the last one: files, streamed, or addresses. All of them or none.
+/// Appends images to a product, as uploaded files or as URLs.
+///
+/// The request adds all images or none.
 #[utoipa::path(
     post, path = "/products/{id}/images", tag = "products", operation_id = "addImages",
     params(
-        ("id" = ProductId, Path, description = "The product's number"),
-        ("If-Match" = Option<String>, Header, description = "Entity tags of the product; the request is refused if it has none of them, as far as editors change it"),
+        ("id" = ProductId, Path, description = "The product id"),
+        ("If-Match" = Option<String>, Header, description = "Proceed only if the `edit` part of the product's entity tag matches one of these"),
     ),
     request_body(content(
         (MoreImagesShape = "application/json"),
         (ImageFilesShape = "multipart/form-data"),
     )),
     responses(
-        (status = 202, description = "The new pictures, which are worked on from now on", body = AddedBody, headers(("ETag" = String, description = "The product's new entity tag"))),
+        (status = 202, description = "The added images, queued for processing", body = AddedBody, headers(("ETag" = String, description = "The product's new entity tag"))),
     ),
 )]
 pub async fn add(
@@ -87,14 +89,14 @@ pub async fn add(
     check_before(id, condition.as_ref().filter(|_| !idempotency::has_key(&headers)), &catalog).await?;
     let (path, request_id) = (format!("/products/{id}/images"), Some(context.request_id.as_str()));
     let updated = if upload::is_multipart(&headers) {
-        let files = uploads.receive(&headers, body, &context.turn, &catalog).await?;
-        // A file's key is the digest of its bytes.
+        let files = uploads.receive(&headers, body, &context.admission, &catalog).await?;
+        // A file's key contains the digest of its bytes.
         let digests = files.keys().collect::<Vec<_>>().join("\n").into();
-        let once = idempotency::once(&headers, &context.caller, &path, &digests).await?;
+        let once = idempotency::once(&headers, &context.principal, &path, &digests).await?;
         catalog.add_uploads(id, files, condition, once, request_id).await?
     } else {
-        let json = extract::read_json(&KINDS, &headers, body, limits, &context.turn).await?;
-        let once = idempotency::once(&headers, &context.caller, &path, &json).await?;
+        let json = extract::read_json(&KINDS, &headers, body, limits, &context.admission).await?;
+        let once = idempotency::once(&headers, &context.principal, &path, &json).await?;
         let patch = extract::parsed(json, |json| Ok(ProductPatch::more_images_from_json(json)?)).await?;
         catalog.update(id, patch, condition, once, request_id).await?
     };
@@ -104,23 +106,27 @@ pub async fn add(
     Ok(idempotency::marked(reply::tagged(response, updated.body.etag)?, updated.replayed))
 }
 
-/// Refuses what would be refused in the end, before a body is read for nothing. The condition of a request with an idempotency
-/// key may have held when it was carried out.
+/// Checks the product and the precondition before the body is read.
+///
+/// The caller passes no condition for a request with an idempotency key: a replay must succeed even if the condition
+/// held only at the first execution.
 async fn check_before(id: ProductId, condition: Option<&Precondition>, catalog: &Catalog) -> Result<(), Problem> {
     let (body, _) = catalog.product_body(id).await?;
     Ok(condition.map_or(Ok(()), |condition| body.check(condition, id))?)
 }
 
-/// Removes a picture; those behind it move up.
+/// Removes an image from a product.
+///
+/// The following images move up one position.
 #[utoipa::path(
     delete, path = "/products/{id}/images/{image_id}", tag = "products", operation_id = "deleteImage",
     params(
-        ("id" = ProductId, Path, description = "The product's number"),
-        ("image_id" = ImageId, Path, description = "The picture's number"),
-        ("If-Match" = Option<String>, Header, description = "Entity tags of the product; the request is refused if it has none of them, as far as editors change it"),
+        ("id" = ProductId, Path, description = "The product id"),
+        ("image_id" = ImageId, Path, description = "The image id"),
+        ("If-Match" = Option<String>, Header, description = "Proceed only if the `edit` part of the product's entity tag matches one of these"),
     ),
     responses(
-        (status = 204, description = "It is gone", headers(("ETag" = String, description = "The product's new entity tag"))),
+        (status = 204, description = "The image was removed", headers(("ETag" = String, description = "The product's new entity tag"))),
     ),
 )]
 pub async fn remove(
@@ -136,16 +142,18 @@ pub async fn remove(
     reply::tagged(reply::gone(), updated.body.etag)
 }
 
-/// Works on a picture again; one that is on its way already goes on.
+/// Reprocesses an image.
+///
+/// An image that is already being processed is not restarted.
 #[utoipa::path(
     post, path = "/products/{id}/images/{image_id}/reprocess", tag = "products", operation_id = "reprocessImage",
     params(
-        ("id" = ProductId, Path, description = "The product's number"),
-        ("image_id" = ImageId, Path, description = "The picture's number"),
-        ("If-Match" = Option<String>, Header, description = "Entity tags of the product; the request is refused if it has none of them, as far as editors change it"),
+        ("id" = ProductId, Path, description = "The product id"),
+        ("image_id" = ImageId, Path, description = "The image id"),
+        ("If-Match" = Option<String>, Header, description = "Proceed only if the `edit` part of the product's entity tag matches one of these"),
     ),
     responses(
-        (status = 202, description = "The picture", body = ImageBody, headers(("ETag" = String, description = "The product's new entity tag"))),
+        (status = 202, description = "The image, queued for processing", body = ImageBody, headers(("ETag" = String, description = "The product's new entity tag"))),
     ),
 )]
 pub async fn reprocess(
@@ -157,18 +165,17 @@ pub async fn reprocess(
 ) -> Result<Ready, Problem> {
     let (id, image) = numbers(&id, &image_id)?;
     let path = format!("/products/{id}/images/{image}/reprocess");
-    let once = idempotency::once(&headers, &context.caller, &path, &Bytes::new()).await?;
+    let once = idempotency::once(&headers, &context.principal, &path, &Bytes::new()).await?;
     let (condition, request_id) = (etag::conditions(&headers), context.request_id.as_str());
     let updated = catalog.reprocess_image(id, image, condition, once, Some(request_id)).await?;
     let image = updated.product.images.iter().find(|candidate| candidate.id == image);
-    let image = image.ok_or_else(|| Problem::not_found("there is no such picture"))?;
+    let image = image.ok_or_else(|| Problem::not_found(format!("image not found in product {id}")))?;
     let response = reply::json(StatusCode::ACCEPTED, &ImageBody::new(id, image, catalog.links()))?;
     Ok(idempotency::marked(reply::tagged(response, updated.body.etag)?, updated.replayed))
 }
 
 fn numbers(id: &str, image_id: &str) -> Result<(ProductId, ImageId), Problem> {
     let id = parse_id(id).ok_or_else(no_number)?;
-    let image =
-        parse_id(image_id).ok_or_else(|| Problem::not_found("there is no such picture: its id is no number"))?;
+    let image = parse_id(image_id).ok_or_else(|| Problem::not_found("image not found: the id must be a number"))?;
     Ok((id, ImageId(image.0)))
 }

@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// The routes of products.
+/// Returns the routes of products.
 pub fn routes(state: &State, limits: BodyLimits, batch_limits: BodyLimits) -> BoxedFilter<(Response,)> {
     let catalog = extract::with(&state.catalog);
     let one = warp::path!("products" / String)
@@ -78,7 +78,7 @@ pub fn routes(state: &State, limits: BodyLimits, batch_limits: BodyLimits) -> Bo
         .boxed()
 }
 
-/// The id of a product as it stands in a path: digits and nothing else.
+/// Parses a product id from a path: decimal digits only.
 pub fn parse_id(text: &str) -> Option<ProductId> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -86,17 +86,17 @@ pub fn parse_id(text: &str) -> Option<ProductId> {
     text.parse().ok()
 }
 
-/// A product.
+/// Returns a product.
 #[utoipa::path(
     get, path = "/products/{id}", tag = "products", operation_id = "getProduct",
     params(
-        ("id" = ProductId, Path, description = "The product's number"),
-        ("If-Match" = Option<String>, Header, description = "Answer it only if it has one of these entity tags"),
-        ("If-None-Match" = Option<String>, Header, description = "Entity tags of what the client has"),
+        ("id" = ProductId, Path, description = "The product id"),
+        ("If-Match" = Option<String>, Header, description = "Return the product only if its entity tag is one of these"),
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags that the client has cached; a match returns 304"),
     ),
     responses(
         (status = 200, description = "The product", body = ProductBody, headers(
-            ("ETag" = String, description = "A strong entity tag, `\"{edit}.{state}\"`: `edit` stays while only workers change the product, `state` changes with every byte"),
+            ("ETag" = String, description = "A strong entity tag, `\"{edit}.{state}\"`: `edit` changes with every edit, `state` also with every change by a worker"),
             ("X-Cache" = String, description = "`hit` or `miss`"),
         )),
     ),
@@ -104,30 +104,30 @@ pub fn parse_id(text: &str) -> Option<ProductId> {
 pub async fn show(id: String, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
     let id = parse_id(&id).ok_or_else(no_number)?;
     let (body, freshness) = catalog.product_body(id).await?;
-    let body = catalog.shown_to(context.caller.reader(), id, body)?;
+    let body = catalog.shown_to(context.principal.reader(), id, body)?;
     Ok(reply::product(&body, freshness, &headers))
 }
 
-/// Products by filter and order, page by page.
+/// Lists products with filters, sorting and pagination.
 #[utoipa::path(
     get, path = "/products", tag = "products", operation_id = "listProducts",
     params(
-        ("user_id" = Option<UserId>, Query, description = "Only this user's"),
-        ("min_price" = Option<Price>, Query, description = "At least this price"),
-        ("max_price" = Option<Price>, Query, description = "At most this price"),
-        ("name" = Option<String>, Query, description = "Names that contain this, whatever the case and however accents are written", pattern = r"^\s*[^\s\u0000](?:[^\u0000]{0,198}[^\s\u0000])?\s*$"),
-        ("q" = Option<String>, Query, description = "Words of the name and the description, the last one as the beginning of one; best match first unless `sort` says otherwise", max_length = 200, format = "search", pattern = r"[^\u0000-/:-@\[-\u0060{-\u007f]"),
-        ("status" = Option<ProductStatus>, Query, description = "Only products of this status"),
-        ("sort" = Option<String>, Query, description = "The order, a `-` before it for descending", pattern = "^-?(id|product_price|product_name|created_at)$"),
+        ("user_id" = Option<UserId>, Query, description = "Only products of this user"),
+        ("min_price" = Option<Price>, Query, description = "Minimum price, inclusive"),
+        ("max_price" = Option<Price>, Query, description = "Maximum price, inclusive"),
+        ("name" = Option<String>, Query, description = "Only products whose name contains this text; case and Unicode normalization are ignored", pattern = r"^\s*[^\s\u0000](?:[^\u0000]{0,198}[^\s\u0000])?\s*$"),
+        ("q" = Option<String>, Query, description = "Full-text search in name and description; the last term matches as a prefix. Best match first, unless `sort` is set", max_length = 200, format = "search", pattern = r"[^\u0000-/:-@\[-\u0060{-\u007f]"),
+        ("status" = Option<ProductStatus>, Query, description = "Only products with this status"),
+        ("sort" = Option<String>, Query, description = "Sort key; prefix `-` for descending order", pattern = "^-?(id|product_price|product_name|created_at)$"),
         ("limit" = Option<u64>, Query, description = "Products per page", minimum = 1, maximum = 100),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before", format = "cursor"),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the previous page", format = "cursor"),
     ),
-    responses((status = 200, description = "A page", body = PageBody<ProductBody>, headers(("Link" = String, description = "The next page")))),
+    responses((status = 200, description = "A page of products", body = PageBody<ProductBody>, headers(("Link" = String, description = "Link to the next page")))),
 )]
 pub async fn list(pairs: Pairs, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
     let query = ProductQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     let page = catalog.list(&query).await?;
-    let reader = context.caller.reader();
+    let reader = context.principal.reader();
     let items = page.items.iter().map(|product| ProductBody::new(product, catalog.links()).shown_to(reader)).collect();
     let mut response = reply::json(StatusCode::OK, &PageBody { items, next_cursor: page.next_cursor.clone() })?;
     if let Some(cursor) = &page.next_cursor {
@@ -136,36 +136,38 @@ pub async fn list(pairs: Pairs, context: Context, catalog: Catalog) -> Result<Re
     Ok(response)
 }
 
-/// Stores a product; its pictures are queued in the same transaction.
+/// Creates a product and queues its images for processing.
 #[utoipa::path(
     post, path = "/products", tag = "products", operation_id = "createProduct", request_body = NewProductShape,
-    params(("If-None-Match" = Option<String>, Header, description = "`*` holds always: the product is a new one")),
+    params(("If-None-Match" = Option<String>, Header, description = "`*` always succeeds, since the product is new")),
     responses(
-        (status = 201, description = "The product", body = ProductBody, headers(
-            ("Location" = String, description = "Where the product is"),
+        (status = 201, description = "The created product", body = ProductBody, headers(
+            ("Location" = String, description = "URL of the product"),
             ("ETag" = String, description = "The entity tag of the new product"),
         )),
-        (status = 410, description = "A request with this key has created a product, which was deleted since", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 410, description = "An earlier request with this key created a product that has since been deleted", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
     if let Some(condition) = etag::conditions(&headers) {
         condition.check_creation("a product")?;
     }
-    let once = idempotency::once(&headers, &context.caller, "/products", &body).await?;
-    let (policy, user) = (catalog.policy().clone(), context.caller.user().cloned());
+    let once = idempotency::once(&headers, &context.principal, "/products", &body).await?;
+    let (policy, user) = (catalog.policy().clone(), context.principal.user().cloned());
     let new = extract::parsed(body, move |json| Ok(NewProduct::from_json_of(json, &policy, user.as_ref())??)).await?;
-    context.caller.must_act_for(&new.user_id)?;
+    context.principal.must_act_for(&new.user_id)?;
     let answer = catalog.create_all(vec![new], once, Some(context.request_id.as_str()), batch::one).await?;
     let response = idempotency::reply(answer)?;
     let tag = product_tag(response.body())?;
     reply::tagged(response, tag)
 }
 
-/// Stores up to 1,000 products, each as far as it is right, and answers what became of each.
+/// Creates up to 1,000 products and returns a result for each.
+///
+/// Valid products are created even if others are invalid.
 #[utoipa::path(
     post, path = "/products:batch", tag = "products", operation_id = "createProducts", request_body = BatchShape,
-    responses((status = 200, description = "A result for each product, in order", body = BatchBody)),
+    responses((status = 200, description = "One result per product, in request order", body = BatchBody)),
 )]
 pub async fn create_batch(
     body: Bytes,
@@ -173,13 +175,13 @@ pub async fn create_batch(
     context: Context,
     catalog: Catalog,
 ) -> Result<Ready, Problem> {
-    let once = idempotency::once(&headers, &context.caller, "/products:batch", &body).await?;
-    let caller = &context.caller;
-    let (policy, user) = (catalog.policy().clone(), caller.user().cloned());
+    let once = idempotency::once(&headers, &context.principal, "/products:batch", &body).await?;
+    let principal = &context.principal;
+    let (policy, user) = (catalog.policy().clone(), principal.user().cloned());
     let read = extract::parsed(body, move |json| Ok(products_from_json(json, &policy, user.as_ref())??)).await?;
-    let own = |new: NewProduct| match caller.may_act_for(&new.user_id) {
+    let own = |new: NewProduct| match principal.may_act_for(&new.user_id) {
         true => Ok(new),
-        false => Err(Invalid::field("user_id", "must be your own; another user's takes the scope `admin`")),
+        false => Err(Invalid::field("user_id", "must be your own user id; other users require the scope `admin`")),
     };
     let read = read.into_iter().map(|item| item.and_then(own)).collect();
     let (news, refusals) = batch::split(read);
@@ -189,20 +191,22 @@ pub async fn create_batch(
     idempotency::reply(answer)
 }
 
-/// Changes a product by a JSON merge patch (RFC 7396); pictures whose address stays are kept.
+/// Updates a product by JSON merge patch (RFC 7396).
+///
+/// Images whose URL does not change are kept.
 #[utoipa::path(
     patch, path = "/products/{id}", tag = "products", operation_id = "updateProduct",
     params(
-        ("id" = ProductId, Path, description = "The product's number"),
-        ("If-Match" = Option<String>, Header, description = "Change it only if it has one of these entity tags, as far as editors change it: a worker's progress does not count"),
-        ("If-None-Match" = Option<String>, Header, description = "Change it only if it has none of these entity tags"),
+        ("id" = ProductId, Path, description = "The product id"),
+        ("If-Match" = Option<String>, Header, description = "Update only if the `edit` part of the product's entity tag matches one of these; changes by workers are ignored"),
+        ("If-None-Match" = Option<String>, Header, description = "Update only if the product's entity tag is none of these"),
     ),
     request_body(content(
         (ProductPatchShape = "application/merge-patch+json"),
         (ProductPatchShape = "application/json"),
     )),
     responses(
-        (status = 200, description = "The product as it is now", body = ProductBody, headers(("ETag" = String, description = "Its new entity tag"))),
+        (status = 200, description = "The updated product", body = ProductBody, headers(("ETag" = String, description = "The new entity tag"))),
     ),
 )]
 pub async fn update(
@@ -219,16 +223,16 @@ pub async fn update(
     reply::changed(updated.body)
 }
 
-/// Deletes a product with its pictures.
+/// Deletes a product and its images.
 #[utoipa::path(
     delete, path = "/products/{id}", tag = "products", operation_id = "deleteProduct",
     params(
-        ("id" = ProductId, Path, description = "The product's number"),
-        ("If-Match" = Option<String>, Header, description = "Delete it only if it has one of these entity tags, as far as editors change it"),
-        ("If-None-Match" = Option<String>, Header, description = "Delete it only if it has none of these entity tags"),
+        ("id" = ProductId, Path, description = "The product id"),
+        ("If-Match" = Option<String>, Header, description = "Delete only if the `edit` part of the product's entity tag matches one of these"),
+        ("If-None-Match" = Option<String>, Header, description = "Delete only if the product's entity tag is none of these"),
     ),
     responses(
-        (status = 204, description = "It is gone"),
+        (status = 204, description = "The product was deleted"),
     ),
 )]
 pub async fn delete(id: String, headers: HeaderMap, catalog: Catalog) -> Result<Ready, Problem> {
@@ -239,7 +243,7 @@ pub async fn delete(id: String, headers: HeaderMap, catalog: Catalog) -> Result<
 
 pub(super) fn no_number() -> Problem {
     let message = format!("must be a whole number from 0 to {}", i64::MAX);
-    Problem::not_found("there is no such product: its id is no number").with_error("id", message)
+    Problem::not_found("product not found: the id must be a number").with_error("id", message)
 }
 
 #[cfg(test)]
@@ -247,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_written_in_digits() {
+    fn a_product_id_consists_of_decimal_digits() {
         assert_eq!(parse_id("12"), Some(ProductId(12)));
         assert_eq!(parse_id("9223372036854775807"), Some(ProductId(i64::MAX)));
         for wrong in ["", "+1", "-1", "1.0", " 1", "1e3", "0x1", "१", "9223372036854775808"] {

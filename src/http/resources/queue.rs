@@ -1,4 +1,4 @@
-//! `/queue`: how full it is, and the jobs that failed for good under `/queue/dead`.
+//! `/queue`: the state of the job queue, and its dead letters under `/queue/dead`.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// The routes of the queue.
+/// Returns the routes of the queue.
 pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
     let catalog = extract::with(&state.catalog);
     let status = warp::path!("queue").and(warp::get()).and(catalog.clone()).then(status);
@@ -43,24 +43,24 @@ pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-/// How full the queue is.
+/// Returns the number of jobs by state.
 #[utoipa::path(
     get, path = "/queue", tag = "queue", operation_id = "queueStatus",
-    responses((status = 200, description = "Jobs by their state", body = QueueBody)),
+    responses((status = 200, description = "Number of jobs by state", body = QueueBody)),
 )]
 pub async fn status(catalog: Catalog) -> Result<Ready, Problem> {
     let status = catalog.queue_status().await?;
     reply::json(StatusCode::OK, &QueueBody::new(&status)).map(fresh)
 }
 
-/// Jobs that failed for good, the latest first.
+/// Lists dead letters, newest first.
 #[utoipa::path(
     get, path = "/queue/dead", tag = "queue", operation_id = "listDeadLetters",
     params(
         ("limit" = Option<u64>, Query, description = "Dead letters per page", minimum = 1, maximum = 100),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before", format = "cursor"),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the previous page", format = "cursor"),
     ),
-    responses((status = 200, description = "A page", body = PageBody<DeadLetterBody>, headers(("Link" = String, description = "The next page")))),
+    responses((status = 200, description = "A page of dead letters", body = PageBody<DeadLetterBody>, headers(("Link" = String, description = "Link to the next page")))),
 )]
 pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
     let query = DeadQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
@@ -73,10 +73,10 @@ pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
     Ok(fresh(response))
 }
 
-/// A dead letter with each of its attempts.
+/// Returns a dead letter with all its attempts.
 #[utoipa::path(
     get, path = "/queue/dead/{id}", tag = "queue", operation_id = "getDeadLetter",
-    params(("id" = JobId, Path, description = "The job's number")),
+    params(("id" = JobId, Path, description = "The job id")),
     responses((status = 200, description = "The dead letter", body = DeadLetterBody)),
 )]
 pub async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
@@ -84,31 +84,31 @@ pub async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
     reply::json(StatusCode::OK, &DeadLetterBody::with_history(&letter, &attempts)).map(fresh)
 }
 
-/// A job that is tried again.
+/// A dead letter's job that is queued again.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = RetriedJob)]
 pub struct RetriedJobBody {
-    /// The job's number.
+    /// The job id.
     id: JobId,
-    /// The product of its image.
+    /// The product of the job's image.
     product_id: ProductId,
     /// `queued`.
     status: &'static str,
 }
 
-/// Tries a dead letter's job again, with all its attempts before it.
+/// Retries a dead letter's job with a full set of attempts.
 #[utoipa::path(
     post, path = "/queue/dead/{id}/retry", tag = "queue", operation_id = "retryDeadLetter",
-    params(("id" = JobId, Path, description = "The job's number")),
+    params(("id" = JobId, Path, description = "The job id")),
     responses(
-        (status = 202, description = "It is queued", body = RetriedJobBody, headers(("Location" = String, description = "The product"))),
-        (status = 409, description = "It is no dead letter any more", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 202, description = "The job is queued", body = RetriedJobBody, headers(("Location" = String, description = "URL of the product"))),
+        (status = 409, description = "The job is no longer a dead letter", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 pub async fn retry(id: String, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
     let id = parse_id(&id)?;
     let path = format!("/queue/dead/{id}/retry");
-    let once = idempotency::once(&headers, &context.caller, &path, &Bytes::new()).await?;
+    let once = idempotency::once(&headers, &context.principal, &path, &Bytes::new()).await?;
     idempotency::reply_of(catalog.retry_dead(id, once).await?, |product_id| {
         let accepted = RetriedJobBody { id, product_id, status: "queued" };
         let mut response = reply::json(StatusCode::ACCEPTED, &accepted)?;
@@ -118,16 +118,16 @@ pub async fn retry(id: String, headers: HeaderMap, context: Context, catalog: Ca
     })
 }
 
-/// The id of a job as it stands in a path: digits and nothing else.
+/// Parses a job id from a path: decimal digits only.
 fn parse_id(text: &str) -> Result<JobId, Problem> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten().ok_or_else(|| {
         let message = format!("must be a whole number from 0 to {}", i64::MAX);
-        Problem::not_found("there is no such dead letter: its id is no number").with_error("id", message)
+        Problem::not_found("dead letter not found: the id must be a number").with_error("id", message)
     })
 }
 
-/// What is true only now must not be kept.
+/// Marks a response as not cacheable.
 fn fresh(mut response: Ready) -> Ready {
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

@@ -1,5 +1,6 @@
-//! `/.well-known/oauth-protected-resource`: where clients find out which issuer's access tokens are accepted and which scopes
-//! there are (RFC 9728). The challenge of a 401 answer points to it.
+//! `/.well-known/oauth-protected-resource`: names the issuer whose access tokens the server accepts, and the scopes.
+//!
+//! The challenge of a 401 response links to it (RFC 9728).
 
 use http::StatusCode;
 use serde::Serialize;
@@ -15,14 +16,14 @@ use crate::{
         State,
         problem::{Problem, ProblemBody},
         reply::{self, Ready},
-        request::{caller::Authentication, extract},
+        request::{extract, principal::Authentication},
     },
 };
 
 /// The path of the document.
 pub const PATH: &str = "/.well-known/oauth-protected-resource";
 
-/// What clients need to know to get an access token.
+/// Metadata that clients need to get an access token.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ProtectedResourceMetadata)]
 pub struct MetadataBody<'a> {
@@ -32,11 +33,11 @@ pub struct MetadataBody<'a> {
     authorization_servers: [&'a str; 1],
     /// The scopes of this service.
     scopes_supported: [&'static str; Scope::ALL.len()],
-    /// How a token is sent.
+    /// The ways to send a token.
     bearer_methods_supported: [&'static str; 1],
 }
 
-/// The route of the document.
+/// Returns the route of the document.
 pub fn routes(state: &State, authentication: &Authentication) -> BoxedFilter<(Response,)> {
     let show = warp::path!(".well-known" / "oauth-protected-resource")
         .and(warp::get())
@@ -51,16 +52,16 @@ pub fn routes(state: &State, authentication: &Authentication) -> BoxedFilter<(Re
     get, path = "/.well-known/oauth-protected-resource", tag = "server", operation_id = "getProtectedResourceMetadata",
     responses(
         (status = 200, description = "The metadata", body = MetadataBody),
-        (status = 404, description = "No access tokens are accepted, or the service has no identifier", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "The server accepts no access tokens, or has no identifier", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 pub async fn show(catalog: Catalog, authentication: Authentication) -> Result<Ready, Problem> {
     let Authentication::On(Some(issuer)) = &authentication else {
-        return Err(Problem::not_found("no issuer's access tokens are accepted here"));
+        return Err(Problem::not_found("the server accepts no access tokens: no issuer is configured"));
     };
     let Some(resource) = identifier(catalog.links(), issuer) else {
         return Err(Problem::not_found(
-            "the service has no identifier: neither PM_PUBLIC_URL nor an audience that is an address",
+            "the server has no identifier: set PM_PUBLIC_URL, or an audience that is an https URL",
         ));
     };
     let body = MetadataBody {

@@ -1,4 +1,4 @@
-//! How the server is: `/healthz`, `/readyz`, `/metrics`; and `/`, which names the paths there are.
+//! Health (`/healthz`, `/readyz`), `/metrics`, `/version`, and the index of paths (`/`).
 
 use std::sync::{
     Arc,
@@ -25,7 +25,7 @@ use crate::{
     imaging::JPEG_BACKEND,
 };
 
-/// The routes about the server; `stopping` is set once it is about to end.
+/// Returns the status routes; `stopping` is true during shutdown.
 pub fn routes(state: &State, stopping: &Arc<AtomicBool>) -> BoxedFilter<(warp::reply::Response,)> {
     let alive = warp::path!("healthz").and(warp::get()).then(alive);
     let ready = warp::path!("readyz")
@@ -48,40 +48,40 @@ pub fn routes(state: &State, stopping: &Arc<AtomicBool>) -> BoxedFilter<(warp::r
         .boxed()
 }
 
-/// Whether requests are taken, and what they need.
+/// The server's readiness and its components.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Readiness)]
 pub struct ReadinessBody {
     /// `ready` or `unready`.
     status: &'static str,
-    /// Whether the server is about to end.
+    /// Whether the server is shutting down.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     stopping: bool,
     components: Vec<ComponentBody>,
 }
 
-/// A component and how it is.
+/// A component's health.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Component)]
 struct ComponentBody {
     /// `database`, `cache`, `queue` or `storage`.
     name: &'static str,
-    /// What it is here, such as `postgres`.
+    /// The engine, such as `postgres`.
     engine: &'static str,
     /// `up` or `down`.
     status: &'static str,
-    /// Whether requests fail without it.
+    /// Whether the server is unready without this component.
     required: bool,
-    /// How long its answer took.
+    /// Duration of the health check in milliseconds.
     latency_ms: f64,
-    /// Why it is down.
+    /// The reason if the component is down.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     error: Option<String>,
 }
 
-/// A process that is alive.
+/// The process's liveness.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Alive)]
 pub struct AliveBody {
@@ -89,25 +89,27 @@ pub struct AliveBody {
     status: &'static str,
 }
 
-/// Whether the process is alive.
+/// Checks whether the process is alive.
 #[utoipa::path(
     get, path = "/healthz", tag = "server", operation_id = "isAlive",
-    responses((status = 200, description = "It is", body = AliveBody)),
+    responses((status = 200, description = "The process is alive", body = AliveBody)),
 )]
 pub async fn alive() -> Result<Ready, Problem> {
     reply::json(StatusCode::OK, &AliveBody { status: "ok" }).map(fresh)
 }
 
-/// Whether requests would be answered, component by component.
+/// Checks whether the server is ready.
+///
+/// The body has the health of each component.
 #[utoipa::path(
     get, path = "/readyz", tag = "server", operation_id = "isReady",
     responses(
-        (status = 200, description = "They would", body = ReadinessBody),
-        (status = 503, description = "They would not", body = ReadinessBody),
+        (status = 200, description = "The server is ready", body = ReadinessBody),
+        (status = 503, description = "The server is not ready", body = ReadinessBody),
     ),
 )]
 pub async fn ready(health: Health, stopping: Arc<AtomicBool>) -> Result<Ready, Problem> {
-    // The check takes its time, so the flag is read after it.
+    // The check takes time, so the flag is read after it.
     let components = health.check().await;
     let stopping = stopping.load(Ordering::Relaxed);
     let ready = !stopping && components.iter().all(|component| component.error.is_none() || !component.required);
@@ -120,10 +122,10 @@ pub async fn ready(health: Health, stopping: Arc<AtomicBool>) -> Result<Ready, P
     reply::json(status, &body).map(fresh)
 }
 
-/// The process's figures as Prometheus reads them.
+/// Returns the process's metrics in Prometheus text format.
 #[utoipa::path(
     get, path = "/metrics", tag = "server", operation_id = "metrics",
-    responses((status = 200, description = "The figures", body = String, content_type = "text/plain")),
+    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain")),
 )]
 pub async fn metrics(render: RenderMetrics) -> Result<Ready, Problem> {
     let mut response = Response::new(Bytes::from(render()));
@@ -132,16 +134,16 @@ pub async fn metrics(render: RenderMetrics) -> Result<Ready, Problem> {
     Ok(fresh(response))
 }
 
-/// Which program answers, and for which installation.
+/// The program's version and the installation's id.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Version)]
 pub struct VersionBody {
     /// The program's version.
     version: &'static str,
-    /// The commit that it was built from; null where that was not known.
+    /// The commit of the build; null if unknown.
     #[schema(required)]
     commit: Option<&'static str>,
-    /// `pure` or `turbo`: what reads and writes JPEG.
+    /// The JPEG codec: `pure` or `turbo`.
     jpeg_backend: &'static str,
     /// The installation's id.
     installation_id: InstallationId,
@@ -162,7 +164,7 @@ pub async fn version(catalog: Catalog) -> Result<Ready, Problem> {
     reply::json(StatusCode::OK, &body).map(fresh)
 }
 
-/// The server's paths.
+/// The index of the server's paths.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Index)]
 pub struct IndexBody {
@@ -170,7 +172,7 @@ pub struct IndexBody {
     name: &'static str,
     /// The program's version.
     version: &'static str,
-    /// Every path.
+    /// All paths.
     paths: Vec<PathBody>,
 }
 
@@ -178,23 +180,23 @@ pub struct IndexBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Path)]
 pub struct PathBody {
-    /// The path; the names of its parameters are in braces.
+    /// The path template, with parameters in braces.
     path: &'static str,
-    /// The methods that it permits, separated by commas.
+    /// The allowed methods, separated by commas.
     methods: &'static str,
 }
 
-/// The paths there are.
+/// Lists the server's paths and their methods.
 #[utoipa::path(
     get, path = "/", tag = "server", operation_id = "index",
-    responses((status = 200, description = "Paths and their methods", body = IndexBody)),
+    responses((status = 200, description = "The paths and their methods", body = IndexBody)),
 )]
 pub async fn index() -> Result<Ready, Problem> {
     let paths = Route::all().map(|route| PathBody { path: route.template(), methods: route.allow() }).collect();
     reply::json(StatusCode::OK, &IndexBody { name: "pm", version: env!("CARGO_PKG_VERSION"), paths })
 }
 
-/// What is true only now must not be kept.
+/// Marks a response as not cacheable.
 fn fresh(mut response: Ready) -> Ready {
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// The routes of users.
+/// Returns the routes of users.
 pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
     let catalog = extract::with(&state.catalog);
     let one = warp::path!("users" / String).and(warp::get()).and(catalog.clone()).then(show);
@@ -35,10 +35,10 @@ pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
     extract::boxed(one).or(extract::boxed(list)).unify().or(extract::boxed(create)).unify().boxed()
 }
 
-/// A user.
+/// Returns a user.
 #[utoipa::path(
     get, path = "/users/{id}", tag = "users", operation_id = "getUser",
-    params(("id" = UserId, Path, description = "The user's id")),
+    params(("id" = UserId, Path, description = "The user id")),
     responses((status = 200, description = "The user", body = UserBody)),
 )]
 pub async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
@@ -46,14 +46,14 @@ pub async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
     reply::json(StatusCode::OK, &UserBody::new(&catalog.user(&id).await?))
 }
 
-/// Users by their ids.
+/// Lists users, ordered by id.
 #[utoipa::path(
     get, path = "/users", tag = "users", operation_id = "listUsers",
     params(
         ("limit" = Option<u64>, Query, description = "Users per page", minimum = 1, maximum = 100),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before", format = "cursor"),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the previous page", format = "cursor"),
     ),
-    responses((status = 200, description = "A page", body = PageBody<UserBody>, headers(("Link" = String, description = "The next page")))),
+    responses((status = 200, description = "A page of users", body = PageBody<UserBody>, headers(("Link" = String, description = "Link to the next page")))),
 )]
 pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
     let query = UserQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
@@ -66,22 +66,24 @@ pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
     Ok(response)
 }
 
-/// Creates a user. With `If-None-Match: *` an id that is taken is answered 412 in place of 409.
+/// Creates a user.
+///
+/// With `If-None-Match: *`, an existing id returns 412 instead of 409.
 #[utoipa::path(
     post, path = "/users", tag = "users", operation_id = "createUser", request_body = NewUserShape,
-    params(("If-None-Match" = Option<String>, Header, description = "`*`: create the user only if there is none with this id")),
+    params(("If-None-Match" = Option<String>, Header, description = "`*`: create the user only if no user has this id")),
     responses(
-        (status = 201, description = "The user", body = UserBody, headers(
-            ("Location" = String, description = "Where the user is"),
+        (status = 201, description = "The created user", body = UserBody, headers(
+            ("Location" = String, description = "URL of the user"),
             ("ETag" = String, description = "The entity tag of the new user"),
         )),
-        (status = 409, description = "There is a user with this id", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "A user with this id exists", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
     let condition = etag::conditions(&headers).unwrap_or_default();
     condition.check_creation("a user")?;
-    let once = idempotency::once(&headers, &context.caller, "/users", &body).await?;
+    let once = idempotency::once(&headers, &context.principal, "/users", &body).await?;
     let new = extract::parsed(body, |json| Ok(NewUser::from_json(json)??)).await?;
     let created = catalog.create_user(new, once).await.map_err(|error| match error {
         Error::Conflict(detail) if condition.only_creates() => Error::Precondition(detail),
@@ -95,5 +97,5 @@ pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: 
 }
 
 fn no_user(message: String) -> Problem {
-    Problem::not_found("there is no such user: its id is not one that a user can have").with_error("id", message)
+    Problem::not_found("user not found: the id is not a valid user id").with_error("id", message)
 }

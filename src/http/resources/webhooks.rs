@@ -1,4 +1,4 @@
-//! `/webhooks`: who is told of events, what each was told, and sending that again.
+//! `/webhooks`: registers webhooks, lists their deliveries and retries a delivery.
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// The routes of webhooks.
+/// Returns the routes of webhooks.
 pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
     let catalog = extract::with(&state.catalog);
     let body = extract::json_body(limits);
@@ -56,23 +56,25 @@ pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-/// Has an address told of events from now on; its secret is answered this one time only.
+/// Registers a webhook.
+///
+/// The signing secret is returned only in this response.
 #[utoipa::path(
     post, path = "/webhooks", tag = "webhooks", operation_id = "createWebhook", request_body = NewWebhookShape,
-    params(("If-None-Match" = Option<String>, Header, description = "`*` holds always: the webhook is a new one")),
+    params(("If-None-Match" = Option<String>, Header, description = "`*` always succeeds, since the webhook is new")),
     responses(
-        (status = 201, description = "The webhook with its secret", body = WebhookBody, headers(
-            ("Location" = String, description = "Where the webhook is"),
-            ("ETag" = String, description = "The entity tag of the webhook, as it is read from now on"),
+        (status = 201, description = "The created webhook with its secret", body = WebhookBody, headers(
+            ("Location" = String, description = "URL of the webhook"),
+            ("ETag" = String, description = "The entity tag of the webhook, as later reads return it"),
         )),
-        (status = 409, description = "There are as many as there can be", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "The maximum number of webhooks is reached", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
     if let Some(condition) = etag::conditions(&headers) {
         condition.check_creation("a webhook")?;
     }
-    let once = idempotency::once(&headers, &context.caller, "/webhooks", &body).await?;
+    let once = idempotency::once(&headers, &context.principal, "/webhooks", &body).await?;
     let policy = catalog.policy().clone();
     let new = extract::parsed(body, move |json| Ok(NewWebhook::from_json(json, &policy)??)).await?;
     idempotency::reply_of(catalog.create_webhook(new, once).await?, |(webhook, secret)| {
@@ -81,10 +83,10 @@ pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: 
     })
 }
 
-/// Every webhook, without its secret.
+/// Lists all webhooks, without their secrets.
 #[utoipa::path(
     get, path = "/webhooks", tag = "webhooks", operation_id = "listWebhooks",
-    responses((status = 200, description = "All of them", body = PageBody<WebhookBody>)),
+    responses((status = 200, description = "All webhooks", body = PageBody<WebhookBody>)),
 )]
 pub async fn list(catalog: Catalog) -> Result<Ready, Problem> {
     let webhooks = catalog.webhooks().await?;
@@ -92,25 +94,25 @@ pub async fn list(catalog: Catalog) -> Result<Ready, Problem> {
     reply::json(StatusCode::OK, &PageBody { items, next_cursor: None })
 }
 
-/// A webhook and how it is.
+/// Returns a webhook and its state.
 #[utoipa::path(
     get, path = "/webhooks/{id}", tag = "webhooks", operation_id = "getWebhook",
-    params(("id" = WebhookId, Path, description = "The webhook's number")),
+    params(("id" = WebhookId, Path, description = "The webhook id")),
     responses((status = 200, description = "The webhook", body = WebhookBody, headers(("ETag" = String, description = "A strong entity tag")))),
 )]
 pub async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
     answer(&catalog.webhook(webhook_id(&id)?).await?)
 }
 
-/// Tells an address nothing any more, and forgets what it was told.
+/// Deletes a webhook and its delivery history.
 #[utoipa::path(
     delete, path = "/webhooks/{id}", tag = "webhooks", operation_id = "deleteWebhook",
     params(
-        ("id" = WebhookId, Path, description = "The webhook's number"),
-        ("If-Match" = Option<String>, Header, description = "Entity tags of the webhook; the request is refused if it has none of them"),
+        ("id" = WebhookId, Path, description = "The webhook id"),
+        ("If-Match" = Option<String>, Header, description = "Proceed only if the webhook's entity tag is one of these"),
     ),
     responses(
-        (status = 204, description = "It is gone"),
+        (status = 204, description = "The webhook was deleted"),
     ),
 )]
 pub async fn delete(id: String, headers: HeaderMap, catalog: Catalog) -> Result<Ready, Problem> {
@@ -118,34 +120,34 @@ pub async fn delete(id: String, headers: HeaderMap, catalog: Catalog) -> Result<
     Ok(reply::gone())
 }
 
-/// Tells a webhook again that was disabled; what waits for it is sent.
+/// Enables a disabled webhook and sends its pending deliveries.
 #[utoipa::path(
     post, path = "/webhooks/{id}/enable", tag = "webhooks", operation_id = "enableWebhook",
     params(
-        ("id" = WebhookId, Path, description = "The webhook's number"),
-        ("If-Match" = Option<String>, Header, description = "Entity tags of the webhook; the request is refused if it has none of them"),
+        ("id" = WebhookId, Path, description = "The webhook id"),
+        ("If-Match" = Option<String>, Header, description = "Proceed only if the webhook's entity tag is one of these"),
     ),
     responses(
-        (status = 200, description = "The webhook", body = WebhookBody, headers(("ETag" = String, description = "Its new entity tag"))),
+        (status = 200, description = "The webhook", body = WebhookBody, headers(("ETag" = String, description = "The new entity tag"))),
     ),
 )]
 pub async fn enable(id: String, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
     let id = webhook_id(&id)?;
     let path = format!("/webhooks/{id}/enable");
-    let once = idempotency::once(&headers, &context.caller, &path, &Bytes::new()).await?;
+    let once = idempotency::once(&headers, &context.principal, &path, &Bytes::new()).await?;
     let enabled = catalog.enable_webhook(id, etag::conditions(&headers).as_ref(), once).await?;
     idempotency::reply_of(enabled, |webhook| answer(&webhook))
 }
 
-/// What a webhook was or is to be told, the latest first; kept for a week.
+/// Lists a webhook's deliveries of the last week, newest first.
 #[utoipa::path(
     get, path = "/webhooks/{id}/deliveries", tag = "webhooks", operation_id = "listDeliveries",
     params(
-        ("id" = WebhookId, Path, description = "The webhook's number"),
+        ("id" = WebhookId, Path, description = "The webhook id"),
         ("limit" = Option<u64>, Query, description = "Deliveries per page", minimum = 1, maximum = 100),
-        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before", format = "cursor"),
+        ("cursor" = Option<String>, Query, description = "The `next_cursor` of the previous page", format = "cursor"),
     ),
-    responses((status = 200, description = "A page", body = PageBody<DeliveryBody>, headers(("Link" = String, description = "The next page")))),
+    responses((status = 200, description = "A page of deliveries", body = PageBody<DeliveryBody>, headers(("Link" = String, description = "Link to the next page")))),
 )]
 pub async fn deliveries(id: String, pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
     let webhook = webhook_id(&id)?;
@@ -160,26 +162,26 @@ pub async fn deliveries(id: String, pairs: Pairs, catalog: Catalog) -> Result<Re
     Ok(response)
 }
 
-/// A delivery that is sent again.
+/// A delivery that is queued again.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = RetriedDelivery)]
 pub struct RetriedDeliveryBody {
-    /// The delivery's number.
+    /// The delivery id.
     id: DeliveryId,
     /// `queued`.
     state: &'static str,
 }
 
-/// Sends a message again that was taken or given up.
+/// Retries a delivery that succeeded or failed for good.
 #[utoipa::path(
     post, path = "/webhooks/{id}/deliveries/{delivery_id}/retry", tag = "webhooks", operation_id = "retryDelivery",
     params(
-        ("id" = WebhookId, Path, description = "The webhook's number"),
-        ("delivery_id" = DeliveryId, Path, description = "The delivery's number"),
+        ("id" = WebhookId, Path, description = "The webhook id"),
+        ("delivery_id" = DeliveryId, Path, description = "The delivery id"),
     ),
     responses(
-        (status = 202, description = "It is queued", body = RetriedDeliveryBody),
-        (status = 409, description = "It waits or is under way already", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 202, description = "The delivery is queued", body = RetriedDeliveryBody),
+        (status = 409, description = "The delivery is already queued or in progress", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 pub async fn retry(
@@ -192,7 +194,7 @@ pub async fn retry(
     let delivery: DeliveryId = number(&delivery).ok_or_else(|| no_number("delivery"))?;
     let id = webhook_id(&id)?;
     let path = format!("/webhooks/{id}/deliveries/{delivery}/retry");
-    let once = idempotency::once(&headers, &context.caller, &path, &Bytes::new()).await?;
+    let once = idempotency::once(&headers, &context.principal, &path, &Bytes::new()).await?;
     let retried = catalog.retry_delivery(id, delivery, once).await?;
     let queued = RetriedDeliveryBody { id: delivery, state: "queued" };
     idempotency::reply_of(retried, |()| reply::json(StatusCode::ACCEPTED, &queued))
@@ -206,12 +208,12 @@ fn webhook_id(text: &str) -> Result<WebhookId, Problem> {
     number(text).ok_or_else(|| no_number("webhook"))
 }
 
-/// A number as it stands in a path: digits and nothing else.
+/// Parses an id from a path: decimal digits only.
 fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if digits { text.parse().ok() } else { None }
 }
 
 fn no_number(what: &str) -> Problem {
-    Problem::not_found(format!("there is no such {what}: its id is no number"))
+    Problem::not_found(format!("{what} not found: the id must be a number"))
 }

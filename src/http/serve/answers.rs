@@ -1,7 +1,8 @@
-//! Answers on their way to clients that may read slowly, or never. Every answer has to make progress; those that hold much
-//! while they are read are bounded together, and the one that has been waited for longest makes room for others.
+//! Limits for responses to clients that read slowly or not at all.
 //!
-//! Over HTTP/1.1 an answer that is given up ends its connection, over HTTP/2 its stream alone.
+//! Every response must make progress. Large responses share a limit on count and bytes; when it is reached, the server
+//! aborts the response that has waited longest for its client. That closes the connection over HTTP/1.1 and resets the
+//! stream over HTTP/2.
 
 use std::{
     net::IpAddr,
@@ -24,60 +25,61 @@ use tokio::{
 
 use crate::http::{
     admission::{
-        seats::{Busy, Seat},
-        slots::{NoRoom, Room, Slot, Slots},
+        body_permits::{BodyPermit, BodyPermits, NoRoom, Room},
+        connection_slots::{Busy, ConnectionSlot},
     },
     headers::forwarded::network_of,
     reply::Outgoing,
 };
 
-/// Less is not counted: it is sent as a whole, as soon as the client takes anything.
+/// Smaller responses are not counted: they are sent in one piece.
 const COUNTED_BYTES: u64 = 4 << 10;
-/// What a streamed answer holds in memory at a time.
+/// Memory that a streamed response is counted with.
 const STREAMED_BYTES: usize = 64 << 10;
-/// hyper keeps what it was given until the client takes it, so it is given this much at a time.
+/// Size of the pieces that hyper gets and buffers.
 const PIECE_BYTES: usize = 16 << 10;
-/// The last piece, which is out of sight once hyper has it.
+/// Size of the last piece. Its progress cannot be observed once hyper has it.
 const LAST_PIECE_BYTES: usize = 1 << 10;
 
 tokio::task_local! {
-    /// The stream of HTTP/2 that the task answers.
+    /// The HTTP/2 stream that the task serves.
     static STREAM: Arc<StreamState>;
 }
 
-/// Bounds what unread answers hold; cheap to clone.
+/// Limits the memory of unread responses; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Answers(Slots);
+pub struct Answers(BodyPermits);
 
-/// An answer's body that keeps its connection busy until its last byte was taken.
+/// A response body that keeps its connection busy until the client has read it.
 pub struct Held {
     body: Outgoing,
-    /// Whether it is handed on in small pieces.
+    /// Whether the body is passed on in small pieces.
     cut: bool,
-    /// What was read of the body and not handed on yet.
+    /// Bytes read from the body and not passed on yet.
     rest: Bytes,
     is_over: bool,
-    slot: Option<Slot>,
+    slot: Option<BodyPermit>,
     stream: Option<Arc<StreamState>>,
     _busy: Busy,
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// How far a stream of HTTP/2 is.
+/// The progress of an HTTP/2 stream.
 #[derive(Debug)]
 struct StreamState {
     made: Instant,
-    /// When the client's turn to take something began, in milliseconds since the stream was made, plus one; 0 while it is not
-    /// waited for.
+    /// Start of the current wait for the client; 0 if not waiting.
+    ///
+    /// In milliseconds since the stream was created, plus one.
     waits_since: AtomicU64,
     given_up: Arc<Notify>,
 }
 
-/// Runs each stream of HTTP/2 as a task of its own, until it has ended or its client takes nothing for too long.
+/// Runs each HTTP/2 stream as a task, until it ends or its client stalls.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamExecutor {
-    /// How long a client may take nothing of its answer.
+    /// How long a client may read nothing of its response.
     pub stall_limit: Duration,
 }
 
@@ -88,11 +90,11 @@ where
     fn execute(&self, stream: F) {
         let state = Arc::new(StreamState::new());
         let (watched, limit) = (Arc::clone(&state), self.stall_limit);
-        // To drop a stream is to reset it.
+        // Dropping a stream resets it.
         tokio::spawn(STREAM.scope(state, async move {
             tokio::select! {
                 () = stream => {}
-                () = watched.stalled(limit) => tracing::debug!(target: "pm::http", "a client does not read its answer"),
+                () = watched.stalled(limit) => tracing::debug!(target: "pm::http", "an HTTP/2 client stalled"),
             }
         }));
     }
@@ -112,7 +114,7 @@ impl StreamState {
         self.waits_since.store(0, Ordering::Relaxed);
     }
 
-    /// Ends when the client has taken nothing for too long, or others need the room more.
+    /// Waits until the client stalls for `limit`, or the response loses its permit.
     async fn stalled(&self, limit: Duration) {
         loop {
             let left = match self.waits_since.load(Ordering::Relaxed) {
@@ -131,27 +133,33 @@ impl StreamState {
 }
 
 impl Answers {
-    /// Room for so much that is unread.
+    /// Creates the limits for unread responses.
     pub fn new(room: Room) -> Self {
-        Self(Slots::new(room))
+        Self(BodyPermits::new(room))
     }
 
-    /// Room for an answer that holds so many bytes, for as long as its client reads it over the connection with this seat.
+    /// Takes a permit for a response of this size; waits up to a second.
     ///
     /// # Errors
-    /// [`NoRoom`] if there is none after a second.
-    pub async fn slot(&self, bytes: usize, client: IpAddr, seat: &Seat) -> Result<Slot, NoRoom> {
-        let lost = STREAM.try_with(|stream| Arc::clone(&stream.given_up)).unwrap_or_else(|_| seat.eviction());
+    /// [`NoRoom`] after that second.
+    pub async fn slot(
+        &self,
+        bytes: usize,
+        client: IpAddr,
+        connection_slot: &ConnectionSlot,
+    ) -> Result<BodyPermit, NoRoom> {
+        let lost =
+            STREAM.try_with(|stream| Arc::clone(&stream.given_up)).unwrap_or_else(|_| connection_slot.eviction());
         self.0.take(network_of(client), bytes, lost).await
     }
 }
 
-/// How many bytes `response` holds until it is read; `None` if they are so few that nobody counts them.
+/// Returns the bytes that an unread response occupies; `None` if it is too small to count.
 pub fn held_bytes(response: &Response<Outgoing>) -> Option<usize> {
     match response.body().size_hint().exact() {
         Some(bytes) if bytes <= COUNTED_BYTES => None,
         Some(bytes) => Some(usize::try_from(bytes).unwrap_or(usize::MAX)),
-        // Streams of events have places of their own.
+        // Event streams have their own permits.
         None if is_endless(response) => None,
         None => Some(STREAMED_BYTES),
     }
@@ -162,8 +170,8 @@ fn is_endless(response: &Response<Outgoing>) -> bool {
 }
 
 impl Held {
-    /// `response`, which keeps its connection busy until it is read, and `slot` until it is given up.
-    pub fn new(response: Response<Outgoing>, slot: Option<Slot>, busy: Busy) -> Response<Self> {
+    /// Wraps `response`; its body keeps the connection busy and holds `slot`.
+    pub fn new(response: Response<Outgoing>, slot: Option<BodyPermit>, busy: Busy) -> Response<Self> {
         let stream = STREAM.try_with(Arc::clone).ok();
         if let Some(stream) = &stream {
             stream.waits();
@@ -190,8 +198,10 @@ impl Held {
         }
     }
 
-    /// The next piece of what is there, over HTTP/2 a copy, so that the whole is not held by what waits inside of it. The last one
-    /// is short: it is kept unwatched.
+    /// Returns the next piece of the buffered bytes.
+    ///
+    /// Over HTTP/2 the piece is a copy, so that a queued piece does not keep the whole buffer alive. The last piece is
+    /// short, because its progress cannot be observed.
     fn piece(&mut self) -> Option<Bytes> {
         let length = match self.rest.len() {
             0 => return None,

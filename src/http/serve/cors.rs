@@ -1,4 +1,4 @@
-//! Which pages of other origins a browser lets read the answers, and the headers that keep a browser from guessing.
+//! CORS and security headers.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -7,7 +7,7 @@ use crate::http::route::Route;
 const HSTS: HeaderName = header::STRICT_TRANSPORT_SECURITY;
 const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// Headers that a page may send and read beside those that it always may.
+/// `Access-Control-Allow-Headers`: request headers that pages of other origins may send.
 const SENT: HeaderValue = HeaderValue::from_static(
     "Authorization, Content-Type, Accept, Range, If-Match, If-None-Match, Idempotency-Key, Last-Event-ID, X-Request-Id",
 );
@@ -15,26 +15,26 @@ const READ: HeaderValue = HeaderValue::from_static(
     "ETag, Location, Link, X-Request-Id, X-Cache, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, \
      Content-Range, Accept-Ranges",
 );
-/// How long a browser remembers what may be asked, in seconds.
+/// `Access-Control-Max-Age`: how long a browser caches a preflight response, in seconds.
 const REMEMBERED: HeaderValue = HeaderValue::from_static("7200");
 
-/// The origins whose pages may read the answers.
+/// The origins whose pages may read responses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Origins {
-    /// None but our own.
+    /// Only the server's own origin.
     #[default]
     Own,
-    /// Every one.
+    /// Every origin.
     Any,
-    /// These.
+    /// These origins.
     Listed(Vec<String>),
 }
 
 impl Origins {
-    /// Reads `*`, or origins such as `https://shop.example`, separated by commas.
+    /// Parses `*`, or origins such as `https://shop.example`, separated by commas.
     ///
     /// # Errors
-    /// A sentence that names the first entry that is no origin.
+    /// A message that names the first invalid entry.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.trim() == "*" {
             return Ok(Self::Any);
@@ -44,12 +44,12 @@ impl Origins {
             let url = url::Url::parse(entry).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
             let origin = url.map(|url| url.origin().ascii_serialization());
             let is_plain = origin.as_deref() == Some(entry.trim_end_matches('/'));
-            origin.filter(|_| is_plain).ok_or_else(|| format!("has `{entry}`, which is no origin"))
+            origin.filter(|_| is_plain).ok_or_else(|| format!("has `{entry}`, which is not an origin"))
         };
         entries.map(read).collect::<Result<_, _>>().map(Self::Listed)
     }
 
-    /// Whether pages of `origin` are among them.
+    /// Whether pages of `origin` may read responses.
     pub fn allow(&self, origin: &HeaderValue) -> bool {
         match self {
             Self::Own => false,
@@ -58,14 +58,15 @@ impl Origins {
         }
     }
 
-    /// Lets the page that asked read the answer, if it is one of those. Nothing is ever allowed to be sent along by the
-    /// browser itself, cookies or passwords: a token in `Authorization` is the page's own doing.
+    /// Adds CORS headers to a response, if `origin` is allowed.
+    ///
+    /// Never allows credentials that the browser adds, such as cookies: a page sends its token in `Authorization`.
     pub fn tell(&self, origin: Option<&HeaderValue>, answer: &mut HeaderMap) {
         let allowed = match (self, origin) {
             (Self::Own, _) => return,
             (Self::Any, _) => HeaderValue::from_static("*"),
             (Self::Listed(_), origin) => {
-                // A store between must not hand one origin's answer to another.
+                // A shared cache must not serve one origin's response to another.
                 answer.append(header::VARY, HeaderValue::from_static("Origin"));
                 let Some(origin) = origin.filter(|origin| self.allow(origin)) else { return };
                 origin.clone()
@@ -75,7 +76,7 @@ impl Origins {
         answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, READ);
     }
 
-    /// Answers what a browser asks before the request itself.
+    /// Adds the CORS headers of a preflight response.
     pub fn tell_before(&self, route: Route, answer: &mut HeaderMap) {
         if *self != Self::Own {
             answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(route.allow()));
@@ -85,7 +86,7 @@ impl Origins {
     }
 }
 
-/// As they are set.
+/// Formats the value as [`parse`](Self::parse) reads it.
 impl std::fmt::Display for Origins {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -96,8 +97,9 @@ impl std::fmt::Display for Origins {
     }
 }
 
-/// What every answer says to browsers: take the content for what it is called, load nothing for it, tell nobody where it
-/// was linked. A page that needs more has said so itself.
+/// Adds security headers: no content sniffing, no subresources, no referrer, and HSTS.
+///
+/// Keeps a `Content-Security-Policy` or `Referrer-Policy` that the handler has set.
 pub fn protect(route: Option<Route>, hsts: Option<&HeaderValue>, answer: &mut HeaderMap) {
     answer.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer
@@ -105,7 +107,7 @@ pub fn protect(route: Option<Route>, hsts: Option<&HeaderValue>, answer: &mut He
         .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
     answer.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("no-referrer"));
     if route == Some(Route::Image) {
-        // Pictures are made to be shown on pages of other origins.
+        // Pages of other origins may embed images.
         answer.insert(CORP, HeaderValue::from_static("cross-origin"));
     }
     if let Some(value) = hsts {
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn only_listed_origins_may_read_and_stores_are_told_that_answers_differ() {
+    fn only_listed_origins_may_read_and_responses_vary_by_origin() {
         let answer = told("https://shop.example, http://localhost:3000", "http://localhost:3000");
         assert_eq!(answer["access-control-allow-origin"], "http://localhost:3000");
         assert_eq!(answer["vary"], "Origin");
@@ -141,12 +143,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_origin_is_refused() {
+    fn an_invalid_origin_is_refused() {
         assert!(Origins::parse("https://shop.example/").is_ok());
         for text in
             ["shop.example", "https://shop.example/path", "null", "ftp://shop.example", "https://*.shop.example/x"]
         {
-            assert!(Origins::parse(text).is_err(), "{text} was taken");
+            assert!(Origins::parse(text).is_err(), "{text} was accepted");
         }
     }
 }

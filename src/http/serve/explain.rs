@@ -1,5 +1,7 @@
-//! A stream that explains hyper's own refusals. hyper answers a head that it cannot read (400), a target that is too long (414)
-//! and a head that is too large (431) itself, with a status and nothing else. Here such an answer becomes a problem with an id.
+//! A stream that completes hyper's own error responses with a problem body.
+//!
+//! hyper itself refuses a malformed head (400), a target that is too long (414) and a head that is too large (431),
+//! with a status and an empty body.
 
 use std::{
     io,
@@ -11,19 +13,20 @@ use bytes::{Buf as _, Bytes};
 use http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream between hyper and a client of HTTP/1.
+/// A stream between hyper and an HTTP/1 client.
 pub struct Explaining<S, F> {
     stream: S,
     explain: F,
-    /// Whether the client has sent something since the last write. Only then can a write be the answer to a head.
+    /// Whether the client has sent bytes since the last write. Only then can a write be the response to a head.
     heard: bool,
-    /// What is left to write of an explanation.
+    /// The bytes of an explanation that are not written yet.
     left: Bytes,
 }
 
 impl<S: AsyncWrite + Unpin, F: FnMut(StatusCode) -> Option<Explanation> + Unpin> Explaining<S, F> {
-    /// Wraps `stream`. `explain` is asked for what takes the place of a refusal with this status; `None` leaves it as it is,
-    /// as it must be while an answer of the server itself is under way.
+    /// Wraps `stream`. `explain` returns the headers and body for a refusal with this status.
+    ///
+    /// It must return `None`, which leaves the bytes unchanged, while the server is sending a response.
     pub fn new(stream: S, explain: F) -> Self {
         Self { stream, explain, heard: false, left: Bytes::new() }
     }
@@ -39,7 +42,7 @@ impl<S: AsyncWrite + Unpin, F: FnMut(StatusCode) -> Option<Explanation> + Unpin>
         Poll::Ready(Ok(()))
     }
 
-    /// Takes a refusal by hyper in place of the client; `false` if `bytes` are something else.
+    /// Replaces a refusal by hyper with its explanation; returns `false` if `bytes` are something else.
     fn takes(&mut self, bytes: &[u8]) -> bool {
         if !std::mem::take(&mut self.heard) {
             return false;
@@ -50,7 +53,7 @@ impl<S: AsyncWrite + Unpin, F: FnMut(StatusCode) -> Option<Explanation> + Unpin>
     }
 }
 
-/// What a refusal says beside its status.
+/// The headers and body added to a refusal.
 pub struct Explanation {
     /// The headers in addition to hyper's, without `Content-Length`.
     pub headers: HeaderMap,
@@ -60,7 +63,7 @@ pub struct Explanation {
 
 const NO_BODY: &str = "content-length: 0\r\n";
 
-/// The status of a refusal as hyper writes it: a head alone, without the request id that every answer of the server has.
+/// Returns the status of a refusal by hyper: only a head, without the `x-request-id` of the server's responses.
 fn refusal(bytes: &[u8]) -> Option<StatusCode> {
     const STATUSES: [StatusCode; 3] =
         [StatusCode::BAD_REQUEST, StatusCode::URI_TOO_LONG, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE];
@@ -147,7 +150,7 @@ mod tests {
     const REFUSAL: &[u8] =
         b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-    /// What a client gets that has sent `sent` bytes when `written` is written.
+    /// Returns the bytes that a client receives after it has sent `sent`.
     async fn received(sent: &[u8], written: &[u8]) -> String {
         let (mut client, server) = tokio::io::duplex(16);
         let explanation = |_| {
@@ -168,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_by_hyper_gets_a_body_and_an_id() {
+    async fn a_refusal_by_hyper_gets_a_body_and_a_request_id() {
         let answer = received(b"GET", REFUSAL).await;
         assert_eq!(
             answer,
@@ -177,11 +180,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn everything_else_passes_unchanged() {
+    async fn other_responses_pass_unchanged() {
         let own = b"HTTP/1.1 400 Bad Request\r\nx-request-id: a\r\ncontent-length: 0\r\n\r\n";
         for other in [&own[..], b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", b"bytes of a file"] {
             assert_eq!(received(b"GET", other).await.as_bytes(), other);
         }
-        assert_eq!(received(b"", REFUSAL).await.as_bytes(), REFUSAL, "a part of an answer, as the client sent nothing");
+        assert_eq!(received(b"", REFUSAL).await.as_bytes(), REFUSAL, "part of a response, as the client sent nothing");
     }
 }

@@ -1,6 +1,6 @@
-//! The last step of every answer that is text: an entity tag where it has none, 304 for who has it already, and gzip or
-//! Brotli for who reads those. What is compressed is kept under its tag, which is made from its bytes: a hot body is
-//! compressed once.
+//! Response encoding for text: entity tags, 304, and compression with Brotli or gzip.
+//!
+//! Compressed bodies are cached by entity tag, so that a frequently read body is compressed once.
 
 use std::{io::Write as _, time::Duration};
 
@@ -16,32 +16,32 @@ use crate::http::{
     reply::Outgoing,
 };
 
-/// Compresses and tags; shared by every connection.
-pub struct Finisher {
+/// Tags and compresses responses; shared by all connections.
+pub struct ResponseEncoder {
     ready_made: Cache<(Bytes, &'static str), Bytes>,
 }
 
-/// What of a request its answer's last step needs.
-pub struct Wishes {
+/// A request's headers that affect response encoding.
+pub struct ClientPreferences {
     coding: Option<&'static str>,
-    /// `If-Match` and `If-None-Match`, for requests that read.
+    /// `If-Match` and `If-None-Match` of a safe request.
     conditions: HeaderMap,
 }
 
-/// Best first.
+/// Supported content codings, in order of preference.
 const CODINGS: [&str; 2] = ["br", "gzip"];
-/// Less fits one packet as it is.
+/// Smaller bodies are not compressed: they fit one packet.
 const WORTH_IT_BYTES: usize = 1_024;
-/// More is sent as it is, piece by piece.
-const MOST_BYTES: u64 = 8 << 20;
-/// What is smaller is compressed quicker than it would get to another thread.
+/// Larger bodies are streamed without a tag or compression.
+const MAX_BYTES: u64 = 8 << 20;
+/// Smaller bodies are compressed inline: switching threads would take longer.
 const INLINE_BYTES: usize = 16 << 10;
 const READY_MADE_BYTES: u64 = 32 << 20;
-/// What nobody asks for within this is forgotten: most lists and searches are asked for once.
+/// Idle time before a compressed body is evicted: most lists and searches are requested once.
 const READY_MADE_IDLE: Duration = Duration::from_secs(60);
 
-impl Wishes {
-    /// What `request` wishes.
+impl ClientPreferences {
+    /// Reads the preferences of `request`.
     pub fn of<B>(request: &Request<B>) -> Self {
         let headers = request.headers();
         let coding = negotiate::content_coding(headers, &CODINGS);
@@ -57,7 +57,7 @@ impl Wishes {
         Self { coding, conditions }
     }
 
-    /// Whether `response` must not be sent: it has an entity tag, and the request's `If-Match` names others.
+    /// Whether the request's `If-Match` does not match the entity tag of `response`.
     pub fn refuse<B>(&self, response: &Response<B>) -> bool {
         let is_representation =
             matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED);
@@ -66,16 +66,21 @@ impl Wishes {
     }
 }
 
-impl Finisher {
-    /// A finisher with nothing ready-made yet.
+impl ResponseEncoder {
+    /// Creates an encoder with an empty cache.
     pub fn new() -> Self {
         let weight = |(tag, _): &(Bytes, &str), body: &Bytes| u32::try_from(tag.len() + body.len()).unwrap_or(u32::MAX);
         let ready_made = Cache::builder().max_capacity(READY_MADE_BYTES).time_to_idle(READY_MADE_IDLE);
         Self { ready_made: ready_made.weigher(weight).build() }
     }
 
-    /// `response` as it is sent to who made the request with these `wishes`; `reads` is whether that was a `GET` or `HEAD`.
-    pub async fn finish(&self, wishes: &Wishes, reads: bool, mut response: Response<Outgoing>) -> Response<Outgoing> {
+    /// Tags and compresses a text response, or converts it to 304; `reads` is true for `GET` and `HEAD`.
+    pub async fn finish(
+        &self,
+        preferences: &ClientPreferences,
+        reads: bool,
+        mut response: Response<Outgoing>,
+    ) -> Response<Outgoing> {
         if !is_text(response.headers()) || response.headers().contains_key(header::CONTENT_ENCODING) {
             return response;
         }
@@ -87,22 +92,22 @@ impl Finisher {
         let size = response.body().size_hint().exact().unwrap_or(u64::MAX);
         let may_be_kept = reads && response.status() == StatusCode::OK && may_be_kept(response.headers());
         let given = response.headers().get(header::ETAG);
-        if may_be_kept && given.is_some_and(|tag| etag::if_none_match(&wishes.conditions, tag.as_bytes())) {
+        if may_be_kept && given.is_some_and(|tag| etag::if_none_match(&preferences.conditions, tag.as_bytes())) {
             return not_modified(response.into_parts().0);
         }
         let tags = may_be_kept && given.is_none();
-        let compresses = wishes.coding.is_some() && size >= WORTH_IT_BYTES as u64;
-        if size > MOST_BYTES || !(tags || compresses) {
+        let compresses = preferences.coding.is_some() && size >= WORTH_IT_BYTES as u64;
+        if size > MAX_BYTES || !(tags || compresses) {
             return response;
         }
         let (mut head, body) = response.into_parts();
         let Some(bytes) = all_of(body).await else {
-            // The bytes are all here, so reading them does not fail.
+            // The body is in memory, so reading it does not fail.
             return Response::from_parts(head, Either::Left(Full::default()));
         };
         if tags {
             let tag = etag::of_bytes(&bytes);
-            let known = etag::if_none_match(&wishes.conditions, tag.as_bytes());
+            let known = etag::if_none_match(&preferences.conditions, tag.as_bytes());
             if let Ok(tag) = HeaderValue::try_from(tag) {
                 head.headers.insert(header::ETAG, tag);
             }
@@ -110,15 +115,16 @@ impl Finisher {
                 return not_modified(head);
             }
         }
-        let body = match wishes.coding.filter(|_| compresses) {
+        let body = match preferences.coding.filter(|_| compresses) {
             Some(coding) => self.compressed(&mut head.headers, coding, bytes, reads).await,
             None => bytes,
         };
         Response::from_parts(head, Either::Left(Full::new(body)))
     }
 
-    /// `bytes` in `coding`, which the headers say from now on; as they are if that is no shorter. Only the answer to a read is
-    /// kept under its tag: the tag of another answer is that of what was changed.
+    /// Compresses `bytes` and sets the headers; returns them unchanged if compression does not make them shorter.
+    ///
+    /// Caches only responses to reads: the tag of another response is that of the changed resource, not of its bytes.
     async fn compressed(&self, headers: &mut HeaderMap, coding: &'static str, bytes: Bytes, reads: bool) -> Bytes {
         let tag = headers.get(header::ETAG).map(|tag| Bytes::copy_from_slice(tag.as_bytes()));
         let key = tag.clone().filter(|_| reads).map(|tag| (tag, coding));
@@ -157,7 +163,7 @@ fn may_be_kept(headers: &HeaderMap) -> bool {
     headers.get(header::CACHE_CONTROL).is_none_or(|value| value.as_bytes() != b"no-store")
 }
 
-/// That the client has it already, with the headers of the answer that it has.
+/// Returns 304 with the headers of the 200 response.
 fn not_modified(mut head: http::response::Parts) -> Response<Outgoing> {
     head.status = StatusCode::NOT_MODIFIED;
     head.headers.remove(header::CONTENT_TYPE);
@@ -177,7 +183,7 @@ async fn compress_aside(coding: &'static str, bytes: Bytes) -> Bytes {
     tokio::task::spawn_blocking(move || compress(coding, &bytes)).await.unwrap_or(plain)
 }
 
-/// Levels at which a body costs about as much time as it saves on the wire.
+/// Compresses `bytes`; the level balances CPU time and transfer time.
 fn compress(coding: &str, bytes: &[u8]) -> Bytes {
     const BROTLI: (u32, u32) = (4, 20);
     let mut packed = Vec::with_capacity(bytes.len() / 3);
@@ -198,12 +204,12 @@ mod tests {
 
     use super::*;
 
-    fn wishes(headers: &[(header::HeaderName, &'static str)]) -> Wishes {
+    fn preferences(headers: &[(header::HeaderName, &'static str)]) -> ClientPreferences {
         let mut request = Request::new(());
         for (name, value) in headers {
             request.headers_mut().append(name, HeaderValue::from_static(value));
         }
-        Wishes::of(&request)
+        ClientPreferences::of(&request)
     }
 
     fn answer(text: &str) -> Response<Outgoing> {
@@ -218,48 +224,48 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_is_compressed_once_and_reads_back() {
+    async fn a_body_is_compressed_once_and_decompresses_correctly() {
         let text = format!("[{}]", "\"the same again\",".repeat(500));
-        let finisher = Finisher::new();
+        let finisher = ResponseEncoder::new();
         for (accept, coding) in [("gzip, br", "br"), ("gzip", "gzip")] {
-            let wishes = wishes(&[(header::ACCEPT_ENCODING, accept)]);
-            let (head, first) = sent(finisher.finish(&wishes, true, answer(&text)).await).await;
-            let (_, second) = sent(finisher.finish(&wishes, true, answer(&text)).await).await;
+            let preferences = preferences(&[(header::ACCEPT_ENCODING, accept)]);
+            let (head, first) = sent(finisher.finish(&preferences, true, answer(&text)).await).await;
+            let (_, second) = sent(finisher.finish(&preferences, true, answer(&text)).await).await;
             assert_eq!(head.headers[header::CONTENT_ENCODING], coding);
             assert_eq!(head.headers[header::VARY], "Accept-Encoding");
-            assert_eq!(first.as_ptr(), second.as_ptr(), "the second one was ready-made");
+            assert_eq!(first.as_ptr(), second.as_ptr(), "the second one came from the cache");
             let mut plain = String::new();
             match coding {
                 "br" => brotli::Decompressor::new(&first[..], 4_096).read_to_string(&mut plain),
                 _ => flate2::read::GzDecoder::new(&first[..]).read_to_string(&mut plain),
             }
-            .expect("it reads back");
+            .expect("it decompresses");
             assert_eq!(plain, text);
         }
     }
 
     #[tokio::test]
-    async fn a_list_that_the_client_has_is_not_sent_again_in_whatever_coding_it_has_it() {
+    async fn conditional_get_returns_304_for_any_content_coding() {
         let text = "x".repeat(5_000);
-        let finisher = Finisher::new();
-        let gzip = wishes(&[(header::ACCEPT_ENCODING, "gzip")]);
+        let finisher = ResponseEncoder::new();
+        let gzip = preferences(&[(header::ACCEPT_ENCODING, "gzip")]);
         let (head, _) = sent(finisher.finish(&gzip, true, answer(&text)).await).await;
         let tag: &'static str = head.headers[header::ETAG].to_str().expect("ASCII").to_owned().leak();
         assert!(tag.ends_with("-gzip\""), "{tag}");
         for accept in ["gzip", "identity"] {
-            let wishes = wishes(&[(header::ACCEPT_ENCODING, accept), (header::IF_NONE_MATCH, tag)]);
-            let (head, body) = sent(finisher.finish(&wishes, true, answer(&text)).await).await;
+            let preferences = preferences(&[(header::ACCEPT_ENCODING, accept), (header::IF_NONE_MATCH, tag)]);
+            let (head, body) = sent(finisher.finish(&preferences, true, answer(&text)).await).await;
             assert_eq!((head.status, body.len()), (StatusCode::NOT_MODIFIED, 0));
             assert_eq!(head.headers[header::VARY], "Accept-Encoding");
-            let (head, _) = sent(finisher.finish(&wishes, true, answer("another")).await).await;
+            let (head, _) = sent(finisher.finish(&preferences, true, answer("another")).await).await;
             assert_eq!(head.status, StatusCode::OK);
         }
     }
 
     #[tokio::test]
-    async fn a_change_with_the_tag_of_what_it_changed_leaves_the_compressed_bodies_of_reads_alone() {
-        let finisher = Finisher::new();
-        let gzip = wishes(&[(header::ACCEPT_ENCODING, "gzip")]);
+    async fn the_response_to_a_change_is_not_cached_for_reads() {
+        let finisher = ResponseEncoder::new();
+        let gzip = preferences(&[(header::ACCEPT_ENCODING, "gzip")]);
         let tagged = |text: &str| {
             let mut answer = answer(text);
             answer.headers_mut().insert(header::ETAG, HeaderValue::from_static("\"a.b\""));
@@ -272,18 +278,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_short_fresh_or_no_text_stays_as_it_is() {
-        let finisher = Finisher::new();
-        let wishes = wishes(&[(header::ACCEPT_ENCODING, "gzip")]);
-        let (head, _) = sent(finisher.finish(&wishes, true, answer("{}")).await).await;
+    async fn short_uncacheable_and_binary_bodies_are_not_encoded() {
+        let finisher = ResponseEncoder::new();
+        let preferences = preferences(&[(header::ACCEPT_ENCODING, "gzip")]);
+        let (head, _) = sent(finisher.finish(&preferences, true, answer("{}")).await).await;
         assert!(!head.headers.contains_key(header::CONTENT_ENCODING) && head.headers.contains_key(header::ETAG));
         let mut fresh = answer("{}");
         fresh.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let (head, _) = sent(finisher.finish(&wishes, true, fresh).await).await;
+        let (head, _) = sent(finisher.finish(&preferences, true, fresh).await).await;
         assert!(!head.headers.contains_key(header::ETAG));
-        let mut picture = answer(&"x".repeat(5_000));
-        picture.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("image/png"));
-        let (head, body) = sent(finisher.finish(&wishes, true, picture).await).await;
+        let mut image = answer(&"x".repeat(5_000));
+        image.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("image/png"));
+        let (head, body) = sent(finisher.finish(&preferences, true, image).await).await;
         assert!(!head.headers.contains_key(header::VARY) && body.len() == 5_000);
     }
 }

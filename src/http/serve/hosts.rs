@@ -1,7 +1,7 @@
-//! Which host a request names, and whether this server answers for it.
+//! Host validation, against DNS rebinding, and rejection of changes from foreign origins.
 //!
-//! A page of another site can let its own name resolve to this server (DNS rebinding). The browser then takes the server for
-//! a part of that site, and the page reads and changes what it likes. Only the host in the request tells.
+//! With DNS rebinding, a malicious site makes its own name resolve to this server. The browser then treats the server
+//! as part of that site, so the site's pages can read and change data. Only the host in the request reveals this.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,19 +11,19 @@ use url::Url;
 use super::cors::Origins;
 use crate::{
     code::ErrorCode,
-    http::{problem::Problem, route::Verb},
+    http::{problem::Problem, route::RequestMethod},
 };
 
-/// The hosts that an operator lists.
+/// The hosts in the setting `PM_ALLOWED_HOSTS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AllowedHosts {
     /// `*`: every host.
     Any,
-    /// These names and addresses, in lower case.
+    /// Names and addresses, in lower case.
     Listed(Vec<String>),
 }
 
-/// The hosts that a server answers for.
+/// The hosts that the server accepts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts {
     names: Vec<String>,
@@ -32,19 +32,19 @@ pub struct Hosts {
     own_origin: Option<String>,
 }
 
-/// Hosts that nobody listed and that are not this machine itself.
+/// Accepted hosts other than the listed ones and this machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Others {
-    /// All of them.
+    /// All hosts.
     #[default]
     Any,
-    /// Addresses, and names that no site on the Internet can have.
+    /// Addresses, and names outside the public DNS.
     Private,
     /// None.
     None,
 }
 
-/// Domains that are not in the public DNS.
+/// Domains outside the public DNS.
 const PRIVATE_DOMAINS: [&str; 4] = [".local", ".internal", ".home.arpa", ".localhost"];
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
@@ -55,10 +55,10 @@ impl Default for AllowedHosts {
 }
 
 impl AllowedHosts {
-    /// Reads `*`, or names and addresses separated by commas.
+    /// Parses `*`, or names and addresses separated by commas.
     ///
     /// # Errors
-    /// A sentence that names the first entry that is neither.
+    /// A message that names the first invalid entry.
     pub fn parse(text: &str) -> Result<Self, String> {
         let entries: Vec<_> = text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
         if entries.contains(&"*") {
@@ -67,13 +67,13 @@ impl AllowedHosts {
         let read = |entry: &&str| {
             let bare = entry.parse::<IpAddr>().map_or_else(|_| (*entry).to_owned(), bracketed);
             let host = url::Host::parse(&bare).map(|host| host.to_string()).ok();
-            host.ok_or_else(|| format!("has `{entry}`, which is neither a host's name nor an address"))
+            host.ok_or_else(|| format!("has `{entry}`, which is neither a host name nor an address"))
         };
         entries.iter().map(read).collect::<Result<_, _>>().map(Self::Listed)
     }
 }
 
-/// As they are set.
+/// Formats the value as [`parse`](Self::parse) reads it.
 impl std::fmt::Display for AllowedHosts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -84,8 +84,10 @@ impl std::fmt::Display for AllowedHosts {
 }
 
 impl Hosts {
-    /// The hosts of a server that listens on `address` and has this public URL. `is_authenticated` says that clients prove who
-    /// they are: a page of another site has no token, so any host is answered unless the operator lists some.
+    /// Returns the accepted hosts of a server that listens on `address`.
+    ///
+    /// With authentication, the server accepts any host unless the operator lists some: a page of another site has no
+    /// token.
     pub fn new(allowed: &AllowedHosts, public_url: Option<&str>, address: IpAddr, is_authenticated: bool) -> Self {
         let public = public_url.and_then(|url| Url::parse(url).ok());
         let (mut names, others) = match allowed {
@@ -99,25 +101,25 @@ impl Hosts {
         Self { names, others, own_origin: public.map(|url| url.origin().ascii_serialization()) }
     }
 
-    /// Checks the host that `request` names, and whether a page of another site asks for a change.
+    /// Checks the host of `request`, and the origin of a change.
     ///
     /// # Errors
-    /// 400 for a request without one well-formed host, 421 for a host that this server does not answer for, 403 for a change
-    /// that a page of a foreign origin asks for.
-    pub fn check<B>(&self, request: &Request<B>, verb: Verb, origins: &Origins) -> Result<(), Problem> {
+    /// 400 unless the request has exactly one valid host, 421 for a host that the server does not accept, 403 for a
+    /// change from a foreign origin.
+    pub fn check<B>(&self, request: &Request<B>, method: RequestMethod, origins: &Origins) -> Result<(), Problem> {
         let Some(authority) = authority(request)? else { return Ok(()) };
         let host = host_of(authority).ok_or_else(malformed)?;
         if !self.answers_for(host) {
             let shown: String = host.chars().take(100).collect();
             let detail = format!(
-                "this server does not answer for the host `{shown}`; PM_ALLOWED_HOSTS and PM_PUBLIC_URL name the hosts that it \
-                 answers for"
+                "the server does not accept the host `{shown}`; PM_ALLOWED_HOSTS and PM_PUBLIC_URL set the hosts that \
+                 it accepts"
             );
             return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, ErrorCode::Misdirected, detail));
         }
-        let changes = !matches!(verb, Verb::Get | Verb::Head | Verb::Options);
+        let changes = !matches!(method, RequestMethod::Get | RequestMethod::Head | RequestMethod::Options);
         if changes && self.is_asked_by_a_foreign_page(request.headers(), authority, origins) {
-            let detail = "a page of another origin asks for this change; PM_CORS_ORIGINS lists the origins that may";
+            let detail = "a page of another origin requests this change; PM_CORS_ORIGINS lists the allowed origins";
             return Err(Problem::new(StatusCode::FORBIDDEN, ErrorCode::ForeignOrigin, detail));
         }
         Ok(())
@@ -134,7 +136,7 @@ impl Hosts {
         self.others == Others::Private && (address_of(host).is_some() || is_private_name(host))
     }
 
-    /// Browsers alone send these headers, and no page can forge them.
+    /// Whether a page of a foreign origin made the request. Browsers set the checked headers; pages cannot forge them.
     fn is_asked_by_a_foreign_page(&self, headers: &HeaderMap, authority: &str, origins: &Origins) -> bool {
         let site = headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
         if matches!(site, Some(b"same-origin" | b"none")) {
@@ -146,7 +148,7 @@ impl Hosts {
         }
     }
 
-    /// Whether `origin` is that of the request's own host, over http or https: a proxy may have taken the encryption off.
+    /// Whether `origin` is the request's own host, over http or https: a proxy may have terminated TLS.
     fn is_own(&self, origin: &HeaderValue, authority: &str) -> bool {
         let Ok(origin) = origin.to_str() else { return false };
         let own_host = [("http://", ":80"), ("https://", ":443")].into_iter().any(|(scheme, port)| {
@@ -157,8 +159,9 @@ impl Hosts {
     }
 }
 
-/// The host and port that a request names (RFC 9112, section 3.2; RFC 9113, section 8.3.1); `None` for a request of HTTP/1.0
-/// without any.
+/// Returns the host and port of a request (RFC 9112, section 3.2; RFC 9113, section 8.3.1).
+///
+/// Returns `None` for an HTTP/1.0 request without a host.
 fn authority<B>(request: &Request<B>) -> Result<Option<&str>, Problem> {
     let mut values = request.headers().get_all(header::HOST).iter();
     let (first, second) = (values.next(), values.next());
@@ -166,7 +169,7 @@ fn authority<B>(request: &Request<B>) -> Result<Option<&str>, Problem> {
         return Err(Problem::bad_request("the request has several `Host` headers"));
     }
     let header = first.map(|value| value.to_str().map_err(|_| malformed())).transpose()?;
-    // What the header says does not matter beside a target that says it, but must be well formed as well.
+    // A host in the target overrides the header, but the header must be valid as well.
     if header.is_some_and(|header| host_of(header).is_none()) {
         return Err(malformed());
     }
@@ -180,16 +183,16 @@ fn authority<B>(request: &Request<B>) -> Result<Option<&str>, Problem> {
     match (target.or(header), request.version()) {
         (None, Version::HTTP_09 | Version::HTTP_10) => Ok(None),
         (_, Version::HTTP_11) if header.is_none() => Err(Problem::bad_request("the request has no `Host` header")),
-        (None, _) => Err(Problem::bad_request("the request names no host")),
+        (None, _) => Err(Problem::bad_request("the request has no host")),
         (found, _) => Ok(found),
     }
 }
 
 fn malformed() -> Problem {
-    Problem::bad_request("`Host` is not a host's name or address with a port or without one")
+    Problem::bad_request("`Host` is malformed; it must be a host name or address, with an optional port")
 }
 
-/// The host of `host[:port]`; `None` if that is not well formed (RFC 3986, section 3.2.2).
+/// Returns the host of `host[:port]`; `None` if malformed (RFC 3986, section 3.2.2).
 fn host_of(authority: &str) -> Option<&str> {
     let end = match authority.strip_prefix('[') {
         Some(rest) => rest.find(']')? + 2,
@@ -227,7 +230,7 @@ fn is_this_machine(host: &str) -> bool {
     }
 }
 
-/// Whether no site on the Internet can have this name: it has a single label, or lies in a domain outside the public DNS.
+/// Whether a name is outside the public DNS: it has a single label, or is in a private domain.
 fn is_private_name(host: &str) -> bool {
     !host.contains('.') || PRIVATE_DOMAINS.into_iter().any(|domain| ends_with(host, domain))
 }
@@ -251,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loopback_address_answers_for_this_machine_and_for_what_is_named() {
+    fn a_server_on_loopback_accepts_this_machine_and_listed_hosts() {
         let own =
             ["localhost", "LOCALHOST:8080", "localhost.", "app.localhost", "127.0.0.1:80", "127.9.9.9", "[::1]:8080"];
         let foreign = ["evil.example", "localhost.evil.example", "pm", "10.0.0.1", "[2001:db8::1]", "printer.local"];
@@ -267,14 +270,14 @@ mod tests {
     }
 
     #[test]
-    fn other_addresses_answer_for_names_that_no_site_can_have() {
+    fn a_server_on_another_address_accepts_private_names() {
         let private =
             ["pm", "pm:8080", "10.1.2.3", "[2001:db8::1]", "pm.local", "pm.shop.svc.cluster.local", "a.internal"];
         let open = hosts("", None, "0.0.0.0", false);
         assert!(answered(&open, &private).iter().all(|answered| *answered));
         assert_eq!(answered(&open, &["evil.example", "local.example"]), [false, false]);
         assert_eq!(answered(&hosts("", Some("http://shop.example"), "0.0.0.0", false), &["shop.example"]), [true]);
-        // Without a token a page of another site gets nothing, whatever host it names.
+        // With authentication, a page of another site has no token, so any host is accepted.
         assert_eq!(answered(&hosts("", None, "0.0.0.0", true), &["evil.example"]), [true]);
         assert_eq!(
             answered(&hosts("shop.example", None, "0.0.0.0", true), &["evil.example", "10.0.0.1"]),
@@ -283,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_well_formed_or_refused() {
+    fn a_malformed_host_is_refused() {
         for (text, host) in
             [("a", "a"), ("a:80", "a"), ("a:", "a"), ("[::1]", "[::1]"), ("[::1]:1", "[::1]"), ("a%20b", "a%20b")]
         {
@@ -299,14 +302,14 @@ mod tests {
 
     fn status(request: http::request::Builder) -> u16 {
         let request = request.body(()).expect("a request");
-        let verb = Verb::of(request.method());
+        let method = RequestMethod::of(request.method());
         let hosts = hosts("", Some("https://shop.example"), "127.0.0.1", false);
         let origins = Origins::parse("https://page.example").expect("origins");
-        hosts.check(&request, verb, &origins).map_or_else(|problem| problem.head().status().as_u16(), |()| 200)
+        hosts.check(&request, method, &origins).map_or_else(|problem| problem.head().status().as_u16(), |()| 200)
     }
 
     #[test]
-    fn a_request_names_exactly_one_host() {
+    fn a_request_must_have_exactly_one_host() {
         let get = || Request::get("/products");
         assert_eq!(status(get().header("host", "localhost:1")), 200);
         assert_eq!(status(get()), 400);
@@ -315,9 +318,9 @@ mod tests {
         assert_eq!(status(get().header("host", "a b")), 400);
         assert_eq!(status(get().header("host", "evil.example")), 421);
         let absolute = |url| Request::get(url).header("host", "localhost");
-        assert_eq!(status(absolute("http://evil.example/products")), 421, "the target goes before the header");
+        assert_eq!(status(absolute("http://evil.example/products")), 421, "the target overrides the header");
         assert_eq!(status(absolute("http://localhost/products")), 200);
-        assert_eq!(status(Request::get("http://localhost/products")), 400, "HTTP/1.1 has the header in any case");
+        assert_eq!(status(Request::get("http://localhost/products")), 400, "HTTP/1.1 always requires the header");
         let two = |url| Request::get(url).version(Version::HTTP_2);
         assert_eq!(status(two("https://localhost/products")), 200);
         assert_eq!(status(two("https://localhost/products").header("host", "LOCALHOST")), 200);
@@ -326,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_another_origin_changes_nothing() {
+    fn a_change_from_a_foreign_origin_is_403() {
         let post = |name: &'static str, value: &'static str| {
             Request::post("/products").header("host", "localhost:8080").header(name, value)
         };
@@ -344,6 +347,6 @@ mod tests {
         }
         assert_eq!(status(post("origin", "https://behind.example").header("sec-fetch-site", "same-origin")), 200);
         let get = Request::get("/products").header("host", "localhost").header("origin", "https://evil.example");
-        assert_eq!(status(get), 200, "what a page may read, CORS decides");
+        assert_eq!(status(get), 200, "CORS decides which responses a page may read");
     }
 }

@@ -1,6 +1,7 @@
-//! A request's body that may be given up at any time. What the client still sends is then read and forgotten in the
-//! background, so that its refusal is answered at once: a connection that is closed over unread bytes is reset, and the
-//! reset can overtake the answer that says why.
+//! Request bodies that the server may stop reading at any time.
+//!
+//! The remaining bytes are then read and discarded in the background, so that the client receives the error response:
+//! closing a connection with unread bytes resets it, and the reset can arrive before the response.
 
 use std::{
     pin::Pin,
@@ -13,29 +14,29 @@ use http::{HeaderMap, Request, Version, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-/// Most bytes that are read and forgotten.
-const MOST_BYTES: usize = 16 << 20;
-/// The longest that bytes are waited for which nobody wants.
+/// Maximum number of bytes to discard.
+const MAX_BYTES: usize = 16 << 20;
+/// Maximum time to read bytes that are discarded.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// A body that is read to its end, whether its handler wants to or not.
+/// A body whose unread rest is discarded on drop.
 pub struct Received {
-    /// `None` once it was given up.
+    /// `None` once the body was dropped.
     body: Option<Incoming>,
-    /// Streams of HTTP/2 end one by one, without their connection.
+    /// False for HTTP/2, where a stream can be reset without closing the connection.
     is_http1: bool,
-    /// The client sends the body only when it is asked for.
+    /// The client waits for `100 Continue` before it sends the body.
     waits_to_be_asked: bool,
 }
 
-/// `request` with a body that may be given up.
+/// Wraps the body of `request`.
 pub fn received(request: Request<Incoming>) -> Request<Received> {
     let is_http1 = request.version() <= Version::HTTP_11;
     let waits_to_be_asked = waits_for_continue(request.headers());
     request.map(|body| Received { body: Some(body), is_http1, waits_to_be_asked })
 }
 
-/// Whether the client waits for a `100 Continue` before it sends its body, which asking for the body would send.
+/// Whether the client waits for `100 Continue`. Reading the body would send it.
 fn waits_for_continue(headers: &HeaderMap) -> bool {
     headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
@@ -48,7 +49,7 @@ impl Body for Received {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        // To read is to ask.
+        // Reading makes hyper send `100 Continue`.
         self.waits_to_be_asked = false;
         match &mut self.body {
             Some(body) => Pin::new(body).poll_frame(context),
@@ -82,7 +83,7 @@ async fn drain(mut body: Incoming) {
     let mut read = 0;
     while let Some(Ok(frame)) = body.frame().await {
         read += frame.data_ref().map_or(0, Bytes::len);
-        if read > MOST_BYTES {
+        if read > MAX_BYTES {
             break;
         }
     }

@@ -1,10 +1,10 @@
-//! How a request travels: from the connection to the handler that takes it, and its answer back.
+//! The server: connections, authorization, routing to handlers, and responses.
 
 mod answers;
+mod authorize;
 pub(super) mod cors;
 mod explain;
 mod finish;
-mod gate;
 pub(super) mod hosts;
 mod incoming;
 mod observe;

@@ -1,5 +1,7 @@
-//! One log line and a few figures for every request. Labels are closed lists, so that no client can make the figures grow;
-//! what a client wrote is never logged, only the template of its path.
+//! A log line and metrics for every request.
+//!
+//! Metric labels are closed lists, so that clients cannot create new time series. The log contains the path template,
+//! never client input.
 
 use std::{net::IpAddr, time::Instant};
 
@@ -10,7 +12,7 @@ use tracing::{debug, error, info, warn};
 use crate::http::{
     headers::request_id::RequestId,
     problem::Problem,
-    route::{Route, Verb},
+    route::{RequestMethod, Route},
 };
 
 const REQUESTS: &str = "pm_http_requests_total";
@@ -18,21 +20,20 @@ const DURATION: &str = "pm_http_request_duration_seconds";
 const IN_FLIGHT: &str = "pm_http_in_flight";
 const CONNECTIONS: &str = "pm_http_connections";
 
-/// The figures of a server. Made after the recorder is installed, or they go nowhere.
+/// The metrics of a server. Create it after the metrics recorder is installed, or the metrics are lost.
 pub struct Observer {
     in_flight: Gauge,
     connections: Gauge,
-    // Reading a cached product is too quick to look its figures up by name each time.
+    // Handles for the most frequent request, so that it needs no lookup by name.
     product: Counter,
     product_unchanged: Counter,
     product_duration: Histogram,
 }
 
-/// A request from its first byte to its answer. Dropped before [`finish`](Self::finish), it counts as one whose client
-/// went away.
+/// A request in progress. If dropped before [`finish`](Self::finish), it counts as aborted by the client.
 pub struct Exchange<'a> {
     observer: &'a Observer,
-    verb: Verb,
+    method: RequestMethod,
     route: Option<Route>,
     request_id: RequestId,
     client: IpAddr,
@@ -43,17 +44,17 @@ pub struct Exchange<'a> {
 /// A connection that is counted until it is dropped.
 pub struct Connection(Gauge);
 
-/// The status of a request that nobody waits for any more; never sent.
+/// The status of a request whose client disconnected; never sent.
 const CLIENT_WENT_AWAY: u16 = 499;
 
 impl Observer {
-    /// Registers the figures.
+    /// Registers the metrics.
     pub fn new() -> Self {
         metrics::describe_counter!(REQUESTS, Unit::Count, "Requests by method, route and status");
-        metrics::describe_histogram!(DURATION, Unit::Seconds, "Time from a request's head to its answer's head");
-        metrics::describe_gauge!(IN_FLIGHT, Unit::Count, "Requests that are being answered");
-        metrics::describe_gauge!(CONNECTIONS, Unit::Count, "Open connections of clients");
-        let (get, product) = (Verb::Get.as_str(), Route::Product.template());
+        metrics::describe_histogram!(DURATION, Unit::Seconds, "Time from the request's head to the response's head");
+        metrics::describe_gauge!(IN_FLIGHT, Unit::Count, "Requests in flight");
+        metrics::describe_gauge!(CONNECTIONS, Unit::Count, "Open client connections");
+        let (get, product) = (RequestMethod::Get.as_str(), Route::Product.template());
         Self {
             in_flight: metrics::gauge!(IN_FLIGHT),
             connections: metrics::gauge!(CONNECTIONS),
@@ -63,31 +64,37 @@ impl Observer {
         }
     }
 
-    /// Counts a connection for as long as the answer lives.
+    /// Counts a connection until the returned guard is dropped.
     pub fn connection(&self) -> Connection {
         self.connections.increment(1.0);
         Connection(self.connections.clone())
     }
 
-    /// Begins to watch a request.
-    pub fn begin(&self, verb: Verb, route: Option<Route>, request_id: RequestId, client: IpAddr) -> Exchange<'_> {
+    /// Starts to measure a request.
+    pub fn begin(
+        &self,
+        method: RequestMethod,
+        route: Option<Route>,
+        request_id: RequestId,
+        client: IpAddr,
+    ) -> Exchange<'_> {
         self.in_flight.increment(1.0);
         let started = Instant::now();
-        Exchange { observer: self, verb, route, request_id, client, started, status: CLIENT_WENT_AWAY }
+        Exchange { observer: self, method, route, request_id, client, started, status: CLIENT_WENT_AWAY }
     }
 
-    fn count(&self, verb: Verb, route: Option<Route>, status: u16, seconds: f64) {
-        match (verb, route, status) {
-            (Verb::Get, Some(Route::Product), 200) => {
+    fn count(&self, method: RequestMethod, route: Option<Route>, status: u16, seconds: f64) {
+        match (method, route, status) {
+            (RequestMethod::Get, Some(Route::Product), 200) => {
                 self.product.increment(1);
                 self.product_duration.record(seconds);
             }
-            (Verb::Get, Some(Route::Product), 304) => {
+            (RequestMethod::Get, Some(Route::Product), 304) => {
                 self.product_unchanged.increment(1);
                 self.product_duration.record(seconds);
             }
             _ => {
-                let (method, route) = (verb.as_str(), template(route));
+                let (method, route) = (method.as_str(), template(route));
                 metrics::counter!(REQUESTS, "method" => method, "route" => route, "status" => label(status))
                     .increment(1);
                 metrics::histogram!(DURATION, "method" => method, "route" => route).record(seconds);
@@ -97,24 +104,24 @@ impl Observer {
 }
 
 impl Exchange<'_> {
-    /// The request's id.
+    /// Returns the request id.
     pub fn request_id(&self) -> &RequestId {
         &self.request_id
     }
 
-    /// Notes the answer, and logs it with the problem's causes if there is one.
+    /// Records and logs the response, with the problem's causes.
     pub fn finish(mut self, status: StatusCode, problem: Option<&Problem>) {
         self.status = status.as_u16();
         let duration_ms = self.duration_ms();
         let (method, route, status, request_id, client) =
-            (self.verb.as_str(), template(self.route), self.status, &self.request_id, self.client);
-        // A level has to be known where the macro stands, hence one call for each.
+            (self.method.as_str(), template(self.route), self.status, &self.request_id, self.client);
+        // The level must be known at compile time, hence one call per level.
         macro_rules! log {
             ($macro:ident $(, $field:ident)?) => {
                 $macro!(
                     target: "pm::http",
                     method, route, status, duration_ms, %client, %request_id, $($field,)?
-                    "answered {method} {route} with {status}"
+                    "{method} {route} returned {status}"
                 )
             };
         }
@@ -136,13 +143,13 @@ impl Exchange<'_> {
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
         self.observer.in_flight.decrement(1.0);
-        self.observer.count(self.verb, self.route, self.status, self.started.elapsed().as_secs_f64());
+        self.observer.count(self.method, self.route, self.status, self.started.elapsed().as_secs_f64());
         if self.status == CLIENT_WENT_AWAY {
-            let (method, route, duration_ms) = (self.verb.as_str(), template(self.route), self.duration_ms());
+            let (method, route, duration_ms) = (self.method.as_str(), template(self.route), self.duration_ms());
             let (status, request_id) = (self.status, &self.request_id);
             info!(
                 target: "pm::http", method, route, status, duration_ms, %request_id,
-                "the client of {method} {route} went away"
+                "the client disconnected before the response to {method} {route}"
             );
         }
     }

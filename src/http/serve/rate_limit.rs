@@ -1,5 +1,6 @@
-//! How often a client may come: counted in Redis for all processes together, and in this process while there is no Redis
-//! or it does not answer.
+//! Rate limiting per client.
+//!
+//! Redis counts requests for all processes. While it is absent or unavailable, each process counts for itself.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -16,8 +17,8 @@ use crate::{
     http::problem::Problem,
 };
 
-/// Clients that are counted in this process at a time; of more, those that were not heard of longest begin anew.
-const MOST_CLIENTS: u64 = 100_000;
+/// Maximum number of clients counted in this process; beyond it, the least recently seen ones are evicted.
+const MAX_CLIENTS: u64 = 100_000;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -26,13 +27,13 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 pub struct RateLimit {
     quota: Quota,
     shared: Cache,
-    /// The moment at which each client's burst is whole again, in microseconds.
+    /// The time at which each client's burst is full again, in microseconds since `began`.
     local: Table<String, Arc<Mutex<u64>>>,
-    /// What moments in this process are counted from.
+    /// The origin of times in this process.
     began: Instant,
 }
 
-/// What is left of a client's quota.
+/// The rest of a client's quota.
 #[derive(Clone, Copy, Debug)]
 pub struct Allowance {
     quota: Quota,
@@ -40,10 +41,10 @@ pub struct Allowance {
 }
 
 impl RateLimit {
-    /// A quota that all processes with this cache share, if it is in Redis.
+    /// Creates a rate limit. All processes with the same Redis share it.
     pub fn new(quota: Quota, shared: Cache) -> Self {
-        // After its window a client is as good as new, and need not be remembered.
-        let local = Table::builder().max_capacity(MOST_CLIENTS).time_to_idle(quota.window() * 2).build();
+        // After its window a client has its full quota again, so its entry can expire.
+        let local = Table::builder().max_capacity(MAX_CLIENTS).time_to_idle(quota.window() * 2).build();
         Self { quota, shared, local, began: Instant::now() }
     }
 
@@ -62,7 +63,7 @@ impl RateLimit {
     fn spend_here(&self, client: &str) -> Spent {
         let full_at = self.local.entry_by_ref(client).or_default().into_value();
         let mut full_at = full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        // By the monotonic clock: a wall clock that goes back would refuse everybody for as long.
+        // Monotonic time: a wall clock set back would refuse all requests until it catches up.
         let now = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let (spent, next) = self.quota.spend(*full_at, now);
         *full_at = next;
@@ -71,7 +72,7 @@ impl RateLimit {
 }
 
 impl Allowance {
-    /// Whether the request may be made.
+    /// Checks whether the request is within the quota.
     ///
     /// # Errors
     /// 429 with `Retry-After`.
@@ -80,13 +81,13 @@ impl Allowance {
             return Ok(());
         }
         let detail =
-            format!("a client may make {} requests at once, then one each {:?}", self.quota.burst, self.quota.interval);
+            format!("rate limit exceeded: {} requests, then one every {:?}", self.quota.burst, self.quota.interval);
         let seconds = HeaderValue::from(whole_seconds(self.spent.retry_after).max(1));
         Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::RateLimited, detail)
             .with_header(header::RETRY_AFTER, seconds))
     }
 
-    /// Tells the client in the fields of the IETF's draft: the policy, and what is left of it.
+    /// Adds `RateLimit-Policy` and `RateLimit` (IETF draft).
     pub fn tell(&self, headers: &mut HeaderMap) {
         let window = whole_seconds(self.quota.window()).max(1);
         let policy = format!("\"default\";q={};w={window}", self.quota.burst);
@@ -99,7 +100,7 @@ impl Allowance {
     }
 }
 
-/// Rounded up: who comes back then is not too early.
+/// Rounds up to whole seconds, so that clients do not retry too early.
 fn whole_seconds(span: std::time::Duration) -> u64 {
     span.as_millis().div_ceil(1_000).try_into().unwrap_or(u64::MAX)
 }
@@ -109,7 +110,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn each_client_has_its_own_burst_and_is_told_what_is_left() {
+    async fn each_client_has_its_own_burst_and_gets_the_remaining_quota() {
         let limit = RateLimit::new(Quota::parse("1/h,burst=2").expect("a quota"), Cache::Off);
         let mut headers = HeaderMap::new();
         limit.spend("a").await.tell(&mut headers);

@@ -1,8 +1,8 @@
-//! How long an RSA key is: a shorter one than [`LEAST`] is refused, since it can be broken.
+//! Determines the length of an RSA key. Keys shorter than [`LEAST`] are refused, because they can be broken.
 
 use rustls::pki_types::PrivateKeyDer;
 
-/// Fewest bits of an RSA key.
+/// Minimum length of an RSA key in bits.
 pub(super) const LEAST: usize = 2_048;
 
 const SEQUENCE: u8 = 0x30;
@@ -11,7 +11,7 @@ const OCTET_STRING: u8 = 0x04;
 /// rsaEncryption, 1.2.840.113549.1.1.1, with its tag and length.
 const RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 
-/// Returns the bits of the modulus; `None` if the key is no RSA key, or cannot be read.
+/// Returns the bits of the modulus; `None` if the key is not an RSA key or is malformed.
 pub(in crate::http) fn of(key: &PrivateKeyDer<'_>) -> Option<usize> {
     match key {
         PrivateKeyDer::Pkcs1(key) => modulus_bits(key.secret_pkcs1_der()),
@@ -26,7 +26,7 @@ pub(in crate::http) fn of(key: &PrivateKeyDer<'_>) -> Option<usize> {
     }
 }
 
-/// The bits of the second number of an `RSAPrivateKey` (RFC 8017).
+/// Returns the bits of the second integer of an `RSAPrivateKey`, the modulus (RFC 8017).
 fn modulus_bits(der: &[u8]) -> Option<usize> {
     let (numbers, _) = element(der, SEQUENCE)?;
     let (_, rest) = element(numbers, INTEGER)?;
@@ -35,7 +35,7 @@ fn modulus_bits(der: &[u8]) -> Option<usize> {
     Some((modulus.len() - start) * 8 - modulus[start].leading_zeros() as usize)
 }
 
-/// The content of the first element, which has this tag, and what follows it.
+/// Splits off the first DER element; returns its content and the rest, or `None` if it has another tag.
 fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (first, rest) = der.split_first()?;
     let (length, rest) = rest.split_first()?;
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_length_of_rsa_keys_is_read_in_both_formats() {
+    fn the_length_of_rsa_keys_is_read_from_pkcs1_and_pkcs8() {
         for (pem, bits) in [
             (include_str!("../tests/keys/rsa_1024.pem"), Some(1_024)),
             (include_str!("../tests/keys/rsa_1024_pkcs1.pem"), Some(1_024)),

@@ -1,5 +1,7 @@
-//! The accept loop: takes connections, serves each over HTTP/1.1 or HTTP/2, and ends them gently. It bounds what a client
-//! can cost before any request is read: places, time for a head, time for an answer to be taken.
+//! The accept loop: accepts connections, serves them over HTTP/1.1 or HTTP/2, and shuts down gracefully.
+//!
+//! It limits what a client can cost before a request is parsed: connection slots, the time to send a head, and the time
+//! to read a response.
 
 use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -27,19 +29,20 @@ use super::{
 use crate::{
     http::{
         Config, State,
-        admission::seats::{Seats, Taken},
+        admission::connection_slots::{ConnectionSlots, Taken},
         headers::forwarded::Client,
     },
     stop::Reload,
 };
 
-/// Longest line and headers of a request, in bytes; hyper answers 431 beyond, and `explain.rs` says why.
+/// Maximum size of a request's line and headers in bytes; hyper returns 431 beyond it, `explain.rs` adds the reason.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// How long a connection without a request is waited for once the server stops: one may be on its way already, and a
-/// client cannot tell whether what it sent over a connection that was closed meanwhile was done.
+/// Time that an idle connection stays open during shutdown.
+///
+/// A request may be on its way already; if the connection closed, the client could not know whether it was executed.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// What all connections share.
+/// State that all connections share.
 struct Shared {
     service: Service,
     protocol: auto::Builder<StreamExecutor>,
@@ -50,14 +53,15 @@ struct Shared {
     stopping: watch::Receiver<bool>,
 }
 
-/// Serves until `stop` ends, then lets what is in flight end, at most for the grace of `config`.
+/// Serves until `stop` completes, then shuts down gracefully.
 ///
-/// From the moment `stop` ends `/readyz` answers 503, connections that were made already are still served, and no new ones
-/// are taken. Trouble with a connection or with accepting one is logged and never ends the server.
+/// Requests in flight may take the grace period of `config`. After `stop`, `/readyz` returns 503, established
+/// connections are still served, and no new ones are accepted. An error on a connection or in accepting one is logged;
+/// it never stops the server.
 pub async fn serve(listener: TcpListener, state: State, config: Config, stop: impl Future<Output = ()> + Send) {
     let (stopping, stopped) = watch::channel(false);
     let places = places(config.max_connections);
-    // Streams stay, so they leave as many places to requests that come and go.
+    // Event streams are long-lived, so they may use only half of the connections.
     let config = Config { max_streams: config.max_streams.min(places / 2), ..config };
     let shared = Arc::new(Shared {
         service: Service::new(state, &config),
@@ -68,7 +72,7 @@ pub async fn serve(listener: TcpListener, state: State, config: Config, stop: im
         tls: config.tls.clone(),
         stopping: stopped,
     });
-    let seats = Seats::new(places, config.max_connections_per_address, config.proxies.clone());
+    let seats = ConnectionSlots::new(places, config.max_connections_per_address, config.proxies.clone());
     let mut connections = JoinSet::new();
     let mut waiting = None;
     let accept = accept_all(&listener, &shared, &seats, &mut connections, &mut waiting);
@@ -80,7 +84,7 @@ pub async fn serve(listener: TcpListener, state: State, config: Config, stop: im
     }
     shared.service.stop();
     if let Err(error) = take_backlog(listener, waiting, &shared, &seats, &mut connections).await {
-        warn!(target: "pm::http", %error, "connections that were not accepted yet are reset");
+        warn!(target: "pm::http", %error, "cannot accept pending connections; they are reset");
     }
     stopping.send_replace(true);
     finish(connections, config.grace).await;
@@ -88,7 +92,7 @@ pub async fn serve(listener: TcpListener, state: State, config: Config, stop: im
 
 fn protocol(config: &Config) -> auto::Builder<StreamExecutor> {
     let mut protocol = auto::Builder::new(StreamExecutor { stall_limit: config.stall_limit });
-    // Heads and idle connections are watched over from outside: hyper has one time limit for both.
+    // `Stalling` and `idle_for` limit heads and idle connections: hyper has only one time limit for both.
     protocol.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES);
     protocol
         .http2()
@@ -96,7 +100,7 @@ fn protocol(config: &Config) -> auto::Builder<StreamExecutor> {
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10))
         .max_concurrent_streams(64)
-        // Streams that a client opens and takes back again and again cost it its connection.
+        // Closes the connection of a client that repeatedly opens and resets streams.
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(64)
         .max_send_buf_size(256 * 1024)
@@ -107,7 +111,7 @@ fn protocol(config: &Config) -> auto::Builder<StreamExecutor> {
 async fn accept_all(
     listener: &TcpListener,
     shared: &Arc<Shared>,
-    seats: &Arc<Seats>,
+    seats: &Arc<ConnectionSlots>,
     connections: &mut JoinSet<()>,
     waiting: &mut Option<(TcpStream, SocketAddr)>,
 ) -> Infallible {
@@ -117,7 +121,7 @@ async fn accept_all(
         match listener.accept().await {
             Ok(accepted) => {
                 in_trouble = false;
-                // The one that waits for its permit here is all that is taken beyond the permits.
+                // At most one connection beyond the permits is accepted: the one that waits for a permit here.
                 *waiting = Some(accepted);
                 let permit = seats.permit().await;
                 if let Some((stream, client)) = waiting.take() {
@@ -129,15 +133,17 @@ async fn accept_all(
     }
 }
 
-/// Serves the connection that waits for a permit and those that the system has made, then closes the listener.
+/// Serves the pending connections, then closes the listener.
 ///
-/// Asks the system itself: Tokio's listener knows of a connection only once its event loop has been round, and closing the
-/// listener resets those it does not know of.
+/// Pending are the connection that waits for a permit and those in the listen backlog.
+///
+/// Calls the operating system directly: Tokio learns of a connection only in its event loop, and closing the listener
+/// resets connections that were not accepted.
 async fn take_backlog(
     listener: TcpListener,
     waiting: Option<(TcpStream, SocketAddr)>,
     shared: &Arc<Shared>,
-    seats: &Arc<Seats>,
+    seats: &Arc<ConnectionSlots>,
     connections: &mut JoinSet<()>,
 ) -> io::Result<()> {
     let listener = listener.into_std()?;
@@ -158,33 +164,34 @@ fn admit(
     client: SocketAddr,
     permit: OwnedSemaphorePermit,
     shared: &Arc<Shared>,
-    seats: &Arc<Seats>,
+    seats: &Arc<ConnectionSlots>,
     connections: &mut JoinSet<()>,
 ) {
     match seats.take(permit, client.ip()) {
         Some(taken) => {
             connections.spawn(begin_connection(stream, client, taken, Arc::clone(shared)));
         }
-        None => debug!(target: "pm::http", "{} has as many connections as it may; one more is closed", client.ip()),
+        None => debug!(target: "pm::http", "{} reached its connection limit; closing a new connection", client.ip()),
     }
 }
 
-/// Waits a moment after a failed accept, as it fails again at once while the process has no descriptor left.
-async fn back_off(error: &io::Error, seats: &Seats, in_trouble: &mut bool) {
+/// Waits after a failed accept.
+///
+/// Without free file descriptors, a retry would fail at once.
+async fn back_off(error: &io::Error, seats: &ConnectionSlots, in_trouble: &mut bool) {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
         return;
     }
-    // One line for each time it begins, not one for each try.
+    // Log the first failure only, not each retry.
     if !std::mem::replace(in_trouble, true) {
-        warn!(target: "pm::http", %error, "cannot take a connection; slow clients make room");
+        warn!(target: "pm::http", %error, "cannot accept a connection; closing the slowest one");
     }
     seats.evict_slowest();
     sleep(Duration::from_millis(20)).await;
 }
 
-/// Lets the process have as many open files as the system lets it have for the asking: the limit that programs are started
-/// with is mostly for those that cannot count further than it.
+/// Raises the soft limit of open files, up to 65,536.
 fn raise_descriptor_limit() {
     #[cfg(unix)]
     {
@@ -193,50 +200,51 @@ fn raise_descriptor_limit() {
         let limit = getrlimit(Resource::Nofile);
         let wanted = limit.maximum.map_or(ENOUGH, |most| most.min(ENOUGH));
         if limit.current.is_some_and(|current| current < wanted) {
-            // What cannot be had is done without.
+            // On failure, the process keeps the old limit.
             let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
         }
     }
 }
 
-/// How many connections there may be: as many as are wanted, but never so many that none of the process's file
-/// descriptors are left for databases and pictures.
+/// Returns the number of connections to allow: `wanted`, but at most three quarters of the file descriptors.
+///
+/// The rest is for databases and images.
 fn places(wanted: usize) -> usize {
     raise_descriptor_limit();
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let most = soft_descriptor_limit(&limits).map_or(wanted, |limit| limit / 4 * 3);
     if wanted > most {
-        warn!(target: "pm::http", wanted, most, "the limit of open files allows fewer connections than are set");
+        warn!(target: "pm::http", wanted, most, "the limit of open files allows fewer connections than configured");
     }
     wanted.min(most)
 }
 
-/// The soft limit of open files in the words of `/proc/self/limits`; `None` if there is none.
+/// Parses the soft limit of open files from `/proc/self/limits`; `None` if unlimited or absent.
 fn soft_descriptor_limit(limits: &str) -> Option<usize> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Shakes hands, if that is to be done, within the time for a head: until then the client has said nothing.
+/// Performs the TLS handshake, if TLS is on, and serves the connection.
 async fn begin_connection(stream: TcpStream, address: SocketAddr, taken: Taken, shared: Arc<Shared>) {
     let _counted = shared.service.connection();
-    // An answer is written as a whole, so waiting for more bytes to send along only delays it.
+    // A response is written in one piece, so Nagle's algorithm would only delay it.
     let _ = stream.set_nodelay(true);
     let client = Client { address: address.ip().to_canonical(), secure: shared.tls.is_some() };
     let Some(tls) = &shared.tls else { return serve_connection(stream, client, taken, shared).await };
     let handshake = timeout(shared.header_timeout, tls.acceptor().accept(stream));
     let shaken = tokio::select! {
         shaken = handshake => shaken,
-        () = taken.seat.evicted() => return,
+        () = taken.connection_slot.evicted() => return,
     };
     match shaken {
         Ok(Ok(stream)) => Box::pin(serve_connection(stream, client, taken, shared)).await,
-        Ok(Err(error)) => debug!(target: "pm::http", %error, "a client did not agree on an encryption"),
-        Err(_) => debug!(target: "pm::http", "a client was too slow to agree on an encryption"),
+        Ok(Err(error)) => debug!(target: "pm::http", %error, "TLS handshake failed"),
+        Err(_) => debug!(target: "pm::http", "TLS handshake timed out"),
     }
 }
 
-/// Looks after the certificate, if there is one; never ends.
+/// Reloads the certificate when it changes, if there is one; never returns.
 async fn follow_certificate(tls: Option<&Tls>, reload: &Reload) {
     match tls {
         Some(tls) => tls.follow(reload).await,
@@ -248,55 +256,56 @@ async fn serve_connection<S>(stream: S, client: Client, taken: Taken, shared: Ar
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let seat = &taken.seat;
+    let connection_slot = &taken.connection_slot;
     let service = service_fn(|request| {
-        let (busy, shared, seat) = (seat.begins(&request), Arc::clone(&shared), Arc::clone(seat));
+        let (busy, shared, connection_slot) =
+            (connection_slot.begins(&request), Arc::clone(&shared), Arc::clone(connection_slot));
         async move {
-            let (response, slot) = shared.service.answer(request, client, seat).await;
+            let (response, slot) = shared.service.answer(request, client, connection_slot).await;
             Ok::<_, Infallible>(Held::new(response, slot, busy))
         }
     });
     let mut stopping = shared.stopping.clone();
-    let stalling = Stalling::new(stream, Arc::clone(seat), shared.header_timeout, shared.stall_limit);
+    let stalling = Stalling::new(stream, Arc::clone(connection_slot), shared.header_timeout, shared.stall_limit);
     let explain = {
-        let (seat, shared) = (Arc::clone(seat), Arc::clone(&shared));
-        move |status| seat.is_between_requests().then(|| shared.service.explain(status, client))
+        let (connection_slot, shared) = (Arc::clone(connection_slot), Arc::clone(&shared));
+        move |status| connection_slot.is_between_requests().then(|| shared.service.explain(status, client))
     };
     let io = TokioIo::new(Explaining::new(stalling, explain));
     let mut connection = pin!(shared.protocol.serve_connection(io, service));
     tokio::select! {
         ended = connection.as_mut() => return note(ended),
-        () = seat.opened() => {}
-        () = seat.evicted() => return,
+        () = connection_slot.opened() => {}
+        () = connection_slot.evicted() => return,
         () = sleep(shared.header_timeout) => return,
         () = async { let _ = stopping.wait_for(|stop| *stop).await; sleep(LINGER).await } => {}
     }
     tokio::select! {
         ended = connection.as_mut() => return note(ended),
-        () = seat.evicted() => return,
-        () = seat.idle_for(shared.keep_alive) => connection.as_mut().graceful_shutdown(),
+        () = connection_slot.evicted() => return,
+        () = connection_slot.idle_for(shared.keep_alive) => connection.as_mut().graceful_shutdown(),
         () = async { let _ = stopping.wait_for(|stop| *stop).await; sleep(LINGER).await } => {
             connection.as_mut().graceful_shutdown();
         }
     }
     tokio::select! {
         ended = connection.as_mut() => note(ended),
-        () = seat.evicted() => {}
+        () = connection_slot.evicted() => {}
     }
 }
 
 fn note(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
     if let Err(error) = ended {
-        debug!(target: "pm::http", error, "a connection broke off");
+        debug!(target: "pm::http", error, "a connection failed");
     }
 }
 
 async fn finish(mut connections: JoinSet<()>, grace: Duration) {
     while connections.try_join_next().is_some() {}
-    info!(target: "pm::http", connections = connections.len(), "taking no more requests");
+    info!(target: "pm::http", connections = connections.len(), "stopping: finishing open connections");
     let all_ended = async { while connections.join_next().await.is_some() {} };
     if timeout(grace, all_ended).await.is_err() {
-        warn!(target: "pm::http", connections = connections.len(), "the grace is over; closing what is still open");
+        warn!(target: "pm::http", connections = connections.len(), "the grace period is over; closing connections");
         connections.shutdown().await;
     }
 }
@@ -306,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_soft_limit_of_open_files_is_read() {
+    fn the_soft_limit_of_open_files_is_parsed() {
         let limits = "Limit       Soft Limit  Hard Limit  Units\nMax open files    1024    524288    files\n";
         assert_eq!(soft_descriptor_limit(limits), Some(1024));
         assert_eq!(soft_descriptor_limit("Max open files    unlimited    unlimited    files\n"), None);

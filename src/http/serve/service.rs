@@ -1,5 +1,5 @@
-//! From a request to its answer: the way every request goes, whichever resource it is for. It gives the request its id,
-//! bounds how many are worked on and for how long, answers cached products itself and leaves the others to warp's filters.
+//! Processes every request: assigns its id, authorizes it, limits concurrency and time, and encodes the response.
+//! Cached products are returned here; warp's filters handle all other requests.
 
 use std::{
     any::Any,
@@ -23,10 +23,10 @@ use warp::{Filter, filters::BoxedFilter};
 
 use super::{
     answers::{self, Answers},
+    authorize::{AccessRequest, Authorizer},
     cors,
     explain::Explanation,
-    finish::{Finisher, Wishes},
-    gate::{Gate, Visit},
+    finish::{ClientPreferences, ResponseEncoder},
     incoming::{self, Received},
     observe::{Connection, Observer},
     rate_limit::{Allowance, RateLimit},
@@ -37,60 +37,59 @@ use crate::{
     domain::ProductId,
     http::{
         Config, Hosts, Origins, Proxies, Scope, State,
-        admission::{Needs, Room, Seat, Slot, Turn, Turns, places},
+        admission::{AdmissionControl, BodyPermit, ConnectionSlot, Needs, RequestAdmission, Room, permits},
         headers::{Client, RequestId, network_of, request_id},
         openapi,
         problem::{self, Problem},
         reply::{self, Outgoing},
         request::{
-            caller::Caller,
             extract::{BodyLimits, Context},
+            principal::Principal,
             upload,
         },
         resources::{
             events::{self, Feed},
-            images, originals, pictures, product_images, products, queue, resource_metadata, status, users, webhooks,
+            images, originals, presets, product_images, products, queue, resource_metadata, status, users, webhooks,
         },
-        route::{Route, Verb},
+        route::{RequestMethod, Route},
     },
 };
 
-/// Answers requests; shared by every connection.
+/// Processes requests; shared by all connections.
 pub struct Service {
     catalog: Catalog,
     routes: BoxedFilter<(warp::reply::Response,)>,
     observer: Observer,
-    gate: Gate,
+    gate: Authorizer,
     proxies: Proxies,
     origins: Origins,
     hosts: Hosts,
     hsts: Option<HeaderValue>,
-    finisher: Finisher,
+    finisher: ResponseEncoder,
     scope: Scope,
     deadline: Duration,
-    turns: Arc<Turns>,
+    admissions: Arc<AdmissionControl>,
     answers: Answers,
     stopping: Arc<AtomicBool>,
     feed: Feed,
 }
 
-/// What a request is for and where it comes from, known from its first line and its connection.
+/// A request's method, route and client.
 #[derive(Clone, Copy)]
 struct Target {
-    verb: Verb,
+    method: RequestMethod,
     route: Option<Route>,
-    /// The product that may be answered from the cache.
     product: Option<ProductId>,
     client: Client,
 }
 
-/// Bytes of bodies that are in memory at a time, of all clients together, unless one batch alone may have half of that.
+/// Minimum memory limit for the bodies of all requests together; larger if two batches need more.
 const BODY_BYTES: usize = 64 << 20;
-/// Unread answers of some size: so many at a time, and so many bytes of them.
+/// Limits on large responses that clients have not read yet.
 const UNREAD: Room = Room { count: 512, bytes: 64 << 20 };
 
 impl Service {
-    /// The service over `state`, within the limits of `config`.
+    /// Creates the service over `state` with the limits of `config`.
     pub fn new(state: State, config: &Config) -> Self {
         let stopping = Arc::new(AtomicBool::new(false));
         let limits = BodyLimits { max_bytes: config.max_body, timeout: config.body_timeout };
@@ -111,7 +110,7 @@ impl Service {
             .unify()
             .or(originals::routes(&state))
             .unify()
-            .or(pictures::routes(&state))
+            .or(presets::routes(&state))
             .unify()
             .or(openapi::routes(openapi::Deployment {
                 is_authenticated: !config.authentication.is_off(),
@@ -127,7 +126,7 @@ impl Service {
         let rate_limit = config.quota.map(|quota| RateLimit::new(quota, state.health.cache.clone()));
         let hsts = config.hsts_seconds.map(|seconds| format!("max-age={seconds}"));
         Self {
-            gate: Gate::new(config.authentication.clone(), rate_limit, config.public_read),
+            gate: Authorizer::new(config.authentication.clone(), rate_limit, config.public_read),
             proxies: config.proxies.clone(),
             origins: config.origins.clone(),
             hosts: config.hosts.clone(),
@@ -135,45 +134,48 @@ impl Service {
             catalog: state.catalog,
             routes: routes.boxed(),
             observer: Observer::new(),
-            finisher: Finisher::new(),
+            finisher: ResponseEncoder::new(),
             scope: config.scope,
             deadline: config.deadline,
-            turns: Turns::new(config.max_in_flight, BODY_BYTES.max(config.max_batch_body.saturating_mul(2))),
+            admissions: AdmissionControl::new(
+                config.max_in_flight,
+                BODY_BYTES.max(config.max_batch_body.saturating_mul(2)),
+            ),
             answers: Answers::new(UNREAD),
             stopping,
             feed,
         }
     }
 
-    /// From now on the server says that it is not ready, and streams end.
+    /// Starts the shutdown: `/readyz` reports unready, and event streams end.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         self.feed.stop();
     }
 
-    /// Counts a connection for as long as the answer lives.
+    /// Counts a connection until the returned guard is dropped.
     pub fn connection(&self) -> Connection {
         self.observer.connection()
     }
 
-    /// Answers a request that came from `peer` over the connection with this seat. Every failure becomes an answer. Beside it
-    /// comes the room that it takes until it is read, if it is large.
+    /// Processes a request from `peer`; every failure becomes a response.
+    /// A large response comes with a permit, held until the client has read it.
     pub async fn answer(
         &self,
         request: Request<Incoming>,
         peer: Client,
-        seat: Arc<Seat>,
-    ) -> (Response<Outgoing>, Option<Slot>) {
-        let verb = Verb::of(request.method());
-        let (product, route) = self.destination(verb, request.uri().path());
-        let (version, wishes) = (request.version(), Wishes::of(&request));
+        connection_slot: Arc<ConnectionSlot>,
+    ) -> (Response<Outgoing>, Option<BodyPermit>) {
+        let method = RequestMethod::of(request.method());
+        let (product, route) = self.destination(method, request.uri().path());
+        let (version, preferences) = (request.version(), ClientPreferences::of(&request));
         let client = self.proxies.client(peer, request.headers());
         let origin = request.headers().get(header::ORIGIN).filter(|_| self.origins != Origins::Own).cloned();
-        let exchange = self.observer.begin(verb, route, RequestId::of(request.headers()), client.address);
+        let exchange = self.observer.begin(method, route, RequestId::of(request.headers()), client.address);
         let mut allowance = None;
-        let target = Target { verb, route, product, client };
-        let work = self.work(request, target, exchange.request_id(), &seat, &mut allowance);
-        let outcome = AssertUnwindSafe(tokio::time::timeout(self.deadline(verb, route), work)).catch_unwind().await;
+        let target = Target { method, route, product, client };
+        let work = self.work(request, target, exchange.request_id(), &connection_slot, &mut allowance);
+        let outcome = AssertUnwindSafe(tokio::time::timeout(self.deadline(method, route), work)).catch_unwind().await;
         let outcome = match outcome {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_elapsed)) => Err(self.too_slow()),
@@ -181,16 +183,16 @@ impl Service {
         };
         let outcome = match outcome {
             Ok(response) => {
-                let reads = matches!(verb, Verb::Get | Verb::Head);
-                let mut response = self.finisher.finish(&wishes, reads, response).await;
-                let refused = wishes.refuse(&response);
-                if verb == Verb::Head {
+                let reads = matches!(method, RequestMethod::Get | RequestMethod::Head);
+                let mut response = self.finisher.finish(&preferences, reads, response).await;
+                let refused = preferences.refuse(&response);
+                if method == RequestMethod::Head {
                     drop_body(&mut response);
                 }
                 match answers::held_bytes(&response) {
                     _ if refused => Err(Arc::new(not_matched())),
                     None => Ok((response, None)),
-                    Some(bytes) => match self.answers.slot(bytes, client.address, &seat).await {
+                    Some(bytes) => match self.answers.slot(bytes, client.address, &connection_slot).await {
                         Ok(slot) => Ok((response, Some(slot))),
                         Err(no_room) => Err(Arc::new(Problem::from(no_room))),
                     },
@@ -203,7 +205,7 @@ impl Service {
             Err(problem) => {
                 let json = problem.to_json(exchange.request_id());
                 let mut response = problem.head().map(|()| Either::Left(Full::new(json)));
-                if verb == Verb::Head {
+                if method == RequestMethod::Head {
                     drop_body(&mut response);
                 }
                 (response, None, Some(problem))
@@ -216,7 +218,7 @@ impl Service {
         if let Some(allowance) = allowance {
             allowance.tell(headers);
         }
-        // Who is told so with an answer sends its next request elsewhere, instead of into the end of the connection.
+        // During shutdown, `Connection: close` makes the client send its next request over another connection.
         if version <= Version::HTTP_11 && self.stopping.load(Ordering::Relaxed) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -224,9 +226,9 @@ impl Service {
         (response, slot)
     }
 
-    /// What is said, and logged, of a head from `client` that hyper refuses with this status.
+    /// Explains and logs a head from `client` that hyper refuses with this status.
     pub fn explain(&self, status: StatusCode, client: Client) -> Explanation {
-        let exchange = self.observer.begin(Verb::Other, None, RequestId::make(), client.address);
+        let exchange = self.observer.begin(RequestMethod::Other, None, RequestId::make(), client.address);
         let problem = Problem::unreadable(status);
         let mut headers = problem.head().headers().clone();
         headers.insert(request_id::HEADER, exchange.request_id().header_value());
@@ -236,20 +238,20 @@ impl Service {
         Explanation { headers, body }
     }
 
-    /// Uploads watch over their pace themselves and may take longer as a whole.
-    fn deadline(&self, verb: Verb, route: Option<Route>) -> Duration {
-        match (verb, route) {
-            (Verb::Post, Some(Route::ProductImages)) => self.deadline + upload::LONGEST,
+    /// Returns the time limit of a request. Uploads check their own rate and may take longer.
+    fn deadline(&self, method: RequestMethod, route: Option<Route>) -> Duration {
+        match (method, route) {
+            (RequestMethod::Post, Some(Route::ProductImages)) => self.deadline + upload::LONGEST,
             _ => self.deadline,
         }
     }
 
-    /// The product that is asked for, if it may be answered from the cache, and the route.
-    fn destination(&self, verb: Verb, path: &str) -> (Option<ProductId>, Option<Route>) {
+    /// Returns the route, and the product if the cache may serve the request.
+    fn destination(&self, method: RequestMethod, path: &str) -> (Option<ProductId>, Option<Route>) {
         if self.scope == Scope::Status {
             return (None, Route::find(path).filter(|route| route.is_about_the_server()));
         }
-        match cacheable_product(verb, path) {
+        match cacheable_product(method, path) {
             Some(product) => (Some(product), Some(Route::Product)),
             None => (None, Route::find(path)),
         }
@@ -260,30 +262,30 @@ impl Service {
         request: Request<Incoming>,
         target: Target,
         request_id: &RequestId,
-        seat: &Arc<Seat>,
+        connection_slot: &Arc<ConnectionSlot>,
         allowance: &mut Option<Allowance>,
     ) -> Result<Response<Outgoing>, Arc<Problem>> {
-        let Target { verb, route, product, client } = target;
+        let Target { method, route, product, client } = target;
         let request = incoming::received(request);
-        self.hosts.check(&request, verb, &self.origins)?;
-        let caller = match self.gate.is_open() {
-            true => Caller::Anyone,
-            false => Box::pin(self.pass(&request, target, seat, allowance)).await?,
+        self.hosts.check(&request, method, &self.origins)?;
+        let principal = match self.gate.is_open() {
+            true => Principal::AuthenticationDisabled,
+            false => Box::pin(self.pass(&request, target, connection_slot, allowance)).await?,
         };
         if let Some(id) = product
             && let Some(body) = self.catalog.hot_body(id).await
         {
-            let body = self.catalog.shown_to(caller.reader(), id, body).map_err(Problem::from)?;
+            let body = self.catalog.shown_to(principal.reader(), id, body).map_err(Problem::from)?;
             return Ok(
                 reply::product(&body, Freshness::Hit, request.headers()).map(|json| Either::Left(Full::new(json)))
             );
         }
-        let needs = route.map_or(Needs::Data, |route| route.needs(verb));
-        let turn = self.turns.turn(client, Arc::clone(seat), needs);
-        let context = Context { request_id: request_id.clone(), verb, caller, turn };
-        // At the highest level, so that errors bear the request's id whatever else is logged.
+        let needs = route.map_or(Needs::Data, |route| route.needs(method));
+        let admission = self.admissions.admission(client, Arc::clone(connection_slot), needs);
+        let context = Context { request_id: request_id.clone(), method, principal, admission };
+        // At the highest level, so that logged errors have the request id with any log filter.
         let span = tracing::error_span!(target: "pm::http", "request", %request_id);
-        // On the heap, so that answering from the cache does not carry the room for everything else along.
+        // On the heap, so that the future of a cached response stays small.
         Box::pin(self.dispatch(request, route, context, product).instrument(span)).await
     }
 
@@ -291,13 +293,13 @@ impl Service {
         &self,
         request: &Request<Received>,
         target: Target,
-        seat: &Arc<Seat>,
+        connection_slot: &Arc<ConnectionSlot>,
         allowance: &mut Option<Allowance>,
-    ) -> Result<Caller, Problem> {
-        let Target { verb, route, client, .. } = target;
+    ) -> Result<Principal, Problem> {
+        let Target { method, route, client, .. } = target;
         let (path, headers, address) = (request.uri().path(), request.headers(), client.address);
-        let from = places::From::new(network_of(address), seat);
-        let visit = Visit { route, verb, path, headers, address, from };
+        let from = permits::From::new(network_of(address), connection_slot);
+        let visit = AccessRequest { route, method, path, headers, address, from };
         self.gate.pass(visit, &self.catalog, allowance).await
     }
 
@@ -309,22 +311,22 @@ impl Service {
         product: Option<ProductId>,
     ) -> Result<Response<Outgoing>, Arc<Problem>> {
         let Some(route) = route else {
-            return Err(Arc::new(Problem::not_found("there is nothing at this path")));
+            return Err(Arc::new(Problem::not_found("no route matches this path")));
         };
-        if context.verb == Verb::Options {
+        if context.method == RequestMethod::Options {
             return Ok(self.options(route));
         }
-        if !route.permits(context.verb) {
+        if !route.permits(context.method) {
             return Err(Arc::new(method_not_allowed(route)));
         }
-        // A body is read before its request is worked on.
-        if !route.is_about_the_server() && !route.reads_body(context.verb) {
+        // A request with a body takes its permit after the body is read.
+        if !route.is_about_the_server() && !route.reads_body(context.method) {
             match product {
-                Some(id) => self.works_or_shares(id, &context.turn).await?,
-                None => context.turn.works().await?,
+                Some(id) => self.works_or_shares(id, &context.admission).await?,
+                None => context.admission.works().await?,
             }
         }
-        if context.verb == Verb::Head {
+        if context.method == RequestMethod::Head {
             *request.method_mut() = Method::GET;
         }
         request.extensions_mut().insert(context);
@@ -335,11 +337,10 @@ impl Service {
         }
     }
 
-    /// Waits for a permit, or until the product is being read: the next read of it serves all who wait.
-    async fn works_or_shares(&self, id: ProductId, turn: &Turn) -> Result<(), Problem> {
-        /// A read that began meanwhile is noticed within this.
+    /// Waits for a permit, or until another request reads the product: one read serves all waiting requests.
+    async fn works_or_shares(&self, id: ProductId, admission: &RequestAdmission) -> Result<(), Problem> {
         const LOOK_AGAIN: Duration = Duration::from_millis(25);
-        let mut works = pin!(turn.works());
+        let mut works = pin!(admission.works());
         loop {
             if self.catalog.is_being_read(id) {
                 return Ok(());
@@ -359,31 +360,30 @@ impl Service {
     }
 
     fn too_slow(&self) -> Arc<Problem> {
-        let cause = format!("no answer within {:?}", self.deadline);
+        let cause = format!("no response within {:?}", self.deadline);
         Arc::new(Problem::unavailable(ErrorCode::DeadlineExceeded, cause))
     }
 }
 
-/// The product that a request wants to read, if its id is written as it should be.
-fn cacheable_product(verb: Verb, path: &str) -> Option<ProductId> {
-    match verb {
-        Verb::Get | Verb::Head => products::parse_id(path.strip_prefix("/products/")?),
+fn cacheable_product(method: RequestMethod, path: &str) -> Option<ProductId> {
+    match method {
+        RequestMethod::Get | RequestMethod::Head => products::parse_id(path.strip_prefix("/products/")?),
         _ => None,
     }
 }
 
 fn method_not_allowed(route: Route) -> Problem {
-    let detail = format!("{} takes {}", route.template(), route.allow());
+    let detail = format!("{} allows only {}", route.template(), route.allow());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::MethodNotAllowed, detail)
         .with_header(header::ALLOW, HeaderValue::from_static(route.allow()))
 }
 
 fn not_matched() -> Problem {
-    let detail = "what is here has none of the entity tags in If-Match";
+    let detail = "the resource has none of the entity tags in `If-Match`";
     Problem::new(StatusCode::PRECONDITION_FAILED, ErrorCode::PreconditionFailed, detail)
 }
 
-/// Makes the answer to a `GET` one to a `HEAD`: all headers, no body.
+/// Converts the response to a `GET` to one to a `HEAD`: all headers, no body.
 fn drop_body(response: &mut Response<Outgoing>) {
     if let Some(length) = response.body().size_hint().exact()
         && response.status() != StatusCode::NOT_MODIFIED

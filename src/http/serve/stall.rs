@@ -1,5 +1,6 @@
-//! A socket whose writes fail once the other side has taken nothing for a while, so that a client that never reads its
-//! answer does not keep its connection for ever; and whose reads fail if a request's head takes too long once it has begun.
+//! A stream with time limits against slow clients.
+//!
+//! A write fails if the client reads nothing for a while. A read fails if a request's head takes too long.
 
 use std::{
     future::Future,
@@ -15,29 +16,31 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use crate::http::admission::seats::Seat;
+use crate::http::admission::connection_slots::ConnectionSlot;
 
-/// A stream with a time limit on each wait for the other side to take bytes, and on the rest of a head.
+/// A stream with time limits on writes and on a request's head.
 pub struct Stalling<S> {
     stream: S,
-    seat: Arc<Seat>,
+    connection_slot: Arc<ConnectionSlot>,
     head_limit: Duration,
     limit: Duration,
-    /// Runs only while a write waits.
+    /// Runs only while a write is pending.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Runs only while the rest of a head is waited for.
+    /// Runs only while the rest of a head is pending.
     head_timer: Option<Pin<Box<Sleep>>>,
     head_began: bool,
 }
 
 impl<S> Stalling<S> {
-    /// Gives up writing to `stream` after `limit` without any progress, and reading from it `head_limit` after the first byte
-    /// of a head, while that is all that is waited for by this seat.
-    pub fn new(stream: S, seat: Arc<Seat>, head_limit: Duration, limit: Duration) -> Self {
-        Self { stream, seat, head_limit, limit, timer: None, head_timer: None, head_began: false }
+    /// Wraps `stream`.
+    ///
+    /// A write fails after `limit` without progress. A read fails `head_limit` after the first byte of a head, while
+    /// the connection waits only for that head.
+    pub fn new(stream: S, connection_slot: Arc<ConnectionSlot>, head_limit: Duration, limit: Duration) -> Self {
+        Self { stream, connection_slot, head_limit, limit, timer: None, head_timer: None, head_began: false }
     }
 
-    /// Passes a write's outcome on; one that waits starts the timer, and one that made progress stops it.
+    /// Applies the time limit to a write: a pending write starts the timer, and progress stops it.
     fn limited<T>(&mut self, outcome: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.timer = None;
@@ -47,7 +50,7 @@ impl<S> Stalling<S> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(limit)));
         ready!(timer.as_mut().poll(context));
         timer.as_mut().reset(Instant::now() + limit);
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answer")))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client did not read its response in time")))
     }
 }
 
@@ -56,7 +59,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stalling<S> {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if !this.seat.waits_for_head() {
+        if !this.connection_slot.waits_for_head() {
             this.head_began = false;
             this.head_timer = None;
         } else if outcome.is_ready() {
@@ -65,7 +68,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stalling<S> {
             let limit = this.head_limit;
             let timer = this.head_timer.get_or_insert_with(|| Box::pin(sleep(limit)));
             ready!(timer.as_mut().poll(context));
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "a request's head was not finished")));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "a request's head took too long")));
         }
         outcome
     }
@@ -111,18 +114,18 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
-    async fn a_write_that_nobody_reads_fails_in_the_end() {
+    async fn a_write_to_a_client_that_does_not_read_times_out() {
         let (mut unread, stream) = tokio::io::duplex(16);
-        let mut stalling = Stalling::new(stream, Seat::for_tests(), Duration::MAX, Duration::from_millis(20));
-        let error = stalling.write_all(&[0; 64]).await.expect_err("nobody reads");
+        let mut stalling = Stalling::new(stream, ConnectionSlot::for_tests(), Duration::MAX, Duration::from_millis(20));
+        let error = stalling.write_all(&[0; 64]).await.expect_err("the client does not read");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         unread.read_exact(&mut [0; 16]).await.expect("what was written before");
     }
 
     #[tokio::test]
-    async fn a_reader_that_goes_on_reading_gets_everything() {
+    async fn a_client_that_keeps_reading_receives_all_bytes() {
         let (mut reader, stream) = tokio::io::duplex(16);
-        let mut stalling = Stalling::new(stream, Seat::for_tests(), Duration::MAX, Duration::from_secs(60));
+        let mut stalling = Stalling::new(stream, ConnectionSlot::for_tests(), Duration::MAX, Duration::from_secs(60));
         let write = async move { stalling.write_all(&[7; 1_000]).await };
         let mut bytes = vec![0; 1_000];
         let (written, read) = tokio::join!(write, reader.read_exact(&mut bytes));

@@ -1,5 +1,7 @@
-//! The server's certificate: read at start, looked at again every few seconds and on request, and replaced while connections
-//! go on. A new one that is broken leaves the old one in place.
+//! The server's TLS certificate, with hot reload.
+//!
+//! The server reads the files at start, checks them every few seconds and on request, and replaces the certificate
+//! without closing connections. It keeps the old certificate if the new one is invalid.
 
 use std::{
     io,
@@ -22,57 +24,57 @@ use tracing::{info, warn};
 use super::rsa_bits;
 use crate::stop::Reload;
 
-/// How often the files are looked at.
+/// Interval between checks of the files.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Why there is no certificate to show.
+/// The reason why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read.
-    #[error("{} cannot be read", .path.display())]
+    #[error("cannot read {}", .path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A file holds something else.
-    #[error("{} holds no {what} in PEM", .path.display())]
+    /// A file does not contain what it should.
+    #[error("{} contains no {what} in PEM format", .path.display())]
     Empty {
         /// The file.
         path: PathBuf,
-        /// What it should hold.
+        /// What the file should contain.
         what: &'static str,
-        /// Why.
+        /// The cause.
         source: NotPem,
     },
-    /// An RSA key that can be broken.
+    /// The RSA key is too short.
     #[error("the RSA key in {} has {bits} bits; at least {} are needed", .path.display(), rsa_bits::LEAST)]
     WeakKey {
         /// The key's file.
         path: PathBuf,
-        /// Its length.
+        /// The key's length in bits.
         bits: usize,
     },
-    /// The two do not go together, or are of a kind that is not known.
+    /// The certificate and the key do not match, or are of an unsupported kind.
     #[error("the certificate in {} and the key in {} cannot be used together", .certificate.display(), .key.display())]
     Unusable {
         /// The certificate's file.
         certificate: PathBuf,
         /// The key's file.
         key: PathBuf,
-        /// Why.
+        /// The cause.
         source: rustls::Error,
     },
 }
 
-/// Why a file does not hold what it should.
+/// The reason why a file is not valid PEM.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NotPem(String);
 
 impl NotPem {
-    /// `section` is what stands behind `BEGIN`.
+    /// Describes `error`; `section` is the label after `BEGIN`.
     fn new(section: &str, error: &pem::Error) -> Self {
         Self(match error {
             pem::Error::NoItemsFound => format!("it has no line `-----BEGIN {section}-----`"),
@@ -87,7 +89,7 @@ impl NotPem {
     }
 }
 
-/// A certificate with its key, as its files have it at the moment; clones share it.
+/// The current certificate and key; clones share them.
 #[derive(Clone, Debug)]
 pub struct Tls(Arc<Inner>);
 
@@ -105,24 +107,25 @@ struct Current {
 }
 
 impl Tls {
-    /// Reads a chain of certificates and its key from two files in PEM.
+    /// Reads a certificate chain and its key from two PEM files.
     ///
     /// # Errors
-    /// [`Error`] by what is wrong with the files.
+    /// [`Error`] if a file is unreadable, malformed or unusable.
     pub fn load(certificate: &Path, key: &Path) -> Result<Self, Error> {
-        // An error means that a provider is installed already, which serves as well.
+        // An error means that a provider is already installed, which works as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let current = RwLock::new(Current::of(&Files::read(certificate, key)?, certificate, key)?);
         Ok(Self(Arc::new(Inner { certificate: certificate.to_owned(), key: key.to_owned(), current })))
     }
 
-    /// Shakes hands with the certificate of this moment.
+    /// Returns an acceptor with the current certificate.
     pub fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.0.current.read().unwrap_or_else(PoisonError::into_inner).config))
     }
 
-    /// Follows the files for ever, and looks at once when `reload` asks for it. Connections that are there keep what they
-    /// have agreed on.
+    /// Reloads the certificate when its files change, or when `reload` requests it; never returns.
+    ///
+    /// Existing connections keep their certificate.
     pub async fn follow(&self, reload: &Reload) {
         let mut requests = reload.requests();
         let mut last_refusal = None;
@@ -138,17 +141,17 @@ impl Tls {
                 Ok(changed) => {
                     last_refusal = None;
                     if changed {
-                        info!(target: "pm::http", %certificate, "a new certificate is in use");
+                        info!(target: "pm::http", %certificate, "loaded a new certificate");
                     } else if asked {
-                        info!(target: "pm::http", %certificate, "the certificate was read again and is the same");
+                        info!(target: "pm::http", %certificate, "reloaded the certificate; it is unchanged");
                     }
                 }
                 Err(error) => {
-                    // Once for each thing that is wrong, not each time the files are looked at.
+                    // Once per distinct error, not at each check.
                     let refusal = error.to_string();
                     if asked || last_refusal.as_ref() != Some(&refusal) {
                         let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                        warn!(target: "pm::http", %error, reason, "the new certificate is not used; the old one stays");
+                        warn!(target: "pm::http", %error, reason, "cannot use the new certificate; keeping the old");
                         last_refusal = Some(refusal);
                     }
                 }
@@ -156,7 +159,7 @@ impl Tls {
         }
     }
 
-    /// Takes up what the files hold now; answers whether that is something new.
+    /// Loads the files if they have changed; returns whether they have.
     fn look(&self) -> Result<bool, Error> {
         let Inner { certificate, key, current } = &*self.0;
         let files = Files::read(certificate, key)?;
@@ -169,7 +172,7 @@ impl Tls {
     }
 }
 
-/// The bytes of both files.
+/// The contents of both files.
 struct Files {
     certificate: Vec<u8>,
     key: Vec<u8>,
@@ -225,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_another_certificate_is_refused() {
+    fn a_certificate_with_the_wrong_key_is_refused() {
         let directory = tempfile::tempdir().expect("a directory");
         let one = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
@@ -254,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_leaves_the_old_certificate_in_use() {
+    fn an_invalid_file_keeps_the_old_certificate_in_use() {
         let directory = tempfile::tempdir().expect("a directory");
         let made = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let (one, other) = (made(), made());

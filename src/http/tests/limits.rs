@@ -1,4 +1,4 @@
-//! What a client can cost at most.
+//! Tests of the server's limits on clients.
 
 use std::{
     sync::Arc,
@@ -10,12 +10,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{Answer, PRODUCT, Server};
 use crate::http::Config;
 
-/// A product's head whose body never comes.
+/// The head of a request to create a product, without its body.
 const HALF: &[u8] =
     b"POST /products HTTP/1.1\r\nHost: pm\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused_with_the_limit_in_the_text() {
+async fn a_body_above_the_limit_is_413_and_the_detail_names_the_limit() {
     let server = Server::with(Config { max_body: 1_000, ..Config::default() }).await;
     let body = format!("{PRODUCT}{}", " ".repeat(3_000_000));
     let told = server.post("/products", &body).await.problem(413, "body_too_large");
@@ -26,7 +26,7 @@ async fn a_body_over_the_limit_is_refused_with_the_limit_in_the_text() {
 }
 
 #[tokio::test]
-async fn a_client_that_asks_first_never_sends_what_is_refused() {
+async fn a_client_that_expects_100_continue_does_not_send_a_refused_body() {
     let server = Server::start().await;
     let head =
         "POST /products HTTP/1.1\nContent-Type: application/json\nExpect: 100-continue\nContent-Length: 9999999999";
@@ -34,7 +34,7 @@ async fn a_client_that_asks_first_never_sends_what_is_refused() {
 }
 
 #[tokio::test]
-async fn queries_of_very_many_parameters_are_answered_at_once() {
+async fn a_query_with_very_many_parameters_is_processed_quickly() {
     let server = Server::start().await;
     let began = Instant::now();
     let many = server.get(&format!("/products?{}", "a=1&".repeat(10_000))).await;
@@ -47,7 +47,7 @@ async fn queries_of_very_many_parameters_are_answered_at_once() {
 }
 
 #[tokio::test]
-async fn heads_that_do_not_come_end_the_connection() {
+async fn a_connection_without_a_complete_head_is_closed() {
     let config = Config { header_timeout: Duration::from_millis(200), ..Config::default() };
     let server = Server::with(config).await;
     for begin in ["", "P", "PRI * HTTP/2.0\r\n", "GET /healthz HTTP/1.1\r\nHost: pm\r\nX-Slow: "] {
@@ -60,7 +60,7 @@ async fn heads_that_do_not_come_end_the_connection() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_a_problem_of_time() {
+async fn a_body_that_does_not_arrive_is_408() {
     let config = Config { body_timeout: Duration::from_millis(100), ..Config::default() };
     let server = Server::with(config).await;
     let mut stream = server.connect().await;
@@ -71,7 +71,7 @@ async fn a_body_that_does_not_come_is_a_problem_of_time() {
 }
 
 #[tokio::test]
-async fn a_request_that_takes_too_long_is_given_up() {
+async fn a_request_that_takes_too_long_is_aborted() {
     let config = Config { deadline: Duration::from_millis(100), ..Config::default() };
     let server = Server::with(config).await;
     let mut stream = server.connect().await;
@@ -82,7 +82,7 @@ async fn a_request_that_takes_too_long_is_given_up() {
 }
 
 #[tokio::test]
-async fn bodies_that_do_not_come_take_nobodys_place() {
+async fn bodies_that_do_not_arrive_hold_no_request_permits() {
     let server = Server::with(Config { max_in_flight: 1, ..Config::default() }).await;
     let mut slow = Vec::new();
     for _ in 0..3 {
@@ -97,7 +97,7 @@ async fn bodies_that_do_not_come_take_nobodys_place() {
 }
 
 #[tokio::test]
-async fn a_refusal_does_not_wait_for_the_body_and_keeps_the_connection() {
+async fn an_error_response_precedes_the_body_and_keeps_the_connection() {
     let server = Server::start().await;
     let mut stream = server.connect().await;
     let body = [b' '; 400_000];
@@ -105,10 +105,10 @@ async fn a_refusal_does_not_wait_for_the_body_and_keeps_the_connection() {
     let began = Instant::now();
     stream.write_all(head.as_bytes()).await.expect("sent");
     let mut status = [0; 12];
-    stream.read_exact(&mut status).await.expect("an answer");
+    stream.read_exact(&mut status).await.expect("a response");
     assert_eq!(&status, b"HTTP/1.1 404");
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
-    // The rest is read and forgotten, and the next request is answered.
+    // The server discards the rest of the body and serves the next request.
     stream.write_all(&body).await.expect("sent");
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: pm\r\nConnection: close\r\n\r\n").await.expect("sent");
     let mut rest = Vec::new();
@@ -117,14 +117,14 @@ async fn a_refusal_does_not_wait_for_the_body_and_keeps_the_connection() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_kept_for_longer_than_a_head_may_take() {
+async fn an_idle_connection_is_kept_longer_than_the_head_timeout() {
     let (head, idle) = (Duration::from_millis(200), Duration::from_millis(900));
     let server = Server::with(Config { header_timeout: head, keep_alive: idle, ..Config::default() }).await;
     let mut stream = server.connect().await;
     let mut answer = [0; 15];
     for _ in 0..2 {
         stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: pm\r\n\r\n").await.expect("sent");
-        stream.read_exact(&mut answer).await.expect("an answer");
+        stream.read_exact(&mut answer).await.expect("a response");
         assert_eq!(&answer, b"HTTP/1.1 200 OK");
         tokio::time::sleep(Duration::from_millis(500)).await;
         let mut rest = [0; 4_096];
@@ -136,22 +136,22 @@ async fn an_idle_connection_is_kept_for_longer_than_a_head_may_take() {
 }
 
 #[tokio::test]
-async fn a_later_head_that_is_not_finished_ends_the_connection() {
+async fn a_later_incomplete_head_closes_the_connection() {
     let config = Config { header_timeout: Duration::from_millis(200), ..Config::default() };
     let server = Server::with(config).await;
     let mut stream = server.connect().await;
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: pm\r\n\r\n").await.expect("sent");
     let mut answer = [0; 15];
-    stream.read_exact(&mut answer).await.expect("an answer");
+    stream.read_exact(&mut answer).await.expect("a response");
     assert_eq!(&answer, b"HTTP/1.1 200 OK");
     tokio::time::sleep(Duration::from_millis(400)).await;
     stream.write_all(b"GET / HTTP/1.1\r\nHos").await.expect("sent");
     let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut Vec::new())).await;
-    assert!(ended.is_ok(), "it is still waited for");
+    assert!(ended.is_ok(), "the connection is still open");
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_taken_over_http_2_ends_its_stream_alone() {
+async fn an_unread_http_2_response_resets_only_its_stream() {
     let config = Config { stall_limit: Duration::from_millis(300), ..Config::default() };
     let server = Server::with(config).await;
     server.post("/products", PRODUCT).await;
@@ -168,16 +168,16 @@ async fn an_answer_that_is_not_taken_over_http_2_ends_its_stream_alone() {
         let reset = tokio::time::timeout(Duration::from_secs(10), answer.body_mut().data()).await.expect("an end");
         assert!(reset.expect("a frame").expect_err("a reset").is_reset(), "{path}");
     }
-    // The connection goes on.
+    // The connection stays open.
     let request = http::Request::head("http://pm/healthz").body(()).expect("a request");
     let (answer, _) = send.send_request(request, true).expect("sent");
-    assert_eq!(answer.await.expect("an answer").status(), 200);
+    assert_eq!(answer.await.expect("a response").status(), 200);
     drop(send);
     driver.abort();
 }
 
 #[tokio::test]
-async fn streams_have_places_of_their_own_and_are_no_requests_in_flight() {
+async fn event_streams_have_their_own_limit_and_hold_no_request_permits() {
     let server = Server::with(Config { max_in_flight: 1, max_streams: 1, ..Config::default() }).await;
     let mut stream = server.connect().await;
     stream.write_all(b"GET /events HTTP/1.1\r\nHost: pm\r\n\r\n").await.expect("sent");
@@ -194,7 +194,7 @@ async fn streams_have_places_of_their_own_and_are_no_requests_in_flight() {
 }
 
 #[tokio::test]
-async fn one_client_has_an_eighth_of_the_streams() {
+async fn a_client_may_open_an_eighth_of_the_event_streams() {
     let server = Server::with(Config { max_streams: 16, ..Config::default() }).await;
     let mut streams = Vec::new();
     for _ in 0..2 {
@@ -207,13 +207,13 @@ async fn one_client_has_an_eighth_of_the_streams() {
     }
     let refused = server.get("/events").await;
     let problem = refused.problem(429, "rate_limited");
-    assert_eq!(problem["detail"], "a client may have 2 streams of events open; close one first");
+    assert_eq!(problem["detail"], "a client may have at most 2 event streams open; close one first");
     streams.pop();
     while server.send("HEAD /events HTTP/1.1", b"").await.status != 200 {}
 }
 
 #[tokio::test]
-async fn slow_clients_lock_nobody_out() {
+async fn slow_clients_do_not_lock_out_others() {
     let server = Server::with(Config { max_connections: 4, ..Config::default() }).await;
     let mut slow = Vec::new();
     for begin in [b"".as_slice(), b"GET / HT", HALF, HALF] {
@@ -227,8 +227,8 @@ async fn slow_clients_lock_nobody_out() {
 }
 
 #[tokio::test]
-async fn a_panic_is_one_answer_and_not_the_end() {
-    let server = Server::over(Config::default(), Arc::new(|| panic!("the secret of the figures"))).await;
+async fn a_panic_in_a_handler_is_500_and_the_server_continues() {
+    let server = Server::over(Config::default(), Arc::new(|| panic!("the secret of the metrics"))).await;
     let answer = server.get("/metrics").await;
     answer.problem(500, "internal");
     assert!(!String::from_utf8_lossy(&answer.body).contains("secret"));
@@ -236,7 +236,7 @@ async fn a_panic_is_one_answer_and_not_the_end() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_answered_or_closed() {
+async fn bytes_that_are_not_http_get_a_4xx_or_a_closed_connection() {
     let server = Server::start().await;
     for noise in [b"\x16\x03\x01\x02\x00\x01".as_slice(), b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", &[0; 100]] {
         let mut stream = server.connect().await;

@@ -1,4 +1,4 @@
-//! The whole room over real sockets, with the small engines: SQLite, the cache in the process, blobs in a directory.
+//! Tests of the HTTP API over real sockets, with embedded engines.
 
 mod limits;
 mod resources;
@@ -16,7 +16,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Config, Originals, Pictures, Placeholder, State, serve};
+use super::{Config, ImageDelivery, Originals, Placeholder, State, serve};
 use crate::{
     blobs::{self, Blobs},
     cache::{self, Cache},
@@ -28,7 +28,7 @@ use crate::{
     resize::{ResizeConfig, Resizer},
 };
 
-/// A server of its own, on a free port, over a directory of its own.
+/// A server on a free port with its own directory.
 struct Server {
     address: SocketAddr,
     blobs: Blobs,
@@ -37,7 +37,7 @@ struct Server {
     _directory: TempDir,
 }
 
-/// An answer, with its headers by their names in lower case.
+/// A response; the names of its headers are in lower case.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -45,7 +45,7 @@ struct Answer {
     body: Vec<u8>,
 }
 
-/// A catalogue of its own over the small engines, with files in `directory`.
+/// Returns a catalog with embedded engines and its files in `directory`.
 pub(super) async fn catalog_in(directory: &Path) -> (Catalog, Health) {
     let path = directory.join("pm.db");
     let database = Database::connect(&db::Config::Sqlite { path: path.clone() }).await.expect("a database");
@@ -86,9 +86,9 @@ impl Server {
         let (catalog, health) = catalog_in(directory.path()).await;
         let blobs = health.blobs.clone();
         let resizer = Resizer::new(ResizeConfig::default(), catalog.clone(), blobs.clone());
-        let pictures = Pictures { resizer, keys: None, placeholder: Placeholder::None };
+        let images = ImageDelivery { resizer, keys: None, placeholder: Placeholder::None };
         let originals = Originals::Answered;
-        let state = State { pictures, originals, catalog, blobs: blobs.clone(), health, metrics };
+        let state = State { images, originals, catalog, blobs: blobs.clone(), health, metrics };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel();
@@ -103,7 +103,7 @@ impl Server {
         stop.send(()).expect("the server runs");
     }
 
-    /// Waits for the server's end, at most for a time that no test should need.
+    /// Waits until the server has stopped, at most 20 seconds.
     async fn ended(self) {
         tokio::time::timeout(Duration::from_secs(20), self.ended)
             .await
@@ -115,12 +115,12 @@ impl Server {
         TcpStream::connect(self.address).await.expect("a connection")
     }
 
-    /// Sends one request over a connection of its own; `head` is the request line and headers without `Host`.
+    /// Sends a request over a new connection; `head` is the request line and headers without `Host`.
     async fn send(&self, head: &str, body: &[u8]) -> Answer {
         let mut stream = self.connect().await;
         let head = format!("{}\r\nHost: pm\r\nConnection: close\r\n\r\n", head.replace('\n', "\r\n"));
         stream.write_all(head.as_bytes()).await.expect("sent");
-        // The server may refuse a body before it was sent in full.
+        // The server may refuse a body before it is fully sent.
         let _ = stream.write_all(body).await;
         Answer::last_of(stream).await
     }
@@ -136,7 +136,7 @@ impl Server {
 }
 
 impl Answer {
-    /// The answer after which the server closes the connection.
+    /// Reads a response until the server closes the connection.
     async fn last_of(mut stream: TcpStream) -> Self {
         let mut bytes = Vec::new();
         tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes))
@@ -163,7 +163,7 @@ impl Answer {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
-    /// Checks that this is a problem of that status and code, and gives its JSON.
+    /// Asserts that the response is a problem with this status and code; returns its JSON.
     fn problem(&self, status: u16, code: &str) -> Value {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.header("content-type"), "application/problem+json");

@@ -1,4 +1,4 @@
-//! What each resource answers.
+//! Tests of the responses of each resource.
 
 use bytes::Bytes;
 
@@ -6,7 +6,7 @@ use super::{Answer, PRODUCT, Server};
 use crate::http::route::Route;
 
 #[tokio::test]
-async fn every_route_of_the_table_is_answered_by_a_handler() {
+async fn every_route_of_the_table_has_a_handler() {
     let server = Server::start().await;
     for route in Route::all() {
         let path = route
@@ -15,13 +15,14 @@ async fn every_route_of_the_table_is_answered_by_a_handler() {
             .replace("{image_id}", "1")
             .replace("{delivery_id}", "1")
             .replace("{key}", "ab/cd/ef.jpg");
-        // A stream goes on for ever, its head does not.
+        // An event stream is endless, so only its head is requested.
         let method = if route == Route::Events { "HEAD" } else { "GET" };
         let answer = server.send(&format!("{method} {path} HTTP/1.1"), b"").await;
-        let expected: &[u16] = if route.permits(crate::http::route::Verb::Get) { &[200, 403, 404] } else { &[405] };
+        let expected: &[u16] =
+            if route.permits(crate::http::route::RequestMethod::Get) { &[200, 403, 404] } else { &[405] };
         assert!(expected.contains(&answer.status), "{path}: {answer:?}");
-        if route.permits(crate::http::route::Verb::Post) {
-            // What takes no body looks for the resource at once.
+        if route.permits(crate::http::route::RequestMethod::Post) {
+            // A route without a body looks up the resource at once.
             let status = server.post(&path, "{").await.status;
             assert!([400, 404].contains(&status), "{path}: {status}");
         }
@@ -29,7 +30,7 @@ async fn every_route_of_the_table_is_answered_by_a_handler() {
 }
 
 #[tokio::test]
-async fn a_product_is_created_read_and_known_to_be_unchanged() {
+async fn a_product_is_created_read_and_revalidated() {
     let server = Server::start().await;
     let created = server.post("/products", PRODUCT).await;
     assert_eq!(created.status, 201, "{created:?}");
@@ -56,7 +57,7 @@ async fn a_product_is_created_read_and_known_to_be_unchanged() {
 }
 
 #[tokio::test]
-async fn head_answers_the_headers_of_get() {
+async fn head_returns_the_headers_of_get() {
     let server = Server::start().await;
     let place = server.post("/products", PRODUCT).await.header("location").to_owned();
     for path in [place.as_str(), place.as_str(), "/products", "/healthz", "/products/999"] {
@@ -71,7 +72,7 @@ async fn head_answers_the_headers_of_get() {
 }
 
 #[tokio::test]
-async fn options_and_wrong_methods_name_the_right_ones() {
+async fn options_and_405_list_the_allowed_methods() {
     let server = Server::start().await;
     let options = server.send("OPTIONS /products HTTP/1.1", b"").await;
     assert_eq!((options.status, options.header("allow")), (204, "GET, HEAD, POST, OPTIONS"));
@@ -83,14 +84,14 @@ async fn options_and_wrong_methods_name_the_right_ones() {
 }
 
 #[tokio::test]
-async fn wrong_paths_and_ids_are_not_found() {
+async fn unknown_paths_and_invalid_ids_are_404() {
     let server = Server::start().await;
     for path in ["/nowhere", "/products/", "/products/1/", "/products//", "//", "/images/", "/images/../etc/passwd"] {
         server.get(path).await.problem(404, "not_found");
     }
     server.send("DELETE /products/999999 HTTP/1.1\nContent-Length: 2", b"{}").await.problem(404, "not_found");
     let missing = server.get("/products/999999").await.problem(404, "not_found");
-    assert_eq!(missing["detail"], "there is no product 999999");
+    assert_eq!(missing["detail"], "product 999999 not found");
     for id in ["abc", "-1", "1.5", "99999999999999999999"] {
         let problem = server.get(&format!("/products/{id}")).await.problem(404, "not_found");
         assert_eq!(problem["errors"][0]["field"], "id");
@@ -98,7 +99,7 @@ async fn wrong_paths_and_ids_are_not_found() {
 }
 
 #[tokio::test]
-async fn every_wrong_field_is_named_at_once() {
+async fn all_invalid_fields_are_reported_at_once() {
     let server = Server::start().await;
     let problem = server.post("/products", r#"{"user_id": "", "product_price": -1, "colour": 1}"#).await;
     let problem = problem.problem(422, "validation");
@@ -111,7 +112,7 @@ async fn every_wrong_field_is_named_at_once() {
 }
 
 #[tokio::test]
-async fn a_body_must_be_json_and_say_so() {
+async fn a_body_must_be_json_with_its_content_type() {
     let server = Server::start().await;
     let plain = server.send("POST /products HTTP/1.1\nContent-Type: text/plain\nContent-Length: 2", b"{}").await;
     let problem = plain.problem(415, "unsupported_media_type");
@@ -125,7 +126,7 @@ async fn a_body_must_be_json_and_say_so() {
 }
 
 #[tokio::test]
-async fn a_chunked_body_is_read_like_any_other() {
+async fn a_chunked_body_is_accepted() {
     let server = Server::start().await;
     let (first, second) = PRODUCT.split_at(40);
     let chunks = format!("{:x}\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n", first.len(), second.len());
@@ -134,7 +135,7 @@ async fn a_chunked_body_is_read_like_any_other() {
 }
 
 #[tokio::test]
-async fn a_broken_query_is_a_bad_request() {
+async fn an_invalid_query_encoding_is_400() {
     let server = Server::start().await;
     for query in ["name=%", "name=%zz", "name=%ff", "%C3%28=1"] {
         server.get(&format!("/products?{query}")).await.problem(400, "bad_request");
@@ -143,7 +144,7 @@ async fn a_broken_query_is_a_bad_request() {
 }
 
 #[tokio::test]
-async fn a_list_is_walked_by_its_links() {
+async fn a_list_is_paginated_by_its_links() {
     let server = Server::start().await;
     for _ in 0..3 {
         assert_eq!(server.post("/products", PRODUCT).await.status, 201);
@@ -164,7 +165,7 @@ async fn a_list_is_walked_by_its_links() {
 }
 
 #[tokio::test]
-async fn a_user_is_created_and_found_under_its_escaped_id() {
+async fn a_user_is_read_by_its_percent_encoded_id() {
     let server = Server::start().await;
     let user = r#"{"id": "ü/1 +", "name": "Ü"}"#;
     let created = server.post("/users", user).await;
@@ -178,7 +179,7 @@ async fn a_user_is_created_and_found_under_its_escaped_id() {
 }
 
 #[tokio::test]
-async fn a_clients_request_id_is_kept_and_an_unfit_one_replaced() {
+async fn a_valid_request_id_is_kept_and_an_invalid_one_replaced() {
     let server = Server::start().await;
     for path in ["/healthz", "/nowhere", "/products/1"] {
         let kept = server.send(&format!("GET {path} HTTP/1.1\nX-Request-Id: mine-1"), b"").await;
@@ -189,7 +190,7 @@ async fn a_clients_request_id_is_kept_and_an_unfit_one_replaced() {
 }
 
 #[tokio::test]
-async fn a_picture_is_served_whole_in_part_or_not_again() {
+async fn an_image_is_served_whole_as_a_range_or_as_304() {
     let server = Server::start().await;
     let bytes: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
     let key = server.blobs.put(Bytes::from(bytes.clone()), "webp").await.expect("stored");
@@ -199,7 +200,7 @@ async fn a_picture_is_served_whole_in_part_or_not_again() {
 
     let whole = server.get(&path).await;
     assert_eq!(whole.status, 200);
-    assert!(whole.body == bytes, "every byte comes");
+    assert!(whole.body == bytes, "the body has every byte");
     for (name, value) in [
         ("content-type", "image/webp"),
         ("content-length", "800000"),
@@ -237,7 +238,7 @@ async fn with_tag(server: &Server, path: &str, tag: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn the_server_tells_how_it_is() {
+async fn the_server_reports_its_health_and_metrics() {
     let server = Server::start().await;
     assert_eq!(server.get("/healthz").await.json(), serde_json::json!({"status": "ok"}));
     let ready = server.get("/readyz").await;
@@ -253,16 +254,16 @@ async fn the_server_tells_how_it_is() {
 }
 
 #[tokio::test]
-async fn http_2_is_spoken_to_clients_that_begin_with_it() {
-    // Whoever comes first installs it; the client only wants one to be there.
+async fn http_2_with_prior_knowledge_is_supported() {
+    // An error means that another test has installed a provider; the client needs any.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().expect("a client");
     let mut server = Server::start().await;
     let url = format!("http://{}", server.address);
     let create = client.post(format!("{url}/products")).header("content-type", "application/json").body(PRODUCT);
-    let created = create.send().await.expect("an answer");
+    let created = create.send().await.expect("a response");
     assert_eq!((created.status().as_u16(), created.version()), (201, http::Version::HTTP_2));
-    let head = client.head(format!("{url}/products/1")).send().await.expect("an answer");
+    let head = client.head(format!("{url}/products/1")).send().await.expect("a response");
     assert_eq!(head.status(), 200);
     assert_ne!(head.headers()["content-length"], "0");
     assert_eq!(head.bytes().await.expect("an end").len(), 0);

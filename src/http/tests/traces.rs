@@ -1,4 +1,4 @@
-//! What requests leave behind: a log line and figures each.
+//! Tests of the log lines and metrics of requests.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{PRODUCT, Server};
 use crate::http::Config;
 
-/// Where log lines go in a test; everything runs on the test's own thread.
+/// Collects log lines; the server runs on the test's thread.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -33,8 +33,9 @@ impl Lines {
         tracing::subscriber::set_default(subscriber.with_writer(move || lines.clone()).finish())
     }
 
-    /// The lines about answers to the request with this id. They are written after the client has its answer, so they are
-    /// waited for.
+    /// Waits for and returns the log lines with this request id.
+    ///
+    /// The server logs a response after the client has received it.
     async fn about(&self, request_id: &str) -> Vec<Value> {
         let mut found = self.written_about(request_id);
         for _ in 0..500 {
@@ -56,7 +57,7 @@ impl Lines {
 }
 
 #[tokio::test]
-async fn each_request_leaves_one_line_with_the_template_of_its_path() {
+async fn each_request_logs_one_line_with_its_path_template() {
     let lines = Lines::default();
     let _guard = lines.collect();
     let server = Server::with(Config::default()).await;
@@ -78,19 +79,19 @@ async fn each_request_leaves_one_line_with_the_template_of_its_path() {
 }
 
 #[tokio::test]
-async fn a_failure_inside_is_logged_once_with_its_cause() {
+async fn an_internal_error_is_logged_once_with_its_cause() {
     let lines = Lines::default();
     let _guard = lines.collect();
-    let server = Server::over(Config::default(), Arc::new(|| panic!("no figures today"))).await;
+    let server = Server::over(Config::default(), Arc::new(|| panic!("no metrics today"))).await;
     server.send("GET /metrics HTTP/1.1\nX-Request-Id: broken", b"").await.problem(500, "internal");
     let about = lines.about("broken").await;
     assert_eq!(about.len(), 1, "{about:?}");
     assert_eq!(about[0]["level"], "ERROR");
-    assert_eq!(about[0]["fields"]["cause"], "panicked: no figures today");
+    assert_eq!(about[0]["fields"]["cause"], "panicked: no metrics today");
 }
 
 #[tokio::test]
-async fn figures_have_closed_labels_whatever_clients_write() {
+async fn metric_labels_are_bounded_for_any_request() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     let _guard = metrics::set_default_local_recorder(&recorder);

@@ -1,15 +1,15 @@
-//! From luma and chroma to red, green and blue (ITU-T H.273, section 8.3).
+//! Converts luma and chroma to RGB (ITU-T H.273, section 8.3).
 
 use super::decoder::Coded;
 use crate::imaging::header::avif::Coding;
 
-/// What turns the samples of one coded picture into colours.
+/// Converts the samples of one coded image to colors.
 pub(super) struct Converter {
-    /// The samples are green, blue and red themselves.
+    /// The samples are already green, blue and red.
     identity: bool,
     red: f32,
     blue: f32,
-    /// The value that stands for black, and the factors that bring luma and chroma to eight bits.
+    /// Value of black, and the factors that scale luma and chroma to eight bits.
     black: f32,
     luma: f32,
     middle: f32,
@@ -17,10 +17,10 @@ pub(super) struct Converter {
 }
 
 impl Converter {
-    /// As the container says, and where it is silent, as the coded picture does.
+    /// Creates a converter by the container's color information, or else the coded image's.
     pub(super) fn new(coded: &Coded, container: Option<Coding>) -> Self {
         let coding = container.unwrap_or(coded.coding);
-        // Parts of red and blue in luma; where none is named, those of BT.601, as browsers have it.
+        // Weights of red and blue in luma; BT.601 if unspecified, as in browsers.
         let (red, blue) = match coding.matrix {
             1 => (0.2126, 0.0722),
             4 => (0.30, 0.11),
@@ -38,7 +38,7 @@ impl Converter {
         Self { identity: coding.matrix == 0, red, blue, black, luma, middle: 128.0 * scale, chroma }
     }
 
-    /// Sets the colours of the pixels of row `y`, from its first on; `channels` samples apart.
+    /// Writes the colors of row `y`; pixels are `channels` samples apart.
     pub(super) fn set_colours(&self, coded: &Coded, y: usize, target: &mut [u8], channels: usize) {
         let wide = coded.bits > 8;
         let luma = coded.row(0, y);
@@ -67,7 +67,7 @@ impl Converter {
     }
 }
 
-/// Sets the alpha of the pixels of row `y`; colours that are `multiplied` by it are divided by it.
+/// Writes the alpha of row `y`; `multiplied` colors are divided by it.
 pub(super) fn set_alpha(coded: &Coded, y: usize, target: &mut [u8], multiplied: bool) {
     let row = coded.row(0, y);
     let scale = 255.0 / ((1_u32 << coded.bits) - 1) as f32;

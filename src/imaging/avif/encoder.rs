@@ -1,4 +1,4 @@
-//! Pixels to AVIF, by ravif (rav1e): still pictures of eight bits, colours at full resolution.
+//! Encodes AVIF with ravif (rav1e): still images, 8 bits, full chroma resolution.
 
 use ravif::{AlphaColorMode, BitDepth, EncodedImage, Encoder, Img, RGB8, RGBA8};
 
@@ -7,11 +7,13 @@ use crate::imaging::pixels::Pixels;
 use crate::imaging::preset::Effort;
 use crate::imaging::tuning::Tuning;
 
-/// Encodes AVIF, alpha included, without metadata. The same pixels give the same bytes on every machine: the tiles of
-/// the picture would follow the number of threads, so there is always one.
+/// Encodes AVIF with alpha and without metadata.
+///
+/// The output is the same on every machine: the number of tiles would follow the number of threads, so there is always
+/// one tile.
 ///
 /// # Errors
-/// [`Error::Internal`] if the encoder refuses.
+/// [`Error::Internal`] if the encoder fails.
 pub(in crate::imaging) fn encode(pixels: &Pixels, tuning: Tuning) -> Result<Vec<u8>, Error> {
     let quality = quality(tuning.quality);
     let encoder = Encoder::new()
@@ -33,18 +35,19 @@ pub(in crate::imaging) fn encode(pixels: &Pixels, tuning: Tuning) -> Result<Vec<
     encoded.map(|EncodedImage { avif_file, .. }| avif_file).map_err(fault)
 }
 
-/// ravif's quality for ours: the same number, for at 80 the two look alike. Measured by SSIMULACRA2 on five photographs
-/// of 768 pixels: lossy WebP at 80 has 76.7, AVIF 76.2 at ravif's 78 and some 77 at its 80, in 20 % fewer bytes.
+/// Maps our quality to ravif's: the same number, because at 80 the results look alike. Measured by SSIMULACRA2 on five
+/// photographs of 768 pixels: lossy WebP at 80 has 76.7; AVIF has 76.2 at ravif's 78 and about 77 at its 80, in 20 %
+/// fewer bytes.
 fn quality(ours: u8) -> f32 {
     f32::from(ours.clamp(1, 100))
 }
 
-/// Above so many pixels the encoder hurries, so that no picture takes minutes.
+/// Larger images are encoded faster, so that none takes minutes.
 const UNHURRIED_PIXELS: u64 = 2 << 20;
 
-/// rav1e's speed. A megapixel takes about 2 s of one core at 9, 4 s at 8 and 5 s at 6. At the same quality 9 has 13 % more
-/// bytes than 8, and 6 has 1 % fewer; 10 has 28 % more, which is no gain over WebP. The largest picture whose encoding
-/// fits 512 MiB has 12 megapixels: some 24 s at 9 and 48 s at 8.
+/// Returns rav1e's speed. A megapixel takes about 2 s of one core at 9, 4 s at 8 and 5 s at 6. At equal quality, 9 has
+/// 13 % more bytes than 8, 6 has 1 % fewer, and 10 has 28 % more, which is no gain over WebP. The largest image that
+/// can be encoded in 512 MiB has 12 megapixels: about 24 s at 9 and 48 s at 8.
 fn speed(pixels: &Pixels, effort: Effort) -> u8 {
     let unhurried = u64::from(pixels.width) * u64::from(pixels.height) <= UNHURRIED_PIXELS;
     match effort {
@@ -61,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_pictures_are_encoded_faster() {
+    fn large_images_are_encoded_faster() {
         let speed_of = |width: u32, effort| {
             let pixels = Pixels { width, height: 1024, alpha: false, data: Vec::new() };
             speed(&pixels, effort)

@@ -1,4 +1,4 @@
-//! AVIF to pixels: the coded pictures side by side, then alpha. And pixels to AVIF, with the feature `avif`.
+//! Decodes AVIF: the coded images side by side, then alpha. Encodes AVIF with the feature `avif`.
 
 mod colour;
 mod decoder;
@@ -20,7 +20,7 @@ use super::pixels::Pixels;
 /// Decodes `source`.
 ///
 /// # Errors
-/// As [`layout`]; [`Error::Undecodable`] if a coded picture is damaged or cut off: nothing can be shown of those.
+/// As [`layout`]; [`Error::Undecodable`] if a coded image is damaged or truncated, because no part of it can be shown.
 pub(super) fn decode(source: &[u8], limits: &Limits) -> Result<Decoded, Error> {
     let layout = layout(source, limits)?;
     let alpha = layout.alpha.is_some();
@@ -44,7 +44,7 @@ pub(super) fn decode(source: &[u8], limits: &Limits) -> Result<Decoded, Error> {
     Ok(Decoded { pixels, flaw: None })
 }
 
-/// Decodes the tiles in turn and gives each with its place.
+/// Decodes the tiles one by one and passes each with its position.
 fn each_tile(mosaic: &Mosaic<'_>, mut lay: impl FnMut(&Coded, u32, u32)) -> Result<(), Error> {
     for (index, tile) in mosaic.tiles.iter().enumerate() {
         if !tile.whole {
@@ -57,7 +57,7 @@ fn each_tile(mosaic: &Mosaic<'_>, mut lay: impl FnMut(&Coded, u32, u32)) -> Resu
     Ok(())
 }
 
-/// Calls `set` for the rows of a coded picture that lie within the whole, with how many pixels do, and where they go.
+/// Calls `set` for the visible rows of a coded image, with the number of visible pixels and the target.
 fn for_each_row(layout: &Layout<'_>, coded: &Coded, place: (u32, u32), mut set: impl FnMut(usize, usize, usize)) {
     let across = coded.width.min(layout.width.saturating_sub(place.0)) as usize;
     let down = coded.height.min(layout.height.saturating_sub(place.1)) as usize;

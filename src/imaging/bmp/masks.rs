@@ -1,27 +1,27 @@
-//! Samples out of a number by a mask.
+//! Extracts samples from an integer by bit masks.
 
-/// Where the bits of one sample are.
+/// Bit mask of one sample.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mask {
     mask: u32,
     shift: u32,
-    /// The largest value that the bits can have, or zero where there are none.
+    /// Maximum value of the bits; zero without bits.
     most: u32,
 }
 
 impl Mask {
-    /// Bits that are not in one piece are read as if those between them belonged to them and were zero.
+    /// Creates a mask. Gaps in a non-contiguous mask count as zero bits of the sample.
     pub(super) fn new(mask: u32) -> Self {
         let shift = if mask == 0 { 0 } else { mask.trailing_zeros() };
         Self { mask, shift, most: mask >> shift }
     }
 
-    /// Whether the bits are in one piece.
+    /// Returns whether the bits are contiguous.
     pub(super) fn is_whole(self) -> bool {
         self.most & self.most.wrapping_add(1) == 0
     }
 
-    /// The sample in `number`, 0 to 255, rounded to the nearest; 0 where the mask has no bits.
+    /// Returns the sample in `number` scaled to 0 to 255, rounded; 0 if the mask is empty.
     pub(super) fn sample(self, number: u32) -> u8 {
         if self.most == 0 {
             return 0;

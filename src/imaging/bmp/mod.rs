@@ -1,12 +1,12 @@
-//! Windows and OS/2 bitmaps to pixels. What programs show in spite of a flaw is shown here too, with a warning where
-//! colours had to be guessed.
+//! Decodes Windows and OS/2 bitmaps. Flawed files that programs commonly show are decoded too, with a warning if colors
+//! were guessed.
 
 mod masks;
 mod outcome;
 mod rows;
 mod runs;
 
-use super::decoded::{Decoded, LEAST_SHARE};
+use super::decoded::{Decoded, MIN_SHARE};
 use super::error::Error;
 use super::header::bmp::{Coding, Layout, layout};
 use super::limits::Limits;
@@ -16,7 +16,7 @@ use super::warning::Warning;
 /// Decodes `source`.
 ///
 /// # Errors
-/// As [`layout`]; [`Error::Undecodable`] if next to no pixels are there.
+/// As [`layout`]; [`Error::Undecodable`] if almost no pixels exist.
 pub(super) fn decode(source: &[u8], limits: &Limits) -> Result<Decoded, Error> {
     let layout = layout(source, limits)?;
     let count = layout.width as usize * layout.height as usize;
@@ -28,7 +28,7 @@ pub(super) fn decode(source: &[u8], limits: &Limits) -> Result<Decoded, Error> {
         Coding::Masked { bytes, masks } => rows::from_masks(data, &layout, bytes, masks),
         Coding::IndexRuns(_) | Coding::ColourRuns => runs::decode(data, &layout, &palette),
     };
-    if outcome.pixels < count.div_ceil(LEAST_SHARE) {
+    if outcome.pixels < count.div_ceil(MIN_SHARE) {
         return Err(Error::damaged("it ends before its pixels"));
     }
     show_if_all_is_transparent(&mut pixels, &layout);
@@ -40,14 +40,14 @@ pub(super) fn decode(source: &[u8], limits: &Limits) -> Result<Decoded, Error> {
     Ok(Decoded { pixels, flaw })
 }
 
-/// The colours of the palette, as red, green and blue; those that the file no longer has are black.
+/// Returns the palette in RGB; missing entries are black.
 fn palette(source: &[u8], layout: &Layout) -> Vec<[u8; 3]> {
     let (at, colours, entry) = layout.palette;
     let stored = source.get(at..).unwrap_or_default().chunks_exact(entry).take(colours);
     stored.map(|colour| [colour[2], colour[1], colour[0]]).collect()
 }
 
-/// Programs that know no alpha write zeros where a mask says it is; a picture of nothing was never meant.
+/// Makes a fully transparent image opaque: programs without alpha support write zeros in its mask.
 fn show_if_all_is_transparent(pixels: &mut Pixels, layout: &Layout) {
     let by_mask = matches!(layout.coding, Coding::Masked { .. });
     if by_mask && pixels.alpha && pixels.data.chunks_exact(4).all(|pixel| pixel[3] == 0) {

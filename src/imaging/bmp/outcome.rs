@@ -1,9 +1,9 @@
-//! What has become of the pixels of a bitmap.
+//! Result of decoding a bitmap's pixels.
 
-/// How much there was, and whether it made sense.
+/// How much data existed and whether it was valid.
 pub(super) struct Outcome {
-    /// In the order of the file, how many of its pixels are there.
+    /// Number of pixels that exist, in file order.
     pub pixels: usize,
-    /// Some of the data made no sense.
+    /// Some data was invalid.
     pub damaged: bool,
 }

@@ -1,4 +1,4 @@
-//! Rows without compression: palette indices, bytes, masked numbers.
+//! Decodes uncompressed rows: palette indices, bytes, masked integers.
 
 use super::masks::Mask;
 use super::outcome::Outcome;
@@ -6,7 +6,7 @@ use crate::imaging::decoded::MISSING;
 use crate::imaging::header::bmp::Layout;
 use crate::imaging::pixels::Pixels;
 
-/// Indices of `bits` bits, the highest bits first. An index without a colour is black.
+/// Decodes palette indices of `bits` bits, highest bits first. An index without a color is black.
 pub(super) fn from_palette(data: &[u8], layout: &Layout, bits: u8, palette: &[[u8; 3]]) -> (Pixels, Outcome) {
     let mut colours = [[0; 3]; 256];
     colours[..palette.len()].copy_from_slice(palette);
@@ -21,13 +21,13 @@ pub(super) fn from_palette(data: &[u8], layout: &Layout, bits: u8, palette: &[[u
     (pixels, Outcome { pixels: pixels_there, damaged: unknown })
 }
 
-/// Blue, green, red.
+/// Decodes bytes: blue, green, red.
 pub(super) fn from_bytes(data: &[u8], layout: &Layout) -> (Pixels, Outcome) {
     let (pixels, pixels_there) = fill::<3>(data, layout, 24, |row, x| [row[3 * x + 2], row[3 * x + 1], row[3 * x]]);
     (pixels, Outcome { pixels: pixels_there, damaged: false })
 }
 
-/// Numbers of two or four `bytes`, the least significant first.
+/// Decodes little-endian integers of two or four `bytes`.
 pub(super) fn from_masks(data: &[u8], layout: &Layout, bytes: usize, masks: [u32; 4]) -> (Pixels, Outcome) {
     let parts = masks.map(Mask::new);
     let number = |row: &[u8], x: usize| match row[bytes * x..bytes * (x + 1)] {
@@ -53,7 +53,7 @@ pub(super) fn from_masks(data: &[u8], layout: &Layout, bytes: usize, masks: [u32
     (pixels, Outcome { pixels: pixels_there, damaged })
 }
 
-/// Fills a picture with what `colour` makes of a row and a place in it; gives how many pixels the data had.
+/// Fills an image by calling `colour` with each row and column; returns the number of pixels in the data.
 fn fill<const CHANNELS: usize>(
     data: &[u8],
     layout: &Layout,

@@ -1,13 +1,13 @@
-//! Run-length codes: 4 and 8 bits an index, and OS/2's runs of colours.
+//! Decodes run-length encoding: 4 and 8 bits per index, and OS/2's runs of colors.
 //!
-//! Pixels that the codes jump over are transparent, which is what browsers show; without alpha, on white.
+//! Skipped pixels are transparent, as in browsers; without alpha, they are white.
 
 use super::outcome::Outcome;
 use crate::imaging::decoded::MISSING;
 use crate::imaging::header::bmp::{Coding, Layout};
 use crate::imaging::pixels::Pixels;
 
-/// Decodes runs until their end, or that of the rows or the data.
+/// Decodes runs until the end code, the last row or the end of the data.
 pub(super) fn decode(data: &[u8], layout: &Layout, palette: &[[u8; 3]]) -> (Pixels, Outcome) {
     let mut colours = [[0; 3]; 256];
     colours[..palette.len()].copy_from_slice(palette);
@@ -22,7 +22,7 @@ pub(super) fn decode(data: &[u8], layout: &Layout, palette: &[[u8; 3]]) -> (Pixe
     (Pixels { width: layout.width, height: layout.height, alpha: true, data }, Outcome { pixels, damaged })
 }
 
-/// The picture and the place where the next pixel goes; the rows are counted as they are stored.
+/// The image and the position of the next pixel; rows are counted as stored.
 struct Canvas {
     width: usize,
     height: usize,
@@ -37,7 +37,7 @@ impl Canvas {
         if self.top_down { y } else { self.height - 1 - y }
     }
 
-    /// Sets one pixel; `false` if it lies outside.
+    /// Sets one pixel; returns `false` if it is outside the image.
     fn put(&mut self, colour: [u8; 3]) -> bool {
         if self.x >= self.width || self.y >= self.height {
             return false;
@@ -49,7 +49,7 @@ impl Canvas {
         true
     }
 
-    /// Makes everything that was still to come grey, and gives how many pixels came before.
+    /// Fills the rest with gray; returns the number of pixels before it.
     fn grey_from_here(&mut self) -> usize {
         let before = self.y * self.width + self.x.min(self.width);
         for place in before..self.width * self.height {
@@ -65,14 +65,14 @@ struct Reader<'a> {
     at: usize,
     coding: Coding,
     colours: [[u8; 3]; 256],
-    /// Colours that the palette really has.
+    /// Number of colors in the palette.
     known: usize,
     canvas: Canvas,
     damaged: bool,
 }
 
 impl Reader<'_> {
-    /// Reads codes up to their end; `None` if the data end before.
+    /// Reads codes up to the end code; returns `None` if the data ends before.
     fn run(&mut self) -> Option<()> {
         while self.canvas.y < self.canvas.height {
             let count = usize::from(self.byte()?);
@@ -114,7 +114,7 @@ impl Reader<'_> {
         self.damaged |= !self.canvas.put(colour);
     }
 
-    /// One colour again and again; of four bits, two colours in turn.
+    /// Repeats one color; with four bits, two alternating colors.
     fn repeated(&mut self, count: usize) -> Option<()> {
         match self.coding {
             Coding::ColourRuns => {
@@ -133,7 +133,7 @@ impl Reader<'_> {
         Some(())
     }
 
-    /// Colours one after the other, filled up to an even number of bytes.
+    /// Copies colors; they are padded to an even number of bytes.
     fn literal(&mut self, count: usize) -> Option<()> {
         let start = self.at;
         match self.coding {

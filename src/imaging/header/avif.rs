@@ -1,6 +1,6 @@
-//! The container of an AVIF picture (AV1 Image File Format 1.1): which coded pictures it is made of, its colours, and
-//! how it is turned. Of a sequence the still picture that stands for it is read. A clean aperture is not applied: the
-//! whole picture is shown.
+//! Reads the AVIF container (AV1 Image File Format 1.1): its coded images, colors and orientation.
+//!
+//! Of a sequence, the primary image is read. A clean aperture is ignored: the whole image is shown.
 
 use super::Header;
 use super::boxes::{Numbers, find};
@@ -10,18 +10,18 @@ use crate::imaging::error::{Error, Excess};
 use crate::imaging::limits::Limits;
 use crate::imaging::sniff::SourceFormat;
 
-/// Frames in the data of one still picture; layered pictures have a few.
-const MOST_FRAMES: u32 = 8;
+/// Maximum frames in the data of one still image; layered images have a few.
+const MAX_FRAMES: u32 = 8;
 
-/// Coded pictures, all of one size, that are laid side by side.
+/// A grid of coded images of equal size.
 pub(in crate::imaging) struct Mosaic<'a> {
     pub columns: u32,
     pub tiles: Vec<Pieces<'a>>,
-    /// Pixels across and down of each.
+    /// Width and height of each tile, in pixels.
     pub tile: (u32, u32),
 }
 
-/// How colours are coded (ITU-T H.273).
+/// Color coding (ITU-T H.273).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::imaging) struct Coding {
     pub primaries: u16,
@@ -30,24 +30,24 @@ pub(in crate::imaging) struct Coding {
     pub full_range: bool,
 }
 
-/// What there is to decode.
+/// Describes what to decode.
 pub(in crate::imaging) struct Layout<'a> {
     pub width: u32,
     pub height: u32,
     pub colour: Mosaic<'a>,
     pub alpha: Option<Mosaic<'a>>,
-    /// The colours are multiplied by alpha.
+    /// Colors are premultiplied by alpha.
     pub multiplied: bool,
-    /// As the container says; else the coded picture does.
+    /// Color coding of the container; `None` to use the coded image's.
     pub coding: Option<Coding>,
     profile: Option<&'a [u8]>,
     orientation: u8,
-    /// Bytes of a decoded sample, and samples of a pixel in sixths.
+    /// Bytes per decoded sample, and samples per pixel in sixths.
     sample_bytes: u64,
     sixths: u64,
 }
 
-/// Reads the container of an AVIF picture.
+/// Reads the container of an AVIF image.
 pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header, Error> {
     let layout = layout(source, limits)?;
     let mut header = Header::new(SourceFormat::Avif, layout.width, layout.height, source.len());
@@ -64,7 +64,7 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
     }
     let (across, down) = layout.colour.tile;
     let tile_pixels = u64::from(across.next_multiple_of(128)) * u64::from(down.next_multiple_of(128));
-    // The decoder's picture, a second in its working order, its notes about blocks, and its tables.
+    // The decoded image, a second one in decoding order, block metadata, and tables.
     let decoder = tile_pixels * layout.sample_bytes * layout.sixths / 6 * 2 + tile_pixels * 2 + DECODER_TABLES;
     let data = mosaics.into_iter().flatten().flat_map(|mosaic| &mosaic.tiles).map(Pieces::len).max().unwrap_or(0);
     header.decode_bytes = header.pixels() * u64::from(header.channels) + decoder + data as u64;
@@ -74,8 +74,8 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
 const DECODER_TABLES: u64 = 12 << 20;
 
 impl Coding {
-    /// A profile for colours that are not those of sRGB, and whether there should be one but is none. Those of BT.709 and
-    /// BT.601 are shown as they are; high dynamic range is shown as if it had the usual range.
+    /// Returns an ICC profile for colors other than sRGB, and whether it is missing. BT.709 and BT.601 are shown
+    /// unchanged; high dynamic range is shown as standard range.
     fn profile(self) -> (Option<Vec<u8>>, bool) {
         let is_known_curve = matches!(self.transfer, 1 | 2 | 6 | 13 | 14 | 15);
         let is_known_matrix = matches!(self.matrix, 0 | 1 | 2 | 5 | 6 | 9);
@@ -92,20 +92,16 @@ impl Coding {
     }
 }
 
-/// The layout of the picture in `source`.
+/// Returns the layout of the image in `source`.
 ///
 /// # Errors
-/// Those of the limits; [`Error::UnsupportedFormat`] for what is not coded by AV1; [`Error::Undecodable`] if the
-/// container is cut off or contradicts itself.
+/// Errors of the limits; [`Error::UnsupportedFormat`] if it is not coded with AV1; [`Error::Undecodable`] if the
+/// container is truncated or inconsistent.
 pub(in crate::imaging) fn layout<'a>(source: &'a [u8], limits: &Limits) -> Result<Layout<'a>, Error> {
-    let missing = || Error::damaged("its container lacks what it must have");
+    let missing = || Error::damaged("its container lacks a required box");
     let Some(items) = Items::of(source) else {
         let is_sequence = find(source, b"moov").is_some();
-        return Err(if is_sequence {
-            Error::unsupported("an AVIF sequence without a still picture")
-        } else {
-            missing()
-        });
+        return Err(if is_sequence { Error::unsupported("an AVIF sequence without a still image") } else { missing() });
     };
     let primary = items.primary().ok_or_else(missing)?;
     let properties = items.properties(primary);
@@ -119,7 +115,7 @@ pub(in crate::imaging) fn layout<'a>(source: &'a [u8], limits: &Limits) -> Resul
         let bodies = properties.iter().filter(|(found, _)| found == b"colr");
         bodies.filter_map(|(_, body)| body.strip_prefix(kind)).next()
     };
-    // The configuration is that of the tiles, which are all alike.
+    // All tiles have the same configuration.
     let configured = property(b"av1C").map(<[u8]>::to_vec).or_else(|| {
         let tile = *items.references(primary, b"dimg").first()?;
         items.properties(tile).iter().find(|(kind, _)| kind == b"av1C").map(|(_, body)| body.to_vec())
@@ -161,9 +157,9 @@ fn is_alpha(items: &Items<'_>, item: u32) -> bool {
     names.any(|name| NAMES.iter().any(|known| name.starts_with(known)))
 }
 
-/// The coded pictures that `item`, of the `whole` size, is made of.
+/// Returns the coded images of `item`, which has the size `whole`.
 fn mosaic<'a>(items: &Items<'a>, item: u32, whole: (u32, u32), limits: &Limits) -> Result<Mosaic<'a>, Error> {
-    let missing = || Error::damaged("its container lacks what it must have");
+    let missing = || Error::damaged("its container lacks a required box");
     match items.kind(item).as_ref() {
         Some(b"av01") => {
             let data = coded(items, item)?;
@@ -175,7 +171,7 @@ fn mosaic<'a>(items: &Items<'a>, item: u32, whole: (u32, u32), limits: &Limits) 
                 [body.get(2), body.get(3)].map(|count| count.map_or(0, |count| u32::from(*count) + 1));
             let numbers = items.references(item, b"dimg");
             if rows == 0 || columns == 0 || numbers.len() as u32 != rows * columns {
-                return Err(Error::damaged("its tiles are not those it speaks of"));
+                return Err(Error::damaged("its number of tiles is wrong"));
             }
             let properties = items.properties(numbers[0]);
             let first = properties.iter().find(|(kind, _)| kind == b"ispe").and_then(|(_, body)| size(body));
@@ -187,37 +183,37 @@ fn mosaic<'a>(items: &Items<'a>, item: u32, whole: (u32, u32), limits: &Limits) 
                 return Err(Error::TooComplex(Excess::Tiles { padded, limit }));
             }
             if tile.0 * columns < whole.0 || tile.1 * rows < whole.1 {
-                return Err(Error::damaged("its tiles do not fill it"));
+                return Err(Error::damaged("its tiles do not cover it"));
             }
             let tiles = numbers.into_iter().map(|tile| coded(items, tile)).collect::<Result<_, _>>()?;
             Ok(Mosaic { columns, tiles, tile })
         }
-        Some(b"iovl" | b"iden") => Err(Error::unsupported("an AVIF picture put together from others")),
-        Some(b"hvc1") => Err(Error::unsupported("a HEIC picture")),
+        Some(b"iovl" | b"iden") => Err(Error::unsupported("an AVIF image derived from other items")),
+        Some(b"hvc1") => Err(Error::unsupported("a HEIC image")),
         Some(b"avc1" | b"j2k1" | b"jpeg" | b"unci" | b"vvc1") => {
-            Err(Error::unsupported("a HEIF picture that is not coded by AV1"))
+            Err(Error::unsupported("a HEIF image that is not coded with AV1"))
         }
         _ => Err(missing()),
     }
 }
 
-/// The data of a coded picture, unless decoding them would be a film's work.
+/// Returns the data of a coded image; fails if it has too many frames.
 fn coded<'a>(items: &Items<'a>, item: u32) -> Result<Pieces<'a>, Error> {
     if items.kind(item).as_ref() != Some(b"av01") {
-        return Err(Error::unsupported("an AVIF picture put together from others"));
+        return Err(Error::unsupported("an AVIF image derived from other items"));
     }
     let data = items.data(item)?;
     let found = match data.pieces[..] {
         [piece] => frames(piece),
         _ => frames(&data.join()),
     };
-    if found > MOST_FRAMES {
-        return Err(Error::TooComplex(Excess::Frames { found, limit: MOST_FRAMES }));
+    if found > MAX_FRAMES {
+        return Err(Error::TooComplex(Excess::Frames { found, limit: MAX_FRAMES }));
     }
     Ok(data)
 }
 
-/// Frames in a row of open bitstream units (AV1 specification, section 5.3).
+/// Counts frames in a sequence of open bitstream units (AV1 specification, section 5.3).
 fn frames(mut data: &[u8]) -> u32 {
     let mut found = 0_u32;
     while let [header, rest @ ..] = data {
@@ -234,7 +230,7 @@ fn frames(mut data: &[u8]) -> u32 {
     found
 }
 
-/// Seven bits a byte, the lowest first, for as long as the highest bit is set.
+/// Reads a LEB128 integer; returns it with its length.
 fn variable_length(bytes: &[u8]) -> Option<(usize, usize)> {
     let mut value = 0_u64;
     for (index, byte) in bytes.iter().take(8).enumerate() {
@@ -246,7 +242,7 @@ fn variable_length(bytes: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
-/// The EXIF orientation that does what the properties say: first so many quarter turns against the clock, then a flip.
+/// Returns the EXIF orientation for the properties: first quarter turns counterclockwise, then a flip.
 fn orientation(properties: &[([u8; 4], &[u8])]) -> u8 {
     let value =
         |kind: &[u8; 4]| properties.iter().find(|(found, _)| found == kind).and_then(|(_, body)| body.first()).copied();
@@ -256,7 +252,7 @@ fn orientation(properties: &[([u8; 4], &[u8])]) -> u8 {
         (1, None) => 8,
         (2, None) => 3,
         (_, None) => 6,
-        // 1 swaps left and right, 0 top and bottom; half a turn makes one of the other.
+        // 1 swaps left and right, 0 top and bottom; a half turn converts one into the other.
         (0, Some(1)) | (2, Some(0)) => 2,
         (0, Some(_)) | (2, Some(_)) => 4,
         (1, Some(0)) | (3, Some(1)) => 5,

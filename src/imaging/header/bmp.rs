@@ -1,4 +1,4 @@
-//! The headers of a Windows or OS/2 bitmap: its dimensions, how its pixels are written, and where its parts stand.
+//! Reads the headers of a Windows or OS/2 bitmap: dimensions, pixel encoding, and offsets.
 
 use super::Header;
 use crate::imaging::bytes::{le16, le32, slice};
@@ -6,7 +6,7 @@ use crate::imaging::error::Error;
 use crate::imaging::limits::Limits;
 use crate::imaging::sniff::SourceFormat;
 
-/// Where the second header begins; its first field is its length, which tells the versions apart.
+/// Offset of the second header; its first field is its length, which identifies the version.
 const AT: usize = 14;
 const CORE: usize = 12;
 const INFO: usize = 40;
@@ -15,34 +15,34 @@ const OS2: usize = 64;
 const V4: usize = 108;
 const V5: usize = 124;
 
-/// How the pixels are written.
+/// Encoding of the pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::imaging) enum Coding {
-    /// Indices into the palette, this many bits each: 1, 2, 4 or 8.
+    /// Palette indices of 1, 2, 4 or 8 bits.
     Indices(u8),
-    /// Blue, green, red, a byte each.
+    /// Blue, green and red, one byte each.
     Bytes,
-    /// Two or four bytes a pixel, in which masks tell where red, green, blue and alpha are.
+    /// Integers of two or four bytes, with masks for red, green, blue and alpha.
     Masked { bytes: usize, masks: [u32; 4] },
-    /// Runs of indices of 4 or 8 bits.
+    /// Run-length encoded indices of 4 or 8 bits.
     IndexRuns(u8),
-    /// Runs of colours (OS/2).
+    /// Run-length encoded colors (OS/2).
     ColourRuns,
 }
 
-/// Everything that decoding needs to know.
+/// Everything that decoding needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::imaging) struct Layout {
     pub width: u32,
     pub height: u32,
-    /// The first row stored is the highest.
+    /// The first stored row is the top row.
     pub top_down: bool,
     pub coding: Coding,
-    /// Where the palette begins, how many colours it has, and how many bytes one takes.
+    /// Offset of the palette, number of colors, and bytes per color.
     pub palette: (usize, usize, usize),
-    /// Where the pixels begin.
+    /// Offset of the pixels.
     pub pixels_at: usize,
-    /// Something had to be guessed that changes colours.
+    /// A guess may have changed colors.
     pub guessed: bool,
 }
 
@@ -64,18 +64,18 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
     Ok(header)
 }
 
-/// The layout of the bitmap in `source`.
+/// Returns the layout of the bitmap in `source`.
 ///
 /// # Errors
-/// Those of the limits; [`Error::UnsupportedFormat`] for pixels that are a file of another format or Huffman codes;
-/// [`Error::Undecodable`] for a header that is cut off or makes no sense.
+/// Errors of the limits; [`Error::UnsupportedFormat`] for embedded files of other formats and Huffman codes;
+/// [`Error::Undecodable`] for a truncated or invalid header.
 pub(in crate::imaging) fn layout(source: &[u8], limits: &Limits) -> Result<Layout, Error> {
     let short = || Error::damaged("it ends within its header");
     let fields = Fields::of(source).ok_or_else(short)?;
     let height = fields.height.unsigned_abs();
     limits.check_size(fields.width, height)?;
     let (coding, guessed) = coding(source, &fields)?;
-    // After a header without room for them, masks stand between it and the palette.
+    // Short headers have no mask fields: masks follow the header, before the palette.
     let masks = match fields.compression {
         3 if fields.header == INFO => 12,
         6 if fields.header == INFO => 16,
@@ -88,7 +88,7 @@ pub(in crate::imaging) fn layout(source: &[u8], limits: &Limits) -> Result<Layou
         _ => 0,
     };
     let after_palette = palette_at + colours * entry;
-    // An offset into the headers is nonsense; the pixels then follow what comes before them.
+    // An offset inside the headers is invalid; the pixels then follow the palette.
     let pixels_at = if fields.pixels_at < palette_at { after_palette } else { fields.pixels_at };
     Ok(Layout {
         width: fields.width,
@@ -102,7 +102,7 @@ pub(in crate::imaging) fn layout(source: &[u8], limits: &Limits) -> Result<Layou
 }
 
 impl Layout {
-    /// Bytes of a row, each padded to four; `None` where rows have no length of their own.
+    /// Returns the bytes per row, padded to four; `None` for run-length encoding.
     pub(in crate::imaging) fn row_bytes(&self) -> Option<usize> {
         let bits = match self.coding {
             Coding::Indices(bits) => usize::from(bits),
@@ -114,7 +114,7 @@ impl Layout {
     }
 }
 
-/// The fields as they are written; those that a shorter header lacks are zero.
+/// Header fields as stored; missing fields of a shorter header are zero.
 struct Fields {
     header: usize,
     pixels_at: usize,
@@ -146,7 +146,7 @@ impl Fields {
             header,
             pixels_at,
             width: le32(source, 18)?,
-            // Negative heights mean rows from the top; negative widths mean nothing and fail as far too large.
+            // A negative height means top-down rows; a negative width is invalid and fails the size check.
             height: le32(source, 22)? as i32,
             bits: le16(source, 28)?,
             compression: within(16)?,
@@ -155,22 +155,22 @@ impl Fields {
     }
 }
 
-/// How the pixels are written, and whether that had to be guessed.
+/// Returns the pixel encoding, and whether it was guessed.
 fn coding(source: &[u8], fields: &Fields) -> Result<(Coding, bool), Error> {
     let coding = match (fields.compression, fields.bits) {
-        // The number 3 means Huffman codes and 4 means runs of colours where the header is OS/2's.
+        // In OS/2 headers, 3 means Huffman codes and 4 means runs of colors.
         (3, _) if fields.header == OS2 => return Err(Error::unsupported("a bitmap with Huffman compression")),
         (4, 24) if fields.header == OS2 => Coding::ColourRuns,
         (4, _) => return Err(Error::unsupported("a bitmap that wraps a JPEG")),
         (5, _) => return Err(Error::unsupported("a bitmap that wraps a PNG")),
-        (_, 64) => return Err(Error::unsupported("a bitmap of 64 bits a pixel")),
+        (_, 64) => return Err(Error::unsupported("a bitmap with 64 bits per pixel")),
         (0, bits @ (1 | 2 | 4 | 8)) => Coding::Indices(bits as u8),
         (1, 8) => Coding::IndexRuns(8),
         (2, 4) => Coding::IndexRuns(4),
         (0 | 3 | 6, 24) => Coding::Bytes,
         (0 | 3 | 6, 16 | 32) => return masked(source, fields),
         (compression, bits) => {
-            return Err(Error::damaged(format!("it has {bits} bits a pixel in compression {compression}")));
+            return Err(Error::damaged(format!("it has {bits} bits per pixel with compression {compression}")));
         }
     };
     Ok((coding, false))
@@ -192,14 +192,14 @@ fn masked(source: &[u8], fields: &Fields) -> Result<(Coding, bool), Error> {
     Ok((Coding::Masked { bytes, masks: [red, green, blue, alpha] }, guessed))
 }
 
-/// How many colours the palette has: as many as are said and as the bits can name, but never into the pixels.
+/// Returns the number of colors in the palette: as declared, limited by the index size and the pixel offset.
 fn colours(fields: &Fields, bits: u8, at: usize, entry: usize) -> usize {
     let nameable = 1 << bits;
     let said = if fields.colours == 0 { nameable } else { (fields.colours as usize).min(nameable) };
     if fields.pixels_at > at { said.min((fields.pixels_at - at) / entry) } else { said }
 }
 
-/// `MBED` and `LINK` as numbers: what kind of profile version 5 has, where any other kind is no profile.
+/// Profile kinds of version 5: `MBED` and `LINK`; any other kind means no profile.
 const EMBEDDED: u32 = 0x4d42_4544;
 const LINKED: u32 = 0x4c49_4e4b;
 
@@ -216,7 +216,7 @@ fn read_profile(source: &[u8], limits: &Limits, header: &mut Header) -> Result<(
                 slice(source, at, bytes as usize).filter(|profile| !profile.is_empty()).map(<[u8]>::to_vec);
             header.profile_broken = header.profile.is_none();
         }
-        // A file on someone else's disk.
+        // The profile is in an external file.
         Some(LINKED) => header.profile_broken = true,
         _ => {}
     }

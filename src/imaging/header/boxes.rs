@@ -1,15 +1,15 @@
-//! The boxes of ISO base media files (ISO/IEC 14496-12, section 4.2).
+//! Parses boxes of ISO base media files (ISO/IEC 14496-12, section 4.2).
 
 use crate::imaging::bytes::{be16, be32, slice};
 
-/// One box; of one that is cut off, what is there.
+/// A box; a truncated one has the bytes that exist.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::imaging) struct Part<'a> {
     pub kind: [u8; 4],
     pub body: &'a [u8],
 }
 
-/// The boxes in some bytes, one after the other.
+/// Iterates over consecutive boxes.
 pub(in crate::imaging) struct Parts<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Parts<'a> {
@@ -35,19 +35,19 @@ impl<'a> Iterator for Parts<'a> {
     }
 }
 
-/// The first box of `kind` in `bytes`.
+/// Returns the first box of `kind` in `bytes`.
 pub(in crate::imaging) fn find<'a>(bytes: &'a [u8], kind: &[u8; 4]) -> Option<&'a [u8]> {
     Parts(bytes).find(|part| part.kind == *kind).map(|part| part.body)
 }
 
-/// Numbers of the sizes that a box's version asks for, one after the other.
+/// Reads consecutive integers of the sizes that a box's version requires.
 pub(in crate::imaging) struct Numbers<'a> {
     pub bytes: &'a [u8],
     pub at: usize,
 }
 
 impl Numbers<'_> {
-    /// The number in the next `size` bytes: 0, 1, 2, 4 or 8 of them.
+    /// Reads the next integer of `size` bytes: 0, 1, 2, 4 or 8.
     pub(in crate::imaging) fn next(&mut self, size: usize) -> Option<u64> {
         let at = self.at;
         self.at = at.checked_add(size)?;

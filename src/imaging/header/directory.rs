@@ -1,12 +1,12 @@
-//! The directory of a TIFF file: numbers by their tags. Values are read where they stand, never gathered.
+//! Reads the directory of a TIFF file: values by tag, read in place.
 
 use crate::imaging::bytes::{be16, be32, le16, le32, slice};
 use crate::imaging::error::Error;
 
-/// The first directory of a file.
+/// First directory of a file.
 pub(in crate::imaging) struct Directory<'a> {
     source: &'a [u8],
-    /// The most significant byte stands first.
+    /// Values are big-endian.
     pub big_endian: bool,
     entries: Vec<Entry>,
 }
@@ -15,12 +15,12 @@ struct Entry {
     tag: u16,
     kind: u16,
     count: usize,
-    /// Where the values begin.
+    /// Offset of the values.
     at: usize,
 }
 
 impl<'a> Directory<'a> {
-    /// Reads the entries of the first directory, in whatever order; of a cut-off one those that are there.
+    /// Reads the entries of the first directory in any order; of a truncated one, those that exist.
     pub(in crate::imaging) fn open(source: &'a [u8]) -> Result<Self, Error> {
         let short = || Error::damaged("it ends within its header");
         let big_endian = source.starts_with(b"MM");
@@ -32,7 +32,7 @@ impl<'a> Directory<'a> {
             let Some(entry) = directory.entry(at) else { break };
             directory.entries.push(entry);
         }
-        // The sort is stable, so of two entries with one tag the first counts.
+        // The sort is stable, so the first of duplicate tags counts.
         directory.entries.sort_by_key(|entry| entry.tag);
         directory.entries.dedup_by_key(|entry| entry.tag);
         Ok(directory)
@@ -50,12 +50,12 @@ impl<'a> Directory<'a> {
         Some(&self.entries[index])
     }
 
-    /// How many values `tag` has; 0 if it is not there.
+    /// Returns the number of values of `tag`; 0 if it is missing.
     pub(in crate::imaging) fn count(&self, tag: u16) -> usize {
         self.find(tag).map_or(0, |entry| entry.count)
     }
 
-    /// The whole number at `index` of `tag`.
+    /// Returns the integer at `index` of `tag`.
     pub(in crate::imaging) fn number(&self, tag: u16, index: usize) -> Option<u32> {
         let entry = self.find(tag).filter(|entry| index < entry.count)?;
         let at = entry.at.checked_add(index.checked_mul(size_of_kind(entry.kind))?)?;
@@ -67,7 +67,7 @@ impl<'a> Directory<'a> {
         }
     }
 
-    /// The number at `index` of `tag`, fractions and floating point included.
+    /// Returns the number at `index` of `tag`, including fractions and floats.
     pub(in crate::imaging) fn real(&self, tag: u16, index: usize) -> Option<f32> {
         let entry = self.find(tag).filter(|entry| index < entry.count)?;
         let at = entry.at.checked_add(index.checked_mul(size_of_kind(entry.kind))?)?;
@@ -78,7 +78,7 @@ impl<'a> Directory<'a> {
         }
     }
 
-    /// The bytes of `tag`.
+    /// Returns the bytes of `tag`.
     pub(in crate::imaging) fn bytes(&self, tag: u16) -> Option<&'a [u8]> {
         let entry = self.find(tag).filter(|entry| matches!(entry.kind, 1 | 2 | 6 | 7))?;
         slice(self.source, entry.at, entry.count)
@@ -93,7 +93,7 @@ impl<'a> Directory<'a> {
     }
 }
 
-/// Bytes of one value (TIFF 6.0, section 2).
+/// Returns the bytes per value of a type (TIFF 6.0, section 2).
 const fn size_of_kind(kind: u16) -> usize {
     match kind {
         3 | 8 => 2,

@@ -1,14 +1,14 @@
-//! The orientation out of an EXIF block; everything else in it is passed over.
+//! Reads the orientation from an EXIF block; ignores everything else.
 
 use crate::imaging::bytes::{be16, be32, le16, le32};
 
-/// Entries of a directory that are looked at; cameras write about a dozen.
+/// Maximum directory entries inspected; cameras write about a dozen.
 const MAX_ENTRIES: usize = 200;
 
 const ORIENTATION: u16 = 0x0112;
 
-/// The orientation, 1 to 8, in an EXIF block that begins with its TIFF header (`II*` or `MM*`), optionally after the
-/// `Exif\0\0` of JPEG. `None` where there is none or it is out of range.
+/// Returns the orientation, 1 to 8, of an EXIF block that begins with its TIFF header (`II*` or `MM*`), optionally
+/// after JPEG's `Exif\0\0`. `None` if it is missing or out of range.
 pub(in crate::imaging) fn orientation(block: &[u8]) -> Option<u8> {
     let block = block.strip_prefix(b"Exif\0\0").unwrap_or(block);
     let little = match block.get(..4)? {
@@ -34,7 +34,7 @@ pub(in crate::imaging) fn orientation(block: &[u8]) -> Option<u8> {
 pub(in crate::imaging) mod tests {
     use super::*;
 
-    /// A TIFF block, most significant byte first, with nothing but the orientation.
+    /// Returns a big-endian TIFF block with only the orientation.
     pub(in crate::imaging) fn block(orientation: u8) -> Vec<u8> {
         let mut block = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
         block.extend([orientation, 0, 0, 0, 0, 0, 0]);
@@ -50,7 +50,7 @@ pub(in crate::imaging) mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_orientation() {
+    fn an_invalid_orientation_is_ignored() {
         assert_eq!(orientation(&block(9)), None);
         assert_eq!(orientation(b"II*\0\xff\xff\xff\xff"), None);
         assert_eq!(orientation(b""), None);

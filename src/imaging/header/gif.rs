@@ -1,4 +1,4 @@
-//! The blocks of a GIF: the screen, and how many frames there are, one or more.
+//! Reads the blocks of a GIF: its screen, and whether it has more than one frame.
 
 use super::Header;
 use crate::imaging::bytes::{le16, slice};
@@ -50,17 +50,17 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
     if frames == 0 {
         return Err(Error::damaged("it has no frame"));
     }
-    // The frame is decoded on its own and then laid on the screen, both of four samples.
+    // The frame is decoded separately and then copied to the screen, both with four samples per pixel.
     header.decode_bytes = (header.pixels() + frame_pixels) * 4;
     Ok(header)
 }
 
-/// Bytes of the palette that flags announce: three for each of two to 256 colours.
+/// Returns the bytes of the palette announced by flags: three for each of 2 to 256 colors.
 pub(in crate::imaging) fn palette_bytes(flags: u8) -> usize {
     if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) }
 }
 
-/// Where the chain of sub-blocks that begins at `at` ends.
+/// Returns the end of the sub-blocks that begin at `at`.
 pub(in crate::imaging) fn after_blocks(source: &[u8], mut at: usize) -> usize {
     while let Some([length]) = slice(source, at, 1) {
         at += 1 + usize::from(*length);

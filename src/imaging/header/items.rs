@@ -1,20 +1,20 @@
-//! The items of a HEIF container (ISO/IEC 23008-12): where their bytes are, what they are like, and which belong together.
+//! Reads the items of a HEIF container (ISO/IEC 23008-12): their data, properties and references.
 
 use super::boxes::{Numbers, Parts, find};
 use crate::imaging::bytes::{be16, be32};
 use crate::imaging::error::Error;
 
-/// More than that many items, pieces or properties are no picture.
+/// Maximum items, extents or properties.
 const MOST: u64 = 4_096;
 
-/// The `meta` box of a file.
+/// `meta` box of a file.
 pub(in crate::imaging) struct Items<'a> {
     source: &'a [u8],
-    /// The boxes within `meta`.
+    /// Boxes inside `meta`.
     meta: &'a [u8],
 }
 
-/// The pieces of an item's data, in their order, and whether the file has all of them.
+/// Extents of an item's data in order, and whether the file contains all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::imaging) struct Pieces<'a> {
     pub pieces: Vec<&'a [u8]>,
@@ -22,12 +22,12 @@ pub(in crate::imaging) struct Pieces<'a> {
 }
 
 impl Pieces<'_> {
-    /// Bytes in all.
+    /// Returns the total bytes.
     pub(in crate::imaging) fn len(&self) -> usize {
         self.pieces.iter().map(|piece| piece.len()).sum()
     }
 
-    /// All pieces in one.
+    /// Joins all extents.
     pub(in crate::imaging) fn join(&self) -> Vec<u8> {
         self.pieces.concat()
     }
@@ -35,18 +35,18 @@ impl Pieces<'_> {
 
 impl<'a> Items<'a> {
     pub(in crate::imaging) fn of(source: &'a [u8]) -> Option<Self> {
-        // Version and flags stand before the boxes.
+        // Version and flags precede the boxes.
         let meta = find(source, b"meta")?.get(4..)?;
         Some(Self { source, meta })
     }
 
-    /// The item that is the picture.
+    /// Returns the primary item.
     pub(in crate::imaging) fn primary(&self) -> Option<u32> {
         let body = find(self.meta, b"pitm")?;
         if body.first()? == &0 { be16(body, 4).map(u32::from) } else { be32(body, 4) }
     }
 
-    /// What `item` is: `av01`, `grid`, `Exif`.
+    /// Returns the type of `item`: `av01`, `grid`, `Exif`.
     pub(in crate::imaging) fn kind(&self, item: u32) -> Option<[u8; 4]> {
         let body = find(self.meta, b"iinf")?;
         let entries = body.get(if body.first()? == &0 { 6 } else { 8 }..)?;
@@ -61,12 +61,12 @@ impl<'a> Items<'a> {
         })
     }
 
-    /// The items that `item` refers to by a reference of `kind`.
+    /// Returns the items that `item` references with `kind`.
     pub(in crate::imaging) fn references(&self, item: u32, kind: &[u8; 4]) -> Vec<u32> {
         self.all_references(kind).into_iter().filter(|(from, _)| *from == item).map(|(_, to)| to).collect()
     }
 
-    /// The items that refer to `item` by a reference of `kind`.
+    /// Returns the items that reference `item` with `kind`.
     pub(in crate::imaging) fn referring(&self, item: u32, kind: &[u8; 4]) -> Vec<u32> {
         self.all_references(kind).into_iter().filter(|(_, to)| *to == item).map(|(from, _)| from).collect()
     }
@@ -86,7 +86,7 @@ impl<'a> Items<'a> {
         found
     }
 
-    /// The properties of `item` in their order.
+    /// Returns the properties of `item` in order.
     pub(in crate::imaging) fn properties(&self, item: u32) -> Vec<([u8; 4], &'a [u8])> {
         self.indices(item).unwrap_or_default().into_iter().filter_map(|index| self.property(index)).collect()
     }
@@ -96,9 +96,9 @@ impl<'a> Items<'a> {
         Parts(all).nth(index.checked_sub(1)?).map(|part| (part.kind, part.body))
     }
 
-    /// The numbers of the item's properties; most pictures have fewer than ten.
+    /// Returns the item's property indices; most images have fewer than ten.
     fn indices(&self, item: u32) -> Option<Vec<usize>> {
-        const MOST_OF_ONE: usize = 64;
+        const MAX_OF_ONE: usize = 64;
         let body = find(find(self.meta, b"iprp")?, b"ipma")?;
         let (id_size, wide) = (if body.first()? == &0 { 2 } else { 4 }, body.get(3)? & 1 == 1);
         let mut numbers = Numbers { bytes: body, at: 4 };
@@ -107,26 +107,27 @@ impl<'a> Items<'a> {
             let count = numbers.next(1)? as usize;
             let size = if wide { 2 } else { 1 };
             if id == u64::from(item) {
-                // The highest bit says that the property must be understood.
+                // The highest bit marks an essential property.
                 let index = |number: u64| (number & if wide { 0x7fff } else { 0x7f }) as usize;
-                return Some((0..count.min(MOST_OF_ONE)).map_while(|_| numbers.next(size).map(index)).collect());
+                return Some((0..count.min(MAX_OF_ONE)).map_while(|_| numbers.next(size).map(index)).collect());
             }
             numbers.at += count * size;
         }
         None
     }
 
-    /// Where the bytes of `item` are.
+    /// Returns the data of `item`.
     ///
     /// # Errors
-    /// [`Error::Undecodable`] if the file does not say; [`Error::UnsupportedFormat`] for items made of other items.
+    /// [`Error::Undecodable`] if the location is missing; [`Error::UnsupportedFormat`] for items derived from other
+    /// items.
     pub(in crate::imaging) fn data(&self, item: u32) -> Result<Pieces<'a>, Error> {
-        let missing = || Error::damaged("it does not say where its pixels are");
+        let missing = || Error::damaged("the location of its pixels is missing");
         let (method, places) = self.places(item).ok_or_else(missing)?;
         let room = match method {
             0 => self.source,
             1 => find(self.meta, b"idat").ok_or_else(missing)?,
-            _ => return Err(Error::unsupported("an AVIF picture cut out of other items")),
+            _ => return Err(Error::unsupported("an AVIF image cut out of other items")),
         };
         let mut pieces = Pieces { pieces: Vec::with_capacity(places.len()), whole: true };
         let mut left = self.source.len();
@@ -134,7 +135,7 @@ impl<'a> Items<'a> {
             let rest = usize::try_from(at).ok().and_then(|at| room.get(at..)).unwrap_or_default();
             let wanted = if length == 0 { rest.len() } else { usize::try_from(length).unwrap_or(usize::MAX) };
             let piece = &rest[..wanted.min(rest.len())];
-            // Pieces may overlap, but not so as to make more bytes than the file has.
+            // Extents may overlap, but must not total more bytes than the file.
             left = left.checked_sub(piece.len()).ok_or_else(|| Error::damaged("its pieces overlap"))?;
             pieces.whole &= piece.len() == wanted && !piece.is_empty();
             pieces.pieces.push(piece);
@@ -142,7 +143,7 @@ impl<'a> Items<'a> {
         Ok(pieces)
     }
 
-    /// How the offsets of `item` are meant, and its pieces: where they begin and how long they are.
+    /// Returns the construction method of `item`, and the offset and length of its extents.
     fn places(&self, item: u32) -> Option<(u64, Vec<(u64, u64)>)> {
         let body = find(self.meta, b"iloc")?;
         let version = *body.first()?;

@@ -1,4 +1,4 @@
-//! The markers of a JPEG: its frame, its scans, its profile, its orientation, and whether its end is there.
+//! Reads the markers of a JPEG: frame, scans, profile, orientation and end.
 
 use super::coverage::Coverage;
 use super::{Header, exif};
@@ -15,23 +15,23 @@ const APP1: u8 = 0xe1;
 const APP2: u8 = 0xe2;
 const APP14: u8 = 0xee;
 
-/// What a frame header says.
+/// Content of a frame header.
 #[derive(Clone, Copy, Debug)]
 struct Frame {
     width: u32,
     height: u32,
     components: u8,
-    /// Samples of all components, for eight pixels of the one with the most.
+    /// Samples of all components per eight pixels of the component with the most.
     samples_of_eight: u64,
-    /// Rows of pixels in a row of minimum coded units.
+    /// Pixel rows per row of minimum coded units.
     unit_rows: u64,
     progressive: bool,
 }
 
-/// What the tables of one scan take at most, in bytes.
+/// Maximum bytes of one scan's tables.
 const SCAN_BYTES: u64 = 48 << 10;
 
-/// Reads all markers of a JPEG, those between its scans included.
+/// Reads all markers of a JPEG, including those between scans.
 pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header, Error> {
     let mut frame: Option<Frame> = None;
     let mut coverage: Option<Coverage> = None;
@@ -78,13 +78,13 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
     header.cmyk = frame.components == 4;
     header.channels = if header.cmyk { 4 } else { 3 };
     header.one_scan = !frame.progressive && in_first_scan == frame.components;
-    // The outcome, one row of units with its coefficients and with rows for enlarging it, and lists of the scans.
+    // The output, one row of units with coefficients and upsampling rows, and the lists of scans.
     let row_bytes = u64::from(frame.width + 32) * (frame.unit_rows + 2) * frame.samples_of_eight / 8 * 4;
     header.decode_bytes = header.pixels() * 3 + row_bytes + u64::from(scans) * SCAN_BYTES;
     Ok(header)
 }
 
-/// How the samples of a CMYK picture are to be read: Adobe's programs write them inverted and say so by their marker.
+/// Returns whether an Adobe marker exists; Adobe programs write inverted CMYK samples.
 pub(in crate::imaging) fn is_adobe(source: &[u8]) -> bool {
     Segments::new(source)
         .take_while(|segment| segment.marker != SOS)
@@ -101,7 +101,7 @@ fn read_frame(marker: u8, body: &[u8]) -> Result<Frame, Error> {
     }
     let precision = *body.first().ok_or_else(short)?;
     if precision != 8 {
-        return Err(Error::unsupported(format!("a JPEG of {precision} bits a sample")));
+        return Err(Error::unsupported(format!("a JPEG with {precision} bits per sample")));
     }
     let (height, width) = (be16(body, 1).ok_or_else(short)?, be16(body, 3).ok_or_else(short)?);
     let components = *body.get(5).ok_or_else(short)?;
@@ -127,7 +127,7 @@ fn read_frame(marker: u8, body: &[u8]) -> Result<Frame, Error> {
     })
 }
 
-/// The colour profile, which is spread over numbered segments.
+/// The color profile, split into numbered segments.
 #[derive(Default)]
 struct ProfileParts<'a> {
     parts: Vec<(u8, &'a [u8])>,
@@ -138,7 +138,7 @@ struct ProfileParts<'a> {
 impl<'a> ProfileParts<'a> {
     fn add(&mut self, body: &'a [u8], limits: &Limits) -> Result<(), Error> {
         let Some([number, of, part @ ..]) = body.strip_prefix(b"ICC_PROFILE\0") else { return Ok(()) };
-        // No number is valid twice, so 256 parts are enough to know that a profile is broken.
+        // Numbers are unique, so 256 parts suffice to detect a broken profile.
         if self.parts.len() <= 256 {
             self.parts.push((*number, part));
         }
@@ -147,7 +147,7 @@ impl<'a> ProfileParts<'a> {
         limits.check_profile(self.bytes)
     }
 
-    /// The profile in order, and whether there was one that is not whole.
+    /// Returns the joined profile, and whether an incomplete one existed.
     fn finish(mut self) -> (Option<Vec<u8>>, bool) {
         if self.parts.is_empty() {
             return (None, false);
@@ -162,18 +162,18 @@ impl<'a> ProfileParts<'a> {
     }
 }
 
-/// A marker with what belongs to it.
+/// A marker and its segment.
 pub(in crate::imaging) struct Segment<'a> {
     pub marker: u8,
-    /// Without the two bytes of length.
+    /// Body without the two length bytes.
     pub body: &'a [u8],
-    /// Where the marker begins.
+    /// Offset of the marker.
     pub start: usize,
-    /// Where the body ends; the data of a scan, if any, follows.
+    /// End of the body; scan data may follow.
     pub end: usize,
 }
 
-/// The markers of a file in turn, those inside and after the data of scans included, save for restart markers.
+/// Iterates over the markers of a file, including those within and after scan data, except restart markers.
 pub(in crate::imaging) struct Segments<'a> {
     source: &'a [u8],
     at: usize,
@@ -190,7 +190,7 @@ impl<'a> Iterator for Segments<'a> {
 
     fn next(&mut self) -> Option<Segment<'a>> {
         loop {
-            // Between segments there should be nothing; after a scan's header there is its data. Either is passed over.
+            // Skips bytes between segments and scan data after a scan header.
             let skipped = first_marker_byte(self.source.get(self.at..)?)?;
             let start = self.at + skipped;
             let marker = *self.source.get(start + 1)?;
@@ -213,7 +213,7 @@ impl<'a> Iterator for Segments<'a> {
     }
 }
 
-/// Where the first byte of 0xff is. Whole chunks without one are passed over: most of a file is data of scans.
+/// Returns the offset of the first 0xff byte; skips whole chunks, because most of a file is scan data.
 fn first_marker_byte(bytes: &[u8]) -> Option<usize> {
     let has_none = |chunk: &&[u8; 32]| !chunk.iter().fold(false, |found, byte| found | (*byte == 0xff));
     let passed = 32 * bytes.as_chunks::<32>().0.iter().take_while(has_none).count();

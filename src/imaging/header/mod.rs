@@ -1,5 +1,6 @@
-//! What the headers of a file say, one reader a format. No pixel is decoded here, no memory is taken in proportion to
-//! what a header claims, and every reader looks at each byte of the file at most once.
+//! Reads file headers, with one reader per format.
+//!
+//! No pixel is decoded, memory does not depend on claimed sizes, and every reader visits each byte at most once.
 
 pub(in crate::imaging) mod avif;
 pub(in crate::imaging) mod bmp;
@@ -18,42 +19,42 @@ use super::error::Error;
 use super::limits::Limits;
 use super::sniff::{SourceFormat, sniff};
 
-/// Everything the later steps need to know before they decode.
+/// Everything that the later steps need before decoding.
 #[derive(Clone, Debug)]
 pub(super) struct Header {
     pub format: SourceFormat,
-    /// Pixels across, as stored.
+    /// Stored width in pixels.
     pub width: u32,
-    /// Pixels down, as stored.
+    /// Stored height in pixels.
     pub height: u32,
     /// EXIF orientation, 1 to 8; 1 is upright.
     pub orientation: u8,
-    /// Bytes of the file that belong to the picture; what follows them is never decoded or passed on.
+    /// End of the image in the file; later bytes are never decoded or copied.
     pub end: usize,
-    /// The file ends before the picture does.
+    /// The file ends before the image.
     pub truncated: bool,
-    /// The file has an end, but some of the picture's data are missing before it.
+    /// The file has an end marker, but image data before it is missing.
     pub gaps: bool,
-    /// There are more frames than the first.
+    /// The file has more than one frame.
     pub animated: bool,
-    /// The colour profile, unpacked.
+    /// Decompressed color profile.
     pub profile: Option<Vec<u8>>,
-    /// A colour profile was there but could not be unpacked.
+    /// A color profile exists but is invalid.
     pub profile_broken: bool,
-    /// Samples of a pixel as stored: 1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha or CMYK.
+    /// Stored samples per pixel: 1 gray, 2 gray and alpha, 3 color, 4 color and alpha or CMYK.
     pub samples: u8,
-    /// Four samples a pixel that are inks, not light.
+    /// The four samples per pixel are inks (CMYK).
     pub cmyk: bool,
-    /// All samples stand in one scan that is not progressive (JPEG).
+    /// All samples are in one non-progressive scan (JPEG).
     pub one_scan: bool,
-    /// Samples of a decoded pixel: 3, or 4 with transparency.
+    /// Samples per decoded pixel: 3, or 4 with transparency.
     pub channels: u8,
-    /// Peak memory of the decoder, its output included and the file not, in bytes.
+    /// Peak memory of the decoder in bytes: including its output, excluding the file.
     pub decode_bytes: u64,
 }
 
 impl Header {
-    /// A whole, upright, still picture without a profile; the readers set what differs.
+    /// Creates a header of a complete, upright, still image without a profile; readers set what differs.
     pub(super) fn new(format: SourceFormat, width: u32, height: u32, end: usize) -> Self {
         Self {
             format,
@@ -74,13 +75,13 @@ impl Header {
         }
     }
 
-    /// Pixels in all.
+    /// Returns the number of pixels.
     pub(super) fn pixels(&self) -> u64 {
         u64::from(self.width) * u64::from(self.height)
     }
 }
 
-/// Reads the headers of `source` and checks its size, scans and profile against the limits.
+/// Reads the headers of `source` and checks size, scans and profile against the limits.
 pub(super) fn read(source: &[u8], limits: &Limits) -> Result<Header, Error> {
     let header = match sniff(source)? {
         SourceFormat::Jpeg => jpeg::read(source, limits)?,

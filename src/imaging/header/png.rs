@@ -1,5 +1,7 @@
-//! The chunks of a PNG. The decoder only ever gets those that make pixels: profiles, texts and animation frames are cut
-//! out before, so that none of them can be unpacked without a bound.
+//! Reads the chunks of a PNG.
+//!
+//! The decoder receives only pixel chunks: profiles, texts and animation frames are removed first, so none of them is
+//! decompressed without a limit.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -15,7 +17,7 @@ const SIGNATURE: usize = 8;
 /// Reads the headers of a PNG.
 pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header, Error> {
     let first = Chunks::new(source).next().filter(|chunk| &chunk.kind == b"IHDR" && chunk.body.len() == 13);
-    let Some(ihdr) = first else { return Err(Error::damaged("its first chunk is no IHDR")) };
+    let Some(ihdr) = first else { return Err(Error::damaged("its first chunk is not IHDR")) };
     let (Some(width), Some(height)) = (be32(ihdr.body, 0), be32(ihdr.body, 4)) else {
         return Err(Error::damaged("its IHDR is too short"));
     };
@@ -52,14 +54,14 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
         _ => 3,
     };
     header.channels = if transparent { 4 } else { 3 };
-    // The decoder's output has the stored depth and as many samples; a second copy has eight bits and our channels.
+    // The decoder's output has the stored depth and samples; a second copy has eight bits and our channels.
     let stored = u64::from(if colour == 3 || transparent { header.channels } else { header.samples });
     let decoded = stored * if depth == 16 { 2 } else { 1 };
     header.decode_bytes = header.pixels() * (decoded + u64::from(header.channels)) + header.end as u64;
     Ok(header)
 }
 
-/// The file with nothing but the chunks that make the pixels of the still picture, each of them whole as it was.
+/// Returns the file with only the chunks of the still image's pixels, unchanged.
 pub(in crate::imaging) fn only_pixels(source: &[u8]) -> Cow<'_, [u8]> {
     let keeps = |kind: &[u8; 4]| matches!(kind, b"IHDR" | b"PLTE" | b"tRNS" | b"IDAT" | b"IEND");
     if Chunks::new(source).all(|chunk| keeps(&chunk.kind)) {
@@ -76,19 +78,19 @@ pub(in crate::imaging) fn only_pixels(source: &[u8]) -> Cow<'_, [u8]> {
             return Cow::Owned(kept);
         }
     }
-    // A chunk that the file's end cuts off: its pixels up to there are worth having.
+    // Keep the pixel data of a chunk that the file's end truncates.
     if is_cut_pixels(source, read) {
         kept.extend_from_slice(&source[read..]);
     }
     Cow::Owned(kept)
 }
 
-/// Whether the chunk at `at`, which is not whole, is one of pixels.
+/// Returns whether the incomplete chunk at `at` has pixel data.
 fn is_cut_pixels(source: &[u8], at: usize) -> bool {
     source.get(at + 4..at + 8) == Some(b"IDAT")
 }
 
-/// `name 0 method deflate…`; the profile is unpacked up to the limit, and one byte more tells that it is longer.
+/// Parses `name 0 method deflate…`; decompresses up to one byte more than the limit to detect an oversized profile.
 fn read_profile(body: &[u8], limits: &Limits, header: &mut Header) -> Result<(), Error> {
     let packed = body.iter().take(80).position(|byte| *byte == 0).and_then(|name| body.get(name + 2..));
     let Some(packed) = packed else {
@@ -113,7 +115,7 @@ struct Chunk<'a> {
     end: usize,
 }
 
-/// The whole chunks of a file, up to the first that the file's end cuts off.
+/// Iterates over complete chunks, up to the first truncated one.
 struct Chunks<'a> {
     source: &'a [u8],
     at: usize,
@@ -134,7 +136,7 @@ impl<'a> Iterator for Chunks<'a> {
         let kind = slice(self.source, start + 4, 4)?.try_into().ok()?;
         let body = slice(self.source, start + 8, length)?;
         let end = start + 12 + length;
-        // The check sum has to be there too.
+        // The checksum must be complete too.
         slice(self.source, end - 4, 4)?;
         self.at = end;
         Some(Chunk { kind, body, start, end })

@@ -1,5 +1,5 @@
-//! The first directory of a TIFF file: how its pixels are stored, and what reading them costs. Further pages, and what
-//! BigTIFF adds, are not read.
+//! Reads the first directory of a TIFF file: how its pixels are stored, and the cost of decoding. Further pages and
+//! BigTIFF are not supported.
 
 use super::Header;
 use super::directory::Directory;
@@ -33,10 +33,10 @@ const SUBSAMPLING: u16 = 530;
 pub(in crate::imaging) const REFERENCE: u16 = 532;
 const PROFILE: u16 = 34_675;
 
-/// More samples a pixel than this belong to measurements, not to pictures.
-const MOST_SAMPLES: u32 = 8;
+/// Maximum samples per pixel; more are measurements, not images.
+const MAX_SAMPLES: u32 = 8;
 
-/// How the bytes of a chunk are packed.
+/// Compression of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::imaging) enum Packing {
     None,
@@ -47,7 +47,7 @@ pub(in crate::imaging) enum Packing {
     PackBits,
 }
 
-/// What the samples mean.
+/// Color space of the samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::imaging) enum Meaning {
     Grey {
@@ -56,50 +56,50 @@ pub(in crate::imaging) enum Meaning {
     Colour,
     Palette,
     Inks,
-    /// Luma and two chromas, these for blocks of so many pixels across and down.
+    /// Luma and two chroma samples; chroma is shared by blocks of this many pixels.
     Chroma {
         across: usize,
         down: usize,
     },
 }
 
-/// How samples are written.
+/// Number format of the samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::imaging) enum Number {
     Whole,
     Float,
 }
 
-/// What the sample after those of the colour is.
+/// Meaning of the sample after the color samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::imaging) enum Alpha {
     None,
     Plain,
-    /// The colours are multiplied by it.
+    /// Colors are premultiplied by it.
     Multiplied,
 }
 
-/// Everything that decoding needs to know.
+/// Everything that decoding needs.
 pub(in crate::imaging) struct Layout<'a> {
     pub directory: Directory<'a>,
     pub width: u32,
     pub height: u32,
-    /// Bits of a sample.
+    /// Bits per sample.
     pub bits: usize,
     pub samples: usize,
     pub number: Number,
     pub packing: Packing,
     pub meaning: Meaning,
     pub alpha: Alpha,
-    /// 1 none, 2 differences, 3 differences of the bytes of floats.
+    /// 1 none, 2 horizontal differences, 3 floating-point differences.
     pub predictor: u32,
-    /// Each sample has chunks of its own.
+    /// Each sample has separate chunks (planar).
     pub planes: bool,
-    /// The lowest bit of a byte comes first.
+    /// The lowest bit of each byte comes first.
     pub reversed: bool,
-    /// Strips or tiles: pixels across and down.
+    /// Width and height of a strip or tile, in pixels.
     pub chunk: (u32, u32),
-    /// Tiles are always of full size, the last strip is not.
+    /// Chunks are tiles, which always have full size; the last strip may be shorter.
     pub tiled: bool,
     pub jpeg_tables: Option<&'a [u8]>,
     pub has_profile: bool,
@@ -125,20 +125,19 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
     Ok(header)
 }
 
-/// The layout of the first picture in `source`.
+/// Returns the layout of the first image in `source`.
 ///
 /// # Errors
-/// Those of the limits; [`Error::UnsupportedFormat`] for samples, colours and compressions that are not read.
+/// Errors of the limits; [`Error::UnsupportedFormat`] for unsupported samples, colors and compressions.
 pub(in crate::imaging) fn layout<'a>(source: &'a [u8], limits: &Limits) -> Result<Layout<'a>, Error> {
     let directory = Directory::open(source)?;
-    let need =
-        |tag: u16| directory.number(tag, 0).ok_or_else(|| Error::damaged("its directory lacks what it must have"));
+    let need = |tag: u16| directory.number(tag, 0).ok_or_else(|| Error::damaged("its directory lacks a required tag"));
     let or = |tag: u16, default: u32| directory.number(tag, 0).unwrap_or(default);
     let (width, height) = (need(WIDTH)?, need(HEIGHT)?);
     limits.check_size(width, height)?;
     let (bits, samples) = (or(BITS, 1), or(SAMPLES, 1));
-    if !(1..=MOST_SAMPLES).contains(&samples) {
-        return Err(Error::unsupported(format!("a TIFF of {samples} samples a pixel")));
+    if !(1..=MAX_SAMPLES).contains(&samples) {
+        return Err(Error::unsupported(format!("a TIFF with {samples} samples per pixel")));
     }
     if (1..directory.count(BITS).min(samples as usize)).any(|index| directory.number(BITS, index) != Some(bits)) {
         return Err(Error::unsupported("a TIFF whose samples differ in size"));
@@ -181,12 +180,12 @@ pub(in crate::imaging) fn layout<'a>(source: &'a [u8], limits: &Limits) -> Resul
 }
 
 impl Layout<'_> {
-    /// Chunks across and down.
+    /// Returns the number of chunks across and down.
     pub(in crate::imaging) fn chunks(&self) -> (u32, u32) {
         (self.width.div_ceil(self.chunk.0), self.height.div_ceil(self.chunk.1))
     }
 
-    /// Where the bytes of chunk `index` begin, and how many they are; `usize::MAX` where the file does not say.
+    /// Returns offset and length of chunk `index`; the length is `usize::MAX` if unknown.
     pub(in crate::imaging) fn place(&self, index: usize) -> Option<(usize, usize)> {
         let (offsets, bytes) = if self.tiled { (TILE_OFFSETS, TILE_BYTES) } else { (STRIP_OFFSETS, STRIP_BYTES) };
         let at = self.directory.number(offsets, index)? as usize;
@@ -194,13 +193,13 @@ impl Layout<'_> {
         Some((at, length))
     }
 
-    /// Bytes of a row of one plane of a chunk, unpacked.
+    /// Returns the decompressed bytes per row of one plane of a chunk.
     pub(in crate::imaging) fn row_bytes(&self) -> usize {
         let samples = if self.planes { 1 } else { self.samples };
         (self.chunk.0 as usize * samples * self.bits).div_ceil(8)
     }
 
-    /// One chunk unpacked, its samples of eight bits, and, of a JPEG, its coefficients.
+    /// Returns the memory of one chunk: decompressed, as eight-bit samples, and a JPEG's coefficients.
     fn chunk_cost(&self) -> u64 {
         let pixels = u64::from(self.chunk.0) * u64::from(self.chunk.1);
         let unpacked = self.row_bytes() as u64 * u64::from(self.chunk.1);
@@ -214,7 +213,7 @@ impl Layout<'_> {
         if self.chunk.0 == 0 || self.chunk.1 == 0 {
             return Err(Error::damaged("its strips or tiles have no size"));
         }
-        // Tiles may be larger than the picture, but then most of what is unpacked is for nothing.
+        // Tiles may exceed the image, but then most decompressed data is wasted.
         let (across, down) = self.chunks();
         let padded = [self.chunk.0, self.chunk.1, across, down].into_iter().map(u64::from);
         let padded = padded.fold(1_u64, u64::saturating_mul);
@@ -225,15 +224,15 @@ impl Layout<'_> {
         let is_jpeg = self.packing == Packing::Jpeg;
         let unsupported = match (self.meaning, self.predictor) {
             (Meaning::Chroma { across, down }, _) if !is_jpeg && self.planes && (across, down) != (1, 1) => {
-                Some("a TIFF with small chroma planes")
+                Some("a TIFF with subsampled chroma planes")
             }
             (Meaning::Chroma { .. }, _) if !is_jpeg && self.bits != 8 => {
-                Some("a TIFF with chroma of other than 8 bits")
+                Some("a TIFF with chroma that does not have 8 bits")
             }
             (_, _) if is_jpeg && self.planes => Some("a TIFF with a JPEG for each plane"),
             (_, _) if is_jpeg && self.alpha != Alpha::None => Some("a TIFF with alpha inside a JPEG"),
-            (_, 2) if !matches!(self.bits, 8 | 16 | 32) => Some("a TIFF with differences of odd sizes"),
-            (_, 3) if self.number != Number::Float => Some("a TIFF with float differences of whole numbers"),
+            (_, 2) if !matches!(self.bits, 8 | 16 | 32) => Some("a TIFF with a predictor for odd sample sizes"),
+            (_, 3) if self.number != Number::Float => Some("a TIFF with a floating-point predictor for integers"),
             (_, 1..=3) => None,
             _ => Some("a TIFF with an unknown predictor"),
         };
@@ -243,12 +242,12 @@ impl Layout<'_> {
 
 fn number(format: u32, bits: u32) -> Result<Number, Error> {
     match (format, bits) {
-        // 4 is "undefined", which readers take for whole numbers.
+        // 4 is "undefined", which readers treat as unsigned integers.
         (1 | 4, 1..=16 | 32) => Ok(Number::Whole),
         (3, 16 | 32 | 64) => Ok(Number::Float),
         (2, _) => Err(Error::unsupported("a TIFF with signed samples")),
         (5 | 6, _) => Err(Error::unsupported("a TIFF with complex numbers")),
-        _ => Err(Error::unsupported(format!("a TIFF of {bits} bits a sample"))),
+        _ => Err(Error::unsupported(format!("a TIFF with {bits} bits per sample"))),
     }
 }
 
@@ -282,26 +281,26 @@ fn meaning(directory: &Directory<'_>, photometric: u32, bits: u32) -> Result<Mea
         1 => return Ok(Meaning::Grey { white_is_zero: false }),
         2 => return Ok(Meaning::Colour),
         3 if bits <= 8 => return Ok(Meaning::Palette),
-        3 => "a palette of more than 256 colours",
+        3 => "a palette of more than 256 colors",
         5 => return Ok(Meaning::Inks),
         6 => {
             let side = |index| directory.number(SUBSAMPLING, index).unwrap_or(2);
             let (across, down) = (side(0), side(1));
             if ![1, 2, 4].contains(&across) || ![1, 2, 4].contains(&down) {
-                return Err(Error::damaged("its chroma is sampled in no known way"));
+                return Err(Error::damaged("its chroma subsampling is unknown"));
             }
             return Ok(Meaning::Chroma { across: across as usize, down: down as usize });
         }
         4 => "a transparency mask",
-        8..=10 => "CIE Lab colours",
+        8..=10 => "CIE Lab colors",
         32_803 | 34_892 => "camera raw data",
-        32_844 | 32_845 => "LogLuv colours",
-        other => return Err(Error::unsupported(format!("a TIFF with colours of kind {other}"))),
+        32_844 | 32_845 => "LogLuv colors",
+        other => return Err(Error::unsupported(format!("a TIFF with photometric interpretation {other}"))),
     };
     Err(Error::unsupported(format!("a TIFF with {name}")))
 }
 
-/// What the samples after those of the colour are. Without a word about them, a fourth of a colour is alpha.
+/// Returns the meaning of the extra samples. If undeclared, a fourth sample of a color image is alpha.
 fn alpha(directory: &Directory<'_>, meaning: Meaning, extra: u32) -> Alpha {
     let can_have = matches!(meaning, Meaning::Grey { .. } | Meaning::Colour);
     match directory.number(EXTRA_SAMPLES, 0) {

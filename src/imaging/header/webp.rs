@@ -1,4 +1,4 @@
-//! The chunks of a WebP file: dimensions, flags, profile and orientation.
+//! Reads the chunks of a WebP file: dimensions, flags, profile and orientation.
 
 use super::{Header, exif};
 use crate::imaging::bytes::{le16, le24, le32, slice};
@@ -29,7 +29,7 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
             }
             _ => None,
         };
-        // The picture's own chunk comes after the canvas and must not be larger than what was checked.
+        // The image chunk follows the canvas and must not exceed the checked size.
         if let Some((width, height)) = size {
             limits.check_size(width, height)?;
             if header.width == 0 {
@@ -55,8 +55,8 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
     header.animated = frames > 1;
     header.channels = if alpha || frames > 0 { 4 } else { 3 };
     header.samples = header.channels;
-    // A lossless frame is decoded to four samples whatever it has, and frames are laid on a canvas of four; of a lossy
-    // picture the decoder in Rust holds planes of 1.5 samples twice, libwebp a few rows.
+    // Lossless frames decode to four samples per pixel, and frames are copied to a canvas of four. For lossy images the
+    // Rust decoder keeps planes of 1.5 samples twice, libwebp only a few rows.
     let working = match () {
         () if lossless || frames > 0 => 8,
         () if alpha => 3,
@@ -66,12 +66,12 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
     Ok(header)
 }
 
-/// Width and height of the canvas in a `VP8X` chunk.
+/// Returns width and height of the canvas in a `VP8X` chunk.
 fn canvas(body: &[u8]) -> Option<(u32, u32)> {
     Some((le24(body, 4)? + 1, le24(body, 7)? + 1))
 }
 
-/// A lossy key frame: three bytes of tag, a start code, two sides of 14 bits.
+/// Returns the size of a lossy key frame: a 3-byte tag, a start code, two 14-bit sides.
 fn lossy_size(body: &[u8]) -> Option<(u32, u32)> {
     if slice(body, 3, 3)? != b"\x9d\x01\x2a" {
         return None;
@@ -79,13 +79,13 @@ fn lossy_size(body: &[u8]) -> Option<(u32, u32)> {
     Some((u32::from(le16(body, 6)? & 0x3fff), u32::from(le16(body, 8)? & 0x3fff)))
 }
 
-/// A lossless frame: a signature byte, then two sides less one of 14 bits.
+/// Returns the size of a lossless frame: a signature byte, then two 14-bit sides minus one.
 fn lossless_size(body: &[u8]) -> Option<(u32, u32)> {
     let bits = le32(body, 1).filter(|_| body.first() == Some(&0x2f))?;
     Some(((bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1))
 }
 
-/// Whether a file is one lossy picture without transparency, and nothing else that makes pixels.
+/// Returns whether a file is one opaque lossy image without other image data.
 pub(in crate::imaging) fn is_plain_lossy(source: &[u8]) -> bool {
     let mut lossy = false;
     for chunk in Chunks::new(source) {
@@ -108,7 +108,7 @@ pub(in crate::imaging) struct Chunk<'a> {
     pub body: &'a [u8],
 }
 
-/// The chunks of a file; the last may be cut off by the file's end.
+/// Iterates over the chunks of a file; the last may be truncated.
 pub(in crate::imaging) struct Chunks<'a> {
     source: &'a [u8],
     at: usize,

@@ -1,5 +1,7 @@
-//! JPEG: one function that decodes and one that encodes. Decoding is our own in every build: it takes less time than
-//! libjpeg, and less memory. Encoding is by the crate jpeg-encoder, or by libjpeg with the feature `libjpeg`, which `turbo` has in it.
+//! JPEG decoding and encoding.
+//!
+//! The decoder is our own in every build: it needs less time and memory than libjpeg. The encoder is the crate
+//! jpeg-encoder, or libjpeg with the feature `libjpeg`, which the feature `turbo` includes.
 
 mod pure;
 mod scale;
@@ -12,8 +14,8 @@ pub(super) use pure::encode;
 #[cfg(feature = "libjpeg")]
 pub(super) use turbo::encode;
 
-/// The name of what is built in.
+/// Name of the encoder in this build.
 pub(super) const BACKEND: &str = if cfg!(feature = "libjpeg") { "turbo" } else { "pure" };
 
-/// Up to this longer side colours keep their full resolution: at 160 px it lifts SSIMULACRA2 from 61 to 70.
+/// Maximum longer side with full chroma resolution: at 160 px it raises SSIMULACRA2 from 61 to 70.
 const FULL_COLOUR_EDGE: u32 = 256;

@@ -1,12 +1,12 @@
-//! How much smaller than stored a JPEG may be decoded: its blocks of 8 × 8 samples can be turned into 4 × 4, 2 × 2 or
-//! one at a fraction of the work.
+//! Chooses a reduced decoding size for a JPEG: its 8 × 8 blocks can be decoded to 4 × 4, 2 × 2 or 1 sample in a
+//! fraction of the time.
 
-/// A rendition is made from at least this many times its pixels a side, in halves: with less, scaling by blocks shows
-/// (measured by SSIMULACRA2; 1.5 is as good as a whole decode, 1.0 is worse).
+/// Minimum ratio of decoded to rendered side, in halves. Below it, block scaling is visible (measured by SSIMULACRA2:
+/// 1.5 equals full decoding, 1.0 is worse).
 const MARGIN_HALVES: u64 = 3;
 
-/// Into how many samples a side a block of eight is decoded: 8, 4, 2 or 1. The smallest that leaves a margin above
-/// `largest`, the pixels across and down (as stored) that are needed of a picture of `size`.
+/// Returns the samples per side of a decoded block: 8, 4, 2 or 1. It is the smallest with a margin above `largest`, the
+/// stored width and height that are needed of an image of `size`.
 pub(super) fn block_side(size: (u32, u32), largest: (u32, u32)) -> u32 {
     let enough = |side: u32, needed: u32, block: u32| {
         u64::from(side) * u64::from(block) * 2 >= u64::from(needed) * MARGIN_HALVES * 8
@@ -15,7 +15,7 @@ pub(super) fn block_side(size: (u32, u32), largest: (u32, u32)) -> u32 {
     [1, 2, 4].into_iter().find(fits).unwrap_or(8)
 }
 
-/// The pixels of a `side` that is decoded with `block` samples of eight.
+/// Returns the length of a `side` decoded with `block` of eight samples.
 pub(super) fn scaled(side: u32, block: u32) -> u32 {
     (u64::from(side) * u64::from(block)).div_ceil(8) as u32
 }

@@ -1,4 +1,4 @@
-//! Every file of a corpus of odd pictures against what is expected of it.
+//! Compares every file of a corpus of odd images with its expected outcome.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::code::ErrorCode;
 
-/// Files whose outcome is not the one expected of them, and why.
+/// Files that deviate from the expected outcome, and why.
 const DEVIATIONS: &[(&str, &str)] = &[
     ("Bad_clrsUsed.bmp", "only the count of its colours is wrong, and browsers show it"),
     ("Bad_shortfile.bmp", "what is there of it is shown with a warning"),
@@ -26,12 +26,12 @@ fn is_expected(expected: &str, outcome: &Result<Processed, Error>) -> bool {
         "bounded time" | "error or partial" => true,
         _ if expected.starts_with("ok or") => true,
         _ if expected.starts_with("ok") => code.is_none(),
-        other => panic!("nobody knows what `{other}` expects"),
+        other => panic!("unknown expectation `{other}`"),
     }
 }
 
 #[test]
-fn odd_pictures_end_as_the_corpus_expects() {
+fn corpus_images_have_their_expected_outcome() {
     let Some(corpus) = std::env::var_os("PM_CORPUS").map(PathBuf::from) else {
         eprintln!("skipped: PM_CORPUS is not set");
         return;

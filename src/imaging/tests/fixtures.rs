@@ -1,4 +1,4 @@
-//! Pictures made by code.
+//! Generates test images.
 
 mod bits;
 pub(in crate::imaging) mod bmp_writer;
@@ -19,7 +19,8 @@ use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 
 use crate::imaging::{Effort, Fit, OutputFormat, Preset, Size};
 
-/// A gradient with a different colour in each corner: red rises to the right, green downwards, blue to the left.
+/// Returns a gradient with a different color in each corner: red increases to the right, green downwards, blue to the
+/// left.
 pub(in crate::imaging) fn gradient(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         let (across, down) = ((x * 255 / width.max(2)) as u8, (y * 255 / height.max(2)) as u8);
@@ -27,7 +28,7 @@ pub(in crate::imaging) fn gradient(width: u32, height: u32) -> RgbImage {
     })
 }
 
-/// Pixels that no encoder makes small; the same for the same seed.
+/// Returns incompressible pixels; equal seeds give equal pixels.
 pub(in crate::imaging) fn noise(width: u32, height: u32, mut seed: u32) -> RgbImage {
     let mut next = move || {
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -36,7 +37,7 @@ pub(in crate::imaging) fn noise(width: u32, height: u32, mut seed: u32) -> RgbIm
     RgbImage::from_fn(width, height, |_, _| image::Rgb([next(), next(), next()]))
 }
 
-/// How [`jpeg_with`] writes.
+/// Settings of [`jpeg_with`].
 pub(in crate::imaging) struct Writing {
     pub quality: u8,
     pub progressive: bool,
@@ -50,11 +51,11 @@ impl Default for Writing {
     }
 }
 
-pub(in crate::imaging) fn jpeg(picture: &RgbImage) -> Vec<u8> {
-    jpeg_with(picture, Writing::default())
+pub(in crate::imaging) fn jpeg(image: &RgbImage) -> Vec<u8> {
+    jpeg_with(image, Writing::default())
 }
 
-pub(in crate::imaging) fn jpeg_with(picture: &RgbImage, writing: Writing) -> Vec<u8> {
+pub(in crate::imaging) fn jpeg_with(image: &RgbImage, writing: Writing) -> Vec<u8> {
     let mut file = Vec::new();
     let mut encoder = Encoder::new(&mut file, writing.quality);
     encoder.set_sampling_factor(SamplingFactor::F_2_2);
@@ -62,12 +63,12 @@ pub(in crate::imaging) fn jpeg_with(picture: &RgbImage, writing: Writing) -> Vec
     for (number, body) in writing.segments {
         encoder.add_app_segment(number, body).expect("the segment is small");
     }
-    let (width, height) = (picture.width() as u16, picture.height() as u16);
-    encoder.encode(picture.as_raw(), width, height, ColorType::Rgb).expect("encodes");
+    let (width, height) = (image.width() as u16, image.height() as u16);
+    encoder.encode(image.as_raw(), width, height, ColorType::Rgb).expect("encodes");
     file
 }
 
-/// Samples of one to four components as they are, through the encoder.
+/// Encodes samples of one to four components unchanged.
 pub(in crate::imaging) fn jpeg_of(samples: &[u8], width: u32, height: u32, colour: ColorType) -> Vec<u8> {
     let mut file = Vec::new();
     let encoder = Encoder::new(&mut file, 95);
@@ -75,23 +76,23 @@ pub(in crate::imaging) fn jpeg_of(samples: &[u8], width: u32, height: u32, colou
     file
 }
 
-/// A file by one of the encoders of `image`.
-pub(in crate::imaging) fn file(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+/// Encodes a file with one of the encoders of `image`.
+pub(in crate::imaging) fn file(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     let mut file = Cursor::new(Vec::new());
-    picture.into().write_to(&mut file, format).expect("encodes");
+    image.into().write_to(&mut file, format).expect("encodes");
     file.into_inner()
 }
 
-pub(in crate::imaging) fn tiff(picture: &RgbImage) -> Vec<u8> {
+pub(in crate::imaging) fn tiff(image: &RgbImage) -> Vec<u8> {
     let mut file = Cursor::new(Vec::new());
     let mut encoder = tiff::encoder::TiffEncoder::new(&mut file).expect("a directory fits");
     encoder
-        .write_image::<tiff::encoder::colortype::RGB8>(picture.width(), picture.height(), picture.as_raw())
+        .write_image::<tiff::encoder::colortype::RGB8>(image.width(), image.height(), image.as_raw())
         .expect("encodes");
     file.into_inner()
 }
 
-/// A GIF with one frame a colour.
+/// Returns a GIF with one frame per color.
 pub(in crate::imaging) fn gif(width: u32, height: u32, colours: &[[u8; 4]]) -> Vec<u8> {
     let mut file = Vec::new();
     let mut encoder = GifEncoder::new(&mut file);
@@ -103,13 +104,13 @@ pub(in crate::imaging) fn gif(width: u32, height: u32, colours: &[[u8; 4]]) -> V
     file
 }
 
-/// A JPEG whose three components stand in three scans, colours at half resolution: three grey pictures sewn together.
-pub(in crate::imaging) fn jpeg_in_three_scans(picture: &RgbImage) -> Vec<u8> {
-    let (width, height) = picture.dimensions();
+/// Returns a JPEG with three components in three scans, chroma at half resolution: three joined gray images.
+pub(in crate::imaging) fn jpeg_in_three_scans(image: &RgbImage) -> Vec<u8> {
+    let (width, height) = image.dimensions();
     let component = |divisor: u32, weights: [f32; 3], offset: f32| {
         let samples: Vec<u8> = (0..height.div_ceil(divisor))
             .flat_map(|y| (0..width.div_ceil(divisor)).map(move |x| (x * divisor, y * divisor)))
-            .map(|(x, y)| picture.get_pixel(x.min(width - 1), y.min(height - 1)).0)
+            .map(|(x, y)| image.get_pixel(x.min(width - 1), y.min(height - 1)).0)
             .map(|rgb| (0..3).map(|part| weights[part] * f32::from(rgb[part])).sum::<f32>() + offset)
             .map(|sample| sample.round().clamp(0.0, 255.0) as u8)
             .collect();
@@ -136,7 +137,7 @@ pub(in crate::imaging) fn jpeg_in_three_scans(picture: &RgbImage) -> Vec<u8> {
     file
 }
 
-/// The segments of a file of one scan up to that scan, each from its marker on.
+/// Returns the segments before the scan of a file with one scan, including markers.
 pub(in crate::imaging) fn segments(file: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut at = 2;
     std::iter::from_fn(move || {
@@ -147,7 +148,7 @@ pub(in crate::imaging) fn segments(file: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// What stands between the header of the only scan and the end.
+/// Returns the data between the only scan's header and the end.
 fn scan_data(file: &[u8]) -> &[u8] {
     let headers: usize = segments(file).map(<[u8]>::len).sum();
     let scan = 2 + headers;
@@ -155,7 +156,7 @@ fn scan_data(file: &[u8]) -> &[u8] {
     &file[scan + 2 + length..file.len() - 2]
 }
 
-/// A chunk of a PNG, its check sum included.
+/// Returns a PNG chunk with its checksum.
 pub(in crate::imaging) fn chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
     let mut sum = flate2::Crc::new();
     sum.update(kind);
@@ -163,12 +164,12 @@ pub(in crate::imaging) fn chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
     [&(body.len() as u32).to_be_bytes()[..], kind, body, &sum.sum().to_be_bytes()].concat()
 }
 
-/// `file` with `chunks` after its first chunk.
+/// Returns `file` with `chunks` inserted after its first chunk.
 pub(in crate::imaging) fn png_with(file: &[u8], chunks: &[Vec<u8>]) -> Vec<u8> {
     [&file[..33], &chunks.concat(), &file[33..]].concat()
 }
 
-/// A PNG of 16 bits a sample.
+/// Returns a PNG with 16 bits per sample.
 pub(in crate::imaging) fn png_16(samples: &[u16], width: u32, height: u32, colour: ExtendedColorType) -> Vec<u8> {
     let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_ne_bytes()).collect();
     let mut file = Vec::new();
@@ -180,7 +181,7 @@ pub(in crate::imaging) fn preset(size: Size, fit: Fit, format: OutputFormat) -> 
     Preset { name: "it".to_owned(), size, fit, formats: vec![format], quality: 90, effort: Effort::Balanced }
 }
 
-/// One rendition without loss, at the picture's own size up to 4,000 pixels.
+/// Returns a preset for one lossless rendition at the image's size, up to 4,000 pixels.
 pub(in crate::imaging) fn as_it_is() -> [Preset; 1] {
     [preset(Size::LongestEdge(4_000), Fit::Contain, OutputFormat::Png)]
 }

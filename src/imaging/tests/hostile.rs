@@ -1,4 +1,4 @@
-//! Files that are damaged, or made to do damage.
+//! Tests damaged and malicious files.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -19,14 +19,14 @@ fn refusal(source: &[u8]) -> Error {
 }
 
 #[test]
-fn a_cut_off_picture_is_shown_as_far_as_it_goes_with_a_warning() {
-    let picture = noise(256, 256, 5);
+fn a_truncated_image_is_decoded_with_a_warning() {
+    let image = noise(256, 256, 5);
     let progressive = Writing { progressive: true, ..Writing::default() };
     for source in [
-        jpeg(&picture),
-        jpeg_with(&picture, progressive),
-        file(picture.clone(), ImageFormat::Png),
-        file(picture.clone(), ImageFormat::Bmp),
+        jpeg(&image),
+        jpeg_with(&image, progressive),
+        file(image.clone(), ImageFormat::Png),
+        file(image.clone(), ImageFormat::Bmp),
     ] {
         let cut = &source[..source.len() / 2];
         assert!(probe(cut, &Limits::default()).expect("its header is whole").truncated);
@@ -37,9 +37,9 @@ fn a_cut_off_picture_is_shown_as_far_as_it_goes_with_a_warning() {
 }
 
 #[test]
-fn a_picture_of_which_next_to_nothing_is_there_is_damaged() {
-    let picture = noise(256, 256, 5);
-    for source in [jpeg(&picture), file(picture.clone(), ImageFormat::Png), file(picture, ImageFormat::Bmp)] {
+fn an_image_with_almost_no_data_is_damaged() {
+    let image = noise(256, 256, 5);
+    for source in [jpeg(&image), file(image.clone(), ImageFormat::Png), file(image, ImageFormat::Bmp)] {
         for cut in [20, 60, 200] {
             let error = process(&source[..cut], &as_it_is(), &Limits::default()).expect_err("there are no pixels");
             assert_eq!(error.code(), ErrorCode::Undecodable, "{error}");
@@ -48,7 +48,7 @@ fn a_picture_of_which_next_to_nothing_is_there_is_damaged() {
 }
 
 #[test]
-fn a_jpeg_with_an_end_but_without_its_second_half_is_not_said_to_be_whole() {
+fn a_jpeg_with_an_end_marker_but_half_its_data_has_a_warning() {
     for progressive in [false, true] {
         let source = jpeg_with(&noise(256, 256, 5), Writing { progressive, ..Writing::default() });
         let cut = [&source[..source.len() / 2], &[0xff, 0xd9]].concat();
@@ -57,7 +57,7 @@ fn a_jpeg_with_an_end_but_without_its_second_half_is_not_said_to_be_whole() {
 }
 
 #[test]
-fn a_whole_jpeg_is_never_said_to_be_damaged_however_few_bits_it_takes() {
+fn a_complete_jpeg_with_few_bits_has_no_warning() {
     for (width, height) in [(1, 1), (1, 3_000), (8, 3_000), (16, 2_000), (33, 2_000), (64, 900), (2_000, 9)] {
         for progressive in [false, true] {
             let flat = RgbImage::from_pixel(width, height, image::Rgb([128, 128, 128]));
@@ -75,15 +75,15 @@ fn a_whole_jpeg_is_never_said_to_be_damaged_however_few_bits_it_takes() {
 }
 
 #[test]
-fn dimensions_over_the_limits_are_refused_by_the_header_alone() {
+fn dimensions_over_the_limits_are_refused_without_decoding() {
     let header = |width: u32, height: u32| {
         let ihdr = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[1, 0, 0, 0, 0]].concat();
         [&b"\x89PNG\r\n\x1a\n"[..], &chunk(b"IHDR", &ihdr), &chunk(b"IDAT", &[0; 9]), &chunk(b"IEND", &[])].concat()
     };
     let error = refusal(&header(50_000, 50_000));
     assert_eq!(error.code(), ErrorCode::TooManyPixels);
-    assert!(error.to_string().contains("2500 megapixels; at most 50"), "{error}");
-    assert!(refusal(&header(20_000, 10)).to_string().contains("20000 × 10 pixels; a side of at most 16384"));
+    assert!(error.to_string().contains("2500 megapixels; the limit is 50"), "{error}");
+    assert!(refusal(&header(20_000, 10)).to_string().contains("20000 × 10 pixels; the limit is 16384 pixels"));
     let mut small_frame = gif(4, 4, &[[1, 2, 3, 255]]);
     let frame = small_frame.iter().rposition(|byte| *byte == 0x2c).expect("a frame");
     small_frame[frame + 5..frame + 9].copy_from_slice(&[0xff; 4]);
@@ -91,7 +91,7 @@ fn dimensions_over_the_limits_are_refused_by_the_header_alone() {
 }
 
 #[test]
-fn a_profile_that_unpacks_without_end_is_refused_without_unpacking_it() {
+fn a_decompression_bomb_in_a_profile_is_refused() {
     let mut packer = flate2::write::ZlibEncoder::new(b"bomb\0\0".to_vec(), flate2::Compression::fast());
     for _ in 0..300 {
         packer.write_all(&[0; 1 << 20]).expect("memory");
@@ -104,7 +104,7 @@ fn a_profile_that_unpacks_without_end_is_refused_without_unpacking_it() {
 }
 
 #[test]
-fn texts_that_unpack_without_end_are_never_unpacked() {
+fn a_decompression_bomb_in_a_text_chunk_is_not_decompressed() {
     let mut packer = flate2::write::ZlibEncoder::new(b"Comment\0\0".to_vec(), flate2::Compression::fast());
     for _ in 0..300 {
         packer.write_all(&[b' '; 1 << 20]).expect("memory");
@@ -115,46 +115,46 @@ fn texts_that_unpack_without_end_are_never_unpacked() {
 }
 
 #[test]
-fn scans_without_end_are_refused() {
+fn too_many_scans_are_refused() {
     let source = jpeg_with(&gradient(64, 64), Writing { progressive: true, ..Writing::default() });
     let last = source.windows(2).rposition(|window| window == [0xff, 0xda]).expect("a scan");
     let scan = source[last..source.len() - 2].to_vec();
     let repeated = [&source[..source.len() - 2], &scan.repeat(2_000), &[0xff, 0xd9]].concat();
     let error = refusal(&repeated);
-    assert!(error.to_string().contains("and 100 is the limit"), "{error}");
+    assert!(error.to_string().contains("the limit for its size is 100"), "{error}");
     assert_eq!(error.code(), ErrorCode::TooComplex);
 }
 
 #[test]
-fn more_memory_than_is_allowed_is_refused() {
+fn an_image_over_the_memory_limit_is_refused() {
     let source = jpeg(&gradient(800, 600));
     let limits = Limits { max_memory: 9 << 20, ..Limits::default() };
     let error = probe(&source, &limits).expect_err("it costs more");
     assert_eq!(error.code(), ErrorCode::TooComplex);
-    assert!(error.to_string().contains("and 9 MiB is the limit"), "{error}");
+    assert!(error.to_string().contains("the limit is 9 MiB"), "{error}");
 }
 
 #[test]
-fn what_is_no_picture_is_named() {
+fn an_unsupported_file_is_named_in_the_error() {
     let named = |source: &[u8]| refusal(source).to_string();
     assert!(named(b"<!doctype html><title>404</title>").starts_with("The file is an HTML page;"));
     assert!(named(b"<svg xmlns=\"http://www.w3.org/2000/svg\"></svg>").starts_with("The file is an SVG drawing;"));
     assert_eq!(refusal(b"").code(), ErrorCode::Empty);
 }
 
-/// One small file of each format, with metadata where there can be some.
+/// Returns one small file per format, with metadata where possible.
 fn samples() -> Vec<Vec<u8>> {
-    let picture = noise(24, 18, 11);
+    let image = noise(24, 18, 11);
     let segments =
         vec![(1, [b"Exif\0\0".to_vec(), exif_block(6)].concat()), (2, b"ICC_PROFILE\0\x01\x01junk".to_vec())];
     vec![
-        jpeg_with(&picture, Writing { segments, ..Writing::default() }),
-        jpeg_with(&picture, Writing { progressive: true, ..Writing::default() }),
-        png_with(&file(picture.clone(), ImageFormat::Png), &[chunk(b"eXIf", &exif_block(3))]),
-        file(picture.clone(), ImageFormat::WebP),
+        jpeg_with(&image, Writing { segments, ..Writing::default() }),
+        jpeg_with(&image, Writing { progressive: true, ..Writing::default() }),
+        png_with(&file(image.clone(), ImageFormat::Png), &[chunk(b"eXIf", &exif_block(3))]),
+        file(image.clone(), ImageFormat::WebP),
         gif(24, 18, &[[1, 2, 3, 255], [4, 5, 6, 0]]),
-        file(picture.clone(), ImageFormat::Bmp),
-        tiff(&picture),
+        file(image.clone(), ImageFormat::Bmp),
+        tiff(&image),
     ]
 }
 
@@ -162,7 +162,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn no_bytes_upset_the_probe(
+    fn the_probe_never_panics(
         which in 0_usize..7, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
         cut in any::<prop::sample::Index>(), whole in any::<bool>(),
     ) {
@@ -174,7 +174,7 @@ proptest! {
         if !whole {
             source.truncate(cut.index(source.len()));
         }
-        // A panic here is not caught: the probe must not have any.
+        // A panic here is not caught: the probe must never panic.
         let limits = Limits { max_pixels: 1_000_000, ..Limits::default() };
         let probed = probe(&source, &limits);
         let processed = process(&source, &as_it_is(), &limits);
@@ -188,7 +188,7 @@ proptest! {
 
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).expect("PM_CORPUS names a folder of pictures") {
+    for entry in std::fs::read_dir(folder).expect("PM_CORPUS names a folder of images") {
         let path = entry.expect("an entry").path();
         if path.is_dir() { found.extend(files_below(&path)) } else { found.push(path) }
     }
@@ -197,7 +197,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_file_of_the_corpus_ends_in_a_picture_or_a_named_error() {
+fn every_corpus_file_gives_an_image_or_an_error_code() {
     let Some(corpus) = std::env::var_os("PM_CORPUS").map(PathBuf::from) else {
         eprintln!("skipped: PM_CORPUS is not set");
         return;
@@ -211,7 +211,7 @@ fn every_file_of_the_corpus_ends_in_a_picture_or_a_named_error() {
                 let rendered = &processed.renditions[0];
                 assert!(rendered.width.max(rendered.height) <= 256, "{}", path.display());
                 let own_size = (rendered.width, rendered.height) == (processed.width, processed.height);
-                // Scaling turns two colours into many, so smaller pictures cannot always keep to a few hundred bytes.
+                // Scaling turns two colors into many, so small images may exceed a few hundred bytes.
                 let most = if own_size { source.len() } else { source.len().max(2_000) };
                 assert!(rendered.bytes.len() <= most, "{}", path.display());
             }

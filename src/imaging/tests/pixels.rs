@@ -1,5 +1,5 @@
-//! Pixels against another decoder's: what Pillow sees in every fixture and makes of it stands in `expected.tsv`, written
-//! by `scripts/expectations`. Everything here goes through `probe` and `process`, as a picture does that is sent in.
+//! Compares pixels with another decoder's: `expected.tsv`, written by `scripts/expectations`, has Pillow's view of
+//! every fixture and rendition. All images go through `probe` and `process`, like uploads.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,17 +12,17 @@ use super::{
     process,
 };
 
-/// Cells of the grid across and down.
+/// Cells of the grid, across and down.
 const CELLS: u32 = 16;
 
-/// What another decoder saw: dimensions, and red, green, blue and alpha of every cell.
+/// Another decoder's result: dimensions, and red, green, blue and alpha of every cell.
 struct Expected {
     width: u32,
     height: u32,
     samples: Vec<u8>,
 }
 
-/// The lines of `expected.tsv` by their names. An opaque picture's cells have six digits, a transparent one's eight.
+/// Returns the lines of `expected.tsv` by name. Cells of an opaque image have six digits, of a transparent one eight.
 fn expectations() -> BTreeMap<&'static str, Expected> {
     let lines = include_str!("expected.tsv").lines().filter(|line| !line.starts_with('#'));
     let parsed = lines.map(|line| {
@@ -43,16 +43,16 @@ fn expectations() -> BTreeMap<&'static str, Expected> {
     by_name
 }
 
-/// The mean colour and alpha of each cell, the colours weighed by their alpha; black where nothing shows.
-fn means(picture: &RgbaImage) -> Vec<u8> {
-    let (width, height) = picture.dimensions();
+/// Returns the mean color and alpha of each cell, colors weighted by alpha; black where fully transparent.
+fn means(image: &RgbaImage) -> Vec<u8> {
+    let (width, height) = image.dimensions();
     let mut cells = Vec::new();
     for cell in 0..CELLS * CELLS {
         let (column, row) = (cell % CELLS, cell / CELLS);
         let (mut sums, mut alphas, mut count) = ([0_u64; 3], 0_u64, 0_u64);
         for y in row * height / CELLS..(row + 1) * height / CELLS {
             for x in column * width / CELLS..(column + 1) * width / CELLS {
-                let [red, green, blue, alpha] = picture.get_pixel(x, y).0.map(u64::from);
+                let [red, green, blue, alpha] = image.get_pixel(x, y).0.map(u64::from);
                 [red, green, blue].iter().zip(&mut sums).for_each(|(sample, sum)| *sum += sample * alpha);
                 alphas += alpha;
                 count += 1;
@@ -65,20 +65,20 @@ fn means(picture: &RgbaImage) -> Vec<u8> {
     cells
 }
 
-/// The pixel in the middle of each cell, black where nothing shows.
-fn points(picture: &RgbaImage) -> Vec<u8> {
-    let (width, height) = picture.dimensions();
+/// Returns the pixel in the center of each cell; black where fully transparent.
+fn points(image: &RgbaImage) -> Vec<u8> {
+    let (width, height) = image.dimensions();
     let middle = |cell: u32, side: u32| (2 * cell + 1) * side / (2 * CELLS);
-    let point = |cell: u32| picture.get_pixel(middle(cell % CELLS, width), middle(cell / CELLS, height)).0;
+    let point = |cell: u32| image.get_pixel(middle(cell % CELLS, width), middle(cell / CELLS, height)).0;
     (0..CELLS * CELLS).map(point).flat_map(|pixel| if pixel[3] == 0 { [0; 4] } else { pixel }).collect()
 }
 
-/// Why the samples are not those expected, if they are not.
+/// Returns how the samples differ from the expected ones, if they do.
 fn complaint(name: &str, found: &[u8], size: (u32, u32), expected: &Expected, tolerance: Tolerance) -> Option<String> {
     if size != (expected.width, expected.height) {
         return Some(format!("{name}: {size:?} instead of {:?}", (expected.width, expected.height)));
     }
-    // A colour that hardly shows is known no better than its alpha allows.
+    // The precision of a color is limited by its alpha.
     let visible =
         |at: usize| if at % 4 == 3 { 255 } else { expected.samples[at / 4 * 4 + 3].min(found[at / 4 * 4 + 3]) };
     let distance = |at: usize| u32::from(found[at].abs_diff(expected.samples[at])) * u32::from(visible(at)) / 255;
@@ -95,17 +95,17 @@ fn complaint(name: &str, found: &[u8], size: (u32, u32), expected: &Expected, to
 }
 
 fn run(source: &[u8], presets: &[Preset]) -> Processed {
-    process(source, presets, &Limits::default()).expect("the picture is whole")
+    process(source, presets, &Limits::default()).expect("the image is whole")
 }
 
-/// `source` with so many bytes behind it that no rendition has to be made small to stay below it.
+/// Returns `source` padded so that its size does not limit renditions.
 fn roomy(source: &[u8], pixels: u32) -> Vec<u8> {
     let mut padded = source.to_vec();
     padded.resize(source.len() + 5 * pixels as usize + 10_000, 0);
     padded
 }
 
-/// The picture as it goes out at its full size, decoded by the PNG decoder that the pipeline is not asked for.
+/// Returns the rendition at full size, decoded with an independent PNG decoder.
 fn shown(source: &[u8]) -> RgbaImage {
     let probed = probe(source, &Limits::default()).expect("its headers are whole");
     let processed = run(&roomy(source, probed.width * probed.height), &as_it_is());
@@ -116,7 +116,7 @@ fn shown(source: &[u8]) -> RgbaImage {
 
 const PHOTOGRAPHS: [&str; 4] = ["photograph.jpg", "progressive.jpg", "plain.png", "clear.png"];
 
-/// The pictures that renditions are made from.
+/// Returns the images that renditions are made from.
 fn photographs() -> Vec<(&'static str, Vec<u8>)> {
     let (width, height) = (2_209, 1_409);
     let photograph = scene::colours(width, height);
@@ -132,7 +132,7 @@ fn photographs() -> Vec<(&'static str, Vec<u8>)> {
     PHOTOGRAPHS.into_iter().zip(files).collect()
 }
 
-/// What is made of each of them: the default presets, two that cut and one box.
+/// Returns the presets: the defaults, two crops and one box.
 fn presets() -> Vec<Preset> {
     let named = |name: &str, size, fit, format| Preset { name: name.to_owned(), ..preset(size, fit, format) };
     let mut presets = default_presets();
@@ -144,12 +144,12 @@ fn presets() -> Vec<Preset> {
     presets
 }
 
-/// The name of a rendition's expectation.
+/// Returns the name of a rendition's expectation.
 fn rendition_name(preset: &str, source: &str) -> String {
     format!("{preset} of {source}")
 }
 
-/// A rendition's pixels. What is not PNG goes through the pipeline again, whose reading the other tests judge.
+/// Returns a rendition's pixels. Formats other than PNG are decoded by the pipeline, which other tests verify.
 fn pixels_of(rendered: &Rendered) -> RgbaImage {
     match rendered.format {
         RenditionFormat::Output(OutputFormat::Png) => {
@@ -160,21 +160,21 @@ fn pixels_of(rendered: &Rendered) -> RgbaImage {
 }
 
 #[test]
-fn every_fixture_looks_as_another_decoder_sees_it() {
+fn every_fixture_matches_another_decoder() {
     let expected = expectations();
     let complaints: Vec<String> = all()
         .iter()
         .filter_map(|Fixture { name, bytes, tolerance }| {
-            let picture = shown(bytes);
+            let image = shown(bytes);
             let expected = expected.get(name.as_str()).unwrap_or_else(|| panic!("{name} has no expectation"));
-            complaint(name, &means(&picture), picture.dimensions(), expected, *tolerance)
+            complaint(name, &means(&image), image.dimensions(), expected, *tolerance)
         })
         .collect();
     assert!(complaints.is_empty(), "{} differ:\n{}", complaints.len(), complaints.join("\n"));
 }
 
 #[test]
-fn every_rendition_looks_like_another_programs() {
+fn every_rendition_matches_another_program() {
     let expected = expectations();
     let mut complaints = Vec::new();
     for (source_name, source) in photographs() {
@@ -183,19 +183,19 @@ fn every_rendition_looks_like_another_programs() {
         for rendered in run(&roomy(&source, pixels), &presets()).renditions {
             let name = rendition_name(&rendered.preset, source_name);
             let expected = expected.get(name.as_str()).unwrap_or_else(|| panic!("{name} has no expectation"));
-            let picture = pixels_of(&rendered);
-            assert_eq!(picture.dimensions(), (rendered.width, rendered.height));
+            let image = pixels_of(&rendered);
+            assert_eq!(image.dimensions(), (rendered.width, rendered.height));
             let is_lossy =
                 source_name.ends_with(".jpg") || rendered.format != RenditionFormat::Output(OutputFormat::Png);
             let tolerance = if is_lossy { Tolerance { mean: 2.0, most: 24 } } else { Tolerance { mean: 0.5, most: 6 } };
-            complaints.extend(complaint(&name, &points(&picture), picture.dimensions(), expected, tolerance));
+            complaints.extend(complaint(&name, &points(&image), image.dimensions(), expected, tolerance));
         }
     }
     assert!(complaints.is_empty(), "{} differ:\n{}", complaints.len(), complaints.join("\n"));
 }
 
-/// A line of what the other decoder is to look at: an expectation's name, the file, and for a rendition its bounds, how it
-/// meets them and its format.
+/// Returns a line of input for the other decoder: the expectation's name, the file, and for a rendition its size, fit
+/// and format.
 fn assignment(source: &str, preset: &Preset) -> (String, String) {
     let (width, height) = match preset.size {
         Size::LongestEdge(edge) => (edge, edge),
@@ -211,9 +211,9 @@ fn assignment(source: &str, preset: &Preset) -> (String, String) {
     (name, line)
 }
 
-/// `scripts/expectations` sets `PM_FIXTURES` to a folder: what is to be looked at goes there.
+/// `scripts/expectations` sets `PM_FIXTURES` to the output folder.
 #[test]
-fn every_expectation_is_of_a_fixture_that_there_is() {
+fn every_expectation_has_a_fixture() {
     let (fixtures, photographs) = (all(), photographs());
     let fixture_lines = fixtures.iter().map(|Fixture { name, .. }| (name.clone(), format!("{name}\t{name}\t\t\t\t\n")));
     let presets = presets();
@@ -233,7 +233,7 @@ fn every_expectation_is_of_a_fixture_that_there_is() {
 }
 
 #[test]
-fn the_same_picture_looks_the_same_in_all_formats() {
+fn the_same_image_looks_the_same_in_all_formats() {
     let scene = scene::scene();
     for Fixture { name, bytes, .. } in all() {
         let without_loss = [
@@ -264,9 +264,9 @@ fn the_same_picture_looks_the_same_in_all_formats() {
             name if with_loss.contains(&name) => 6,
             _ => continue,
         };
-        let picture = shown(&bytes);
-        assert_eq!(picture.dimensions(), scene.dimensions(), "{name}");
-        for (x, y, pixel) in picture.enumerate_pixels() {
+        let image = shown(&bytes);
+        assert_eq!(image.dimensions(), scene.dimensions(), "{name}");
+        for (x, y, pixel) in image.enumerate_pixels() {
             let wanted = scene.get_pixel(x, y).0;
             let is_near = pixel.0.iter().zip(wanted).all(|(sample, wanted)| sample.abs_diff(wanted) <= most);
             assert!(is_near && pixel.0[3] == 255, "{name}: {pixel:?} instead of {wanted:?} at {x}, {y}");
@@ -275,8 +275,8 @@ fn the_same_picture_looks_the_same_in_all_formats() {
 }
 
 #[test]
-fn an_edge_against_what_is_hidden_has_no_dark_fringe() {
-    // White, and transparent pixels whose hidden colour is black: laid on white, nothing of the black may show.
+fn an_edge_to_transparent_black_has_no_dark_fringe() {
+    // White next to transparent pixels whose hidden color is black: composed on white, no black may show.
     let side = 400;
     let is_shown = |x: u32, y: u32| (x as i32 - 201).pow(2) + (y as i32 - 187).pow(2) < 130 * 130;
     let pixel = |at: u32| if is_shown(at % side, at / side) { [255; 4] } else { [0; 4] };
@@ -284,8 +284,8 @@ fn an_edge_against_what_is_hidden_has_no_dark_fringe() {
     let source = png_writer::write(&samples, &png_writer::Form::new(side, side, 8, 6));
     for format in [OutputFormat::Png, OutputFormat::Webp, OutputFormat::Jpeg] {
         let presets = [preset(Size::LongestEdge(97), Fit::Contain, format)];
-        let picture = pixels_of(&run(&roomy(&source, side * side), &presets).renditions[0]);
-        for (x, y, pixel) in picture.enumerate_pixels() {
+        let image = pixels_of(&run(&roomy(&source, side * side), &presets).renditions[0]);
+        for (x, y, pixel) in image.enumerate_pixels() {
             let alpha = u32::from(pixel.0[3]);
             let on_white = |sample: u8| (u32::from(sample) * alpha + 255 * (255 - alpha)) / 255;
             let darkest = pixel.0[..3].iter().map(|sample| on_white(*sample)).min().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Each fit and each format against a plain resize of the whole source, written here in the most obvious way.
+//! Compares each fit and format with a simple reference resize of the whole source.
 
 use std::f64::consts::PI;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ const EVERY_FIT: [Fit; 5] = [
     Fit::Contain,
     Fit::Fill,
     Fit::Cover(Focus::CENTER),
-    Fit::Cover(Focus::from_thousandths(0, 1000).expect("a corner of the picture")),
-    Fit::Cover(Focus::from_thousandths(640, 310).expect("a point of the picture")),
+    Fit::Cover(Focus::from_thousandths(0, 1000).expect("a corner of the image")),
+    Fit::Cover(Focus::from_thousandths(640, 310).expect("a point of the image")),
 ];
 
-/// Smooth colours with edges, thin lines and round things, which tell a good resize from a bad one.
+/// Returns smooth colors with edges, thin lines and circles, which reveal a bad resize.
 fn scene(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         let (across, down) = (f64::from(x) / f64::from(width), f64::from(y) / f64::from(height));
@@ -28,7 +28,7 @@ fn scene(width: u32, height: u32) -> RgbImage {
     })
 }
 
-/// The scene in a disc, nothing but transparent black around it.
+/// Returns the scene in a disc on transparent black.
 fn disc(width: u32, height: u32) -> RgbaImage {
     let scene = scene(width, height);
     RgbaImage::from_fn(width, height, |x, y| {
@@ -43,7 +43,7 @@ fn lanczos3(x: f64) -> f64 {
     if x.abs() < 3.0 { sinc(x) * sinc(x / 3.0) } else { 0.0 }
 }
 
-/// The weights of a line's samples in each of `count` outcomes, which show `from..from + length` of it.
+/// Returns the weights of a line's samples for each of `count` outputs, which show `from..from + length`.
 fn weights(samples: usize, from: f64, length: f64, count: usize) -> Vec<Vec<f64>> {
     let scale = length / count as f64;
     let line = |at: usize| {
@@ -56,7 +56,7 @@ fn weights(samples: usize, from: f64, length: f64, count: usize) -> Vec<Vec<f64>
     (0..count).map(line).collect()
 }
 
-/// The piece `left, top, across, down` of `source`, made `width` × `height`, alpha multiplied in meanwhile.
+/// Resizes the crop `left, top, across, down` of `source` to `width` × `height` with premultiplied alpha.
 fn reference(source: &RgbaImage, piece: (f64, f64, f64, f64), width: u32, height: u32) -> RgbaImage {
     let (left, top, across, down) = piece;
     let columns = weights(source.width() as usize, left, across, width as usize);
@@ -84,7 +84,7 @@ fn reference(source: &RgbaImage, piece: (f64, f64, f64, f64), width: u32, height
     })
 }
 
-/// What of a picture a fit shows in a box that is smaller both ways: the piece and its dimensions.
+/// Returns the crop and size of a fit in a box smaller in both directions.
 fn expected(size: (u32, u32), bounds: (u32, u32), fit: Fit) -> ((f64, f64, f64, f64), u32, u32) {
     let (width, height) = (f64::from(size.0), f64::from(size.1));
     let (across, down) = (f64::from(bounds.0) / width, f64::from(bounds.1) / height);
@@ -105,7 +105,7 @@ fn expected(size: (u32, u32), bounds: (u32, u32), fit: Fit) -> ((f64, f64, f64, 
     }
 }
 
-/// Mean and largest difference of the samples, colours multiplied by their alpha.
+/// Returns mean and largest difference of samples, with premultiplied colors.
 fn differences(left: &RgbaImage, right: &RgbaImage) -> (f64, u32) {
     assert_eq!(left.dimensions(), right.dimensions());
     let visible = |pixel: &Rgba<u8>| {
@@ -121,9 +121,9 @@ fn differences(left: &RgbaImage, right: &RgbaImage) -> (f64, u32) {
     (sum as f64 / (left.width() * left.height() * 4) as f64, most)
 }
 
-/// A PNG of `picture` with so many idle bytes that no rendition has to be made smaller than it is.
-fn roomy(picture: impl Into<DynamicImage>) -> Vec<u8> {
-    png_with(&file(picture, ImageFormat::Png), &[chunk(b"tEXt", &vec![b'x'; 1 << 20])])
+/// Returns a PNG of `image`, padded so that its size does not limit renditions.
+fn roomy(image: impl Into<DynamicImage>) -> Vec<u8> {
+    png_with(&file(image, ImageFormat::Png), &[chunk(b"tEXt", &vec![b'x'; 1 << 20])])
 }
 
 fn boxed(width: u32, height: u32, fit: Fit, format: OutputFormat) -> Preset {
@@ -131,7 +131,7 @@ fn boxed(width: u32, height: u32, fit: Fit, format: OutputFormat) -> Preset {
 }
 
 #[test]
-fn each_fit_shows_what_a_plain_resize_of_the_source_shows() {
+fn each_fit_matches_a_reference_resize() {
     for (width, height, bounds) in [(640, 420, (150, 150)), (300, 500, (211, 97))] {
         let source = roomy(scene(width, height));
         let whole = DynamicImage::ImageRgb8(scene(width, height)).to_rgba8();
@@ -144,7 +144,7 @@ fn each_fit_shows_what_a_plain_resize_of_the_source_shows() {
                 (OutputFormat::Jpeg, 3.0, 90),
                 (OutputFormat::Webp, 4.0, 120),
             ] {
-                // A cut begins at a whole pixel, so it may lie half a pixel beside the reference: thin lines show that.
+                // A crop begins at a whole pixel, so it may be half a pixel off the reference; thin lines show that.
                 let (mean_most, largest) =
                     if matches!(fit, Fit::Cover(_)) { (mean_most + 3.0, largest + 60) } else { (mean_most, largest) };
                 let made = run(&source, &[boxed(bounds.0, bounds.1, fit, format)]);
@@ -156,7 +156,7 @@ fn each_fit_shows_what_a_plain_resize_of_the_source_shows() {
 }
 
 #[test]
-fn edges_of_transparency_stay_as_bright_as_what_is_seen() {
+fn transparent_edges_keep_their_brightness() {
     let source = roomy(disc(400, 300));
     let whole = disc(400, 300);
     for fit in EVERY_FIT {
@@ -173,7 +173,7 @@ fn edges_of_transparency_stay_as_bright_as_what_is_seen() {
 }
 
 #[test]
-fn a_white_thing_on_nothing_has_no_dark_fringe() {
+fn a_white_shape_on_transparency_has_no_dark_fringe() {
     let white = RgbaImage::from_fn(200, 200, |x, y| {
         if f64::from(x).hypot(f64::from(y)) < 150.0 { Rgba([255; 4]) } else { Rgba([0; 4]) }
     });
@@ -188,8 +188,8 @@ fn a_white_thing_on_nothing_has_no_dark_fringe() {
 }
 
 #[test]
-fn the_focus_is_of_the_upright_picture() {
-    // Upright the red corner is at the lower left; stored, it is turned by a quarter.
+fn the_focus_applies_to_the_upright_image() {
+    // The red corner is at the lower left when upright; stored, it is rotated by a quarter turn.
     let stored =
         RgbImage::from_fn(90, 60, |x, y| image::Rgb(if x >= 60 && y >= 30 { [220, 10, 10] } else { [250, 250, 250] }));
     let exif = [b"Exif\0\0".to_vec(), exif_block(6)].concat();
@@ -205,7 +205,7 @@ fn the_focus_is_of_the_upright_picture() {
 }
 
 #[test]
-fn a_fill_meets_both_sides_and_enlarges_neither() {
+fn fill_matches_both_sides_and_enlarges_neither() {
     let source = roomy(scene(200, 80));
     for (bounds, size) in
         [((100, 100), (100, 80)), ((50, 40), (50, 40)), ((500, 10), (200, 10)), ((900, 900), (200, 80))]
@@ -216,7 +216,7 @@ fn a_fill_meets_both_sides_and_enlarges_neither() {
 }
 
 #[test]
-fn a_squeezed_rendition_leaves_the_others_undistorted() {
+fn a_distorted_rendition_does_not_affect_the_others() {
     let source = roomy(scene(600, 400));
     let alone = boxed(90, 60, Fit::Contain, OutputFormat::Png);
     let squeezed = boxed(40, 300, Fit::Fill, OutputFormat::Png);
@@ -226,7 +226,7 @@ fn a_squeezed_rendition_leaves_the_others_undistorted() {
 }
 
 #[test]
-fn more_effort_never_costs_bytes_without_loss() {
+fn more_effort_never_enlarges_lossless_renditions() {
     let source = roomy(scene(300, 200));
     for format in [OutputFormat::Png, OutputFormat::WebpLossless] {
         let bytes = |effort: Effort| {
@@ -239,7 +239,7 @@ fn more_effort_never_costs_bytes_without_loss() {
 }
 
 #[test]
-fn the_memory_of_a_picture_is_that_of_its_presets() {
+fn the_memory_estimate_depends_on_the_presets() {
     let source = jpeg(&scene(600, 400));
     let needed = |format| {
         memory_needed(&source, &[boxed(600, 400, Fit::Contain, format)], &Limits::default()).expect("within the limits")
@@ -257,7 +257,7 @@ fn every_format() -> Vec<Preset> {
 }
 
 #[test]
-fn pictures_made_at_the_same_time_have_the_same_bytes_as_one_made_alone() {
+fn concurrent_processing_gives_the_same_bytes() {
     let source = Arc::new(roomy(disc(300, 200)));
     let alone = run(&source, &every_format()).renditions;
     for threads in [1, 2, 4] {
@@ -275,7 +275,7 @@ fn pictures_made_at_the_same_time_have_the_same_bytes_as_one_made_alone() {
 
 #[cfg(feature = "avif")]
 #[test]
-fn an_avif_says_its_dimensions_and_has_alpha_only_if_the_picture_has() {
+fn an_avif_has_its_dimensions_and_alpha_only_if_needed() {
     for (source, alpha) in [(roomy(disc(300, 200)), true), (roomy(scene(300, 200)), false)] {
         for effort in [Effort::Fast, Effort::Balanced, Effort::Small] {
             let preset = Preset { effort, ..boxed(64, 64, Fit::Contain, OutputFormat::Avif) };
@@ -283,8 +283,8 @@ fn an_avif_says_its_dimensions_and_has_alpha_only_if_the_picture_has() {
             assert_eq!((made.format_name(), made.extension(), made.media_type()), ("avif", "avif", "image/avif"));
             let at = |part: &[u8]| made.bytes.windows(part.len()).position(|window| window == part);
             assert_eq!(made.bytes.get(4..12), Some(&b"ftypavif"[..]));
-            // The dimensions stand behind four bytes of version and flags (ISO/IEC 23008-12, 6.5.3.2).
-            let dimensions = at(b"ispe").expect("a property of every picture") + 8;
+            // The dimensions follow four bytes of version and flags (ISO/IEC 23008-12, 6.5.3.2).
+            let dimensions = at(b"ispe").expect("a property of every image") + 8;
             assert_eq!(made.bytes[dimensions..dimensions + 8], [0, 0, 0, 64, 0, 0, 0, 43]);
             assert_eq!(at(b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha").is_some(), alpha);
             assert_eq!(at(b"Exif"), None);
@@ -294,7 +294,7 @@ fn an_avif_says_its_dimensions_and_has_alpha_only_if_the_picture_has() {
 
 #[cfg(feature = "avif")]
 #[test]
-fn pictures_of_a_few_pixels_are_written_as_avif() {
+fn tiny_images_are_encoded_as_avif() {
     for (width, height) in [(1, 1), (2, 7), (17, 1)] {
         let source = roomy(scene(width, height));
         let made = run(&source, &[boxed(64, 64, Fit::Contain, OutputFormat::Avif)]);

@@ -1,4 +1,4 @@
-//! WebP as it is read, against another decoder and against what was put in.
+//! Compares WebP decoding with another decoder and with the encoder's input.
 
 use image::{ImageFormat, RgbImage, RgbaImage};
 
@@ -10,27 +10,27 @@ use crate::imaging::tuning::Tuning;
 
 const TUNING: Tuning = Tuning { quality: 90, effort: Effort::Balanced };
 
-/// A photograph's stand-in: smooth, with an edge.
+/// Returns a photograph-like image: smooth, with an edge.
 fn scene(width: u32, height: u32) -> RgbImage {
-    let mut picture = gradient(width, height);
-    for (x, y, pixel) in picture.enumerate_pixels_mut() {
+    let mut image = gradient(width, height);
+    for (x, y, pixel) in image.enumerate_pixels_mut() {
         if (x / 24 + y / 24) % 2 == 0 {
             pixel.0 = [pixel.0[1], pixel.0[2], pixel.0[0]];
         }
     }
-    picture
+    image
 }
 
-fn with_alpha(picture: &RgbImage) -> RgbaImage {
-    RgbaImage::from_fn(picture.width(), picture.height(), |x, y| {
-        let [red, green, blue] = picture.get_pixel(x, y).0;
-        Rgba([red, green, blue, (x * 255 / picture.width()) as u8])
+fn with_alpha(image: &RgbImage) -> RgbaImage {
+    RgbaImage::from_fn(image.width(), image.height(), |x, y| {
+        let [red, green, blue] = image.get_pixel(x, y).0;
+        Rgba([red, green, blue, (x * 255 / image.width()) as u8])
     })
 }
 
-fn lossy(picture: &DynamicImage) -> Vec<u8> {
-    let (width, height, alpha) = (picture.width(), picture.height(), picture.color().has_alpha());
-    let data = if alpha { picture.to_rgba8().into_raw() } else { picture.to_rgb8().into_raw() };
+fn lossy(image: &DynamicImage) -> Vec<u8> {
+    let (width, height, alpha) = (image.width(), image.height(), image.color().has_alpha());
+    let data = if alpha { image.to_rgba8().into_raw() } else { image.to_rgb8().into_raw() };
     super::super::webp::encode(&Pixels { width, height, alpha, data }, TUNING).expect("encodes")
 }
 
@@ -40,7 +40,7 @@ fn decoded(source: &[u8]) -> Decoded {
     decode::decode(source, &header, &limits, (header.width, header.height)).expect("decodes")
 }
 
-/// `chunks` as a file.
+/// Returns a file of `chunks`.
 fn riff(chunks: &[u8]) -> Vec<u8> {
     [b"RIFF", &(chunks.len() as u32 + 4).to_le_bytes()[..], b"WEBP", chunks].concat()
 }
@@ -50,7 +50,7 @@ fn webp_chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
     [kind, &(body.len() as u32).to_le_bytes()[..], body, padding].concat()
 }
 
-/// An animation of one picture at `at`, twice, on a canvas of `canvas` pixels a side.
+/// Returns an animation of one image at `at`, twice, on a canvas of `canvas` pixels per side.
 fn animation(still: &[u8], size: u32, at: u32, canvas: u32) -> Vec<u8> {
     let three = |value: u32| value.to_le_bytes()[..3].to_vec();
     let pixels: Vec<u8> = Chunks::new(still)
@@ -63,7 +63,7 @@ fn animation(still: &[u8], size: u32, at: u32, canvas: u32) -> Vec<u8> {
     riff(&[head, webp_chunk(b"ANIM", &[0; 6]), frame.clone(), frame].concat())
 }
 
-/// The greatest difference between samples, and the mean one.
+/// Returns the largest and the mean difference of samples.
 fn differences(left: &[u8], right: &[u8]) -> (u8, f64) {
     assert_eq!(left.len(), right.len());
     let apart = left.iter().zip(right).map(|(left, right)| left.abs_diff(*right));
@@ -71,10 +71,10 @@ fn differences(left: &[u8], right: &[u8]) -> (u8, f64) {
 }
 
 #[test]
-fn two_decoders_agree_about_every_kind_of_webp() {
-    let picture = scene(131, 77);
-    let clear = DynamicImage::from(with_alpha(&picture));
-    let plain = DynamicImage::from(picture);
+fn every_kind_of_webp_matches_another_decoder() {
+    let image = scene(131, 77);
+    let clear = DynamicImage::from(with_alpha(&image));
+    let plain = DynamicImage::from(image);
     for (source, most) in [
         (lossy(&plain), 3),
         (lossy(&clear), 3),
@@ -91,9 +91,9 @@ fn two_decoders_agree_about_every_kind_of_webp() {
 }
 
 #[test]
-fn the_first_frame_lies_in_its_place_on_a_transparent_canvas() {
-    let picture = scene(40, 40);
-    for still in [lossy(&picture.clone().into()), file(picture.clone(), ImageFormat::WebP)] {
+fn the_first_frame_is_positioned_on_a_transparent_canvas() {
+    let image = scene(40, 40);
+    for still in [lossy(&image.clone().into()), file(image.clone(), ImageFormat::WebP)] {
         let frame = decoded(&still).pixels;
         let moving = animation(&still, 40, 6, 64);
         let header = header::read(&moving, &Limits::default()).expect("it is whole");
@@ -115,7 +115,7 @@ fn the_first_frame_lies_in_its_place_on_a_transparent_canvas() {
 }
 
 #[test]
-fn a_cut_off_webp_shows_its_first_rows_and_grey() {
+fn a_truncated_webp_has_its_first_rows_and_gray() {
     {
         let source = lossy(&noise(256, 256, 5).into());
         let whole = decoded(&source).pixels.data;
@@ -125,13 +125,13 @@ fn a_cut_off_webp_shows_its_first_rows_and_grey() {
         let there = rows.take_while(|(cut, whole)| cut == whole).count();
         assert!((64..192).contains(&there), "{there} rows of 256 are there");
         assert!(cut.pixels.data[256 * 3 * 200..].iter().all(|sample| *sample == 0x80));
-        let error = process(&source[..100], &as_it_is(), &Limits::default()).map(|_| ()).expect_err("next to nothing");
+        let error = process(&source[..100], &as_it_is(), &Limits::default()).map(|_| ()).expect_err("almost no data");
         assert_eq!(error.code(), crate::code::ErrorCode::Undecodable);
     }
 }
 
 #[test]
-fn dimensions_that_contradict_the_canvas_are_damage() {
+fn dimensions_that_contradict_the_canvas_are_an_error() {
     let still = file(scene(40, 40), ImageFormat::WebP);
     let head = webp_chunk(b"VP8X", &[0, 0, 0, 0, 79, 0, 0, 79, 0, 0]);
     let source = riff(&[&head, &still[12..]].concat());

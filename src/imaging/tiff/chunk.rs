@@ -1,4 +1,4 @@
-//! One strip or tile: from the bytes of the file to its samples or, of a JPEG, to its colours.
+//! Decodes one strip or tile to samples, or a JPEG chunk to colors.
 
 use super::predict::{add_neighbours, join_floats};
 use super::samples::Narrowing;
@@ -10,8 +10,8 @@ use crate::imaging::jpeg;
 use crate::imaging::limits::Limits;
 use crate::imaging::pixels::Pixels;
 
-/// Reads the samples of one plane of a chunk of `rows` rows out of `packed` into `samples`, where they stand `step`
-/// apart. Gives how many pixels, row by row, there are.
+/// Reads one plane of a chunk of `rows` rows from `packed` into `samples`, `step` apart; returns the number of pixels
+/// that exist, row by row.
 pub(super) fn read_plane(
     packed: &[u8],
     layout: &Layout<'_>,
@@ -49,7 +49,7 @@ pub(super) fn read_plane(
     length / row_bytes * width + (length % row_bytes * 8 / (layout.bits * apart)).min(width)
 }
 
-/// The pixels that share their chroma, across and down, if any do.
+/// Returns the block size of subsampled chroma, if any.
 fn small_chroma(layout: &Layout<'_>) -> Option<(usize, usize)> {
     match layout.meaning {
         Meaning::Chroma { across, down } if (across, down) != (1, 1) && layout.packing != Packing::Jpeg => {
@@ -59,7 +59,7 @@ fn small_chroma(layout: &Layout<'_>) -> Option<(usize, usize)> {
     }
 }
 
-/// Blocks of luma samples, each block with its two chroma samples after it (TIFF 6.0, section 21).
+/// Reads blocks of luma samples, each followed by its two chroma samples (TIFF 6.0, section 21).
 fn read_blocks(
     packed: &[u8],
     layout: &Layout<'_>,
@@ -89,26 +89,25 @@ fn read_blocks(
     (length / row_bytes * down).min(rows) * width
 }
 
-/// A chunk may have a pass for each component and one for all; more passes are for progressive files, which TIFF
-/// does not know.
-const MOST_SCANS: u32 = 4;
+/// Maximum scans of a chunk: one per component and one for all. More are progressive, which TIFF does not allow.
+const MAX_SCANS: u32 = 4;
 
-/// Decodes a chunk that is a JPEG, perhaps without its tables; these stand in the directory.
+/// Decodes a JPEG chunk; its tables may be in the directory.
 pub(super) fn read_jpeg(packed: &[u8], layout: &Layout<'_>, limits: &Limits) -> Result<(Pixels, bool), Error> {
     const START: [u8; 2] = [0xff, 0xd8];
     const END: [u8; 2] = [0xff, 0xd9];
     let tables = layout.jpeg_tables.unwrap_or_default();
     let tables = tables.strip_prefix(&START).unwrap_or(tables);
     let tables = tables.strip_suffix(&END).unwrap_or(tables);
-    let scan = packed.strip_prefix(&START).ok_or_else(|| Error::damaged("a part of it is no JPEG"))?;
-    // Components that are red, green and blue are taken for luma and chroma unless a marker says otherwise.
+    let scan = packed.strip_prefix(&START).ok_or_else(|| Error::damaged("one of its chunks is not a JPEG"))?;
+    // RGB components are read as YCbCr unless a marker says otherwise.
     let plain: &[u8] = if layout.meaning == Meaning::Colour { b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0" } else { b"" };
     let joined = [&START, plain, tables, scan].concat();
-    let bounds = Limits { max_scans: MOST_SCANS, ..limits.clone() };
+    let bounds = Limits { max_scans: MAX_SCANS, ..limits.clone() };
     let header = jpeg_header::read(&joined, &bounds)?;
     let (width, height) = layout.chunk;
     if header.width > width || header.height > height {
-        return Err(Error::damaged("a part of it is larger than it should be"));
+        return Err(Error::damaged("one of its chunks is too large"));
     }
     limits.check_cost(header.decode_bytes)?;
     let decoded = jpeg::decode(&joined[..header.end], &header, &bounds, (header.width, header.height))?;

@@ -1,8 +1,8 @@
-//! From the eight-bit samples of a pixel to red, green, blue and perhaps alpha; inks stay inks.
+//! Converts eight-bit samples of a pixel to RGB or RGBA; inks stay inks.
 
 use crate::imaging::header::tiff::{Alpha, LUMA, Layout, Meaning, PALETTE, REFERENCE};
 
-/// What turns samples into colours.
+/// Converts samples to colors.
 pub(super) struct Colours {
     meaning: Meaning,
     alpha: Alpha,
@@ -16,7 +16,7 @@ impl Colours {
         Self { meaning: layout.meaning, alpha: layout.alpha, palette, chroma: Chroma::new(layout) }
     }
 
-    /// Sets `target`, of three or four samples, by `samples`; `false` if the palette has no such colour.
+    /// Writes `target`, of three or four samples, from `samples`; returns `false` if the palette lacks the color.
     pub(super) fn set(&self, samples: &[u8], target: &mut [u8]) -> bool {
         match self.meaning {
             Meaning::Grey { white_is_zero } => {
@@ -57,7 +57,7 @@ impl Colours {
     }
 }
 
-/// All reds stand first, then all greens, then all blues, 16 bits each; some programs write only 8.
+/// Reads the palette: all reds, then all greens, then all blues, 16 bits each; some programs write only 8.
 fn palette(layout: &Layout<'_>) -> Vec<[u8; 3]> {
     let colours = (layout.directory.count(PALETTE) / 3).min(1 << layout.bits);
     let sample = |part: usize, index: usize| layout.directory.number(PALETTE, part * colours + index).unwrap_or(0);
@@ -66,19 +66,19 @@ fn palette(layout: &Layout<'_>) -> Vec<[u8; 3]> {
     all.into_iter().map(|colour| colour.map(|sample| (sample >> shift) as u8)).collect()
 }
 
-/// Luma and chroma to colours (TIFF 6.0, section 21).
+/// Converts luma and chroma to RGB (TIFF 6.0, section 21).
 struct Chroma {
     red: f32,
     green: f32,
     blue: f32,
-    /// Of each sample the value that stands for zero, and the factor that brings it to its range.
+    /// Zero value of each sample, and the factor that scales it.
     scales: [(f32, f32); 3],
 }
 
 impl Chroma {
     fn new(layout: &Layout<'_>) -> Self {
         let mut parts = [0, 1, 2].map(|index| layout.directory.real(LUMA, index).unwrap_or(f32::NAN));
-        // Coefficients that are no parts of a whole are nonsense; those of BT.601 are then meant.
+        // Use BT.601 if the coefficients are invalid.
         let are_parts = parts.iter().all(|part| *part > 0.001 && *part < 1.0);
         if !are_parts || (parts.iter().sum::<f32>() - 1.0).abs() > 0.01 {
             parts = [0.299, 0.587, 0.114];

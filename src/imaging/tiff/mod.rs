@@ -1,4 +1,4 @@
-//! TIFF to pixels: the first page, strip by strip or tile by tile. What a damaged file still has is shown.
+//! Decodes the first page of a TIFF by strips or tiles. A damaged file is decoded as far as possible.
 
 mod chunk;
 mod colour;
@@ -10,21 +10,21 @@ use chunk::{read_jpeg, read_plane};
 use colour::Colours;
 use samples::Narrowing;
 
-use super::decoded::{Decoded, Inks, LEAST_SHARE, MISSING, inks_to_light};
+use super::decoded::{Decoded, Inks, MIN_SHARE, MISSING, inks_to_light};
 use super::error::{Error, Excess};
 use super::header::tiff::{Alpha, Layout, Meaning, Packing, layout};
 use super::limits::Limits;
 use super::pixels::Pixels;
 use super::warning::Warning;
 
-/// Packed bytes that all strips and tiles may have together: several may share theirs, but not without end.
+/// Maximum total of packed bytes, as a multiple of the file: strips and tiles may share bytes only to this extent.
 const SHARING: usize = 4;
 const SHARED_BYTES: usize = 64 << 20;
 
 /// Decodes the first page of `source`.
 ///
 /// # Errors
-/// As [`layout`]; [`Error::Undecodable`] if next to no pixels are there; [`Error::TooComplex`] if strips or tiles share
+/// As [`layout`]; [`Error::Undecodable`] if almost no pixels exist; [`Error::TooComplex`] if strips or tiles share
 /// their bytes too often.
 pub(super) fn decode(source: &[u8], limits: &Limits) -> Result<Decoded, Error> {
     let layout = layout(source, limits)?;
@@ -38,7 +38,7 @@ pub(super) fn decode(source: &[u8], limits: &Limits) -> Result<Decoded, Error> {
     page.finish()
 }
 
-/// The page as far as it was read.
+/// The page decoded so far.
 struct Page<'a> {
     source: &'a [u8],
     layout: &'a Layout<'a>,
@@ -47,15 +47,15 @@ struct Page<'a> {
     colours: Colours,
     /// Packed bytes that may still be read.
     budget: usize,
-    /// Space for one chunk, unpacked, and for its samples.
+    /// Buffers for one decompressed chunk and its samples.
     buffer: Vec<u8>,
     samples: Vec<u8>,
     pixels: Pixels,
-    /// Pixels that were there.
+    /// Number of pixels that exist.
     there: usize,
     truncated: bool,
     damaged: bool,
-    /// Why the first chunk without pixels has none.
+    /// Error of the first chunk without pixels.
     error: Option<Error>,
 }
 
@@ -87,7 +87,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// The bytes of chunk `index`, as far as the file has them.
+    /// Returns the bytes of chunk `index` that exist in the file.
     fn packed(&mut self, index: usize) -> Result<&'a [u8], Error> {
         let Some((at, length)) = self.layout.place(index) else {
             self.truncated = true;
@@ -100,7 +100,7 @@ impl<'a> Page<'a> {
         Ok(packed)
     }
 
-    /// Reads the chunk in column `x` and row `y` of all chunks.
+    /// Decodes the chunk in column `x` and row `y` of the chunk grid.
     fn add(&mut self, x: u32, y: u32) -> Result<(), Error> {
         let layout = self.layout;
         let (across, down) = layout.chunks();
@@ -136,7 +136,7 @@ impl<'a> Page<'a> {
         Ok(())
     }
 
-    /// Puts the first `there` pixels of a chunk where they belong.
+    /// Copies the first `there` pixels of a chunk to their position.
     fn place(&mut self, samples: &[u8], there: usize, left: u32, top: u32) {
         let (width, count) = (self.layout.chunk.0 as usize, self.layout.samples);
         let channels = self.pixels.channels();
@@ -153,7 +153,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Puts a decoded part where it belongs; inks are light by now.
+    /// Copies a decoded JPEG chunk to its position; inks are already RGB.
     fn lay(&mut self, part: &Pixels, left: u32, top: u32) {
         let (from, to) = (part.channels(), self.pixels.channels());
         let visible = part.width.min(self.layout.width - left) as usize;
@@ -164,7 +164,7 @@ impl<'a> Page<'a> {
             let at = ((top as usize + row) * self.layout.width as usize + left as usize) * to;
             let target = self.pixels.data[at..].chunks_exact_mut(to).take(visible);
             for (pixel, target) in line.chunks_exact(from).zip(target) {
-                // Light is turned back into inks of which black is none, so that all parts of the page are alike.
+                // Convert RGB back to inks without black, so that all chunks of the page have the same encoding.
                 let sample = |sample: &u8| if inverted { 255 - sample } else { *sample };
                 target[..3].copy_from_slice(&[sample(&pixel[0]), sample(&pixel[1]), sample(&pixel[2])]);
             }
@@ -174,8 +174,8 @@ impl<'a> Page<'a> {
 
     fn finish(mut self) -> Result<Decoded, Error> {
         let count = self.pixels.width as usize * self.pixels.height as usize;
-        if self.there < count.div_ceil(LEAST_SHARE) {
-            return Err(self.error.unwrap_or_else(|| Error::damaged("next to none of its pixels can be read")));
+        if self.there < count.div_ceil(MIN_SHARE) {
+            return Err(self.error.unwrap_or_else(|| Error::damaged("almost none of its pixels can be read")));
         }
         if self.layout.meaning == Meaning::Inks {
             inks_to_light(&mut self.pixels, Inks::Plain);

@@ -1,6 +1,7 @@
-//! Undoes the differences between neighbours, row by row.
+//! Reverses predictors row by row.
 
-/// Horizontal differences of samples of 8, 16 or 32 bits (TIFF 6.0, section 14). `apart` is how many samples a pixel has.
+/// Reverses horizontal differences of 8, 16 or 32-bit samples (TIFF 6.0, section 14). `apart` is the number of samples
+/// per pixel.
 pub(super) fn add_neighbours(rows: &mut [u8], row_bytes: usize, bits: usize, apart: usize, big_endian: bool) {
     let size = bits / 8;
     for row in rows.chunks_mut(row_bytes) {
@@ -22,8 +23,7 @@ fn add(left: &[u8], right: &mut [u8], big_endian: bool) {
     }
 }
 
-/// Floats whose bytes were sorted by significance and then replaced by differences (Adobe's TIFF technical note 3).
-/// They come out with their most significant byte first.
+/// Reverses the floating-point predictor (Adobe's TIFF technical note 3). The result is big-endian.
 pub(super) fn join_floats(rows: &mut [u8], row_bytes: usize, bits: usize, apart: usize) {
     let size = bits / 8;
     let mut sorted = Vec::with_capacity(row_bytes);

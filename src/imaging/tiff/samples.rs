@@ -1,31 +1,31 @@
-//! Samples of any size and kind as samples of eight bits.
+//! Converts samples of any size and format to eight bits.
 
 use crate::imaging::header::tiff::{Layout, Meaning, Number};
 
-/// Turns rows of packed samples into bytes, one a sample.
+/// Converts rows of packed samples to one byte per sample.
 pub(super) struct Narrowing {
     bits: usize,
     number: Number,
     big_endian: bool,
-    /// Indices keep their value; all else is stretched to 0..=255.
+    /// Whether samples are palette indices, which keep their value; others are scaled to 0..=255.
     is_index: bool,
-    /// The eight-bit value of a float of 0 to 1, in steps.
+    /// Table of eight-bit values for floats from 0 to 1.
     curve: Vec<u8>,
 }
 
-/// Steps of the table for floats: fine enough for the steepest part of the sRGB curve.
+/// Steps of the float table: fine enough for the steepest part of the sRGB curve.
 const STEPS: f32 = 8_191.0;
 
 impl Narrowing {
     pub(super) fn new(layout: &Layout<'_>) -> Self {
         let curve = if layout.number == Number::Float { curve(layout.has_profile) } else { Vec::new() };
-        // The bytes of floats that were sorted come out with the most significant first.
+        // The floating-point predictor gives big-endian samples.
         let big_endian = layout.directory.big_endian || layout.predictor == 3;
         let is_index = layout.meaning == Meaning::Palette;
         Self { bits: layout.bits, number: layout.number, big_endian, is_index, curve }
     }
 
-    /// The samples of `row` into every `step`th place of `bytes`.
+    /// Writes the samples of `row` to every `step`th element of `bytes`.
     pub(super) fn narrow(&self, row: &[u8], bytes: &mut [u8], step: usize) {
         let targets = bytes.iter_mut().step_by(step);
         match (self.bits, self.number) {
@@ -51,7 +51,7 @@ impl Narrowing {
         if self.big_endian { bytes.iter().fold(0, join) } else { bytes.iter().rev().fold(0, join) }
     }
 
-    /// A sample of 1 to 15 bits; they follow each other from the highest bit of a byte on.
+    /// Returns a sample of 1 to 15 bits, packed from the highest bit of each byte.
     fn odd(&self, row: &[u8], index: usize, bits: usize) -> u8 {
         let at = index * bits;
         let byte = |place: usize| u32::from(row.get(at / 8 + place).copied().unwrap_or(0));
@@ -62,14 +62,14 @@ impl Narrowing {
     }
 
     fn by_curve(&self, value: f32) -> u8 {
-        // What is no number is black.
+        // NaN is black.
         let value = if value.is_nan() { 0.0 } else { value.clamp(0.0, 1.0) };
         self.curve[(value * STEPS + 0.5) as usize]
     }
 }
 
-/// Floats are light itself, as scene-linear files have it and as libvips and Photoshop read them, so they get the curve
-/// of sRGB; with a profile, which has a curve of its own, they are taken as they are.
+/// Returns the table for floats. Floats are linear light, as libvips and Photoshop read them, so the sRGB curve is
+/// applied; with a profile, which has its own curve, they are unchanged.
 fn curve(has_profile: bool) -> Vec<u8> {
     let value = |step: u32| {
         let light = step as f32 / STEPS;
@@ -79,7 +79,7 @@ fn curve(has_profile: bool) -> Vec<u8> {
     (0..=STEPS as u32).map(value).collect()
 }
 
-/// IEEE numbers of 16, 32 or 64 bits.
+/// Reads IEEE floats of 16, 32 or 64 bits.
 fn float(number: u64, bits: usize) -> f32 {
     match bits {
         16 => half(number as u16),
@@ -104,13 +104,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn halves_are_read() {
+    fn half_floats_are_read() {
         assert_eq!([0x3c00, 0x3800, 0xc000, 0x0001, 0x7bff].map(half), [1.0, 0.5, -2.0, 2_f32.powi(-24), 65_504.0]);
         assert!(half(0x7c01).is_nan());
     }
 
     #[test]
-    fn light_gets_the_curve_of_srgb() {
+    fn linear_light_gets_the_srgb_curve() {
         let curve = curve(false);
         assert_eq!((curve[0], curve[(0.214 * STEPS) as usize], curve[STEPS as usize]), (0, 127, 255));
     }

@@ -1,4 +1,4 @@
-//! The bytes of a strip or tile, unpacked. Never more comes out than was asked for.
+//! Decompresses strips and tiles, at most to the requested size.
 
 use fax::decoder::{DecodeStatus, Group4Decoder};
 use flate2::{Decompress, FlushDecompress};
@@ -6,7 +6,7 @@ use weezl::{BitOrder, LzwStatus, decode::Decoder};
 
 use crate::imaging::header::tiff::Packing;
 
-/// Unpacks `packed` into `unpacked`; gives how many bytes came out, which may be fewer than there is room for.
+/// Decompresses `packed` into `unpacked`; returns the number of bytes, which may be less than the space.
 pub(super) fn unpack(packing: Packing, packed: &[u8], width: u32, unpacked: &mut [u8]) -> usize {
     match packing {
         Packing::None | Packing::Jpeg => {
@@ -38,12 +38,12 @@ fn lzw(mut packed: &[u8], unpacked: &mut [u8]) -> usize {
 
 fn deflate(packed: &[u8], unpacked: &mut [u8]) -> usize {
     let mut decoder = Decompress::new(true);
-    // An error leaves what came out before it.
+    // After an error, the output so far is kept.
     let _ = decoder.decompress(packed, unpacked, FlushDecompress::Finish);
     (decoder.total_out() as usize).min(unpacked.len())
 }
 
-/// Runs and literals, each after a signed count (TIFF 6.0, section 9).
+/// Decodes PackBits: runs and literals, each after a signed count (TIFF 6.0, section 9).
 fn pack_bits(packed: &[u8], unpacked: &mut [u8]) -> usize {
     let (mut at, mut done) = (0, 0);
     while let Some(&count) = packed.get(at) {
@@ -68,7 +68,7 @@ fn pack_bits(packed: &[u8], unpacked: &mut [u8]) -> usize {
     done
 }
 
-/// One bit a pixel, where a set bit is black ink: the file says by its colours that zero is white.
+/// Decodes CCITT Group 4: one bit per pixel; a set bit is black because the file declares zero as white.
 fn group4(packed: &[u8], width: u32, unpacked: &mut [u8]) -> usize {
     let row_bytes = (width as usize).div_ceil(8);
     let Ok(across) = u16::try_from(width) else { return 0 };
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_and_literals_are_unpacked_as_the_specification_shows() {
+    fn packbits_decodes_the_example_of_the_specification() {
         // The example of Apple's technical note 1023.
         let packed = b"\xfe\xaa\x02\x80\x00\x2a\xfd\xaa\x03\x80\x00\x2a\x22\xf7\xaa";
         let mut unpacked = [0; 24];

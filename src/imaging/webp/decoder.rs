@@ -1,6 +1,7 @@
-//! Lossy WebP without transparency to pixels, by libwebp, into a buffer of the size that the header was checked for.
-//! Everything else that WebP can hold is read by a decoder in Rust: the tables of a lossless stream may take far more
-//! memory than its header tells.
+//! Decodes opaque lossy WebP with libwebp, into a buffer of the size checked in the header.
+//!
+//! All other WebP is decoded in Rust: the tables of a lossless stream may need far more memory than its header
+//! suggests.
 #![allow(unsafe_code)]
 
 use std::ptr::null_mut;
@@ -14,13 +15,13 @@ use crate::imaging::header::Header;
 use crate::imaging::pixels::Pixels;
 use crate::imaging::warning::Warning;
 
-/// Samples of a pixel.
+/// Samples per pixel.
 const CHANNELS: usize = 3;
 
-/// Decodes `source`. What a cut-off file no longer has is grey.
+/// Decodes `source`. Missing pixels of a truncated file are gray.
 ///
 /// # Errors
-/// [`Error::Undecodable`] if the data make no sense or next to none are there.
+/// [`Error::Undecodable`] if the data is invalid or almost none exists.
 pub(in crate::imaging) fn decode(source: &[u8], header: &Header) -> Result<Decoded, Error> {
     let (width, height) = (header.width, header.height);
     let row_bytes = width as usize * CHANNELS;
@@ -38,18 +39,18 @@ pub(in crate::imaging) fn decode(source: &[u8], header: &Header) -> Result<Decod
 
 fn refusal(status: VP8StatusCode) -> Error {
     match status {
-        VP8StatusCode::VP8_STATUS_OUT_OF_MEMORY => Error::damaged("its decoder found no memory"),
-        VP8StatusCode::VP8_STATUS_UNSUPPORTED_FEATURE => Error::unsupported("a WebP of a kind that is not read"),
+        VP8StatusCode::VP8_STATUS_OUT_OF_MEMORY => Error::damaged("its decoder ran out of memory"),
+        VP8StatusCode::VP8_STATUS_UNSUPPORTED_FEATURE => Error::unsupported("a WebP of an unsupported kind"),
         VP8_STATUS_SUSPENDED | VP8_STATUS_NOT_ENOUGH_DATA => Error::damaged("it ends before its pixels"),
-        _ => Error::damaged("its pixels make no sense"),
+        _ => Error::damaged("its pixel data is invalid"),
     }
 }
 
-/// Writes the pixels to `data`, and gives the rows that are there with the reason why there are no more.
+/// Writes the pixels to `data`; returns the number of rows, and the reason if some are missing.
 fn read(source: &[u8], header: &Header, data: &mut [u8]) -> Result<(usize, VP8StatusCode), Error> {
     let mut config = lib::WebPDecoderConfig::new().map_err(|()| Error::Internal("another libwebp is linked".into()))?;
     let abi = lib::WEBP_DECODER_ABI_VERSION as i32;
-    // SAFETY: reads `source`, of which it is told the length, and writes the features.
+    // SAFETY: reads `source` within the given length and writes the features.
     let status = unsafe { lib::WebPGetFeaturesInternal(source.as_ptr(), source.len(), &mut config.input, abi) };
     if status != VP8_STATUS_OK {
         return Err(refusal(status));
@@ -66,31 +67,31 @@ fn read(source: &[u8], header: &Header, data: &mut [u8]) -> Result<(usize, VP8St
     if header.truncated {
         return Ok(read_what_is_there(source, &mut config));
     }
-    // SAFETY: the output is `data`, of which libwebp is told the length and the stride; it checks that the picture fits
-    // and allocates none of its own, so there is nothing to free.
+    // SAFETY: the output is `data`, with the given length and stride. libwebp checks that the image fits and allocates
+    // no output, so nothing must be freed.
     let status = unsafe { lib::WebPDecode(source.as_ptr(), source.len(), &mut config) };
     Ok((if status == VP8_STATUS_OK { rows } else { 0 }, status))
 }
 
-/// As many rows as a cut-off file has. `config` names the output.
+/// Decodes the rows that a truncated file has. `config` describes the output.
 fn read_what_is_there(source: &[u8], config: &mut lib::WebPDecoderConfig) -> (usize, VP8StatusCode) {
-    /// Frees the decoder, whichever way the function is left.
+    /// Frees the decoder on drop.
     struct Session(*mut lib::WebPIDecoder);
     impl Drop for Session {
         fn drop(&mut self) {
-            // SAFETY: made by libwebp and freed once; null is allowed. The output belongs to the caller.
+            // SAFETY: created by libwebp and freed once; null is allowed. The output belongs to the caller.
             unsafe { lib::WebPIDelete(self.0) };
         }
     }
-    // SAFETY: no data are given yet; the output is the caller's, as for a whole file, and outlives the session.
+    // SAFETY: no data is passed yet; the output belongs to the caller and outlives the session.
     let session = Session(unsafe { lib::WebPIDecode(null_mut(), 0, config) });
     if session.0.is_null() {
         return (0, VP8StatusCode::VP8_STATUS_OUT_OF_MEMORY);
     }
-    // SAFETY: the decoder is live, and `source` stays where it is until the session ends.
+    // SAFETY: the decoder is live, and `source` outlives the session.
     let status = unsafe { lib::WebPIUpdate(session.0, source.as_ptr(), source.len()) };
     let mut rows = 0;
-    // SAFETY: only reads from the live decoder; pointers that are null are passed over.
+    // SAFETY: only reads from the live decoder; null pointers are ignored.
     unsafe { lib::WebPIDecGetRGB(session.0, &mut rows, null_mut(), null_mut(), null_mut()) };
     (usize::try_from(rows).unwrap_or(0), status)
 }

@@ -1,22 +1,22 @@
-//! What a decoder still reaches from between its walls, tried out by itself. In debug builds alone.
+//! Tests what a sandboxed decoder can still reach, in debug builds only.
 #![allow(unsafe_code)]
 
 use std::{io, sync::OnceLock};
 
-/// Descriptors that are looked for.
+/// Number of descriptors to check.
 const DESCRIPTORS: libc::c_int = 65_536;
 
-/// The process that this one is a copy of: from between the walls it cannot be asked for.
+/// Id of the parent process; the sandbox forbids asking for it later.
 static PARENT: OnceLock<libc::c_long> = OnceLock::new();
 
-/// Notes the parent while it may be asked for.
+/// Stores the parent's id before the sandbox is applied.
 pub(super) fn remember_parent() {
     if let Some(parent) = rustix::process::getppid() {
         let _ = PARENT.set(parent.as_raw_nonzero().get().into());
     }
 }
 
-/// Names the descriptors that are open.
+/// Lists the open descriptors.
 pub(super) fn descriptors() -> String {
     let mut open = Vec::new();
     for number in 0..DESCRIPTORS {
@@ -36,7 +36,7 @@ pub(super) fn descriptors() -> String {
     open.join(", ")
 }
 
-/// Looks at a descriptor by the one call for it that a decoder may make, which is not always the library's.
+/// Calls `fstat` directly: the C library may use a call that the filter blocks.
 fn look(number: libc::c_int, found: &mut libc::stat) -> bool {
     #[cfg(target_os = "linux")]
     // SAFETY: the call fills the structure or fails.
@@ -46,25 +46,25 @@ fn look(number: libc::c_int, found: &mut libc::stat) -> bool {
     return unsafe { libc::fstat(number, found) } == 0;
 }
 
-/// Makes every system call that a decoder does not need, and those that it may make in other ways only; names those that
-/// were not refused.
+/// Makes every system call that a decoder does not need, and restricted calls with forbidden arguments; lists those
+/// that succeeded.
 #[cfg(target_os = "linux")]
 pub(super) fn calls() -> String {
     const LAST: libc::c_long = 1_024;
-    /// `uretprobe` and `uprobe` of x86, which no filter sees: the kernel ends whoever calls them but for its own probes.
+    /// `uretprobe` and `uprobe` on x86: seccomp does not filter them, and the kernel kills the caller.
     const PROBES: [libc::c_long; 2] = [335, 336];
     let mut reached = Vec::new();
     let mut tried = 0;
     let mut attempt = |name: String, call: libc::c_long, arguments: [libc::c_long; 6]| {
         let [a, b, c, d, e, f] = arguments;
-        // SAFETY: what is called is refused before it does anything; if it is not, the test that asked for this fails.
+        // SAFETY: the filter refuses the call before it has an effect; otherwise the test fails.
         let outcome = unsafe { libc::syscall(call, a, b, c, d, e, f) };
         tried += 1;
         if outcome != -1 || io::Error::last_os_error().raw_os_error() != Some(libc::EPERM) {
             reached.push(name);
         }
     };
-    for call in (0..=LAST).filter(|call| !super::super::walls::is_needed(*call) && !PROBES.contains(call)) {
+    for call in (0..=LAST).filter(|call| !super::super::layers::is_needed(*call) && !PROBES.contains(call)) {
         attempt(format!("call {call}"), call, [-1; 6]);
     }
     let own = libc::c_long::from(rustix::process::getpid().as_raw_nonzero().get());
@@ -79,7 +79,7 @@ pub(super) fn calls() -> String {
     let mapping = libc::c_long::from(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     attempt("mmap of code".into(), libc::SYS_mmap, [0, 4_096, code, mapping, -1, 0]);
     attempt("mprotect to code".into(), libc::SYS_mprotect, [0, 4_096, code, 0, 0, 0]);
-    // SAFETY: signal 0 is sent to this process: nothing happens.
+    // SAFETY: signal 0 has no effect.
     let itself = unsafe { libc::syscall(libc::SYS_tgkill, own, own, 0) } == 0;
     format!("{tried} calls; reached: [{}]; tgkill of itself: {itself}", reached.join(", "))
 }

@@ -1,4 +1,4 @@
-//! Looking at a backup before anything of it is used: the version, every hash, every blob. It changes nothing.
+//! Checks a backup before a restore: version, hashes and blobs. Changes nothing.
 
 use std::{collections::HashSet, path::Path};
 
@@ -19,10 +19,10 @@ use crate::{
     passphrase::Passphrase,
 };
 
-/// The secrets of a million API keys take less.
+/// Maximum size of the secrets file, enough for a million API keys.
 const MAX_SECRETS_BYTES: u64 = 256 << 20;
 
-/// A backup that was looked at.
+/// A checked backup.
 #[derive(Clone, Debug)]
 pub struct Checked {
     pub(super) directory: Directory,
@@ -30,41 +30,41 @@ pub struct Checked {
     damage: Damage,
 }
 
-/// What is wrong with a backup.
+/// Damage of a backup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Damage {
-    /// The damaged and missing files, with a few words each.
+    /// The damaged and missing files with descriptions.
     pub files: Names,
-    /// Rows that are lost with them.
+    /// Number of lost rows.
     pub rows: u64,
     /// Whether the secrets are lost.
     pub secrets: bool,
-    /// References of rows to blobs that the backup lacks, those that its installation had lost among them.
+    /// Number of references to blobs that the backup lacks, including those that the installation lacked.
     pub(super) missing: u64,
 }
 
 impl Checked {
-    /// When the copied moment was, RFC 3339.
+    /// Returns the time of the database snapshot, RFC 3339.
     pub fn created_at(&self) -> &str {
         &self.manifest.created_at
     }
 
-    /// Products in it.
+    /// Returns the number of products.
     pub fn products(&self) -> u64 {
         self.manifest.tables.iter().find(|table| table.name == "products").map_or(0, |table| table.rows)
     }
 
-    /// What is wrong with it.
+    /// Returns the damage.
     pub const fn damage(&self) -> &Damage {
         &self.damage
     }
 
-    /// Whether it holds secrets that a passphrase opens.
+    /// Whether it contains intact encrypted secrets.
     pub const fn has_encrypted_secrets(&self) -> bool {
         self.manifest.secrets_sha256.is_some() && !self.damage.secrets
     }
 
-    /// Whether secrets were left out when it was made.
+    /// Whether it contains no usable secrets.
     pub const fn lacks_secrets(&self) -> bool {
         self.manifest.format != PLAIN_FORMAT && !self.has_encrypted_secrets()
     }
@@ -72,7 +72,7 @@ impl Checked {
     /// Decrypts its secrets.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the passphrase is another one.
+    /// [`Error::Refused`] if the passphrase is wrong.
     pub async fn secrets(&self, passphrase: Passphrase) -> Result<Secrets, Error> {
         let path = self.directory.secrets(&self.manifest.folder);
         let file = files::read_bounded(&path, MAX_SECRETS_BYTES).await.map_err(Error::of(&path))?;
@@ -80,10 +80,10 @@ impl Checked {
     }
 }
 
-/// Looks at the backup in `directory`: all of it is read.
+/// Checks the backup in `directory`, reading all of it.
 ///
 /// # Errors
-/// [`Error::Refused`] if there is none or this version cannot read it, [`Error::Damaged`] if nothing of it can be used.
+/// [`Error::Refused`] if there is no backup or its format is unknown, [`Error::Damaged`] if it is unusable.
 pub async fn check(directory: &Path, watch: &mut Watch<'_>) -> Result<Checked, Error> {
     let directory = Directory::new(directory);
     directory.ensure_plain().await?;
@@ -98,7 +98,7 @@ pub async fn check(directory: &Path, watch: &mut Watch<'_>) -> Result<Checked, E
         names.into_iter().find(|name| !tables.iter().any(|table| table.name == name.as_str()))
     });
     if let Some(newer) = newer {
-        let reason = format!("the backup was made by pm {}, which has {newer} that this version lacks", manifest.pm);
+        let reason = format!("the backup was made by pm {} and contains {newer} that this version lacks", manifest.pm);
         return Err(Error::refused(reason, "restore it with that version or a newer one"));
     }
     check_rows(&directory, &manifest, &mut damage, watch).await?;
@@ -106,7 +106,7 @@ pub async fn check(directory: &Path, watch: &mut Watch<'_>) -> Result<Checked, E
         let path = directory.secrets(&manifest.folder);
         if files::hash(&path).await?.as_ref() != Some(sha256) {
             damage.secrets = true;
-            damage.files.add(format!("{} is not what the manifest says", directory.relative(&path)));
+            damage.files.add(format!("{} does not match the manifest", directory.relative(&path)));
         }
     }
     check_blobs(&directory, &manifest, &mut damage, watch).await?;
@@ -125,9 +125,9 @@ async fn check_rows(
     for table in &manifest.tables {
         let path = directory.table(&manifest.folder, &table.name);
         let is_whole = files::hash(&path).await?.as_ref() == Some(&table.sha256);
-        let says = format!("{} is not what the manifest says", directory.relative(&path));
+        let says = format!("{} does not match the manifest", directory.relative(&path));
         if !is_whole && manifest.format == PLAIN_FORMAT {
-            let reason = "its rows bear no checksums, so that whole ones cannot be told from damaged ones";
+            let reason = "its rows have no checksums, so intact rows cannot be distinguished from damaged ones";
             return Err(Error::Damaged(vec![says, reason.into()]));
         }
         let mut rows = RowReader::open(path, manifest.format).await?;
@@ -145,8 +145,8 @@ async fn check_rows(
             let rows_checked = known
                 .map_or(Ok(()), |known| page.iter().try_for_each(|row| trust::check_row(known, row, manifest.format)));
             rows_checked.map_err(|reason| {
-                let hint = "nothing was changed; the backup was changed after it was made: take another one";
-                Error::refused(format!("the backup is refused: {reason}"), hint)
+                let hint = "nothing was changed; the backup was modified after it was made: use another one";
+                Error::refused(format!("invalid backup: {reason}"), hint)
             })?;
             whole += page.len() as u64;
             done += page.len() as u64;
@@ -161,7 +161,7 @@ async fn check_rows(
     Ok(())
 }
 
-/// Each blob is read once, however many rows refer to it; what is damaged and not referred to does no harm.
+/// Checks each blob once. Damaged blobs without references are ignored.
 async fn check_blobs(
     directory: &Directory,
     manifest: &Manifest,
@@ -203,7 +203,7 @@ async fn check_blobs(
         }
     }
     damage.missing = lacking;
-    // The backup itself said that the store had lost some.
+    // The manifest lists how many references the store could not satisfy at backup time.
     if lacking > manifest.blobs.missing {
         damage.files.count += names.count;
         damage.files.first.append(&mut names.first);

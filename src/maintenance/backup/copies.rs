@@ -1,5 +1,6 @@
-//! The copies of blobs in a backup: made once, proved by their SHA-256 now and then, and made again from the store when they
-//! are damaged or missing.
+//! Copies of blobs in a backup.
+//!
+//! Each blob is copied once, verified by its SHA-256 from time to time, and copied again if it is damaged or missing.
 
 use std::{
     collections::HashSet,
@@ -22,7 +23,7 @@ use crate::{
     maintenance::progress::{Step, Watch},
 };
 
-/// A copy that was not proved for so long is read again.
+/// A copy is verified again after this time.
 const PROVED_FOR: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 pub(super) struct Copies<'a> {
@@ -30,12 +31,12 @@ pub(super) struct Copies<'a> {
     directory: &'a Directory,
     target: Blobs,
     verify: Verify,
-    /// What the backup before should have, and has not.
+    /// Blobs that are missing from the previous backup.
     lost: &'a HashSet<String>,
     now: SystemTime,
 }
 
-/// What became of one blob.
+/// The result for one blob.
 enum Copy {
     Kept,
     Verified,
@@ -54,7 +55,7 @@ impl<'a> Copies<'a> {
         Ok(Self { store, directory, target: directory.blobs().await?, verify, lost, now: SystemTime::now() })
     }
 
-    /// Sees to it that the backup has every blob that the rows in these files refer to.
+    /// Copies or verifies every blob that the rows in these files refer to.
     pub(super) async fn save(
         &self,
         folder: &str,
@@ -120,7 +121,7 @@ impl<'a> Copies<'a> {
         })
     }
 
-    /// Copies the blob from the store, over what there is of it.
+    /// Copies the blob from the store, replacing an existing copy.
     async fn fetch(&self, key: &BlobKey) -> Result<State, Error> {
         let state = self.store.copy_to(key, &self.target).await?;
         if matches!(state, State::Whole { .. }) {
@@ -135,15 +136,15 @@ impl<'a> Copies<'a> {
         }
         let (path, of) = (self.directory.blob(key), key.clone());
         let proved = self.at(path, move |path| stamp::proved_at(path, &of)).await?;
-        // A time to come was written by a wrong clock.
+        // A time in the future was written by a wrong clock.
         Ok(proved.is_none_or(|proved| self.now.duration_since(proved).map_or(true, |age| age > PROVED_FOR)))
     }
 
-    /// A file system that keeps no times only costs that the copy is read again the next time.
+    /// Records the verification. If the file system cannot, the next backup reads the copy again.
     async fn note(&self, key: &BlobKey) {
         let (path, of, now) = (self.directory.blob(key), key.clone(), self.now);
         if let Err(error) = self.at(path, move |path| stamp::note(path, &of, now)).await {
-            tracing::debug!(%error, %key, "the time of a proof was not noted");
+            tracing::debug!(%error, %key, "the verification time of a copy could not be recorded");
         }
     }
 
@@ -156,14 +157,13 @@ impl<'a> Copies<'a> {
         files::blocking(move || work(&on)).await.map_err(Error::of(&path))
     }
 
-    /// Proves copies that no row refers to any more. A damaged one is mended if the store has it still; else it is of no use
-    /// and goes.
+    /// Verifies copies that no row refers to. A damaged copy is replaced from the store, or else deleted.
     async fn verify_the_rest(&self, seen: &Seen, saved: &mut Saved, watch: &mut Watch<'_>) -> Result<(), Error> {
         let mut listed = self.target.list();
         let mut done = 0;
         while let Some(found) = listed.try_next().await? {
             done += 1;
-            watch(Step { name: "verifying what older backups left", done, total: 0 });
+            watch(Step { name: "verifying copies of older backups", done, total: 0 });
             if seen.contains(found.key.as_str()) {
                 continue;
             }
@@ -178,7 +178,7 @@ impl<'a> Copies<'a> {
                 saved.mended.add(path);
             } else {
                 self.target.delete(&found.key).await?;
-                saved.mended.add(format!("{path} was damaged, is of no use any more, and was removed"));
+                saved.mended.add(format!("{path} was damaged and unreferenced, and was deleted"));
             }
         }
         Ok(())

@@ -1,28 +1,28 @@
-//! What can go wrong with a backup, by what people do next.
+//! Errors of backup and restore, one variant per reaction of the operator.
 
 use std::{io, path::Path, path::PathBuf};
 
 use crate::{blobs, catalog, code::ErrorCode, db};
 
-/// A backup or a restore that did not come about.
+/// Why a backup or a restore failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The catalogue cannot be read or written.
+    /// The catalog cannot be read or written.
     #[error(transparent)]
     Catalog(#[from] catalog::Error),
-    /// The directory is not one for a backup, or the installation not one to restore into.
+    /// The directory cannot hold this backup, or the installation cannot be restored into.
     #[error("{reason}")]
     Refused {
         /// Why.
         reason: String,
-        /// What helps.
+        /// How to solve it.
         hint: &'static str,
     },
-    /// Nothing of the backup can be used, since these files are damaged.
+    /// The backup is unusable because these files are damaged.
     #[error("the backup is damaged: {}", .0.join(", "))]
     Damaged(Vec<String>),
     /// A file of the backup cannot be read or written.
-    #[error("{} cannot be used", .path.display())]
+    #[error("cannot read or write {}", .path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -32,7 +32,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The code that people see.
+    /// Returns the error code.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Catalog(error) => error.code(),
@@ -43,7 +43,7 @@ impl Error {
         }
     }
 
-    /// Whether the same command may go through later.
+    /// Whether a later retry may succeed.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Catalog(error) if error.is_transient())
     }
@@ -52,7 +52,7 @@ impl Error {
         Self::Refused { reason: reason.into(), hint }
     }
 
-    /// An error of this file.
+    /// Returns a function that wraps an I/O error of this file.
     pub(super) fn of(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { path, source }

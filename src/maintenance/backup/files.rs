@@ -1,5 +1,7 @@
-//! Files of rows: one JSON object a line, written and read a page at a time, with a hash over all bytes. Each line ends with a
-//! checksum of its own, `"#"`, so that the whole rows of a damaged file can be told from the others.
+//! Files of rows: one JSON object per line, with a hash of the whole file.
+//!
+//! Files are written and read one page at a time. Each line ends with its own checksum, `"#"`, so the intact rows of a
+//! damaged file can be recognized.
 
 use std::{
     fs::File,
@@ -13,7 +15,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use super::{Error, PAGE, PLAIN_FORMAT};
 use crate::{db::maintenance::transfer::Row, private_files};
 
-/// A file of rows that is being written.
+/// Writes a file of rows.
 pub(super) struct RowWriter {
     file: tokio::fs::File,
     path: PathBuf,
@@ -21,21 +23,21 @@ pub(super) struct RowWriter {
     rows: u64,
 }
 
-/// A file of rows that is being read. A file that is missing has no rows.
+/// Reads a file of rows. A missing file has no rows.
 pub(super) struct RowReader {
     lines: Option<BufReader<tokio::fs::File>>,
     path: PathBuf,
-    /// Whether lines bear checksums.
+    /// Whether lines have checksums.
     summed: bool,
-    /// Lines so far that are no whole row.
+    /// Number of damaged lines so far.
     pub damaged: u64,
 }
 
-/// No row is longer.
+/// Maximum length of a row.
 const MAX_LINE_BYTES: u64 = 16 << 20;
-/// Bytes of rows that are in memory at a time, and one row more.
+/// Maximum size of a page, exceeded by at most one row.
 const PAGE_BYTES: usize = 16 << 20;
-/// Digits of a row's checksum: the first half of a SHA-256, halved again.
+/// Number of hex digits of a row's checksum: the first quarter of a SHA-256.
 const SUM_DIGITS: usize = 16;
 const SUM_BEGINS: &[u8] = b",\"#\":\"";
 const SUM_ENDS: &[u8] = b"\"}";
@@ -64,7 +66,7 @@ impl RowWriter {
         self.file.write_all(&bytes).await.map_err(Error::of(&self.path))
     }
 
-    /// How many rows there are, and the SHA-256 of the file in hex, once it is on stable storage.
+    /// Syncs the file; returns the number of rows and the SHA-256 of the file in hex.
     pub(super) async fn finish(mut self) -> Result<(u64, String), Error> {
         self.file.flush().await.map_err(Error::of(&self.path))?;
         self.file.sync_all().await.map_err(Error::of(&self.path))?;
@@ -83,7 +85,7 @@ impl RowReader {
         Ok(Self { lines, path, summed: format != PLAIN_FORMAT, damaged: 0 })
     }
 
-    /// The next whole rows, none at the end; the others are counted.
+    /// Returns the next intact rows, none at the end. Counts damaged lines.
     pub(super) async fn page(&mut self) -> Result<Vec<Row>, Error> {
         let mut rows = Vec::new();
         let Some(lines) = &mut self.lines else { return Ok(rows) };
@@ -104,10 +106,10 @@ impl RowReader {
     }
 }
 
-/// What a file of lines gave.
+/// Result of reading a line.
 enum Line {
     Read,
-    /// No row is that long; the rest of it is passed over.
+    /// The line exceeds the limit; the rest of it is skipped.
     TooLong,
     End,
 }
@@ -141,7 +143,7 @@ pub(super) async fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> 
     if is_whole { Ok(bytes) } else { Err(io::Error::other(format!("it has more than {most} bytes"))) }
 }
 
-/// The row of a line; `None` if it is not what was written.
+/// Parses a line; returns `None` if it is damaged.
 fn parse(line: &[u8], summed: bool) -> Option<Row> {
     if !summed {
         return serde_json::from_slice(line).ok();
@@ -159,7 +161,7 @@ fn sum(object: &[u8]) -> String {
     hex::encode(&Sha256::digest(object)[..SUM_DIGITS / 2])
 }
 
-/// The SHA-256 of a file in hex; `None` if it is not there.
+/// Returns the SHA-256 of a file in hex; `None` if the file does not exist.
 pub(super) async fn hash(path: &Path) -> Result<Option<String>, Error> {
     let mut file = match tokio::fs::File::open(path).await {
         Ok(file) => file,
@@ -176,7 +178,7 @@ pub(super) async fn hash(path: &Path) -> Result<Option<String>, Error> {
     }
 }
 
-/// Writes a file that only its owner reads, and has it on stable storage.
+/// Writes and syncs a file that only its owner can read.
 pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::io::Write as _;
     let mut file = private_files::options().write(true).create(true).truncate(true).open(path)?;
@@ -185,7 +187,7 @@ pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
-    // Only Unix lets a directory be opened and synced.
+    // Only Unix can open and sync a directory.
     if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
@@ -202,7 +204,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_whole_rows_of_a_damaged_file_are_read_and_no_other() {
+    async fn only_the_intact_rows_of_a_damaged_file_are_read() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("rows.ndjson");
         let row = |id: u32| json!({"id": id, "name": format!("é{id}")}).as_object().cloned().expect("an object");

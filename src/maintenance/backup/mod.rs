@@ -1,12 +1,14 @@
-//! A copy of the whole catalogue in a directory, made while everything is running, and its way back into an empty
-//! installation on whatever engines.
+//! Backup and restore.
+//!
+//! A backup copies the whole catalog to a directory while the system is running. A restore copies it into an empty
+//! installation with any engines.
 //!
 //! ```text
-//! DIR/manifest.json            written last, in one step: without it there is no backup
-//! DIR/tables-N/manifest.json   the same once more, for the case that the first one is damaged
-//! DIR/tables-N/products.ndjson one row a line, columns by name, with a checksum; of the backup that the manifest tells of
-//! DIR/tables-N/secrets.age     secrets of webhooks, hashes of API keys, keys of signed addresses, encrypted
-//! DIR/blobs/ab/cd/….jpg        what rows refer to; kept from one backup to the next, proved and mended
+//! DIR/manifest.json            written last and atomically: without it there is no backup
+//! DIR/tables-N/manifest.json   a second copy, in case the first one is damaged
+//! DIR/tables-N/products.ndjson one row per line, columns by name, with a checksum
+//! DIR/tables-N/secrets.age     webhook secrets, API key hashes and URL signing keys, encrypted
+//! DIR/blobs/ab/cd/….jpg        referenced blobs; reused by the next backup, verified and repaired
 //! ```
 
 mod check;
@@ -34,16 +36,16 @@ use std::{collections::HashSet, path::Path};
 
 use crate::blobs::{BlobKey, Blobs};
 
-/// The number of this shape of a backup; it grows when an older version could not read it.
+/// The version of the backup format; it increases when older versions of pm cannot read the format.
 const FORMAT: u32 = 2;
-/// Backups of this shape have no checksums of rows and manifests, and their secrets stand in the tables. They are read still.
+/// The first format, without checksums of rows and manifests and with secrets in the tables. It can still be restored.
 const PLAIN_FORMAT: u32 = 1;
-/// Rows that are in memory at a time.
+/// Rows in memory at a time.
 const PAGE: usize = 500;
-/// Blobs that are copied at a time, each in memory.
+/// Blobs copied concurrently, each in memory.
 const AT_ONCE: usize = 8;
 
-/// Files or blobs that are named to people: how many there are, and the first of them.
+/// Names of files or blobs for messages: the count and the first ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
     /// How many there are.
@@ -63,12 +65,12 @@ impl Names {
     }
 }
 
-/// Blobs that were met before, in 16 bytes each: many rows may refer to one.
+/// A set of blobs, 16 bytes each.
 #[derive(Debug, Default)]
 struct Seen(HashSet<u128>);
 
 impl Seen {
-    /// Whether this is the first time that the blob is met.
+    /// Adds a blob; returns whether it was not in the set.
     fn is_first(&mut self, key: &str) -> bool {
         match number(key) {
             Some(number) => self.0.insert(number),
@@ -81,7 +83,7 @@ impl Seen {
     }
 }
 
-/// Half of the blob's SHA-256, its extension, and whether it is an original.
+/// Returns a number made of half of the blob's SHA-256, its extension, and whether it is an original.
 fn number(key: &str) -> Option<u128> {
     let key = BlobKey::parse(key)?;
     let extension = key.extension().bytes().fold(0, |all, byte| all << 8 | u128::from(byte));
@@ -89,10 +91,10 @@ fn number(key: &str) -> Option<u128> {
     u128::from_str_radix(&key.sha256()[..32], 16).ok().map(|number| number ^ extension ^ original)
 }
 
-/// The blobs of the backup in `directory`, to mend the store from.
+/// Returns the blobs of the backup in `directory`, for repairs of the store.
 ///
 /// # Errors
-/// [`Error::Refused`] if there is no backup, or one with links in it; by the component that does not answer.
+/// [`Error::Refused`] if there is no backup, or if it contains symbolic links.
 pub async fn copies_in(directory: &Path) -> Result<Blobs, Error> {
     let found = manifest::Directory::new(directory);
     found.ensure_plain().await?;

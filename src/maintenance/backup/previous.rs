@@ -1,5 +1,6 @@
-//! What is wrong with the backup that is in the directory already, before the next one takes its place: damage is named even
-//! where the next backup mends it.
+//! Checks the previous backup in the directory before the next one replaces it.
+//!
+//! Damage is reported even if the next backup repairs it.
 
 use std::collections::HashSet;
 
@@ -15,36 +16,35 @@ use crate::{
     maintenance::progress::{Step, Watch},
 };
 
-/// Lost copies that are remembered; what is beyond counts as copied, not as mended.
+/// Maximum number of recorded missing copies; further ones count as copied, not as repaired.
 const MAX_LOST: usize = 100_000;
 
-/// Makes sure that the backup that is there, if there is one, was made of this installation.
+/// Checks that an existing backup belongs to this installation.
 ///
 /// # Errors
-/// [`Error::Refused`] if it was made of another one; by the file that cannot be read.
+/// [`Error::Refused`] if it belongs to another one.
 pub(super) async fn ensure_own(directory: &Directory, installation: &InstallationId) -> Result<(), Error> {
     let manifest = match directory.manifest().await {
         Ok(found) => found.manifest,
-        // It cannot be restored, so nothing is lost.
+        // A damaged backup cannot be restored, so replacing it loses nothing.
         Err(Error::Damaged(_)) => return Ok(()),
-        // There is none, or one of a newer version, which can restore it.
+        // There is no backup.
         Err(Error::Refused { .. }) if !directory.has_manifest().await? => return Ok(()),
         Err(Error::Refused { reason, .. }) => {
-            return Err(Error::refused(reason, "name another directory; --replace replaces that backup"));
+            return Err(Error::refused(reason, "use another directory, or replace that backup with --replace"));
         }
         Err(error) => return Err(error),
     };
     match manifest.installation {
         Some(other) if other != *installation => Err(Error::refused(
-            format!("the directory holds the backup of installation {other} of {}", manifest.created_at),
-            "name another directory; if that installation is gone, or was restored or moved here, --replace replaces its \
-             backup",
+            format!("the directory contains a backup of installation {other} from {}", manifest.created_at),
+            "use another directory; if that installation is gone, or was restored or moved here, use --replace",
         )),
         _ => Ok(()),
     }
 }
 
-/// Names the damaged files of the backup that is there, and returns the blobs that it should have and has not.
+/// Lists the damaged files of the existing backup; returns its missing blobs.
 pub(super) async fn inspect(
     directory: &Directory,
     damaged: &mut Names,
@@ -57,7 +57,7 @@ pub(super) async fn inspect(
             files.into_iter().for_each(|file| damaged.add(file));
             return Ok(lost);
         }
-        // There is no backup yet, or one of another version, which this one replaces.
+        // There is no backup yet, or one of another version, which will be replaced.
         Err(Error::Refused { .. }) => return Ok(lost),
         Err(error) => return Err(error),
     };
@@ -92,7 +92,7 @@ pub(super) async fn inspect(
                 }
             }
             done += page.len() as u64;
-            watch(Step { name: "looking at the backup before", done, total: 0 });
+            watch(Step { name: "checking the previous backup", done, total: 0 });
         }
     }
     Ok(lost)

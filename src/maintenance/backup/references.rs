@@ -1,4 +1,4 @@
-//! Which rows of a backup refer to which blobs.
+//! References from rows of a backup to blobs.
 
 use serde_json::Value;
 
@@ -8,14 +8,16 @@ use crate::db::{blobs::losses::LOST_SOURCE, maintenance::transfer::Row};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reference {
     pub key: String,
-    /// Its bytes, where the row tells.
+    /// Size of the blob, if the row contains it.
     pub bytes: Option<u64>,
 }
 
 /// The tables whose rows refer to blobs.
 pub(super) const REFERRING: [&str; 3] = ["renditions", "variants", "images"];
 
-/// The blob that a row of one of these tables refers to. An image that failed because its uploaded file is lost refers to none.
+/// Returns the reference of a row to a blob, if any.
+///
+/// An image that failed because its uploaded file is lost has no reference.
 pub(super) fn reference(row: &Row) -> Option<Reference> {
     let text = |name| row.get(name).and_then(Value::as_str);
     if let Some(key) = text("blob_key") {

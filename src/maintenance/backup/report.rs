@@ -1,47 +1,47 @@
-//! How a backup is made, and what it came to.
+//! Options and result of a backup.
 
 use super::{Names, secrets::Protection};
 
-/// Which copies of blobs that are in the directory already are read and compared with their SHA-256.
+/// Which existing copies of blobs are verified by their SHA-256.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verify {
-    /// Those that were changed, or not proved for 30 days.
+    /// Copies that were changed, or not verified for 30 days.
     #[default]
     Due,
-    /// All of them.
+    /// All copies.
     All,
 }
 
-/// How a backup is made.
+/// Options of a backup.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What is read again.
+    /// Which existing copies are verified.
     pub verify: Verify,
     /// Whether the backup of another installation is replaced.
     pub replace: bool,
-    /// What is done with secrets.
+    /// Whether secrets are encrypted or left out.
     pub protection: Protection,
 }
 
-/// What a backup holds.
+/// The result of a backup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Saved {
-    /// Products in it.
+    /// Number of products in the backup.
     pub products: u64,
-    /// References of rows to blobs.
+    /// Number of references from rows to blobs.
     pub references: u64,
-    /// Blobs that were copied now; the others were in the directory already.
+    /// Number of blobs copied now; the others were already in the directory.
     pub copied: u64,
-    /// Their bytes.
+    /// Total bytes of copied blobs.
     pub bytes: u64,
-    /// Blobs that were in the directory already and were proved now.
+    /// Number of existing copies verified now.
     pub verified: u64,
-    /// Files of the backup before that were damaged or missing and were written again from the catalogue.
+    /// Damaged or missing files of the previous backup that were written again.
     pub mended: Names,
-    /// Blobs that the store did not have, or not undamaged.
+    /// Blobs that were missing or damaged in the store.
     pub missing: Names,
-    /// References to such blobs.
+    /// Number of references to such blobs.
     pub missing_references: u64,
-    /// Whether secrets are in it.
+    /// Whether the backup contains secrets.
     pub has_secrets: bool,
 }

@@ -1,5 +1,6 @@
-//! Restoring: blobs first, then all rows in one transaction; so whoever sees a row finds its blobs. What is lost is left out in
-//! such a way that the catalogue is consistent.
+//! Restores a backup: blobs first, then all rows in one transaction.
+//!
+//! So the blobs of every visible row exist. Lost data is left out, and the catalog stays consistent.
 
 use std::time::Duration;
 
@@ -32,59 +33,61 @@ use crate::{
     },
 };
 
-/// What was restored.
+/// The result of a restore.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
-    /// Rows of all tables.
+    /// Number of rows of all tables.
     pub rows: u64,
-    /// Products among them.
+    /// Number of products.
     pub products: u64,
-    /// References of rows to blobs that are there.
+    /// Number of references to existing blobs.
     pub references: u64,
-    /// References to blobs that are lost.
+    /// Number of references to lost blobs.
     pub missing: u64,
-    /// Images that are made again, since blobs or rows of theirs are lost.
+    /// Number of images queued again because of lost blobs or rows.
     pub queued: u64,
-    /// Images whose largest rendition has taken the place of their uploaded file, which is lost.
+    /// Number of images whose largest rendition replaced their lost uploaded file.
     pub replaced: u64,
-    /// Images that failed, since their uploaded file is lost.
+    /// Number of images that failed because their uploaded file is lost.
     pub failed: u64,
-    /// Rows that the backup had and that are lost.
+    /// Number of lost rows.
     pub lost_rows: u64,
-    /// API keys that were good and are not restored.
+    /// Number of valid API keys that were not restored.
     pub keys_left_out: u64,
-    /// What is left to do by itself later, in sentences for people.
+    /// Messages about work that pm or the operator completes later.
     pub notices: Vec<String>,
 }
 
 impl Restored {
-    /// Whether all that the backup was made of is there.
+    /// Whether everything was restored.
     pub const fn is_whole(&self) -> bool {
         self.missing == 0 && self.lost_rows == 0
     }
 }
 
 impl Catalog {
-    /// Makes sure that there is no row yet.
+    /// Checks that the database is empty.
     ///
     /// # Errors
-    /// [`Error::Refused`] if there are rows; by the database if it does not answer.
+    /// [`Error::Refused`] if a table has rows.
     pub async fn ensure_empty(&self) -> Result<(), Error> {
         for table in transfer::tables() {
             let rows = table.count(&self.database().read()).await?;
             if rows > 0 {
                 let reason = format!("the database is not empty: {} has {rows} rows", table.name);
-                return Err(Error::refused(reason, "restore into a new database, or empty it by `pm migrate fresh`"));
+                return Err(Error::refused(reason, "restore into a new database, or empty it with `pm migrate fresh`"));
             }
         }
         Ok(())
     }
 
-    /// Puts what is whole of the backup into this installation, which must be empty, with all ids; then its images go on where
-    /// they were. `restoring` says what becomes of secrets.
+    /// Restores the intact parts of a backup with all ids into this empty installation.
+    ///
+    /// Unfinished images continue afterwards. `restoring` decides which secrets are restored. After an error, no row is
+    /// stored.
     ///
     /// # Errors
-    /// [`Error::Refused`] if there are rows already; by the component that does not answer: then no row was stored.
+    /// [`Error::Refused`] if the database is not empty.
     pub async fn restore(
         &self,
         backup: &Checked,
@@ -99,21 +102,20 @@ impl Catalog {
         let now = write.now().await?;
         self.restore_rows(&write, backup, restoring, &mut restored, watch).await?;
         words::fill_all(&*write).await?;
-        // A new installation, so that neither cache nor broker nor running process takes the data for those of before.
+        // A new installation id: caches, brokers and running processes must not mistake the data for the previous data.
         let id = installation::renew(&*write).await?;
         make_own(&write, now).await?;
         self.restore_consistency(&write, &lost, &mut restored, now).await?;
         if self.secret_keys().is_none() && webhooks::count(&*write).await? > 0 {
-            restored.notices.push("the secrets of webhooks are not encrypted until PM_SECRET_KEY is set".into());
+            restored.notices.push("webhook secrets are stored unencrypted until PM_SECRET_KEY is set".into());
         }
         self.announce(&write).await?;
         write.commit().await?;
-        // The next start writes the marker if this fails: what is committed is restored.
+        // If this fails, the next start writes the marker. The restore is already committed.
         if let Err(error) = self.mark_store(id).await {
-            restored.notices.push(because("the next start marks the blob store as this installation's", &error));
+            restored.notices.push(because("the blob store's marker is written at the next start", &error));
         }
-        // Caches in processes read the rows that were just written as their log; a shared one is told now, and what it
-        // cannot be told by now a sweeper will tell it.
+        // In-process caches read the new rows as their log. A shared cache is invalidated now, or later by a sweeper.
         if matches!(self.cache(), Cache::Redis(_)) {
             match self.tell_left_over(Duration::ZERO).await {
                 Ok(true) => {}
@@ -122,7 +124,7 @@ impl Catalog {
             }
         }
         self.queue().wake();
-        // Letting go fails only if the connection broke off, which lets go as well.
+        // A release fails only if the connection broke, which releases the lock as well.
         let _ = hold.release().await;
         Ok(restored)
     }
@@ -138,7 +140,7 @@ impl Catalog {
         let now = write.now().await?;
         let total = backup.manifest.tables.iter().map(|table| table.rows).sum();
         for table in transfer::tables() {
-            // A backup of an older version lacks the tables that came later.
+            // A backup of an older version lacks newer tables.
             let Some(file) = backup.manifest.tables.iter().find(|file| file.name == table.name) else { continue };
             let path = backup.directory.table(&backup.manifest.folder, table.name);
             let mut rows = RowReader::open(path, backup.manifest.format).await?;
@@ -174,7 +176,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Writes the new id into the store's marker.
+    /// Writes the new installation id to the store's marker.
     async fn mark_store(&self, id: InstallationId) -> Result<(), Error> {
         let store = self.blobs();
         if let Some(marker) = store.marker().await? {
@@ -184,7 +186,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Copies every blob that rows refer to, and returns those that no whole copy is left of.
+    /// Copies all referenced blobs; returns those without an intact copy.
     async fn restore_blobs(
         &self,
         backup: &Checked,
@@ -229,7 +231,7 @@ impl Catalog {
         Ok(lost)
     }
 
-    /// Lets the rows fit each other and the blobs that are there.
+    /// Makes rows consistent with each other and with the existing blobs.
     async fn restore_consistency(
         &self,
         write: &Write,
@@ -252,19 +254,18 @@ impl Catalog {
     }
 }
 
-/// A sentence and its causes.
+/// Returns a message with the causes of an error.
 fn because(sentence: &str, error: &Error) -> String {
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
     format!("{sentence}: {}", causes.map(ToString::to_string).collect::<Vec<_>>().join(": "))
 }
 
-/// Makes the rows this installation's own: whatever must differ from the installation that was backed up is made anew here, in
-/// the transaction of the rows.
+/// Regenerates values that must differ from the backed-up installation, in the transaction of the rows.
 async fn make_own(write: &Write, now: Timestamp) -> Result<(), Error> {
     Ok(transfer::take_over(&**write, now).await?)
 }
 
-/// `false` if neither the backup nor the store has it whole.
+/// Copies a blob to the store; returns `false` if neither the backup nor the store has it intact.
 async fn copy(source: &Blobs, store: &Blobs, key: &str) -> Result<bool, Error> {
     let Some(key) = BlobKey::parse(key) else { return Ok(false) };
     Ok(matches!(source.copy_to(&key, store).await?, State::Whole { .. })

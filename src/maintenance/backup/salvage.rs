@@ -1,5 +1,6 @@
-//! Restoring what is whole of a backup with damaged tables: rows whose parents are lost go with them, and a lost user comes back
-//! by its id alone, so that its products stay.
+//! Restores the intact rows of damaged tables.
+//!
+//! Rows whose parents are lost are dropped. A lost user is restored with only its id, so that its products stay.
 
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use crate::{
     domain::UserId,
 };
 
-/// What rows of a table refer to: the column and the other table.
+/// The foreign key of each table: its column and the parent table.
 const PARENTS: [(&str, &str, &str); 7] = [
     ("api_keys", "user_id", USERS),
     ("products", "user_id", USERS),
@@ -22,7 +23,7 @@ const PARENTS: [(&str, &str, &str); 7] = [
 ];
 const USERS: &str = "users";
 
-/// Those of `rows` that can be stored, since what they refer to is there.
+/// Returns the rows whose parents exist.
 pub(super) async fn connected(write: &Write, table: &str, rows: Vec<Row>, now: Timestamp) -> Result<Vec<Row>, Error> {
     let Some((_, column, parent)) = PARENTS.iter().find(|(child, ..)| *child == table) else { return Ok(rows) };
     let ids: Vec<_> = rows.iter().filter_map(|row| row.get(*column)).collect();

@@ -1,4 +1,4 @@
-//! Making a backup: all tables as they are at one moment, then every blob that they refer to, then the manifest.
+//! Makes a backup: all tables of one snapshot, then the referenced blobs, then the manifest.
 
 use std::path::Path;
 
@@ -20,20 +20,21 @@ use crate::{
 };
 
 impl Catalog {
-    /// Copies the catalogue as it is at one moment into `directory`, beside everything that is running. What a backup before
-    /// has copied there is not copied again, but proved now and then, and mended from the store; that backup holds until this
-    /// one is complete. Meanwhile no blob is removed.
+    /// Copies a snapshot of the catalog to `directory` while the system is running.
+    ///
+    /// Existing copies of blobs are reused, verified from time to time, and repaired from the store. The previous
+    /// backup stays valid until this one is complete. No blob is deleted meanwhile. Missing blobs are not an error; the
+    /// result lists them.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the directory holds something else, or another installation's backup; by the component or the file that cannot be used. Blobs that
-    /// are not there are none: the answer names them.
+    /// [`Error::Refused`] if the directory contains other files or the backup of another installation.
     pub async fn backup(&self, directory: &Path, options: Options, watch: &mut Watch<'_>) -> Result<Saved, Error> {
         let directory = Directory::new(directory);
         let _taken = directory.take().await?;
         if !options.replace {
             previous::ensure_own(&directory, &self.installation()).await?;
         }
-        // Before the moment that is copied: what is referred to then is not removed any more.
+        // Taken before the snapshot, so that no blob that the snapshot refers to is deleted.
         let hold = self.database().hold_blobs().await?;
         let mut saved = Saved::default();
         let lost = previous::inspect(&directory, &mut saved.mended, watch).await?;
@@ -64,7 +65,7 @@ impl Catalog {
             checksum: String::new(),
         };
         directory.finish(&manifest).await?;
-        // Whether it is released by hand or by its connection's end makes no difference to the backup.
+        // If the release fails, the end of the connection releases the lock.
         let _ = hold.release().await;
         Ok(saved)
     }
@@ -77,7 +78,7 @@ impl Catalog {
         watch: &mut Watch<'_>,
     ) -> Result<Vec<TableFile>, Error> {
         let snapshot = self.database().snapshot().await?;
-        // While a table's file goes to stable storage nothing is asked, for however long that takes.
+        // The connection may be idle for long while a file is synced.
         snapshot.stay_idle().await?;
         let tables = transfer::tables();
         let mut total = 0;
@@ -98,7 +99,7 @@ impl Catalog {
                 watch(Step { name: "copying rows", done, total });
             }
             let (rows, sha256) = file.finish().await?;
-            // Read after the rows, so that it is not behind them: numbers are given outside of transactions.
+            // Read after the rows, so that it is not lower than their ids: ids are assigned outside of transactions.
             let last_number = table.last_number(&self.database().read()).await?;
             saved.push(TableFile { name: table.name.into(), rows, sha256, last_number });
         }
@@ -106,7 +107,7 @@ impl Catalog {
     }
 }
 
-/// Writes the encrypted secrets and returns the SHA-256 of the file; `None` if they are left out.
+/// Writes the encrypted secrets; returns the SHA-256 of the file, or `None` if they are left out.
 async fn save_secrets(
     directory: &Directory,
     folder: &str,

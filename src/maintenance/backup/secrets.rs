@@ -1,5 +1,7 @@
-//! The secrets of an installation: what webhooks sign with, the hashes of API keys, the keys of signed addresses. They stand in
-//! no table file of a backup, but in one file that a passphrase opens, in the age format; or nowhere.
+//! Secrets of an installation: webhook secrets, API key hashes and URL signing keys.
+//!
+//! The table files of a backup contain no secrets. They are in one file in the age format, encrypted with a passphrase,
+//! or left out.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -20,50 +22,50 @@ use crate::{
 /// What a backup does with secrets.
 #[derive(Clone, Debug)]
 pub enum Protection {
-    /// They are encrypted.
+    /// Encrypts them.
     Encrypted {
-        /// What opens them.
+        /// The passphrase.
         passphrase: Passphrase,
-        /// The keys of signed addresses, separated by commas.
+        /// URL signing keys, separated by commas.
         url_keys: Option<String>,
     },
-    /// They are left out.
+    /// Leaves them out.
     LeftOut,
 }
 
-/// What a restore does with API keys. The author of a backup may have added a key to it.
+/// What a restore does with API keys. The author of a backup may have added a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiKeys {
-    /// They are good again.
+    /// Restores them.
     Restore,
-    /// They come back revoked.
+    /// Restores them as revoked.
     LeaveOut,
 }
 
-/// What a restore does with what is secret.
+/// What a restore does with secrets.
 #[derive(Clone, Copy, Debug)]
 pub struct Restoring<'a> {
-    /// The secrets of the backup; without them webhooks are disabled and API keys revoked.
+    /// The secrets of the backup. Without them, webhooks are disabled and API keys revoked.
     pub secrets: Option<&'a Secrets>,
-    /// What becomes of API keys.
+    /// Whether API keys are restored.
     pub api_keys: ApiKeys,
 }
 
-/// Secrets in the clear, in memory only.
+/// Unencrypted secrets, in memory only.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secrets {
-    /// The keys of signed addresses, separated by commas.
+    /// URL signing keys, separated by commas.
     #[serde(default)]
     pub url_keys: Option<String>,
-    /// Secrets of webhooks by number.
+    /// Webhook secrets by webhook id.
     #[serde(default)]
     webhooks: BTreeMap<i64, String>,
-    /// Hashes of API keys by number.
+    /// API key hashes by key id.
     #[serde(default)]
     api_keys: BTreeMap<i64, String>,
 }
 
-/// Nobody sees them.
+/// Shows only the counts.
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Secrets({} webhooks, {} keys)", self.webhooks.len(), self.api_keys.len())
@@ -74,7 +76,7 @@ const WEBHOOKS: &str = "webhooks";
 const API_KEYS: &str = "api_keys";
 
 impl Secrets {
-    /// Takes the secret out of a row.
+    /// Moves the secret of a row into this collection.
     pub(super) fn take(&mut self, table: &str, row: &mut Row) {
         let (column, kept) = match table {
             WEBHOOKS => ("secret", &mut self.webhooks),
@@ -86,8 +88,9 @@ impl Secrets {
         }
     }
 
-    /// Decrypts the secrets of webhooks, so that the passphrase of the backup alone opens them. One that no key opens stays
-    /// encrypted.
+    /// Decrypts webhook secrets, so that the passphrase of the backup is sufficient to restore them.
+    ///
+    /// A secret that no key decrypts stays encrypted.
     pub(super) fn open_webhooks(&mut self, keys: Option<&SecretKeys>) {
         for (id, stored) in &mut self.webhooks {
             if let Ok(secret) = webhook_secrets::open(keys, WebhookId(*id), stored) {
@@ -106,16 +109,17 @@ impl Secrets {
     pub(super) async fn decrypted(file: Vec<u8>, passphrase: Passphrase) -> Result<Self, Error> {
         let work = tokio::task::spawn_blocking(move || passphrase.decrypt(&file));
         let plain = work.await.map_err(crate::catalog::Error::internal)?.map_err(|error| {
-            let reason = format!("the secrets of the backup cannot be read: {error}");
-            Error::refused(reason, "give the passphrase of the backup, or --without-secrets; nothing was changed")
+            let reason = format!("the secrets of the backup cannot be decrypted: {error}");
+            Error::refused(reason, "pass the passphrase of the backup, or --without-secrets; nothing was changed")
         })?;
         Ok(serde_json::from_slice(&plain).map_err(crate::catalog::Error::internal)?)
     }
 }
 
 impl Restoring<'_> {
-    /// Puts the secret of a row back; `false` if it was an API key that was good and is left out. Without its secret a webhook
-    /// is disabled and gets a new, unknown one. An API key that is left out is revoked.
+    /// Restores the secret of a row; returns `false` if it is a valid API key that is left out.
+    ///
+    /// A webhook without its secret is disabled and gets a new, unknown secret. An API key that is left out is revoked.
     pub(super) fn put_back(&self, keys: Option<&SecretKeys>, table: &str, row: &mut Row, now: Timestamp) -> bool {
         match table {
             WEBHOOKS => self.put_back_webhook(keys, row),
@@ -127,7 +131,7 @@ impl Restoring<'_> {
 
     fn put_back_webhook(&self, keys: Option<&SecretKeys>, row: &mut Row) {
         let id = number(row);
-        // A backup of the first format has it in its row.
+        // A backup of the first format has the secret in the row.
         let own = row.get("secret").and_then(Value::as_str).map(str::to_owned);
         let known = own.or_else(|| self.secrets.and_then(|secrets| secrets.webhooks.get(&id)).cloned());
         if known.is_none() {

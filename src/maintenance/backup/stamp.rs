@@ -1,6 +1,8 @@
-//! When the copy of a blob was last proved: its file's modification time says so, to the second, and bears a mark made from
-//! the blob's key in its fraction. A program that changes the file, or a copy of it that does not keep times, takes the mark
-//! away, and then the file counts as never proved. So no list has to be kept, whatever a backup's size.
+//! Records in a file's modification time when a blob's copy was last verified.
+//!
+//! The seconds are the time of the verification. The fraction is a mark derived from the blob's key. A program that
+//! changes the file, or copies it without its times, removes the mark; the file then counts as never verified. So no
+//! list is needed.
 
 use std::{
     fs::{self, File},
@@ -11,10 +13,10 @@ use std::{
 
 use crate::blobs::BlobKey;
 
-/// Whole microseconds, which every usual file system keeps.
+/// Microseconds per second; common file systems store times with this precision.
 const MICROSECONDS: u64 = 1_000_000;
 
-/// When the file was proved to be this blob; `None` if it was not, or was changed since.
+/// Returns when the file was last verified as this blob; `None` if never, or if it changed since.
 pub(super) fn proved_at(path: &Path, key: &BlobKey) -> io::Result<Option<SystemTime>> {
     let modified = match fs::metadata(path) {
         Ok(file) => file.modified()?,
@@ -25,15 +27,15 @@ pub(super) fn proved_at(path: &Path, key: &BlobKey) -> io::Result<Option<SystemT
     Ok((since.subsec_nanos() == mark(key)).then_some(modified))
 }
 
-/// Notes that the file was proved to be this blob.
+/// Records that the file was verified as this blob.
 pub(super) fn note(path: &Path, key: &BlobKey, now: SystemTime) -> io::Result<()> {
-    // With the mark as its fraction this second might be one to come, which proves nothing.
+    // With the mark as its fraction, the current second could be in the future, which does not count.
     let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs().saturating_sub(1);
     let stamp = Duration::new(seconds, mark(key));
     File::options().write(true).open(path)?.set_modified(SystemTime::UNIX_EPOCH + stamp)
 }
 
-/// Nanoseconds, a whole number of microseconds.
+/// Returns the mark of a blob in nanoseconds, a multiple of 1,000.
 fn mark(key: &BlobKey) -> u32 {
     let digits = u64::from_str_radix(&key.sha256()[..15], 16).unwrap_or_default();
     u32::try_from(digits % MICROSECONDS * 1_000).unwrap_or_default()
@@ -44,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_proved_until_it_is_changed() {
+    fn a_copy_counts_as_verified_until_it_is_changed() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("blob");
         // The beginning of a second.

@@ -1,5 +1,7 @@
-//! What a backup may say. Its files may have been changed by a stranger, checksums included: names must stay inside the
-//! backup, numbers must be possible, and nothing may be a link. What is not so is refused by name before anything is used.
+//! Validates the content of a backup, which is untrusted input.
+//!
+//! An attacker may have changed its files and their checksums. Paths must stay inside the backup, numbers must be in
+//! range, and there must be no links. An invalid backup is rejected before any of it is used.
 
 use std::{fs, io, path::Path};
 
@@ -11,21 +13,21 @@ use crate::{
     db::maintenance::transfer::{Row, Table},
 };
 
-/// The highest number of a row that JSON's numbers hold exactly.
+/// The highest id that a JSON number represents exactly.
 pub(super) const MAX_NUMBER: i64 = 1 << 53;
-/// Longest text of a backup that is shown to people.
+/// Maximum length of a backup's text in messages.
 pub(super) const MAX_TEXT: usize = 128;
 /// Columns that refer to blobs.
 const KEYS: [&str; 2] = ["blob_key", "source_key"];
-/// Columns whose numbers count something.
+/// Columns that cannot be negative.
 const SIZES: [&str; 7] = ["bytes", "width", "height", "position", "attempt", "attempts", "generation"];
-/// Columns that stand in the encrypted file of secrets alone, by table.
+/// Columns that are only in the encrypted file of secrets, with their tables.
 const SECRETS: [(&str, &str); 2] = [("webhooks", "secret"), ("api_keys", "hash")];
 
-/// Makes sure that there are only files and directories below `root`: a link would lead out of the backup.
+/// Checks that `root` contains only files and directories. A link could point outside of the backup.
 ///
 /// # Errors
-/// If a directory cannot be read; the inner error is a sentence that names what is no file.
+/// If a directory cannot be read. The inner error is a message that names the invalid entry.
 pub(super) fn check_tree(root: &Path) -> io::Result<Result<(), String>> {
     let mut directories = vec![root.to_owned()];
     while let Some(directory) = directories.pop() {
@@ -42,7 +44,7 @@ pub(super) fn check_tree(root: &Path) -> io::Result<Result<(), String>> {
             let path = entry.path();
             let shown = path.strip_prefix(root).unwrap_or(&path).display().to_string();
             if kind.is_symlink() {
-                return Ok(Err(format!("{shown} is a symbolic link, and a backup has none")));
+                return Ok(Err(format!("{shown} is a symbolic link, which is not allowed in a backup")));
             }
             if kind.is_dir() {
                 directories.push(path);
@@ -54,22 +56,22 @@ pub(super) fn check_tree(root: &Path) -> io::Result<Result<(), String>> {
     Ok(Ok(()))
 }
 
-/// Checks what a row of a backup of this format says.
+/// Validates a row of a backup of this format.
 ///
 /// # Errors
-/// A sentence that names what cannot be.
+/// A message that describes the first invalid value.
 pub(super) fn check_row(table: &Table, row: &Row, format: u32) -> Result<(), String> {
     let id = row.get("id").cloned().unwrap_or_default();
     let named = |what: String| Err(format!("row {} of {} has {what}", shortened(&id.to_string()), table.name));
     if let Some(column) = table.first_misfit(row) {
-        return named(format!("a {column} of another kind than the column"));
+        return named(format!("a {column} of the wrong type"));
     }
     if id.as_i64().is_some_and(|id| !(1..=MAX_NUMBER).contains(&id)) {
-        return named("a number that is never given".into());
+        return named("an invalid id".into());
     }
     let text = |name: &str| row.get(name).and_then(Value::as_str);
     if let Some(key) = KEYS.iter().find_map(|name| text(name).filter(|key| BlobKey::parse(key).is_none())) {
-        return named(format!("{:?} in the place of a blob's key", shortened(key)));
+        return named(format!("the invalid blob key {:?}", shortened(key)));
     }
     let size = |name: &&&str| row.get(**name).and_then(Value::as_i64).is_some_and(|size| size < 0);
     if let Some(name) = SIZES.iter().find(size) {
@@ -82,7 +84,7 @@ pub(super) fn check_row(table: &Table, row: &Row, format: u32) -> Result<(), Str
     }
 }
 
-/// A text of a backup as it is shown to people.
+/// Shortens a text of a backup for messages.
 pub(super) fn shortened(text: &str) -> String {
     text.chars().take(MAX_TEXT).collect()
 }

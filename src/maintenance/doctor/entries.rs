@@ -1,4 +1,4 @@
-//! The invariant between rows and the cache: an entry is what its row gives now.
+//! Checks that cache entries equal their rows.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,10 +14,12 @@ use crate::{
     maintenance::progress::{Step, Watch},
 };
 
-/// A write is told to the cache before it is answered; should its process die in between, a sweeper tells the cache within
-/// four seconds. Only an entry that is the same after this, and wrong still, was forgotten.
+/// Delay before a wrong entry is checked again.
+///
+/// A write invalidates the cache before it returns. If its process dies, a sweeper invalidates the cache within four
+/// seconds. An entry that is still wrong and unchanged after this delay violates the invariant.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
-/// Entries that are read at a time.
+/// Entries read concurrently.
 const AT_ONCE: usize = 16;
 
 pub(super) async fn cached(catalog: &Catalog, watch: &mut Watch<'_>) -> Result<Finding, Error> {
@@ -30,7 +32,7 @@ pub(super) async fn cached(catalog: &Catalog, watch: &mut Watch<'_>) -> Result<F
             let odd = wrong_entries(catalog, some).await?;
             finding.looked_at += some.len() as u64;
             note_still_wrong(catalog, odd, &mut finding).await?;
-            watch(Step { name: "looking at the cache", done: finding.looked_at, total: 0 });
+            watch(Step { name: "checking cache entries", done: finding.looked_at, total: 0 });
         }
         cursor = next;
         if cursor == 0 {
@@ -39,7 +41,7 @@ pub(super) async fn cached(catalog: &Catalog, watch: &mut Watch<'_>) -> Result<F
     }
 }
 
-/// Entries that differ from what their rows give, which are read after them.
+/// Returns the entries that differ from their rows. Rows are read after the entries.
 async fn wrong_entries(catalog: &Catalog, ids: &[ProductId]) -> Result<Vec<(ProductId, Entry)>, Error> {
     let found = stream::iter(ids).map(|id| async move {
         let entry = catalog.cache().look(*id).await.map_err(|error| Error::away("cache", error))?;
@@ -52,7 +54,7 @@ async fn wrong_entries(catalog: &Catalog, ids: &[ProductId]) -> Result<Vec<(Prod
         fresh.insert(product.id, Body::of(&product, catalog)?);
     }
     let is_wrong = |(id, entry): &(ProductId, Entry)| match entry {
-        // The tag follows from the JSON, and programs of another version make another one from it.
+        // The tag is not compared: other versions of pm derive different tags from the same JSON.
         Entry::Value(body) => fresh.get(id).cloned().and_then(Body::json_of) != Body::json_of(body.clone()),
         Entry::Absent => fresh.contains_key(id),
     };
@@ -66,7 +68,7 @@ async fn note_still_wrong(catalog: &Catalog, odd: Vec<(ProductId, Entry)>, findi
     tokio::time::sleep(TOLD_WITHIN).await;
     let ids: Vec<_> = odd.iter().map(|(id, _)| *id).collect();
     for again in wrong_entries(catalog, &ids).await? {
-        // A body tells its version: the same bytes are the same entry, and were not written since.
+        // A body contains its version: equal bytes mean that the entry was not rewritten.
         if odd.contains(&again) {
             finding.note(again.0);
         }

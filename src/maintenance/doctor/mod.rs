@@ -1,5 +1,7 @@
-//! Whether the data are whole: each invariant is looked at page by page while the system is running. What looks wrong is
-//! looked at again a moment later, since a busy system changes between two looks. Nothing is changed: see [`repair`].
+//! Checks the integrity of the data while the system is running.
+//!
+//! Each invariant is checked page by page. A violation is checked again a moment later, because concurrent changes can
+//! cause false positives. Checks change nothing; see [`repair`] for repairs.
 
 mod entries;
 mod repair;
@@ -16,65 +18,65 @@ use crate::{
     maintenance::progress::Watch,
 };
 
-/// So many examples are named of what is broken.
+/// Maximum number of reported examples per invariant.
 const EXAMPLES: usize = 100;
-/// So many are remembered for a repair; what is beyond takes another one.
+/// Maximum number of violations per repair; a second run repairs the rest.
 const MAX_REPAIRED: usize = 20_000;
-/// Rows or keys that are looked at together.
+/// Rows or keys per page.
 const PAGE: u64 = 500;
-/// What looks wrong is looked at again after this.
+/// Delay before a violation is checked again.
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// Something that holds at every moment, or would within seconds.
+/// A property that always holds, or holds again within seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invariant {
-    /// Every picture has one terminal state or exactly one live job of its present run.
+    /// Every image has a final status or exactly one live job of its current generation.
     Images,
-    /// The blob of every rendition, and of every form made on demand, is there and is what its key says.
+    /// The blob of every rendition and variant exists and matches its key.
     Blobs,
-    /// So is every uploaded source.
+    /// The blob of every uploaded source exists and matches its key.
     Sources,
-    /// No blob that nothing refers to is older than [`GRACE`](crate::maintenance::GRACE).
+    /// No unreferenced blob is older than [`GRACE`](crate::maintenance::GRACE).
     Orphans,
-    /// No unfinished file is older than that.
+    /// No unfinished file is older than the same grace period.
     Unfinished,
-    /// With a broker: no due job waits to be handed over.
+    /// With a broker: no due job waits to be dispatched.
     Outbox,
-    /// With Redis: no change waits to be told.
+    /// With Redis: no invalidation is overdue.
     Invalidations,
-    /// No lease is held by the dead.
+    /// No dead process holds a lease.
     Leases,
-    /// Each cached product is what its row gives.
+    /// Each cached product equals its row.
     Entries,
 }
 
-/// How thoroughly blobs are looked at.
+/// How thoroughly blobs are checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Depth {
-    /// By their presence and their size.
+    /// Checks existence and size.
     Quick,
-    /// By their bytes.
+    /// Reads all bytes and checks the hash.
     #[default]
     Full,
 }
 
-/// What a look at an invariant found.
+/// The result of checking an invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The invariant.
     pub invariant: Invariant,
-    /// So many rows, blobs or entries were looked at.
+    /// Number of rows, blobs or entries checked.
     pub looked_at: u64,
-    /// So many of them break it.
+    /// Number of violations.
     pub broken: u64,
-    /// Up to a hundred of these: ids or keys.
+    /// Ids or keys of up to 100 violations.
     pub examples: Vec<String>,
-    /// All of these, or the first [`MAX_REPAIRED`].
+    /// Ids or keys of all violations, at most [`MAX_REPAIRED`].
     pub(super) all: Vec<String>,
 }
 
 impl Invariant {
-    /// Every one, in the order in which they are looked at.
+    /// All invariants in the order of checking.
     pub const ALL: [Self; 9] = [
         Self::Images,
         Self::Blobs,
@@ -87,7 +89,7 @@ impl Invariant {
         Self::Entries,
     ];
 
-    /// Its name in the output of `pm doctor`.
+    /// Returns the name in the output of `pm doctor`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Images => "images",
@@ -120,10 +122,7 @@ impl Finding {
 }
 
 impl Catalog {
-    /// Looks at one invariant; memory stays bounded however large the catalogue is.
-    ///
-    /// # Errors
-    /// By the component that does not answer.
+    /// Checks one invariant, with memory independent of the catalog's size.
     pub async fn inspect(&self, invariant: Invariant, depth: Depth, watch: &mut Watch<'_>) -> Result<Finding, Error> {
         match invariant {
             Invariant::Images => rows::images(self, watch).await,
@@ -136,11 +135,11 @@ impl Catalog {
         }
     }
 
-    /// Whether the invariant is about something that this set-up has.
+    /// Whether the invariant applies to the configured engines.
     pub fn has(&self, invariant: Invariant) -> bool {
         match invariant {
             Invariant::Outbox => self.queue().needs_relay(),
-            // Elsewhere the rows are a log that is kept for a while, or for good where no process sweeps.
+            // With an in-process cache the rows are a log, which is kept for a while, or forever if no process sweeps.
             Invariant::Invalidations => matches!(self.cache(), Cache::Redis(_)),
             Invariant::Entries => !matches!(self.cache(), Cache::Off),
             _ => true,

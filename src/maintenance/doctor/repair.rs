@@ -1,5 +1,6 @@
-//! Repairs what an inspection found, each invariant in the one way that loses nothing which is whole. It may run beside
-//! everything else, and be repeated.
+//! Repairs violations of invariants without losing intact data.
+//!
+//! Repairs can run while the system is in use, and can be repeated.
 
 use std::collections::BTreeSet;
 
@@ -15,25 +16,25 @@ use crate::{
     maintenance::{Finding, GRACE, Invariant, Mode, losses::GiveUp, progress::Watch},
 };
 
-/// One thing that was repaired, or was not.
+/// One repaired or unrepaired violation.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Repair {
     /// The id or key.
     pub what: String,
-    /// What was done, or why nothing was.
+    /// What was done, or why nothing was done.
     pub how: &'static str,
 }
 
-/// What a repair came to.
+/// The result of a repair.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repaired {
-    /// What was repaired.
+    /// Repaired violations.
     pub done: Vec<Repair>,
-    /// What could not be.
+    /// Violations that could not be repaired.
     pub left: Vec<Repair>,
 }
 
-/// Images or keys that one transaction is about.
+/// Images or keys per transaction.
 const BATCH: usize = 100;
 
 impl Repaired {
@@ -47,10 +48,9 @@ impl Repaired {
 }
 
 impl Catalog {
-    /// Repairs what `finding` names; `copies` are blobs of a backup. While blobs are repaired none is removed.
+    /// Repairs the violations of `finding`; `copies` are blobs of a backup.
     ///
-    /// # Errors
-    /// By the component that does not answer: then what was repaired so far stays repaired.
+    /// No blob is deleted while blobs are repaired. After an error, the repairs so far stay.
     pub async fn repair(
         &self,
         finding: &Finding,
@@ -63,22 +63,22 @@ impl Catalog {
             Invariant::Blobs => self.repair_blobs(&finding.all, copies, &mut repaired).await?,
             Invariant::Sources => self.repair_sources(&finding.all, copies, &mut repaired).await?,
             Invariant::Orphans => {
-                self.collect(Mode::Remove, watch, &mut |key| repaired.done(key, "removed")).await?;
+                self.collect(Mode::Remove, watch, &mut |key| repaired.done(key, "deleted")).await?;
             }
             Invariant::Unfinished => {
                 let removed = self.blobs().remove_unfinished(GRACE).await?;
-                repaired.done(format_args!("{removed} files"), "removed");
+                repaired.done(format_args!("{removed} files"), "deleted");
             }
             Invariant::Outbox => while self.dispatch_due().await? > 0 {},
             Invariant::Invalidations => {
-                if !self.keep_cache_told().await? {
-                    let away = std::io::Error::other("changes could not be deleted from the cache");
+                if !self.flush_invalidations().await? {
+                    let away = std::io::Error::other("invalidations could not be sent to the cache");
                     return Err(Error::away("cache", away));
                 }
             }
             Invariant::Leases => {
                 let taken = self.take_lapsed_leases(finding.broken).await?;
-                repaired.done(format_args!("{taken} leases"), "taken from workers that died");
+                repaired.done(format_args!("{taken} leases"), "taken from dead workers");
             }
             Invariant::Entries => {
                 let ids: Vec<_> = finding.all.iter().filter_map(|id| id.parse().ok()).map(ProductId).collect();
@@ -87,7 +87,7 @@ impl Catalog {
             }
         }
         let how = match finding.invariant {
-            Invariant::Outbox => "handed to the broker",
+            Invariant::Outbox => "sent to the broker",
             Invariant::Invalidations => "deleted from the cache",
             _ => return Ok(repaired),
         };
@@ -106,7 +106,10 @@ impl Catalog {
         Ok(())
     }
 
-    /// Jobs of earlier generations end; an image at rest whose job is live goes its way; one on its way without a job gets one.
+    /// Repairs images and their jobs.
+    ///
+    /// Ends jobs of earlier generations. A final image with a live job becomes pending. An unfinished image without a
+    /// job is queued again.
     async fn repair_some_images(&self, ids: &[i64]) -> Result<Vec<Repair>, Error> {
         let (now, mut repaired) = (self.now().await?, Repaired::default());
         let write = self.database().begin().await?;
@@ -125,7 +128,7 @@ impl Catalog {
             let Some(image) = losses::images(&*write, &[jobs.id]).await?.pop() else { continue };
             if jobs.is_final() {
                 images::set_pending(&*write, image.id, None, now).await?;
-                repaired.done(image.id, "set to pending, since its job is to run");
+                repaired.done(image.id, "set to pending because its job is queued");
             } else if !jobs.has_its_job() {
                 self.begin_again(&write, &[image], &JobPayload::process_image(None), None, now).await?;
                 repaired.done(image.id, "queued again");
@@ -155,9 +158,9 @@ impl Catalog {
             let (catalog, some) = (self.clone(), some.to_vec());
             self.to_the_end(async move { catalog.make_blobs_again(&some).await }).await?;
         }
-        lost.iter().for_each(|key| repaired.done(key, "its images are queued again, variants are made on demand"));
+        lost.iter().for_each(|key| repaired.done(key, "its images were queued again; variants are made on demand"));
         self.queue().wake();
-        // Letting go fails only if the connection broke off, which lets go as well.
+        // A release fails only if the connection broke, which releases the lock as well.
         let _ = hold.release().await;
         Ok(())
     }
@@ -181,14 +184,14 @@ impl Catalog {
             if self.copy_back(key, copies).await? {
                 repaired.done(key, "copied from the backup");
             } else {
-                repaired.left(key, "no whole copy of the uploaded file: give --from DIR, or upload it again");
+                repaired.left(key, "no intact copy found: pass --from DIR with a backup, or upload the file again");
             }
         }
         let _ = hold.release().await;
         Ok(())
     }
 
-    /// Whether a whole copy was there and is in the store now.
+    /// Copies a blob from the backup to the store; returns whether an intact copy existed.
     async fn copy_back(&self, key: &str, copies: Option<&Blobs>) -> Result<bool, Error> {
         let (Some(copies), Some(key)) = (copies, BlobKey::parse(key)) else { return Ok(false) };
         Ok(matches!(copies.copy_to(&key, self.blobs()).await?, State::Whole { .. }))

@@ -1,4 +1,4 @@
-//! Invariants of rows alone: pictures and their jobs, and work that should have been done by now.
+//! Checks images and their jobs, and overdue work.
 
 use std::time::{Duration, Instant};
 
@@ -13,18 +13,20 @@ use crate::{
     maintenance::progress::{Step, Watch},
 };
 
-/// The relay looks each half second.
+/// Deadline of a dispatch. The relay polls every half second.
 const DISPATCHED_WITHIN: Duration = Duration::from_secs(5);
-/// A sweeper takes up what is two seconds old each two seconds.
+/// Deadline of an invalidation. Every two seconds, a sweeper sends those older than two seconds.
 const SWEPT_WITHIN: Duration = Duration::from_secs(10);
-/// A sweeper takes a lease this much later than it may, at most.
+/// Deadline after which a sweeper has taken an expired lease.
 const TAKEN_WITHIN: Duration = Duration::from_secs(5);
-/// A sweeper takes the lease of a process that is known to have ended within this.
+/// Deadline after which a sweeper has taken the lease of a process that is known to have ended.
 const ENDED_TAKEN_WITHIN: Duration = Duration::from_secs(13);
-/// A relay or a sweeper that has much to do gets on by a batch in this time.
+/// Time in which a busy relay or sweeper finishes at least one batch.
 const BATCH: Duration = Duration::from_secs(3);
 
-/// Every change of a picture's status and of its jobs is one transaction, and a page is one statement.
+/// Checks images and their jobs.
+///
+/// A change of an image and its jobs is one transaction, and a page is one statement, so each page is consistent.
 pub(super) async fn images(catalog: &Catalog, watch: &mut Watch<'_>) -> Result<Finding, Error> {
     let mut finding = Finding::new(Invariant::Images);
     let total = invariants::count_images(&catalog.database().read()).await?;
@@ -40,11 +42,13 @@ pub(super) async fn images(catalog: &Catalog, watch: &mut Watch<'_>) -> Result<F
             let again = invariants::images_among(&catalog.database().read(), &odd).await?;
             again.iter().filter(|image| !image.is_sound()).for_each(|image| finding.note(image.id));
         }
-        watch(Step { name: "looking at images", done: finding.looked_at, total });
+        watch(Step { name: "checking images", done: finding.looked_at, total });
     }
 }
 
-/// What is behind and gets on is no finding: only rows that are the oldest twice in a row are.
+/// Finds overdue work that makes no progress.
+///
+/// Only rows that are still the oldest after a pause are reported.
 pub(super) async fn overdue(catalog: &Catalog, invariant: Invariant) -> Result<Finding, Error> {
     let mut finding = Finding::new(invariant);
     let (overdue, within) = match invariant {
@@ -70,8 +74,10 @@ pub(super) async fn overdue(catalog: &Catalog, invariant: Invariant) -> Result<F
     Ok(finding)
 }
 
-/// A lease is held by the dead if it stays the same for longer than a sweeper looks on, or if its holder has ended. Leases that
-/// end in the future by the database's clock and whose holder lives are not waited for: a heartbeat has set them just now.
+/// Finds leases of dead processes.
+///
+/// Reports a lease that stays unchanged past the deadline of a sweeper, or whose holder has ended. Leases that expire
+/// in the future and whose holder lives are skipped, because a heartbeat has just extended them.
 pub(super) async fn leases(catalog: &Catalog) -> Result<Finding, Error> {
     let mut finding = Finding::new(Invariant::Leases);
     let all = catalog.job_leases().await?;

@@ -1,4 +1,4 @@
-//! Invariants between rows and the store: what is referred to is there, and what is there is referred to.
+//! Checks that referenced blobs exist and stored blobs are referenced.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Blobs that are read at a time.
+/// Blobs read concurrently.
 const AT_ONCE: usize = 8;
 
 pub(super) async fn blobs(
@@ -24,8 +24,8 @@ pub(super) async fn blobs(
 ) -> Result<Finding, Error> {
     let mut finding = Finding::new(invariant);
     let (referrers, name): (&[Referrer], _) = match invariant {
-        Invariant::Sources => (&[Referrer::Source], "looking at sources"),
-        _ => (&[Referrer::Rendition, Referrer::Variant], "looking at blobs"),
+        Invariant::Sources => (&[Referrer::Source], "checking sources"),
+        _ => (&[Referrer::Rendition, Referrer::Variant], "checking blobs"),
     };
     for referrer in referrers {
         blobs_of(catalog, *referrer, depth, &mut finding, (name, watch)).await?;
@@ -61,7 +61,7 @@ async fn blobs_of(
     }
 }
 
-/// What was replaced since its row was read may have been removed.
+/// Checks blobs again, because a replaced blob may have been deleted since its row was read.
 async fn note_still_broken(
     catalog: &Catalog,
     odd: &[&Reference],
@@ -99,12 +99,12 @@ pub(super) async fn orphans(catalog: &Catalog, watch: &mut Watch<'_>) -> Result<
         let old: Vec<_> = page.iter().filter(|blob| is_old(blob)).map(|blob| blob.key.as_str()).collect();
         let orphans = references::unreferenced(&catalog.database().read(), &old).await?;
         note_still_orphans(catalog, &orphans, &mut finding).await?;
-        watch(Step { name: "looking for orphans", done: finding.looked_at, total: 0 });
+        watch(Step { name: "searching for orphans", done: finding.looked_at, total: 0 });
     }
     Ok(finding)
 }
 
-/// What a job took up again was renewed or is referred to by now.
+/// Checks orphans again, because a job may have renewed or referenced them since.
 async fn note_still_orphans(catalog: &Catalog, orphans: &[String], finding: &mut Finding) -> Result<(), Error> {
     if orphans.is_empty() {
         return Ok(());

@@ -1,5 +1,7 @@
-//! Removing blobs that nothing refers to. A few at a time, in a transaction that keeps everybody from referring to any; so a
-//! job never refers to a blob that is gone, and a removal that dies half-way has done nothing wrong.
+//! Garbage collection: deletes blobs that no row refers to.
+//!
+//! Blobs are deleted in small batches, in a transaction that blocks new references. So a row never refers to a deleted
+//! blob, and an interrupted collection leaves the data consistent.
 
 mod turn;
 
@@ -17,53 +19,53 @@ use crate::{
     maintenance::progress::{Step, Watch},
 };
 
-/// A blob that nothing refers to is left alone until it is older than this: a job may have stored it and be about to refer to
-/// it.
+/// Minimum age of a blob before it can be deleted. A younger one may belong to a job that has not yet settled.
 pub const GRACE: Duration = RENEWED_AFTER.saturating_mul(2);
 
-/// What was removed, or would be.
+/// What was deleted, or would be in a dry run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// Blobs that nothing referred to.
+    /// Deleted blobs.
     pub removed: u64,
-    /// Their bytes together.
+    /// Total bytes of deleted blobs.
     pub bytes: u64,
-    /// Blobs that nothing refers to, but that are younger than [`GRACE`].
+    /// Unreferenced blobs younger than [`GRACE`], which were kept.
     pub young: u64,
-    /// Unfinished files that were older than that.
+    /// Deleted unfinished files older than [`GRACE`].
     pub unfinished: u64,
 }
 
-/// What a removal does.
+/// Mode of a collection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Remove.
+    /// Deletes blobs.
     Remove,
-    /// Remove, and rest for as long as each step of it took, so that others are hardly held up.
+    /// Deletes blobs, and pauses after each step for as long as the step took.
     Gently,
-    /// Say what would be removed, and remove nothing.
+    /// Reports what would be deleted, and deletes nothing.
     DryRun,
 }
 
-/// Blobs that are listed together.
+/// Blobs listed per page.
 const PAGE: usize = 500;
-/// Blobs that are removed in one transaction; everybody who settles a picture waits for it.
+/// Blobs deleted per transaction. Workers that settle images wait for it.
 const BATCH: usize = 32;
-/// Who settles a picture gets this between two transactions.
+/// Pause between batches so that waiting jobs can take the lock.
 const BREATH: Duration = Duration::from_millis(10);
-/// The longest rest after a step of [`Mode::Gently`].
+/// Maximum pause after a step of [`Mode::Gently`].
 const MAX_REST: Duration = Duration::from_secs(2);
-/// A transaction that did not come about, for another one removes or much is being settled, is tried again so often.
+/// Number of attempts to begin a transaction while others hold the lock.
 const TRIES: u32 = 40;
 const PAUSE: Duration = Duration::from_millis(250);
 
 impl Catalog {
-    /// Removes what nothing refers to and is older than [`GRACE`]; `removed` is told each key. It may run beside everything
-    /// else, and beside itself; memory stays bounded.
+    /// Deletes unreferenced blobs older than [`GRACE`]; calls `removed` with each key.
+    ///
+    /// It can run concurrently with everything, including other collections. Memory is bounded. After an error, the
+    /// deletions so far stay.
     ///
     /// # Errors
-    /// [`Error::Copying`] if a backup or a restore runs; by the component that does not answer: then what was removed so far
-    /// stays removed.
+    /// [`Error::Copying`] if a backup or a restore runs.
     pub async fn collect(
         &self,
         mode: Mode,
@@ -87,7 +89,7 @@ impl Catalog {
                 let some = batch.drain(..BATCH).collect();
                 self.collect_batch(some, mode, &mut collected, removed).await?;
             }
-            watch(Step { name: "looking for orphans", done, total: 0 });
+            watch(Step { name: "searching for orphans", done, total: 0 });
             rest(mode, began).await;
             began = Instant::now();
         }
@@ -127,7 +129,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Removes those of `batch` that nothing refers to and that nobody has put again; answers which.
+    /// Deletes the blobs of `batch` that are still unreferenced and not renewed; returns them.
     async fn remove_batch(&self, batch: Vec<Listed>) -> Result<Vec<Listed>, Error> {
         let (catalog, batch) = (self.clone(), Arc::new(batch));
         for tries in 1.. {
@@ -139,7 +141,7 @@ impl Catalog {
                 Ok(gone)
             });
             match outcome.await {
-                // Another removal holds the same lock as a backup for a moment.
+                // Another collection holds the same lock as a backup, but only briefly.
                 Err(Error::Copying | Error::Unavailable { component: "database", .. }) if tries < TRIES => {}
                 outcome => return outcome,
             }
@@ -149,7 +151,7 @@ impl Catalog {
     }
 }
 
-/// Rests for as long as the step took that began at `began`.
+/// Pauses for as long as the step took that began at `began`.
 async fn rest(mode: Mode, began: Instant) {
     if mode == Mode::Gently {
         tokio::time::sleep(began.elapsed().min(MAX_REST)).await;
@@ -161,7 +163,7 @@ async fn remove_unreferenced(blobs: &Blobs, removal: &Removal, batch: &[Listed])
     let orphans = references::unreferenced(&**removal, &keys).await?;
     let orphans = batch.iter().filter(|blob| orphans.iter().any(|key| key == blob.key.as_str()));
     let removals = try_join_all(orphans.map(async |blob| {
-        // A job that is about to refer to it has put it again.
+        // A job that is about to refer to the blob has renewed it.
         let Some(found) = blobs.find(&blob.key).await?.filter(is_old) else { return Ok(None) };
         blobs.delete(&found.key).await?;
         Ok::<_, Error>(Some(found))
@@ -169,7 +171,7 @@ async fn remove_unreferenced(blobs: &Blobs, removal: &Removal, batch: &[Listed])
     Ok(removals.await?.into_iter().flatten().collect())
 }
 
-/// Whether the blob may be removed if nothing refers to it.
+/// Whether the blob can be deleted if no row refers to it.
 pub(super) fn is_old(blob: &Listed) -> bool {
     SystemTime::now().duration_since(blob.modified).unwrap_or_default() > GRACE
 }

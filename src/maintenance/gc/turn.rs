@@ -1,4 +1,4 @@
-//! Removing orphaned blobs without being asked: in one process at a time over the whole installation, once in each period.
+//! Periodic garbage collection, in one process at a time per installation.
 
 use std::time::{Duration, Instant};
 
@@ -9,15 +9,16 @@ use crate::{
     maintenance::{Collected, Mode, Step},
 };
 
-/// A turn is lengthened this often.
+/// Interval between extensions of the lease.
 const EXTEND_EACH: Duration = Duration::from_secs(20);
 
 impl Catalog {
-    /// Removes orphaned blobs if no process has done so for `every`, and none does so now. Returns what was removed; `None`
-    /// if no run was due here.
+    /// Deletes orphaned blobs if no process has done so for `every` and none does so now.
+    ///
+    /// Returns `None` if no collection was due.
     ///
     /// # Errors
-    /// As for [`collect`](Self::collect). Then all processes wait for five minutes before one tries again.
+    /// As for [`collect`](Self::collect). All processes then wait five minutes before the next attempt.
     pub async fn collect_if_due(&self, every: Duration) -> Result<Option<Collected>, Error> {
         let read = self.database().read();
         let now = self.now().await?;
@@ -58,7 +59,7 @@ impl Catalog {
         Ok(write.commit().await?)
     }
 
-    /// Lengthens the turn until another process may have it.
+    /// Extends the lease; returns when it may be lost.
     async fn gc_turn_lost(&self, token: &str) {
         let mut extended = Instant::now();
         while extended.elapsed() < gc_turn::LEASE {
@@ -66,7 +67,7 @@ impl Catalog {
             match self.extend_gc_turn(token).await {
                 Ok(true) => extended = Instant::now(),
                 Ok(false) => return,
-                Err(error) => tracing::debug!(%error, "the turn at removing blobs cannot be lengthened for now"),
+                Err(error) => tracing::debug!(%error, "the lease of garbage collection could not be extended"),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! One worker's supervised consumer: takes messages from the broker in the background and hands them on one by one.
+//! The supervised consumer of one worker: receives messages in the background and returns them one by one.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing::{debug, error, warn};
 
-use super::{Error, Role, STEP_LIMIT, Target, line::Line, step, supervisor::Supervisor};
+use super::{Error, Role, STEP_LIMIT, Target, connection::BrokerConnection, step, supervisor::Supervisor};
 use crate::{
     domain::InstallationId,
     queue::{
@@ -24,18 +24,18 @@ use crate::{
     },
 };
 
-/// Closing a consumer takes at most this long.
+/// Timeout for closing a consumer.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How often a worker asks the database should the task behind its consumer ever end by itself.
+/// Interval of database queries if the consumer's task ever ends by itself.
 const FALLBACK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The queue itself is broken if it takes no consumer on this many connections in a row, though the broker answers.
+/// Consecutive connections without an accepted consumer after which the queue counts as broken.
 const UNANSWERED_LIMIT: u32 = 3;
 
 /// The messages of one consumer; dropping it stops consuming.
 pub(in crate::queue) struct Deliveries {
-    /// Without a bound of its own: the broker gives out `prefetch` messages a connection and no more.
+    /// Unbounded, since the broker sends at most `prefetch` messages per connection.
     inbox: mpsc::UnboundedReceiver<Delivery>,
     stop: watch::Sender<()>,
     task: JoinHandle<()>,
@@ -53,7 +53,7 @@ impl Deliveries {
     pub(in crate::queue) async fn next(&mut self) -> Next {
         loop {
             match self.inbox.recv().await {
-                // The connection of the others is gone: the broker gives them out again.
+                // Other messages belong to a lost connection: the broker redelivers them.
                 Some(delivery) if !delivery.receipt.is_void() => return Next::Job(delivery),
                 Some(_) => {}
                 None => {
@@ -85,7 +85,7 @@ impl Receipt {
         settle("requeue", self.0.nack(back_to_the_queue())).await;
     }
 
-    /// Whether there is nothing to settle any more.
+    /// Returns whether there is nothing left to settle.
     fn is_void(&self) -> bool {
         !self.0.usable()
     }
@@ -94,13 +94,14 @@ impl Receipt {
 impl Drop for Receipt {
     fn drop(&mut self) {
         if self.0.usable() {
-            // One poll hands the frame to the connection; nobody is left to wait for its way to the broker.
+            // A single poll passes the frame to the connection; there is no caller to wait for its delivery.
             let _ = self.0.nack(back_to_the_queue()).now_or_never();
         }
     }
 }
 
-/// Consumes on one line after the other until it is told to stop, or nobody takes the messages.
+/// Consumes on one connection after another until stopped.
+/// It also ends if the receiver is dropped.
 async fn keep_consuming(
     mut supervisor: Supervisor,
     prefetch: u16,
@@ -109,36 +110,37 @@ async fn keep_consuming(
 ) {
     let mut unanswered = 0;
     loop {
-        let line = tokio::select! {
-            line = supervisor.connect(|_| {}) => line,
+        let connection = tokio::select! {
+            connection = supervisor.connect(|_| {}) => connection,
             _ = stopped.changed() => return,
         };
         let error = tokio::select! {
-            outcome = consume(&line, prefetch, &outbox, &mut unanswered) => match outcome { Err(error) => error },
-            _ = stopped.changed() => return line.close().await,
+            outcome = consume(&connection, prefetch, &outbox, &mut unanswered) => match outcome { Err(error) => error },
+            _ = stopped.changed() => return connection.close().await,
         };
         supervisor.lost(&error);
     }
 }
 
-/// Hands on what comes until the line breaks. A queue that has left too many consumers without an answer is replaced.
+/// Forwards messages until the connection fails.
+/// A queue that did not answer too many consumers is replaced.
 async fn consume(
-    line: &Line,
+    connection: &BrokerConnection,
     prefetch: u16,
     outbox: &mpsc::UnboundedSender<Delivery>,
     unanswered: &mut u32,
 ) -> Result<std::convert::Infallible, Error> {
     if *unanswered >= UNANSWERED_LIMIT {
         *unanswered = 0;
-        line.replace_queue().await?;
+        connection.replace_queue().await?;
     }
-    let mut messages = begin(line, prefetch).await.inspect_err(|error| {
+    let mut messages = begin(connection, prefetch).await.inspect_err(|error| {
         if error.is_silence() {
             *unanswered += 1;
         }
     })?;
     *unanswered = 0;
-    let mut broken = pin!(line.broken());
+    let mut broken = pin!(connection.broken());
     loop {
         let message = tokio::select! {
             biased;
@@ -146,18 +148,18 @@ async fn consume(
             message = messages.next() => message,
         };
         match message {
-            Some(Ok(message)) => hand_on(line, message, outbox).await?,
+            Some(Ok(message)) => hand_on(connection, message, outbox).await?,
             Some(Err(source)) => return Err(Error::broker("consuming", source)),
-            None => return Err(Error::unavailable("the broker ended the consumer")),
+            None => return Err(Error::unavailable("the broker canceled the consumer")),
         }
     }
 }
 
-async fn begin(line: &Line, prefetch: u16) -> Result<lapin::Consumer, Error> {
-    step("setting the prefetch", line.channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
-    let consuming = line.channel.basic_consume(
-        line.queue().into(),
-        // The broker chooses a tag.
+async fn begin(connection: &BrokerConnection, prefetch: u16) -> Result<lapin::Consumer, Error> {
+    step("setting the prefetch", connection.channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+    let consuming = connection.channel.basic_consume(
+        connection.queue().into(),
+        // The broker chooses the consumer tag.
         "".into(),
         BasicConsumeOptions::default(),
         FieldTable::default(),
@@ -166,48 +168,53 @@ async fn begin(line: &Line, prefetch: u16) -> Result<lapin::Consumer, Error> {
 }
 
 async fn hand_on(
-    line: &Line,
+    connection: &BrokerConnection,
     message: lapin::message::Delivery,
     outbox: &mpsc::UnboundedSender<Delivery>,
 ) -> Result<(), Error> {
-    match message::decode(&message.data, line.installation()) {
+    match message::decode(&message.data, connection.installation()) {
         Ok(job_id) => {
-            // If nobody takes it, it goes back to the queue as it is dropped.
+            // If the receiver is gone, the message returns to the queue when it is dropped.
             let _ = outbox.send(Delivery { job_id, receipt: Receipt(message.acker) });
             Ok(())
         }
-        Err(Unreadable::Foreign(owner)) => leave_to_owner(line, message, &owner).await,
+        Err(Unreadable::Foreign(owner)) => leave_to_owner(connection, message, &owner).await,
         Err(error) => {
             counter!("pm_queue_unreadable_total").increment(1);
-            warn!(error = %error, size_bytes = message.data.len(), "set an unreadable message aside");
+            warn!(error = %error, size_bytes = message.data.len(), "moved a message to the queue for unreadable messages");
             set_aside(message).await
         }
     }
 }
 
-/// Refuses a job of another installation: its message goes to that one's queue, or is set aside where there is none.
-async fn leave_to_owner(line: &Line, message: lapin::message::Delivery, owner: &InstallationId) -> Result<(), Error> {
+/// Rejects a message of another installation.
+/// Forwards it to that installation's queue, or moves it to the queue for unreadable messages.
+async fn leave_to_owner(
+    connection: &BrokerConnection,
+    message: lapin::message::Delivery,
+    owner: &InstallationId,
+) -> Result<(), Error> {
     counter!("pm_queue_foreign_total").increment(1);
-    let own = line.installation();
-    match line.hand_to_owner(owner, &message.data).await {
+    let own = connection.installation();
+    match connection.hand_to_owner(owner, &message.data).await {
         Ok(()) => {
-            error!(%owner, %own, "refused a message of installation {owner} and handed it to that one's queue");
-            step("settling a foreign message", message.acker.ack(BasicAckOptions::default())).await.map(|_| ())
+            error!(%owner, %own, "forwarded a message of installation {owner} to its queue");
+            step("acknowledging a forwarded message", message.acker.ack(BasicAckOptions::default())).await.map(|_| ())
         }
         Err(reason) => {
-            error!(%owner, %own, %reason, "refused a message of installation {owner} and set it aside");
+            error!(%owner, %own, %reason, "rejected a message of installation {owner}, which has no queue here");
             set_aside(message).await
         }
     }
 }
 
-/// Rejects without requeue: the queue's arguments send the message to the queue for unreadable ones.
+/// Rejects a message without requeue: the queue's arguments dead-letter it to the queue for unreadable ones.
 async fn set_aside(message: lapin::message::Delivery) -> Result<(), Error> {
     let rejecting = message.acker.reject(BasicRejectOptions { requeue: false });
-    step("setting an unreadable message aside", rejecting).await.map(|_| ())
+    step("rejecting an unreadable message", rejecting).await.map(|_| ())
 }
 
-/// Waits for `work`, which is allowed to fail: the broker gives out again what was not settled.
+/// Waits for `work` and ignores its failure: the broker redelivers unsettled messages.
 async fn settle(what: &'static str, work: impl Future<Output = lapin::Result<bool>>) {
     match tokio::time::timeout(STEP_LIMIT, work).await {
         Ok(Ok(true)) => {}

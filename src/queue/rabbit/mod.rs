@@ -1,11 +1,11 @@
-//! RabbitMQ as the queue: one supervised connection to publish on and one for each consumer.
+//! RabbitMQ as the queue: one supervised connection to publish and one per consumer.
 //!
-//! The client library's own recovery stays off: under mixed faults its consumers can die without a word. Here any
-//! error drops the whole connection, and a new one declares and consumes from the beginning.
+//! The client library's own recovery is disabled: after mixed failures its consumers can stop silently. Here any error
+//! drops the whole connection, and a new one declares and consumes again.
 
+mod connect;
+mod connection;
 mod consumer;
-mod dial;
-mod line;
 mod publisher;
 mod supervisor;
 
@@ -25,7 +25,7 @@ use self::publisher::Publisher;
 use super::{Error, PublishError};
 use crate::domain::{Backlog, InstallationId, JobId};
 
-/// No single step of the protocol may take longer.
+/// Timeout of each protocol step.
 const STEP_LIMIT: Duration = Duration::from_secs(5);
 
 /// The queue at a broker; clones share the publisher's connection.
@@ -34,11 +34,11 @@ pub struct RabbitQueue {
     target: Arc<Target>,
     publisher: Publisher,
     relay: Arc<Notify>,
-    /// Whether this process reads from the queue.
+    /// Whether this process consumes from the queue.
     consumes: Arc<AtomicBool>,
 }
 
-/// The broker, and what the names of the queues there are made of.
+/// The broker, and the parts of its queues' names.
 struct Target {
     uri: AMQPUri,
     prefix: String,
@@ -53,7 +53,7 @@ struct Names {
     unreadable: String,
 }
 
-/// What a connection is for; its name at the broker and in the figures follows from it.
+/// The role of a connection, part of its name at the broker and in metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Publisher,
@@ -61,19 +61,20 @@ enum Role {
 }
 
 impl RabbitQueue {
-    /// Connects in the background to the broker at `url`, for the queue whose name is `prefix` and the installation's id.
+    /// Connects in the background to the broker at `url`.
+    /// The queue's name is `prefix` followed by the installation's id.
     ///
     /// # Errors
-    /// [`Error::Config`] if `url` is no AMQP address or `prefix` cannot begin a queue's name.
+    /// [`Error::Config`] if `url` is no AMQP URL or `prefix` cannot start a queue's name.
     pub(super) fn connect(
         url: &str,
         prefix: &str,
         installation: watch::Receiver<InstallationId>,
     ) -> Result<Self, Error> {
-        let uri = dial::parse(url)?;
-        // The broker allows 255 bytes and reserves names that begin with `amq.`; the id and `.unreadable` follow.
+        let uri = connect::parse(url)?;
+        // The broker allows 255 bytes and reserves names that start with `amq.`; the id and `.unreadable` follow.
         if prefix.is_empty() || prefix.len() > 200 || prefix.starts_with("amq.") {
-            return Err(Error::Config("a queue's name has 1 to 200 bytes and does not start with `amq.`".into()));
+            return Err(Error::Config("the queue name must have 1 to 200 bytes and not start with `amq.`".into()));
         }
         let target = Arc::new(Target { uri, prefix: prefix.into(), installation });
         let publisher = Publisher::start(Arc::clone(&target));
@@ -96,25 +97,25 @@ impl RabbitQueue {
         self.publisher.backlog().await
     }
 
-    /// Whether the broker lets this process do what it needs.
+    /// Checks that the broker grants the permissions that this process needs.
     pub(super) async fn check(&self) -> Result<(), Error> {
         self.publisher.check(self.consumes.load(Ordering::Relaxed)).await
     }
 
-    /// What the last try to reach the broker said, if there is no connection now.
+    /// Returns the last connection error if there is no connection now.
     pub(super) fn outage(&self) -> Option<Error> {
         self.publisher.outage()
     }
 
     pub(super) fn consume(&self, prefetch: u16) -> Deliveries {
         self.consumes.store(true, Ordering::Relaxed);
-        // A prefetch of 0 means without limit in the protocol.
+        // In AMQP a prefetch of 0 means no limit.
         Deliveries::start(Arc::clone(&self.target), prefetch.max(1))
     }
 }
 
 impl Target {
-    /// The queues of the installation as it is now.
+    /// Returns the queues of the current installation.
     fn names(&self) -> Names {
         let installation = self.installation.borrow().clone();
         let queue = self.queue_of(&installation);
@@ -125,7 +126,7 @@ impl Target {
         format!("{}.{installation}", self.prefix)
     }
 
-    /// Waits until the installation is another one than `installation`; for ever if it cannot change.
+    /// Waits until the installation's id differs from `installation`; forever if it cannot change.
     async fn renamed(&self, installation: &InstallationId) {
         let mut current = self.installation.clone();
         if current.wait_for(|current| current != installation).await.is_err() {
@@ -150,7 +151,7 @@ impl Role {
     }
 }
 
-/// Runs one step of the protocol under [`STEP_LIMIT`].
+/// Runs one protocol step with the timeout [`STEP_LIMIT`].
 async fn step<T>(what: &'static str, work: impl Future<Output = lapin::Result<T>>) -> Result<T, Error> {
     match tokio::time::timeout(STEP_LIMIT, work).await {
         Ok(outcome) => outcome.map_err(|source| Error::broker(what, source)),

@@ -1,4 +1,4 @@
-//! Publishes job numbers and counts as published only what the broker has confirmed.
+//! Publishes job ids, and counts only confirmed messages as published.
 
 use std::{
     collections::HashSet,
@@ -17,42 +17,44 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Backlog, Error, JobId, PublishError, Role, Target, line::Line, step, supervisor::Supervisor};
+use super::{
+    Backlog, Error, JobId, PublishError, Role, Target, connection::BrokerConnection, step, supervisor::Supervisor,
+};
 use crate::queue::message;
 
-/// A call waits this long for a connection that is just coming back.
+/// How long a call waits for a reconnect.
 const CONNECTION_WAIT: Duration = Duration::from_secs(2);
 
-/// The broker has this long for its next confirmation.
+/// Timeout for the next confirmation.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(10);
 
-/// Messages under way at once.
+/// Maximum unconfirmed messages.
 const IN_FLIGHT: usize = 256;
 
-/// What the broker lets this process do is tried this often at most.
+/// How long a permission check is valid.
 const RIGHTS_LIFETIME: Duration = Duration::from_secs(3);
 
-/// The publishing side; its connection ends with the last clone.
+/// The publisher; its connection closes with the last clone.
 #[derive(Clone)]
 pub(super) struct Publisher {
-    lines: watch::Receiver<Result<Arc<Line>, Error>>,
-    /// Held while the rights are tried, so that many who ask cost the broker one trial.
+    lines: watch::Receiver<Result<Arc<BrokerConnection>, Error>>,
+    /// Locked during a permission check, so that concurrent callers share one.
     tried: Arc<Mutex<Option<Tried>>>,
 }
 
-/// What came of the last trial of the rights.
+/// Result of the last permission check.
 struct Tried {
-    line: Weak<Line>,
+    connection: Weak<BrokerConnection>,
     consumes: bool,
     at: Instant,
     outcome: Result<(), Error>,
 }
 
-/// What became of one message.
+/// Outcome of one message.
 enum Outcome {
-    /// Stored, unless it is among those returned.
+    /// Stored, unless it is among the returned messages.
     Confirmed(JobId),
-    /// Confirmed, but a message came back that fits no queue; it may be another than the one confirmed.
+    /// Confirmed, but an unroutable message was returned, which may be another one.
     Returned { confirmed: JobId, returned: JobId },
     /// The broker could not store it.
     Refused,
@@ -69,34 +71,39 @@ impl Publisher {
         if jobs.is_empty() {
             return Ok(());
         }
-        let line = self.line().await.map_err(|source| {
+        let connection = self.connection().await.map_err(|source| {
             count("failed", jobs.len());
             PublishError { confirmed: Vec::new(), source }
         })?;
-        let (confirmed, failure) = publish_on(&line, jobs).await;
+        let (confirmed, failure) = publish_on(&connection, jobs).await;
         count("confirmed", confirmed.len());
         count("failed", jobs.len() - confirmed.len());
         failure.map_or(Ok(()), |source| Err(PublishError { confirmed, source }))
     }
 
     pub(super) async fn backlog(&self) -> Result<Backlog, Error> {
-        self.line().await?.backlog().await
+        self.connection().await?.backlog().await
     }
 
-    /// Whether the broker lets this process do what it needs; the answer is up to 3 s old.
+    /// Checks that the broker grants the needed permissions; the answer is up to 3 s old.
     pub(super) async fn check(&self, consumes: bool) -> Result<(), Error> {
-        let line = self.line().await?;
+        let connection = self.connection().await?;
         let mut tried = self.tried.lock().await;
         if let Some(last) = &*tried
             && last.at.elapsed() < RIGHTS_LIFETIME
             && last.consumes == consumes
-            && last.line.upgrade().is_some_and(|known| Arc::ptr_eq(&known, &line))
+            && last.connection.upgrade().is_some_and(|known| Arc::ptr_eq(&known, &connection))
         {
             return last.outcome.clone();
         }
-        // On the heap: it is large, and whoever asks for readiness would carry it along.
-        let outcome = Box::pin(line.try_rights(consumes)).await;
-        *tried = Some(Tried { line: Arc::downgrade(&line), consumes, at: Instant::now(), outcome: outcome.clone() });
+        // Boxed, since the future is large and readiness checks would contain it.
+        let outcome = Box::pin(connection.try_rights(consumes)).await;
+        *tried = Some(Tried {
+            connection: Arc::downgrade(&connection),
+            consumes,
+            at: Instant::now(),
+            outcome: outcome.clone(),
+        });
         outcome
     }
 
@@ -104,46 +111,46 @@ impl Publisher {
         self.lines.borrow().as_ref().err().cloned()
     }
 
-    /// The connection, after a short wait if need be.
-    async fn line(&self) -> Result<Arc<Line>, Error> {
+    /// Returns the connection, after a short wait if there is none.
+    async fn connection(&self) -> Result<Arc<BrokerConnection>, Error> {
         let mut lines = self.lines.clone();
-        // Fails by time or with the task that connects; either way the last word is in the channel.
+        // On a timeout or the end of the connecting task, the channel has the last error.
         let _ = tokio::time::timeout(CONNECTION_WAIT, lines.wait_for(Result::is_ok)).await;
         lines.borrow().clone()
     }
 }
 
-/// Keeps a line in `lines` until nobody looks there any more.
-async fn keep_connected(mut supervisor: Supervisor, lines: watch::Sender<Result<Arc<Line>, Error>>) {
+/// Keeps a connection in `lines` until there are no receivers.
+async fn keep_connected(mut supervisor: Supervisor, lines: watch::Sender<Result<Arc<BrokerConnection>, Error>>) {
     loop {
         let connecting = supervisor.connect(|error| {
             lines.send_modify(|current| *current = Err(error.clone()));
         });
-        let line = tokio::select! {
-            line = connecting => Arc::new(line),
+        let connection = tokio::select! {
+            connection = connecting => Arc::new(connection),
             () = lines.closed() => return,
         };
-        let confirming = line.channel.confirm_select(ConfirmSelectOptions::default());
-        let error = match step("asking for confirmations", confirming).await {
+        let confirming = connection.channel.confirm_select(ConfirmSelectOptions::default());
+        let error = match step("enabling publisher confirms", confirming).await {
             Err(error) => error,
             Ok(()) => {
-                lines.send_modify(|current| *current = Ok(Arc::clone(&line)));
+                lines.send_modify(|current| *current = Ok(Arc::clone(&connection)));
                 tokio::select! {
-                    error = line.broken() => error,
-                    () = lines.closed() => return line.close().await,
+                    error = connection.broken() => error,
+                    () = lines.closed() => return connection.close().await,
                 }
             }
         };
         lines.send_modify(|current| *current = Err(error.clone()));
-        // Whoever still publishes on the line is to learn of it now.
-        line.sever();
+        // Publishers that still use the connection fail at once.
+        connection.sever();
         supervisor.lost(&error);
     }
 }
 
-/// Publishes on `line`; gives back what is confirmed, and what stood in the way of the rest.
-async fn publish_on(line: &Line, jobs: &[JobId]) -> (Vec<JobId>, Option<Error>) {
-    let mut outcomes = stream::iter(jobs.iter().copied()).map(|job| send(line, job)).buffer_unordered(IN_FLIGHT);
+/// Publishes on `connection`; returns the confirmed jobs and the error of the others.
+async fn publish_on(connection: &BrokerConnection, jobs: &[JobId]) -> (Vec<JobId>, Option<Error>) {
+    let mut outcomes = stream::iter(jobs.iter().copied()).map(|job| send(connection, job)).buffer_unordered(IN_FLIGHT);
     let mut confirmed = Vec::with_capacity(jobs.len());
     let mut returned = HashSet::new();
     let mut failure = None;
@@ -161,7 +168,7 @@ async fn publish_on(line: &Line, jobs: &[JobId]) -> (Vec<JobId>, Option<Error>) 
             }
             Ok(Outcome::Refused) => failure = Some(Error::unavailable("the broker could not store a message")),
             Err(error) => {
-                line.condemn(&error);
+                connection.condemn(&error);
                 failure = Some(error);
                 break;
             }
@@ -169,30 +176,36 @@ async fn publish_on(line: &Line, jobs: &[JobId]) -> (Vec<JobId>, Option<Error>) 
     }
     if !returned.is_empty() {
         confirmed.retain(|job| !returned.contains(job));
-        // The next line declares the queue again.
+        // The next connection declares the queue again.
         let error = Error::unavailable("the queue is gone");
-        line.condemn(&error);
+        connection.condemn(&error);
         failure.get_or_insert(error);
     }
     (confirmed, failure)
 }
 
-/// Publishes one message and waits for what the broker says to it.
-async fn send(line: &Line, job: JobId) -> Result<Outcome, Error> {
+/// Publishes one message and waits for its confirmation.
+async fn send(connection: &BrokerConnection, job: JobId) -> Result<Outcome, Error> {
     let fail = |source| Error::broker("publishing", source);
-    // `mandatory` makes the broker return what no queue takes, instead of dropping it with a confirmation.
+    // With `mandatory` the broker returns an unroutable message instead of dropping it with a confirmation.
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
     let properties = BasicProperties::default().with_delivery_mode(2).with_content_type("application/json".into());
-    let sent = line
+    let sent = connection
         .channel
-        .basic_publish("".into(), line.queue().into(), options, &message::encode(line.installation(), job), properties)
+        .basic_publish(
+            "".into(),
+            connection.queue().into(),
+            options,
+            &message::encode(connection.installation(), job),
+            properties,
+        )
         .await
         .map_err(fail)?;
     match sent.await.map_err(fail)? {
         Confirmation::Ack(None) => Ok(Outcome::Confirmed(job)),
         Confirmation::Ack(Some(stray)) | Confirmation::Nack(Some(stray)) => {
-            // Confirmations can come in one for several messages, so the text says whose this one is.
-            let returned = message::decode(&stray.delivery.data, line.installation()).unwrap_or(job);
+            // One confirmation can cover several messages, so the returned body identifies the job.
+            let returned = message::decode(&stray.delivery.data, connection.installation()).unwrap_or(job);
             Ok(Outcome::Returned { confirmed: job, returned })
         }
         Confirmation::Nack(None) | Confirmation::NotRequested => Ok(Outcome::Refused),

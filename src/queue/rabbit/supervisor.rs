@@ -1,4 +1,4 @@
-//! Brings a connection back again and again, and says once when it is lost and once when it is back.
+//! Reconnects to the broker, and logs each loss and each recovery once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,10 +6,10 @@ use metrics::gauge;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::{Error, Role, Target, line::Line};
+use super::{Error, Role, Target, connection::BrokerConnection};
 use crate::retry;
 
-/// Between two tries to connect.
+/// Retry policy for connecting.
 const RECONNECT: retry::Policy = retry::Policy {
     attempts: u32::MAX,
     first: Duration::from_millis(200),
@@ -17,14 +17,14 @@ const RECONNECT: retry::Policy = retry::Policy {
     jitter: 0.2,
 };
 
-/// A connection that held for this long was well: the next pause is a short one again.
+/// A connection that lasted this long resets the retry pause.
 const STABLE: Duration = Duration::from_secs(5);
 
-/// Who replaces the lines of one role.
+/// Reconnects the connection of one role.
 pub(super) struct Supervisor {
     target: Arc<Target>,
     role: Role,
-    /// Since the last stable connection.
+    /// Failed attempts since the last stable connection.
     failures: u32,
     state: State,
 }
@@ -37,22 +37,22 @@ enum State {
 
 impl Supervisor {
     pub(super) fn new(target: Arc<Target>, role: Role) -> Self {
-        // Makes the figure known before the first connection.
+        // Registers the metric before the first connection.
         gauge!("pm_queue_connected", "role" => role.label()).increment(0.0);
         Self { target, role, failures: 0, state: State::Starting }
     }
 
-    /// Tries until there is a connection; `failed` hears of each try that was in vain.
-    pub(super) async fn connect(&mut self, mut failed: impl FnMut(&Error)) -> Line {
+    /// Retries until there is a connection; calls `failed` for each failed attempt.
+    pub(super) async fn connect(&mut self, mut failed: impl FnMut(&Error)) -> BrokerConnection {
         loop {
             if self.failures > 0 {
                 let pause = RECONNECT.delay(self.failures, None, fastrand::f64()).unwrap_or(RECONNECT.longest);
                 tokio::time::sleep(pause).await;
             }
-            match Line::open(Arc::clone(&self.target), self.role).await {
-                Ok(line) => {
-                    self.found(&line);
-                    return line;
+            match BrokerConnection::open(Arc::clone(&self.target), self.role).await {
+                Ok(connection) => {
+                    self.found(&connection);
+                    return connection;
                 }
                 Err(error) => {
                     failed(&error);
@@ -62,16 +62,16 @@ impl Supervisor {
         }
     }
 
-    /// Takes note that there is no connection, because of `error`.
+    /// Records that there is no connection because of `error`.
     pub(super) fn lost(&mut self, error: &Error) {
         let role = self.role.label();
         match self.state {
-            State::Away => debug!(role, error = %describe(error), "the message broker is still away"),
+            State::Away => debug!(role, error = %describe(error), "the message broker is still unavailable"),
             State::Starting | State::Connected(_) if matches!(error, Error::Renamed) => {
-                info!(role, "{error}; connects to the queue of that one");
+                info!(role, "{error}; connecting to its queue");
             }
             State::Starting | State::Connected(_) => {
-                warn!(role, error = %describe(error), "no connection to the message broker; trying again and again");
+                warn!(role, error = %describe(error), "no connection to the message broker; retrying");
             }
         }
         if matches!(self.state, State::Connected(since) if since.elapsed() >= STABLE) {
@@ -81,9 +81,9 @@ impl Supervisor {
         self.leave();
     }
 
-    fn found(&mut self, line: &Line) {
+    fn found(&mut self, connection: &BrokerConnection) {
         let role = self.role.label();
-        info!(role, queue = line.queue(), "connected to the message broker");
+        info!(role, queue = connection.queue(), "connected to the message broker");
         self.state = State::Connected(Instant::now());
         gauge!("pm_queue_connected", "role" => role).increment(1.0);
     }
@@ -101,7 +101,7 @@ impl Drop for Supervisor {
     }
 }
 
-/// The error with its cause: the broker's own words are in the cause.
+/// Returns the error with its cause, which has the broker's own text.
 fn describe(error: &Error) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),

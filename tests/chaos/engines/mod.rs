@@ -1,5 +1,5 @@
-//! PostgreSQL, Redis and RabbitMQ as processes of this program, which may therefore be killed, frozen and robbed of their
-//! data. Nothing of the machine's own services is touched.
+//! PostgreSQL, Redis and RabbitMQ as child processes that experiments may kill, freeze and strip of their data. The
+//! machine's own services are never touched.
 
 pub mod postgres;
 pub mod programs;
@@ -12,21 +12,21 @@ use anyhow::Context as _;
 
 pub use self::{postgres::Postgres, rabbitmq::RabbitMq, redis::Redis};
 
-/// An engine answers within this after its start, also on a machine that is busy.
+/// Time limit for an engine to answer after its start, also on a busy machine.
 pub const START_LIMIT: Duration = Duration::from_secs(90);
 
-/// All three, each at an address of its own that stays the same.
+/// The three engines. Each keeps its address across restarts.
 pub struct Engines {
-    /// The database.
+    /// PostgreSQL.
     pub postgres: Postgres,
-    /// The cache.
+    /// Redis.
     pub redis: Redis,
-    /// The broker.
+    /// RabbitMQ.
     pub rabbitmq: RabbitMq,
 }
 
 impl Engines {
-    /// Programs that are needed and not there, with the Debian packages that bring them.
+    /// Returns the missing programs, with the Debian packages that contain them.
     pub fn missing() -> Vec<&'static str> {
         let mut missing = Vec::new();
         missing.extend(postgres::missing());
@@ -35,10 +35,7 @@ impl Engines {
         missing
     }
 
-    /// Starts all of them side by side, with their files below `directory`.
-    ///
-    /// # Errors
-    /// If one of them does not answer in time; its log is in `directory`.
+    /// Starts all engines in parallel, with their files below `directory`.
     pub async fn start(directory: &Path) -> anyhow::Result<Self> {
         let [postgres, redis, rabbitmq] = ["postgres", "redis", "rabbitmq"].map(|name| directory.join(name));
         let (postgres, redis, rabbitmq) =
@@ -48,30 +45,24 @@ impl Engines {
         Ok(engines)
     }
 
-    /// Brings every engine up that is down, stopped or frozen, and waits until all of them answer.
-    ///
-    /// # Errors
-    /// If one does not answer in time.
+    /// Brings every stopped or frozen engine back up, and waits until all answer.
     pub async fn restore(&self) -> anyhow::Result<()> {
         tokio::try_join!(self.postgres.start(), self.redis.start(), self.rabbitmq.start())?;
         Ok(())
     }
 
-    /// Ends all of them.
+    /// Stops all engines.
     pub async fn stop(&self) {
         tokio::join!(self.postgres.kill(), self.redis.kill(), self.rabbitmq.kill());
     }
 }
 
-/// Asks again and again until `answers` says yes.
-///
-/// # Errors
-/// If it has not within `limit`.
+/// Polls until `answers` returns true.
 pub async fn wait_until(what: &str, limit: Duration, mut answers: impl AsyncFnMut() -> bool) -> anyhow::Result<()> {
     let asking = async {
         while !answers().await {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(limit, asking).await.with_context(|| format!("{what}: not within {limit:?}"))
+    tokio::time::timeout(limit, asking).await.with_context(|| format!("{what}: not reached within {limit:?}"))
 }

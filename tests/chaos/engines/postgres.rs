@@ -1,4 +1,4 @@
-//! A PostgreSQL of our own that writes through to the disk, since what it acknowledged must survive being killed.
+//! A PostgreSQL with fsync on, since acknowledged writes must survive a kill.
 
 use std::{net::SocketAddr, path::Path, sync::PoisonError, time::Duration};
 
@@ -12,16 +12,16 @@ use crate::{
     processes::{Process, Spec},
 };
 
-/// The server at one address, running or not.
+/// A server at a fixed address, running or not.
 pub struct Postgres {
     server: Spec,
     address: SocketAddr,
     running: Mutex<Option<Process>>,
-    /// What its clock is made to say, if it is not left alone.
+    /// Its fake clock, if it has one.
     clock: std::sync::Mutex<Option<FakeClock>>,
 }
 
-/// What is needed and not there.
+/// Programs that are needed and missing.
 pub fn missing() -> Option<&'static str> {
     let places = programs::postgres_places();
     let there = |program| programs::find(program, &places).is_some();
@@ -29,13 +29,10 @@ pub fn missing() -> Option<&'static str> {
 }
 
 impl Postgres {
-    /// Makes the files of a new server in `directory`; it is not started yet.
-    ///
-    /// # Errors
-    /// If the programs are missing or fail.
+    /// Creates the data directory of a new server without starting it.
     pub async fn prepare(directory: &Path) -> anyhow::Result<Self> {
         let places = programs::postgres_places();
-        let program = |name| programs::find(name, &places).with_context(|| format!("{name} is not there"));
+        let program = |name| programs::find(name, &places).with_context(|| format!("{name} is not installed"));
         let user = programs::user();
         let (data, sockets) = (directory.join("data"), directory.join("sockets"));
         for directory in [directory, &data, &sockets] {
@@ -43,7 +40,7 @@ impl Postgres {
         }
         let initdb = Spec { user, ..Spec::new("initdb", program("initdb")?, directory) };
         let initdb = initdb.arguments(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C"]);
-        // Only the first files are not written through: the server itself does it.
+        // Only initdb skips fsync; the server itself does not.
         initdb.arguments(["--no-sync", "--pgdata"]).arguments([&data]).succeed(START_LIMIT).await?;
         let address = SocketAddr::from(([127, 0, 0, 1], programs::spare_port()));
         let settings = [
@@ -61,20 +58,17 @@ impl Postgres {
         Ok(Self { server, address, running: Mutex::new(None), clock: std::sync::Mutex::default() })
     }
 
-    /// Where it listens, running or not.
+    /// Returns the server's address, running or not.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The URL of a database of it, over `address`: its own, or that of a proxy before it.
+    /// Returns the URL of a database at `address`: the server's own or a proxy's.
     pub fn url(address: SocketAddr, database: &str) -> String {
         format!("postgres://postgres@{address}/{database}")
     }
 
-    /// Starts it, or lets it go on if it is frozen, and waits until it answers.
-    ///
-    /// # Errors
-    /// If it does not answer in time.
+    /// Starts the server, or resumes it if it is frozen, and waits until it answers.
     pub async fn start(&self) -> anyhow::Result<()> {
         let mut running = self.running.lock().await;
         if let Some(process) = &mut *running
@@ -83,7 +77,7 @@ impl Postgres {
             process.thaw();
         }
         wait_until("PostgreSQL answers", START_LIMIT, async || {
-            // Right after a kill it may refuse to start, until the last of the killed is gone.
+            // Right after a kill it may refuse to start until the last killed process has exited.
             if !running.as_mut().is_some_and(Process::is_running) {
                 *running = self.spec().spawn().ok();
             }
@@ -93,10 +87,7 @@ impl Postgres {
         .with_context(|| format!("see {}", self.server.log().display()))
     }
 
-    /// Starts it anew under this clock, or under the machine's.
-    ///
-    /// # Errors
-    /// If it does not end, or does not answer in time.
+    /// Restarts the server with this clock, or with the machine's.
     pub async fn restart_under(&self, clock: Option<FakeClock>) -> anyhow::Result<()> {
         self.stop().await?;
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = clock;
@@ -109,10 +100,7 @@ impl Postgres {
         variables.fold(self.server.clone(), |server, (name, value)| server.variable(name, value))
     }
 
-    /// Ends it in order, without waiting for its clients.
-    ///
-    /// # Errors
-    /// If it does not end.
+    /// Stops the server with a fast shutdown, which does not wait for clients.
     pub async fn stop(&self) -> anyhow::Result<()> {
         let Some(mut process) = self.running.lock().await.take() else { return Ok(()) };
         process.thaw();
@@ -120,51 +108,42 @@ impl Postgres {
         process.ended(START_LIMIT).await.map(|_| ())
     }
 
-    /// Kills it with all that serve its clients.
+    /// Kills the server with its backends.
     pub async fn kill(&self) {
         if let Some(mut process) = self.running.lock().await.take() {
             process.kill().await;
         }
     }
 
-    /// Stops it and all that serve its clients in their tracks.
+    /// Freezes the server and its backends (SIGSTOP).
     pub async fn freeze(&self) {
         if let Some(process) = &*self.running.lock().await {
             process.freeze();
         }
     }
 
-    /// Lets it go on.
+    /// Resumes it (SIGCONT).
     pub async fn thaw(&self) {
         if let Some(process) = &*self.running.lock().await {
             process.thaw();
         }
     }
 
-    /// Cuts off every client of `database`; answers how many there were.
-    ///
-    /// # Errors
-    /// If it does not answer.
+    /// Terminates every client connection to `database`; returns their number.
     pub async fn terminate_clients(&self, database: &str) -> anyhow::Result<usize> {
         let sql =
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()";
         Ok(self.query("postgres", sql, [database.into()]).await?.len())
     }
 
-    /// Makes an empty database.
-    ///
-    /// # Errors
-    /// If it does not answer or there is one of this name.
+    /// Creates an empty database.
     pub async fn create_database(&self, name: &str) -> anyhow::Result<()> {
         let connection = self.connect("postgres").await?;
         connection.execute_unprepared(&format!("CREATE DATABASE \"{name}\"")).await?;
         Ok(connection.close().await?)
     }
 
-    /// Asks `database` over a connection of its own.
-    ///
-    /// # Errors
-    /// If it does not answer or refuses the statement.
+    /// Runs a query on `database` over a new connection.
     pub async fn query(
         &self,
         database: &str,

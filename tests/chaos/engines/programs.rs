@@ -1,4 +1,4 @@
-//! Where the engines' programs are, which ports are spare, and as whom they run. It starts nothing.
+//! Finds the engines' programs, free ports, and the user to run as. It starts nothing.
 
 use std::{
     collections::BTreeSet,
@@ -7,7 +7,7 @@ use std::{
     sync::Mutex,
 };
 
-/// Finds a program: in `places` first, then in `PATH`, then where Debian keeps servers.
+/// Finds a program in `places`, then in `PATH`, then in Debian's server directories.
 pub fn find(program: &str, places: &[PathBuf]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let servers = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
@@ -19,7 +19,7 @@ pub fn find(program: &str, places: &[PathBuf]) -> Option<PathBuf> {
     )
 }
 
-/// Where Debian keeps the programs of each version of PostgreSQL, the newest first.
+/// Debian's directories of PostgreSQL programs, newest version first.
 pub fn postgres_places() -> Vec<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut versions: Vec<_> = versions.map(|entry| entry.path()).collect();
@@ -28,13 +28,13 @@ pub fn postgres_places() -> Vec<PathBuf> {
     versions.into_iter().map(|version| version.join("bin")).collect()
 }
 
-/// Where RabbitMQ's own programs are: those that Debian puts into `PATH` run as one certain user only.
+/// RabbitMQ's own program directories: Debian's wrappers in `PATH` insist on one user.
 pub fn rabbitmq_places() -> Vec<PathBuf> {
     vec![PathBuf::from("/usr/lib/rabbitmq/bin")]
 }
 
-/// The user and group that engines run as when this program is root, since PostgreSQL refuses to be root: `postgres`, or
-/// `nobody`. `None` if this program is somebody else already.
+/// Returns the user and group for the engines when this program runs as root, since PostgreSQL refuses to run as root:
+/// `postgres`, or `nobody`. `None` if this program does not run as root.
 pub fn user() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
@@ -48,10 +48,7 @@ pub fn user() -> Option<(u32, u32)> {
     find("postgres").or_else(|| find("nobody")).or(Some((65_534, 65_534)))
 }
 
-/// Makes a directory that belongs to this user.
-///
-/// # Errors
-/// If it cannot be made or given away.
+/// Creates a directory owned by this user.
 pub fn directory_of(user: Option<(u32, u32)>, directory: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
     match user {
@@ -60,20 +57,19 @@ pub fn directory_of(user: Option<(u32, u32)>, directory: &Path) -> std::io::Resu
     }
 }
 
-/// A port of 127.0.0.1 that nobody listens on and that was not given out before.
+/// Returns a free port of 127.0.0.1 that was not returned before.
 ///
-/// Ports that the kernel gives to outgoing connections are left out: an engine that is away for a while must find its
-/// port free when it comes back.
+/// Ephemeral ports are excluded: while an engine is down, no outgoing connection may take its port.
 ///
 /// # Panics
-/// If there is none.
+/// If no port is free.
 pub fn spare_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let port = std::iter::repeat_with(|| fastrand::u16(12_000..32_000))
         .take(1_000)
         .find(|port| !given.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("one of 1,000 ports is spare");
+        .expect("one of 1,000 ports is free");
     given.insert(port);
     port
 }

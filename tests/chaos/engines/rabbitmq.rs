@@ -1,5 +1,5 @@
-//! A RabbitMQ of our own: its node, its ports between nodes and its register of nodes (epmd) are apart from every other
-//! one on the machine, and all of them are on the loopback alone.
+//! A RabbitMQ with its own node name, distribution port and port mapper (epmd), separate from any other on the machine,
+//! and listening on loopback only.
 
 use std::{
     net::SocketAddr,
@@ -18,27 +18,27 @@ use tokio::{
 use super::{START_LIMIT, programs, wait_until};
 use crate::processes::{Process, Spec};
 
-/// The broker at one address, running or not.
+/// A broker at a fixed address, running or not.
 pub struct RabbitMq {
     server: Spec,
     control: Spec,
     data: PathBuf,
     address: SocketAddr,
     running: Mutex<Option<Process>>,
-    /// Keeps the register of nodes alive.
+    /// Keeps epmd alive.
     _register: Process,
 }
 
-/// What the broker says of a queue.
+/// The broker's state of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueState {
-    /// Messages that nobody has yet.
+    /// Ready messages, delivered to no consumer.
     pub ready: u32,
     /// Consumers of all processes.
     pub consumers: u32,
 }
 
-/// What is needed and not there.
+/// Programs that are needed and missing.
 pub fn missing() -> Option<&'static str> {
     let there = |program| programs::find(program, &programs::rabbitmq_places()).is_some();
     let all = ["rabbitmq-server", "rabbitmqctl", "epmd"].into_iter().all(there);
@@ -46,13 +46,10 @@ pub fn missing() -> Option<&'static str> {
 }
 
 impl RabbitMq {
-    /// Writes the settings of a new broker into `directory` and starts its register; it is not started itself yet.
-    ///
-    /// # Errors
-    /// If the programs are missing or the register does not start.
+    /// Writes the settings of a new broker into `directory` and starts epmd, but not the broker.
     pub async fn prepare(directory: &Path) -> anyhow::Result<Self> {
         let places = programs::rabbitmq_places();
-        let program = |name| programs::find(name, &places).with_context(|| format!("{name} is not there"));
+        let program = |name| programs::find(name, &places).with_context(|| format!("{name} is not installed"));
         let user = programs::user();
         let data = directory.join("data");
         for directory in [directory, &data, &directory.join("logs")] {
@@ -81,20 +78,17 @@ impl RabbitMq {
         })
     }
 
-    /// Where it listens, running or not.
+    /// Returns the broker's address, running or not.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The URL over `address`: its own, or that of a proxy before it.
+    /// Returns the AMQP URL over `address`: the broker's own or a proxy's.
     pub fn url(address: SocketAddr) -> String {
         format!("amqp://guest:guest@{address}/%2f")
     }
 
-    /// Starts it, or lets it go on if it is frozen or its application was stopped, and waits until it answers.
-    ///
-    /// # Errors
-    /// If it does not answer in time.
+    /// Starts the broker, or resumes its process or its application, and waits until it answers.
     pub async fn start(&self) -> anyhow::Result<()> {
         let mut running = self.running.lock().await;
         if let Some(process) = &mut *running
@@ -115,74 +109,56 @@ impl RabbitMq {
         .with_context(|| format!("see {}", self.server.log().display()))
     }
 
-    /// Kills it.
+    /// Kills the broker.
     pub async fn kill(&self) {
         if let Some(mut process) = self.running.lock().await.take() {
             process.kill().await;
         }
     }
 
-    /// Stops it in its tracks.
+    /// Freezes the broker (SIGSTOP).
     pub async fn freeze(&self) {
         if let Some(process) = &*self.running.lock().await {
             process.freeze();
         }
     }
 
-    /// Lets it go on.
+    /// Resumes it (SIGCONT).
     pub async fn thaw(&self) {
         if let Some(process) = &*self.running.lock().await {
             process.thaw();
         }
     }
 
-    /// Deletes everything that it has stored; it must not be running.
-    ///
-    /// # Errors
-    /// If it runs, or its files cannot be deleted.
+    /// Deletes all stored data; the broker must not be running.
     pub async fn wipe(&self) -> anyhow::Result<()> {
         anyhow::ensure!(self.running.lock().await.is_none(), "a running broker keeps its data");
         std::fs::remove_dir_all(&self.data).context("deleting the broker's data")?;
         Ok(programs::directory_of(self.server.user, &self.data)?)
     }
 
-    /// Lets the broker's application stop while its node runs on.
-    ///
-    /// # Errors
-    /// If it does not.
+    /// Stops the broker's application while its node keeps running.
     pub async fn stop_application(&self) -> anyhow::Result<()> {
         self.control(&["stop_app"]).await.map(|_| ())
     }
 
     /// Starts the application again and waits until the broker answers.
-    ///
-    /// # Errors
-    /// If it does not.
     pub async fn start_application(&self) -> anyhow::Result<()> {
         self.control(&["start_app"]).await?;
         wait_until("RabbitMQ answers", START_LIMIT, async || self.answers().await).await
     }
 
-    /// Lets the broker close every client's connection.
-    ///
-    /// # Errors
-    /// If it does not.
+    /// Makes the broker close every client connection.
     pub async fn close_all_connections(&self) -> anyhow::Result<()> {
         self.control(&["close_all_connections", "an experiment"]).await.map(|_| ())
     }
 
-    /// Runs `rabbitmqctl` with these words; answers what it wrote.
-    ///
-    /// # Errors
-    /// If it fails.
+    /// Runs `rabbitmqctl` with these arguments; returns its output.
     pub async fn control(&self, words: &[&str]) -> anyhow::Result<String> {
         self.control.clone().arguments(["-q"]).arguments(words).succeed(START_LIMIT).await
     }
 
-    /// What the broker says of `queue`, asked over a connection of its own; within 5 s.
-    ///
-    /// # Errors
-    /// If it does not answer, or there is no such queue.
+    /// Returns the state of `queue`, asked over a new connection, within 5 s.
     pub async fn queue(&self, queue: &str) -> anyhow::Result<QueueState> {
         let asking = async {
             let connection = Connection::connect(&Self::url(self.address), ConnectionProperties::default()).await?;
@@ -191,14 +167,14 @@ impl RabbitMq {
             let found = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
             let state =
                 found.map(|found| QueueState { ready: found.message_count(), consumers: found.consumer_count() });
-            // Failing to say goodbye is no failure of the question.
+            // A failed close of the connection does not change the answer.
             let _ = connection.close(200, "goodbye".into()).await;
             Ok(state?)
         };
         tokio::time::timeout(Duration::from_secs(5), asking).await.context("RabbitMQ did not answer within 5 s")?
     }
 
-    /// Whether it takes connections: it answers the protocol's header by a method's frame.
+    /// Returns whether it accepts connections: it answers the protocol header with a method frame.
     pub async fn answers(&self) -> bool {
         let asking = async {
             let mut stream = TcpStream::connect(self.address).await.ok()?;
@@ -209,7 +185,7 @@ impl RabbitMq {
     }
 }
 
-/// Everything by which one node is told from another, for the server and for `rabbitmqctl`.
+/// Variables that identify the node, for the server and for `rabbitmqctl`.
 fn environment(
     directory: &Path,
     address: SocketAddr,
@@ -222,7 +198,7 @@ fn environment(
     let listener = format!("listeners.tcp.1 = {address}\nlog.console = false\n");
     file("rabbitmq.conf", listener)?;
     let loopback = "-kernel inet_dist_use_interface {127,0,0,1}";
-    // The scheduler's spinning would take the cores that the experiment needs.
+    // Busy-waiting schedulers would take the cores that the experiment needs.
     let calm = "+sbwt none +sbwtdcpu none +sbwtdio none";
     let (first, last) = (programs::spare_port(), programs::spare_port());
     let path = |name: &str| directory.join(name).display().to_string();

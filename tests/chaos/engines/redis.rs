@@ -1,4 +1,4 @@
-//! A Redis of our own, which writes its data to the disk only when it is told to.
+//! A Redis that saves to disk only on command.
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
@@ -8,25 +8,22 @@ use tokio::sync::Mutex;
 use super::{START_LIMIT, programs, wait_until};
 use crate::processes::{Process, Spec};
 
-/// The server at one address, running or not.
+/// A server at a fixed address, running or not.
 pub struct Redis {
     server: Spec,
     address: SocketAddr,
     running: Mutex<Option<Process>>,
 }
 
-/// What is needed and not there.
+/// Programs that are needed and missing.
 pub fn missing() -> Option<&'static str> {
     programs::find("redis-server", &[]).is_none().then_some("redis-server (Debian: redis-server)")
 }
 
 impl Redis {
-    /// Makes the directory of a new server; it is not started yet.
-    ///
-    /// # Errors
-    /// If the program is missing.
+    /// Creates the directory of a new server without starting it.
     pub async fn prepare(directory: &Path) -> anyhow::Result<Self> {
-        let program = programs::find("redis-server", &[]).context("redis-server is not there")?;
+        let program = programs::find("redis-server", &[]).context("redis-server is not installed")?;
         let user = programs::user();
         programs::directory_of(user, directory)?;
         let address = SocketAddr::from(([127, 0, 0, 1], programs::spare_port()));
@@ -38,21 +35,18 @@ impl Redis {
         Ok(Self { server, address, running: Mutex::new(None) })
     }
 
-    /// Where it listens, running or not.
+    /// Returns the server's address, running or not.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The URL over `address`: its own, or that of a proxy before it.
+    /// Returns the URL over `address`: the server's own or a proxy's.
     pub fn url(address: SocketAddr) -> String {
         format!("redis://{address}")
     }
 
-    /// Starts it, or lets it go on if it is frozen, and waits until it answers. What was saved before it was killed is
-    /// there again.
-    ///
-    /// # Errors
-    /// If it does not answer in time.
+    /// Starts the server, or resumes it if it is frozen, and waits until it answers. Loads the data that were saved
+    /// before it was killed.
     pub async fn start(&self) -> anyhow::Result<()> {
         let mut running = self.running.lock().await;
         if let Some(process) = &mut *running
@@ -70,10 +64,7 @@ impl Redis {
         .with_context(|| format!("see {}", self.server.log().display()))
     }
 
-    /// Ends it in order.
-    ///
-    /// # Errors
-    /// If it does not end.
+    /// Shuts the server down cleanly.
     pub async fn stop(&self) -> anyhow::Result<()> {
         let Some(mut process) = self.running.lock().await.take() else { return Ok(()) };
         process.thaw();
@@ -81,39 +72,33 @@ impl Redis {
         process.ended(START_LIMIT).await.map(|_| ())
     }
 
-    /// Kills it.
+    /// Kills the server.
     pub async fn kill(&self) {
         if let Some(mut process) = self.running.lock().await.take() {
             process.kill().await;
         }
     }
 
-    /// Stops it in its tracks.
+    /// Freezes the server (SIGSTOP).
     pub async fn freeze(&self) {
         if let Some(process) = &*self.running.lock().await {
             process.freeze();
         }
     }
 
-    /// Lets it go on.
+    /// Resumes it (SIGCONT).
     pub async fn thaw(&self) {
         if let Some(process) = &*self.running.lock().await {
             process.thaw();
         }
     }
 
-    /// Lets every client wait this long.
-    ///
-    /// # Errors
-    /// If it does not answer.
+    /// Makes all clients wait this long (`CLIENT PAUSE`).
     pub async fn pause_clients(&self, pause: Duration) -> anyhow::Result<()> {
         self.command::<()>(&["CLIENT", "PAUSE", &pause.as_millis().to_string(), "ALL"]).await
     }
 
-    /// Runs a command over a connection of its own, within 2 s.
-    ///
-    /// # Errors
-    /// If it does not answer or refuses.
+    /// Runs a command over a new connection, within 2 s.
     pub async fn command<T: ::redis::FromRedisValue>(&self, words: &[&str]) -> anyhow::Result<T> {
         let asking = async {
             let client = ::redis::Client::open(Self::url(self.address))?;

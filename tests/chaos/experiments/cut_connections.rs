@@ -1,6 +1,6 @@
-//! P27: an error is never an empty answer. While connections to the database break off at random, each command either answers
-//! what it answers without that, or ends with exit code 5; `serve` and `worker` start, or end with 5. On SQLite the file is
-//! locked or cannot be opened instead.
+//! P27: an error is never an empty result. While connections to the database break at random, each command gives its
+//! normal answer or ends with exit code 5; `serve` and `worker` start, or end with 5. On SQLite the file is locked or
+//! cannot be opened instead.
 
 use std::{path::Path, time::Duration};
 
@@ -14,9 +14,9 @@ use crate::{
     stage::{Proxies, Setup, Stage},
 };
 
-/// What a command that cannot reach its database ends with.
+/// Exit code of a command that cannot reach its database.
 const UNREACHABLE: i32 = 5;
-/// A command waits for a locked database for 5 s, a start for 30 s.
+/// A command waits 5 s for a locked database, a start 30 s.
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// Commands, and whether their output is the same each time.
@@ -63,10 +63,10 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
             match output.status.code() {
                 Some(UNREACHABLE) => tally.unreachable += 1,
                 Some(0) => {
-                    anyhow::ensure!(!same || told == *expected, "{words:?} tells {told} in place of {expected}");
+                    anyhow::ensure!(!same || told == *expected, "{words:?} printed {told} instead of {expected}");
                     tally.answered += 1;
                 }
-                other => anyhow::bail!("{words:?} ends with {other:?}: {told}{complaint}"),
+                other => anyhow::bail!("{words:?} exited with {other:?}: {told}{complaint}"),
             }
             if words[0] == "backup" && output.status.success() {
                 is_whole(&stage.directory.join("copy"))?;
@@ -75,8 +75,11 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         start(stage, "serve", &database, &mut random, round, &mut tally).await?;
         start(stage, "worker", &database, &mut random, round, &mut tally).await?;
     }
-    anyhow::ensure!(tally.unreachable > 0 && tally.answered > 0, "with no mixture nothing is shown");
-    // What was not told to the cache when the first server stopped is told by another one.
+    anyhow::ensure!(
+        tally.unreachable > 0 && tally.answered > 0,
+        "no mix of successes and failures, so nothing is proved"
+    );
+    // A second server sends the invalidations that were pending when the first one stopped.
     let mut server = stage.serve(&["--no-worker"]).await?;
     let mut found = soundness::check(stage).await?;
     server.process.kill().await;
@@ -88,15 +91,15 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     Ok(found)
 }
 
-/// Something to be told of.
+/// Creates pending changes.
 async fn fill(stage: &Stage) -> anyhow::Result<()> {
     let mut server = stage.serve(&["--no-worker"]).await?;
     for number in 0..3 {
         server.api().create(&format!("product {number}"), &[]).await?;
     }
     if stage.setup == Setup::Full {
-        // Else `pm doctor` finds changes that nobody tells the cache of.
-        wait_until("the cache was told of all products", LIMIT, async || {
+        // Else `pm doctor` reports changes that no process sends to the cache.
+        wait_until("all cache invalidations are sent", LIMIT, async || {
             stage.number("SELECT count(*) FROM cache_invalidation").await.is_ok_and(|left| left == 0)
         })
         .await?;
@@ -106,7 +109,7 @@ async fn fill(stage: &Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether a backup says what it holds.
+/// Returns whether a backup is complete.
 fn is_whole(directory: &Path) -> anyhow::Result<()> {
     let manifest: Value = serde_json::from_slice(&std::fs::read(directory.join("manifest.json"))?)?;
     let steps = manifest["schema"].as_array().map_or(0, Vec::len);
@@ -116,7 +119,7 @@ fn is_whole(directory: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts a program that goes on running; it works in the end, or ends with 5.
+/// Starts a long-running command; it works in the end, or exits with 5.
 async fn start(
     stage: &Stage,
     command: &str,
@@ -130,7 +133,7 @@ async fn start(
     let begun = async {
         loop {
             let told = process.output();
-            if told.contains("\"serving\"") || told.contains("working on pictures") || !process.is_running() {
+            if told.contains("\"serving\"") || told.contains("working on images") || !process.is_running() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -138,23 +141,23 @@ async fn start(
     };
     let (begun, ()) = tokio::join!(tokio::time::timeout(LIMIT, begun), database.happen(random, round));
     tally.starts += 1;
-    anyhow::ensure!(begun.is_ok(), "{command} neither begins nor ends: {}", process.output());
+    anyhow::ensure!(begun.is_ok(), "{command} neither starts nor ends: {}", process.output());
     if process.is_running() {
         tally.started += 1;
         process.terminate();
         process.ended(LIMIT).await?;
     } else {
         let status = process.ended(LIMIT).await?;
-        anyhow::ensure!(status.code() == Some(UNREACHABLE), "{command} ends with {status}: {}", process.output());
+        anyhow::ensure!(status.code() == Some(UNREACHABLE), "{command} exited with {status}: {}", process.output());
     }
     Ok(())
 }
 
-/// What happens to the database while a command runs.
+/// A database fault while a command runs.
 enum Faults<'a> {
-    /// A proxy before PostgreSQL cuts connections off.
+    /// A proxy resets connections to PostgreSQL.
     Cut(Proxies),
-    /// SQLite's file is locked, or something else is in its place.
+    /// SQLite's file is locked or replaced by something else.
     File(&'a Path),
 }
 
@@ -166,7 +169,7 @@ impl<'a> Faults<'a> {
         }
     }
 
-    /// One fault at a random moment, for a random time; over when this ends.
+    /// Injects one fault at a random moment, for a random time; the fault is over when this returns.
     async fn happen(&self, random: &mut fastrand::Rng, round: u64) {
         let begins = Duration::from_millis(random.u64(0..400));
         let lasts = Duration::from_millis(random.u64(10..600));
@@ -183,28 +186,28 @@ impl<'a> Faults<'a> {
             }
             Self::File(directory) if round.is_multiple_of(2) => {
                 tokio::time::sleep(begins).await;
-                // Longer than a command waits for it, now and then.
+                // Sometimes longer than a command waits.
                 let lasts = if random.u8(..20) == 0 { Duration::from_millis(7_000) } else { lasts };
                 lock(directory.join("data/pm.db"), lasts).await;
             }
             Self::File(directory) => {
                 let (file, aside) = (directory.join("data/pm.db"), directory.join("aside.db"));
                 tokio::time::sleep(begins / 4).await;
-                std::fs::rename(&file, &aside).expect("the database is there");
-                std::fs::create_dir(&file).expect("its place is free");
+                std::fs::rename(&file, &aside).expect("the database file exists");
+                std::fs::create_dir(&file).expect("its path is unused");
                 tokio::time::sleep(lasts).await;
-                std::fs::remove_dir(&file).expect("nobody puts anything into it");
-                std::fs::rename(&aside, &file).expect("its place is free again");
+                std::fs::remove_dir(&file).expect("no other process writes to the directory");
+                std::fs::rename(&aside, &file).expect("its path is unused again");
             }
         }
     }
 }
 
-/// Keeps everybody from reading and writing, if nobody has the file open at this moment; else from writing.
+/// Locks the file against reads and writes if no process has it open, else against writes.
 async fn lock(file: std::path::PathBuf, lasts: Duration) {
     let locking = tokio::task::spawn_blocking(move || {
         let connection = rusqlite::Connection::open(file).ok()?;
-        // Whoever has the file open keeps it from being locked; that is a run without a fault.
+        // A process that has the file open prevents the lock; then the run has no fault.
         let _ = connection.busy_timeout(Duration::from_millis(200));
         let _ = connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; ");
         Some(connection)

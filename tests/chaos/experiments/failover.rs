@@ -1,12 +1,11 @@
-//! P29: no stale read after a failover of Redis. The address of Redis leads to a master, then to its replica, and back, with
-//! and without promotion, while P9's readers and writers go on; a server is emptied, or killed and comes back with what it
-//! had saved before.
+//! P29: no stale read after a failover of Redis. The address of Redis switches to a replica and back, with and without
+//! promotion, while P9's readers and writers run; a server is flushed, or killed and restarted from an old snapshot.
 
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::p09::{self, Faults};
+use super::reads_are_never_stale::{self, Faults};
 use crate::{engines::Redis, proxy::Proxy, soundness::Counts, stage::Stage};
 
 /// Two servers behind one address.
@@ -23,7 +22,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let failovers = Failovers { address, standby };
     failovers.follow(&failovers.standby, &stage.engines().redis).await?;
     let faults = Faults::Failovers(Box::new(failovers));
-    let counts = p09::run_with(stage, &faults).await;
+    let counts = reads_are_never_stale::run_with(stage, &faults).await;
     let Faults::Failovers(failovers) = faults else { return counts };
     stage.engines().redis.command::<String>(&["REPLICAOF", "NO", "ONE"]).await?;
     failovers.standby.kill().await;
@@ -31,7 +30,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
 }
 
 impl Failovers {
-    /// Faults in mixed order until the time is over; answers how many.
+    /// Injects faults in random order until the time is over; returns their number.
     pub(super) async fn happen(&self, stage: &Stage, until: Instant) -> anyhow::Result<usize> {
         let mut random = stage.random(29);
         let servers = [&stage.engines().redis, &self.standby];
@@ -40,20 +39,20 @@ impl Failovers {
             sleep(Duration::from_millis(random.u64(500..1_500))).await;
             let (before, after) = (servers[master], servers[1 - master]);
             match random.u8(..6) {
-                // The other server is promoted, and the former master follows it.
+                // The other server is promoted, and the former master replicates it.
                 0 | 1 => {
                     after.command::<String>(&["REPLICAOF", "NO", "ONE"]).await?;
                     self.address.switch_to(after.address());
                     self.follow(before, after).await?;
                     master = 1 - master;
                 }
-                // Both are masters: the former one keeps what it had.
+                // Both are masters: the former one keeps its data.
                 2 => {
                     after.command::<String>(&["REPLICAOF", "NO", "ONE"]).await?;
                     self.address.switch_to(after.address());
                     master = 1 - master;
                 }
-                // It follows the other server for a while, with its connections open, and is promoted again.
+                // It replicates the other server for a while, with its connections open, and is promoted again.
                 3 => {
                     after.command::<String>(&["REPLICAOF", "NO", "ONE"]).await?;
                     sleep(Duration::from_millis(random.u64(..500))).await;
@@ -68,9 +67,9 @@ impl Failovers {
                     before.command::<String>(&["REPLICAOF", "NO", "ONE"]).await?;
                     self.follow(after, before).await?;
                 }
-                // Everything is forgotten.
+                // All data are flushed.
                 4 => before.command::<()>(&["FLUSHALL"]).await?,
-                // It comes back with what it had saved before.
+                // The server restarts from an old snapshot.
                 _ => {
                     let _ = before.command::<String>(&["SAVE"]).await;
                     sleep(Duration::from_millis(random.u64(100..600))).await;

@@ -1,5 +1,5 @@
-//! P30: nobody starves. One user has queued a great many images of a host that drips, another one many small ones; the few
-//! of a third are ready soon all the same, and then those of the second.
+//! P30: no user is starved. One user has queued very many images of a slow host, another one many small images; the few
+//! images of a third user are ready soon all the same, and then those of the second.
 
 use std::time::{Duration, Instant};
 
@@ -11,25 +11,25 @@ use tokio::time::sleep;
 use crate::{
     api::Api,
     figures::{counts, milliseconds},
+    images,
     origin::Origin,
-    pictures,
     soundness::Counts,
     stage::Stage,
 };
 
 const IMAGES_A_PRODUCT: usize = 32;
 const FEW: usize = 10;
-/// The few are ready within this, whatever else waits; a debug build takes longer for each.
+/// Time limit for the few images; a debug build needs longer for each.
 const LIMIT: [Duration; 2] = [Duration::from_secs(40), Duration::from_secs(10)];
 
 pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let (dripping, tiny) = (stage.size(30, 1_000), stage.size(60, 1_500));
     let [slow, quick, third] = [Origin::start().await, Origin::start().await, Origin::start().await];
     for number in 0..tiny {
-        quick.serve(&format!("/{number}.jpg"), "image/jpeg", pictures::numbered_jpeg(number as u32, 64, 48));
+        quick.serve(&format!("/{number}.jpg"), "image/jpeg", images::numbered_jpeg(number as u32, 64, 48));
     }
     for number in 0..FEW {
-        third.serve(&format!("/{number}.jpg"), "image/jpeg", pictures::numbered_jpeg(number as u32, 640, 480));
+        third.serve(&format!("/{number}.jpg"), "image/jpeg", images::numbered_jpeg(number as u32, 640, 480));
     }
     stage.unset("PM_FETCH_PER_HOST");
     let mut server = stage.serve(&["--no-worker"]).await?;
@@ -39,7 +39,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         (0..IMAGES_A_PRODUCT).map(|number| slow.url(&format!("/drip?{number}"))).collect()
     });
     let many = many.await?;
-    // The worker has its hands full by now.
+    // The worker is busy by now.
     slow.wait_for_hits("/drip", 4).await;
     let began = Instant::now();
     let small = batch(&api, "small", tiny, |number| vec![quick.url(&format!("/{number}.jpg"))]).await?;
@@ -52,11 +52,11 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         "few_ready_ms": milliseconds(few_took), "tiny_ready_ms": milliseconds(small_took),
         "dripping_requests": slow.hits("/drip"),
     }));
-    // What would drip on for hours is taken back.
+    // Removes the slow downloads, which would take hours.
     stream::iter(many.into_iter().map(|id| api.client().delete(api.url(&format!("/products/{id}"))).send()))
         .buffer_unordered(8)
         .map(|answer| {
-            anyhow::ensure!(answer?.status() == 204, "a product is not deleted");
+            anyhow::ensure!(answer?.status() == 204, "a product was not deleted");
             anyhow::Ok(())
         })
         .try_collect::<()>()
@@ -67,7 +67,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     Ok(found)
 }
 
-/// Stores products of `user` and answers their numbers.
+/// Creates products of `user` and returns their ids.
 async fn batch(
     api: &Api,
     user: &str,
@@ -87,7 +87,7 @@ async fn batch(
     Ok(ids)
 }
 
-/// Waits until all images of these products are ready; answers how long after `began` that was.
+/// Waits until all images of these products are ready; returns the time since `began`.
 async fn ready(api: &Api, ids: &[i64], began: Instant, limit: Duration) -> anyhow::Result<Duration> {
     for id in ids {
         loop {

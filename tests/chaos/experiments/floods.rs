@@ -1,5 +1,5 @@
-//! P31: no client holds what others need. Bodies that never come, answers that are never read, streams of events without end,
-//! bodies of nothing but names: each is tried for a while, and the requests of others are answered as if there were none.
+//! P31: no client blocks other clients. Request bodies that never arrive, responses that are never read, endless
+//! streams of events, bodies with only field names: each runs for a while, and other clients notice nothing.
 
 mod attacks;
 
@@ -13,25 +13,25 @@ use tokio::time::sleep;
 use crate::{
     api::{Api, product},
     figures::{Times, counts, milliseconds},
+    images,
     origin::Origin,
-    pictures,
     processes::{Process, usage::Usage},
     soundness::Counts,
     stage::Stage,
 };
 use attacks::{ATTACKS, Target};
 
-/// Products whose list is a large answer.
+/// Number of products in a large list.
 const LISTED: usize = 100;
-/// Good requests come this often.
+/// Interval of good requests.
 const PACE: Duration = Duration::from_millis(50);
 const MAX_P99: Duration = Duration::from_millis(150);
-/// Beside other experiments even a server without attackers takes its time.
+/// Beside other experiments even a server without attackers is slower.
 const MAX_P99_BESIDE_OTHERS: Duration = Duration::from_secs(3);
-/// What a server may take beyond its memory before: 64 MiB for bodies, 64 MiB for unread answers, and 64 MiB.
+/// Allowed growth of the server's memory: 64 MiB for bodies, 64 MiB for unread responses, and 64 MiB.
 const MAX_GROWTH_KIB: u64 = 192 << 10;
 
-/// Clients that behave well.
+/// Addresses of well-behaved clients.
 struct Good<'a> {
     api: &'a Api,
     id: i64,
@@ -41,15 +41,15 @@ struct Good<'a> {
 pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let length = stage.size(Duration::from_secs(3), Duration::from_secs(40));
     let origin = Origin::start().await;
-    origin.serve("/a.jpg", "image/jpeg", pictures::numbered_jpeg(1, 1_600, 1_200));
+    origin.serve("/a.jpg", "image/jpeg", images::numbered_jpeg(1, 1_600, 1_200));
     let mut server = stage.serve(&["--workers", "1"]).await?;
     let api = server.api();
-    // A debug build that shares its cores takes most of a second to write a large list.
+    // A debug build that shares its cores needs most of a second to write a large list.
     let long = "x".repeat(stage.size(1_000, 9_000));
     for number in 0..LISTED {
         let mut body = product(&format!("listed {number}"), &[]);
         body["product_description"] = json!(long);
-        anyhow::ensure!(api.post("/products", &body).await?.status == 201, "a product is not stored");
+        anyhow::ensure!(api.post("/products", &body).await?.status == 201, "a product was not stored");
     }
     let id = api.create("read meanwhile", &[origin.url("/a.jpg")]).await?["id"].as_i64().context("a number")?;
     stage.settled(Duration::from_secs(60)).await?;
@@ -81,7 +81,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         }})));
         anyhow::ensure!(p99 < limit, "good requests had a p99 of {p99:?} during {name}: {found:?}");
         let most = idle.rss_kib + MAX_GROWTH_KIB;
-        anyhow::ensure!(during.rss_kib < most, "memory grew too far during {name}: {found:?}");
+        anyhow::ensure!(during.rss_kib < most, "memory grew too much during {name}: {found:?}");
     }
     anyhow::ensure!(server.process.is_running(), "the server has ended");
     server.process.kill().await;
@@ -89,11 +89,11 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
 }
 
 fn usage(process: &Process) -> anyhow::Result<Usage> {
-    Usage::of(process.pid()).context("the server is gone")
+    Usage::of(process.pid()).context("the server is not running")
 }
 
 impl Good<'_> {
-    /// One request after the other of each kind, every fourth over a connection of its own.
+    /// Sends one request of each kind after the other, every fourth over a new connection.
     async fn requests(&self, length: Duration) -> anyhow::Result<Times> {
         let fresh = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build()?;
         let number = (length.as_millis() / PACE.as_millis()) as u32;

@@ -1,22 +1,23 @@
-//! P25: installations never mix. Two of them stand on the same servers with default names: neither answers the other's
-//! products or works on its jobs, and a shared blob store is refused. What is emptied is not answered from a cache.
+//! P25: installations never mix. Two share the same servers with default names: neither shows the other's products or
+//! runs its jobs, and a shared blob store is refused. After a catalogue is emptied, no cache still returns its
+//! products.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::p24::Place;
+use super::backup_restores_everything::Place;
 use crate::{
     api::Api,
     figures::counts,
+    images,
     origin::Origin,
-    pictures,
     soundness::Counts,
     stage::{Setup, Stage},
 };
 
-/// An image of an idle installation is ready within this, though the other installation's workers are busy.
+/// Time limit for an image of an idle installation while the other one's workers are busy.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
 pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
@@ -28,14 +29,14 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     for (place, name) in [(&first, "first"), (&second, "second")] {
         for number in 0..products {
             let path = format!("/{name}-{number}.jpg");
-            origin.serve(&path, "image/jpeg", pictures::numbered_jpeg(number, 96, 64));
+            origin.serve(&path, "image/jpeg", images::numbered_jpeg(number, 96, 64));
             place.api().create(&format!("{name} {number}"), &[origin.url(&path)]).await?;
         }
         let began = Instant::now();
         ready(&place.api(), products).await?;
         slowest = slowest.max(began.elapsed());
     }
-    // Twice, so that the second answers come from the cache.
+    // Twice, so that the second response comes from the cache.
     for _ in 0..2 {
         for number in 1..=i64::from(products) {
             is_own(&first.api(), number, "first ").await?;
@@ -44,7 +45,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     }
     let refused = refuses_a_foreign_store(&first, &second).await?;
 
-    // Emptied under the running server: whatever it had cached is gone with it.
+    // Emptied under the running server: its cached products are gone too.
     first.pm(&["migrate", "fresh", "--yes"]).await?;
     let mut outlived = 0;
     for number in 1..=i64::from(products) {
@@ -52,8 +53,8 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         outlived += u32::from(answer.status != 404);
         is_own(&second.api(), number, "second ").await?;
     }
-    anyhow::ensure!(outlived == 0, "{outlived} products are answered after their catalogue was emptied");
-    origin.serve("/again.jpg", "image/jpeg", pictures::numbered_jpeg(7, 96, 64));
+    anyhow::ensure!(outlived == 0, "{outlived} products are still returned after their catalogue was emptied");
+    origin.serve("/again.jpg", "image/jpeg", images::numbered_jpeg(7, 96, 64));
     first.api().create("first again", &[origin.url("/again.jpg")]).await?;
     ready(&first.api(), 1).await.context("after the catalogue was emptied")?;
     for server in &mut servers {
@@ -65,7 +66,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     })))
 }
 
-/// An installation of its own whose settings name nothing but the servers.
+/// An installation whose settings name only the servers.
 async fn place<'a>(stage: &'a Stage, name: &'static str) -> anyhow::Result<Place<'a>> {
     let mut place = Place::new(stage, name, stage.setup, "").await?;
     for name in ["PM_REDIS_PREFIX", "PM_RABBITMQ_QUEUE"] {
@@ -100,7 +101,7 @@ async fn is_own(api: &Api, id: i64, prefix: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every command of `other` refuses the store of `owner`, and says whose it is; answers how many.
+/// Checks that every command of `other` refuses the store of `owner` and names the owner; returns their number.
 async fn refuses_a_foreign_store(owner: &Place<'_>, other: &Place<'_>) -> anyhow::Result<usize> {
     let mut environment = other.environment.clone();
     let store = format!("file://{}/blobs", owner.environment["PM_DATA_DIR"]);
@@ -119,7 +120,7 @@ async fn refuses_a_foreign_store(owner: &Place<'_>, other: &Place<'_>) -> anyhow
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         anyhow::ensure!(
             output.status.code() == Some(2),
-            "pm {words:?} with a foreign store: {}: {told}",
+            "pm {words:?} with another installation's store: {}: {told}",
             output.status
         );
         anyhow::ensure!(told.contains(&store) && told.contains("it belongs to installation"), "{told}");

@@ -1,6 +1,5 @@
-//! P26: the schema may change under a running program. Columns are added to every table, indexes and tables made, and steps of
-//! the schema's history applied that a program can do without, while clients read and write and a worker works. On the full
-//! set-up another process starts meanwhile.
+//! P26: the schema may change under a running program. Columns, indexes and tables are added, and some migrations are
+//! applied again, while clients read and write and a worker runs. On the full set-up another process starts meanwhile.
 
 use std::{
     cell::RefCell,
@@ -21,7 +20,7 @@ use crate::{
     stage::{Form, Setup, Stage},
 };
 
-/// Every table that holds data.
+/// Every table with data.
 const TABLES: &[&str] = &[
     "jobs",
     "products",
@@ -39,21 +38,21 @@ const TABLES: &[&str] = &[
     "api_keys",
 ];
 
-/// Steps whose tables nobody needs who creates, changes and reads products; each is taken away and applied again.
+/// Migrations whose tables are not needed to create, change and read products; each is reverted and applied again.
 const STEPS: &[(&str, &str)] = &[("m0014_api_keys", "api_keys"), ("m0015_variants", "variants")];
 
 /// Writes may fail for this long after a change.
 const WRITES_FAIL_FOR: Duration = Duration::from_secs(2);
-/// Between two changes; longer than writes may fail.
+/// Pause between two changes; longer than writes may fail.
 const BETWEEN_CHANGES: Duration = Duration::from_millis(3_000);
-/// A job may be this much late, beside the time that its work takes on a busy machine.
+/// Allowed delay of a job, beside its own time on a busy machine.
 const JOB_LATE_AFTER: Duration = Duration::from_secs(5);
 const JOB_WORK: Duration = Duration::from_secs(2);
 
-/// Requests that are not answered yet.
+/// Requests in flight.
 const MAX_IN_FLIGHT: usize = 16;
 
-/// What clients saw.
+/// What clients observed.
 #[derive(Default)]
 struct Seen {
     changes: Vec<Instant>,
@@ -73,7 +72,7 @@ impl Seen {
         failures.extend(failure.map(|failure| (Instant::now(), failure)));
     }
 
-    /// Failures that no change within the two seconds before explains.
+    /// Failures that did not follow a change within two seconds.
     fn late(&self, failures: &[(Instant, String)]) -> Vec<String> {
         let explained = |at: Instant| self.changes.iter().any(|change| at >= *change && at - *change < WRITES_FAIL_FOR);
         failures.iter().filter(|(at, _)| !explained(*at)).map(|(_, failure)| failure.clone()).collect()
@@ -82,7 +81,7 @@ impl Seen {
 
 pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let origin = Origin::start().await;
-    origin.serve("/one.png", "image/png", crate::pictures::png(40, 30));
+    origin.serve("/one.png", "image/png", crate::images::png(40, 30));
     let image = origin.url("/one.png");
     let mut server = stage.serve(&["--workers", "2"]).await?;
     let seen = RefCell::new(Seen::default());
@@ -109,7 +108,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     anyhow::ensure!(late_writes.is_empty(), "{} writes failed, such as {:?}", late_writes.len(), late_writes.first());
     anyhow::ensure!(late_reads.is_empty(), "{} reads failed, such as {:?}", late_reads.len(), late_reads.first());
     anyhow::ensure!(late == 0, "{late} of {jobs} jobs were late");
-    anyhow::ensure!(jobs > 0 && ready == 200, "with {jobs} jobs, and {ready} from /readyz, nothing is shown");
+    anyhow::ensure!(jobs > 0 && ready == 200, "{jobs} jobs, and {ready} from /readyz, prove nothing");
     let mut found = soundness::check(stage).await?;
     found.extend(counts(json!({
         "changes": changes, "reads": seen.reads, "writes": seen.writes, "jobs": jobs, "panics": panics,
@@ -122,7 +121,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     Ok(found)
 }
 
-/// Makes one change after the other; answers how many.
+/// Makes one change after the other; returns their number.
 async fn change(
     stage: &Stage,
     seen: &RefCell<Seen>,
@@ -161,7 +160,7 @@ async fn change(
     Ok(changes)
 }
 
-/// Half of the requests read, the others write; each fifteenth product has an image.
+/// Half of the requests read, half write; every fifteenth product has an image.
 async fn clients(api: &Api, seen: &RefCell<Seen>, image: &str, per_second: u32) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / per_second);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -169,7 +168,7 @@ async fn clients(api: &Api, seen: &RefCell<Seen>, image: &str, per_second: u32) 
     for number in 0_u64.. {
         loop {
             tokio::select! {
-                // A machine that is too slow for this pace gets fewer requests, not a queue that grows.
+                // A machine that is too slow gets fewer requests, not a growing backlog.
                 _ = ticks.tick(), if under_way.len() < MAX_IN_FLIGHT => break,
                 Some(()) = under_way.next() => {}
             }

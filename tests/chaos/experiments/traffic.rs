@@ -1,43 +1,43 @@
-//! Clients: products at a steady pace with every answer written down, and pictures for the workers.
+//! Clients: create products at a steady rate and record every response; queue images for workers.
 
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::MissedTickBehavior;
 
-use crate::{api::Api, ledger::Ledger, origin::Origin, pictures};
+use crate::{api::Api, images, ledger::Ledger, origin::Origin};
 
-/// How products are sent.
+/// Options of the traffic.
 #[derive(Clone, Debug)]
 pub struct Pace {
-    /// Every product's name begins with this.
+    /// Prefix of every product's name.
     pub name: &'static str,
-    /// Requests a second, whether those before were answered or not.
+    /// Requests per second, whether or not earlier ones were answered.
     pub per_second: u32,
-    /// For how long.
+    /// Duration.
     pub lasts: Duration,
-    /// The pictures of each product.
+    /// The images of each product.
     pub images: Vec<String>,
 }
 
-/// How long each answer took, shortest first.
+/// The time of each response, sorted.
 #[derive(Clone, Debug)]
 pub struct Latencies(Vec<Duration>);
 
 impl Latencies {
-    /// What 99 of 100 stay below.
+    /// Returns the 99th percentile.
     pub fn p99(&self) -> Duration {
         let place = (self.0.len() * 99).div_ceil(100).saturating_sub(1);
         self.0.get(place).copied().unwrap_or_default()
     }
 
-    /// How many answers there were.
+    /// Returns the number of responses.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 }
 
-/// Sends products at this pace; what is not acknowledged is in the ledger's tally, and sent once only.
+/// Sends products at this rate, each once only; the ledger counts refused ones.
 pub async fn post(ledger: &Ledger, api: &Api, pace: &Pace) -> Latencies {
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / pace.per_second);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -58,15 +58,12 @@ pub async fn post(ledger: &Ledger, api: &Api, pace: &Pace) -> Latencies {
     Latencies(latencies)
 }
 
-/// Queues as many different pictures, five a product.
-///
-/// # Errors
-/// If a product is not created.
-pub async fn queue_pictures(api: &Api, origin: &Origin, name: &str, count: u32) -> anyhow::Result<()> {
+/// Queues this many different images, five per product.
+pub async fn queue_images(api: &Api, origin: &Origin, name: &str, count: u32) -> anyhow::Result<()> {
     let path = |number: u32| format!("/{}/{number}.jpg", name.replace(' ', "-"));
     let addresses: Vec<_> = (0..count)
         .map(|number| {
-            origin.serve(&path(number), "image/jpeg", pictures::numbered_jpeg(fastrand::u32(..), 96, 64));
+            origin.serve(&path(number), "image/jpeg", images::numbered_jpeg(fastrand::u32(..), 96, 64));
             origin.url(&path(number))
         })
         .collect();
@@ -76,8 +73,8 @@ pub async fn queue_pictures(api: &Api, origin: &Origin, name: &str, count: u32) 
     stream::iter(requests).buffer_unordered(8).try_collect().await
 }
 
-/// The address of one small picture.
-pub fn one_picture(origin: &Origin) -> String {
-    origin.serve("/one.jpg", "image/jpeg", pictures::jpeg(96, 64));
+/// Returns the URL of one small image.
+pub fn one_image(origin: &Origin) -> String {
+    origin.serve("/one.jpg", "image/jpeg", images::jpeg(96, 64));
     origin.url("/one.jpg")
 }

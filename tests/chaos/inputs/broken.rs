@@ -1,15 +1,14 @@
-//! Pictures that are broken by code: cut off, with bytes changed, with headers that lie, and files that unpack to far more
-//! than they are.
+//! Images broken by code: truncated files, changed bytes, false headers, and decompression bombs.
 
 use std::io::Write as _;
 
 use pm::imaging::{Effort, Fit, Limits, OutputFormat, Preset, Size, process};
 
-use crate::pictures;
+use crate::images;
 
-/// So many files by their names; the first ones are the bombs and the lies, the others follow from chance. The bomb that is
-/// within the limits has `side` pixels a side.
-pub fn pictures(random: &mut fastrand::Rng, (number, side): (usize, u32)) -> Vec<(String, Vec<u8>)> {
+/// Returns `count` files by name, bombs and false headers first, random damage after them. The bomb within the limits
+/// is `side` pixels wide and high.
+pub fn images(random: &mut fastrand::Rng, (number, side): (usize, u32)) -> Vec<(String, Vec<u8>)> {
     let mut all = lies(side);
     let whole = whole();
     for (name, bytes) in &whole {
@@ -24,9 +23,9 @@ pub fn pictures(random: &mut fastrand::Rng, (number, side): (usize, u32)) -> Vec
     all
 }
 
-/// A good picture in each format that can be written here.
+/// Valid images in each format that can be written here.
 fn whole() -> Vec<(String, Vec<u8>)> {
-    let source = pictures::png(160, 120);
+    let source = images::png(160, 120);
     let formats: Vec<_> = OutputFormat::ALL.into_iter().filter(|format| format.is_built_in()).collect();
     let preset = Preset {
         name: "whole".into(),
@@ -36,11 +35,11 @@ fn whole() -> Vec<(String, Vec<u8>)> {
         quality: 80,
         effort: Effort::Fast,
     };
-    let made = process(&source, &[preset], &Limits::default()).expect("a picture of our own is read");
+    let made = process(&source, &[preset], &Limits::default()).expect("a generated image is readable");
     let mut all: Vec<_> =
         made.renditions.into_iter().map(|made| (made.format.as_str().to_owned(), made.bytes)).collect();
     let pixels =
-        image::load_from_memory_with_format(&source, image::ImageFormat::Png).expect("a picture of our own is read");
+        image::load_from_memory_with_format(&source, image::ImageFormat::Png).expect("a generated image is readable");
     for (name, format) in [("bmp", image::ImageFormat::Bmp), ("gif", image::ImageFormat::Gif)] {
         let mut bytes = std::io::Cursor::new(Vec::new());
         pixels.write_to(&mut bytes, format).expect("memory takes everything");
@@ -64,7 +63,7 @@ fn broken(random: &mut fastrand::Rng, bytes: &[u8]) -> (&'static str, Vec<u8>) {
             "changed"
         }
         2 => {
-            // Most numbers stand near the beginning.
+            // Changes mostly the beginning, where the headers are.
             let place = random.usize(..length.min(64) - 4);
             bytes[place..place + 4].copy_from_slice(&[[0xff; 4], [0; 4], [0x7f, 0xff, 0xff, 0xff]][random.usize(..3)]);
             "headers"
@@ -85,15 +84,15 @@ fn broken(random: &mut fastrand::Rng, bytes: &[u8]) -> (&'static str, Vec<u8>) {
     (how, bytes)
 }
 
-/// What says it is something that it is not, or far more than it is.
+/// Files with a false type or false dimensions.
 fn lies(side: u32) -> Vec<(String, Vec<u8>)> {
     let text = |text: &str| text.as_bytes().to_vec();
     let all = [
         ("empty", Vec::new()),
         ("page.html", text("<!doctype html><title>404</title>")),
         ("drawing.svg", text("<svg xmlns=\"http://www.w3.org/2000/svg\"><script>alert(1)</script></svg>")),
-        ("huge.png", pictures::huge_png(100_000, 100_000)),
-        ("wide.png", pictures::huge_png(16_385, 1)),
+        ("huge.png", images::huge_png(100_000, 100_000)),
+        ("wide.png", images::huge_png(16_385, 1)),
         ("bomb.png", png_bomb(side, side)),
         ("bomb-over-the-limit.png", png_bomb(50_000, 50_000)),
         ("profile-bomb.png", profile_bomb()),
@@ -127,18 +126,18 @@ fn chunk(kind: [u8; 4], data: &[u8]) -> Vec<u8> {
 }
 
 fn png(width: u32, height: u32, chunks: &[Vec<u8>]) -> Vec<u8> {
-    // One bit a pixel, grey.
+    // One bit per pixel, gray.
     let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[1, 0, 0, 0, 0]].concat();
     [b"\x89PNG\r\n\x1a\n".to_vec(), chunk(*b"IHDR", &header), chunks.concat(), chunk(*b"IEND", &[])].concat()
 }
 
-/// A few kilobytes that are as many pixels as are named.
+/// Returns a PNG of a few kilobytes with `width` × `height` pixels.
 fn png_bomb(width: u32, height: u32) -> Vec<u8> {
     let rows = u64::from(height) * (1 + u64::from(width).div_ceil(8));
     png(width, height, &[chunk(*b"IDAT", &packed(rows))])
 }
 
-/// One pixel with a colour profile of 64 MiB.
+/// Returns an image of one pixel with an ICC profile of 64 MiB.
 fn profile_bomb() -> Vec<u8> {
     let profile = [b"icc\0\0".as_slice(), &packed(64 << 20)].concat();
     png(1, 1, &[chunk(*b"iCCP", &profile), chunk(*b"IDAT", &packed(2))])
@@ -163,14 +162,14 @@ fn bmp_lie(width: u32, height: u32) -> Vec<u8> {
     file
 }
 
-/// A progressive picture whose last scan is there hundreds of times.
+/// Returns a progressive JPEG whose last scan is repeated hundreds of times.
 fn many_scans() -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, 80);
     encoder.set_progressive(true);
     let pixels = vec![120; 512 * 512 * 3];
     encoder.encode(&pixels, 512, 512, jpeg_encoder::ColorType::Rgb).expect("memory takes everything");
-    let scan = bytes.windows(2).rposition(|pair| pair == [0xff, 0xda]).expect("a picture has a scan");
+    let scan = bytes.windows(2).rposition(|pair| pair == [0xff, 0xda]).expect("an image has a scan");
     let last = bytes[scan..bytes.len() - 2].to_vec();
     let end = bytes.split_off(bytes.len() - 2);
     (0..500).for_each(|_| bytes.extend(&last));

@@ -1,11 +1,11 @@
-//! Spellings of addresses that nobody may be made to fetch from: every way to write them that some parser reads.
+//! Forbidden addresses, in every spelling that some URL parser accepts.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// The port that traps listen on.
+/// The port of the traps.
 pub const PORT: u16 = 7_999;
 
-/// One of each network that is not public.
+/// One address of each non-public network.
 const V4: [Ipv4Addr; 12] = [
     Ipv4Addr::new(127, 0, 0, 1),
     Ipv4Addr::new(127, 8, 8, 8),
@@ -23,11 +23,11 @@ const V4: [Ipv4Addr; 12] = [
 
 const V6: [&str; 8] = ["::1", "::", "fd00:ec2::254", "fc00::1", "fe80::1", "2001:db8::1", "100::1", "3fff::1"];
 
-/// Names that the trap's name server leads to such addresses; `flip` and `both` also have a public one.
+/// Host names that the trap's name server resolves to such addresses; `flip` and `both` also have a public one.
 pub const NAMES: [&str; 7] =
     ["loopback.test", "private.test", "metadata.test", "mapped.test", "nat64.test", "flip.test", "sixth.test"];
 
-/// Every form, none of them twice.
+/// Returns every form once.
 pub fn urls() -> Vec<String> {
     let mut hosts: Vec<String> = V4.into_iter().flat_map(spellings).collect();
     hosts.extend(V6.iter().map(|address| format!("[{address}]")));
@@ -59,7 +59,7 @@ pub fn urls() -> Vec<String> {
     all
 }
 
-/// Every way to write an IPv4 address as the host of a URL.
+/// Returns every spelling of an IPv4 address as a URL's host.
 fn spellings(ip: Ipv4Addr) -> Vec<String> {
     let number = u32::from(ip);
     let [a, b, c, d] = ip.octets();

@@ -1,7 +1,7 @@
-//! Strings that programs stumble over: reserved words, every odd kind of character, injections into everything that text
-//! is ever put into. They are made by code, so each kind is there whole and no list has to be kept.
+//! Strings that often break programs: reserved words, unusual characters, and injections for every interpreter. They
+//! are generated, so each kind is complete.
 
-/// All of them, none empty and none with a NUL, each at most a hundred characters long.
+/// Returns all strings: none empty, none with a NUL, each at most 100 characters long.
 pub fn strings() -> Vec<String> {
     let mut all: Vec<String> = WORDS.split_whitespace().map(str::to_owned).collect();
     all.extend(SENTENCES.iter().map(|text| (*text).to_owned()));
@@ -14,7 +14,7 @@ pub fn strings() -> Vec<String> {
     all
 }
 
-/// What languages, file systems, shells and databases take for something else than text.
+/// Text that languages, file systems, shells and databases interpret.
 const WORDS: &str = "undefined undef null NULL (null) nil NIL true false True False TRUE FALSE None hasOwnProperty then \
     constructor __proto__ prototype toString \\ \\\\ 0 1 -1 $ {} [] () // /* */ -- # ; ' \" '' \"\" ` `` . .. ... / ~ ~root \
     CON PRN AUX CLOCK$ NUL A: ZZ: COM1 LPT1 file:///dev/zero /dev/null \
@@ -24,7 +24,7 @@ const WORDS: &str = "undefined undef null NULL (null) nil NIL true false True Fa
     1;DROP/**/TABLE/**/users 1'or'1'='1 ' \" ');-- 1;-- * ** % _ ? ?? :name @@version $1 $2 $$ $tag$ E'\\\\' x'00' U&'\\0061' \
     <?xml?> <![CDATA[]]> &lt; &amp; &#0; <!--#exec--> SCUNTHORPE penistone \u{fdfa} 2e308 1e-400 01000 08 1.0.0.1 1,5 1_000";
 
-/// The same, where blanks belong to it.
+/// The same, for text that contains spaces.
 const SENTENCES: &[&str] = &[
     "Robert'); DROP TABLE products; --",
     "' OR 1=1 -- ",
@@ -63,8 +63,8 @@ fn numbers() -> Vec<String> {
     all
 }
 
-/// Every single character that is not a plain one: the controls, the blanks, what has no width, what turns the direction,
-/// what stands outside of planes and at their ends.
+/// Every special single character: control characters, spaces, zero-width characters, bidirectional marks, and
+/// characters at the ends of planes or outside them.
 fn characters() -> Vec<String> {
     let ranges = [
         0x01..=0x20,
@@ -96,7 +96,7 @@ fn characters() -> Vec<String> {
     single.map(|character| format!("a{character}b")).collect()
 }
 
-/// What is one sign of several characters, grows under a change of case, or changes its looks by what stands beside it.
+/// Combined characters, characters that grow on case conversion, and characters whose shape depends on their neighbors.
 fn mixtures() -> Vec<String> {
     let joined = |parts: &[char], joint: &str| parts.iter().map(char::to_string).collect::<Vec<_>>().join(joint);
     let mut all = vec![
@@ -104,14 +104,14 @@ fn mixtures() -> Vec<String> {
         joined(&['\u{1f3f3}', '\u{1f308}'], "\u{fe0f}\u{200d}"),
         "\u{1f1fa}\u{1f1f8}\u{1f1f7}\u{1f1fa}\u{1f1f8}".to_owned(),
         "\u{1f44b}\u{1f3ff}".to_owned(),
-        // Zalgo: marks upon marks.
+        // Zalgo text: stacked combining marks.
         format!("z{}a{}", "\u{335}\u{317}\u{36b}".repeat(14), "\u{34f}\u{30d}".repeat(14)),
         "\u{202e}txt.exe\u{202c}".to_owned(),
         "\u{2066}test\u{2067}\u{2068}".to_owned(),
         "\u{feff}bom".to_owned(),
         "\u{200b}invisible\u{200b}".to_owned(),
     ];
-    // Composed and taken apart, ligatures, letters whose other case is longer or another letter.
+    // Composed and decomposed characters, ligatures, and letters with unusual case mappings.
     let pairs = "é e\u{301} Å A\u{30a} \u{212b} ﬁ ﬄ ß ẞ İ i\u{307} ı ſ ς Σ ŉ ǰ Ⱥ Ⱦ ⱥ ѐ \u{390} ﷽ 𝐛𝐨𝐥𝐝 𝕯𝖔𝖚𝖇 ｆｕｌｌ ⒫⒜⒭ ˙ɐnbᴉlɐ 田中さん 사회과학원 𠜎𠜱𠝹 \
         ثم مُنَاقَشَةُ בְּרֵאשִׁית ਪੰਜਾਬੀ ภาษาไทย Ω≈ç√∫˜µ åß∂ƒ©˙∆˚¬… œ∑´®† ¸˛Ç◊ı˜ ЁЂЃЄЅІЇ ⁰⁴⁵ ₀₁₂ ヽ༼ຈل͜ຈ༽ﾉ (╯°□°）╯︵ ┻━┻ ¯\\_(ツ)_/¯ \
         జ్ఞ\u{200c}ా لُلُصّبُلُلصّبُررً ॣ ॣh ॣ ॣ 冗";

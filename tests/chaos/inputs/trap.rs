@@ -1,5 +1,5 @@
-//! Listeners on every address of a network of our own, and its name server. A connection to any address but the public
-//! origin's is written down; the origin serves a picture and redirects to wherever it is told.
+//! Listeners on every address of an isolated network, and its name server. Records connections to all addresses but the
+//! public origin's; the origin serves an image and redirects.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
@@ -16,13 +16,13 @@ use tokio::{
 };
 
 use super::forbidden;
-use crate::pictures;
+use crate::images;
 
-/// A public address; inside of this network it is ours.
+/// A public address that belongs to this network namespace.
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(93, 184, 215, 14);
 const PUBLIC_PORT: u16 = 8_000;
 
-/// What was caught so far.
+/// The recorded connections.
 #[derive(Clone, Debug, Default)]
 pub struct Trap {
     caught: Arc<Mutex<Vec<(SocketAddr, String)>>>,
@@ -30,15 +30,12 @@ pub struct Trap {
 }
 
 impl Trap {
-    /// Listens everywhere.
-    ///
-    /// # Errors
-    /// If a port is taken, which nobody could have done in a network of our own.
+    /// Listens on all addresses.
     pub async fn set() -> anyhow::Result<Self> {
         let trap = Self::default();
         for port in [80, 443, forbidden::PORT, PUBLIC_PORT] {
             let everywhere = TcpListener::bind(("::", port)).await;
-            // Without IPv6 in the kernel there is only the other half.
+            // Without IPv6 in the kernel only IPv4 is tested.
             let listener = match everywhere {
                 Ok(listener) => listener,
                 Err(_) => TcpListener::bind(("0.0.0.0", port)).await.with_context(|| format!("listening on {port}"))?,
@@ -50,17 +47,17 @@ impl Trap {
         Ok(trap)
     }
 
-    /// Connections to forbidden addresses since the last [`forget`](Self::forget), with what was asked for.
+    /// Returns connections to forbidden addresses since the last [`forget`](Self::forget), with their requests.
     pub fn caught(&self) -> Vec<(SocketAddr, String)> {
         self.caught.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Begins anew.
+    /// Clears the record.
     pub fn forget(&self) {
         self.caught.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// How many pictures the public origin has served.
+    /// Returns the number of images that the public origin has served.
     pub fn served(&self) -> usize {
         self.served.load(Relaxed)
     }
@@ -70,7 +67,7 @@ impl Trap {
             let Ok(mut local) = stream.local_addr() else { continue };
             local.set_ip(local.ip().to_canonical());
             let is_public = local.ip() == IpAddr::V4(PUBLIC);
-            // A connection counts, whatever is asked over it.
+            // Any connection counts, whatever its request.
             let place = (!is_public).then(|| {
                 let mut caught = self.caught.lock().unwrap_or_else(PoisonError::into_inner);
                 caught.push((local, String::new()));
@@ -107,12 +104,12 @@ impl Trap {
             }
             None => {
                 self.served.fetch_add(1, Relaxed);
-                let picture = pictures::jpeg(64, 48);
-                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", picture.len());
-                [head.into_bytes(), picture].concat()
+                let image = images::jpeg(64, 48);
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", image.len());
+                [head.into_bytes(), image].concat()
             }
         };
-        // Whoever has hung up needs no answer.
+        // A closed connection needs no answer.
         let _ = stream.write_all(&answer).await;
     }
 }
@@ -121,38 +118,38 @@ fn escaped(url: &str) -> String {
     url::form_urlencoded::byte_serialize(url.as_bytes()).collect()
 }
 
-/// The same target by way of the public origin: one redirect to it, and two.
+/// Returns the same target behind the public origin: after one redirect, and after two.
 pub fn redirects_to(target: &str) -> [String; 2] {
     let once = format!("http://{PUBLIC}:{PUBLIC_PORT}/to?{}", escaped(target));
     let twice = format!("http://public.test:{PUBLIC_PORT}/to?{}", escaped(&once));
     [once, twice]
 }
 
-/// Addresses that may be fetched from.
+/// Returns URLs that may be fetched.
 pub fn public_urls() -> Vec<String> {
-    let picture = format!("http://public.test:{PUBLIC_PORT}/a.jpg");
+    let image = format!("http://public.test:{PUBLIC_PORT}/a.jpg");
     vec![
         format!("http://{PUBLIC}:{PUBLIC_PORT}/b.jpg"),
-        // Of its two addresses one is private.
+        // One of its two addresses is private.
         format!("http://both.test:{PUBLIC_PORT}/c.jpg"),
-        format!("http://{PUBLIC}:{PUBLIC_PORT}/to?{}", escaped(&picture)),
-        picture,
+        format!("http://{PUBLIC}:{PUBLIC_PORT}/to?{}", escaped(&image)),
+        image,
     ]
 }
 
-/// Answers questions for names one after the other: a thread of its own, since it never waits for anything else.
+/// Answers DNS queries one at a time, on a thread of its own.
 fn answer_names(socket: &UdpSocket) {
     let mut question = [0; 512];
     let mut flips = 0;
     while let Ok((length, client)) = socket.recv_from(&mut question) {
         if let Some(answer) = answer(&question[..length], &mut flips) {
-            // A lost answer is asked for again.
+            // The client repeats a query whose answer is lost.
             let _ = socket.send_to(&answer, client);
         }
     }
 }
 
-/// The answer to a question for addresses of one of our names; another name does not exist.
+/// Returns the answer to an address query for one of our names; NXDOMAIN for other names.
 fn answer(question: &[u8], flips: &mut usize) -> Option<Vec<u8>> {
     let (mut place, mut labels) = (12, Vec::new());
     while *question.get(place)? > 0 {
@@ -173,7 +170,7 @@ fn answer(question: &[u8], flips: &mut usize) -> Option<Vec<u8>> {
             IpAddr::V4(ip) => ip.octets().to_vec(),
             IpAddr::V6(ip) => ip.octets().to_vec(),
         };
-        // The name again, its kind, the class of the internet, no time to live.
+        // The name as a pointer, its type, class IN, TTL 0.
         answer.extend([0xc0, 12]);
         answer.extend(kind.to_be_bytes());
         answer.extend([0, 1, 0, 0, 0, 0, 0, octets.len() as u8]);
@@ -182,7 +179,7 @@ fn answer(question: &[u8], flips: &mut usize) -> Option<Vec<u8>> {
     Some(answer)
 }
 
-/// The addresses of a name of this kind, 1 for IPv4 and 28 for IPv6.
+/// Returns the addresses of a name for a type: 1 for IPv4, 28 for IPv6.
 fn addresses(name: &str, kind: u16, flips: &mut usize) -> Option<Vec<IpAddr>> {
     let four = |ip: [u8; 4]| if kind == 1 { vec![IpAddr::from(ip)] } else { Vec::new() };
     let six = |ip: &str| if kind == 28 { ip.parse().into_iter().collect() } else { Vec::new() };
@@ -196,7 +193,7 @@ fn addresses(name: &str, kind: u16, flips: &mut usize) -> Option<Vec<IpAddr>> {
         "mapped.test" => six("::ffff:127.0.0.1"),
         "nat64.test" => six("64:ff9b::10.0.0.1"),
         "sixth.test" => six("fd00:ec2::254"),
-        // Public when it is checked, private when it is used, and so on.
+        // Public at the check, private at the connection, and so on.
         "flip.test" if kind == 1 => {
             *flips += 1;
             vec![if *flips % 2 == 1 { IpAddr::V4(PUBLIC) } else { IpAddr::from([127, 0, 0, 1]) }]

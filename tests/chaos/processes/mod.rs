@@ -1,4 +1,4 @@
-//! Programs as real processes: started in groups of their own, killed, frozen and ended by their numbers, never by name.
+//! Real processes: started in their own process groups; killed, frozen and stopped by pid, never by name.
 
 pub mod tree;
 pub mod usage;
@@ -19,38 +19,38 @@ use rustix::process::{Pid, Signal};
 
 use crate::guard;
 
-/// What is to be started.
+/// A program to start.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// What it is called in messages; also the name of its log.
+    /// Its name in messages and of its log.
     pub name: String,
     /// The program.
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// Its whole environment, but for `PATH` and the mark, which are added.
+    /// Its whole environment, without `PATH` and the mark, which are added.
     pub environment: BTreeMap<String, String>,
-    /// Its working directory; the mark names it.
+    /// Its working directory, which is also the value of the mark.
     pub directory: PathBuf,
-    /// User and group, if not this program's own.
+    /// User and group, if not those of this program.
     pub user: Option<(u32, u32)>,
 }
 
-/// A running process with everything that descends from it; all of it is killed when this is dropped.
+/// A running process and its descendants; all are killed on drop.
 pub struct Process {
     name: String,
     pid: u32,
     child: Child,
     log: PathBuf,
-    /// How long the log was before this process began.
+    /// Length of the log before this process started.
     log_begins: usize,
 }
 
-/// The kernel ends what was killed within this, unless its disk hangs.
+/// The kernel ends a killed process within this, unless its disk hangs.
 const KILL_LIMIT: Duration = Duration::from_secs(30);
 
 impl Spec {
-    /// `program` without arguments, in `directory`, as this user, with nothing in its environment.
+    /// Creates a program without arguments and environment, in `directory`, as this user.
     pub fn new(name: impl Into<String>, program: impl Into<PathBuf>, directory: impl Into<PathBuf>) -> Self {
         Self {
             name: name.into(),
@@ -62,21 +62,21 @@ impl Spec {
         }
     }
 
-    /// With these arguments at the end.
+    /// Appends these arguments.
     #[must_use]
     pub fn arguments(mut self, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.arguments.extend(arguments.into_iter().map(Into::into));
         self
     }
 
-    /// With this variable in its environment.
+    /// Sets this environment variable.
     #[must_use]
     pub fn variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.environment.insert(name.into(), value.into());
         self
     }
 
-    /// Where its output goes: `NAME.log` in its directory, everything that ever ran under the name.
+    /// Returns its log, `NAME.log` in its directory, shared by all processes of this name.
     pub fn log(&self) -> PathBuf {
         self.directory.join(format!("{}.log", self.name))
     }
@@ -99,9 +99,6 @@ impl Spec {
     }
 
     /// Starts it with its output in its log.
-    ///
-    /// # Errors
-    /// If the program cannot be started.
     pub fn spawn(&self) -> anyhow::Result<Process> {
         let log = self.log();
         let file = File::options().create(true).append(true).open(&log).context("opening a log")?;
@@ -114,17 +111,14 @@ impl Spec {
         Ok(Process { name: self.name.clone(), pid, child, log, log_begins })
     }
 
-    /// Runs it to its end, which must come within `limit`; its output is in the answer.
-    ///
-    /// # Errors
-    /// If it cannot be started or does not end; it is killed then.
+    /// Runs it to its end within `limit`; returns its output.
     pub async fn run(&self, limit: Duration) -> anyhow::Result<Output> {
         let mut command = self.command();
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().with_context(|| format!("starting {}", self.program.display()))?;
         let pid = child.id();
         guard::watch(pid);
-        // Reads both pipes to their ends, so that neither ever fills up.
+        // Reads both pipes concurrently, so that neither fills up.
         let mut ending = tokio::task::spawn_blocking(move || child.wait_with_output());
         let outcome = tokio::time::timeout(limit, &mut ending).await;
         if outcome.is_err() {
@@ -138,10 +132,7 @@ impl Spec {
         Ok(output??)
     }
 
-    /// As [`run`](Self::run), and it must succeed; answers what it wrote to its standard output.
-    ///
-    /// # Errors
-    /// If it fails, with what it wrote to its standard error.
+    /// As [`run`](Self::run), and requires success; returns its standard output.
     pub async fn succeed(&self, limit: Duration) -> anyhow::Result<String> {
         let output = self.run(limit).await?;
         let told = String::from_utf8_lossy(&output.stderr);
@@ -151,71 +142,68 @@ impl Spec {
 }
 
 impl Process {
-    /// What it is called in messages.
+    /// Returns its name in messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its number.
+    /// Returns its pid.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Where its output goes.
+    /// Returns the path of its log.
     pub fn log(&self) -> &Path {
         &self.log
     }
 
-    /// What it has written so far.
+    /// Returns its output so far.
     pub fn output(&self) -> String {
         let all = std::fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(all.get(self.log_begins..).unwrap_or_default()).into_owned()
     }
 
-    /// Whether it runs still.
+    /// Returns whether it is running.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Kills it with all its descendants, and waits until it is gone.
+    /// Kills it with all its descendants, and waits for their end.
     pub async fn kill(&mut self) {
         kill_tree(self.pid);
         let _ = self.ended(KILL_LIMIT).await;
     }
 
-    /// Kills only the process itself: its children have to notice that by themselves.
+    /// Kills only the process itself; its children must notice.
     pub async fn kill_alone(&mut self) {
         signal(self.pid, Signal::KILL);
         let _ = self.ended(KILL_LIMIT).await;
     }
 
-    /// Stops it and all its descendants in their tracks.
+    /// Freezes it and all its descendants (SIGSTOP).
     pub fn freeze(&self) {
-        // The parent first: what it starts meanwhile is found by the second look.
+        // The parent first: the second pass finds processes that it started meanwhile.
         for _ in 0..2 {
             tree::family(self.pid).into_iter().for_each(|pid| signal(pid, Signal::STOP));
         }
     }
 
-    /// Lets it and all its descendants go on.
+    /// Resumes it and all its descendants (SIGCONT).
     pub fn thaw(&self) {
         tree::family(self.pid).into_iter().for_each(|pid| signal(pid, Signal::CONT));
     }
 
-    /// Asks it alone for an orderly end.
+    /// Sends SIGTERM to the process alone.
     pub fn terminate(&self) {
         signal(self.pid, Signal::TERM);
     }
 
-    /// Asks it alone for an end by the signal that Ctrl-C sends.
+    /// Sends SIGINT to the process alone.
     pub fn interrupt(&self) {
         signal(self.pid, Signal::INT);
     }
 
     /// Waits for its end.
-    ///
-    /// # Errors
-    /// If it does not come within `limit`.
     pub async fn ended(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
         let waiting = async {
             loop {
@@ -234,7 +222,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // A number may only be used as long as the process was not waited for.
+        // A pid is safe to use only while the process is not reaped.
         if self.is_running() {
             kill_tree(self.pid);
             let _ = self.child.wait();
@@ -243,9 +231,9 @@ impl Drop for Process {
     }
 }
 
-/// Kills a process, all that descend from it and all of its group.
+/// Kills a process, its descendants and its process group.
 pub fn kill_tree(pid: u32) {
-    // Those that were started between the look and the kill are found by the next look, through their group.
+    // The next pass finds, by their group, processes that were started before the kill.
     for _ in 0..2 {
         tree::family(pid).into_iter().for_each(|pid| signal(pid, Signal::KILL));
     }
@@ -253,6 +241,6 @@ pub fn kill_tree(pid: u32) {
 
 fn signal(pid: u32, signal: Signal) {
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
-    // Fails only if it is gone already.
+    // Fails only if the process has already exited.
     let _ = rustix::process::kill_process(pid, signal);
 }

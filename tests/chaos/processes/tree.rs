@@ -1,14 +1,14 @@
-//! What `/proc` knows of processes: whose child one is, when it began, whether it carries our mark. It only reads.
+//! Reads processes from `/proc`: parents, start times, and our mark. It changes nothing.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
-/// The variable that every process of a run has in its environment; its value is a directory of the run.
+/// Environment variable in every process of a run; its value is a directory of the run.
 pub const MARK: &str = "CHAOS_RUN";
 
-/// What `/proc/PID/stat` says.
+/// Fields of `/proc/PID/stat`.
 #[derive(Clone, Copy, Debug)]
 struct Stat {
     state: char,
@@ -17,17 +17,17 @@ struct Stat {
     started: u64,
 }
 
-/// When a process began, in the kernel's ticks: with its number this tells it from all others. `None` if it is gone.
+/// Returns a process's start time in kernel ticks, which with its pid identifies it. `None` if it is gone.
 pub fn started_at(pid: u32) -> Option<u64> {
     stat(pid).map(|stat| stat.started)
 }
 
-/// Whether a process is there and still runs; one that has ended and was not waited for does not.
+/// Returns whether a process is running; a zombie is not.
 pub fn is_alive(pid: u32) -> bool {
     stat(pid).is_some_and(|stat| !matches!(stat.state, 'Z' | 'X'))
 }
 
-/// The process, all that descend from it and all of its group.
+/// Returns the process, its descendants and its process group.
 pub fn family(pid: u32) -> Vec<u32> {
     let all: BTreeMap<u32, Stat> = pids().filter_map(|pid| Some((pid, stat(pid)?))).collect();
     let mut family = vec![pid];
@@ -44,12 +44,12 @@ pub fn family(pid: u32) -> Vec<u32> {
     family
 }
 
-/// Whether a process has ended and nobody has waited for it.
+/// Returns whether a process is a zombie.
 pub fn is_zombie(pid: u32) -> bool {
     stat(pid).is_some_and(|stat| stat.state == 'Z')
 }
 
-/// Living processes whose mark is `directory` or lies below it.
+/// Returns living processes whose mark is `directory` or a path below it.
 pub fn marked(directory: &Path) -> Vec<u32> {
     pids().filter(|pid| is_alive(*pid) && mark(*pid).is_some_and(|mark| mark.starts_with(directory))).collect()
 }
@@ -68,7 +68,7 @@ fn pids() -> impl Iterator<Item = u32> {
 
 fn stat(pid: u32) -> Option<Stat> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name stands in parentheses and may contain anything, also parentheses.
+    // The name is in parentheses and may itself contain parentheses.
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
     Some(Stat {
         state: fields.next()?.chars().next()?,

@@ -1,22 +1,22 @@
-//! What a process takes of the machine, as `/proc` says it.
+//! The resources that a process uses, from `/proc`.
 
 use std::{collections::HashSet, fs};
 
-/// The use of one process, or of several together.
+/// The resources of one process, or of several together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Memory that is present, files that are mapped included, in KiB.
+    /// Resident memory in KiB, including mapped files.
     pub rss_kib: u64,
-    /// The part of it that is the process's own, in KiB.
+    /// Private resident memory in KiB.
     pub own_kib: u64,
-    /// Open descriptors.
+    /// Open file descriptors.
     pub descriptors: u64,
     /// Threads.
     pub threads: u64,
 }
 
 impl Usage {
-    /// The use of process `pid`; `None` if it is gone.
+    /// Returns the resources of process `pid`; `None` if it is gone.
     pub fn of(pid: u32) -> Option<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let number = |name: &str| {
@@ -31,7 +31,7 @@ impl Usage {
         })
     }
 
-    /// Both together.
+    /// Returns the sum of both.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self {
@@ -43,9 +43,9 @@ impl Usage {
     }
 }
 
-/// TCP connections over IPv4 that these processes have open to `port` of whatever machine.
+/// Counts open IPv4 TCP connections of these processes to `port` of any host.
 ///
-/// Reading `/proc` takes a moment; asking the other side, such as a broker by its own command, takes seconds.
+/// Reading `/proc` is fast; asking the other side, such as with `rabbitmqctl`, takes seconds.
 pub fn connections_to(port: u16, pids: &[u32]) -> u64 {
     const ESTABLISHED: &str = "01";
     let links = pids.iter().filter_map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).ok()).flatten().flatten();

@@ -1,12 +1,12 @@
-//! Input that cannot be taken is answered with a problem that says why, and never stored; strange input that can be
-//! taken comes back as it came.
+//! Invalid input is refused with a problem that explains why, and never stored; unusual valid input is stored
+//! unchanged.
 
 use serde_json::{Value, json};
 
 use super::{create, escaped, matches_snapshot, problem, shape, wire, wrong_fields};
 use crate::support::{Setup, TestApp, app, on_both_setups};
 
-/// Texts that a part of the way might take for something else than text.
+/// Texts that some component might interpret as something other than text.
 const STRANGE: &[&str] = &[
     "\u{202e}desrever",
     "\u{2066}isolated\u{2069}",
@@ -45,7 +45,7 @@ const STRANGE: &[&str] = &[
     "'\"`´‘“",
 ];
 
-/// A good product with one field replaced.
+/// Returns a valid product with one field replaced.
 fn with(field: &str, value: Value) -> String {
     let mut product = json!({"user_id": "u", "product_name": "n", "product_price": 1});
     product[field] = value;
@@ -59,7 +59,7 @@ async fn nothing_was_stored(app: &TestApp) {
 }
 
 on_both_setups! {
-    async fn a_field_with_a_wrong_value_is_named(app: &TestApp) {
+    async fn a_problem_names_the_invalid_field(app: &TestApp) {
         for (field, value) in [
             ("user_id", json!("")),
             ("user_id", json!("  ")),
@@ -99,7 +99,7 @@ on_both_setups! {
         nothing_was_stored(app).await;
     }
 
-    async fn a_price_that_is_not_one_is_refused(app: &TestApp) {
+    async fn an_invalid_price_is_refused(app: &TestApp) {
         for digits in
             ["1.00001", "1e-5", "1000000000000", "1e12", "1e30", "1e400", "1e-400", "-1e2", "9999999999999999999999999"]
         {
@@ -114,7 +114,7 @@ on_both_setups! {
         nothing_was_stored(app).await;
     }
 
-    async fn an_address_that_is_not_fetched_from_is_named_by_its_place(app: &TestApp) {
+    async fn a_forbidden_image_url_is_named_by_its_index(app: &TestApp) {
         for url in [
             "",
             "image1.jpg",
@@ -147,7 +147,7 @@ on_both_setups! {
         nothing_was_stored(app).await;
     }
 
-    async fn everything_that_is_wrong_stands_in_one_answer(app: &TestApp) {
+    async fn one_problem_names_all_invalid_fields(app: &TestApp) {
         let body = json!({
             "user_id": "x".repeat(65), "product_name": "  ", "product_description": "x".repeat(10_001),
             "product_images": ["https://example.com/a.jpg", "ftp://example.com/b.jpg", "http://10.0.0.1/c.jpg"],
@@ -174,7 +174,7 @@ on_both_setups! {
         problem(&wire::post(app, "/products", twice).await, 400, "malformed_json", "two marks");
     }
 
-    async fn a_body_that_is_no_object_is_malformed(app: &TestApp) {
+    async fn a_body_that_is_not_an_object_is_malformed(app: &TestApp) {
         let deep = "{\"a\":".repeat(100_000);
         let bodies: [&[u8]; 16] = [
             b"",
@@ -201,7 +201,7 @@ on_both_setups! {
         nothing_was_stored(app).await;
     }
 
-    async fn a_value_of_very_many_levels_is_only_a_wrong_value(app: &TestApp) {
+    async fn a_deeply_nested_value_is_only_an_invalid_value(app: &TestApp) {
         for (open, close) in [("[", "]"), ("{\"a\":[", "]}")] {
             let deep = format!("{}{}", open.repeat(50_000), close.repeat(50_000));
             for field in ["product_name", "product_price", "colour"] {
@@ -213,11 +213,11 @@ on_both_setups! {
         nothing_was_stored(app).await;
     }
 
-    async fn a_field_that_stands_twice_is_refused(app: &TestApp) {
+    async fn a_duplicate_field_is_refused(app: &TestApp) {
         let body = r#"{"user_id": "u", "product_name": "n", "product_price": 1, "product_price": 2}"#;
         let told = problem(&wire::post(app, "/products", body).await, 422, "validation", "a price twice");
         assert_eq!(wrong_fields(&told), ["product_price"]);
-        // Half of a character that needs two escapes; no text can hold it.
+        // Half of a surrogate pair, which no text may contain.
         let half = r#"{"user_id": "u", "product_name": "\ud800", "product_price": 1}"#;
         let answer = wire::post(app, "/products", half).await;
         assert!(answer.status == 400 || answer.status == 422, "{}", answer.text());
@@ -225,7 +225,7 @@ on_both_setups! {
         nothing_was_stored(app).await;
     }
 
-    async fn a_body_over_the_limit_is_refused_with_the_limit(app: &TestApp) {
+    async fn a_413_problem_states_the_limit(app: &TestApp) {
         let large = with("product_description", json!("x".repeat(2 << 20)));
         let told = problem(&wire::post(app, "/products", &large).await, 413, "body_too_large", "two megabytes");
         assert!(told["detail"].as_str().unwrap().contains("1048576"), "{told}");
@@ -242,7 +242,7 @@ on_both_setups! {
         nothing_was_stored(app).await;
     }
 
-    async fn only_json_is_taken(app: &TestApp) {
+    async fn only_json_bodies_are_accepted(app: &TestApp) {
         let good = with("product_name", json!("n"));
         for kind in ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/xml"] {
             let headers: &[_] = if kind.is_empty() { &[] } else { &[("Content-Type", kind)] };
@@ -254,13 +254,13 @@ on_both_setups! {
         assert_eq!(wire::send(app.address, "POST", "/products", &headers, good.as_bytes()).await.status, 201);
     }
 
-    async fn a_path_that_leads_nowhere_is_a_problem_too(app: &TestApp) {
+    async fn an_unknown_path_is_a_404_problem(app: &TestApp) {
         create(app, "u", "n", "1").await;
         for path in [
             "/nothing",
             "/products/",
             "/products/1/",
-            "/products/1/pictures",
+            "/products/1/photos",
             "//products",
             "/Products",
             "/images",
@@ -275,7 +275,7 @@ on_both_setups! {
         }
     }
 
-    async fn a_method_that_a_resource_does_not_know_is_told_which_ones_it_knows(app: &TestApp) {
+    async fn a_405_lists_the_allowed_methods(app: &TestApp) {
         for (method, path, allow) in [
             ("PUT", "/products", "GET, HEAD, POST, OPTIONS"),
             ("DELETE", "/users", "GET, HEAD, POST, OPTIONS"),
@@ -293,7 +293,7 @@ on_both_setups! {
         }
     }
 
-    async fn strange_text_comes_back_byte_for_byte(app: &TestApp) {
+    async fn unusual_text_is_returned_byte_for_byte(app: &TestApp) {
         let many_accents = format!("e{}", "\u{301}".repeat(60));
         for text in STRANGE.iter().copied().chain([many_accents.as_str()]) {
             let as_user = !text.chars().any(char::is_control);
@@ -327,7 +327,7 @@ on_both_setups! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unknown_user_is_refused_where_users_are_not_made_along_the_way() {
+async fn an_unknown_user_is_refused_when_users_are_not_created_automatically() {
     for setup in [Setup::Embedded, Setup::Full] {
         app::run_with(setup, &[("PM_AUTO_USERS", "false")], async |app: &TestApp| {
             let body = with("user_id", json!("stranger"));
@@ -342,7 +342,7 @@ async fn an_unknown_user_is_refused_where_users_are_not_made_along_the_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_machine_itself_is_no_place_for_pictures_unless_it_is_allowed() {
+async fn image_urls_on_loopback_are_refused_unless_allowed() {
     app::run_with(Setup::Embedded, &[("PM_FETCH_ALLOW", "")], async |app: &TestApp| {
         for url in [
             "http://127.0.0.1:9000/a.jpg",

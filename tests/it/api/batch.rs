@@ -1,9 +1,9 @@
-//! Several products in one request.
+//! Batches: several products in one request.
 
 use serde_json::{Value, json};
 
 use super::{problem, wire, wrong_fields};
-use crate::support::{Origin, Setup, TestApp, app, on_both_setups, pictures};
+use crate::support::{Origin, Setup, TestApp, app, images, on_both_setups};
 
 fn product(number: usize, images: &[String]) -> Value {
     json!({
@@ -13,12 +13,12 @@ fn product(number: usize, images: &[String]) -> Value {
 }
 
 on_both_setups! {
-    async fn right_products_are_stored_beside_wrong_ones(app: &TestApp) {
+    async fn a_batch_stores_valid_products_and_refuses_invalid_ones(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.png", "image/png", pictures::png(64, 48));
-        let picture = [origin.url("/a.png"), origin.url("/a.png")];
+        origin.serve("/a.png", "image/png", images::png(64, 48));
+        let image = [origin.url("/a.png"), origin.url("/a.png")];
         let wrong = json!({"user_id": "u", "product_name": " ", "product_price": "1"});
-        let body = json!([product(0, &picture), wrong, product(2, &[]), 5, product(4, &picture[..1])]).to_string();
+        let body = json!([product(0, &image), wrong, product(2, &[]), 5, product(4, &image[..1])]).to_string();
         let answer = wire::post(app, "/products:batch", &body).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         let told = answer.json();
@@ -31,14 +31,14 @@ on_both_setups! {
         assert_eq!(wrong_fields(&items[1]["error"]), ["product_name", "product_price"]);
         for place in [0, 2, 4] {
             let stored = &items[place]["product"];
-            assert_eq!(*stored, app.product(&stored["id"]).await, "what was answered is what is read");
+            assert_eq!(*stored, app.product(&stored["id"]).await, "the read product equals the response");
         }
         assert_eq!(app.drain().await, 3);
         assert_eq!(app.product(&items[0]["product"]["id"]).await["status"], "ready");
         assert_eq!(app.get_json("/products?q=n4").await["items"].as_array().map(Vec::len), Some(1));
     }
 
-    async fn a_thousand_products_are_one_request(app: &TestApp) {
+    async fn a_batch_accepts_a_thousand_products(app: &TestApp) {
         let products: Vec<_> = (0..1_000).map(|number| product(number, &[])).collect();
         let body = json!({"products": products}).to_string();
         let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "all")];
@@ -51,7 +51,7 @@ on_both_setups! {
         assert_eq!(last["items"][0]["id"], first.json()["items"][999]["product"]["id"]);
     }
 
-    async fn what_is_no_batch_is_refused_as_a_whole(app: &TestApp) {
+    async fn an_invalid_batch_is_refused_as_a_whole(app: &TestApp) {
         let many = json!(vec![json!({}); 1_001]).to_string();
         for (body, status, code) in [
             ("{", 400, "malformed_json"),
@@ -70,7 +70,7 @@ on_both_setups! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unknown_user_keeps_out_only_the_own_products() {
+async fn an_unknown_user_fails_only_its_own_products() {
     app::run_with(Setup::Embedded, &[("PM_AUTO_USERS", "false")], async |app: &TestApp| {
         assert_eq!(wire::post(app, "/users", r#"{"id": "u1"}"#).await.status, 201);
         let body = json!([product(0, &[]), product(1, &[])]).to_string();

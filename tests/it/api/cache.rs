@@ -1,4 +1,4 @@
-//! Products from the cache: as fresh as from the database, and read from there once.
+//! Cached products: as fresh as from the database, and read from the database once.
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,10 @@ use tokio::task::JoinSet;
 use super::{create, wire};
 use crate::{
     outage::{Proxies, behind_proxies},
-    support::{Origin, Setup, TestApp, app, on_both_setups, pictures},
+    support::{Origin, Setup, TestApp, app, images, on_both_setups},
 };
 
-/// Another process takes a product in.
+/// Creates a product through another process.
 async fn created_by(other: &App, name: &str) -> i64 {
     let draft = ProductDraft {
         user_id: Some("somebody".into()),
@@ -29,7 +29,7 @@ async fn created_by(other: &App, name: &str) -> i64 {
     other.catalog.create(new, None).await.unwrap().id.0
 }
 
-/// Reads the product until the cache has it, which takes a moment if a reader before it is filling it still.
+/// Reads the product until it comes from the cache; an earlier read may still be filling it.
 async fn hot(app: &TestApp, path: &str) -> wire::Answer {
     for _ in 0..100 {
         let answer = wire::get(app, path).await;
@@ -37,7 +37,7 @@ async fn hot(app: &TestApp, path: &str) -> wire::Answer {
             return answer;
         }
     }
-    panic!("{path} never comes from the cache");
+    panic!("{path} is never a cache hit");
 }
 
 on_both_setups! {
@@ -50,9 +50,9 @@ on_both_setups! {
         assert_eq!(first.header("etag"), second.header("etag"));
     }
 
-    async fn a_client_that_has_the_product_gets_no_body(app: &TestApp) {
+    async fn a_client_with_the_current_product_gets_304(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.png", "image/png", pictures::png(64, 48));
+        origin.serve("/a.png", "image/png", images::png(64, 48));
         let id = app.create(&[origin.url("/a.png")]).await["id"].clone();
         let path = format!("/products/{id}");
         let before = wire::get(app, &path).await.header("etag").to_owned();
@@ -68,9 +68,9 @@ on_both_setups! {
         assert_eq!(after.json()["status"], "ready");
     }
 
-    async fn what_another_process_commits_is_seen_at_once(app: &TestApp) {
+    async fn a_commit_of_another_process_is_visible_at_once(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.png", "image/png", pictures::png(64, 48));
+        origin.serve("/a.png", "image/png", images::png(64, 48));
         let other = app.another().await;
         for round in 0..5 {
             let id = app.create(&[origin.url("/a.png")]).await["id"].clone();
@@ -78,18 +78,18 @@ on_both_setups! {
             assert_eq!(hot(app, &path).await.json()["status"], "processing");
             let worker = other.worker(1).unwrap();
             while worker.drain().await.unwrap() == 0 {
-                // This process's relay has the row in its hands for the moment.
+                // This process's relay may hold the row for a moment.
                 tokio::task::yield_now().await;
             }
             assert_eq!(wire::get(app, &path).await.json()["status"], "ready", "round {round}");
         }
     }
 
-    async fn a_product_that_did_not_exist_a_moment_ago_does_now(app: &TestApp) {
+    async fn a_cached_absence_ends_when_the_product_is_created(app: &TestApp) {
         let other = app.another().await;
         for number in 1..=5 {
             let path = format!("/products/{number}");
-            // The second answer may come from the cache, which keeps in mind what is not there as well.
+            // The second response may come from the cache, which also caches absences.
             for _ in 0..2 {
                 assert_eq!(wire::get(app, &path).await.status, 404);
             }
@@ -99,9 +99,9 @@ on_both_setups! {
         }
     }
 
-    async fn no_reader_sees_what_was_before_an_acknowledged_write(app: &TestApp) {
+    async fn no_read_is_older_than_an_acknowledged_write(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.png", "image/png", pictures::png(16, 16));
+        origin.serve("/a.png", "image/png", images::png(16, 16));
         let id = app.create(&[origin.url("/a.png")]).await["id"].clone();
         app.drain().await;
         let path = format!("/products/{id}");
@@ -137,7 +137,7 @@ on_both_setups! {
     }
 }
 
-/// The figures of one test alone: where everything runs on one thread, the thread's recorder gets them all.
+/// The metrics of one test: on a single-threaded runtime the thread's recorder gets all of them.
 struct Figures(PrometheusRecorder);
 
 impl Figures {
@@ -145,7 +145,7 @@ impl Figures {
         Self(PrometheusBuilder::new().build_recorder())
     }
 
-    /// The sum of all counters whose lines begin like this.
+    /// Returns the sum of all counters whose lines start with `name`.
     fn count(&self, beginning: &str) -> u64 {
         let text = self.0.handle().render();
         let values = text.lines().filter(|line| line.starts_with(beginning)).filter_map(|line| line.rsplit(' ').next());
@@ -158,7 +158,7 @@ impl Figures {
 }
 
 #[tokio::test]
-async fn five_hundred_readers_of_a_cold_product_read_the_database_once() {
+async fn five_hundred_reads_of_a_cold_product_query_the_database_once() {
     let figures = Figures::new();
     let _recording = metrics::set_default_local_recorder(&figures.0);
     app::run(Setup::Embedded, async |app: &TestApp| {
@@ -177,7 +177,7 @@ async fn five_hundred_readers_of_a_cold_product_read_the_database_once() {
 }
 
 #[tokio::test]
-async fn five_hundred_readers_wait_for_one_answer_of_a_slow_database() {
+async fn five_hundred_reads_share_one_query_of_a_slow_database() {
     let figures = Figures::new();
     let _recording = metrics::set_default_local_recorder(&figures.0);
     behind_proxies(async |app: &TestApp, proxies: &Proxies| {
@@ -188,7 +188,7 @@ async fn five_hundred_readers_wait_for_one_answer_of_a_slow_database() {
             let began = Instant::now();
             let mut readers = JoinSet::new();
             for _ in 0..20 {
-                // In small groups, so that Redis is asked calmly: it has 50 ms to answer.
+                // In small groups, since Redis has 50 ms to answer.
                 let asked = figures.count("pm_cache_requests_total");
                 for _ in 0..25 {
                     let request = app.client.get(app.url(&path)).send();
@@ -199,17 +199,17 @@ async fn five_hundred_readers_wait_for_one_answer_of_a_slow_database() {
                 }
             }
             assert_eq!(readers.len(), 500);
-            assert!(readers.try_join_next().is_none(), "nobody is answered without the database");
+            assert!(readers.try_join_next().is_none(), "no response comes before the database's");
             let waited = began.elapsed();
             proxies.database.restore();
             assert!(readers.join_all().await.iter().all(|status| *status == 200));
-            // What is read may be stored for 3 s after it was asked for; on a machine this slow nothing is proved.
+            // A value may be stored for 3 s after its read began; on a machine this slow the test proves nothing.
             if waited < Duration::from_secs(2) {
                 assert_eq!(figures.database_reads() - before, 1);
                 return;
             }
         }
-        panic!("500 requests never were on their way within 2 s");
+        panic!("500 requests were never in flight within 2 s");
     })
     .await;
 }

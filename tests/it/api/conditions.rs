@@ -1,9 +1,9 @@
-//! Conditional requests: `If-Match` and `If-None-Match` on reads, changes and creations, and the tags that changes answer.
+//! Conditional requests: `If-Match` and `If-None-Match` on reads and writes, and the ETags that writes return.
 
 use serde_json::{Value, json};
 
 use super::{problem, wire};
-use crate::support::{Origin, TestApp, on_both_setups, pictures};
+use crate::support::{Origin, TestApp, images, on_both_setups};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
@@ -21,17 +21,17 @@ async fn tag_of(app: &TestApp, path: &str) -> String {
     answer.header("etag").to_owned()
 }
 
-/// A product with one image that is served by the returned origin, and its path.
+/// Creates a product with one image from the returned origin; also returns its path.
 async fn product_with_an_image(app: &TestApp) -> (Value, String, Origin) {
     let origin = Origin::start().await;
-    origin.serve("/a.png", "image/png", pictures::png(64, 48));
+    origin.serve("/a.png", "image/png", images::png(64, 48));
     let product = app.create(&[origin.url("/a.png")]).await;
     let path = format!("/products/{}", product["id"]);
     (product, path, origin)
 }
 
 on_both_setups! {
-    async fn a_worker_that_ends_between_get_and_patch_does_not_refuse_the_patch(app: &TestApp) {
+    async fn a_worker_that_finishes_between_get_and_patch_does_not_fail_the_patch(app: &TestApp) {
         let (_, path, _origin) = product_with_an_image(app).await;
         let read = tag_of(app, &path).await;
         assert!(app.drain().await > 0);
@@ -44,13 +44,13 @@ on_both_setups! {
         let changed = send(app, "PATCH", &path, &[("If-Match", &read)], change).await;
         assert_eq!(changed.status, 200, "{}", changed.text());
         assert_eq!(changed.header("etag"), tag_of(app, &path).await);
-        // Another editor who read it before this change has to read it again.
+        // An editor with the product from before this change must read it again.
         let late = send(app, "PATCH", &path, &[("If-Match", &read)], r#"{"product_name": "Chair"}"#).await;
         problem(&late, 412, "precondition_failed", "a late change");
         assert_eq!(wire::get(app, &path).await.json()["product_name"], "Lamp");
     }
 
-    async fn a_stale_tag_changes_and_deletes_nothing(app: &TestApp) {
+    async fn a_stale_etag_changes_and_deletes_nothing(app: &TestApp) {
         let (product, path, origin) = product_with_an_image(app).await;
         app.drain().await;
         let image = format!("{path}/images/{}", product["images"][0]["id"]);
@@ -83,9 +83,9 @@ on_both_setups! {
         problem(&missing, 404, "not_found", "what is gone has no tag");
     }
 
-    async fn every_change_answers_the_new_tag(app: &TestApp) {
+    async fn every_change_returns_the_new_etag(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.png", "image/png", pictures::png(64, 48));
+        origin.serve("/a.png", "image/png", images::png(64, 48));
         let new = json!({"user_id": "u", "product_name": "Lamp", "product_price": 1, "product_images": [origin.url("/a.png")]});
         let created = wire::post(app, "/products", new.to_string()).await;
         assert_eq!(created.status, 201, "{}", created.text());
@@ -100,14 +100,14 @@ on_both_setups! {
         let current = tag_of(app, &path).await;
         let again = send(app, "POST", &format!("{image}/reprocess"), &[("If-Match", &current)], "").await;
         assert_eq!((again.status, again.header("etag")), (202, tag_of(app, &path).await.as_str()));
-        // It is on its way already, so nothing changes.
+        // It is already queued, so nothing changes.
         let once_more = send(app, "POST", &format!("{image}/reprocess"), &[("If-Match", &current)], "").await;
         assert_eq!(once_more.header("etag"), again.header("etag"));
         let removed = send(app, "DELETE", &image, &[("If-Match", &current)], "").await;
         assert_eq!((removed.status, removed.header("etag")), (204, tag_of(app, &path).await.as_str()));
     }
 
-    async fn the_tag_of_a_compressed_answer_holds_for_changes(app: &TestApp) {
+    async fn the_etag_of_a_compressed_response_is_valid_for_changes(app: &TestApp) {
         let description = "a long text. ".repeat(200);
         let new = json!({"user_id": "u", "product_name": "Lamp", "product_price": 1, "product_description": description});
         let compressed = [JSON, ("Accept-Encoding", "gzip")];
@@ -125,7 +125,7 @@ on_both_setups! {
         assert_eq!(send(app, "DELETE", &path, &[("If-Match", changed.header("etag"))], "").await.status, 204);
     }
 
-    async fn a_read_with_if_match_is_answered_only_with_that_tag(app: &TestApp) {
+    async fn a_get_with_if_match_returns_412_for_another_etag(app: &TestApp) {
         let path = format!("/products/{}", app.create(&[]).await["id"]);
         for path in [path.as_str(), "/products", "/users", "/openapi.json"] {
             let tag = tag_of(app, path).await;
@@ -157,7 +157,7 @@ on_both_setups! {
         }
     }
 
-    async fn a_creation_never_meets_what_exists(app: &TestApp) {
+    async fn a_post_with_an_unmet_condition_is_412(app: &TestApp) {
         let star = [("If-None-Match", "*")];
         let product = r#"{"user_id": "u", "product_name": "Lamp", "product_price": 1}"#;
         assert_eq!(send(app, "POST", "/products", &star, product).await.status, 201);
@@ -174,7 +174,7 @@ on_both_setups! {
         assert_eq!(wire::get(app, "/products").await.json()["items"].as_array().map(Vec::len), Some(1));
     }
 
-    async fn a_webhook_is_deleted_only_with_its_own_tag(app: &TestApp) {
+    async fn a_webhook_is_deleted_only_with_its_own_etag(app: &TestApp) {
         let new = r#"{"url": "https://example.com/hook"}"#;
         let created = wire::post(app, "/webhooks", new).await;
         assert_eq!(created.status, 201, "{}", created.text());
@@ -185,7 +185,7 @@ on_both_setups! {
         for (method, path) in [("DELETE", path.as_str()), ("POST", enable.as_str())] {
             problem(&send(app, method, path, &[("If-Match", "\"other\"")], "").await, 412, "precondition_failed", path);
         }
-        // A delivery that fails is seen by readers, and is no change by an editor.
+        // Readers see a failed delivery, but it is not a change by an editor.
         app.sql("UPDATE webhooks SET failing_since = 1000").await;
         assert_eq!(wire::get_with(app, &path, &[("If-None-Match", &tag)]).await.status, 200);
         let enabled = send(app, "POST", &enable, &[("If-Match", &tag)], "").await;

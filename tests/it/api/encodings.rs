@@ -1,4 +1,4 @@
-//! Bodies on the wire: compressed for who reads that, not sent at all to who has them.
+//! Response bodies: compressed if the client accepts it, and not sent to a client that already has them.
 
 use std::io::Read as _;
 
@@ -18,8 +18,8 @@ fn unbrotlied(bytes: &[u8]) -> Vec<u8> {
 }
 
 on_both_setups! {
-    async fn a_hot_product_comes_in_the_coding_that_the_client_likes_best(app: &TestApp) {
-        let images: Vec<_> = (0..20).map(|number| format!("https://shop.example/pictures/{number}.jpg")).collect();
+    async fn a_cached_product_is_sent_in_the_clients_preferred_coding(app: &TestApp) {
+        let images: Vec<_> = (0..20).map(|number| format!("https://shop.example/images/{number}.jpg")).collect();
         let id = app.create(&images).await["id"].clone();
         let path = format!("/products/{id}");
         let plain = wire::get(app, &path).await;
@@ -38,7 +38,7 @@ on_both_setups! {
         }
     }
 
-    async fn a_list_that_is_what_it_was_is_not_sent_again(app: &TestApp) {
+    async fn an_unchanged_list_returns_304(app: &TestApp) {
         app.create(&[]).await;
         for path in ["/products", "/users", "/users/seller", "/openapi.json"] {
             let first = wire::get(app, path).await;
@@ -50,10 +50,10 @@ on_both_setups! {
         let tag = wire::get(app, "/products").await.header("etag").to_owned();
         app.create(&[]).await;
         assert_eq!(wire::get_with(app, "/products", &[("If-None-Match", &tag)]).await.status, 200);
-        assert_eq!(wire::get(app, "/readyz").await.header("etag"), "", "what is true only now has none");
+        assert_eq!(wire::get(app, "/readyz").await.header("etag"), "", "a volatile response has no ETag");
     }
 
-    async fn a_head_says_what_a_get_would(app: &TestApp) {
+    async fn a_head_has_the_headers_of_a_get(app: &TestApp) {
         let id = app.create(&[]).await["id"].clone();
         for path in [format!("/products/{id}"), "/products".into(), "/users".into(), "/openapi.json".into()] {
             let get = wire::get(app, &path).await;

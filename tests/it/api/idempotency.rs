@@ -1,4 +1,4 @@
-//! Requests that bear an idempotency key are carried out once.
+//! Requests with an idempotency key are executed once.
 
 use serde_json::json;
 
@@ -18,10 +18,10 @@ async fn count(app: &TestApp) -> usize {
 }
 
 on_both_setups! {
-    async fn the_same_request_is_answered_alike_and_done_once(app: &TestApp) {
+    async fn a_repeated_request_is_executed_once_with_the_same_response(app: &TestApp) {
         let first = post(app, "/products", "k-1", BODY).await;
         assert_eq!((first.status, first.header("idempotency-replayed")), (201, ""));
-        // What has become of the product since makes no difference.
+        // Later changes of the product do not matter.
         app.drain().await;
         let again = post(app, "/products", "k-1", BODY).await;
         assert_eq!((again.status, again.header("idempotency-replayed")), (201, "true"));
@@ -38,7 +38,7 @@ on_both_setups! {
         assert_eq!(count(app).await, 2);
     }
 
-    async fn a_batch_is_answered_alike_from_ids_alone(app: &TestApp) {
+    async fn a_repeated_batch_is_answered_from_its_ids(app: &TestApp) {
         let long = "x".repeat(9_000);
         let wrong = BODY.replace("1.50", "-1");
         let items: Vec<_> = (0..100).map(|number| {
@@ -51,7 +51,7 @@ on_both_setups! {
         let first = post(app, "/products:batch", "b", &list).await;
         assert_eq!((first.status, first.header("idempotency-replayed")), (200, ""));
         let size = app.number("SELECT cast(max(length(body)) AS bigint) FROM idempotency_keys").await;
-        assert!(size < 2_000, "the row takes {size} bytes");
+        assert!(size < 2_000, "the row has {size} bytes");
         // Each product may have changed since.
         let json = [("Content-Type", "application/json")];
         let changed = wire::send(app.address, "PATCH", "/products/1", &json, br#"{"product_name": "changed"}"#).await;
@@ -62,7 +62,7 @@ on_both_setups! {
         assert_eq!(count(app).await, 100);
     }
 
-    async fn a_product_that_is_gone_is_named(app: &TestApp) {
+    async fn a_repeated_request_names_a_deleted_product(app: &TestApp) {
         let first = post(app, "/products", "one", BODY).await;
         let list = format!("[{BODY},{BODY}]");
         post(app, "/products:batch", "two", &list).await;
@@ -81,7 +81,7 @@ on_both_setups! {
         assert_eq!(count(app).await, 1);
     }
 
-    async fn every_post_takes_a_key(app: &TestApp) {
+    async fn every_post_accepts_an_idempotency_key(app: &TestApp) {
         let replayed = async |path: &str, body: &str| {
             let first = post(app, path, path, body).await;
             assert!(first.status < 300, "{path}: {}", first.text());
@@ -118,7 +118,7 @@ on_both_setups! {
         assert_eq!(first, again);
     }
 
-    async fn a_callers_oldest_keys_are_forgotten_beyond_a_bound(app: &TestApp) {
+    async fn a_principals_oldest_idempotency_keys_are_deleted_beyond_a_limit(app: &TestApp) {
         for key in ["a", "b", "c"] {
             post(app, "/products", key, BODY).await;
         }
@@ -129,7 +129,7 @@ on_both_setups! {
         assert_eq!(post(app, "/products", "b", BODY).await.header("idempotency-replayed"), "");
     }
 
-    async fn fifty_at_a_time_make_one_product(app: &TestApp) {
+    async fn fifty_concurrent_requests_with_one_key_create_one_product(app: &TestApp) {
         let answers = futures_util::future::join_all((0..50).map(|_| post(app, "/products", "same", BODY))).await;
         let fresh = answers.iter().filter(|answer| answer.header("idempotency-replayed").is_empty()).count();
         assert_eq!(fresh, 1);
@@ -140,14 +140,14 @@ on_both_setups! {
         assert_eq!(app.product(&json!(1)).await["images"].as_array().map(Vec::len), Some(1));
     }
 
-    async fn a_request_that_failed_leaves_its_key_free(app: &TestApp) {
+    async fn a_failed_request_does_not_use_its_idempotency_key(app: &TestApp) {
         let wrong = BODY.replace("1.50", "-1");
         problem(&post(app, "/products", "k", &wrong).await, 422, "validation", "a wrong product");
         assert_eq!(post(app, "/products", "k", BODY).await.status, 201);
         assert_eq!(count(app).await, 1);
     }
 
-    async fn a_key_is_forgotten_after_a_day(app: &TestApp) {
+    async fn an_idempotency_key_expires_after_a_day(app: &TestApp) {
         post(app, "/products", "old", BODY).await;
         app.sql("UPDATE idempotency_keys SET created_at = created_at - 86401000000").await;
         let again = post(app, "/products", "old", BODY).await;
@@ -155,13 +155,13 @@ on_both_setups! {
         assert_eq!(count(app).await, 2);
         post(app, "/products", "older", BODY).await;
         app.sql("UPDATE idempotency_keys SET created_at = created_at - 86401000000 WHERE key = 'older'").await;
-        // The server's own upkeep may come first.
+        // The server's own upkeep may run first.
         assert!(app.app.catalog.forget_keys().await.unwrap() <= 1);
         assert_eq!(app.app.catalog.forget_keys().await.unwrap(), 0);
         assert_eq!(post(app, "/products", "old", BODY).await.header("idempotency-replayed"), "true");
     }
 
-    async fn a_key_that_cannot_be_one_is_refused(app: &TestApp) {
+    async fn an_invalid_idempotency_key_is_refused(app: &TestApp) {
         for key in ["", "a b", &"k".repeat(256)] {
             let told = problem(&post(app, "/products", key, BODY).await, 422, "validation", key);
             assert_eq!(wrong_fields(&told), ["Idempotency-Key"], "{key}");

@@ -1,15 +1,15 @@
-//! Stored pictures: whole, in part, unchanged, and never anything beside them.
+//! Stored images: full and range requests, caching headers, and no access to other files.
 
 use pm::blobs::BlobKey;
 use sha2::{Digest as _, Sha256};
 
 use super::{problem, wire};
-use crate::support::{Origin, TestApp, on_both_setups, pictures};
+use crate::support::{Origin, TestApp, images, on_both_setups};
 
-/// Has a picture made and answers the path of its largest rendition.
-async fn picture(app: &TestApp) -> String {
+/// Creates an image and returns the path of its largest rendition.
+async fn image(app: &TestApp) -> String {
     let origin = Origin::start().await;
-    origin.serve("/photo.jpg", "image/jpeg", pictures::jpeg(640, 480));
+    origin.serve("/photo.jpg", "image/jpeg", images::jpeg(640, 480));
     let product = app.create(&[origin.url("/photo.jpg")]).await;
     app.drain().await;
     let product = app.product(&product["id"]).await;
@@ -17,8 +17,8 @@ async fn picture(app: &TestApp) -> String {
 }
 
 on_both_setups! {
-    async fn a_picture_says_what_it_is_and_that_it_never_changes(app: &TestApp) {
-        let path = picture(app).await;
+    async fn an_image_has_its_content_type_and_is_immutable(app: &TestApp) {
+        let path = image(app).await;
         let answer = wire::get(app, &path).await;
         assert_eq!(answer.status, 200);
         let hash = hex::encode(Sha256::digest(&answer.body));
@@ -40,8 +40,8 @@ on_both_setups! {
         }
     }
 
-    async fn a_client_that_has_the_picture_gets_no_bytes(app: &TestApp) {
-        let path = picture(app).await;
+    async fn a_client_with_the_image_gets_304(app: &TestApp) {
+        let path = image(app).await;
         let etag = wire::get(app, &path).await.header("etag").to_owned();
         for tags in [etag.clone(), format!("W/{etag}"), format!("\"other\", {etag}"), "*".into()] {
             let answer = wire::get_with(app, &path, &[("If-None-Match", &tags)]).await;
@@ -52,8 +52,8 @@ on_both_setups! {
         assert_eq!(wire::get_with(app, &path, &[("If-None-Match", "\"other\"")]).await.status, 200);
     }
 
-    async fn a_range_is_that_part_of_the_file(app: &TestApp) {
-        let path = picture(app).await;
+    async fn a_range_request_returns_that_part_of_the_file(app: &TestApp) {
+        let path = image(app).await;
         let whole = wire::get(app, &path).await;
         let (bytes, size) = (&whole.body, whole.body.len());
         for (range, from, to) in [
@@ -93,12 +93,12 @@ on_both_setups! {
         assert_eq!((same.status, other.status), (206, 200));
     }
 
-    async fn nothing_but_pictures_is_found_under_images(app: &TestApp) {
-        let path = picture(app).await;
+    async fn images_serves_no_file_outside_the_store(app: &TestApp) {
+        let path = image(app).await;
         let key = path.strip_prefix("/images/").unwrap();
         let (directory, name) = key.rsplit_once('/').unwrap();
         let unknown = BlobKey::for_bytes(b"never stored", "jpg").unwrap().to_string();
-        // A file beside the pictures that a way out of their directory would lead to.
+        // A file beside the images, which a path traversal would reach.
         std::fs::write(app.directory().join("secret.txt"), "secret").unwrap();
         for wrong in [
             unknown.clone(),
@@ -129,6 +129,6 @@ on_both_setups! {
             problem(&answer, 404, "not_found", &wrong);
         }
         let known_tag = wire::get_with(app, &format!("/images/{unknown}"), &[("If-None-Match", "*")]).await;
-        problem(&known_tag, 404, "not_found", "a picture that is not there is not unchanged either");
+        problem(&known_tag, 404, "not_found", "an image that is not there is not unchanged either");
     }
 }

@@ -1,4 +1,4 @@
-//! Lists of products: filters, orders, pages.
+//! Lists of products: filters, sort orders, pages.
 
 use serde_json::{Value, json};
 use unicode_normalization::UnicodeNormalization as _;
@@ -36,7 +36,7 @@ const PIECES: &[&str] = &[
     "🦀", "🦀 c", "*", "(a or", "near/3", "-z", "%%", "__", "%c", "i\u{307}s", "no such piece",
 ];
 
-/// The numbers of the products of a list, page by page as a client of `next_cursor` gets them.
+/// Returns the ids of the products of a list, page by page by `next_cursor`.
 async fn ids(app: &TestApp, query: &str) -> Vec<i64> {
     let mut all = Vec::new();
     let mut cursor = String::new();
@@ -50,14 +50,14 @@ async fn ids(app: &TestApp, query: &str) -> Vec<i64> {
     }
 }
 
-/// Whether a filter must show a product.
+/// Returns whether a filter matches a product.
 type Fits = fn(&Value) -> bool;
 
-/// The value that products are sorted by, as a text that sorts like it.
+/// Returns the sort value as a text with the same order.
 fn sort_key(product: &Value, key: &str) -> String {
     match key {
         "id" => String::new(),
-        // Few digits, so a float tells them apart.
+        // Few digits, so a float is exact enough.
         "product_price" => format!("{:020.4}", product[key].as_f64().unwrap()),
         _ => product[key].as_str().unwrap().to_owned(),
     }
@@ -76,12 +76,12 @@ async fn twenty_products_with_ties(app: &TestApp) -> Vec<Value> {
 }
 
 on_both_setups! {
-    async fn a_piece_of_a_name_is_found_whatever_its_characters_mean_elsewhere(app: &TestApp) {
+    async fn a_substring_of_a_name_is_found_with_sql_wildcards_taken_literally(app: &TestApp) {
         for name in NAMES {
             create(app, "u", name, "1").await;
         }
         for piece in PIECES {
-            // Whatever the case, and whether an accent is composed with its letter.
+            // Regardless of case, and of composed or decomposed accents.
             let folded = |text: &str| text.to_lowercase().nfc().collect::<String>();
             let wanted = folded(piece);
             let expected: Vec<_> = NAMES.iter().filter(|name| folded(name).contains(&wanted)).collect();
@@ -92,10 +92,10 @@ on_both_setups! {
         }
     }
 
-    async fn every_filter_works_alone_and_with_all_others(app: &TestApp) {
+    async fn every_filter_works_alone_and_combined(app: &TestApp) {
         let origin = Origin::start().await;
         for number in 0..36 {
-            // Every second product has a picture that fails, every third one a picture that nobody works on.
+            // Every second product has a failed image, every third one an image that is never processed.
             let images = if number % 2 == 0 { vec![origin.url("/status/404")] } else { Vec::new() };
             let user_id = ["anna", "bert", "Anna"][number % 3];
             let name = ["Lamp", "lampshade", "Desk"][number / 3 % 3];
@@ -131,7 +131,7 @@ on_both_setups! {
         }
     }
 
-    async fn every_order_pages_through_all_rows_once_while_others_are_added(app: &TestApp) {
+    async fn every_sort_order_pages_through_all_rows_once_during_inserts(app: &TestApp) {
         let all = twenty_products_with_ties(app).await;
         for key in ["id", "product_price", "product_name", "created_at"] {
             let mut expected: Vec<_> = all.iter().map(|p| (sort_key(p, key), p["id"].as_i64().unwrap())).collect();
@@ -152,7 +152,7 @@ on_both_setups! {
                 let mut once = seen.clone();
                 once.sort_unstable();
                 once.dedup();
-                assert_eq!(once.len(), seen.len(), "no row of {sort} comes twice");
+                assert_eq!(once.len(), seen.len(), "no row of {sort} is repeated");
                 seen.retain(|id| *id <= 20);
                 let order: Vec<_> = expected.iter().map(|(_, id)| *id).collect();
                 assert_eq!(seen, order, "the rows of {sort} that were there from the beginning");
@@ -162,7 +162,7 @@ on_both_setups! {
         }
     }
 
-    async fn a_client_that_follows_the_links_sees_every_row(app: &TestApp) {
+    async fn following_the_next_links_visits_every_row(app: &TestApp) {
         for number in 0..7 {
             create(app, "ä&b=c", &format!("50% off, {number}"), "5").await;
         }
@@ -187,7 +187,7 @@ on_both_setups! {
         assert_eq!((seen, sizes), ((1..=7).rev().collect(), vec![3, 3, 1]));
     }
 
-    async fn a_page_that_ends_with_the_last_row_is_the_last_one(app: &TestApp) {
+    async fn a_page_that_ends_with_the_last_row_has_no_next_cursor(app: &TestApp) {
         for number in 0..4 {
             create(app, "u", &format!("n{number}"), "1").await;
         }
@@ -203,7 +203,7 @@ on_both_setups! {
         assert_eq!(usual.json()["items"].as_array().unwrap().len(), 4);
     }
 
-    async fn a_cursor_is_good_for_its_own_order_alone(app: &TestApp) {
+    async fn a_cursor_is_valid_only_for_its_own_sort_order(app: &TestApp) {
         for number in 0..3 {
             create(app, "u", &format!("n{number}"), "1").await;
         }
@@ -232,7 +232,7 @@ on_both_setups! {
         }
     }
 
-    async fn a_made_up_cursor_is_refused(app: &TestApp) {
+    async fn a_forged_cursor_is_refused(app: &TestApp) {
         // The last ones are base64 of `[]`, `["id",null,1,2]`, `["id","x",1]`, `["id",null,1e99]` and 30 kB of `A`.
         let long = "QUFB".repeat(10_000);
         for cursor in [
@@ -252,7 +252,7 @@ on_both_setups! {
         }
     }
 
-    async fn wrong_parameters_are_refused_by_name(app: &TestApp) {
+    async fn invalid_parameters_are_refused_by_name(app: &TestApp) {
         for (query, wrong) in [
             ("limit=0", "limit"),
             ("limit=101", "limit"),
@@ -298,10 +298,10 @@ on_both_setups! {
         assert_eq!(wire::get(app, "/users?limit=&cursor=").await.status, 200);
     }
 
-    async fn a_name_is_found_however_its_accents_are_written(app: &TestApp) {
+    async fn a_name_is_found_in_any_unicode_normalization(app: &TestApp) {
         let composed = create(app, "u", "Caf\u{e9} Lamp", "5").await;
         let decomposed = create(app, "u", "Cafe\u{301} Chair", "5").await;
-        // As programs before stored it.
+        // As an older version stored it.
         app.sql(&format!("UPDATE products SET product_name_folded = 'cafe\u{301} chair' WHERE id = {decomposed}")).await;
         for name in ["caf\u{e9}", "CAFE\u{301}", "f\u{c9} "] {
             assert_eq!(ids(app, &format!("name={}", escaped(name))).await, [composed, decomposed], "{name}");
@@ -309,10 +309,10 @@ on_both_setups! {
             assert_eq!(of_user.len(), 2, "{name}");
         }
         let shown = app.get_json(&format!("/products/{decomposed}")).await;
-        assert_eq!(shown["product_name"], "Cafe\u{301} Chair", "a name is kept as it came");
+        assert_eq!(shown["product_name"], "Cafe\u{301} Chair", "a name is stored unchanged");
     }
 
-    async fn all_wrong_parameters_are_named_in_one_answer(app: &TestApp) {
+    async fn one_problem_names_all_invalid_parameters(app: &TestApp) {
         let query =
             "limit=101&sort=colour&min_price=9&max_price=1&status=done&page=2&user_id=a&user_id=b&name=%20&cursor=x";
         let answer = wire::get(app, &format!("/products?{query}")).await;

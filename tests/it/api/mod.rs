@@ -1,4 +1,4 @@
-//! The HTTP contract, asked of the running program over real sockets.
+//! The HTTP API, tested against the running program over real sockets.
 
 mod bad_input;
 mod batch;
@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use crate::support::TestApp;
 use wire::Answer;
 
-/// Checks what every problem has in common and answers its JSON. `when` says which request it was.
+/// Checks the fields that all problems share and returns the JSON. `when` names the request in failures.
 fn problem(answer: &Answer, status: u16, code: &str, when: &str) -> Value {
     let shown = answer.text();
     assert_eq!(answer.status, status, "{when}: {shown}");
@@ -40,12 +40,12 @@ fn problem(answer: &Answer, status: u16, code: &str, when: &str) -> Value {
         assert!(told[member].as_str().is_some_and(|text| !text.is_empty()), "{when} has no {member}: {shown}");
     }
     for secret in ["SELECT", "INSERT", "sqlx", "panicked", "src/", "postgres://", "pm_test_"] {
-        assert!(!shown.contains(secret), "{when} tells of {secret}: {shown}");
+        assert!(!shown.contains(secret), "{when} leaks {secret}: {shown}");
     }
     told
 }
 
-/// The names of the wrong fields, in alphabetical order.
+/// Returns the names of the invalid fields, sorted.
 fn wrong_fields(problem: &Value) -> Vec<&str> {
     let errors = problem["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut fields: Vec<_> = errors.iter().map(|error| error["field"].as_str().unwrap()).collect();
@@ -53,7 +53,7 @@ fn wrong_fields(problem: &Value) -> Vec<&str> {
     fields
 }
 
-/// Status, body and the headers called `names`, for a snapshot; what differs from run to run is blotted out.
+/// Returns status, body and the headers in `names` for a snapshot, with varying values redacted.
 fn shape(answer: &Answer, names: &[&str]) -> Value {
     let headers: serde_json::Map<_, _> =
         names.iter().map(|name| ((*name).to_owned(), answer.header(name).into())).collect();
@@ -62,7 +62,7 @@ fn shape(answer: &Answer, names: &[&str]) -> Value {
     json!({"status": answer.status, "headers": headers, "body": body})
 }
 
-/// Replaces times, ids of requests, keys of pictures and what depends on the encoders' versions.
+/// Redacts times, request ids, image keys and values that depend on the encoders' versions.
 fn blot(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(blot),
@@ -90,19 +90,19 @@ fn blot(value: &mut Value) {
 }
 
 fn without_key(url: &str) -> String {
-    let (path, extension) = url.rsplit_once('.').expect("a picture has an extension");
-    let (start, _) = path.split_once("/images/").expect("the path of pictures");
+    let (path, extension) = url.rsplit_once('.').expect("an image has an extension");
+    let (start, _) = path.split_once("/images/").expect("the path of images");
     format!("{start}/images/[key].{extension}")
 }
 
-/// Compares with the snapshot of this name: the same one for every set-up.
+/// Compares with the snapshot `name`, which all set-ups share.
 fn matches_snapshot(name: &str, value: &Value) {
     insta::with_settings!({omit_expression => true, prepend_module_to_snapshot => false}, {
         insta::assert_json_snapshot!(name, value);
     });
 }
 
-/// Creates a product without pictures and answers its number.
+/// Creates a product without images and returns its id.
 async fn create(app: &TestApp, user_id: &str, name: &str, price: &str) -> i64 {
     let names = json!({"user_id": user_id, "product_name": name}).to_string();
     let body = format!("{},\"product_price\":{price}}}", names.trim_end_matches('}'));
@@ -111,7 +111,7 @@ async fn create(app: &TestApp, user_id: &str, name: &str, price: &str) -> i64 {
     answer.json()["id"].as_i64().unwrap()
 }
 
-/// A query's value as it stands in a URL.
+/// Percent-encodes a query value.
 fn escaped(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }

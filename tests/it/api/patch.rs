@@ -1,9 +1,9 @@
-//! Changing products: merge patches, conditions, and what becomes of pictures.
+//! Changes of products: merge patches, conditions, and their effect on images.
 
 use serde_json::{Value, json};
 
 use super::{problem, wire, wrong_fields};
-use crate::support::{Origin, TestApp, on_both_setups, pictures};
+use crate::support::{Origin, TestApp, images, on_both_setups};
 
 async fn patch_with(app: &TestApp, id: &Value, body: &str, headers: &[(&str, &str)]) -> wire::Answer {
     let mut all = vec![("Content-Type", "application/merge-patch+json")];
@@ -21,9 +21,9 @@ fn ids_of(product: &Value) -> Vec<(i64, i64)> {
 }
 
 on_both_setups! {
-    async fn a_patch_changes_what_it_names_and_nothing_else(app: &TestApp) {
+    async fn a_patch_changes_only_the_named_fields(app: &TestApp) {
         let id = app.create(&[]).await["id"].clone();
-        // The cache has it before and must not show it afterwards.
+        // It is cached now; the old value must not be returned later.
         app.product(&id).await;
         let answer = patch(app, &id, r#"{"product_name": " Lamp ", "product_price": 900719925474.0993}"#).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -38,7 +38,7 @@ on_both_setups! {
         assert_eq!(app.product(&id).await["version"], 3);
     }
 
-    async fn a_patch_that_changes_nothing_leaves_the_version_as_it_is(app: &TestApp) {
+    async fn a_patch_without_changes_keeps_the_version(app: &TestApp) {
         let images = ["https://example.com/a.jpg".to_owned(), "https://example.com/b.jpg".to_owned()];
         let before = app.create(&images).await;
         let same = json!({"product_name": "Sample Product", "product_price": 100, "product_images": images});
@@ -49,7 +49,7 @@ on_both_setups! {
         assert_eq!(app.product(&before["id"]).await, before);
     }
 
-    async fn a_wrong_patch_names_every_field_and_changes_nothing(app: &TestApp) {
+    async fn an_invalid_patch_names_every_invalid_field_and_changes_nothing(app: &TestApp) {
         let before = app.create(&[]).await;
         let body = r#"{"product_name": null, "product_price": "5", "product_images": ["http://a.example/1", "ftp://b"],
             "product_description": 5, "user_id": "other", "colour": "red"}"#;
@@ -64,13 +64,13 @@ on_both_setups! {
         let other = wire::send(app.address, "PATCH", "/products/1", &headers, b"{}").await;
         problem(&other, 415, "unsupported_media_type", "another type");
         let many = json!({"product_images": vec!["https://example.com/a.jpg"; 33]}).to_string();
-        let told = problem(&patch(app, &before["id"], &many).await, 422, "validation", "too many pictures");
+        let told = problem(&patch(app, &before["id"], &many).await, 422, "validation", "too many images");
         assert_eq!(wrong_fields(&told), ["product_images"]);
     }
 
-    async fn what_was_read_can_be_sent_back_with_a_change(app: &TestApp) {
+    async fn a_product_can_be_sent_back_with_a_change(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.png", "image/png", pictures::png(64, 48));
+        origin.serve("/a.png", "image/png", images::png(64, 48));
         let id = app.create(&[origin.url("/a.png")]).await["id"].clone();
         let mut read = app.product(&id).await;
         let tag = wire::get(app, &format!("/products/{id}")).await.header("etag").to_owned();
@@ -94,7 +94,7 @@ on_both_setups! {
         assert_eq!(wrong_fields(&told), ["id", "user_id"]);
     }
 
-    async fn a_condition_lets_one_of_two_changes_through(app: &TestApp) {
+    async fn if_match_accepts_one_of_two_concurrent_changes(app: &TestApp) {
         let id = app.create(&[]).await["id"].clone();
         let tag = wire::get(app, &format!("/products/{id}")).await.header("etag").to_owned();
         let condition = [("If-Match", tag.as_str())];
@@ -118,20 +118,20 @@ on_both_setups! {
         assert_eq!(patch_with(app, &id, r#"{"product_name": "weak"}"#, &[("If-Match", &weak)]).await.status, 412);
     }
 
-    async fn pictures_whose_address_stays_keep_what_was_made_of_them(app: &TestApp) {
+    async fn images_with_an_unchanged_url_keep_their_renditions(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.png", "image/png", pictures::png(64, 48));
-        origin.serve("/b.png", "image/png", pictures::png(48, 64));
-        origin.serve("/c.png", "image/png", pictures::png(32, 32));
+        origin.serve("/a.png", "image/png", images::png(64, 48));
+        origin.serve("/b.png", "image/png", images::png(48, 64));
+        origin.serve("/c.png", "image/png", images::png(32, 32));
         let [a, b, c] = ["/a.png", "/b.png", "/c.png"].map(|path| origin.url(path));
         let id = app.create(&[a.clone(), b.clone(), a.clone()]).await["id"].clone();
         app.drain().await;
         let before = app.product(&id).await;
-        let [(first, _), (second, _), _] = ids_of(&before)[..] else { panic!("three pictures") };
+        let [(first, _), (second, _), _] = ids_of(&before)[..] else { panic!("three images") };
         let body = json!({"product_images": [c, b, a]}).to_string();
         let changed = patch(app, &id, &body).await.json();
         assert_eq!(changed["product_images"], json!([c, b, a]));
-        assert_eq!(changed["status"], "processing", "a new picture is on its way");
+        assert_eq!(changed["status"], "processing", "a new image is pending");
         let [(new, 0), (kept_b, 1), (kept_a, 2)] = ids_of(&changed)[..] else { panic!("{changed}") };
         assert_eq!((kept_b, kept_a), (second, first));
         assert!(new > second);
@@ -140,7 +140,7 @@ on_both_setups! {
             images.iter().find(|image| image["id"] == id).unwrap()["renditions"].clone()
         };
         assert_eq!(image(&changed, first), image(&before, first));
-        assert_eq!(app.drain().await, 1, "only the new picture is worked on");
+        assert_eq!(app.drain().await, 1, "only the new image is worked on");
         let done = app.product(&id).await;
         assert_eq!(done["status"], "ready");
         assert_eq!(done["compressed_product_images"].as_array().unwrap().len(), 3);
@@ -148,7 +148,7 @@ on_both_setups! {
         assert_eq!((&none["images"], &none["status"]), (&json!([]), &json!("ready")));
     }
 
-    async fn a_picture_is_removed_while_a_worker_has_it(app: &TestApp) {
+    async fn an_image_is_removed_while_a_worker_processes_it(app: &TestApp) {
         let id = app.create(&["https://example.com/a.jpg".to_owned()]).await["id"].clone();
         let claimed = app.claim().await.expect("a job");
         let changed = patch(app, &id, r#"{"product_images": []}"#).await;
@@ -160,12 +160,12 @@ on_both_setups! {
         assert_eq!(app.drain().await, 0);
     }
 
-    async fn many_changes_at_once_each_count(app: &TestApp) {
+    async fn every_one_of_many_concurrent_changes_is_applied(app: &TestApp) {
         let id = app.create(&[]).await["id"].clone();
         let bodies: Vec<_> = (0..16)
             .map(|number| json!({"product_images": [format!("https://example.com/{number}.jpg")]}).to_string())
             .collect();
-        // On a busy machine a request may find no place within a second; it is sent again then, as its answer says.
+        // On a busy machine a request may get a 503; it is sent again, as the response says.
         let change = async |body: &str| loop {
             let answer = patch(app, &id, body).await;
             if answer.status != 503 {

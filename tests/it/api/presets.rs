@@ -1,19 +1,19 @@
-//! Pictures by a preset's name, in the best format that a client reads.
+//! Images by preset name, in the best format that the client accepts.
 
 use serde_json::Value;
 
 use super::{problem, wire};
-use crate::support::{self, Origin, Setup, TestApp, on_both_setups, pictures};
+use crate::support::{self, Origin, Setup, TestApp, images, on_both_setups};
 
 const CHROMIUM: &str = "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8";
 const OLD_SAFARI: &str = "image/png,image/svg+xml,image/*;q=0.8,video/*;q=0.8,*/*;q=0.5";
 
-/// A product with one picture whose preset `hero` is there in three formats.
+/// Creates a product with one image whose preset `hero` exists in three formats.
 async fn with_three_formats(test: impl AsyncFnOnce(&TestApp, Value)) {
     let presets = r#"hero = {edge = 256, formats = ["jpeg", "avif", "webp"]}"#;
     support::app::run_with(Setup::Embedded, &[("PM_PRESETS", presets)], async |app| {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(640, 480));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(640, 480));
         let product = app.create(&[origin.url("/a.jpg")]).await;
         app.drain().await;
         let product = app.product(&product["id"]).await;
@@ -28,7 +28,7 @@ fn path(product: &Value, preset: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_browser_gets_the_best_format_that_it_reads() {
+async fn a_browser_gets_the_best_format_that_it_accepts() {
     with_three_formats(async |app, product| {
         let path = path(&product, "hero");
         for (accept, kind) in [
@@ -55,9 +55,9 @@ async fn a_browser_gets_the_best_format_that_it_reads() {
 }
 
 on_both_setups! {
-    async fn a_picture_on_its_way_says_when_to_come_back(app: &TestApp) {
+    async fn an_image_in_progress_has_a_retry_after(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(640, 480));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(640, 480));
         let product = app.create(&[origin.url("/a.jpg")]).await;
         let answer = wire::get(app, &path(&product, "small")).await;
         problem(&answer, 503, "not_ready_yet", "before it is ready");
@@ -68,21 +68,21 @@ on_both_setups! {
         assert_eq!((answer.status, answer.header("content-type")), (200, "image/webp"));
         let part = wire::get_with(app, &path(&product, "small"), &[("Range", "bytes=0-9")]).await;
         assert_eq!((part.status, part.body.len()), (206, 10));
-        // While it is made anew, what was there stays.
+        // While it is reprocessed, the old rendition is served.
         app.sql("UPDATE images SET status = 'pending'").await;
         app.app.health.cache.invalidate(&[pm::domain::ProductId(product["id"].as_i64().unwrap())]).await.unwrap();
         assert_eq!(wire::get(app, &path(&product, "small")).await.status, 200);
     }
 
-    async fn what_is_not_there_is_named(app: &TestApp) {
+    async fn a_missing_preset_or_image_is_named(app: &TestApp) {
         let origin = Origin::start().await;
         let product = app.create(&[origin.url("/missing.jpg")]).await;
         app.drain().await;
         for (path, part) in [
-            (path(&product, "small"), "could not be had"),
-            (path(&product, "gigantic"), "no preset"),
+            (path(&product, "small"), "failed; its `error` has the reason"),
+            (path(&product, "gigantic"), "preset \"gigantic\" not found"),
             (format!("/products/{}/images/999999/small", product["id"]), "image 999999"),
-            (format!("/products/{}/images/x/small", product["id"]), "no number"),
+            (format!("/products/{}/images/x/small", product["id"]), "must be a number"),
             ("/products/999999/images/1/small".into(), "product 999999"),
         ] {
             let answer = wire::get(app, &path).await;
@@ -93,10 +93,10 @@ on_both_setups! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_preview_stands_in_where_the_settings_want_it() {
+async fn a_preview_replaces_a_pending_image_when_enabled() {
     support::app::run_with(Setup::Embedded, &[("PM_PLACEHOLDER", "thumbhash")], async |app| {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(640, 480));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(640, 480));
         let product = app.create(&[origin.url("/a.jpg")]).await;
         assert_eq!(wire::get(app, &path(&product, "small")).await.status, 503, "nothing is known of it yet");
         app.drain().await;

@@ -1,10 +1,10 @@
-//! One product: made, read, with its pictures and with its exact price.
+//! A single product: created, read, with its images and its exact price.
 
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
 use super::{create, matches_snapshot, problem, shape, wire};
-use crate::support::{Origin, Setup, TestApp, app, on_both_setups, pictures};
+use crate::support::{Origin, Setup, TestApp, app, images, on_both_setups};
 
 const USUAL: &str = r#"{
     "user_id": "1234-5678-9012",
@@ -14,7 +14,7 @@ const USUAL: &str = r#"{
     "product_price": 100.0
 }"#;
 
-/// A product's price with the digits of the answer; any float would have changed them.
+/// Returns a product's price with its exact digits, which a float would change.
 #[derive(Deserialize)]
 struct Priced {
     id: i64,
@@ -26,7 +26,7 @@ struct PricedPage {
     items: Vec<Priced>,
 }
 
-/// Creates a product with this price and answers its number and the price of the answer.
+/// Creates a product with this price; returns its id and the price in the response.
 async fn priced(app: &TestApp, digits: &str) -> (i64, String) {
     let body = format!(r#"{{"user_id": "u", "product_name": "exact", "product_price": {digits}}}"#);
     let answer = wire::post(app, "/products", body).await;
@@ -43,7 +43,7 @@ async fn prices(app: &TestApp, query: &str) -> Vec<String> {
 }
 
 on_both_setups! {
-    async fn the_first_requests_of_a_new_shop_work_as_they_are(app: &TestApp) {
+    async fn a_product_is_created_read_and_listed(app: &TestApp) {
         let created = wire::post(app, "/products", USUAL).await;
         matches_snapshot("a_new_product", &shape(&created, &["content-type", "location"]));
         let product = created.json();
@@ -51,7 +51,7 @@ on_both_setups! {
         let path = created.header("location");
         let read = wire::get(app, path).await;
         assert_eq!(read.status, 200);
-        assert_eq!(read.body, created.body, "what is read is what was answered when it was made");
+        assert_eq!(read.body, created.body, "the read product equals the creation's response");
         matches_snapshot("a_read_product", &shape(&read, &["content-type", "x-cache"]));
 
         let list = wire::get(app, "/products?user_id=1234-5678-9012&min_price=50&max_price=150").await;
@@ -63,9 +63,9 @@ on_both_setups! {
         assert_eq!(app.get_json("/users/1234-5678-9012").await["id"], "1234-5678-9012");
     }
 
-    async fn a_finished_product_shows_what_became_of_each_picture(app: &TestApp) {
+    async fn a_finished_product_shows_the_outcome_of_each_image(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/photo.jpg", "image/jpeg", pictures::jpeg(2400, 1600));
+        origin.serve("/photo.jpg", "image/jpeg", images::jpeg(2400, 1600));
         let id = app.create(&[origin.url("/photo.jpg"), origin.url("/status/404")]).await["id"].clone();
         app.drain().await;
         let mut shown = shape(&wire::get(app, &format!("/products/{id}")).await, &["content-type", "x-cache"]);
@@ -78,17 +78,17 @@ on_both_setups! {
         }
         // The origin's port differs each time.
         let message = shown["body"]["images"][1]["error"]["message"].take();
-        assert_eq!(message, format!("{} answers 404", origin.url("").trim_start_matches("http://")));
+        assert_eq!(message, format!("{} responded with status 404", origin.url("").trim_start_matches("http://")));
         matches_snapshot("a_finished_product", &shown);
     }
 
-    async fn only_owner_name_and_price_are_needed(app: &TestApp) {
+    async fn only_owner_name_and_price_are_required(app: &TestApp) {
         let body = r#"{"user_id": "u", "product_name": "  Bare \t", "product_price": 0, "product_description": null}"#;
         let answer = wire::post(app, "/products", body).await;
         matches_snapshot("a_bare_product", &shape(&answer, &["content-type", "location"]));
     }
 
-    async fn texts_as_long_as_they_may_be_are_taken(app: &TestApp) {
+    async fn texts_of_the_maximum_length_are_accepted(app: &TestApp) {
         let body = json!({
             "user_id": "ü".repeat(64), "product_name": "𝔘".repeat(200),
             "product_description": "\u{1F980}\n".repeat(5_000), "product_price": 1,
@@ -102,7 +102,7 @@ on_both_setups! {
         }
     }
 
-    async fn a_price_keeps_its_value_to_the_last_digit(app: &TestApp) {
+    async fn a_price_keeps_every_digit(app: &TestApp) {
         for (written, shown) in [
             ("900719925474.0993", "900719925474.0993"),
             ("900719925474.0992", "900719925474.0992"),
@@ -118,8 +118,8 @@ on_both_setups! {
             ("999999999999.9999", "999999999999.9999"),
         ] {
             let (id, answered) = priced(app, written).await;
-            assert_eq!(answered, shown, "{written} when it is made");
-            // Twice, so that the cache's answer is looked at as well.
+            assert_eq!(answered, shown, "{written} at the creation");
+            // Twice, so that the cached response is checked as well.
             for _ in 0..2 {
                 let read = wire::get(app, &format!("/products/{id}")).await;
                 let read: Priced = serde_json::from_slice(&read.body).unwrap();
@@ -129,7 +129,7 @@ on_both_setups! {
         }
     }
 
-    async fn prices_that_one_float_would_hold_together_are_told_apart(app: &TestApp) {
+    async fn prices_that_are_equal_as_floats_are_distinct(app: &TestApp) {
         let ascending =
             ["9.9999", "10.0", "900719925474.0991", "900719925474.0992", "900719925474.0993", "900719925474.0994"];
         assert_eq!("900719925474.0992".parse::<f64>(), "900719925474.0993".parse::<f64>(), "floats that are the same");
@@ -145,10 +145,10 @@ on_both_setups! {
         assert_eq!(prices(app, "min_price=1e1&max_price=10").await, ["10.0"]);
     }
 
-    async fn a_made_up_number_leads_to_no_product(app: &TestApp) {
+    async fn an_unknown_product_id_is_404(app: &TestApp) {
         for id in ["0", "1", "9223372036854775807"] {
             let path = format!("/products/{id}");
-            // The second time the cache may know.
+            // The second response may come from the cache.
             for _ in 0..2 {
                 problem(&wire::get(app, &path).await, 404, "not_found", &path);
             }
@@ -157,7 +157,7 @@ on_both_setups! {
         assert_eq!(app.product(&json!(id)).await["product_name"], "the first", "the 404 from before is forgotten");
     }
 
-    async fn head_tells_what_get_would_without_the_body(app: &TestApp) {
+    async fn head_returns_the_headers_of_get_without_a_body(app: &TestApp) {
         wire::post(app, "/products", USUAL).await;
         for path in ["/products/1", "/products", "/users", "/healthz"] {
             let got = wire::get(app, path).await;
@@ -172,10 +172,10 @@ on_both_setups! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn links_begin_with_the_public_address() {
+async fn links_start_with_the_public_url() {
     app::run_with(Setup::Embedded, &[("PM_PUBLIC_URL", "https://shop.example/api")], async |app: &TestApp| {
         let origin = Origin::start().await;
-        origin.serve("/a.png", "image/png", pictures::png(64, 48));
+        origin.serve("/a.png", "image/png", images::png(64, 48));
         let body = json!({
             "user_id": "u", "product_name": "n", "product_price": 1, "product_images": [origin.url("/a.png")],
         });

@@ -1,11 +1,11 @@
-//! The queue and its dead letters over HTTP; and products that are deleted.
+//! The queue and its dead letters over HTTP, and deletion of products.
 
 use serde_json::{Value, json};
 
 use super::{matches_snapshot, problem, shape, wire, wrong_fields};
-use crate::support::{Origin, Setup, TestApp, on_both_setups, pictures};
+use crate::support::{Origin, Setup, TestApp, images, on_both_setups};
 
-/// The answer with the origin's port blotted out.
+/// Returns the response with the origin's port redacted.
 fn shown(answer: &wire::Answer, headers: &[&str], origin: &Origin) -> Value {
     let host = origin.url("");
     let text = shape(answer, headers).to_string().replace(host.trim_start_matches("http://"), "[origin]");
@@ -17,9 +17,9 @@ async fn delete(app: &TestApp, path: &str) -> wire::Answer {
 }
 
 on_both_setups! {
-    async fn the_queue_says_how_full_it_is(app: &TestApp) {
+    async fn the_queue_reports_its_length(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 64));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(64, 64));
         app.create(&[origin.url("/a.jpg"), origin.url("/status/404")]).await;
         app.drain().await;
         let mut queue = shape(&wire::get(app, "/queue").await, &["content-type", "cache-control"]);
@@ -35,7 +35,7 @@ on_both_setups! {
         assert!(queue["oldest_queued_at"].is_string());
     }
 
-    async fn dead_letters_are_listed_shown_and_queued_anew(app: &TestApp) {
+    async fn dead_letters_are_listed_shown_and_requeued(app: &TestApp) {
         let origin = Origin::start().await;
         assert_eq!(app.get_json("/queue/dead").await, json!({"items": [], "next_cursor": null}));
         for path in ["/status/404?key=s3cret", "/status/410"] {
@@ -67,7 +67,7 @@ on_both_setups! {
         while app.setup == Setup::Full && app.get_json("/queue").await["broker"]["consumers"] != 1 {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
-        origin.serve("/late.jpg", "image/jpeg", pictures::jpeg(64, 64));
+        origin.serve("/late.jpg", "image/jpeg", images::jpeg(64, 64));
         let letter = app.get_json("/queue/dead").await["items"][0]["id"].clone();
         assert_eq!(wire::post(app, &format!("/queue/dead/{letter}/retry"), "").await.status, 202);
         assert_eq!(app.settled(&id).await["status"], "ready");
@@ -75,7 +75,7 @@ on_both_setups! {
         worker.await.unwrap();
     }
 
-    async fn what_is_no_dead_letter_is_refused(app: &TestApp) {
+    async fn a_job_that_is_not_a_dead_letter_is_refused(app: &TestApp) {
         let origin = Origin::start().await;
         app.create(&[origin.url("/status/404")]).await;
         app.drain().await;

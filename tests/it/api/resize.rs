@@ -1,4 +1,4 @@
-//! Pictures in any size, by signed addresses.
+//! Images in any size, by signed URLs.
 
 use futures_util::future::join_all;
 use pm::resize::UrlKeys;
@@ -6,11 +6,11 @@ use sea_orm::ConnectionTrait as _;
 use serde_json::Value;
 
 use super::{problem, wire};
-use crate::support::{self, Origin, Setup, TestApp, pictures};
+use crate::support::{self, Origin, Setup, TestApp, images};
 
 const KEY: &str = "a key of at least thirty-two characters";
 
-/// Declares a test that has a key for addresses on both set-ups.
+/// Declares a test with a key for signed URLs on both set-ups.
 macro_rules! with_a_key {
     ($(async fn $name:ident($app:ident: &TestApp) $body:block)+) => {$(
         mod $name {
@@ -31,10 +31,10 @@ macro_rules! with_a_key {
     )+};
 }
 
-/// The number of a picture of 800 x 600 pixels that is ready.
-async fn picture(app: &TestApp) -> Value {
+/// Returns the id of a ready image of 800 × 600 pixels.
+async fn image(app: &TestApp) -> Value {
     let origin = Origin::start().await;
-    origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(800, 600));
+    origin.serve("/a.jpg", "image/jpeg", images::jpeg(800, 600));
     let product = app.create(&[origin.url("/a.jpg")]).await;
     app.drain().await;
     let product = app.product(&product["id"]).await;
@@ -55,8 +55,8 @@ async fn count(app: &TestApp, table: &str) -> i64 {
 }
 
 with_a_key! {
-    async fn a_picture_comes_in_the_size_and_format_that_are_asked_for(app: &TestApp) {
-        let image = picture(app).await;
+    async fn a_variant_has_the_requested_size_and_format(app: &TestApp) {
+        let image = image(app).await;
         for (options, size, kind) in [
             ("w=200,format=jpeg", (200, 150), "image/jpeg"),
             ("h=60,dpr=2,format=webp", (160, 120), "image/webp"),
@@ -81,40 +81,40 @@ with_a_key! {
         }
     }
 
-    async fn a_form_is_made_once_however_many_ask_and_kept(app: &TestApp) {
-        let image = picture(app).await;
+    async fn concurrent_requests_make_a_variant_once_and_keep_it(app: &TestApp) {
+        let image = image(app).await;
         let path = signed("w=333,h=222,fit=cover,format=jpeg", &image);
         let answers = join_all((0..30).map(|_| wire::get(app, &path))).await;
         assert!(answers.iter().all(|answer| answer.status == 200 && answer.body == answers[0].body));
-        // The same said in another way.
+        // An equivalent URL with other parameters.
         let other = signed("format=jpeg,quality=80,h=222,w=333,fit=cover,focus=center", &image);
         assert_eq!(wire::get(app, &other).await.body, answers[0].body);
         assert_eq!(count(app, "variants").await, 1);
-        // It outlives whoever made it.
+        // The variant stays after the process that made it.
         let another = app.another().await;
         let id = pm::domain::ImageId(image.as_i64().unwrap());
         let options = pm::resize::Options::parse("w=333,h=222,fit=cover,format=jpeg").unwrap();
-        let found = another.pictures().resizer.form(id, &options, pm::imaging::OutputFormat::Jpeg).await.unwrap();
+        let found = another.images().resizer.form(id, &options, pm::imaging::OutputFormat::Jpeg).await.unwrap();
         assert_eq!(found.sha256(), answers[0].header("etag").trim_matches('"'));
         assert_eq!(count(app, "variants").await, 1);
     }
 
-    async fn the_oldest_form_makes_room_beyond_the_most_there_are(app: &TestApp) {
-        let image = picture(app).await;
+    async fn the_oldest_variant_is_replaced_beyond_the_limit(app: &TestApp) {
+        let image = image(app).await;
         let row = |number: u64| format!("({image}, 'old {number}', 'x', 1, 'x', {number})");
-        let rows: Vec<_> = (0..pm::catalog::MOST_VARIANTS).map(row).collect();
+        let rows: Vec<_> = (0..pm::catalog::MAX_VARIANTS).map(row).collect();
         app.sql(&format!(
             "INSERT INTO variants (image_id, name, source_key, bytes, blob_key, created_at) VALUES {}",
             rows.join(", ")
         ))
         .await;
         assert_eq!(wire::get(app, &signed("w=10,format=jpeg", &image)).await.status, 200);
-        assert_eq!(count(app, "variants").await, i64::try_from(pm::catalog::MOST_VARIANTS).unwrap());
+        assert_eq!(count(app, "variants").await, i64::try_from(pm::catalog::MAX_VARIANTS).unwrap());
         assert_eq!(count(app, "variants WHERE name = 'old 0'").await, 0);
     }
 
-    async fn only_what_was_signed_is_made(app: &TestApp) {
-        let image = picture(app).await;
+    async fn only_signed_variants_are_made(app: &TestApp) {
+        let image = image(app).await;
         let path = signed("w=200", &image);
         for forged in [
             path.replace("w=200", "w=201"),
@@ -128,12 +128,12 @@ with_a_key! {
         for options in ["w=0", "w=5000", "w=10,blur=3", "fit=cover"] {
             problem(&wire::get(app, &signed(options, &image)).await, 422, "validation", options);
         }
-        problem(&wire::get(app, &signed("w=10", &999_999.into())).await, 404, "not_found", "an unknown picture");
+        problem(&wire::get(app, &signed("w=10", &999_999.into())).await, 404, "not_found", "an unknown image");
         assert_eq!(count(app, "variants").await, 1);
     }
 
-    async fn a_form_follows_the_picture_and_goes_with_it(app: &TestApp) {
-        let image = picture(app).await;
+    async fn a_variant_changes_and_disappears_with_its_image(app: &TestApp) {
+        let image = image(app).await;
         let path = signed("w=99,format=jpeg", &image);
         assert_eq!(wire::get(app, &path).await.status, 200);
         let product = app.get_json("/products").await["items"][0]["id"].clone();
@@ -144,10 +144,10 @@ with_a_key! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_sqlite_a_key_is_made_and_kept_and_on_postgresql_nothing_is_resized_without_one() {
+async fn sqlite_generates_a_url_key_and_postgresql_refuses_to_resize_without_one() {
     support::app::run(Setup::Embedded, async |app| {
-        let image = picture(app).await;
-        let keys = app.app.url_keys.clone().expect("a key was made");
+        let image = image(app).await;
+        let keys = app.app.url_keys.clone().expect("a key was generated");
         let path = format!("/resize/{}/w=50/{image}", keys.sign("w=50", &image.to_string()));
         assert_eq!(wire::get(app, &path).await.status, 200);
         assert_eq!(app.another().await.url_keys, Some(keys), "the next start has the same one");

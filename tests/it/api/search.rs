@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{escaped, problem, wire, wrong_fields};
 use crate::support::{TestApp, on_both_setups};
 
-/// Names and descriptions; the numbers of the products are their places, from 1.
+/// Names and descriptions; a product's id is its position, from 1.
 const PRODUCTS: &[(&str, &str)] = &[
     ("Naïve Café Lamp", "A small lamp for the table."),
     ("Lampshade", "Fits every lamp."),
@@ -23,7 +23,7 @@ const PRODUCTS: &[(&str, &str)] = &[
     ("and or not near", "AND OR NOT NEAR"),
 ];
 
-/// Queries and the numbers that they find, in order.
+/// Queries and the ids that they find, in order.
 const QUERIES: &[(&str, &[i64])] = &[
     ("lamp", &[5, 4, 1, 2, 3]),
     ("LÄMP", &[5, 4, 1, 2, 3]),
@@ -85,7 +85,7 @@ async fn find(app: &TestApp, q: &str, more: &str) -> Vec<i64> {
     ids(&app.get_json(&format!("/products?limit=100&q={}{more}", escaped(q))).await)
 }
 
-/// The same list, one product a page.
+/// Reads the same list, one product per page.
 async fn find_by_ones(app: &TestApp, q: &str) -> Vec<i64> {
     let (mut found, mut cursor) = (Vec::new(), String::new());
     loop {
@@ -115,7 +115,7 @@ on_both_setups! {
         assert_eq!(find(app, "lamp", "&status=ready&min_price=1&max_price=1&sort=-product_name").await, [5, 1, 2, 4, 3]);
     }
 
-    async fn what_holds_no_word_is_refused(app: &TestApp) {
+    async fn a_query_without_a_term_is_refused(app: &TestApp) {
         for q in [" ", "&|!()*:\"'", "🦀", "\0"] {
             let path = format!("/products?q={}", escaped(q));
             assert_eq!(wrong_fields(&problem(&wire::get(app, &path).await, 422, "validation", &path)), ["q"]);
@@ -124,13 +124,13 @@ on_both_setups! {
         assert_eq!(wrong_fields(&problem(&wire::get(app, &long).await, 422, "validation", "long")), ["q"]);
     }
 
-    async fn long_texts_are_found_by_their_last_word(app: &TestApp) {
+    async fn long_texts_are_found_by_their_last_term(app: &TestApp) {
         let long = format!("{} needle", "wörter ".repeat(1_427));
         add(app, &"ab ".repeat(66), &long).await;
         add(app, &"𝔘".repeat(200), &"日本".repeat(5_000)).await;
         assert_eq!(find(app, "needle", "").await, [1]);
         assert_eq!(find(app, &"wörter ".repeat(20), "").await, [1]);
-        assert_eq!(find(app, &"u".repeat(200), "").await, [2], "of a long word, the beginning counts");
+        assert_eq!(find(app, &"u".repeat(200), "").await, [2], "only the prefix of a long term counts");
         assert_eq!(find(app, "本", "").await, [2]);
     }
 
@@ -149,7 +149,7 @@ on_both_setups! {
         assert_eq!(find(app, "lamp", "").await, [other]);
     }
 
-    async fn products_of_an_older_version_are_found_once_the_schema_is_brought_up(app: &TestApp) {
+    async fn products_of_an_older_version_are_found_after_the_migration(app: &TestApp) {
         app.sql("INSERT INTO users (id, created_at) VALUES ('u', 1)").await;
         for number in 0..900 {
             let name = if number % 300 == 0 { "rare" } else { "usual" };
@@ -165,7 +165,7 @@ on_both_setups! {
         assert_eq!(find(app, "usual 899", "").await, [900]);
     }
 
-    async fn a_cursor_of_a_search_belongs_to_searches(app: &TestApp) {
+    async fn a_search_cursor_is_valid_only_for_searches(app: &TestApp) {
         for _ in 0..3 {
             add(app, "lamp", "").await;
         }

@@ -1,21 +1,21 @@
-//! The engines in other mixtures than the two usual ones: each does its part, whatever stands beside it.
+//! Other combinations of engines than the two usual ones.
 
 use serde_json::{Value, json};
 
 use super::{problem, wire};
-use crate::support::{Origin, Setup, TestApp, app, pictures, proxy::Proxy, s3::S3Server};
+use crate::support::{Origin, Setup, TestApp, app, images, proxy::Proxy, s3::S3Server};
 
-/// The engines that `/readyz` names: database, cache, queue, storage.
+/// Returns the engines that `/readyz` names: database, cache, queue, storage.
 async fn engines(app: &TestApp) -> Vec<String> {
     let ready = app.get_json("/readyz").await;
     let engine = |component: &Value| component["engine"].as_str().unwrap().to_owned();
     ready["components"].as_array().unwrap().iter().map(engine).collect()
 }
 
-/// From the first request to the picture, through a consumer of its own.
+/// Tests everything from the first request to the image, with a consumer.
 pub async fn a_product_goes_its_way(app: &TestApp) -> Value {
     let origin = Origin::start().await;
-    origin.serve("/photo.jpg", "image/jpeg", pictures::jpeg(900, 600));
+    origin.serve("/photo.jpg", "image/jpeg", images::jpeg(900, 600));
     let (stopper, worker) = app.start_worker().await;
     let id = app.create(&[origin.url("/photo.jpg"), origin.url("/status/404")]).await["id"].clone();
     assert_eq!(app.product(&id).await["id"], id);
@@ -25,15 +25,15 @@ pub async fn a_product_goes_its_way(app: &TestApp) -> Value {
     let shown: Vec<_> = product["images"].as_array().unwrap().iter().map(|image| &image["status"]).collect();
     assert_eq!(shown, [&json!("ready"), &json!("failed")], "{product}");
     for rendition in product["images"][0]["renditions"].as_array().unwrap() {
-        let picture = wire::get(app, rendition["url"].as_str().unwrap()).await;
-        assert_eq!((picture.status, json!(picture.body.len())), (200, rendition["bytes"].clone()));
+        let image = wire::get(app, rendition["url"].as_str().unwrap()).await;
+        assert_eq!((image.status, json!(image.body.len())), (200, rendition["bytes"].clone()));
     }
     assert_eq!(app.get_json("/products?status=failed").await["items"], json!([product]));
     product
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgresql_does_without_redis_and_rabbitmq() {
+async fn postgresql_works_without_redis_and_rabbitmq() {
     let without = [("REDIS_URL", ""), ("RABBITMQ_URL", "")];
     app::run_with(Setup::Full, &without, async |app: &TestApp| {
         assert_eq!(engines(app).await, ["postgres", "off", "database", "disk"]);
@@ -47,7 +47,7 @@ async fn postgresql_does_without_redis_and_rabbitmq() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sqlite_goes_with_redis() {
+async fn sqlite_works_with_redis() {
     app::run_with(Setup::Full, &[("DATABASE_URL", ""), ("RABBITMQ_URL", "")], async |app: &TestApp| {
         assert_eq!(engines(app).await, ["sqlite", "redis", "database", "disk"]);
         let product = a_product_goes_its_way(app).await;
@@ -59,7 +59,7 @@ async fn sqlite_goes_with_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sqlite_goes_with_rabbitmq() {
+async fn sqlite_works_with_rabbitmq() {
     app::run_with(Setup::Full, &[("DATABASE_URL", ""), ("REDIS_URL", "")], async |app: &TestApp| {
         assert_eq!(engines(app).await, ["sqlite", "memory", "rabbitmq", "disk"]);
         a_product_goes_its_way(app).await;
@@ -67,26 +67,24 @@ async fn sqlite_goes_with_rabbitmq() {
     .await;
 }
 
-/// Runs `test` with the pictures on an S3 server of its own, under a prefix and behind a proxy.
+/// Runs `test` with the images on an S3 server, under a prefix and behind a proxy.
 pub async fn on_s3(setup: Setup, test: impl AsyncFnOnce(&TestApp, &S3Server, &Proxy)) {
     let server = S3Server::start().await;
     let proxy = Proxy::start(server.endpoint().trim_start_matches("http://")).await;
-    let (storage, endpoint) =
-        (format!("s3://{}/shop/pictures", server.bucket()), format!("http://{}", proxy.address()));
+    let (storage, endpoint) = (format!("s3://{}/shop/images", server.bucket()), format!("http://{}", proxy.address()));
     let environment = server.environment();
     let mut settings: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
     settings.extend([("PM_STORAGE_URL", storage.as_str()), ("AWS_ENDPOINT_URL", endpoint.as_str())]);
     app::run_with(setup, &settings, async |app: &TestApp| test(app, &server, &proxy).await).await;
 }
 
-async fn pictures_lie_on_s3(setup: Setup) {
+async fn images_lie_on_s3(setup: Setup) {
     on_s3(setup, async |app: &TestApp, server: &S3Server, _: &Proxy| {
         assert_eq!(engines(app).await[3], "s3");
         let product = a_product_goes_its_way(app).await;
         let path = product["compressed_product_images"][0].as_str().unwrap();
         let key = path.strip_prefix("/images/").unwrap();
-        let stored =
-            std::fs::read(server.directory().join("shop/pictures").join(key)).expect("the object in the bucket");
+        let stored = std::fs::read(server.directory().join("shop/images").join(key)).expect("the object in the bucket");
         let whole = wire::get(app, path).await;
         assert_eq!(whole.body, stored);
         let part = wire::get_with(app, path, &[("Range", "bytes=-7")]).await;
@@ -101,11 +99,11 @@ async fn pictures_lie_on_s3(setup: Setup) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pictures_lie_on_s3_embedded() {
-    pictures_lie_on_s3(Setup::Embedded).await;
+async fn images_are_stored_on_s3_embedded() {
+    images_lie_on_s3(Setup::Embedded).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pictures_lie_on_s3_full() {
-    pictures_lie_on_s3(Setup::Full).await;
+async fn images_are_stored_on_s3_full() {
+    images_lie_on_s3(Setup::Full).await;
 }

@@ -1,13 +1,13 @@
-//! What the server says of itself.
+//! Health, readiness, metrics and the index page.
 
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::{matches_snapshot, problem, shape, wire};
-use crate::support::{Origin, Setup, TestApp, on_both_setups, pictures};
+use crate::support::{Origin, Setup, TestApp, images, on_both_setups};
 
-/// The figures, once `wanted` is among them; some are only measured now and then.
+/// Returns the metrics once they contain `wanted`; some are measured only periodically.
 async fn figures(app: &TestApp, wanted: &str) -> String {
     for _ in 0..500 {
         let figures = wire::get(app, "/metrics").await;
@@ -18,7 +18,7 @@ async fn figures(app: &TestApp, wanted: &str) -> String {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("there is no {wanted} in {}", wire::get(app, "/metrics").await.text());
+    panic!("{wanted} is missing in {}", wire::get(app, "/metrics").await.text());
 }
 
 on_both_setups! {
@@ -36,7 +36,7 @@ on_both_setups! {
         }
     }
 
-    async fn the_first_page_names_the_others(app: &TestApp) {
+    async fn the_root_page_links_to_the_others(app: &TestApp) {
         let index = app.get_json("/").await;
         let paths: Vec<_> = index["paths"].as_array().unwrap().iter().map(|path| &path["path"]).collect();
         for path in ["/products", "/products/{id}", "/users", "/images/{key}", "/healthz", "/readyz", "/metrics"] {
@@ -44,9 +44,9 @@ on_both_setups! {
         }
     }
 
-    async fn the_figures_tell_of_requests_jobs_and_pictures(app: &TestApp) {
+    async fn metrics_count_requests_jobs_and_images(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/photo.jpg", "image/jpeg", pictures::jpeg(300, 200));
+        origin.serve("/photo.jpg", "image/jpeg", images::jpeg(300, 200));
         let product = app.create(&[origin.url("/photo.jpg"), origin.url("/status/404")]).await;
         app.drain().await;
         app.product(&product["id"]).await;
@@ -75,16 +75,16 @@ on_both_setups! {
             "pm_image_bytes_in_total ",
             "pm_image_bytes_out_total ",
         ] {
-            assert!(figures.lines().any(|line| line.starts_with(family)), "there is no {family} in {figures}");
+            assert!(figures.lines().any(|line| line.starts_with(family)), "{family} is missing in {figures}");
         }
-        assert!(!figures.contains("/nothing/of"), "what clients write never becomes a label");
+        assert!(!figures.contains("/nothing/of"), "client input never becomes a label");
         for line in figures.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
             let value = line.rsplit_once(' ').and_then(|(_, value)| value.parse::<f64>().ok());
             assert!(value.is_some_and(f64::is_finite), "{line} has no value");
         }
     }
 
-    async fn every_answer_bears_the_requests_id(app: &TestApp) {
+    async fn every_response_has_the_request_id(app: &TestApp) {
         for path in ["/products", "/healthz", "/metrics", "/", "/nothing"] {
             let given = wire::get_with(app, path, &[("X-Request-Id", "client-7/abc")]).await;
             assert_eq!(given.header("x-request-id"), "client-7/abc", "{path}");
@@ -93,13 +93,13 @@ on_both_setups! {
         assert_eq!(problem(&told, 404, "not_found", "a request with an id")["request_id"], "client-8");
         let made: Vec<_> = [wire::get(app, "/healthz").await, wire::get(app, "/nothing").await]
             .iter()
-            .map(|answer| uuid::Uuid::parse_str(answer.header("x-request-id")).expect("a made id is a UUID"))
+            .map(|answer| uuid::Uuid::parse_str(answer.header("x-request-id")).expect("a generated id is a UUID"))
             .collect();
         assert_ne!(made[0], made[1]);
         let long = "x".repeat(129);
         for unfit in ["two words", "tab\there", "ümlaut", &long] {
             let answer = wire::get_with(app, "/healthz", &[("X-Request-Id", unfit)]).await;
-            assert!(uuid::Uuid::parse_str(answer.header("x-request-id")).is_ok(), "{unfit} was taken over");
+            assert!(uuid::Uuid::parse_str(answer.header("x-request-id")).is_ok(), "{unfit} was accepted");
         }
     }
 }

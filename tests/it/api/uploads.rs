@@ -1,18 +1,19 @@
-//! A product's pictures one by one: uploads, addresses, removals, another run.
+//! A product's images: uploads, URLs, removal, reprocessing.
 
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
+use image::ImageFormat;
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 use super::{problem, wire, wrong_fields};
-use crate::support::{Origin, Setup, TestApp, app, on_both_setups, pictures};
+use crate::support::{Origin, Setup, TestApp, app, images, on_both_setups};
 
 const BOUNDARY: &str = "a-boundary";
 const MULTIPART: (&str, &str) = ("Content-Type", "multipart/form-data; boundary=a-boundary");
 
-/// A form with these files.
+/// Returns a form with these files.
 fn form(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut body = Vec::new();
     for (name, bytes) in files {
@@ -32,12 +33,12 @@ pub async fn upload(app: &TestApp, id: &Value, files: &[(&str, &[u8])]) -> wire:
     wire::send(app.address, "POST", &format!("/products/{id}/images"), &[MULTIPART], &form(files)).await
 }
 
-/// How many blobs the store has.
+/// Returns the number of blobs in the store.
 async fn blobs(app: &TestApp) -> usize {
     app.app.blobs.list().try_collect::<Vec<_>>().await.unwrap().len()
 }
 
-/// Waits for up to a few seconds until the store has no blob.
+/// Waits a few seconds until the store has no blob.
 async fn no_blob_is_left(app: &TestApp) {
     for _ in 0..500 {
         if blobs(app).await == 0 {
@@ -54,12 +55,12 @@ fn places(product: &Value) -> Vec<(i64, i64)> {
 }
 
 on_both_setups! {
-    async fn uploaded_files_become_pictures_behind_the_others(app: &TestApp) {
+    async fn uploaded_files_are_appended_to_the_images(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.png", "image/png", pictures::png(64, 48));
+        origin.serve("/a.png", "image/png", images::png(64, 48));
         let id = app.create(&[origin.url("/a.png")]).await["id"].clone();
         app.product(&id).await;
-        let (one, other) = (pictures::jpeg(800, 600), pictures::png(40, 30));
+        let (one, other) = (images::jpeg(800, 600), images::png(40, 30));
         let answer = upload(app, &id, &[("one.jpg", &one), ("other.txt", &other)]).await;
         assert_eq!(answer.status, 202, "{}", answer.text());
         let added = answer.json();
@@ -77,7 +78,7 @@ on_both_setups! {
         assert_eq!(product["status"], "ready", "{product}");
         assert_eq!(product["images"][2]["width"], 40);
 
-        // The link stands for the uploaded file when the pictures are put in another order.
+        // The link names the uploaded file when the images are reordered.
         let order = json!({"product_images": [product["product_images"][2], product["product_images"][1]]}).to_string();
         let headers = [("Content-Type", "application/json")];
         let path = format!("/products/{id}");
@@ -88,12 +89,12 @@ on_both_setups! {
         assert_eq!(changed["images"][0]["renditions"], product["images"][2]["renditions"]);
     }
 
-    async fn one_bad_file_keeps_the_others_out(app: &TestApp) {
+    async fn one_invalid_file_refuses_the_whole_upload(app: &TestApp) {
         let before = app.create(&[]).await;
         let id = &before["id"];
-        let good = pictures::png(40, 30);
-        let answer = upload(app, id, &[("good.png", &good), ("notes.txt", b"no picture at all")]).await;
-        let told = problem(&answer, 422, "validation", "a text among pictures");
+        let good = images::png(40, 30);
+        let answer = upload(app, id, &[("good.png", &good), ("notes.txt", b"no image at all")]).await;
+        let told = problem(&answer, 422, "validation", "a text among images");
         assert_eq!(wrong_fields(&told), ["file[1]"]);
         assert!(told["errors"][0]["message"].as_str().unwrap().contains("notes.txt"), "{told}");
         problem(&upload(app, id, &[]).await, 422, "validation", "no file");
@@ -110,26 +111,26 @@ on_both_setups! {
         problem(&answer, 400, "bad_request", "no boundary");
         let answer = wire::send(app.address, "POST", &path, &[("Content-Type", "image/png")], &good).await;
         problem(&answer, 415, "unsupported_media_type", "a bare file");
-        assert_eq!(blobs(app).await, 0, "the good files of refused requests are gone");
+        assert_eq!(blobs(app).await, 0, "the valid files of refused requests are deleted");
         assert_eq!(app.product(id).await, before, "nothing refers to anything of it");
         assert_eq!(app.drain().await, 0);
     }
 
-    async fn a_product_has_no_more_than_its_pictures(app: &TestApp) {
+    async fn a_product_has_at_most_32_images(app: &TestApp) {
         let before = app.create(&vec!["https://example.com/a.jpg".to_owned(); 31]).await;
-        let good = pictures::png(40, 30);
+        let good = images::png(40, 30);
         let answer = upload(app, &before["id"], &[("a.png", &good), ("b.png", &good)]).await;
-        assert_eq!(wrong_fields(&problem(&answer, 422, "validation", "33 pictures")), ["product_images"]);
+        assert_eq!(wrong_fields(&problem(&answer, 422, "validation", "33 images")), ["product_images"]);
         assert_eq!(blobs(app).await, 0);
         assert_eq!(upload(app, &before["id"], &[("a.png", &good)]).await.status, 202);
         problem(&upload(app, &before["id"], &[("a.png", &good)]).await, 422, "validation", "the 33rd");
         assert_eq!(blobs(app).await, 1, "the same bytes are referred to");
     }
 
-    async fn a_refused_upload_takes_no_file_from_another_one_with_the_same_bytes(app: &TestApp) {
+    async fn a_refused_upload_keeps_the_blob_of_another_upload_with_the_same_bytes(app: &TestApp) {
         let full = app.create(&vec!["https://example.com/a.jpg".to_owned(); 32]).await["id"].clone();
         for number in 0..12 {
-            let file = pictures::png(40, 30 + number);
+            let file = images::png(40, 30 + number);
             let id = app.create(&[]).await["id"].clone();
             let files = [("a.png", file.as_slice())];
             let (refused, taken) = tokio::join!(upload(app, &full, &files), upload(app, &id, &files));
@@ -140,9 +141,31 @@ on_both_setups! {
         assert_eq!(blobs(app).await, 12);
     }
 
-    async fn addresses_are_added_as_json(app: &TestApp) {
+    async fn files_of_every_format_are_accepted(app: &TestApp) {
+        let id = app.create(&[]).await["id"].clone();
+        let files = [
+            ("a.jpg", images::jpeg(40, 30)),
+            ("a.png", images::png(40, 30)),
+            ("a.webp", images::written_as(ImageFormat::WebP)),
+            ("a.gif", images::written_as(ImageFormat::Gif)),
+            ("a.bmp", images::written_as(ImageFormat::Bmp)),
+            ("a.tiff", images::tiff()),
+        ];
+        for (name, bytes) in &files {
+            let answer = upload(app, &id, &[(name, bytes)]).await;
+            assert_eq!(answer.status, 202, "{name}: {}", answer.text());
+        }
+        app.drain().await;
+        let product = app.product(&id).await;
+        assert_eq!(product["status"], "ready", "{product}");
+        for ((name, bytes), link) in files.iter().zip(product["product_images"].as_array().unwrap()) {
+            assert_eq!(&wire::get(app, link.as_str().unwrap()).await.body, bytes, "{name}");
+        }
+    }
+
+    async fn image_urls_are_added_as_json(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.png", "image/png", pictures::png(64, 48));
+        origin.serve("/a.png", "image/png", images::png(64, 48));
         let id = app.create(&[]).await["id"].clone();
         let path = format!("/products/{id}/images");
         let one = wire::post(app, &path, json!({"url": origin.url("/a.png")}).to_string()).await;
@@ -155,7 +178,7 @@ on_both_setups! {
         assert_eq!(app.product(&id).await["status"], "ready");
     }
 
-    async fn a_picture_is_removed_and_the_others_move_up(app: &TestApp) {
+    async fn removing_an_image_shifts_the_later_ones(app: &TestApp) {
         let urls = ["a", "b", "c"].map(|name| format!("https://example.com/{name}.jpg"));
         let before = app.create(&urls).await;
         let ids = places(&before);
@@ -174,13 +197,13 @@ on_both_setups! {
         }
     }
 
-    async fn a_picture_is_worked_on_again(app: &TestApp) {
+    async fn an_image_is_reprocessed(app: &TestApp) {
         let origin = Origin::start().await;
         let id = app.create(&[origin.url("/later.png"), origin.url("/status/404")]).await["id"].clone();
         app.drain().await;
         let before = app.product(&id).await;
         assert_eq!(before["status"], "failed");
-        origin.serve("/later.png", "image/png", pictures::png(64, 48));
+        origin.serve("/later.png", "image/png", images::png(64, 48));
         let image = places(&before)[0].0;
         let path = format!("/products/{id}/images/{image}/reprocess");
         let answer = wire::post(app, &path, "").await;
@@ -188,26 +211,26 @@ on_both_setups! {
         assert_eq!((&answer.json()["id"], &answer.json()["status"]), (&json!(image), &json!("pending")));
         assert_eq!(app.product(&id).await["status"], "processing");
         let version = app.product(&id).await["version"].clone();
-        assert_eq!(wire::post(app, &path, "").await.json()["status"], "pending", "it is on its way already");
+        assert_eq!(wire::post(app, &path, "").await.json()["status"], "pending", "it is already pending");
         assert_eq!(app.product(&id).await["version"], version);
-        assert_eq!(app.drain().await, 1, "the other picture is left alone");
+        assert_eq!(app.drain().await, 1, "the other image is left alone");
         assert_eq!(app.product(&id).await["images"][0]["status"], "ready");
-        problem(&wire::post(app, "/products/1/images/99/reprocess", "").await, 404, "not_found", "no such picture");
+        problem(&wire::post(app, "/products/1/images/99/reprocess", "").await, 404, "not_found", "no such image");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_over_the_limit_is_refused_by_name_while_it_streams() {
+async fn a_file_over_the_limit_is_refused_by_name_during_the_upload() {
     app::run_with(Setup::Embedded, &[("PM_FETCH_MAX_BYTES", "20000")], async |app: &TestApp| {
         let id = app.create(&[]).await["id"].clone();
         let answer = upload(app, &id, &[("big.png", &vec![0; 20_001])]).await;
         let told = problem(&answer, 413, "too_large", "a large file");
         assert!(told["detail"].as_str().unwrap().contains("big.png"), "{told}");
-        let good = pictures::png(40, 30);
+        let good = images::png(40, 30);
         let answer = upload(app, &id, &[("good.png", &good), ("big.png", &vec![0; 20_001])]).await;
         problem(&answer, 413, "too_large", "a large file behind another one");
-        assert_eq!(blobs(app).await, 0, "the file before it is gone");
-        let several: Vec<_> = (0..8).map(|_| pictures::png(40, 30)).collect();
+        assert_eq!(blobs(app).await, 0, "the file before it is deleted");
+        let several: Vec<_> = (0..8).map(|_| images::png(40, 30)).collect();
         let files: Vec<(&str, &[u8])> = several.iter().map(|bytes| ("small.png", bytes.as_slice())).collect();
         assert_eq!(upload(app, &id, &files).await.status, 202, "the limit is for each file");
     })
@@ -215,10 +238,10 @@ async fn a_file_over_the_limit_is_refused_by_name_while_it_streams() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upload_whose_client_goes_away_leaves_nothing_behind() {
+async fn an_aborted_upload_leaves_no_data() {
     app::run_with(Setup::Embedded, &[], async |app: &TestApp| {
         let before = app.create(&[]).await;
-        let body = form(&[("a.png", &pictures::png(40, 30)), ("b.png", &pictures::png(50, 30))]);
+        let body = form(&[("a.png", &images::png(40, 30)), ("b.png", &images::png(50, 30))]);
         let head = format!(
             "POST /products/{}/images HTTP/1.1\r\nHost: localhost\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n",
             before["id"],
@@ -233,8 +256,8 @@ async fn an_upload_whose_client_goes_away_leaves_nothing_behind() {
         }
         drop(stream);
         no_blob_is_left(app).await;
-        // Another one after it is served, and the product is as it was.
-        let answer = upload(app, &before["id"], &[("c.png", &pictures::png(30, 30))]).await;
+        // A later request is served, and the product is unchanged.
+        let answer = upload(app, &before["id"], &[("c.png", &images::png(30, 30))]).await;
         assert_eq!(answer.status, 202);
         let product = app.product(&before["id"]).await;
         assert_eq!((product["images"].as_array().map(Vec::len), &product["version"]), (Some(1), &json!(2)));
@@ -243,7 +266,7 @@ async fn an_upload_whose_client_goes_away_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upload_that_stands_still_is_ended() {
+async fn a_stalled_upload_is_aborted() {
     app::run_with(Setup::Embedded, &[], async |app: &TestApp| {
         let id = app.create(&[]).await["id"].clone();
         let head = format!(
@@ -252,12 +275,12 @@ async fn an_upload_that_stands_still_is_ended() {
         );
         let begun = std::time::Instant::now();
         let mut request = head.into_bytes();
-        request.extend(form(&[("a.png", &pictures::png(40, 30)), ("b.png", b"x")]));
+        request.extend(form(&[("a.png", &images::png(40, 30)), ("b.png", b"x")]));
         // The end of the form is missing.
         request.truncate(request.len() - 10);
         let answer = wire::exchange(app.address, &request).await;
         problem(&answer, 408, "deadline_exceeded", "a client that sends nothing more");
-        assert_eq!(blobs(app).await, 0, "the whole file of the form is gone");
+        assert_eq!(blobs(app).await, 0, "the complete file of the form is deleted");
         assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
     })
     .await;

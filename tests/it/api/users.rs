@@ -1,4 +1,4 @@
-//! Users: made on their own, listed, read.
+//! Users: created, listed, read.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::{create, matches_snapshot, problem, shape, wire, wrong_fields};
 use crate::support::on_both_setups;
 
 on_both_setups! {
-    async fn a_user_is_made_with_the_id_that_the_caller_wants(app: &TestApp) {
+    async fn a_user_is_created_with_the_requested_id(app: &TestApp) {
         let body = json!({"id": "1234-5678-9012", "name": " Anna Adler ", "email": "anna@example.com"});
         let made = wire::post(app, "/users", body.to_string()).await;
         matches_snapshot("a_new_user", &shape(&made, &["content-type", "location"]));
@@ -16,19 +16,19 @@ on_both_setups! {
         assert_eq!(list.json(), json!({"items": [made.json()], "next_cursor": null}));
     }
 
-    async fn a_user_without_an_id_is_given_one(app: &TestApp) {
+    async fn a_user_without_an_id_gets_a_new_one(app: &TestApp) {
         let first = wire::post(app, "/users", "{}").await;
         let second = wire::post(app, "/users", r#"{"id": null, "name": null, "email": null}"#).await;
         assert_eq!((first.status, second.status), (201, 201));
         let (first, second) = (first.json(), second.json());
         assert_ne!(first["id"], second["id"]);
         for user in [first, second] {
-            uuid::Uuid::parse_str(user["id"].as_str().unwrap()).expect("a made id is a UUID");
+            uuid::Uuid::parse_str(user["id"].as_str().unwrap()).expect("a generated id is a UUID");
             assert_eq!((&user["name"], &user["email"]), (&Value::Null, &Value::Null));
         }
     }
 
-    async fn an_id_is_given_once(app: &TestApp) {
+    async fn a_user_id_is_used_once(app: &TestApp) {
         assert_eq!(wire::post(app, "/users", r#"{"id": "taken", "name": "first"}"#).await.status, 201);
         let again = wire::post(app, "/users", r#"{"id": "taken", "name": "second"}"#).await;
         problem(&again, 409, "conflict", "the same id again");
@@ -38,7 +38,7 @@ on_both_setups! {
         problem(&late, 409, "conflict", "an id that came along with a product");
     }
 
-    async fn every_id_is_found_at_the_place_that_the_answer_names(app: &TestApp) {
+    async fn the_location_header_leads_to_the_user_for_every_id(app: &TestApp) {
         for id in
             ["a b", "a/b", "a%2Fb", "ü", "🦀", "a?b#c", "a+b", "\"quoted\"", "A", "a", "50%", "\u{202e}rtl", "..a"]
         {
@@ -76,7 +76,7 @@ on_both_setups! {
         }
     }
 
-    async fn nobody_is_found_where_nobody_is(app: &TestApp) {
+    async fn an_unknown_user_is_404(app: &TestApp) {
         let long = "x".repeat(65);
         for id in ["nobody", "%20", "a%00b", &long] {
             let path = format!("/users/{id}");
@@ -85,7 +85,7 @@ on_both_setups! {
         problem(&wire::get(app, "/users/%ff").await, 400, "bad_request", "an id that is not UTF-8");
     }
 
-    async fn every_wrong_field_of_a_user_is_named(app: &TestApp) {
+    async fn every_invalid_field_of_a_user_is_named(app: &TestApp) {
         let body = json!({"id": " ", "name": "x".repeat(201), "email": "nobody", "age": 7});
         let answer = wire::post(app, "/users", body.to_string()).await;
         matches_snapshot("a_wrong_user", &shape(&answer, &["content-type"]));

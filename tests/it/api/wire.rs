@@ -1,4 +1,4 @@
-//! Requests exactly as they are written, without a client that tidies paths, bodies and headers up.
+//! Sends requests exactly as written, without a client that normalizes paths, bodies and headers.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::support::{TestApp, contract};
 
-/// An answer with its body.
+/// A response with its body.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -19,7 +19,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// A header's value; empty if there is none.
+    /// Returns a header's value; empty if absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value)
     }
@@ -33,22 +33,22 @@ impl Answer {
     }
 }
 
-/// Gets `path`.
+/// Sends a GET of `path`.
 pub async fn get(app: &TestApp, path: &str) -> Answer {
     get_with(app, path, &[]).await
 }
 
-/// Gets `path` with these headers.
+/// Sends a GET of `path` with these headers.
 pub async fn get_with(app: &TestApp, path: &str, headers: &[(&str, &str)]) -> Answer {
     send(app.address, "GET", path, headers, b"").await
 }
 
-/// Posts `json` as it stands.
+/// Posts `json` unchanged.
 pub async fn post(app: &TestApp, path: &str, json: impl AsRef<[u8]>) -> Answer {
     send(app.address, "POST", path, &[("Content-Type", "application/json")], json.as_ref()).await
 }
 
-/// Sends one request on a connection of its own; a body has its length told.
+/// Sends one request over a new connection, with a Content-Length if it has a body.
 pub async fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     let mut request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n").into_bytes();
     for (name, value) in headers {
@@ -76,7 +76,7 @@ pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> Answer {
     tokio::time::timeout(Duration::from_secs(60), talk).await.expect("an answer within a minute")
 }
 
-/// Reads the answer on a connection that the server closes after it.
+/// Reads the response on a connection that the server closes after it.
 pub async fn last(stream: &mut TcpStream) -> Answer {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).await.unwrap();

@@ -1,4 +1,4 @@
-//! Tokens as the issuers that people have make them: each says in its own way who may do what.
+//! Access tokens of common identity providers, each with its own claims for permissions.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Runs `test` on a program with these settings beside `PM_AUTH_ISSUER`.
+/// Runs `test` on a program with these settings in addition to `PM_AUTH_ISSUER`.
 async fn with_settings(settings: &[(&str, &str)], test: impl AsyncFnOnce(&TestApp, &Issuer, &SigningKey)) {
     let key = SigningKey::p256("first");
     let issuer = Issuer::start(&[&key]).await;
@@ -21,7 +21,7 @@ async fn with_settings(settings: &[(&str, &str)], test: impl AsyncFnOnce(&TestAp
     app::run_with(Setup::Embedded, &all, async |app| test(app, &issuer, &key).await).await;
 }
 
-/// A token with these claims, whose header does not say that it is an access token.
+/// Returns a token with these claims, whose header has no access-token type.
 fn token(issuer: &Issuer, key: &SigningKey, mut claims: Value) -> String {
     claims["iss"] = json!(issuer.url());
     claims["iat"] = json!(now());
@@ -31,7 +31,7 @@ fn token(issuer: &Issuer, key: &SigningKey, mut claims: Value) -> String {
     key.token_with(&header, &claims)
 }
 
-/// The statuses of reading products, and of creating one for `user`.
+/// Returns the statuses of reading products, and of creating one for `user`.
 async fn read_and_write(app: &TestApp, token: &str, user: &str) -> (u16, u16) {
     let product = json!({"user_id": user, "product_name": "n", "product_price": 1});
     let read = send(app, "GET", "/products", token, None).await.status;
@@ -62,7 +62,7 @@ async fn roles_of_a_keycloak_client_are_scopes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_of_cognito_takes_the_place_of_the_audience() {
+async fn a_cognito_client_id_replaces_the_audience() {
     let settings = [("PM_AUTH_CLIENT_ID", "7abc, 8def"), ("PM_AUTH_SCOPE_PREFIX", "pm/")];
     with_settings(&settings, async |app, issuer, key| {
         let claims = |client: &str, purpose: &str| {
@@ -88,7 +88,7 @@ async fn a_client_of_cognito_takes_the_place_of_the_audience() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_without_scopes_have_those_that_are_set() {
+async fn tokens_without_scopes_get_the_default_scopes() {
     let settings = [
         ("PM_AUTH_AUDIENCE", AUDIENCE),
         ("PM_AUTH_USER_CLAIM", "email"),
@@ -108,7 +108,7 @@ async fn tokens_without_scopes_have_those_that_are_set() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_find_out_whose_tokens_are_accepted() {
+async fn protected_resource_metadata_names_the_issuer() {
     let settings = [("PM_AUTH_AUDIENCE", AUDIENCE), ("PM_PUBLIC_URL", "https://shop.example")];
     with_settings(&settings, async |app, issuer, _| {
         let path = "/.well-known/oauth-protected-resource";

@@ -1,4 +1,4 @@
-//! API keys: what they open, and that they stop doing so.
+//! API keys: the permissions they grant, and their revocation.
 
 use pm::domain::{ApiKey, KeyText, NewApiKey, Scopes, UserId};
 use serde_json::json;
@@ -28,14 +28,14 @@ async fn a_key_opens_what_its_scopes_say(app: &TestApp) {
     assert_eq!(send(app, "GET", "/products", expired.reveal(), None).await.status, 401);
     let guessed = KeyText::of([7; 32]);
     assert_eq!(send(app, "GET", "/products", guessed.reveal(), None).await.status, 401);
-    // Only tokens of an issuer are asked for where there is one.
+    // With an issuer the server asks only for its tokens.
     assert_eq!(send(app, "GET", "/products", "a.b.c", None).await.status, 401);
 
-    // Another process takes the key back; this one goes by what it knows for 5 s at most.
+    // Another process revokes the key; this one may accept it for at most 5 s.
     app.another().await.catalog.revoke_api_key(key.id).await.unwrap();
     let begun = std::time::Instant::now();
     while send(app, "GET", "/products", text.reveal(), None).await.status == 200 {
-        assert!(begun.elapsed() < Duration::from_secs(7), "a key that was taken back is still good");
+        assert!(begun.elapsed() < Duration::from_secs(7), "a revoked key is still accepted");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let keys = app.app.catalog.api_keys().await.unwrap();
@@ -44,12 +44,12 @@ async fn a_key_opens_what_its_scopes_say(app: &TestApp) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_opens_what_its_scopes_say_embedded() {
+async fn an_api_key_grants_its_scopes_embedded() {
     app::run_with(Setup::Embedded, &[("PM_AUTH", "keys")], a_key_opens_what_its_scopes_say).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_opens_what_its_scopes_say_full() {
+async fn an_api_key_grants_its_scopes_full() {
     app::run_with(Setup::Full, &[("PM_AUTH", "keys")], a_key_opens_what_its_scopes_say).await;
 }
 
@@ -69,15 +69,18 @@ async fn a_stream_ends_soon_after_its_key(app: &TestApp) {
     let end = async { while stream.chunk().await.expect("a piece or the end").is_some() {} };
     tokio::time::timeout(Duration::from_secs(10), end).await.expect("the stream ends within 10 s");
     let more = tokio::time::timeout(Duration::from_millis(100), goes_on.chunk()).await;
-    assert!(more.is_err() || more.is_ok_and(|piece| piece.is_ok_and(|piece| piece.is_some())), "another key's goes on");
+    assert!(
+        more.is_err() || more.is_ok_and(|piece| piece.is_ok_and(|piece| piece.is_some())),
+        "the stream of another key continues"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_ends_soon_after_its_key_embedded() {
+async fn a_stream_ends_soon_after_its_api_key_is_revoked_embedded() {
     app::run_with(Setup::Embedded, &[("PM_AUTH", "keys")], a_stream_ends_soon_after_its_key).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_ends_soon_after_its_key_full() {
+async fn a_stream_ends_soon_after_its_api_key_is_revoked_full() {
     app::run_with(Setup::Full, &[("PM_AUTH", "keys")], a_stream_ends_soon_after_its_key).await;
 }

@@ -1,4 +1,4 @@
-//! Who may do what: access tokens of an issuer, API keys, scopes and ownership.
+//! Authentication and authorization: access tokens, API keys, scopes and ownership.
 
 mod issuers;
 mod keys;
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Runs `test` on a program that believes a new issuer with one key.
+/// Runs `test` on a program that accepts a new issuer with one key.
 async fn with_issuer(setup: Setup, test: impl AsyncFnOnce(&TestApp, &Issuer, &SigningKey)) {
     with_issuer_and(setup, &[], test).await;
 }
@@ -34,7 +34,7 @@ async fn with_issuer_and(
     app::run_with(setup, &settings, async |app| test(app, &issuer, &key).await).await;
 }
 
-/// Sends a request with `Authorization: Bearer` and perhaps a JSON body.
+/// Sends a request with `Authorization: Bearer` and an optional JSON body.
 async fn send(app: &TestApp, method: &str, path: &str, token: &str, body: Option<&Value>) -> Answer {
     let authorization = format!("Bearer {token}");
     let mut headers = vec![("Authorization", authorization.as_str())];

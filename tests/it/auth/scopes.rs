@@ -1,4 +1,4 @@
-//! What a caller may do: by its scopes, and with its own products alone.
+//! Permissions of a principal: by its scopes, and on its own products only.
 
 use serde_json::{Value, json};
 
@@ -61,17 +61,17 @@ async fn users_change_their_own_products_alone(app: &TestApp, issuer: &Issuer, k
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn users_change_their_own_products_alone_embedded() {
+async fn users_change_only_their_own_products_embedded() {
     with_issuer(Setup::Embedded, users_change_their_own_products_alone).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn users_change_their_own_products_alone_full() {
+async fn users_change_only_their_own_products_full() {
     with_issuer(Setup::Full, users_change_their_own_products_alone).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_product_in_the_cache_is_read_with_the_scope_alone() {
+async fn a_cached_product_is_returned_only_with_the_scope() {
     with_issuer(Setup::Embedded, async |app, issuer, key| {
         let token = |scope: &str| key.token(&issuer.claims("alice", scope));
         let id = create(app, &token("products:write")).await;
@@ -90,7 +90,7 @@ async fn a_product_in_the_cache_is_read_with_the_scope_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_public_stays_so() {
+async fn public_resources_need_no_token() {
     with_issuer(Setup::Embedded, async |app, _, _| {
         for (path, status) in
             [("/", 200), ("/healthz", 200), ("/readyz", 200), ("/images/ab/cd.webp", 404), ("/nowhere", 404)]

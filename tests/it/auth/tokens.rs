@@ -1,4 +1,4 @@
-//! Which access tokens are believed.
+//! Validation of access tokens.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// Claims that are right but for `name`, which is `value`, or missing if that is null.
+/// Returns valid claims in which `name` is `value`, or missing if that is null.
 fn changed(issuer: &Issuer, name: &str, value: Value) -> Value {
     let mut claims = issuer.claims("seller", "products:read");
     match value {
@@ -22,7 +22,7 @@ fn changed(issuer: &Issuer, name: &str, value: Value) -> Value {
     claims
 }
 
-/// The right header but for `name`.
+/// Returns a valid header except for `name`.
 fn header(key: &SigningKey, name: &str, value: Value) -> Value {
     let mut header = key.header();
     match value {
@@ -33,7 +33,7 @@ fn header(key: &SigningKey, name: &str, value: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn exactly_the_right_tokens_are_believed() {
+async fn exactly_the_valid_tokens_are_accepted() {
     with_issuer(Setup::Embedded, async |app, issuer, key| {
         let right = issuer.claims("seller", "products:read");
         let accepted = [
@@ -98,7 +98,7 @@ async fn exactly_the_right_tokens_are_believed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keys_are_replaced_without_a_stop_and_outlive_their_issuer() {
+async fn signing_keys_rotate_without_downtime_and_outlive_the_issuer() {
     let (old, new) = (SigningKey::p256("old"), SigningKey::ed25519("new"));
     let issuer = Issuer::start(&[&old]).await;
     let config = pm::auth::Config {
@@ -120,7 +120,7 @@ async fn keys_are_replaced_without_a_stop_and_outlive_their_issuer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_any_key_nobody_is_called_a_liar() {
+async fn without_signing_keys_the_response_is_503_and_not_401() {
     with_issuer(Setup::Embedded, async |app, issuer, key| {
         issuer.set_down(true);
         let token = key.token(&issuer.claims("seller", "products:read"));
@@ -133,8 +133,8 @@ async fn without_any_key_nobody_is_called_a_liar() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_rsa_key_under_2048_bits_is_not_believed() {
-    for (bytes, reason) in [(128, "a key that the issuer does not publish"), (256, "wrong signature")] {
+async fn an_rsa_key_under_2048_bits_is_refused() {
+    for (bytes, reason) in [(128, "a key that the issuer does not publish"), (256, "invalid signature")] {
         let issuer = Issuer::start(&[]).await;
         let modulus = URL_SAFE_NO_PAD.encode(vec![0xab; bytes]);
         issuer.publish_raw(vec![json!({"kty": "RSA", "use": "sig", "kid": "rsa", "n": modulus, "e": "AQAB"})]);

@@ -1,4 +1,4 @@
-//! What readers may see: originals, images by their numbers, and the query strings of source addresses.
+//! What readers see: originals, images by id, and the query strings of source URLs.
 
 use serde_json::{Value, json};
 
@@ -6,9 +6,8 @@ use super::{send, with_issuer, with_issuer_and};
 use crate::{
     api::wire::{self, Answer},
     support::{
-        Origin, Setup, TestApp,
+        Origin, Setup, TestApp, images,
         issuer::{Issuer, SigningKey},
-        pictures,
     },
 };
 
@@ -52,10 +51,10 @@ async fn upload(app: &TestApp, token: &str, id: &Value, file: &[u8]) -> Answer {
 }
 
 with_issuer_on_both! {
-    async fn an_original_is_for_the_user_of_its_product_and_administrators(app: &TestApp, issuer: &Issuer, key: &SigningKey) {
+    async fn an_original_is_readable_by_its_user_and_administrators(app: &TestApp, issuer: &Issuer, key: &SigningKey) {
         let token = |subject: &str, scope: &str| key.token(&issuer.claims(subject, scope));
         let alice = token("alice", "products:read products:write");
-        let file = pictures::jpeg_with_place(300, 200);
+        let file = images::jpeg_with_place(300, 200);
         let id = create(app, &alice, &[]).await["id"].clone();
         assert_eq!(upload(app, &alice, &id, &file).await.status, 202);
         app.drain().await;
@@ -78,18 +77,18 @@ with_issuer_on_both! {
         assert_eq!(send(app, "GET", "/products/99999/images/1/original", &bob, None).await.status, 404);
         let rendition = seen["compressed_product_images"][0].as_str().unwrap();
         let public = wire::get(app, rendition).await;
-        assert_eq!((public.status, pictures::tells_the_place(&public.body)), (200, false), "its key cannot be guessed");
+        assert_eq!((public.status, images::tells_the_place(&public.body)), (200, false), "its key cannot be guessed");
     }
 
-    async fn images_are_not_counted_through_without_a_token(app: &TestApp, issuer: &Issuer, key: &SigningKey) {
+    async fn image_ids_are_not_enumerable_without_a_token(app: &TestApp, issuer: &Issuer, key: &SigningKey) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(300, 200));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(300, 200));
         let alice = key.token(&issuer.claims("alice", "products:read products:write"));
         let product = create(app, &alice, &[origin.url("/a.jpg")]).await;
         app.drain().await;
         let path = format!("/products/{}/images/{}/small", product["id"], product["images"][0]["id"]);
         for path in [path.as_str(), "/products/1/images/1/small", "/products/99999/images/1/small"] {
-            assert_eq!(wire::get(app, path).await.status, 401, "{path}: no difference tells what there is");
+            assert_eq!(wire::get(app, path).await.status, 401, "{path}: the responses do not differ");
         }
         let answer = send(app, "GET", &path, &alice, None).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -106,7 +105,7 @@ with_issuer_on_both! {
         assert_eq!(product["product_images"][0], address.as_str(), "its maker sees it");
         let path = format!("/products/{}", product["id"]);
         let get = async |token: &str| send(app, "GET", &path, token, None).await;
-        // Each reader comes first once, and once to a cached body.
+        // Each reader gets the product once uncached and once cached.
         for order in [[&bob, &alice], [&alice, &bob], [&bob, &alice]] {
             for reader in order {
                 let answer = get(reader).await;
@@ -137,18 +136,18 @@ with_issuer_on_both! {
             assert_eq!(list.json()["items"][0], get(reader).await.json());
         }
         let patched = send(app, "PATCH", &path, &alice, Some(&json!({"product_images": product["product_images"]}))).await;
-        assert_eq!(patched.json(), product, "what its user reads is what its user writes");
+        assert_eq!(patched.json(), product, "its user reads the URL that its user wrote");
     }
 }
 
 async fn everybody_reads_what_is_public(app: &TestApp, issuer: &Issuer, key: &SigningKey) {
     let origin = Origin::start().await;
-    origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(300, 200));
+    origin.serve("/a.jpg", "image/jpeg", images::jpeg(300, 200));
     let token = |scope: &str| key.token(&issuer.claims("alice", scope));
     let alice = token("products:read products:write");
     let address = format!("{}?{SECRET}", origin.url("/a.jpg"));
     let product = create(app, &alice, std::slice::from_ref(&address)).await;
-    assert_eq!(upload(app, &alice, &product["id"], &pictures::jpeg_with_place(300, 200)).await.status, 202);
+    assert_eq!(upload(app, &alice, &product["id"], &images::jpeg_with_place(300, 200)).await.status, 202);
     app.drain().await;
     let path = format!("/products/{}", product["id"]);
     for _ in 0..2 {
@@ -174,17 +173,17 @@ async fn everybody_reads_what_is_public(app: &TestApp, issuer: &Issuer, key: &Si
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everybody_reads_what_is_public_embedded() {
+async fn public_products_are_readable_without_a_token_embedded() {
     with_issuer_and(Setup::Embedded, &[("PM_PUBLIC_READ", "products,images")], everybody_reads_what_is_public).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everybody_reads_what_is_public_full() {
+async fn public_products_are_readable_without_a_token_full() {
     with_issuer_and(Setup::Full, &[("PM_PUBLIC_READ", "products,images")], everybody_reads_what_is_public).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn public_images_open_no_products() {
+async fn public_images_do_not_make_products_public() {
     with_issuer_and(Setup::Embedded, &[("PM_PUBLIC_READ", "images")], async |app, issuer, key| {
         let alice = key.token(&issuer.claims("alice", "products:read products:write"));
         let product = create(app, &alice, &["https://files.example/a.jpg".into()]).await;
@@ -192,7 +191,7 @@ async fn public_images_open_no_products() {
         assert_eq!(wire::get(app, &path).await.status, 401);
         assert_eq!(wire::get(app, "/products").await.status, 401);
         let preset = format!("{path}/images/{}/small", product["images"][0]["id"]);
-        assert_eq!(wire::get(app, &preset).await.status, 503, "it is not ready, and everybody may know");
+        assert_eq!(wire::get(app, &preset).await.status, 503, "the public response says that it is not ready");
     })
     .await;
 }

@@ -1,9 +1,9 @@
-//! `pm key`, as people and scripts run it.
+//! Tests of `pm key`.
 
 use super::{Shop, text};
 
 #[test]
-fn a_key_is_shown_once_listed_without_itself_and_taken_back() {
+fn an_api_key_is_shown_once_listed_without_its_secret_and_revoked() {
     let shop = Shop::new();
     let words = ["key", "create", "--user-id", "seller", "--scope", "products:read,products:write", "--expires", "90d"];
     let made = shop.json(&words);

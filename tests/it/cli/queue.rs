@@ -1,4 +1,4 @@
-//! `pm queue` and `pm product delete`, as people and scripts run them.
+//! Tests of `pm queue` and `pm product delete`.
 
 use std::{io::Read as _, net::TcpListener};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Shop, text};
 
-/// A shop whose products' pictures are not to be had, and where from.
+/// Returns a shop whose images cannot be downloaded, and their origin's URL.
 fn shop() -> (Shop, String) {
     let shop = Shop::new();
     std::fs::write(shop.path().join("pm.toml"), "fetch_allow = ['127.0.0.1']").expect("a file");
@@ -23,7 +23,7 @@ fn shop() -> (Shop, String) {
     (shop, address)
 }
 
-/// Adds a product whose picture fails; its id.
+/// Adds a product whose image fails; returns its id.
 fn add_failing(shop: &Shop, origin: &str) -> String {
     let image = format!("{origin}/none.jpg?key=s3cret");
     let words = ["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", &image, "--wait", "-q"];
@@ -33,7 +33,7 @@ fn add_failing(shop: &Shop, origin: &str) -> String {
 }
 
 #[test]
-fn dead_letters_are_listed_shown_queued_anew_and_removed() {
+fn dead_letters_are_listed_shown_requeued_and_removed() {
     let (shop, origin) = shop();
     shop.read(&["migrate", "up"]);
     assert_eq!(shop.read(&["queue", "dead"]), "");
@@ -60,7 +60,7 @@ fn dead_letters_are_listed_shown_queued_anew_and_removed() {
     assert_eq!(shop.json(&["product", "get", &products[0]])["status"], "processing");
     let (code, told) = shop.fail(&["queue", "dead", "retry", ids[2]]);
     assert_eq!(code, 1);
-    assert!(told.contains("is no dead letter") && told.contains("hint: `pm queue dead`"), "{told}");
+    assert!(told.contains("is not a dead letter") && told.contains("hint: `pm queue dead`"), "{told}");
     assert_eq!(shop.fail(&["queue", "dead", "retry", "987654"]).0, 3);
     let output = shop.run(&["queue", "dead", "retry", "987654", ids[1]]);
     assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
@@ -72,7 +72,7 @@ fn dead_letters_are_listed_shown_queued_anew_and_removed() {
     add_failing(&shop, &origin);
     let (code, told) = shop.fail(&["queue", "dead", "purge"]);
     assert_eq!(code, 2);
-    assert!(told.contains("their pictures stay failed") && told.contains("hint: --yes"), "{told}");
+    assert!(told.contains("their images stay failed") && told.contains("hint: --yes"), "{told}");
     shop.read(&["queue", "dead", "purge", "--yes"]);
     assert_eq!(shop.json(&["queue", "dead"])["items"], json!([]));
     assert_eq!(shop.json(&["product", "list", "--status", "failed"])["items"].as_array().map(Vec::len), Some(4));
@@ -104,16 +104,16 @@ fn the_state_of_the_queue_is_shown_in_every_format() {
 }
 
 #[test]
-fn products_are_deleted_when_somebody_says_that_it_is_meant() {
+fn products_are_deleted_only_after_confirmation() {
     let shop = Shop::new();
     let ids: Vec<_> = (0..4).map(|number| shop.add("u", &format!("Cup {number}"), "1")).collect();
     let (code, told) = shop.fail(&["product", "delete", &ids[0]]);
     assert_eq!(code, 2);
-    assert!(told.contains("1 product would be deleted") && told.contains("hint: --yes"), "{told}");
+    assert!(told.contains("This deletes 1 product") && told.contains("hint: --yes"), "{told}");
     assert_eq!(shop.read(&["product", "delete", &ids[1], &ids[0], "--yes", "-q"]), format!("{}\n{}\n", ids[0], ids[1]));
     let (code, told) = shop.fail(&["product", "delete", &ids[0], &ids[1], "--yes"]);
     assert_eq!(code, 3);
-    assert!(told.contains(&format!("there are no products {}, {}", ids[0], ids[1])), "{told}");
+    assert!(told.contains(&format!("products {}, {} not found", ids[0], ids[1])), "{told}");
     let output = shop.run(&["product", "delete", &ids[0], &ids[2], "--yes"]);
     assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
     assert_eq!(shop.read(&["product", "list", "-q"]), format!("{}\n", ids[3]));

@@ -1,4 +1,4 @@
-//! What every blob store keeps to, asked of a directory and of an S3 server alike.
+//! The contract of every blob store, tested on a directory and on an S3 server.
 
 use std::{
     fs,
@@ -31,12 +31,12 @@ async fn a_bucket_is_a_blob_store() {
 #[tokio::test]
 async fn a_prefix_in_a_bucket_is_a_blob_store() {
     let server = S3Server::start().await;
-    // A neighbour under another prefix must not be seen.
+    // Objects under another prefix must be invisible.
     connect(&server.engine("other")).await.put(Bytes::from("neighbour"), "png").await.expect("stored");
     conforms(&connect(&server.engine("shop/eu")).await, &server.directory().join("shop/eu")).await;
 }
 
-/// `directory` is where the engine's objects lie as files.
+/// `directory` is where the engine stores its objects as files.
 async fn conforms(blobs: &Blobs, directory: &Path) {
     blobs.check().await.expect("an empty store is ready");
     what_was_put_is_read_back(blobs).await;
@@ -55,7 +55,7 @@ async fn conforms(blobs: &Blobs, directory: &Path) {
 }
 
 async fn what_was_put_is_read_back(blobs: &Blobs) {
-    for (bytes, extension) in [("picture", "jpg"), ("picture", "webp"), ("", "png")] {
+    for (bytes, extension) in [("image", "jpg"), ("image", "webp"), ("", "png")] {
         let key = put(blobs, bytes, extension).await;
         assert_eq!(key, BlobKey::for_bytes(bytes.as_bytes(), extension).expect("a known extension"));
         assert!(blobs.exists(&key).await.expect("an answer"));
@@ -122,7 +122,7 @@ async fn a_large_blob_is_streamed_in_pieces(blobs: &Blobs) {
     let blob = blobs.open(&key, None).await.expect("an answer").expect("it is there");
     let pieces: Vec<Bytes> = blob.stream.try_collect().await.expect("read to the end");
     assert!(pieces.len() > 1, "one piece of {} bytes", bytes.len());
-    assert!(pieces.concat() == bytes, "other bytes came back");
+    assert!(pieces.concat() == bytes, "other bytes were returned");
 }
 
 async fn many_may_put_the_same_bytes_at_once(blobs: &Blobs) {
@@ -134,7 +134,7 @@ async fn many_may_put_the_same_bytes_at_once(blobs: &Blobs) {
 
 async fn an_unknown_extension_is_refused(blobs: &Blobs) {
     for extension in ["svg", "exe", "", "JPG", "../x"] {
-        let error = blobs.put(Bytes::from("bytes"), extension).await.expect_err("no picture");
+        let error = blobs.put(Bytes::from("bytes"), extension).await.expect_err("no image");
         assert_eq!((error.code(), error.is_transient()), (ErrorCode::Internal, false));
     }
 }
@@ -183,7 +183,7 @@ async fn every_blob_is_listed_and_nothing_else(blobs: &Blobs, directory: &Path) 
 }
 
 #[tokio::test]
-async fn a_bucket_that_is_missing_is_not_ready() {
+async fn a_missing_bucket_is_not_ready() {
     let server = S3Server::start().await;
     let engine = Engine::S3 { bucket: "missing".to_owned(), prefix: String::new(), options: server.options() };
     let error = connect(&engine).await.check().await.expect_err("no bucket");
@@ -195,13 +195,13 @@ async fn wrong_credentials_are_not_ready_and_store_nothing() {
     let server = S3Server::start().await;
     let options = server.options().with("aws_secret_access_key", "guessed");
     let blobs = connect(&Engine::S3 { bucket: server.bucket().to_owned(), prefix: String::new(), options }).await;
-    assert_eq!(blobs.check().await.expect_err("a wrong signature").code(), ErrorCode::StorageUnavailable);
-    let error = blobs.put(Bytes::from("bytes"), "png").await.expect_err("a wrong signature");
+    assert_eq!(blobs.check().await.expect_err("an invalid signature").code(), ErrorCode::StorageUnavailable);
+    let error = blobs.put(Bytes::from("bytes"), "png").await.expect_err("an invalid signature");
     assert_eq!((error.code(), error.is_transient()), (ErrorCode::StorageUnavailable, true));
 }
 
 #[tokio::test]
-async fn a_server_that_is_gone_is_unavailable() {
+async fn a_stopped_s3_server_is_unavailable() {
     let server = S3Server::start().await;
     let blobs = connect(&server.engine("")).await;
     let key = put(&blobs, "bytes", "png").await;

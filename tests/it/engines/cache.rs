@@ -1,4 +1,4 @@
-//! What every cache keeps, whichever engine it stands on; then what only one of them has to fear.
+//! The contract of every cache engine, then tests of single engines.
 
 mod model;
 mod outages;
@@ -116,7 +116,7 @@ async fn many_products_are_invalidated_at_once(cache: &Cache) {
 async fn a_lease_ends_by_itself_and_with_it_its_permit(cache: &Cache) {
     let id = ProductId(40);
     let late = permit(cache, id).await;
-    // Nobody gives the lease back, so a second permit is there only because the first has ended.
+    // The lease is not released, so a second permit is given only because the first has expired.
     permit(cache, id).await;
     cache.fill(late, id, value(1)).await;
     assert_eq!(cache.get(id).await, None);
@@ -126,7 +126,7 @@ async fn the_value_outlives_its_lease(cache: &Cache) {
     let (id, other) = (ProductId(50), ProductId(51));
     permit(cache, other).await;
     put(cache, id, value(1)).await;
-    // This lease was given first and ends first; the second one is given after it has ended.
+    // This lease was given first and ends first; the second one is given after its end.
     permit(cache, other).await;
     permit(cache, other).await;
     assert_eq!(read(cache, id).await, value(1));
@@ -142,7 +142,7 @@ async fn an_absence_is_soon_forgotten(cache: &Cache) {
 // Without an engine.
 
 #[tokio::test]
-async fn switched_off_it_knows_nothing_and_fails_nothing() {
+async fn a_disabled_cache_misses_always_and_never_fails() {
     let cache = Cache::connect(&Engine::Off).await.expect("nothing to set up");
     let Lookup::Miss(fill) = cache.lookup(ProductId(1)).await else { panic!("nothing can be there") };
     assert!(!fill.is_permit());
@@ -155,7 +155,7 @@ async fn switched_off_it_knows_nothing_and_fails_nothing() {
 // In memory, beside other processes.
 
 #[tokio::test]
-async fn what_another_process_commits_is_dropped() {
+async fn a_commit_of_another_process_invalidates_the_entry() {
     let database = Database::new();
     let cache = database.cache(Lifetimes::default());
     put(&cache, ProductId(1), value(1)).await;
@@ -166,19 +166,19 @@ async fn what_another_process_commits_is_dropped() {
 }
 
 #[tokio::test]
-async fn nothing_outlives_a_catalogue_that_was_emptied() {
+async fn no_entry_outlives_an_emptied_catalogue() {
     let database = Database::new();
     database.another_process_changes(&[ProductId(1)]);
     let cache = database.cache(Lifetimes::default());
     put(&cache, ProductId(1), value(1)).await;
     database.another_process_empties_the_catalogue();
-    // The log is as long as before.
+    // The log has as many rows as before.
     database.another_process_changes(&[ProductId(2)]);
     assert_eq!(cache.get(ProductId(1)).await, None);
 }
 
 #[tokio::test]
-async fn a_permit_does_not_outlive_another_process_s_commit() {
+async fn a_fill_permit_ends_with_another_processs_commit() {
     let database = Database::new();
     let cache = database.cache(Lifetimes::default());
     let outdated = permit(&cache, ProductId(1)).await;
@@ -189,7 +189,7 @@ async fn a_permit_does_not_outlive_another_process_s_commit() {
     assert_eq!(cache.get(ProductId(1)).await, None);
     assert_eq!(cache.get(ProductId(2)).await, Some(value(2)));
 
-    // Nor does it when somebody looks in between.
+    // Nor does it if another reader looks in between.
     let outdated = permit(&cache, ProductId(1)).await;
     database.another_process_changes(&[ProductId(1)]);
     let current = permit(&cache, ProductId(1)).await;
@@ -213,7 +213,7 @@ async fn a_log_with_gaps_drops_everything_and_every_permit() {
 }
 
 #[tokio::test]
-async fn a_database_that_cannot_be_read_drops_everything() {
+async fn an_unreadable_database_drops_everything() {
     let database = Database::new();
     let cache = database.cache(Lifetimes::default());
     put(&cache, ProductId(1), value(1)).await;
@@ -228,7 +228,7 @@ async fn a_database_that_cannot_be_read_drops_everything() {
 }
 
 #[tokio::test]
-async fn memory_stays_within_its_bytes() {
+async fn the_memory_cache_stays_within_its_byte_limit() {
     let database = Database::new();
     let cache = MemoryCache::open(1 << 20, &database.path(), Lifetimes::default()).expect("a database with a schema");
     let cache = Cache::Memory(cache);
@@ -249,7 +249,7 @@ async fn memory_stays_within_its_bytes() {
 }
 
 #[tokio::test]
-async fn a_memory_cache_whose_database_file_is_away_is_unavailable() {
+async fn a_memory_cache_without_its_database_file_is_unavailable() {
     let directory = tempfile::tempdir().expect("a directory");
     let engine = Engine::Memory {
         max_bytes: 1 << 20,
@@ -261,7 +261,7 @@ async fn a_memory_cache_whose_database_file_is_away_is_unavailable() {
 }
 
 #[tokio::test]
-async fn memory_beside_a_file_that_cannot_be_opened_is_unavailable() {
+async fn a_memory_cache_with_an_unreadable_database_file_is_unavailable() {
     let directory = tempfile::tempdir().expect("a directory");
     let engine =
         Engine::Memory { max_bytes: 1 << 20, database: directory.path().to_owned(), lifetimes: Lifetimes::default() };
@@ -269,13 +269,13 @@ async fn memory_beside_a_file_that_cannot_be_opened_is_unavailable() {
     assert_eq!((error.code(), error.is_transient()), (ErrorCode::Unavailable, true));
 }
 
-// What the tests stand on.
+// Helpers of the tests.
 
 fn value(version: u64) -> Entry {
     Entry::Value(Bytes::copy_from_slice(&version.to_be_bytes()))
 }
 
-/// Repeats until there is an answer: a busy machine may pass the time limit of any single operation.
+/// Retries until there is an answer: on a busy machine any operation may exceed its time limit.
 async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -329,7 +329,7 @@ fn own_prefix() -> String {
     format!("pm-test-{:016x}", unique())
 }
 
-/// The cache as one of several processes has it.
+/// Opens the cache as one of several processes.
 async fn process(url: &str, prefix: &str) -> Cache {
     Cache::Redis(RedisCache::connect(url, prefix, None, Lifetimes::default()).await.expect("an address of a Redis"))
 }
@@ -377,7 +377,7 @@ impl Database {
         }
     }
 
-    /// As `pm migrate fresh` does it: numbers begin again, and the installation has another id.
+    /// As `pm migrate fresh` does: ids restart, and the installation has another id.
     fn another_process_empties_the_catalogue(&self) {
         self.connection
             .execute_batch(

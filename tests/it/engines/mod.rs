@@ -1,4 +1,4 @@
-//! One conformance suite a port, run on each of its engines.
+//! One conformance suite per port, run on each engine.
 
 mod blobs;
 mod cache;

@@ -1,4 +1,4 @@
-//! What a queue promises, asked of both engines: the database, with and without PostgreSQL's notifications, and RabbitMQ.
+//! The contract of the queue on both engines: the database, with and without PostgreSQL's notifications, and RabbitMQ.
 
 use std::{
     collections::BTreeSet,
@@ -23,16 +23,16 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::support::proxy::Proxy;
 
-/// Far longer than anything here takes, so that only what hangs runs into it.
+/// Far longer than anything here takes, so that only a hang exceeds it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A poll that never comes within a test.
+/// A poll interval longer than any test.
 const NEVER: Duration = Duration::from_secs(3_600);
 
 // Both engines.
 
 #[tokio::test]
-async fn a_hint_reaches_a_worker_that_waits_at_the_database() {
+async fn a_hint_reaches_a_worker_that_waits_on_the_database() {
     let (_sender, id) = watch::channel(InstallationId::new(uuid::Uuid::nil()));
     let queue = Queue::connect(&Engine::Database, &sqlite().await.into(), id).await.expect("a queue");
     assert_eq!((queue.name(), queue.needs_relay()), ("database", false));
@@ -40,7 +40,7 @@ async fn a_hint_reaches_a_worker_that_waits_at_the_database() {
 }
 
 #[tokio::test]
-async fn a_hint_reaches_a_worker_that_waits_at_rabbitmq() {
+async fn a_hint_reaches_a_worker_that_waits_on_rabbitmq() {
     with_broker(async |broker| {
         let queue = broker.queue().await;
         assert_eq!((queue.name(), queue.needs_relay()), ("rabbitmq", true));
@@ -65,16 +65,14 @@ async fn a_hint_reaches_a_waiting_worker(queue: &Queue) {
     queue.check().await.expect("a queue that can be used");
     queue.publish(&[]).await.expect("nothing to publish");
     consumer.close().await;
-    eventually("nothing waits and nobody consumes", async || {
-        queue.backlog().await.expect("a backlog") == Backlog::default()
-    })
-    .await;
+    eventually("no message and no consumer", async || queue.backlog().await.expect("a backlog") == Backlog::default())
+        .await;
 }
 
 // The database.
 
 #[tokio::test]
-async fn the_first_wait_at_the_database_ends_at_once() {
+async fn the_first_wait_on_the_database_returns_at_once() {
     let mut consumer = waiting_at(&sqlite().await, NEVER).consume(1);
     assert!(matches!(consumer.next().now_or_never(), Some(Next::Due)));
     assert!(consumer.next().now_or_never().is_none());
@@ -105,7 +103,7 @@ async fn a_wake_between_two_waits_is_not_lost() {
 }
 
 #[tokio::test]
-async fn without_a_wake_the_database_is_asked_when_the_interval_is_over() {
+async fn without_a_wake_the_database_is_polled_at_the_interval() {
     let interval = Duration::from_millis(50);
     let queue = waiting_at(&sqlite().await, interval);
     let mut consumer = queue.consume(1);
@@ -116,7 +114,7 @@ async fn without_a_wake_the_database_is_asked_when_the_interval_is_over() {
 }
 
 #[tokio::test]
-async fn waits_that_are_cancelled_do_not_put_the_poll_off() {
+async fn canceled_waits_do_not_delay_the_poll() {
     let queue = waiting_at(&sqlite().await, Duration::from_millis(100));
     let mut consumer = queue.consume(1);
     consumer.next().await;
@@ -124,7 +122,7 @@ async fn waits_that_are_cancelled_do_not_put_the_poll_off() {
 }
 
 #[tokio::test]
-async fn a_consumer_outlives_the_handle_it_came_from() {
+async fn a_consumer_outlives_its_queue_handle() {
     let mut consumer = waiting_at(&sqlite().await, NEVER).consume(1);
     consumer.next().await;
     assert!(consumer.next().now_or_never().is_none(), "no wake without a cause");
@@ -143,7 +141,7 @@ async fn a_notification_of_postgresql_wakes_consumers_of_other_processes() {
 }
 
 #[tokio::test]
-async fn notifications_come_back_after_the_connection_was_ended() {
+async fn notifications_resume_after_a_lost_connection() {
     with_postgres(async |database| {
         let queue = waiting_at(database, NEVER);
         let mut consumer = queue.consume(1);
@@ -151,7 +149,7 @@ async fn notifications_come_back_after_the_connection_was_ended() {
         let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                      WHERE datname = current_database() AND query LIKE 'LISTEN%'";
         database.execute_unprepared(ended).await.expect("the listener's connection ended");
-        timeout(PATIENCE, consumer.next()).await.expect("woken for what was missed");
+        timeout(PATIENCE, consumer.next()).await.expect("woken for the missed job");
         notify(database).await;
         timeout(PATIENCE, consumer.next()).await.expect("woken by a notification");
     })
@@ -174,7 +172,7 @@ async fn the_listener_ends_with_the_last_handle() {
 // RabbitMQ: settling.
 
 #[tokio::test]
-async fn published_jobs_come_once_each_and_settled_ones_never_again() {
+async fn published_jobs_are_delivered_once_and_not_after_settling() {
     with_broker(async |broker| {
         let queue = broker.queue().await;
         let jobs: Vec<JobId> = (1..=1_000).map(JobId).collect();
@@ -193,14 +191,14 @@ async fn published_jobs_come_once_each_and_settled_ones_never_again() {
         queue.publish(&[JobId(5_000)]).await.expect("published");
         let mut consumer = queue.consume(50);
         let delivery = job(&mut consumer).await;
-        assert_eq!(delivery.job_id, JobId(5_000), "a settled job came again");
+        assert_eq!(delivery.job_id, JobId(5_000), "a settled job was redelivered");
         delivery.ack().await;
     })
     .await;
 }
 
 #[tokio::test]
-async fn unsettled_jobs_come_again_when_their_consumer_is_gone() {
+async fn unsettled_jobs_are_redelivered_after_their_consumer_is_gone() {
     with_broker(async |broker| {
         let queue = broker.queue().await;
         queue.publish(&[JobId(1), JobId(2), JobId(3)]).await.expect("published");
@@ -232,7 +230,7 @@ async fn unsettled_jobs_come_again_when_their_consumer_is_gone() {
 }
 
 #[tokio::test]
-async fn a_job_that_is_dropped_or_put_back_comes_again() {
+async fn a_dropped_or_requeued_job_is_redelivered() {
     with_broker(async |broker| {
         let queue = broker.queue().await;
         queue.publish(&[JobId(9)]).await.expect("published");
@@ -262,7 +260,7 @@ async fn a_consumer_holds_no_more_than_its_prefetch() {
 }
 
 #[tokio::test]
-async fn closing_a_consumer_gives_everything_back() {
+async fn closing_a_consumer_returns_its_jobs() {
     with_broker(async |broker| {
         let queue = broker.queue().await;
         queue.publish(&(1..=10).map(JobId).collect::<Vec<_>>()).await.expect("published");
@@ -276,7 +274,7 @@ async fn closing_a_consumer_gives_everything_back() {
 }
 
 #[tokio::test]
-async fn an_unreadable_message_is_set_aside() {
+async fn an_unreadable_message_is_dead_lettered() {
     with_broker(async |broker| {
         let queue = broker.queue().await;
         queue.check().await.expect("a connection");
@@ -297,7 +295,7 @@ async fn an_unreadable_message_is_set_aside() {
 }
 
 #[tokio::test]
-async fn a_job_of_another_installation_is_handed_to_its_queue() {
+async fn a_job_of_another_installation_is_moved_to_its_queue() {
     with_broker(async |broker| {
         let queue = broker.queue().await;
         queue.check().await.expect("a connection");
@@ -305,7 +303,7 @@ async fn a_job_of_another_installation_is_handed_to_its_queue() {
         let message = format!(r#"{{"v":2,"installation":"{owner}","job_id":4}}"#);
         let mut consumer = queue.consume(1);
 
-        // An owner that is not at this broker: nothing is lost, and nobody works on it.
+        // The owner has no queue at this broker: nothing is lost, and no worker runs the job.
         broker.send(message.as_bytes()).await;
         assert_eq!(broker.set_aside().await, message.as_bytes());
 
@@ -360,7 +358,7 @@ async fn no_job_is_lost_when_connections_are_cut_under_traffic() {
         for round in 0..3_i64 {
             let mut open: Vec<JobId> = (1..=300).map(|number| JobId(round * 1_000 + number)).collect();
             published.extend(open.iter().copied());
-            // The cut comes when this round's first job arrives, with others still under way in both directions.
+            // The cut comes when this round's first job arrives, with others in flight in both directions.
             let consuming = async {
                 take(&mut consumer, &mut seen).await;
                 proxy.cut();
@@ -389,7 +387,7 @@ async fn no_job_is_lost_when_connections_are_cut_under_traffic() {
 }
 
 #[tokio::test]
-async fn publishing_while_the_broker_is_away_fails_soon_and_works_after() {
+async fn publishing_fails_fast_during_an_outage_and_works_after_it() {
     with_broker(async |broker| {
         let (proxy, queue) = broker.queue_through_proxy().await;
         queue.publish(&[JobId(1)]).await.expect("published");
@@ -414,7 +412,7 @@ async fn publishing_while_the_broker_is_away_fails_soon_and_works_after() {
 }
 
 #[tokio::test]
-async fn a_broker_that_is_away_at_the_start_is_found_later() {
+async fn a_broker_that_is_unavailable_at_the_start_is_used_later() {
     with_broker(async |broker| {
         let proxy = Proxy::start(broker.address.as_str()).await;
         proxy.cut();
@@ -429,8 +427,8 @@ async fn a_broker_that_is_away_at_the_start_is_found_later() {
 }
 
 #[tokio::test]
-async fn a_broker_that_falls_silent_is_left_and_found_again() {
-    // One thread runs the whole test, so its figures are only those of this queue.
+async fn a_silent_broker_is_disconnected_and_reconnected() {
+    // One thread runs the whole test, so its metrics are only those of this queue.
     let recorder = PrometheusBuilder::new().build_recorder();
     let figures = recorder.handle();
     let _counting = metrics::set_default_local_recorder(&recorder);
@@ -444,12 +442,12 @@ async fn a_broker_that_falls_silent_is_left_and_found_again() {
         assert!(started.elapsed() < Duration::from_millis(5_500), "closed after {:?}", started.elapsed());
         let error = timeout(PATIENCE, queue.publish(&[JobId(1)])).await.expect("an answer").expect_err("no broker");
         assert!(error.is_transient() && error.confirmed.is_empty());
-        // The consumer sends nothing, so only its own question to the broker shows that nobody is there.
+        // The consumer sends nothing, so only its own ping shows that the broker is gone.
         for role in ["publisher", "worker"] {
             let away = format!("pm_queue_connected{{role=\"{role}\"}} 0");
-            eventually("the silent connection is given up", async || figures.render().contains(&away)).await;
+            eventually("the silent connection is closed", async || figures.render().contains(&away)).await;
         }
-        assert!(started.elapsed() < Duration::from_secs(25), "given up after {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(25), "closed after {:?}", started.elapsed());
         proxy.restore();
         eventually("published", async || queue.publish(&[JobId(2)]).await.is_ok()).await;
         let mut seen = BTreeSet::new();
@@ -481,7 +479,7 @@ async fn a_deleted_queue_is_declared_again() {
 }
 
 #[tokio::test]
-async fn a_message_that_no_queue_takes_is_not_published() {
+async fn an_unroutable_message_is_not_published() {
     with_broker(async |broker| {
         let queue = broker.queue().await;
         queue.check().await.expect("a connection");
@@ -493,10 +491,10 @@ async fn a_message_that_no_queue_takes_is_not_published() {
 }
 
 #[tokio::test]
-async fn everything_in_the_background_ends_with_the_last_handle() {
+async fn background_tasks_end_with_the_last_handle() {
     with_broker(async |broker| {
         let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
-        // With an answer on it, the direct connection has all of its own tasks.
+        // After an answer, the direct connection has all its tasks.
         broker.backlog().await;
         let before = tasks();
         let queue = broker.queue().await;
@@ -512,7 +510,7 @@ async fn everything_in_the_background_ends_with_the_last_handle() {
 }
 
 #[tokio::test]
-async fn a_broker_without_tls_is_unavailable_to_those_who_ask_for_it() {
+async fn an_amqps_url_of_a_broker_without_tls_is_unavailable() {
     with_broker(async |broker| {
         let url = format!("amqps://guest:guest@{}", broker.address);
         let queue = broker.queue_with(&url).await;
@@ -523,34 +521,34 @@ async fn a_broker_without_tls_is_unavailable_to_those_who_ask_for_it() {
 }
 
 #[tokio::test]
-async fn settings_that_can_never_work_are_refused_at_once() {
+async fn invalid_queue_settings_are_refused_at_once() {
     let database = sqlite().await;
     let long = "q".repeat(300);
     for (url, queue) in [("http://broker", "q"), ("broker", "q"), ("amqp://broker", ""), ("amqp://broker", &long)] {
         let engine = Engine::RabbitMq { url: url.into(), queue: queue.into() };
         let (_sender, id) = watch::channel(InstallationId::new(uuid::Uuid::nil()));
         let Err(error) = Queue::connect(&engine, &database.clone().into(), id).await else {
-            panic!("{url} and {queue:?} are taken")
+            panic!("{url} and {queue:?} are accepted")
         };
         assert!(matches!(error, Error::Config(_)) && !error.is_transient(), "{error}");
         assert_eq!(error.code(), ErrorCode::Internal);
     }
 }
 
-// What the tests stand on.
+// Helpers of the tests.
 
-/// A direct way to the broker, beside the queue that is tested.
+/// A direct connection to the broker, beside the tested queue.
 struct Broker {
     url: String,
     address: String,
     prefix: String,
     installation: InstallationId,
-    /// The queue of the installation.
+    /// Returns the queue of the installation.
     name: String,
     connection: Connection,
 }
 
-/// Runs `test` with a queue's name of its own and deletes what is under that name; skipped without a broker.
+/// Runs `test` with its own queue name and deletes the queues afterwards; skipped without a broker.
 async fn with_broker(test: impl AsyncFnOnce(&Broker)) {
     let Some(url) = crate::support::rabbitmq_url().await else { return };
     let parsed = url::Url::parse(&url).expect("a URL");
@@ -599,7 +597,7 @@ impl Broker {
         self.connection.create_channel().await.expect("a channel")
     }
 
-    /// Messages that wait and consumers, as the broker counts them; zeros while there is no queue.
+    /// Returns the broker's counts of ready messages and consumers; zeros without a queue.
     async fn backlog(&self) -> (u32, u32) {
         let options = QueueDeclareOptions::durable().passive();
         let channel = self.channel().await;
@@ -609,7 +607,7 @@ impl Broker {
         }
     }
 
-    /// Waits until nobody consumes.
+    /// Waits until the queue has no consumer.
     async fn deserted(&self) {
         eventually("no consumer is left", async || self.backlog().await.1 == 0).await;
     }
@@ -618,11 +616,11 @@ impl Broker {
         let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
         let channel = self.channel().await;
         channel.basic_publish("".into(), self.name.as_str().into(), options, payload, properties).await.expect("sent");
-        // The channel is closed in order, so the message is in the queue after this.
+        // The channel is closed cleanly, so the message is in the queue afterwards.
         channel.close(200, "done".into()).await.expect("closed");
     }
 
-    /// The next message that was set aside.
+    /// Returns the next dead-lettered message.
     async fn set_aside(&self) -> Vec<u8> {
         let name = format!("{}.unreadable", self.name);
         let channel = self.channel().await;
@@ -643,7 +641,7 @@ impl Broker {
     }
 }
 
-/// Runs `test` with a PostgreSQL database of its own; skipped without PostgreSQL.
+/// Runs `test` with its own PostgreSQL database; skipped without PostgreSQL.
 async fn with_postgres(test: impl AsyncFnOnce(&DatabaseConnection)) {
     let Some(url) = crate::support::postgres_url().await else { return };
     let server = Database::connect(&url).await.expect("PostgreSQL");
@@ -682,13 +680,13 @@ async fn notify(database: &DatabaseConnection) {
     database.execute_unprepared(&format!("NOTIFY {NOTIFY_CHANNEL}")).await.expect("notified");
 }
 
-/// Takes the hints that come of themselves: the first wait, and the wake as listening begins.
+/// Consumes the initial hints: the first wait, and the wake when listening starts.
 async fn settle(consumer: &mut Consumer) {
     assert!(consumer.next().now_or_never().is_some(), "before anything else can run");
     timeout(PATIENCE, consumer.next()).await.expect("woken as listening began");
 }
 
-/// The next job.
+/// Returns the next job.
 async fn job(consumer: &mut Consumer) -> Delivery {
     match timeout(PATIENCE, consumer.next()).await.expect("a job") {
         Next::Job(delivery) => delivery,
@@ -696,18 +694,18 @@ async fn job(consumer: &mut Consumer) -> Delivery {
     }
 }
 
-/// Takes the next job, settles it and remembers it.
+/// Takes the next job, settles it and records it.
 async fn take(consumer: &mut Consumer, seen: &mut BTreeSet<JobId>) {
     let delivery = job(consumer).await;
     seen.insert(delivery.job_id);
     delivery.ack().await;
 }
 
-/// Asks again and again, for what no signal tells.
+/// Polls, where there is no signal to wait for.
 async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds().await {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not reached within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

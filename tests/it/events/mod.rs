@@ -1,4 +1,4 @@
-//! What happens to products, told while it happens: `/events` and `/products/{id}/events`.
+//! Event streams: `/events` and `/products/{id}/events`.
 
 mod resuming;
 mod streams;
@@ -10,19 +10,19 @@ use tokio::time::timeout;
 
 use crate::support::{TestApp, contract};
 
-/// An event as a client sees it.
+/// An event as a client receives it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Told {
+pub struct PendingInvalidations {
     pub id: String,
     pub name: String,
     pub data: Value,
 }
 
-/// A client of a stream, reading as browsers do.
+/// A client of a stream that reads as browsers do.
 pub struct Listener {
     response: reqwest::Response,
     buffer: Vec<u8>,
-    ready: VecDeque<Told>,
+    ready: VecDeque<PendingInvalidations>,
     last_id: String,
 }
 
@@ -46,8 +46,8 @@ impl Listener {
         Self { response, buffer: Vec::new(), ready: VecDeque::new(), last_id: String::new() }
     }
 
-    /// The next event; `None` if the stream has ended.
-    pub async fn next(&mut self) -> Option<Told> {
+    /// Returns the next event; `None` at the end of the stream.
+    pub async fn next(&mut self) -> Option<PendingInvalidations> {
         loop {
             if let Some(told) = self.ready.pop_front() {
                 return Some(told);
@@ -62,18 +62,18 @@ impl Listener {
         }
     }
 
-    pub async fn some(&mut self, count: usize) -> Vec<Told> {
+    pub async fn some(&mut self, count: usize) -> Vec<PendingInvalidations> {
         let mut told = Vec::with_capacity(count);
         while told.len() < count {
-            told.push(self.next().await.expect("the stream goes on"));
+            told.push(self.next().await.expect("the stream continues"));
         }
         told
     }
 
-    /// The next event of a product; what happened a moment before a stream began may stand before it.
-    pub async fn next_of(&mut self, product: &Value) -> Told {
+    /// Returns the next event of a product; skips events from just before the stream began.
+    pub async fn next_of(&mut self, product: &Value) -> PendingInvalidations {
         loop {
-            let told = self.next().await.expect("the stream goes on");
+            let told = self.next().await.expect("the stream continues");
             assert_ne!(told.name, "reset");
             if told.data["product_id"] == *product {
                 return told;
@@ -81,8 +81,8 @@ impl Listener {
         }
     }
 
-    /// Everything up to the stream's end.
-    pub async fn rest(&mut self) -> Vec<Told> {
+    /// Returns all events until the stream's end.
+    pub async fn rest(&mut self) -> Vec<PendingInvalidations> {
         let mut told = Vec::new();
         while let Some(next) = self.next().await {
             told.push(next);
@@ -107,22 +107,22 @@ impl Listener {
         }
         if !data.is_empty() {
             let data = serde_json::from_str(&data).unwrap();
-            self.ready.push_back(Told { id: self.last_id.clone(), name, data });
+            self.ready.push_back(PendingInvalidations { id: self.last_id.clone(), name, data });
         }
     }
 }
 
-/// Where an event stands among all.
-fn position(told: &Told) -> (i64, i64) {
+/// Returns an event's position among all.
+fn position(told: &PendingInvalidations) -> (i64, i64) {
     let (tx, id) = told.id.split_once('-').unwrap();
     (tx.parse().unwrap(), id.parse().unwrap())
 }
 
-fn in_order(told: &[Told]) -> bool {
+fn in_order(told: &[PendingInvalidations]) -> bool {
     told.windows(2).all(|two| position(&two[0]) < position(&two[1]))
 }
 
-/// Writes events as if they had happened at `created_at`, with so many bytes in each.
+/// Writes events with the time `created_at` and this many bytes each.
 async fn write_events(app: &TestApp, count: u32, created_at: i64, padding: usize) {
     let data = format!("{{\"product_id\":1,\"text\":\"{}\"}}", "x".repeat(padding));
     app.sql(&format!(

@@ -1,4 +1,4 @@
-//! That nothing is missed and nothing comes twice: by who comes back, who is slow, and however many write at once.
+//! No event is missed or repeated: with clients that reconnect, slow clients, and concurrent writers.
 
 use sea_orm::ConnectionTrait as _;
 use tokio::net::TcpListener;
@@ -14,7 +14,7 @@ async fn count(app: &TestApp) -> i64 {
 }
 
 on_both_setups! {
-    async fn who_comes_back_sees_what_happened_meanwhile_also_from_another_process(app: &TestApp) {
+    async fn a_reconnecting_client_gets_missed_events_from_any_process(app: &TestApp) {
         let mut first = Listener::open(app, "/events").await;
         app.create(&[]).await;
         let seen = first.next().await.unwrap();
@@ -37,7 +37,7 @@ on_both_setups! {
         server.await.unwrap();
     }
 
-    async fn who_was_cut_off_before_the_first_event_knows_where_it_was(app: &TestApp) {
+    async fn a_client_disconnected_before_the_first_event_can_resume(app: &TestApp) {
         app.create(&[]).await;
         let mut first = Listener::open(app, "/events?types=product.deleted").await;
         let chunk = first.response.chunk().await.unwrap().unwrap();
@@ -48,17 +48,17 @@ on_both_setups! {
         assert_eq!(again.next_of(&missed["id"]).await.name, "product.created");
     }
 
-    async fn who_comes_back_too_late_is_told_to_begin_anew(app: &TestApp) {
+    async fn a_client_that_resumes_too_late_gets_a_reset_event(app: &TestApp) {
         let mut first = Listener::open(app, "/events").await;
         app.create(&[]).await;
         let seen = first.next().await.unwrap().id;
         write_events(app, 1_200, 1, 0).await;
-        // Young ones are kept, and everything after the oldest that is.
+        // Young events are kept, and everything after the oldest of them.
         write_events(app, 700, pm::clock::Timestamp::now().0, 0).await;
         let newest = app.create(&[]).await["id"].clone();
         // The server has read all of them.
         first.next_of(&newest).await;
-        while app.app.catalog.forget_events().await.unwrap() > 0 {}
+        while app.app.catalog.delete_expired_events().await.unwrap() > 0 {}
         let kept = count(app).await;
         assert!((700..1_200).contains(&kept), "{kept} are kept");
 
@@ -73,7 +73,7 @@ on_both_setups! {
         }
     }
 
-    async fn many_writers_at_once_lose_and_reorder_nothing(app: &TestApp) {
+    async fn concurrent_writers_lose_and_reorder_no_event(app: &TestApp) {
         const WRITERS: usize = 8;
         const EACH: usize = 20;
         let mut before = Listener::open(app, "/events").await;
@@ -86,7 +86,7 @@ on_both_setups! {
         let writers = futures_util::future::join_all((0..WRITERS).map(|_| write()));
         let read = async {
             let mut told = before.some(WRITERS * EACH).await;
-            // In the midst of it one goes away and comes back.
+            // One client disconnects and reconnects meanwhile.
             let last = told.last().unwrap().id.clone();
             let mut again = Listener::after(app, "/events", Some(&last)).await;
             told.extend(again.some(WRITERS * EACH).await);
@@ -104,12 +104,12 @@ on_both_setups! {
         }
     }
 
-    async fn a_client_that_reads_late_gets_everything_in_order(app: &TestApp) {
+    async fn a_slow_client_gets_all_events_in_order(app: &TestApp) {
         const EVENTS: usize = 20_000;
         let mut late = Listener::open(app, "/events").await;
         let mut prompt = Listener::open(app, "/events").await;
         write_events(app, EVENTS as u32, pm::clock::Timestamp::now().0, 1_000).await;
-        // The late one reads nothing while the other one gets everything.
+        // The slow client reads nothing while the other one gets everything.
         assert!(in_order(&prompt.some(EVENTS).await));
 
         let told = late.some(EVENTS).await;
@@ -120,7 +120,7 @@ on_both_setups! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_event_waits_for_transactions_that_began_before_its_own() {
+async fn an_event_waits_for_earlier_transactions() {
     app::run(Setup::Full, async |app| {
         let mut all = Listener::open(app, "/events").await;
         let slow = app.app.database.begin().await.unwrap();
@@ -128,7 +128,7 @@ async fn an_event_waits_for_transactions_that_began_before_its_own() {
             VALUES (99, 'slow', 'product.updated', '{\"product_id\":99}', 1)";
         slow.execute_unprepared(insert).await.unwrap();
         let quick = app.create(&[]).await;
-        // The quick one is committed and visible, with the slow one's place before it still empty.
+        // The later transaction is committed and visible; the earlier one's position is still empty.
         assert_eq!(app.app.catalog.newest_event().await.unwrap(), pm::domain::EventPosition::START);
         slow.commit().await.unwrap();
 

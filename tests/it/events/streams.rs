@@ -1,4 +1,4 @@
-//! What is told, to whom, and when a stream ends.
+//! The content of streams, their filters, and their end.
 
 use std::time::{Duration, Instant};
 
@@ -6,12 +6,12 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::{Listener, in_order};
-use crate::support::{Origin, on_both_setups, pictures};
+use crate::support::{Origin, images, on_both_setups};
 
 on_both_setups! {
-    async fn the_life_of_a_product_is_told_while_it_happens(app: &TestApp) {
+    async fn a_products_changes_are_streamed_as_they_happen(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(300, 200));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(300, 200));
         let mut all = Listener::open(app, "/events").await;
         assert_eq!(all.response.headers()["content-type"], "text/event-stream");
         assert_eq!(all.response.headers()["cache-control"], "no-store");
@@ -37,7 +37,7 @@ on_both_setups! {
         assert!(in_order(&told), "{told:?}");
     }
 
-    async fn a_failure_is_told_once_it_is_final(app: &TestApp) {
+    async fn a_failed_image_is_an_event_only_when_final(app: &TestApp) {
         let origin = Origin::start().await;
         let mut all = Listener::open(app, "/events").await;
         app.create(&[origin.url("/status/503")]).await;
@@ -57,7 +57,7 @@ on_both_setups! {
         assert_eq!(told.data["error_code"], "source_unavailable");
     }
 
-    async fn a_product_s_own_stream_has_its_events_alone_and_ends_with_it(app: &TestApp) {
+    async fn a_products_stream_has_only_its_events_and_ends_with_it(app: &TestApp) {
         let (one, other) = (app.create(&[]).await["id"].clone(), app.create(&[]).await["id"].clone());
         let mut own = Listener::open(app, &format!("/products/{one}/events")).await;
         let mut deletions = Listener::open(app, &format!("/events?product_id={one}&types=product.deleted")).await;
@@ -73,7 +73,7 @@ on_both_setups! {
         assert_eq!(app.get(&format!("/products/{one}/events")).await.status(), 404);
     }
 
-    async fn a_listener_hears_of_those_users_and_kinds_that_it_asked_for(app: &TestApp) {
+    async fn a_stream_is_filtered_by_user_and_type(app: &TestApp) {
         let mut hers = Listener::open(app, "/events?user_id=her&types=product.created,product.deleted").await;
         for user in ["him", "her"] {
             let body = json!({"user_id": user, "product_name": "A", "product_price": 1});
@@ -90,7 +90,7 @@ on_both_setups! {
         assert_eq!((head.status().as_u16(), head.headers()["content-type"].to_str().unwrap()), (200, "text/event-stream"));
     }
 
-    async fn what_another_process_does_is_told_as_well(app: &TestApp) {
+    async fn events_of_other_processes_are_streamed(app: &TestApp) {
         let mut all = Listener::open(app, "/events").await;
         let another = app.another().await;
         let body = br#"{"user_id":"seller","product_name":"A","product_price":1}"#;

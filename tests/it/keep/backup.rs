@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{code, doctor, file_of, json as told, keys, make_old, pm, stderr};
-use crate::support::{Origin, Setup, TestApp, app, on_both_setups, pictures};
+use crate::support::{Origin, Setup, TestApp, app, images, on_both_setups};
 
 const WITHOUT_SECRETS: Restoring<'static> = Restoring { secrets: None, api_keys: ApiKeys::LeaveOut };
 
@@ -37,17 +37,17 @@ async fn rows(app: &TestApp) -> Vec<u64> {
 
 pub async fn ready_product(app: &TestApp) -> Value {
     let origin = Origin::start().await;
-    origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(700, 500));
+    origin.serve("/a.jpg", "image/jpeg", images::jpeg(700, 500));
     let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
     app.drain().await;
     app.product(&id).await
 }
 
-/// What was acknowledged before the backup began is restored, whatever goes on meanwhile.
+/// Everything acknowledged before the backup began is restored, whatever runs meanwhile.
 async fn comes_back(from: Setup, into: Setup) {
     let origin = Origin::start().await;
     for number in 0..12_u16 {
-        origin.serve(&format!("/{number}.jpg"), "image/jpeg", pictures::jpeg(500 + number, 400));
+        origin.serve(&format!("/{number}.jpg"), "image/jpeg", images::jpeg(500 + number, 400));
     }
     let urls = |number: usize| vec![origin.url(&format!("/{}.jpg", number % 12)), origin.url("/status/404")];
     let copied = app::run(from, async |source: &TestApp| {
@@ -56,7 +56,7 @@ async fn comes_back(from: Setup, into: Setup) {
             settled.push(source.create(&urls(number)).await["id"].clone());
         }
         source.drain().await;
-        // One in the hands of a worker that will never come back, one that waits.
+        // One job is held by a worker that never returns, one waits.
         let held = source.create(&urls(6)).await["id"].clone();
         source.claim().await.unwrap();
         let waiting = source.create(&urls(7)).await["id"].clone();
@@ -97,7 +97,7 @@ async fn comes_back(from: Setup, into: Setup) {
                 assert_eq!(target.product(id).await["images"][0]["status"], "ready", "its work went on");
             }
             let newest = saved["products"].as_i64().unwrap();
-            assert!(target.create(&[]).await["id"].as_i64().unwrap() > newest, "no id comes twice");
+            assert!(target.create(&[]).await["id"].as_i64().unwrap() > newest, "no id is repeated");
             assert_eq!(doctor(target, &[]).await["healthy"], true);
         })
         .await;
@@ -106,34 +106,34 @@ async fn comes_back(from: Setup, into: Setup) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_comes_back_on_the_other_engines() {
+async fn acknowledged_products_are_restored_on_the_other_engines() {
     comes_back(Setup::Embedded, Setup::Full).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_comes_back_on_the_embedded_engines() {
+async fn acknowledged_products_are_restored_on_the_embedded_engines() {
     comes_back(Setup::Full, Setup::Embedded).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_comes_back_on_the_same_engines() {
+async fn acknowledged_products_are_restored_on_the_same_engines() {
     comes_back(Setup::Full, Setup::Full).await;
     comes_back(Setup::Embedded, Setup::Embedded).await;
 }
 
-/// The folder of the tables that the manifest tells of.
+/// Returns the directory of tables that the manifest names.
 fn tables(directory: &Path) -> PathBuf {
     let manifest: Value = serde_json::from_slice(&fs::read(directory.join("manifest.json")).unwrap()).unwrap();
     directory.join(manifest["folder"].as_str().unwrap())
 }
 
-/// The one folder of tables, where there is no manifest to ask.
+/// Returns the only directory of tables, without a manifest.
 fn tables_left(directory: &Path) -> PathBuf {
     let mut entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     entries.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("tables-")).unwrap()
 }
 
-/// The text of a manifest with its right checksum.
+/// Returns a manifest with a valid checksum.
 fn resealed(text: &str) -> String {
     const BEGINS: &str = "\"checksum\": \"";
     let at = text.rfind(BEGINS).unwrap() + BEGINS.len();
@@ -145,7 +145,7 @@ fn edit(file: &Path, change: impl Fn(&str) -> String) {
     fs::write(file, change(&fs::read_to_string(file).unwrap())).unwrap();
 }
 
-/// Tables that are each installation's own, or follow from others.
+/// Tables that belong to one installation, or are derived from others.
 const LEFT_OUT: [&str; 9] = [
     "installation",
     "seaql_migrations",
@@ -158,7 +158,7 @@ const LEFT_OUT: [&str; 9] = [
     "clock_anchors",
 ];
 
-/// Every column of every table that the schema has, as `table.column`.
+/// Returns every column of every table of the schema, as `table.column`.
 async fn columns_of_the_schema(app: &TestApp) -> Vec<String> {
     let connection = app.app.database.read();
     let sql = match app.setup {
@@ -180,7 +180,7 @@ async fn columns_of_the_schema(app: &TestApp) -> Vec<String> {
 }
 
 on_both_setups! {
-    async fn no_table_and_no_column_is_forgotten(app: &TestApp) {
+    async fn a_backup_contains_every_table_and_column(app: &TestApp) {
         let tables = pm::db::maintenance::transfer::tables();
         let columns = tables.iter().flat_map(|table| table.columns().into_iter().map(|name| format!("{}.{name}", table.name)));
         let mut copied: Vec<_> = columns.collect();
@@ -188,14 +188,14 @@ on_both_setups! {
         assert_eq!(copied, columns_of_the_schema(app).await);
     }
 
-    async fn a_second_backup_copies_only_what_is_new_and_takes_the_place_of_the_first(app: &TestApp) {
+    async fn a_second_backup_copies_only_new_blobs_and_replaces_the_first(app: &TestApp) {
         let first = ready_product(app).await;
         let directory = app.directory().join("backup");
         assert_eq!(backup(app, &directory).await["copied"], keys(&first).len());
         let before = tables(&directory);
         ready_product(app).await;
         let again = backup(app, &directory).await;
-        assert_eq!((&again["copied"], &again["products"]), (&json!(0), &json!(2)), "both have the same pictures");
+        assert_eq!((&again["copied"], &again["products"]), (&json!(0), &json!(2)), "both have the same images");
         assert!(!before.exists() && tables(&directory).exists());
 
         fs::remove_file(directory.join("manifest.json")).unwrap();
@@ -214,7 +214,7 @@ on_both_setups! {
         assert!(stderr(&refused).contains("letter.txt") && !other.join("blobs").exists(), "{}", stderr(&refused));
     }
 
-    async fn blobs_that_the_store_lost_are_named_and_the_rest_is_kept(app: &TestApp) {
+    async fn a_backup_names_lost_blobs_and_keeps_the_rest(app: &TestApp) {
         let product = ready_product(app).await;
         assert_eq!(keys(&ready_product(app).await), keys(&product), "two products refer to the same blobs");
         let (gone, changed) = (&keys(&product)[0], &keys(&product)[1]);
@@ -233,8 +233,8 @@ on_both_setups! {
         app::run(app.setup, async |target: &TestApp| {
             let output = pm(target, &["restore", &path(&directory), "--yes"]).await;
             assert_eq!(code(&output), 4, "{}", stderr(&output));
-            assert_eq!(doctor(target, &[]).await["healthy"], true, "what is lost is not referred to");
-            assert_eq!(target.product(&product["id"]).await["images"][0]["status"], "pending", "it is made again");
+            assert_eq!(doctor(target, &[]).await["healthy"], true, "lost blobs are not referenced");
+            assert_eq!(target.product(&product["id"]).await["images"][0]["status"], "pending", "it is remade");
         })
         .await;
     }
@@ -245,7 +245,7 @@ on_both_setups! {
         backup(app, &directory).await;
         let blob = directory.join("blobs").join(keys(&product)[0].as_str());
         let vanishing = ["users", "products", "images", "renditions"].map(|name| format!("{name}.ndjson"));
-        // The blob first: what an earlier attempt copied is in the store and would not be missed.
+        // The blob first: one copied by an earlier attempt would be in the store and not missed.
         let vanishing = std::iter::once(blob).chain(vanishing.iter().map(|name| tables(&directory).join(name)));
         app::run(app.setup, async |target: &TestApp| {
             let before = rows(target).await;
@@ -279,7 +279,7 @@ on_both_setups! {
                 assert!(!target.app.blobs.exists(&keys(&product)[1]).await.unwrap(), "and no blob");
             };
             edit(&rows_file, |text| text.replace("Sample", "Simple"));
-            refused("products.ndjson is not what the manifest says").await;
+            refused("products.ndjson does not match the manifest").await;
             edit(&rows_file, |text| text.replace("Simple", "Sample"));
 
             let whole = fs::read(&blob).unwrap();
@@ -299,7 +299,7 @@ on_both_setups! {
             edit(&manifest, |text| resealed(&text.replace("m9999", "m0011")));
 
             let unasked = pm(target, &["restore", &path(&directory)]).await;
-            assert_eq!(code(&unasked), 2, "nobody can be asked: {}", stderr(&unasked));
+            assert_eq!(code(&unasked), 2, "a prompt is impossible: {}", stderr(&unasked));
             let restored = pm(target, &["restore", &path(&directory), "--yes"]).await;
             assert_eq!(code(&restored), 0, "whole again: {}", stderr(&restored));
             let twice = pm(target, &["restore", &path(&directory), "--yes"]).await;
@@ -310,12 +310,12 @@ on_both_setups! {
         .await;
     }
 
-    async fn a_removal_waits_until_what_is_being_copied_is_copied(app: &TestApp) {
+    async fn gc_waits_for_a_running_backup(app: &TestApp) {
         let orphan = app.app.blobs.put(Bytes::from("orphan"), "png").await.unwrap();
         make_old(app, orphan.as_str());
         let hold = app.another().await.database.hold_blobs().await.unwrap();
         let copy = async {
-            // A backup takes the same hold, and is not kept waiting by another one.
+            // A backup takes the same shared lock, so it does not wait for another backup.
             backup(app, &app.directory().join("backup")).await;
             let is_there = app.app.blobs.exists(&orphan).await.unwrap();
             hold.release().await.unwrap();

@@ -1,4 +1,4 @@
-//! A blob store belongs to one installation, and stays its own whatever ends early.
+//! A blob store belongs to one installation, and stays its own after interrupted commands.
 
 use std::fs;
 
@@ -7,13 +7,13 @@ use serde_json::Value;
 use super::{code, pm, stderr};
 use crate::support::{Setup, TestApp, app, on_both_setups};
 
-/// The marker of the store.
+/// Returns the marker file of the store.
 fn marker(app: &TestApp) -> Value {
     serde_json::from_slice(&fs::read(app.directory().join("data/blobs/installation.json")).unwrap()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_of_another_installation_is_not_adopted_by_a_setting() {
+async fn a_setting_does_not_adopt_the_store_of_another_installation() {
     app::run(Setup::Embedded, async |first: &TestApp| {
         app::run_with(Setup::Embedded, &[("PM_STORAGE_ADOPT", "true")], async |second: &TestApp| {
             let before = marker(first);
@@ -40,7 +40,7 @@ on_both_setups! {
         assert_eq!(code(&listed), 0, "{}", stderr(&listed));
     }
 
-    async fn a_deletion_that_ended_early_leaves_the_store_to_whichever_installation_is_there(app: &TestApp) {
+    async fn an_interrupted_deletion_leaves_the_store_to_its_next_installation(app: &TestApp) {
         let before = marker(app);
         let path = app.directory().join("data/blobs/installation.json");
         let mut released = before.clone();
@@ -49,7 +49,7 @@ on_both_setups! {
         let listed = pm(app, &["product", "list"]).await;
         assert_eq!((code(&listed), marker(app)), (0, before.clone()), "{}", stderr(&listed));
 
-        // The data were deleted, and no installation has taken the store yet.
+        // The data were deleted, and no installation has claimed the store yet.
         fs::write(&path, released.to_string()).unwrap();
         app.sql("UPDATE installation SET blob_store = NULL, id = 'ffffffffffffffffffffffffffffffff'").await;
         let listed = pm(app, &["product", "list"]).await;

@@ -1,4 +1,4 @@
-//! A copied database is an installation of its own, and neither it nor the original loses what belongs to the other.
+//! A copied database is a separate installation, and neither it nor the original loses data of the other.
 
 use std::{
     fs,
@@ -26,7 +26,7 @@ fn path(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Copies the data directory while nothing is written, and returns the copy's.
+/// Copies the data directory while nothing is written; returns the copy.
 fn copied_data(app: &TestApp) -> PathBuf {
     let copied = app.directory().join("copied");
     copy(&app.directory().join("data"), &copied);
@@ -51,12 +51,12 @@ async fn a_copied_data_directory_is_another_installation() {
         let again = pm(app, &show).await;
         assert_eq!((code(&again), stderr(&again).as_str()), (0, ""), "it is no news any more");
         assert_eq!(marker(&copied.join("blobs")), own);
-        assert_eq!(app.product(&product["id"]).await["id"], product["id"], "the original goes on");
+        assert_eq!(app.product(&product["id"]).await["id"], product["id"], "the original continues");
     })
     .await;
 }
 
-/// A server of its own on a new directory, and how a write to it comes out.
+/// A server on a new directory, and the result of a write to it.
 async fn exchanged(exchange: impl AsyncFnOnce(&Path, &Database)) {
     app::run(Setup::Embedded, async |app: &TestApp| {
         let directory = app.directory().join("exchanged");
@@ -71,7 +71,7 @@ async fn exchanged(exchange: impl AsyncFnOnce(&Path, &Database)) {
         exchange(&directory.join("pm.db"), &database).await;
         assert!(write(&database).await.unwrap_err().is_transient(), "it would be lost with the process");
         let error = running.await.unwrap().expect_err("the server ends").to_string();
-        assert!(error.contains("another file has taken the place of the database"), "{error}");
+        assert!(error.contains("another file replaced the database"), "{error}");
     })
     .await;
 }
@@ -92,20 +92,20 @@ async fn write(database: &Database) -> Result<(), pm::db::Error> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_put_in_the_place_of_the_database_ends_the_server_and_takes_no_write() {
+async fn a_replaced_database_file_stops_the_server_without_a_write() {
     exchanged(async |file: &Path, database: &Database| {
         let aside = file.with_file_name("aside.db");
         fs::rename(file, &aside).unwrap();
-        // Longer than connections that do not work are left alone, and new ones are made to read.
+        // Longer than failed connections are avoided, so that new ones are opened to read.
         for _ in 0..9 {
             assert!(write(database).await.unwrap_err().is_transient());
             let reads = (0..12).map(|_| async { pm::db::connection::installation::read(&database.read()).await });
             futures_util::future::join_all(reads).await;
             sleep(Duration::from_secs(1)).await;
         }
-        assert!(!file.exists(), "nothing takes the place of a file that is away");
+        assert!(!file.exists(), "no file replaces a missing file");
         fs::rename(&aside, file).unwrap();
-        write(database).await.expect("the same file is taken for the same");
+        write(database).await.expect("the same file is recognized");
         fs::copy(file, &aside).unwrap();
         fs::rename(&aside, file).unwrap();
     })
@@ -113,7 +113,7 @@ async fn a_file_put_in_the_place_of_the_database_ends_the_server_and_takes_no_wr
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_backup_copied_over_the_database_ends_the_server_and_takes_no_write() {
+async fn a_backup_copied_over_the_database_stops_the_server_without_a_write() {
     exchanged(async |file: &Path, _| {
         let bytes = fs::read(file).unwrap();
         fs::write(file, bytes).unwrap();
@@ -124,7 +124,7 @@ async fn a_backup_copied_over_the_database_ends_the_server_and_takes_no_write() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_without_its_database_is_not_deleted() {
+async fn a_wal_without_its_database_is_not_deleted() {
     app::run(Setup::Embedded, async |app: &TestApp| {
         let directory = app.directory().join("torn");
         fs::create_dir(&directory).unwrap();
@@ -138,10 +138,10 @@ async fn a_log_without_its_database_is_not_deleted() {
     .await;
 }
 
-/// Puts the database elsewhere, and returns the words by which commands find it and the original's store.
+/// Moves the database elsewhere; returns the arguments with which commands find it and the original's store.
 async fn copied(app: &TestApp) -> Vec<String> {
     if app.setup == Setup::Full {
-        // As a copy of the database in another place finds itself.
+        // As a copy of the database in another directory identifies itself.
         app.sql("UPDATE installation SET database_identity = '1:1'").await;
         return Vec::new();
     }
@@ -167,7 +167,7 @@ on_both_setups! {
             assert!(said.contains("is a copy of installation") && said.contains("PM_STORAGE_ADOPT"), "{said}");
             assert_eq!(marker(&blobs), original, "{words:?}");
         }
-        // Neither does it when the original is about to be deleted, or has another id by now.
+        // Nor if the original is about to be deleted, or has another id by now.
         for change in [("released", Value::from(true)), ("installation", Value::from("f".repeat(32)))] {
             let mut changed = original.clone();
             changed[change.0] = change.1;
@@ -178,14 +178,14 @@ on_both_setups! {
         assert_eq!(app.product(&product["id"]).await["id"], product["id"], "nothing was deleted");
     }
 
-    async fn a_moved_database_keeps_its_blob_store_when_somebody_says_so(app: &TestApp) {
+    async fn a_moved_database_keeps_its_blob_store_on_request(app: &TestApp) {
         let product = ready_product(app).await;
         let blobs = app.directory().join("data/blobs");
         let original = marker(&blobs);
         let place = copied(app).await;
         let gc = ["gc", "--dry-run"];
         assert_eq!(code(&pm_on(app, &gc, &place).await), 2);
-        // Many processes at once come to one answer.
+        // Many concurrent processes come to the same answer.
         let mut environment = app.environment.clone();
         environment.insert("PM_STORAGE_ADOPT".into(), "true".into());
         let started: Vec<_> = (0..6)
@@ -207,7 +207,7 @@ on_both_setups! {
         assert_eq!(code(&shown), 0, "{}", stderr(&shown));
     }
 
-    async fn a_new_catalogue_knows_its_database_from_the_first_step_on(app: &TestApp) {
+    async fn a_new_catalogue_records_its_database_in_the_first_migration(app: &TestApp) {
         let fresh = pm(app, &["migrate", "fresh", "--yes"]).await;
         assert_eq!(code(&fresh), 0, "{}", stderr(&fresh));
         let unknown = "SELECT count(*) FROM installation WHERE database_identity IS NULL";

@@ -1,4 +1,5 @@
-//! Damage to backups, young and old: it is named, the next backup mends it, and `pm restore --allow-missing` brings all else.
+//! Damaged backups, young and old: the damage is named, the next backup repairs it, `pm restore --allow-missing`
+//! restores the rest.
 
 use std::{
     fs,
@@ -10,7 +11,7 @@ use pm::blobs::BlobKey;
 use serde_json::{Value, json};
 
 use super::{code, cut, doctor, file_of, flip, json as told, keys, pm, stderr};
-use crate::support::{Origin, TestApp, app, on_both_setups, pictures};
+use crate::support::{Origin, TestApp, app, images, on_both_setups};
 
 async fn backup(app: &TestApp, directory: &Path, words: &[&str]) -> Value {
     let directory = directory.display().to_string();
@@ -19,12 +20,12 @@ async fn backup(app: &TestApp, directory: &Path, words: &[&str]) -> Value {
     told(&output)
 }
 
-/// Products with an image each.
+/// Products with one image each.
 async fn ready_products(app: &TestApp, origin: &Origin, count: u16) -> Vec<Value> {
     let mut ids = Vec::new();
     for number in 0..count {
         let path = format!("/{number}.jpg");
-        origin.serve(&path, "image/jpeg", pictures::jpeg(700 + number, 500));
+        origin.serve(&path, "image/jpeg", images::jpeg(700 + number, 500));
         ids.push(app.create(&[origin.url(&path)]).await["id"].clone());
     }
     app.drain().await;
@@ -41,14 +42,14 @@ fn tables(directory: &Path) -> PathBuf {
     entries.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("tables-")).unwrap()
 }
 
-/// Damages a file and keeps its time, as a disk does that forgets.
+/// Damages a file and keeps its time, as silent disk corruption does.
 fn rot(file: &Path) {
     let modified = fs::metadata(file).unwrap().modified().unwrap();
     flip(file);
     fs::File::options().write(true).open(file).unwrap().set_modified(modified).unwrap();
 }
 
-/// Lets a copy have been proved 31 days ago.
+/// Makes a copy look verified 31 days ago.
 fn age(file: &Path) {
     let proved = fs::metadata(file).unwrap().modified().unwrap();
     fs::File::options()
@@ -64,7 +65,7 @@ fn has(list: &Value, part: &str) -> bool {
 }
 
 on_both_setups! {
-    async fn verify_names_every_damaged_file_and_the_same_backup_mends_it(app: &TestApp) {
+    async fn backup_verify_names_and_repairs_every_damaged_file(app: &TestApp) {
         let origin = Origin::start().await;
         let product = ready_products(app, &origin, 1).await.remove(0);
         let directory = app.directory().join("backup");
@@ -94,7 +95,7 @@ on_both_setups! {
         .await;
     }
 
-    async fn a_plain_backup_mends_what_was_changed_and_what_was_not_proved_for_30_days(app: &TestApp) {
+    async fn a_backup_repairs_changed_files_and_files_not_verified_for_30_days(app: &TestApp) {
         let origin = Origin::start().await;
         let product = ready_products(app, &origin, 1).await.remove(0);
         let directory = app.directory().join("backup");
@@ -112,7 +113,7 @@ on_both_setups! {
         assert_eq!((&quiet["mended"], &quiet["verified"]), (&json!(0), &json!(0)), "all was proved a moment ago");
     }
 
-    async fn all_that_is_whole_comes_back_and_the_catalogue_is_consistent(app: &TestApp) {
+    async fn undamaged_data_are_restored_to_a_consistent_catalogue(app: &TestApp) {
         let origin = Origin::start().await;
         let products = ready_products(app, &origin, 6).await;
         let directory = app.directory().join("backup");
@@ -147,9 +148,9 @@ on_both_setups! {
         .await;
     }
 
-    async fn the_largest_rendition_takes_the_place_of_a_lost_upload(app: &TestApp) {
+    async fn the_largest_rendition_replaces_a_lost_upload(app: &TestApp) {
         let add = |name: &'static str, side: u16| async move {
-            fs::write(app.directory().join(name), pictures::jpeg(side, side)).unwrap();
+            fs::write(app.directory().join(name), images::jpeg(side, side)).unwrap();
             let words = ["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", name, "-q"];
             let output = pm(app, &words).await;
             assert_eq!(code(&output), 0, "{}", stderr(&output));
@@ -160,7 +161,7 @@ on_both_setups! {
         let directory = app.directory().join("backup");
         backup(app, &directory, &[]).await;
         let (one, other) = (app.product(&one).await, app.product(&other).await);
-        let original = |side: u16| BlobKey::for_bytes(&pictures::jpeg(side, side), "jpg").unwrap().as_original();
+        let original = |side: u16| BlobKey::for_bytes(&images::jpeg(side, side), "jpg").unwrap().as_original();
         let copy = |key: &str| directory.join("blobs").join(key);
         flip(&copy(original(400).as_str()));
         fs::remove_file(copy(original(401).as_str())).unwrap();
@@ -175,12 +176,12 @@ on_both_setups! {
             assert_eq!((&kept["status"], keys(&kept)), (&json!("ready"), keys(&one)));
             let lost = target.product(&other["id"]).await;
             assert_eq!(lost["images"][0]["error"]["code"], "source_not_found", "{lost}");
-            assert_eq!(backup(target, &target.directory().join("next"), &[]).await["missing"], 0, "what is lost is not looked for again");
+            assert_eq!(backup(target, &target.directory().join("next"), &[]).await["missing"], 0, "not reported again");
         })
         .await;
     }
 
-    async fn a_store_that_lost_a_blob_is_mended_from_the_backup(app: &TestApp) {
+    async fn a_lost_blob_is_repaired_from_the_backup(app: &TestApp) {
         let origin = Origin::start().await;
         let product = ready_products(app, &origin, 1).await.remove(0);
         let directory = app.directory().join("backup");

@@ -1,4 +1,4 @@
-//! `pm doctor` finds every invariant that is broken, names what breaks it, and raises no alarm over a busy system.
+//! `pm doctor` finds every broken invariant, names the rows or files, and reports no false alarm on a busy system.
 
 use std::fs;
 
@@ -13,11 +13,11 @@ use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value, json};
 
 use super::{code, doctor, failed, file_of, keys, make_old, pm};
-use crate::support::{Origin, Setup, TestApp, on_both_setups, pictures};
+use crate::support::{Origin, Setup, TestApp, images, on_both_setups};
 
 async fn ready_product(app: &TestApp) -> Value {
     let origin = Origin::start().await;
-    origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(700, 500));
+    origin.serve("/a.jpg", "image/jpeg", images::jpeg(700, 500));
     let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
     app.drain().await;
     let product = app.product(&id).await;
@@ -25,14 +25,15 @@ async fn ready_product(app: &TestApp) -> Value {
     product
 }
 
-/// The one check that failed. A test that holds SQLite's write lock keeps the database from proving that it takes writes.
+/// Returns the only failed check. A test that holds SQLite's write lock also fails the check of writes.
 fn finding<'a>(told: &'a Value, check: &str) -> &'a Value {
     let failed: Vec<_> = failed(told).into_iter().filter(|failed| *failed != "database").collect();
     assert_eq!(failed, [check], "{told}");
     told["checks"].as_array().unwrap().iter().find(|found| found["check"] == check).unwrap()
 }
 
-/// Breaks a row that a running process would mend within seconds, and keeps it from doing so until the answer is dropped.
+/// Breaks a row that a running process would repair within seconds, and prevents the repair until the result is
+/// dropped.
 async fn held(app: &TestApp, break_it: &str, rows: &str) -> Write {
     loop {
         app.sql(break_it).await;
@@ -49,13 +50,13 @@ async fn held(app: &TestApp, break_it: &str, rows: &str) -> Write {
 }
 
 on_both_setups! {
-    async fn a_whole_system_is_healthy_even_while_it_is_busy(app: &TestApp) {
+    async fn doctor_reports_a_busy_system_as_healthy(app: &TestApp) {
         let origin = Origin::start().await;
         let (stopper, worker) = app.start_worker().await;
         let mut ids = Vec::new();
         for number in 0..12_u16 {
             let path = format!("/{number}.jpg");
-            origin.serve(&path, "image/jpeg", pictures::jpeg(900 + number, 700));
+            origin.serve(&path, "image/jpeg", images::jpeg(900 + number, 700));
             ids.push(app.create(&[origin.url(&path), origin.url("/status/404")]).await["id"].clone());
             app.product(&ids[0]).await;
         }
@@ -73,13 +74,13 @@ on_both_setups! {
         assert_eq!(names[names.len() - invariants.len()..], invariants);
         assert!(told["checks"].as_array().unwrap().iter().all(|check| check["count"] == 0 && check["examples"] == json!([])));
         let details = told.to_string();
-        assert!(details.contains("24 have one state, or one live job") && details.contains("48 are there"), "{details}");
+        assert!(details.contains("24 images: each is final") && details.contains("48 blobs exist"), "{details}");
     }
 
-    async fn a_picture_without_its_job_and_one_with_a_job_too_many_are_found(app: &TestApp) {
+    async fn doctor_finds_images_without_a_job_and_with_two_jobs(app: &TestApp) {
         let product = ready_product(app).await;
         let image = product["images"][0]["id"].clone();
-        // Rows that are changed behind the program's back are cached still, which would be another finding.
+        // Rows that are changed directly are still cached, which would be another finding.
         app.app.health.cache.invalidate(&[ProductId(product["id"].as_i64().unwrap())]).await.unwrap();
         app.sql(&format!("UPDATE images SET status = 'processing' WHERE id = {image}")).await;
         let told = doctor(app, &["--quick"]).await;
@@ -95,14 +96,14 @@ on_both_setups! {
         assert_eq!(doctor(app, &[]).await["healthy"], true);
     }
 
-    async fn blobs_that_are_gone_cut_short_or_changed_are_found(app: &TestApp) {
+    async fn doctor_finds_missing_truncated_and_changed_blobs(app: &TestApp) {
         let product = ready_product(app).await;
         let (gone, cut, changed) = (&keys(&product)[0], &keys(&product)[1], &keys(&product)[2]);
         let mut bytes = fs::read(file_of(app, changed.as_str())).unwrap();
         bytes[10] ^= 1;
         fs::write(file_of(app, changed.as_str()), bytes).unwrap();
         let told = doctor(app, &["--quick"]).await;
-        assert_eq!(told["healthy"], true, "a changed byte shows only in the bytes: {told}");
+        assert_eq!(told["healthy"], true, "only reading the bytes finds a changed byte: {told}");
         assert_eq!(finding(&doctor(app, &[]).await, "blobs")["examples"], json!([changed.as_str()]));
 
         fs::remove_file(file_of(app, gone.as_str())).unwrap();
@@ -120,9 +121,9 @@ on_both_setups! {
         assert!(String::from_utf8_lossy(&table.stdout).contains(gone.as_str()));
     }
 
-    async fn an_uploaded_source_that_is_lost_is_found(app: &TestApp) {
+    async fn doctor_finds_a_lost_upload(app: &TestApp) {
         let file = app.directory().join("cup.png");
-        fs::write(&file, pictures::png(40, 30)).unwrap();
+        fs::write(&file, images::png(40, 30)).unwrap();
         let words = ["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", "cup.png"];
         assert_eq!(code(&pm(app, &words).await), 0);
         app.drain().await;
@@ -132,7 +133,7 @@ on_both_setups! {
         assert_eq!(finding(&doctor(app, &[]).await, "sources")["examples"], json!([key.as_str()]));
     }
 
-    async fn old_blobs_that_nothing_refers_to_and_unfinished_files_are_found(app: &TestApp) {
+    async fn doctor_finds_old_orphans_and_unfinished_files(app: &TestApp) {
         let product = ready_product(app).await;
         make_old(app, keys(&product)[0].as_str());
         let orphan = app.app.blobs.put(Bytes::from("orphan"), "png").await.unwrap();
@@ -146,7 +147,7 @@ on_both_setups! {
         assert_eq!(finding(&doctor(app, &[]).await, "orphans")["examples"], json!([orphan.as_str()]));
     }
 
-    async fn a_lease_that_nobody_takes_from_the_dead_is_found(app: &TestApp) {
+    async fn doctor_finds_an_expired_lease(app: &TestApp) {
         app.create(&["https://example.com/a.jpg".into()]).await;
         let claimed = app.claim().await.unwrap();
         let expire = format!("UPDATE jobs SET lease_until = 0 WHERE id = {} AND state = 'running'", claimed.job.id);
@@ -156,12 +157,12 @@ on_both_setups! {
         drop(held);
     }
 
-    async fn a_cached_product_that_is_not_what_its_row_gives_is_found(app: &TestApp) {
+    async fn doctor_finds_a_stale_cached_product(app: &TestApp) {
         let product = ready_product(app).await;
         let id = ProductId(product["id"].as_i64().unwrap());
         let cache = &app.app.health.cache;
         for entry in [Entry::Value(Bytes::from("\"0123456789abcdef\"{}")), Entry::Absent] {
-            // Of a product that is not there the absence lasts only seconds, which is no finding.
+            // The absence of a product is cached for only seconds, so it is no finding.
             cache.invalidate(&[id]).await.unwrap();
             let Lookup::Miss(fill) = cache.lookup(id).await else { panic!("it was dropped") };
             cache.fill(fill, id, entry.clone()).await;
@@ -176,7 +177,7 @@ on_both_setups! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn jobs_and_changes_that_nobody_hands_over_are_found() {
+async fn doctor_finds_unpublished_jobs_and_pending_invalidations() {
     crate::support::app::run(Setup::Full, async |app: &TestApp| {
         let image = app.create(&["https://example.com/a.jpg".into()]).await["images"][0]["id"].clone();
         let make_due = format!("UPDATE jobs SET dispatched_at = NULL, run_at = 0 WHERE image_id = {image}");

@@ -1,4 +1,4 @@
-//! Backups that a stranger changed, with checksums that fit: each is refused by name, and nothing is changed.
+//! Forged backups with valid checksums: each is refused by name, and nothing is changed.
 
 use std::{
     fs,
@@ -25,7 +25,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A forged backup, of which one thing at a time is changed.
+/// A backup in which one thing at a time is forged.
 struct Forged {
     directory: PathBuf,
 }
@@ -40,7 +40,7 @@ impl Forged {
         serde_json::from_slice(&fs::read(self.directory.join("manifest.json")).unwrap()).unwrap()
     }
 
-    /// Changes the manifest and writes a checksum that fits.
+    /// Changes the manifest and updates its checksum.
     fn change(&self, change: impl FnOnce(&mut Value)) {
         let tables = self.tables();
         let mut manifest = self.manifest();
@@ -60,7 +60,7 @@ impl Forged {
         });
     }
 
-    /// Changes the first row of a table, with checksums that fit.
+    /// Changes the first row of a table and updates the checksums.
     fn change_row(&self, name: &str, change: impl FnOnce(&mut Value)) {
         let file = self.tables().join(format!("{name}.ndjson"));
         let text = fs::read_to_string(&file).unwrap();
@@ -93,10 +93,10 @@ fn names_and_numbers() -> Vec<Forgery> {
         forgery("folder \"tables-1/../..\"", |forged, _| {
             forged.change(|manifest| manifest["folder"] = "tables-1/../..".into());
         }),
-        forgery("\"../outside/users\" is no name", |forged, _| {
+        forgery("\"../outside/users\" is not a valid table name", |forged, _| {
             forged.change_table("users", |table| table["name"] = "../outside/users".into());
         }),
-        forgery("users stands in it twice", |forged, _| {
+        forgery("users is listed twice", |forged, _| {
             forged.change_table("products", |table| table["name"] = "users".into());
         }),
         forgery("users cannot have 18446744073709551615 rows", |forged, _| {
@@ -137,19 +137,19 @@ fn links_and_rows() -> Vec<Forgery> {
             fs::rename(&file, outside.with_extension("json")).unwrap();
             symlink(outside.with_extension("json"), file).unwrap();
         }),
-        forgery("\"../../../../etc/passwd\" in the place of a blob's key", |forged, _| {
+        forgery("the invalid blob key \"../../../../etc/passwd\"", |forged, _| {
             forged.change_row("renditions", |row| row["blob_key"] = "../../../../etc/passwd".into());
         }),
-        forgery("\"/etc/passwd\" in the place of a blob's key", |forged, _| {
+        forgery("the invalid blob key \"/etc/passwd\"", |forged, _| {
             forged.change_row("images", |row| row["source_key"] = "/etc/passwd".into());
         }),
         forgery("has a negative bytes", |forged, _| {
             forged.change_row("renditions", |row| row["bytes"] = (-1).into());
         }),
-        forgery("a number that is never given", |forged, _| {
+        forgery("has an invalid id", |forged, _| {
             forged.change_row("products", |row| row["id"] = i64::MAX.into());
         }),
-        forgery("a product_name of another kind", |forged, _| {
+        forgery("a product_name of the wrong type", |forged, _| {
             forged.change_row("products", |row| row["product_name"] = 7.into());
         }),
         forgery("has a hash, which only secrets.age may hold", |forged, _| {
@@ -161,7 +161,7 @@ fn links_and_rows() -> Vec<Forgery> {
     ]
 }
 
-/// A backup with a row of each kind.
+/// Creates a backup with a row of each kind.
 async fn made(app: &TestApp) -> PathBuf {
     ready_product(app).await;
     assert_eq!(code(&pm(app, &["webhook", "add", "http://127.0.0.1:9/hook"]).await), 0);

@@ -1,4 +1,4 @@
-//! `pm gc` removes what nothing refers to, and nothing that somebody may be about to refer to.
+//! `pm gc` removes unreferenced blobs, and none that is about to be referenced.
 
 use std::{fs, time::Duration};
 
@@ -16,7 +16,7 @@ use serde_json::json;
 use super::{code, doctor, failed, file_of, json as told, keys, make_old, pm, stderr};
 use crate::{
     api::set_ups::on_s3,
-    support::{Origin, Setup, TestApp, on_both_setups, pictures, proxy::Proxy, s3::S3Server},
+    support::{Origin, Setup, TestApp, images, on_both_setups, proxy::Proxy, s3::S3Server},
 };
 
 fn outcome(key: &str) -> Outcome {
@@ -36,9 +36,9 @@ fn outcome(key: &str) -> Outcome {
 }
 
 on_both_setups! {
-    async fn orphans_go_and_what_is_young_or_referred_to_stays(app: &TestApp) {
+    async fn gc_removes_orphans_and_keeps_young_and_referenced_blobs(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(700, 500));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(700, 500));
         let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
         app.drain().await;
         let used = keys(&app.product(&id).await);
@@ -78,9 +78,9 @@ on_both_setups! {
         assert_eq!(removed, expected);
     }
 
-    async fn a_settlement_whose_blob_was_removed_is_refused_and_the_picture_is_made_again(app: &TestApp) {
+    async fn a_settlement_without_its_blob_is_refused_and_the_image_retried(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 64));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(64, 64));
         let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
         let claimed = app.claim().await.unwrap();
         let key = app.app.blobs.put(Bytes::from("made"), "png").await.unwrap();
@@ -97,9 +97,9 @@ on_both_setups! {
         assert_eq!(doctor(app, &[]).await["healthy"], true);
     }
 
-    async fn a_worker_whose_rendition_is_removed_before_it_settles_makes_it_again(app: &TestApp) {
+    async fn a_worker_remakes_a_rendition_removed_before_settlement(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(1600, 1200));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(1600, 1200));
         let (stopper, worker) = app.start_worker().await;
         let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
         let connection = app.app.database.read();
@@ -108,7 +108,7 @@ on_both_setups! {
         while connection.query_all_raw(decoding.clone()).await.unwrap().is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        // Whoever comes to settle waits from here on.
+        // Settlements wait from here on.
         let removal = app.app.database.begin_removal().await.unwrap().unwrap();
         let blobs = &app.app.blobs;
         let made = loop {
@@ -129,8 +129,8 @@ on_both_setups! {
         assert_eq!(doctor(app, &[]).await["healthy"], true);
     }
 
-    async fn a_product_whose_file_was_removed_is_refused(app: &TestApp) {
-        let key = app.app.blobs.put(Bytes::from("a picture"), "png").await.unwrap();
+    async fn a_product_without_its_uploaded_blob_is_refused(app: &TestApp) {
+        let key = app.app.blobs.put(Bytes::from("an image"), "png").await.unwrap();
         app.app.blobs.delete(&key).await.unwrap();
         let draft = ProductDraft {
             user_id: Some("u".into()),
@@ -145,7 +145,7 @@ on_both_setups! {
         assert_eq!(app.get_json("/products").await["items"], json!([]));
     }
 
-    async fn several_removals_may_run_at_once_but_none_beside_a_copy(app: &TestApp) {
+    async fn gc_runs_in_parallel_but_not_beside_a_backup(app: &TestApp) {
         for number in 0..40 {
             let key = app.app.blobs.put(Bytes::from(format!("orphan {number}")), "png").await.unwrap();
             make_old(app, key.as_str());
@@ -168,7 +168,7 @@ async fn goes_on_s3(setup: Setup) {
     on_s3(setup, async |app: &TestApp, server: &S3Server, _: &Proxy| {
         let used = {
             let origin = Origin::start().await;
-            origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(700, 500));
+            origin.serve("/a.jpg", "image/jpeg", images::jpeg(700, 500));
             let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
             app.drain().await;
             keys(&app.product(&id).await)
@@ -178,7 +178,7 @@ async fn goes_on_s3(setup: Setup) {
         for key in used.iter().chain([&orphan]) {
             let file = fs::File::options()
                 .write(true)
-                .open(server.directory().join("shop/pictures").join(key.as_str()))
+                .open(server.directory().join("shop/images").join(key.as_str()))
                 .unwrap();
             file.set_modified(old).unwrap();
         }
@@ -190,11 +190,11 @@ async fn goes_on_s3(setup: Setup) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn orphans_go_from_s3_embedded() {
+async fn gc_removes_orphans_from_s3_embedded() {
     goes_on_s3(Setup::Embedded).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn orphans_go_from_s3_full() {
+async fn gc_removes_orphans_from_s3_full() {
     goes_on_s3(Setup::Full).await;
 }

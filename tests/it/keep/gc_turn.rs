@@ -1,4 +1,4 @@
-//! `gc` runs by itself: once in each `PM_GC_EVERY`, in one process of the installation.
+//! Periodic gc: once in each `PM_GC_EVERY`, in one process of the installation.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ async fn orphan(app: &TestApp, content: &str) -> BlobKey {
     key
 }
 
-/// Lets the last run have ended this long ago.
+/// Sets the end of the last run to this long ago.
 async fn let_last_run_be(app: &TestApp, ago: Duration) {
     let then = app.app.catalog.now().await.unwrap().minus(ago).0;
     app.sql(&format!("UPDATE installation SET gc_ended_at = {then}")).await;
@@ -40,10 +40,10 @@ on_both_setups! {
         assert_eq!(collect(&other).await, None);
         let_last_run_be(app, Duration::ZERO).await;
         app.sql("UPDATE installation SET gc_ended_at = gc_ended_at + 86400000000").await;
-        assert!(collect(&app.app).await.is_some(), "a time to come was written before the clock went back");
+        assert!(collect(&app.app).await.is_some(), "a future time was written before the clock went back");
     }
 
-    async fn the_turn_of_a_dead_process_ends_and_nothing_is_removed_beside_a_backup(app: &TestApp) {
+    async fn the_gc_lease_of_a_dead_process_expires_and_gc_waits_for_a_backup(app: &TestApp) {
         let collect = async || app.app.catalog.collect_if_due(HOUR).await;
         assert_eq!(collect().await.unwrap(), None);
         let_last_run_be(app, 2 * HOUR).await;
@@ -70,13 +70,13 @@ async fn runs_unasked(setup: Setup) {
         let mut metrics = String::new();
         for _ in 0..1_000 {
             metrics = app.get("/metrics").await.text().await.unwrap();
-            // The counters are of this process, whose other tests may have counted already.
+            // The counters belong to this process, whose other tests may have counted already.
             if !app.app.blobs.exists(&key).await.unwrap() && metrics.contains("pm_gc_runs_total{outcome=\"done\"}") {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert!(!app.app.blobs.exists(&key).await.unwrap(), "nobody removed it");
+        assert!(!app.app.blobs.exists(&key).await.unwrap(), "it was not removed");
         assert!(metrics.contains("pm_gc_runs_total{outcome=\"done\"}"), "{metrics}");
         assert!(metrics.contains("pm_gc_removed_blobs_total"), "{metrics}");
         let shown = pm(app, &["config", "-o", "csv"]).await;
@@ -86,11 +86,11 @@ async fn runs_unasked(setup: Setup) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_removes_orphans_unasked_embedded() {
+async fn a_server_runs_gc_periodically_embedded() {
     runs_unasked(Setup::Embedded).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_removes_orphans_unasked_full() {
+async fn a_server_runs_gc_periodically_full() {
     runs_unasked(Setup::Full).await;
 }

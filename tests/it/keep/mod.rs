@@ -1,4 +1,4 @@
-//! What keeps the data whole: `pm doctor`, `pm gc`, `pm backup` and `pm restore`, as people run them.
+//! Maintenance commands: `pm doctor`, `pm gc`, `pm backup` and `pm restore`.
 
 mod backup;
 mod belonging;
@@ -25,7 +25,7 @@ use serde_json::Value;
 
 use crate::support::TestApp;
 
-/// Longer than the grace of a blob that nothing refers to.
+/// Longer than the grace time of an unreferenced blob.
 const LONG_AGO: Duration = Duration::from_secs(3 * 3_600);
 
 /// Runs `pm` with the settings of `app`, as another process beside it.
@@ -48,11 +48,11 @@ pub fn json(output: &Output) -> Value {
     serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told} {}", stderr(output)))
 }
 
-/// What `pm doctor` says of everything; its exit code must agree with it.
+/// Returns the full report of `pm doctor`; its exit code must match.
 pub async fn doctor(app: &TestApp, words: &[&str]) -> Value {
     let output = pm(app, &[&["doctor", "--json"], words].concat()).await;
     let told = json(&output);
-    // A test that holds SQLite's write lock keeps the database from proving that it takes writes.
+    // A test that holds SQLite's write lock also fails the check of writes.
     let unreachable = failed(&told).iter().any(|check| ["database", "cache", "queue", "storage"].contains(check));
     let expected = if told["healthy"] == true {
         0
@@ -65,13 +65,13 @@ pub async fn doctor(app: &TestApp, words: &[&str]) -> Value {
     told
 }
 
-/// The only checks that failed, by name.
+/// Returns the names of the failed checks.
 fn failed(told: &Value) -> Vec<&str> {
     let checks = told["checks"].as_array().unwrap().iter();
     checks.filter(|check| check["status"] != "ok").map(|check| check["check"].as_str().unwrap()).collect()
 }
 
-/// The keys of a product's renditions.
+/// Returns the keys of a product's renditions.
 fn keys(product: &Value) -> Vec<BlobKey> {
     let images = product["images"].as_array().unwrap().iter();
     let made = images.flat_map(|image| image["renditions"].as_array().unwrap());
@@ -82,7 +82,7 @@ fn file_of(app: &TestApp, key: &str) -> PathBuf {
     app.directory().join("data/blobs").join(key)
 }
 
-/// Changes one byte of a file, in the middle of it.
+/// Changes one byte in the middle of a file.
 fn flip(file: &Path) {
     let mut bytes = fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let middle = bytes.len() / 2;

@@ -1,4 +1,4 @@
-//! Files and directories of pm are their owner's alone, whatever the umask of its processes is.
+//! Files and directories of pm are accessible only to their owner, whatever the umask.
 
 use std::{
     fs,
@@ -10,9 +10,9 @@ use std::{
 use assert_cmd::cargo::cargo_bin;
 
 use super::{code, stderr};
-use crate::support::{TestApp, on_both_setups, pictures};
+use crate::support::{TestApp, images, on_both_setups};
 
-/// Runs `pm` under the umask 000.
+/// Runs `pm` with the umask 000.
 fn command(app: &TestApp, words: &[&str]) -> Command {
     let mut command = Command::new("sh");
     command.env_clear().env("PATH", "/usr/bin:/bin").envs(&app.environment).current_dir(app.directory());
@@ -26,7 +26,7 @@ async fn pm(app: &TestApp, words: &[&str]) -> Output {
     tokio::task::spawn_blocking(move || command.output().expect("pm starts")).await.unwrap()
 }
 
-/// Ends the process when it is dropped.
+/// Kills the process on drop.
 struct Running(Child);
 
 impl Drop for Running {
@@ -58,7 +58,7 @@ fn open(path: &Path) -> Vec<String> {
     open.map(|path| format!("{} {:o}", path.display(), mode(&path))).collect()
 }
 
-/// Gives everybody all rights to what is there.
+/// Gives all users all permissions on existing files.
 fn open_up(path: &Path) {
     for path in all_in(path) {
         let mode = if path.is_dir() { 0o777 } else { 0o666 };
@@ -67,8 +67,8 @@ fn open_up(path: &Path) {
 }
 
 on_both_setups! {
-    async fn whatever_the_umask_is_files_are_their_owners_alone(app: &TestApp) {
-        fs::write(app.directory().join("cup.png"), pictures::png(64, 64)).unwrap();
+    async fn files_are_private_with_any_umask(app: &TestApp) {
+        fs::write(app.directory().join("cup.png"), images::png(64, 64)).unwrap();
         let worker = Running(command(app, &["worker", "--concurrency", "1"]).stderr(Stdio::null()).spawn().unwrap());
         let words = ["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", "cup.png", "-q"];
         let added = pm(app, &words).await;
@@ -76,7 +76,7 @@ on_both_setups! {
         let id = serde_json::from_slice(&added.stdout).unwrap();
         assert_eq!(app.settled(&id).await["status"], "ready");
         let (data, backup) = (app.directory().join("data"), app.directory().join("backups/shop"));
-        // The store's marker is of the test's own process, which keeps its umask.
+        // The store's marker was written by the test's own process, which keeps its umask.
         let marker = data.join("blobs/installation.json");
         fs::set_permissions(marker, fs::Permissions::from_mode(0o600)).unwrap();
         let saved = pm(app, &["backup", "backups/shop"]).await;
@@ -87,8 +87,8 @@ on_both_setups! {
         drop(worker);
     }
 
-    async fn files_that_others_could_use_are_closed_at_the_start_with_one_line(app: &TestApp) {
-        fs::write(app.directory().join("cup.png"), pictures::png(64, 64)).unwrap();
+    async fn permissions_of_others_are_removed_at_the_start_with_one_log_line(app: &TestApp) {
+        fs::write(app.directory().join("cup.png"), images::png(64, 64)).unwrap();
         let words = ["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", "cup.png", "-q"];
         assert_eq!(code(&pm(app, &words).await), 0);
         let (data, backup) = (app.directory().join("data"), app.directory().join("backup"));
@@ -102,11 +102,11 @@ on_both_setups! {
         assert!(code(&read) == 0 && mode(&data) == 0o777, "a command that reads changes no mode");
         let started = pm(app, &words).await;
         assert_eq!(code(&started), 0, "{}", stderr(&started));
-        assert_eq!(stderr(&started).matches("only their owner can").count(), 1, "{}", stderr(&started));
+        assert_eq!(stderr(&started).matches("removed the access of other users").count(), 1, "{}", stderr(&started));
         assert_eq!(open(&data), [""; 0]);
         assert_eq!(mode(&app.directory().join("other")), 0o644);
         let again = pm(app, &words).await;
-        assert!(!stderr(&again).contains("only their owner"), "{}", stderr(&again));
+        assert!(!stderr(&again).contains("access of other users"), "{}", stderr(&again));
         assert_eq!(code(&pm(app, &["backup", "backup"]).await), 0);
         assert_eq!(open(&backup), [""; 0]);
     }

@@ -1,4 +1,5 @@
-//! Damaged blobs never reach other products, reprocessing mends them, and `pm doctor --repair` mends what can be mended.
+//! Damaged blobs never reach other products; reprocessing repairs them, and so does `pm doctor --repair` where
+//! possible.
 
 use std::{
     fs,
@@ -15,7 +16,7 @@ use pm::{
 use serde_json::{Value, json};
 
 use super::{code, cut, doctor, failed, file_of, flip, json as told, keys, make_old, pm, stderr};
-use crate::support::{Origin, Setup, TestApp, app, on_both_setups, pictures, s3::S3Server};
+use crate::support::{Origin, Setup, TestApp, app, images, on_both_setups, s3::S3Server};
 
 async fn ready(app: &TestApp, url: String) -> Value {
     let id = app.create(&[url]).await["id"].clone();
@@ -40,20 +41,20 @@ fn is_whole(file: &Path, key: &BlobKey) -> bool {
     BlobKey::for_bytes(&bytes, key.extension()).as_ref() == Some(key)
 }
 
-/// Each kind of damage to each blob of a product, young as it is; then what `mend` does must make it whole.
+/// Damages each blob of a product in each way while it is young; then `mend` must repair it.
 async fn damaged_blobs_are_mended(app: &TestApp, file: impl Fn(&BlobKey) -> PathBuf) {
     let origin = Origin::start().await;
-    origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(700, 500));
-    origin.serve("/copy.jpg", "image/jpeg", pictures::jpeg(700, 500));
+    origin.serve("/a.jpg", "image/jpeg", images::jpeg(700, 500));
+    origin.serve("/copy.jpg", "image/jpeg", images::jpeg(700, 500));
     let first = ready(app, origin.url("/a.jpg")).await;
     let keys = keys(&first);
     for damage in [flip as fn(&Path), cut] {
         keys.iter().for_each(|key| damage(&file(key)));
         let copy = ready(app, origin.url("/copy.jpg")).await;
         assert_eq!(super::keys(&copy), keys);
-        keys.iter().for_each(|key| assert!(is_whole(&file(key), key), "{key} was handed on damaged"));
+        keys.iter().for_each(|key| assert!(is_whole(&file(key), key), "{key} was shared although damaged"));
 
-        // The product without a twin makes its own blobs again, the one with a twin proves the twin's.
+        // The product without a duplicate makes its blobs again, the one with a duplicate verifies the duplicate's.
         for product in [&first, &copy] {
             keys.iter().for_each(|key| damage(&file(key)));
             reprocess(app, product).await;
@@ -67,28 +68,28 @@ async fn damaged_blobs_are_mended(app: &TestApp, file: impl Fn(&BlobKey) -> Path
 }
 
 on_both_setups! {
-    async fn a_damaged_blob_is_never_handed_on_and_reprocessing_mends_it(app: &TestApp) {
+    async fn a_damaged_blob_is_never_shared_and_reprocessing_repairs_it(app: &TestApp) {
         damaged_blobs_are_mended(app, |key| file_of(app, key.as_str())).await;
     }
 
     async fn a_damaged_upload_fails_and_is_not_made_into_renditions(app: &TestApp) {
-        fs::write(app.directory().join("cup.jpg"), pictures::jpeg(300, 200)).unwrap();
+        fs::write(app.directory().join("cup.jpg"), images::jpeg(300, 200)).unwrap();
         let words = ["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", "cup.jpg", "-q"];
         let id: Value = serde_json::from_slice(&pm(app, &words).await.stdout).unwrap();
-        let key = BlobKey::for_bytes(&pictures::jpeg(300, 200), "jpg").unwrap().as_original();
+        let key = BlobKey::for_bytes(&images::jpeg(300, 200), "jpg").unwrap().as_original();
         flip(&file_of(app, key.as_str()));
         app.drain().await;
         let product = app.product(&id).await;
         assert_eq!(product["images"][0]["error"]["code"], "source_damaged", "{product}");
-        // The same file once more mends what is stored.
+        // Uploading the same file again repairs the stored one.
         assert_eq!(code(&pm(app, &words).await), 0);
         reprocess(app, &product).await;
         assert_eq!(app.product(&id).await["status"], "ready");
     }
 
-    async fn repair_queues_images_whose_blobs_have_no_whole_copy(app: &TestApp) {
+    async fn repair_queues_images_without_an_undamaged_copy(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(700, 500));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(700, 500));
         let product = ready(app, origin.url("/a.jpg")).await;
         let keys = keys(&product);
         flip(&file_of(app, keys[0].as_str()));
@@ -109,11 +110,11 @@ on_both_setups! {
         assert_eq!(doctor(app, &[]).await["healthy"], true);
     }
 
-    async fn repair_mends_states_files_and_the_cache(app: &TestApp) {
+    async fn repair_fixes_states_files_and_the_cache(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(400, 300));
-        origin.serve("/b.jpg", "image/jpeg", pictures::jpeg(400, 301));
-        origin.serve("/c.jpg", "image/jpeg", pictures::jpeg(400, 302));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(400, 300));
+        origin.serve("/b.jpg", "image/jpeg", images::jpeg(400, 301));
+        origin.serve("/c.jpg", "image/jpeg", images::jpeg(400, 302));
         let jobless = ready(app, origin.url("/a.jpg")).await;
         let busy = ready(app, origin.url("/b.jpg")).await;
         let old = ready(app, origin.url("/c.jpg")).await;
@@ -152,7 +153,7 @@ on_both_setups! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_object_of_a_bucket_is_mended_the_same_way() {
+async fn a_damaged_s3_object_is_repaired() {
     let server = S3Server::start().await;
     let mut settings = server.environment().to_vec();
     settings.push(("PM_STORAGE_URL", format!("s3://{}/shop", server.bucket())));
@@ -162,7 +163,7 @@ async fn a_damaged_object_of_a_bucket_is_mended_the_same_way() {
         damaged_blobs_are_mended(app, object).await;
 
         let origin = Origin::start().await;
-        origin.serve("/b.jpg", "image/jpeg", pictures::jpeg(640, 480));
+        origin.serve("/b.jpg", "image/jpeg", images::jpeg(640, 480));
         let product = ready(app, origin.url("/b.jpg")).await;
         let directory = app.directory().join("backup").display().to_string();
         assert_eq!(code(&pm(app, &["backup", &directory]).await), 0);

@@ -1,4 +1,4 @@
-//! The secrets of an installation in its backup: encrypted by a passphrase, left out on demand, never in the clear.
+//! Secrets in a backup: encrypted with a passphrase, omitted on request, never in plain text.
 
 use std::{fs, path::Path};
 
@@ -7,7 +7,7 @@ use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value, json};
 
 use super::{code, json as told, pm, stderr};
-use crate::support::{Setup, TestApp, app, on_both_setups, pictures};
+use crate::support::{Setup, TestApp, app, images, on_both_setups};
 
 const NEVER: &[&str] = &["--passphrase-file", "/nonexistent"];
 
@@ -23,7 +23,7 @@ async fn number(app: &TestApp, sql: &str) -> i64 {
     connection.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
 }
 
-/// The secret of the webhook, as it signs.
+/// Returns the webhook's secret, as used for signatures.
 async fn webhook_secret(app: &TestApp) -> String {
     let made = || fs::read_to_string(app.directory().join("data/secret.key")).unwrap();
     let key = app.environment.get("PM_SECRET_KEY").cloned().unwrap_or_else(made);
@@ -32,7 +32,7 @@ async fn webhook_secret(app: &TestApp) -> String {
     SecretKeys::parse(&key).unwrap().decrypt("webhooks.secret 1", &stored).unwrap()
 }
 
-/// A webhook and an API key; answers the webhook's secret and the key's hash.
+/// Creates a webhook and an API key; returns the webhook's secret and the key's hash.
 async fn with_secrets(app: &TestApp) -> (String, String) {
     let added = pm(app, &["webhook", "add", "http://127.0.0.1:9/hook"]).await;
     assert_eq!(code(&added), 0, "{}", stderr(&added));
@@ -56,7 +56,7 @@ fn no_file_holds(directory: &Path, secret: &str) {
 }
 
 on_both_setups! {
-    async fn secrets_travel_encrypted_and_come_back(app: &TestApp) {
+    async fn secrets_are_backed_up_encrypted_and_restored(app: &TestApp) {
         let (secret, hash) = with_secrets(app).await;
         let directory = app.directory().join("backup");
         let path = directory.display().to_string();
@@ -86,7 +86,7 @@ on_both_setups! {
         .await;
     }
 
-    async fn api_keys_come_back_only_on_demand(app: &TestApp) {
+    async fn api_keys_are_restored_only_on_request(app: &TestApp) {
         let (secret, hash) = with_secrets(app).await;
         let revoked = ["key", "create", "--user-id", "seller", "--scope", "products:read", "-q"];
         assert_eq!(code(&pm(app, &revoked).await), 0);
@@ -105,7 +105,7 @@ on_both_setups! {
         .await;
     }
 
-    async fn without_a_passphrase_secrets_are_left_out_only_if_that_is_said(app: &TestApp) {
+    async fn without_a_passphrase_secrets_are_omitted_only_on_request(app: &TestApp) {
         let (secret, hash) = with_secrets(app).await;
         let directory = app.directory().join("backup");
         let path = directory.display().to_string();
@@ -131,9 +131,9 @@ on_both_setups! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn addresses_that_were_signed_before_hold_on() {
+async fn signed_urls_stay_valid_after_a_restore() {
     app::run(Setup::Embedded, async |source: &TestApp| {
-        fs::write(source.directory().join("cup.png"), pictures::png(64, 64)).unwrap();
+        fs::write(source.directory().join("cup.png"), images::png(64, 64)).unwrap();
         let words = ["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", "cup.png", "-q"];
         let added = pm(source, &words).await;
         assert_eq!(code(&added), 0, "{}", stderr(&added));

@@ -1,4 +1,4 @@
-//! Without the database nothing can be promised, so requests that need it are asked to come again.
+//! Without the database, requests that need it get 503 with a Retry-After.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use pm::http;
 use serde_json::json;
 
 use super::{Proxies, Server, behind_proxies, eventually, readiness, try_again};
-use crate::support::{Origin, Setup, TestApp, app, pictures};
+use crate::support::{Origin, Setup, TestApp, app, images};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -18,7 +18,7 @@ async fn works(app: &TestApp) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgresql_may_break_off() {
+async fn requests_are_503_while_postgresql_is_down() {
     behind_proxies(async |app: &TestApp, proxies: &Proxies| {
         let hot = app.create(&[]).await["id"].clone();
         let cold = app.create(&[]).await["id"].clone();
@@ -38,30 +38,30 @@ async fn postgresql_may_break_off() {
             app.post("/products", &body),
             app.post("/users", &user),
         );
-        assert!(began.elapsed() < DEADLINE, "the answers came after {:?}", began.elapsed());
+        assert!(began.elapsed() < DEADLINE, "the responses took {:?}", began.elapsed());
         let (a, b, c, d, e, f) = answers;
         for response in [a, b, c, d, e, f] {
             let asked = response.url().clone();
             assert_eq!(try_again(response).await, "unavailable", "{asked}");
         }
-        assert_eq!(app.product(&hot).await["id"], hot, "what is cached is still answered");
-        // A write that worked just before counts for two seconds.
+        assert_eq!(app.product(&hot).await["id"], hot, "cached products are still returned");
+        // Readiness accepts a write that worked in the last two seconds.
         let down = (503, vec!["database".to_owned()]);
         eventually("the database to be missed", async || (readiness(app).await == down).then_some(())).await;
         assert_eq!(app.get("/healthz").await.status(), 200, "the process itself is well");
 
         proxies.database.restore();
-        eventually("a product that is taken in again", async || works(app).await.then_some(())).await;
+        eventually("a product is accepted again", async || works(app).await.then_some(())).await;
         assert_eq!(app.product(&cold).await["id"], cold);
         eventually("everything up", async || (readiness(app).await == (200, vec![])).then_some(())).await;
         let names = app.get_json("/products?name=during").await;
-        assert_eq!(names["items"], json!([]), "what was refused was not stored");
+        assert_eq!(names["items"], json!([]), "refused products are not stored");
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgresql_may_fall_silent() {
+async fn requests_are_503_while_postgresql_is_silent() {
     behind_proxies(async |app: &TestApp, proxies: &Proxies| {
         let config = http::Config { deadline: Duration::from_millis(1_500), ..http::Config::default() };
         let server = Server::start(app, config).await;
@@ -72,7 +72,7 @@ async fn postgresql_may_fall_silent() {
         let began = Instant::now();
         let response = app.client.get(&path).send().await.unwrap();
         assert_eq!(try_again(response).await, "deadline_exceeded");
-        assert!(began.elapsed() < Duration::from_secs(3), "the answer came after {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(3), "the response took {:?}", began.elapsed());
         let (status, down) = readiness(app).await;
         assert_eq!((status, down), (503, vec!["database".to_owned()]));
 
@@ -86,16 +86,16 @@ async fn postgresql_may_fall_silent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_outlives_its_database() {
+async fn a_worker_survives_a_database_outage() {
     behind_proxies(async |app: &TestApp, proxies: &Proxies| {
         let origin = Origin::start().await;
-        origin.serve("/a.png", "image/png", pictures::png(64, 48));
+        origin.serve("/a.png", "image/png", images::png(64, 48));
         origin.hold("/a.png");
         let (stopper, worker) = app.start_worker().await;
         let id = app.create(&[origin.url("/a.png")]).await["id"].clone();
         origin.wait_for_hits("/a.png", 1).await;
 
-        // The picture is made while there is no place to say so.
+        // The image is made while its result cannot be stored.
         proxies.database.cut();
         origin.release("/a.png");
         assert_eq!(readiness(app).await.0, 503);
@@ -108,9 +108,9 @@ async fn a_worker_outlives_its_database() {
     .await;
 }
 
-/// A process whose connections are all busy learns of the cache's epoch over one beside them, and reads the cache.
+/// A process whose connections are all busy reads the cache's epoch over an extra connection, and uses the cache.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hit_needs_no_connection_of_the_pool() {
+async fn a_cache_hit_needs_no_pooled_connection() {
     app::run_with(Setup::Full, &[("PM_DATABASE_MAX_CONNECTIONS", "4")], async |app: &TestApp| {
         let hot = app.create(&[]).await["id"].clone();
         let path = format!("/products/{hot}");
@@ -126,7 +126,7 @@ async fn a_hit_needs_no_connection_of_the_pool() {
     .await;
 }
 
-/// Another process may have begun another epoch, and answered writes, while this one hears nothing.
+/// Another process may have started a new epoch and answered writes while this one is disconnected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cache_is_not_read_while_the_database_is_silent() {
     behind_proxies(async |app: &TestApp, proxies: &Proxies| {

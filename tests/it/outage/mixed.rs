@@ -1,5 +1,5 @@
-//! Faults of all engines in a random order while products are made, read and worked on: nothing that was acknowledged
-//! is lost or forgotten, and every answer is right or says that it is worth trying again.
+//! Random faults of all engines while products are created, read and processed: no acknowledged write is lost, and
+//! every response is correct or retryable.
 
 use std::{
     sync::{
@@ -12,9 +12,9 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{Proxies, behind_proxies, eventually, readiness, try_again};
-use crate::support::{Origin, TestApp, pictures, proxy::Proxy};
+use crate::support::{Origin, TestApp, images, proxy::Proxy};
 
-/// Makes trouble `rounds` times, each for a moment, and leaves everything in order.
+/// Injects `rounds` short faults, and restores everything.
 async fn trouble(proxies: &Proxies, seed: u64, rounds: usize) {
     let mut random = fastrand::Rng::with_seed(seed);
     let all = [&proxies.database, &proxies.redis, &proxies.rabbitmq];
@@ -33,8 +33,8 @@ async fn trouble(proxies: &Proxies, seed: u64, rounds: usize) {
     all.into_iter().for_each(Proxy::restore);
 }
 
-/// Makes products and reads them again until `over`; answers the ones that were acknowledged.
-async fn make_products(app: &TestApp, picture: &str, seller: usize, over: &AtomicBool) -> Vec<Value> {
+/// Creates products and reads them again until `over`; returns the acknowledged ones.
+async fn make_products(app: &TestApp, image: &str, seller: usize, over: &AtomicBool) -> Vec<Value> {
     let mut acknowledged: Vec<Value> = Vec::new();
     for number in 0.. {
         if over.load(Ordering::SeqCst) {
@@ -42,7 +42,7 @@ async fn make_products(app: &TestApp, picture: &str, seller: usize, over: &Atomi
         }
         let name = format!("{seller}/{number}");
         let body = json!({
-            "user_id": "seller", "product_name": name, "product_price": number, "product_images": [picture],
+            "user_id": "seller", "product_name": name, "product_price": number, "product_images": [image],
         });
         let response = app.post("/products", &body).await;
         if response.status() == 201 {
@@ -67,12 +67,12 @@ async fn make_products(app: &TestApp, picture: &str, seller: usize, over: &Atomi
 async fn survives(seed: u64) {
     behind_proxies(async |app: &TestApp, proxies: &Proxies| {
         let origin = Origin::start().await;
-        origin.serve("/a.png", "image/png", pictures::png(24, 16));
-        let picture = origin.url("/a.png");
+        origin.serve("/a.png", "image/png", images::png(24, 16));
+        let image = origin.url("/a.png");
         let (stopper, worker) = app.start_worker().await;
         let (over, acknowledged) = (AtomicBool::new(false), Mutex::new(Vec::new()));
         let sellers = futures_util::future::join_all((0..4).map(async |seller| {
-            let made = make_products(app, &picture, seller, &over).await;
+            let made = make_products(app, &image, seller, &over).await;
             acknowledged.lock().unwrap().extend(made);
         }));
         let faults = async {
@@ -83,7 +83,7 @@ async fn survives(seed: u64) {
         let acknowledged = acknowledged.into_inner().unwrap();
         assert!(acknowledged.len() > 3, "with only {} products nothing is shown", acknowledged.len());
         eventually("everything up", async || readiness(app).await.1.is_empty().then_some(())).await;
-        // Whoever was to try again later would wait for seconds otherwise.
+        // Backoffs would take seconds otherwise.
         app.let_time_pass().await;
         for made in &acknowledged {
             let product = app.settled(&made["id"]).await;
@@ -93,7 +93,7 @@ async fn survives(seed: u64) {
                 "{product}"
             );
         }
-        eventually("a cache that knows what the database has", async || {
+        eventually("a cache that matches the database", async || {
             let mut same = true;
             for made in acknowledged.iter().take(100) {
                 let id = made["id"].as_i64().unwrap();
@@ -113,6 +113,6 @@ async fn survives(seed: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn faults_of_all_engines_lose_nothing_that_was_acknowledged() {
-    // Side by side, since both spend most of their time waiting for something to be over.
+    // In parallel, since both mostly wait.
     tokio::join!(survives(20_260_131), survives(7));
 }

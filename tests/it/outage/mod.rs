@@ -1,4 +1,4 @@
-//! Engines that go away, fall silent and come back while requests and jobs go on; clients that are too slow.
+//! Engines that fail, fall silent and recover during requests and jobs; clients that are too slow.
 
 mod database;
 mod mixed;
@@ -23,14 +23,14 @@ use crate::support::{
     rabbitmq_url, redis_url,
 };
 
-/// What stands between the program and its engines.
+/// The proxies between the program and its engines.
 pub struct Proxies {
     pub database: Proxy,
     pub redis: Proxy,
     pub rabbitmq: Proxy,
 }
 
-/// Runs `test` on PostgreSQL, Redis and RabbitMQ with a proxy before each of them.
+/// Runs `test` on PostgreSQL, Redis and RabbitMQ with a proxy before each.
 pub async fn behind_proxies(test: impl AsyncFnOnce(&TestApp, &Proxies)) {
     let (Some(postgres), Some(redis), Some(rabbitmq)) = (postgres_url().await, redis_url().await, rabbitmq_url().await)
     else {
@@ -63,7 +63,7 @@ fn target(url: &str, usual_port: u16) -> (String, u16) {
     (url.host_str().unwrap_or("127.0.0.1").to_owned(), url.port().unwrap_or(usual_port))
 }
 
-/// The same address, but of the proxy.
+/// Returns the same URL with the proxy's address.
 fn through(proxy: &Proxy, url: &str) -> String {
     let mut url = url::Url::parse(url).unwrap();
     url.set_host(Some(&proxy.address().ip().to_string())).unwrap();
@@ -71,7 +71,7 @@ fn through(proxy: &Proxy, url: &str) -> String {
     url.into()
 }
 
-/// Another server over the same engines, with limits of its own.
+/// Starts another server on the same engines, with its own limits.
 struct Server {
     address: SocketAddr,
     stop: oneshot::Sender<()>,
@@ -84,7 +84,7 @@ impl Server {
             catalog: app.app.catalog.clone(),
             blobs: app.app.blobs.clone(),
             health: app.app.health.clone(),
-            pictures: app.app.pictures(),
+            images: app.app.images(),
             originals: http::Originals::default(),
             metrics: std::sync::Arc::new(String::new),
         };
@@ -103,7 +103,7 @@ impl Server {
     }
 }
 
-/// Tries again and again until `attempt` gives something, at most for half a minute.
+/// Retries until `attempt` returns a value, for at most half a minute.
 async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..1_500 {
         if let Some(found) = attempt().await {
@@ -111,10 +111,10 @@ async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<T>) 
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("{what} did not come about");
+    panic!("not reached: {what}");
 }
 
-/// What `/readyz` answers: its status, and the names of the components that are down.
+/// Returns the status of `/readyz` and the names of the components that are down.
 async fn readiness(app: &TestApp) -> (u16, Vec<String>) {
     let response = app.get("/readyz").await;
     let status = response.status().as_u16();
@@ -124,7 +124,7 @@ async fn readiness(app: &TestApp) -> (u16, Vec<String>) {
     (status, down.map(|component| component["name"].as_str().unwrap().to_owned()).collect())
 }
 
-/// Checks that this is a problem which says that it is worth trying again, and answers its code.
+/// Checks that this is a retryable problem, and returns its code.
 async fn try_again(response: reqwest::Response) -> String {
     assert_eq!(response.status(), 503);
     assert_eq!(response.headers()["content-type"], "application/problem+json");

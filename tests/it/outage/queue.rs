@@ -1,13 +1,13 @@
-//! RabbitMQ may be away: requests are taken in, and their jobs are done once it is back.
+//! Without RabbitMQ requests are accepted, and their jobs run after its return.
 
 use std::time::{Duration, Instant};
 
 use super::{Proxies, behind_proxies, eventually, readiness};
-use crate::support::{Origin, TestApp, pictures};
+use crate::support::{Origin, TestApp, images};
 
 async fn takes_products_in_and_does_the_work_later(app: &TestApp, proxies: &Proxies, leave: impl Fn()) {
     let origin = Origin::start().await;
-    origin.serve("/a.png", "image/png", pictures::png(64, 48));
+    origin.serve("/a.png", "image/png", images::png(64, 48));
     let (stopper, worker) = app.start_worker().await;
     let before = app.create(&[origin.url("/a.png")]).await["id"].clone();
     assert_eq!(app.settled(&before).await["status"], "ready");
@@ -15,7 +15,7 @@ async fn takes_products_in_and_does_the_work_later(app: &TestApp, proxies: &Prox
 
     leave();
     eventually("a queue that is down", async || (readiness(app).await.1 == ["queue"]).then_some(())).await;
-    assert_eq!(readiness(app).await.0, 200, "the server takes requests without its broker");
+    assert_eq!(readiness(app).await.0, 200, "the server accepts requests without its broker");
     let mut ids = Vec::new();
     let began = Instant::now();
     for _ in 0..10 {
@@ -41,7 +41,7 @@ async fn takes_products_in_and_does_the_work_later(app: &TestApp, proxies: &Prox
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rabbitmq_may_break_off() {
+async fn products_are_accepted_while_rabbitmq_is_down() {
     behind_proxies(async |app: &TestApp, proxies: &Proxies| {
         takes_products_in_and_does_the_work_later(app, proxies, || proxies.rabbitmq.cut()).await;
     })
@@ -49,7 +49,7 @@ async fn rabbitmq_may_break_off() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rabbitmq_may_fall_silent() {
+async fn products_are_accepted_while_rabbitmq_is_silent() {
     behind_proxies(async |app: &TestApp, proxies: &Proxies| {
         takes_products_in_and_does_the_work_later(app, proxies, || proxies.rabbitmq.stall()).await;
     })

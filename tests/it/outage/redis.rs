@@ -1,4 +1,4 @@
-//! Redis is optional: without it everything is a little slower, nothing fails and nothing is stale.
+//! Redis is optional: without it everything is slower, but nothing fails and nothing is stale.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 use super::{Proxies, behind_proxies, eventually, readiness};
 use crate::{
     keep::{code, pm, stderr},
-    support::{Origin, Setup, TestApp, app, pictures},
+    support::{Origin, Setup, TestApp, app, images},
 };
 
-/// A read that is not allowed to fail: its body and whether it came from the cache.
+/// Reads a product, which must succeed; returns its body and whether it came from the cache.
 async fn read(app: &TestApp, id: &Value) -> (Value, bool) {
     let response = app.get(&format!("/products/{id}")).await;
     assert_eq!(response.status(), 200);
@@ -18,10 +18,10 @@ async fn read(app: &TestApp, id: &Value) -> (Value, bool) {
     (response.json().await.unwrap(), hit)
 }
 
-/// Products are read and written while Redis is away, and all is as it was once it is back.
+/// Reads and writes products while Redis is down, and checks that the cache recovers.
 async fn goes_on_without(app: &TestApp, proxies: &Proxies, leave: impl Fn()) {
     let origin = Origin::start().await;
-    origin.serve("/a.png", "image/png", pictures::png(64, 48));
+    origin.serve("/a.png", "image/png", images::png(64, 48));
     let id = app.create(&[origin.url("/a.png")]).await["id"].clone();
     read(app, &id).await;
     assert!(read(app, &id).await.1, "it is cached before");
@@ -32,22 +32,23 @@ async fn goes_on_without(app: &TestApp, proxies: &Proxies, leave: impl Fn()) {
     for _ in 0..20 {
         assert_eq!(read(app, &id).await.0["status"], "processing");
     }
-    // Three operations of 50 ms at most until the breaker opens, half open once a second; the rest is the database's.
+    // Three operations of at most 50 ms until the breaker opens, half open once a second; the rest is the database's
+    // time.
     assert!(began.elapsed() < Duration::from_secs(3), "20 reads took {:?}", began.elapsed());
     let created = app.create(&[]).await["id"].clone();
     assert_eq!(read(app, &created).await.0["status"], "ready");
-    // Redis has the old body still; whoever writes now cannot tell it.
+    // Redis still has the old body, and writers cannot invalidate it.
     app.drain().await;
     for _ in 0..20 {
         let (product, hit) = read(app, &id).await;
         assert_eq!((product["status"].as_str(), hit), (Some("ready"), false));
     }
-    assert_eq!(readiness(app).await, (200, vec!["cache".to_owned()]), "the server takes requests without its cache");
+    assert_eq!(readiness(app).await, (200, vec!["cache".to_owned()]), "the server accepts requests without its cache");
 
     proxies.redis.restore();
     let back = eventually("an answer from the cache", async || {
         let (product, hit) = read(app, &id).await;
-        assert_eq!(product["status"], "ready", "what Redis kept from before is never shown");
+        assert_eq!(product["status"], "ready", "old values in Redis are never returned");
         hit.then_some(product)
     });
     assert_eq!(back.await["status"], "ready");
@@ -56,7 +57,7 @@ async fn goes_on_without(app: &TestApp, proxies: &Proxies, leave: impl Fn()) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_may_break_off() {
+async fn reads_are_fresh_while_redis_is_down() {
     behind_proxies(async |app: &TestApp, proxies: &Proxies| {
         goes_on_without(app, proxies, || proxies.redis.cut()).await;
     })
@@ -64,7 +65,7 @@ async fn redis_may_break_off() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_may_fall_silent() {
+async fn reads_are_fresh_while_redis_is_silent() {
     behind_proxies(async |app: &TestApp, proxies: &Proxies| {
         goes_on_without(app, proxies, || proxies.redis.stall()).await;
     })
@@ -72,10 +73,10 @@ async fn redis_may_fall_silent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_another_process_wrote_meanwhile_is_not_hidden_by_what_redis_kept() {
+async fn a_stale_redis_entry_does_not_hide_another_processs_write() {
     behind_proxies(async |app: &TestApp, proxies: &Proxies| {
         let origin = Origin::start().await;
-        origin.serve("/a.png", "image/png", pictures::png(64, 48));
+        origin.serve("/a.png", "image/png", images::png(64, 48));
         let other = app.another().await;
         let id = app.create(&[origin.url("/a.png")]).await["id"].clone();
         read(app, &id).await;
@@ -98,9 +99,9 @@ async fn what_another_process_wrote_meanwhile_is_not_hidden_by_what_redis_kept()
     .await;
 }
 
-/// Its entries are deleted by the next process that reaches it.
+/// The next process that reaches Redis deletes the entries.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restore_warns_of_a_cache_that_is_silent() {
+async fn a_restore_warns_about_a_silent_cache() {
     app::run(Setup::Embedded, async |source: &TestApp| {
         source.create(&[]).await;
         let directory = source.directory().join("backup").display().to_string();
@@ -108,7 +109,7 @@ async fn a_restore_warns_of_a_cache_that_is_silent() {
         assert_eq!(code(&saved), 0, "{}", stderr(&saved));
         behind_proxies(async |app: &TestApp, proxies: &Proxies| {
             proxies.redis.stall();
-            // Nor can it be closed, which would do as well.
+            // Nor can it be disconnected, which would do as well.
             app.sql(
                 "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
                     AS $$ BEGIN RAISE EXCEPTION 'as a server that is about to end'; END $$",
@@ -131,7 +132,7 @@ async fn a_restore_warns_of_a_cache_that_is_silent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_from_before_the_databases_clock_went_back_is_told_at_once() {
+async fn an_invalidation_is_sent_at_once_after_the_database_clock_went_back() {
     app::run(Setup::Full, async |app: &TestApp| {
         let id = app.create(&[]).await["id"].clone();
         let written = "SELECT (extract(epoch FROM clock_timestamp() + interval '1 hour') * 1000000)::bigint";
@@ -139,7 +140,7 @@ async fn a_change_from_before_the_databases_clock_went_back_is_told_at_once() {
             "INSERT INTO cache_invalidation (product_id, created_at, cache_schema) VALUES ({id}, ({written}), 2)"
         );
         app.sql(&insert).await;
-        assert!(app.app.catalog.keep_cache_told().await.unwrap());
+        assert!(app.app.catalog.flush_invalidations().await.unwrap());
         assert_eq!(app.number("SELECT count(*) FROM cache_invalidation").await, 0);
     })
     .await;

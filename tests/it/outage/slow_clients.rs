@@ -1,4 +1,4 @@
-//! Clients that do not get on with it lose their connection; all others are served meanwhile.
+//! Slow clients lose their connections; all others are served meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ const HALF_A_HEAD: &[u8] = b"GET /products HTTP/1.1\r\nHost: localhost\r\nX-Slow
 const HALF_A_BODY: &[u8] =
     b"POST /products HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"user";
 
-/// Opens a connection, sends `begin` and waits until the server closes it; answers what came back.
+/// Opens a connection, sends `begin` and waits until the server closes it; returns the received bytes.
 async fn until_closed(server: &Server, begin: &[u8]) -> String {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     stream.write_all(begin).await.unwrap();
@@ -26,7 +26,7 @@ async fn until_closed(server: &Server, begin: &[u8]) -> String {
 }
 
 on_both_setups! {
-    async fn slow_clients_lose_their_connections_and_nobody_else_does(app: &TestApp) {
+    async fn only_slow_clients_lose_their_connections(app: &TestApp) {
         let limit = Duration::from_millis(700);
         let config = http::Config { header_timeout: limit, body_timeout: limit, ..http::Config::default() };
         let server = Server::start(app, config).await;

@@ -1,4 +1,4 @@
-//! The store for pictures may be away: products are read and taken in, what needs the store is asked to come again.
+//! Without the blob store products are read and created; requests that need it get 503.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use crate::{
         set_ups::{a_product_goes_its_way, on_s3},
         uploads::upload,
     },
-    support::{Origin, Setup, TestApp, app, on_both_setups, pictures, proxy::Proxy, s3::S3Server},
+    support::{Origin, Setup, TestApp, app, images, on_both_setups, proxy::Proxy, s3::S3Server},
 };
 
-async fn pictures_come_back_with_their_store(setup: Setup) {
+async fn images_come_back_with_their_store(setup: Setup) {
     on_s3(setup, async |app: &TestApp, _: &S3Server, proxy: &Proxy| {
         let product = a_product_goes_its_way(app).await;
         let path = product["compressed_product_images"][0].as_str().unwrap();
@@ -23,8 +23,8 @@ async fn pictures_come_back_with_their_store(setup: Setup) {
         assert_eq!(try_again(app.get(path).await).await, "storage_unavailable");
         let asked = app.client.get(app.url(path)).header("If-None-Match", etag).send().await.unwrap();
         assert_eq!(try_again(asked).await, "storage_unavailable");
-        assert!(began.elapsed() < Duration::from_secs(30), "the answers came after {:?}", began.elapsed());
-        assert_eq!(app.product(&product["id"]).await, product, "products are read without their pictures");
+        assert!(began.elapsed() < Duration::from_secs(30), "the responses took {:?}", began.elapsed());
+        assert_eq!(app.product(&product["id"]).await, product, "products are read without their images");
         let down = eventually("a store that is down", async || {
             let (status, down) = readiness(app).await;
             (status == 503).then_some(down)
@@ -32,7 +32,7 @@ async fn pictures_come_back_with_their_store(setup: Setup) {
         assert_eq!(down.await, ["storage"]);
 
         let origin = Origin::start().await;
-        origin.serve("/b.png", "image/png", pictures::png(30, 20));
+        origin.serve("/b.png", "image/png", images::png(30, 20));
         let late = app.create(&[origin.url("/b.png")]).await["id"].clone();
         app.drain().await;
         let image = app.product(&late).await["images"][0].clone();
@@ -50,21 +50,21 @@ async fn pictures_come_back_with_their_store(setup: Setup) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s3_may_break_off_embedded() {
-    pictures_come_back_with_their_store(Setup::Embedded).await;
+async fn products_are_readable_while_s3_is_down_embedded() {
+    images_come_back_with_their_store(Setup::Embedded).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s3_may_break_off_full() {
-    pictures_come_back_with_their_store(Setup::Full).await;
+async fn products_are_readable_while_s3_is_down_full() {
+    images_come_back_with_their_store(Setup::Full).await;
 }
 
-/// A disk that is not mounted has no blobs, and that is no reason to give an image up.
+/// An unmounted disk has no blobs, which is no reason to fail an image.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upload_is_not_given_up_while_the_directory_of_blobs_is_away() {
+async fn an_upload_does_not_fail_while_the_blob_directory_is_missing() {
     app::run(Setup::Embedded, async |app: &TestApp| {
         let product = app.create(&[]).await;
-        assert_eq!(upload(app, &product["id"], &[("a.png", &pictures::png(40, 30))]).await.status, 202);
+        assert_eq!(upload(app, &product["id"], &[("a.png", &images::png(40, 30))]).await.status, 202);
         let (blobs, away) = (app.directory().join("data/blobs"), app.directory().join("away"));
         std::fs::rename(&blobs, &away).unwrap();
         std::fs::create_dir(&blobs).unwrap();
@@ -88,8 +88,8 @@ async fn an_upload_is_not_given_up_while_the_directory_of_blobs_is_away() {
 }
 
 on_both_setups! {
-    /// The process that marked the store may have ended before it named the store in the database.
-    async fn a_store_that_was_marked_for_this_installation_is_taken(app: &TestApp) {
+    /// The process that marked the store may have died before it recorded the store in the database.
+    async fn a_store_marked_for_this_installation_is_accepted(app: &TestApp) {
         let stores = "SELECT count(*) FROM installation WHERE blob_store IS NOT NULL";
         app.sql("UPDATE installation SET blob_store = NULL").await;
         app.another().await;

@@ -1,4 +1,4 @@
-//! As many connections as are needed, and no more; and a start while none is free.
+//! The number of database connections, and a start when none is free.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -20,7 +20,7 @@ use crate::support::{self, app};
 const CONNECTIONS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_go_back_after_a_burst_also_beside_a_little_work() {
+async fn idle_connections_close_after_a_burst_despite_light_traffic() {
     with_database(async |url| {
         let database = connect(Postgres { idle_timeout: Duration::from_secs(1), ..Postgres::new(url) }).await;
         let observer = connect(Postgres { max_connections: 1, ..Postgres::new(url) }).await.read();
@@ -33,7 +33,7 @@ async fn connections_go_back_after_a_burst_also_beside_a_little_work() {
             eventually("the burst has its connections", async || number(&observer, CONNECTIONS).await >= 12).await;
         };
         tokio::join!(burst, looked);
-        // The driver would give each connection a turn, so that none is idle for long.
+        // The driver would use the connections in turn, so that none is idle for long.
         eventually("the burst's connections are closed", async || {
             assert_eq!(number(&database.read(), "SELECT 1::bigint").await, 1);
             number(&observer, CONNECTIONS).await <= 3
@@ -44,7 +44,7 @@ async fn connections_go_back_after_a_burst_also_beside_a_little_work() {
 }
 
 #[tokio::test]
-async fn a_statement_that_takes_too_long_is_ended_and_may_be_tried_again() {
+async fn a_statement_timeout_is_retryable() {
     with_database(async |url| {
         let database = connect(Postgres { statement_timeout: Duration::from_millis(100), ..Postgres::new(url) }).await;
         let slow = database.read().execute_unprepared("SELECT pg_sleep(10)").await.unwrap_err();
@@ -56,9 +56,9 @@ async fn a_statement_that_takes_too_long_is_ended_and_may_be_tried_again() {
     .await;
 }
 
-/// The next user of the connection would be in the transaction, and what it writes would never be committed.
+/// The next user of the connection would be inside the transaction, and its writes would never be committed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_begin_that_is_cut_off_leaves_no_transaction_open() {
+async fn a_canceled_begin_leaves_no_open_transaction() {
     with_database(async |url| {
         let observer = connect(Postgres { max_connections: 1, ..Postgres::new(url) }).await.read();
         observer.execute_unprepared("CREATE TABLE notes (text TEXT)").await.unwrap();
@@ -84,7 +84,7 @@ async fn a_begin_that_is_cut_off_leaves_no_transaction_open() {
     .await;
 }
 
-/// Ends with the test.
+/// Stops at the end of the test.
 struct Worker(Child);
 
 impl Drop for Worker {
@@ -94,7 +94,7 @@ impl Drop for Worker {
     }
 }
 
-/// The address of a database with room for two connections, for a role that is no superuser: those are not counted.
+/// Returns the URL of a database that allows two connections, for a role that is not a superuser.
 async fn with_room_for_two(test: impl AsyncFnOnce(&str)) {
     let Some(server) = support::postgres_url().await else { return };
     let admin = app::admin(&server).await.read();
@@ -125,11 +125,11 @@ async fn with_room_for_two(test: impl AsyncFnOnce(&str)) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_finds_no_connection_free_says_so_and_waits() {
+async fn a_worker_logs_and_waits_when_no_connection_is_free() {
     with_room_for_two(async |url| {
         let mut holders = Vec::new();
         let options: PgConnectOptions = url.parse().unwrap();
-        // What migrated before may take a moment to go.
+        // The connections of the migration may take a moment to close.
         while holders.len() < 2 {
             match PgConnection::connect_with(&options).await {
                 Ok(connection) => holders.push(connection),
@@ -160,10 +160,10 @@ async fn a_worker_that_finds_no_connection_free_says_so_and_waits() {
         })
         .await
         .unwrap();
-        said.expect("it says that it waits");
-        assert!(worker.0.try_wait().unwrap().is_none(), "it goes on waiting");
+        said.expect("it logs that it waits");
+        assert!(worker.0.try_wait().unwrap().is_none(), "it continues to wait");
         drop(holders);
-        let working = tokio::task::spawn_blocking(move || lines.find(|line| line.contains("working on pictures")));
+        let working = tokio::task::spawn_blocking(move || lines.find(|line| line.contains("working on images")));
         working.await.unwrap().expect("it begins to work");
     })
     .await;

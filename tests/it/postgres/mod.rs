@@ -1,4 +1,4 @@
-//! PostgreSQL as it is run: behind PgBouncer, with transactions of others beside ours, and with few connections.
+//! PostgreSQL in production: behind PgBouncer, beside transactions of other clients, and with few connections.
 
 mod connections;
 mod order;
@@ -11,7 +11,7 @@ use sea_orm::{ConnectionTrait as _, Statement};
 
 use crate::support::{self, app};
 
-/// Runs `test` with the address of a database of its own; nothing without PostgreSQL.
+/// Runs `test` with the URL of a new database; skipped without PostgreSQL.
 async fn with_database(test: impl AsyncFnOnce(&str)) {
     let Some(server) = support::postgres_url().await else { return };
     let name = format!("pm_test_{}", uuid::Uuid::new_v4().simple());
@@ -31,7 +31,7 @@ async fn number(connection: &Connection, sql: &str) -> i64 {
     connection.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
 }
 
-/// Waits until `holds`, for a minute at most.
+/// Waits until `holds` returns true, for at most a minute.
 async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
     for _ in 0..3_000 {
         if holds().await {
@@ -39,7 +39,7 @@ async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("not within a minute: {what}");
+    panic!("not reached within a minute: {what}");
 }
 
 async fn connect(postgres: pm::db::Postgres) -> Database {

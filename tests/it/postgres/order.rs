@@ -1,4 +1,4 @@
-//! Events arrive in one order, whatever transactions others have open: of the server, of the database, or of `pm`.
+//! Events have one order, whatever transactions are open on the server, in the database, or in `pm`.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn open_transactions_of_others_hold_no_event_back() {
+async fn open_transactions_of_other_clients_do_not_delay_events() {
     with_database(async |elsewhere| {
         app::run(Setup::Full, async |app| {
             app.sql("CREATE TABLE notes (text TEXT)").await;
@@ -39,7 +39,7 @@ async fn open_transactions_of_others_hold_no_event_back() {
             println!("arrived {:?} after the answer", answered.elapsed());
             assert_eq!(told.data["product_id"], product["id"]);
 
-            // Who joins meanwhile begins at the present, and who comes back misses nothing.
+            // New clients start at the present, and reconnecting ones miss nothing.
             let mut joined = Listener::open(app, "/events").await;
             let mut back = Listener::after(app, "/events", Some(&told.id)).await;
             let next = app.create(&[]).await;
@@ -70,8 +70,8 @@ async fn every_table_of_the_schema_counts_as_written_by_pm() {
     .await;
 }
 
-/// Writes an event the way every change does: another table first, and its end a moment later; one in eight is taken back.
-/// Its many locks are released one by one, so that readers often look at the list of locks meanwhile.
+/// Writes an event as every change does: another table first, the commit a moment later; one in eight is rolled back.
+/// Its many locks are released one by one, so that readers often see the list of locks meanwhile.
 async fn write(database: &Database, number: usize) {
     let write = database.begin().await.unwrap();
     let locks = format!("SELECT pg_advisory_xact_lock({number}, lock) FROM generate_series(1, 40) AS lock");
@@ -88,7 +88,7 @@ async fn write(database: &Database, number: usize) {
     if number.is_multiple_of(8) { write.rollback().await.unwrap() } else { write.commit().await.unwrap() }
 }
 
-/// Reads until `done` and then everything that is left.
+/// Reads until `done`, and then the rest.
 async fn read(database: &Database, done: &AtomicBool) -> Vec<EventPosition> {
     let (mut seen, mut after) = (Vec::new(), EventPosition::START);
     loop {

@@ -1,4 +1,4 @@
-//! The whole program through the real PgBouncer in transaction mode, with four connections to the server.
+//! The whole program behind a real PgBouncer in transaction mode, with four server connections.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,10 +11,10 @@ use super::{connect, number, with_database};
 use crate::{
     events::Listener,
     keep::{code, doctor, json as told, pm, stderr},
-    support::{Origin, Setup, TestApp, app::run_prepared, pgbouncer::PgBouncer, pictures, receiver::Receiver},
+    support::{Origin, Setup, TestApp, app::run_prepared, images, pgbouncer::PgBouncer, receiver::Receiver},
 };
 
-/// Runs `test` on the program behind a pooler; `direct` gives it an address without one as well.
+/// Runs `test` on the program behind a pooler; `direct` adds a URL without the pooler.
 async fn run_pooled(direct: bool, test: impl AsyncFnOnce(&TestApp)) {
     let prepare = async |environment: &mut BTreeMap<String, String>| {
         let url = environment["DATABASE_URL"].clone();
@@ -35,10 +35,10 @@ async fn database_check(app: &TestApp) -> String {
     database["detail"].as_str().unwrap().to_owned()
 }
 
-/// Creates, processes, changes, lists, finds and deletes products, and follows their events and messages.
+/// Creates, processes, changes, lists, finds and deletes products, and follows their events and deliveries.
 async fn main_flows(app: &TestApp) {
     let (origin, receiver) = (Origin::start().await, Receiver::start().await);
-    origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(700, 500));
+    origin.serve("/a.jpg", "image/jpeg", images::jpeg(700, 500));
     let webhook = json!({"url": receiver.url(), "types": ["product.created", "image.ready"]});
     assert_eq!(app.post("/webhooks", &webhook).await.status(), 201);
     let mut events = Listener::open(app, "/events").await;
@@ -89,11 +89,11 @@ async fn commands(app: &TestApp) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_program_works_through_a_pooler_alone() {
+async fn pm_works_through_pgbouncer_alone() {
     run_pooled(false, async |app| {
         assert!(app.app.database.read().query_all_raw(select_one()).await.is_ok());
         let detail = database_check(app).await;
-        assert!(detail.contains("transaction mode") && detail.contains("no direct address"), "{detail}");
+        assert!(detail.contains("transaction mode") && detail.contains("no direct URL"), "{detail}");
         main_flows(app).await;
         commands(app).await;
     })
@@ -101,10 +101,10 @@ async fn the_program_works_through_a_pooler_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_program_works_through_a_pooler_with_a_direct_address_beside() {
+async fn pm_works_through_pgbouncer_with_a_direct_url() {
     run_pooled(true, async |app| {
         let detail = database_check(app).await;
-        assert!(detail.contains("transaction mode") && detail.contains("and a direct address"), "{detail}");
+        assert!(detail.contains("transaction mode") && detail.contains("with a direct URL"), "{detail}");
         main_flows(app).await;
         commands(app).await;
     })
@@ -112,7 +112,7 @@ async fn the_program_works_through_a_pooler_with_a_direct_address_beside() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_direct_address_that_leads_elsewhere_is_refused() {
+async fn a_direct_url_of_another_database_is_refused() {
     with_database(async |url| {
         let Some(bouncer) = PgBouncer::start(url).await else { return };
         let connect = async |direct_url: String| {
@@ -121,14 +121,14 @@ async fn a_direct_address_that_leads_elsewhere_is_refused() {
         };
         let mut other = url::Url::parse(url).unwrap();
         other.set_path("/postgres");
-        assert!(connect(other.into()).await.contains("leads to another database than DATABASE_URL"));
-        assert!(connect(bouncer.before(url)).await.contains("leads to a pooler"));
+        assert!(connect(other.into()).await.contains("points to another database than DATABASE_URL"));
+        assert!(connect(bouncer.before(url)).await.contains("points to a pooler"));
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pooler_that_pm_was_not_told_of_is_named() {
+async fn an_undeclared_pooler_is_named() {
     with_database(async |url| {
         let Some(bouncer) = PgBouncer::start_with(url, "default_pool_size = 1").await else { return };
         connect(Postgres::new(url)).await.read().execute_unprepared("CREATE TABLE notes (text TEXT)").await.unwrap();
@@ -145,7 +145,7 @@ async fn a_pooler_that_pm_was_not_told_of_is_named() {
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         let told = stderr(&output);
         assert_eq!(code(&output), 2, "{told}");
-        assert!(told.contains("a pooler in transaction mode seems to stand in between"), "{told}");
+        assert!(told.contains("session changed between statements, as behind a pooler in transaction mode"), "{told}");
         assert!(told.contains("hint: set PM_DATABASE_POOLER=transaction"), "{told}");
     })
     .await;
@@ -155,9 +155,9 @@ fn select_one() -> sea_orm::Statement {
     sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT 1")
 }
 
-/// Statements that are sent in two steps must not get another client's second step.
+/// A statement that is sent in two steps must not get another client's second step.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_clients_of_few_connections_never_get_another_one_s_answer() {
+async fn clients_of_a_pooler_never_get_each_others_results() {
     run_pooled(false, async |app| {
         let another = app.another().await;
         let work = async |client: usize| {
@@ -185,7 +185,7 @@ async fn many_clients_of_few_connections_never_get_another_one_s_answer() {
 }
 
 #[tokio::test]
-async fn a_statement_that_is_given_up_leaves_no_transaction_behind() {
+async fn a_canceled_statement_leaves_no_open_transaction() {
     with_database(async |url| {
         let Some(bouncer) = PgBouncer::start(url).await else { return };
         let database = connect(Postgres { max_connections: 2, ..Postgres::new(bouncer.before(url)) }).await;
@@ -206,7 +206,7 @@ async fn a_statement_that_is_given_up_leaves_no_transaction_behind() {
 }
 
 #[tokio::test]
-async fn the_schema_goes_up_and_down_through_a_pooler_by_several_at_once() {
+async fn several_processes_migrate_through_a_pooler() {
     with_database(async |url| {
         let Some(bouncer) = PgBouncer::start(url).await else { return };
         let database = async || connect(Postgres::new(bouncer.before(url))).await;
@@ -227,7 +227,7 @@ async fn the_schema_goes_up_and_down_through_a_pooler_by_several_at_once() {
 }
 
 #[tokio::test]
-async fn a_pooler_is_found_out_whatever_it_ignores_and_settings_of_the_address_hold_behind_it() {
+async fn a_pooler_is_detected_and_url_options_apply_behind_it() {
     with_database(async |url| {
         let way = async |postgres: Postgres| connect(postgres).await.way_of_connecting().unwrap();
         assert!(way(Postgres::new(url)).await.starts_with("sessions"));

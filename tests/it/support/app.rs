@@ -1,4 +1,4 @@
-//! The whole program in the test's own process: server on a free port, own database, own prefix, own files.
+//! The whole program in the test's process: a server on a free port with its own database, prefix and files.
 
 use std::{collections::BTreeMap, net::SocketAddr, panic::AssertUnwindSafe, path::Path, time::Duration};
 
@@ -17,16 +17,16 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::{contract, postgres_url, rabbitmq_url, redis_url};
 
-/// Which engines a test runs on.
+/// The engines of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setup {
-    /// SQLite, a cache in the process, the queue in the database.
+    /// SQLite, the in-process cache, the queue in the database.
     Embedded,
     /// PostgreSQL, Redis and RabbitMQ.
     Full,
 }
 
-/// The running program. Its server has no worker of its own: tests run jobs by [`TestApp::drain`] or start workers.
+/// The running program. Its server runs no jobs: tests run them by [`TestApp::drain`] or start workers.
 pub struct TestApp {
     pub app: App,
     pub setup: Setup,
@@ -38,23 +38,23 @@ pub struct TestApp {
     resources: Resources,
 }
 
-/// What must be removed at the end.
+/// Resources that are removed at the end.
 struct Resources {
     directory: TempDir,
     postgres: Option<(String, String)>,
     redis: Option<(String, String)>,
     rabbitmq: Option<(String, String)>,
-    /// The ids that the installation had: its queues are named after them.
+    /// All ids that the installation has had: its queues are named after them.
     installations: Vec<String>,
 }
 
-/// Runs `test` on a fresh program and removes everything afterwards, also if the test fails. Without the set-up's
-/// services nothing runs.
+/// Runs `test` on a new program and removes everything afterwards, also if the test fails. Skipped without the services
+/// of the set-up.
 pub async fn run(setup: Setup, test: impl AsyncFnOnce(&TestApp)) {
     run_with(setup, &[], test).await;
 }
 
-/// As [`run`], with settings of its own, by their environment variables.
+/// As [`run`], with additional settings as environment variables.
 pub async fn run_with(setup: Setup, settings: &[(&str, &str)], test: impl AsyncFnOnce(&TestApp)) {
     let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let extend = async |environment: &mut BTreeMap<String, String>| {
@@ -64,8 +64,8 @@ pub async fn run_with(setup: Setup, settings: &[(&str, &str)], test: impl AsyncF
     run_prepared(setup, extend, test).await;
 }
 
-/// As [`run`], after `prepare` has changed the settings. What it returns is kept until everything is removed; if that is
-/// nothing, a service is missing and nothing runs.
+/// As [`run`], after `prepare` has changed the settings. Keeps the value of `prepare` until everything is removed; if
+/// it is `None`, a service is missing and the test is skipped.
 pub async fn run_prepared<T>(
     setup: Setup,
     prepare: impl AsyncFnOnce(&mut BTreeMap<String, String>) -> Option<T>,
@@ -102,17 +102,17 @@ impl TestApp {
         Self { app, setup, address, client, environment, worker, server: Some((stopper, running)), resources }
     }
 
-    /// Another process's view: the same settings, connections of its own.
+    /// Opens the program as another process would: the same settings, its own connections.
     pub async fn another(&self) -> App {
         build(&self.environment, self.resources.directory.path()).await
     }
 
-    /// Where the program keeps its files.
+    /// Returns the directory of the program's files.
     pub fn directory(&self) -> &Path {
         self.resources.directory.path()
     }
 
-    /// The address of `path` on the server.
+    /// Returns the URL of `path` on the server.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
@@ -131,7 +131,7 @@ impl TestApp {
         described("POST", path, self.client.post(self.url(path)).json(body).send().await.unwrap()).await
     }
 
-    /// Creates a product with these pictures and answers its JSON.
+    /// Creates a product with these images and returns its JSON.
     pub async fn create(&self, images: &[String]) -> Value {
         let body = serde_json::json!({
             "user_id": "seller", "product_name": "Sample Product", "product_description": "A test product.",
@@ -142,12 +142,12 @@ impl TestApp {
         response.json().await.unwrap()
     }
 
-    /// The product as the API shows it now.
+    /// Returns the product from the API.
     pub async fn product(&self, id: &Value) -> Value {
         self.get_json(&format!("/products/{id}")).await
     }
 
-    /// Runs every job that is due, here and now; answers how many attempts that were.
+    /// Runs every due job in this process; returns the number of attempts.
     pub async fn drain(&self) -> usize {
         let mut attempts = 0;
         loop {
@@ -155,12 +155,12 @@ impl TestApp {
             if self.due().await == 0 {
                 return attempts;
             }
-            // The server's relay holds a row for the moment in which it hands it to the broker.
+            // The server's relay locks a row while it publishes the job.
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
-    /// Claims a due job as a worker does, and keeps it; `None` if none is due.
+    /// Claims a due job as a worker does, and keeps it; `None` if no job is due.
     pub async fn claim(&self) -> Option<pm::catalog::Claimed> {
         self.claim_by(&self.app).await
     }
@@ -181,14 +181,14 @@ impl TestApp {
         self.number(&format!("SELECT count(*) FROM jobs WHERE state = 'queued' AND run_at <= {}", now.0)).await
     }
 
-    /// Starts a consumer as `pm worker` has it; stop it by the stopper and await the handle.
+    /// Starts a consumer as `pm worker` does; stop it with the stopper and await the handle.
     pub async fn start_worker(&self) -> (Stopper, JoinHandle<()>) {
         let app = self.another().await;
         let (stopper, stop) = stop::channel();
         (stopper, tokio::spawn(async move { app.work(2, None, stop).await.unwrap() }))
     }
 
-    /// Waits until no picture of the product is on its way; looks every few milliseconds, gives up after a minute.
+    /// Polls until no image of the product is in progress; fails after a minute.
     pub async fn settled(&self, id: &Value) -> Value {
         for _ in 0..3_000 {
             let product = self.product(id).await;
@@ -197,32 +197,32 @@ impl TestApp {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("product {id} is on its way still: {}", self.product(id).await);
+        panic!("product {id} is still in progress: {}", self.product(id).await);
     }
 
-    /// Runs a statement, for what the API does not offer: making time pass for a job, say.
+    /// Executes a statement, to do what the API cannot, such as changing a job's times.
     pub async fn sql(&self, statement: &str) {
         self.app.database.read().execute_unprepared(statement).await.unwrap();
     }
 
-    /// Asks the database for one number.
+    /// Queries the database for one number.
     pub async fn number(&self, sql: &str) -> i64 {
         let connection = self.app.database.read();
         let statement = sea_orm::Statement::from_string(connection.get_database_backend(), sql);
         connection.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
     }
 
-    /// Lets every waiting job be due now, whatever its backoff.
+    /// Makes every waiting job due now, whatever its backoff.
     pub async fn let_time_pass(&self) {
         self.sql("UPDATE jobs SET run_at = 0 WHERE state = 'queued'").await;
     }
 
-    /// Takes the jobs of all workers from them, as if each had ended.
+    /// Takes all jobs from their workers, as if each worker had ended.
     pub async fn let_workers_die(&self) -> usize {
         self.take_leases(true).await
     }
 
-    /// Takes the jobs of all workers from them, as if none had given a sign of life for a whole lease.
+    /// Takes all jobs from their workers, as if no worker had sent a heartbeat for a whole lease.
     pub async fn let_leases_run_out(&self) -> usize {
         self.take_leases(false).await
     }
@@ -243,7 +243,7 @@ impl TestApp {
     }
 }
 
-/// The same answer, held against the API's description.
+/// Returns the same response after a check against the OpenAPI description.
 pub async fn described(method: &str, path: &str, response: reqwest::Response) -> reqwest::Response {
     let (status, headers) = (response.status(), response.headers().clone());
     let kind = headers.get("content-type").map_or("", |kind| kind.to_str().unwrap());
@@ -311,12 +311,12 @@ impl Resources {
     }
 }
 
-/// A database of its own on the server behind `url`, for tests that need no whole program.
+/// A new database on the server at `url`, for tests that do not need the whole program.
 pub async fn create_database(url: &str, name: &str) {
     admin(url).await.read().execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
 }
 
-/// The address of database `name` on the server behind `url`.
+/// Returns the URL of database `name` on the server at `url`.
 pub fn database_url(url: &str, name: &str) -> String {
     let mut url = url::Url::parse(url).unwrap();
     url.set_path(name);
@@ -327,7 +327,7 @@ pub async fn admin(url: &str) -> Database {
     Database::connect(&Config::Postgres(Postgres { max_connections: 1, ..Postgres::new(url) })).await.unwrap()
 }
 
-/// Whether the schema of `app` is complete.
+/// Returns whether the schema of `app` is complete.
 pub async fn schema_is_current(app: &App) -> bool {
     migrate::is_current(&app.database).await.unwrap()
 }

@@ -1,4 +1,4 @@
-//! Every answer that a test sees is held against the API's description: its route, its status, its kind and its shape.
+//! Checks every response in the tests against the OpenAPI description: route, status, content type and schema.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,8 +12,8 @@ static DESCRIPTION: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_slice(&pm::http::openapi_json().unwrap()).unwrap());
 static SCHEMAS: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
 
-/// Fails if the description does not know an answer like this to `method` and `path`. What the description leaves out, such as
-/// unknown paths and methods, is a problem.
+/// Panics if the description does not allow this response to `method` and `path`. Responses to unknown paths and
+/// methods must be problems.
 pub fn check(method: &str, path: &str, status: u16, kind: &str, body: &[u8]) {
     let path = path.split('?').next().unwrap_or_default();
     let method = if method == "HEAD" { "get".into() } else { method.to_lowercase() };
@@ -22,12 +22,15 @@ pub fn check(method: &str, path: &str, status: u16, kind: &str, body: &[u8]) {
         template_of(path).and_then(|template| Some((template, DESCRIPTION["paths"][template].get(&method)?)));
     let Some((template, operation)) = operation else {
         let about_paths = path == "/docs" || path.starts_with("/docs/") || method == "options";
-        assert!(about_paths || matches!(status, 400 | 404 | 405 | 413 | 431 | 503), "{when} is not described");
+        assert!(
+            about_paths || matches!(status, 400 | 404 | 405 | 413 | 431 | 503),
+            "{when} is not in the OpenAPI description"
+        );
         return;
     };
     let pointer = format!("/paths/{}/{method}/responses/{status}", escape(template));
     let response = operation["responses"].get(status.to_string());
-    let response = response.unwrap_or_else(|| panic!("{when} has a status that {template} is not described with"));
+    let response = response.unwrap_or_else(|| panic!("{when} has a status that {template} does not document"));
     let (response, pointer) = match response["$ref"].as_str() {
         Some(reference) => (DESCRIPTION.pointer(&reference[1..]).unwrap(), reference[1..].to_owned()),
         None => (response, pointer),
@@ -47,13 +50,13 @@ pub fn check(method: &str, path: &str, status: u16, kind: &str, body: &[u8]) {
         let body = exact(&body);
         let pointer = format!("{pointer}/content/{}/schema", escape(described));
         if let Err(error) = SCHEMAS.lock().unwrap_or_else(PoisonError::into_inner).validate(&pointer, &body) {
-            panic!("{when} has another shape than described: {error}\n{body:#}");
+            panic!("{when} does not match its schema: {error}\n{body:#}");
         }
     }
 }
 
-/// The value of a JSON text with each float rounded to the nearest one. serde_json may miss that by one step, which makes
-/// a round number of the largest price.
+/// Returns a JSON value with each float rounded correctly. serde_json can be off by one step, which turns the largest
+/// price into a round number.
 fn exact(json: &RawValue) -> Value {
     let text = json.get();
     let is_float = text.contains(['.', 'e', 'E']);
@@ -71,7 +74,7 @@ fn exact(json: &RawValue) -> Value {
     }
 }
 
-/// The described path that `path` is one of; a variable stands for one segment, the last one of a picture's key for all.
+/// Returns the described path that matches `path`; a variable matches one segment, an image's key the rest.
 fn template_of(path: &str) -> Option<&'static str> {
     let paths = DESCRIPTION["paths"].as_object().unwrap();
     let exact = paths.keys().find(|template| template.as_str() == path);
@@ -89,7 +92,7 @@ fn template_of(path: &str) -> Option<&'static str> {
     exact.or_else(|| paths.keys().find(fits)).map(String::as_str)
 }
 
-/// The shapes that were asked for so far.
+/// Compiled schemas.
 #[derive(Default)]
 struct Known {
     schemas: Schemas,

@@ -1,4 +1,4 @@
-//! An issuer of access tokens inside the test: its documents over HTTP, its keys, and tokens with whatever is wrong in them.
+//! An issuer of access tokens inside the test: metadata over HTTP, keys, and valid and invalid tokens.
 
 use std::{
     net::SocketAddr,
@@ -19,10 +19,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// What tokens are meant for.
+/// The audience of tokens.
 pub const AUDIENCE: &str = "https://shop.example";
 
-/// A key by which tokens are signed.
+/// A key that signs tokens.
 pub struct SigningKey {
     id: String,
     pair: KeyPair,
@@ -30,19 +30,19 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// On the curve P-256.
+    /// ECDSA on the curve P-256.
     pub fn p256(id: &str) -> Self {
         let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         Self { id: id.to_owned(), pair, algorithm: Algorithm::ES256 }
     }
 
-    /// On the curve Ed25519.
+    /// EdDSA on the curve Ed25519.
     pub fn ed25519(id: &str) -> Self {
         let pair = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
         Self { id: id.to_owned(), pair, algorithm: Algorithm::EdDSA }
     }
 
-    /// The public half, as it is published.
+    /// Returns the public key as a JWK.
     pub fn jwk(&self) -> Value {
         let raw = self.pair.der_bytes();
         match self.algorithm {
@@ -56,7 +56,7 @@ impl SigningKey {
         }
     }
 
-    /// The public half as bytes, which an attacker has as well.
+    /// Returns the public key as bytes, which an attacker has as well.
     pub fn public_bytes(&self) -> &[u8] {
         self.pair.der_bytes()
     }
@@ -70,32 +70,32 @@ impl SigningKey {
         sign(message.as_bytes(), &key, self.algorithm).unwrap()
     }
 
-    /// A token with the usual header and these claims.
+    /// Returns a token with the default header and these claims.
     pub fn token(&self, claims: &Value) -> String {
         self.token_with(&self.header(), claims)
     }
 
-    /// The usual header.
+    /// Returns the default header.
     pub fn header(&self) -> Value {
         let algorithm = if self.algorithm == Algorithm::EdDSA { "EdDSA" } else { "ES256" };
         json!({"alg": algorithm, "typ": "at+jwt", "kid": self.id})
     }
 
-    /// A token with this header, signed whatever it says.
+    /// Returns a token with this header, signed in any case.
     pub fn token_with(&self, header: &Value, claims: &Value) -> String {
         let message = message(header, claims);
         format!("{message}.{}", self.sign(&message))
     }
 }
 
-/// A token signed with a shared secret.
+/// Returns a token signed with a shared secret.
 pub fn hmac_token(secret: &[u8], header: &Value, claims: &Value) -> String {
     let message = message(header, claims);
     let signature = sign(message.as_bytes(), &EncodingKey::from_secret(secret), Algorithm::HS256).unwrap();
     format!("{message}.{signature}")
 }
 
-/// A token without any signature.
+/// Returns a token without a signature.
 pub fn unsigned_token(header: &Value, claims: &Value) -> String {
     format!("{}.", message(header, claims))
 }
@@ -108,7 +108,7 @@ fn encode(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The second in which we are.
+/// Returns the current time in seconds.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
@@ -128,7 +128,7 @@ struct Shared {
 }
 
 impl Issuer {
-    /// Publishes the public halves of `keys`.
+    /// Starts an issuer that publishes the public keys of `keys`.
     pub async fn start(keys: &[&SigningKey]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -147,32 +147,32 @@ impl Issuer {
         issuer
     }
 
-    /// From now on these keys are published and no others.
+    /// Publishes only these keys from now on.
     pub fn publish(&self, keys: &[&SigningKey]) {
         *self.shared.keys.lock().unwrap() = keys.iter().map(|key| key.jwk()).collect();
     }
 
-    /// From now on these keys are published as they are, and no others.
+    /// Publishes only these JWKs, unchanged, from now on.
     pub fn publish_raw(&self, keys: Vec<Value>) {
         *self.shared.keys.lock().unwrap() = keys;
     }
 
-    /// Whether every answer is a failure from now on.
+    /// Sets whether every response is a failure.
     pub fn set_down(&self, down: bool) {
         self.shared.down.store(down, Ordering::SeqCst);
     }
 
-    /// How often the keys were asked for.
+    /// Returns how often the keys were fetched.
     pub fn fetches(&self) -> usize {
         self.shared.fetches.load(Ordering::SeqCst)
     }
 
-    /// The issuer's identifier.
+    /// Returns the issuer's identifier.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Claims that are right, for `subject` with `scope`.
+    /// Returns valid claims for `subject` with `scope`.
     pub fn claims(&self, subject: &str, scope: &str) -> Value {
         let now = now();
         json!({

@@ -1,13 +1,13 @@
-//! What tests stand on: the whole program on an own database, own keys and own files, and origins that misbehave.
+//! Support of the tests: the whole program with its own database, keys and files, and origins that misbehave.
 
 #![allow(dead_code, reason = "not every test uses everything")]
 
 pub mod app;
 pub mod contract;
+pub mod images;
 pub mod issuer;
 pub mod origin;
 pub mod pgbouncer;
-pub mod pictures;
 pub mod proxy;
 pub mod receiver;
 pub mod s3;

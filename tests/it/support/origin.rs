@@ -1,11 +1,10 @@
-//! A web server that pictures are fetched from in tests, with every way of misbehaving that the real ones know.
+//! An image server for tests that can misbehave like real ones.
 //!
-//! Paths with a meaning of their own, on every origin: `/status/{code}?retry-after={seconds}`, `/redirect/{n}?to={url}`
-//! (n redirects, the last one to `to`), `/redirect-to?url={url}`, `/redirect-loop`, `/stall` (no answer), `/drip` (a
-//! byte every 50 ms), `/endless` (as many bytes as are taken), `/reset` (a reset connection), `/short` (1,000 bytes
-//! announced, 10 sent), `/gzip-bomb` (64 KiB that say of themselves that they are 64 MiB of zeros in gzip). The wish of
-//! `retry-after` may be a date as well. Everything else is what [`Origin::serve`] put there, or 404; with
-//! `?first-over={seconds}` the first answer takes that long.
+//! Special paths, on every origin: `/status/{code}?retry-after={seconds}`, `/redirect/{n}?to={url}` (n redirects, the
+//! last one to `to`), `/redirect-to?url={url}`, `/redirect-loop`, `/stall` (no response), `/drip` (a byte every 50 ms),
+//! `/endless` (an endless body), `/reset` (a reset connection), `/short` (announces 1,000 bytes, sends 10),
+//! `/gzip-bomb` (64 KiB that decompress to 64 MiB of zeros). `retry-after` may also be a date. Every other path returns
+//! the bytes from [`Origin::serve`], or 404; with `?first-over={seconds}` the first response takes that long.
 
 use std::{
     collections::HashMap,
@@ -36,7 +35,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-/// A server on a port of its own, which stops when this is dropped.
+/// A server on its own port, which stops on drop.
 pub struct Origin {
     address: SocketAddr,
     state: Arc<State>,
@@ -45,11 +44,11 @@ pub struct Origin {
 
 struct State {
     paths: Mutex<HashMap<String, Path>>,
-    /// Says that some counter or some hold has changed.
+    /// Notified when a counter or a hold changes.
     changed: watch::Sender<()>,
 }
 
-/// What is known of one path.
+/// The state of one path.
 #[derive(Clone, Default)]
 struct Path {
     content: Option<(String, Bytes)>,
@@ -62,7 +61,7 @@ struct Path {
 type Body = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
 
 impl Origin {
-    /// Starts a server on a free port of the loopback address.
+    /// Starts a server on a free loopback port.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
@@ -71,12 +70,12 @@ impl Origin {
         Self { address, state, task }
     }
 
-    /// The URL of `path`, which begins with `/`.
+    /// Returns the URL of `path`, which begins with `/`.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// Answers `path` with these bytes from now on.
+    /// Serves these bytes at `path` from now on.
     pub fn serve(&self, path: &str, content_type: &str, bytes: impl Into<Bytes>) {
         self.state.update(path, |known| known.content = Some((content_type.to_owned(), bytes.into())));
     }
@@ -86,17 +85,17 @@ impl Origin {
         self.state.update(path, |known| (known.failures_left, known.failure) = (times, status));
     }
 
-    /// Keeps every request of `path` waiting until [`release`](Self::release).
+    /// Makes every request of `path` wait until [`release`](Self::release).
     pub fn hold(&self, path: &str) {
         self.state.update(path, |known| known.held = true);
     }
 
-    /// Answers the requests of `path` that wait, and those to come.
+    /// Answers the waiting and the later requests of `path`.
     pub fn release(&self, path: &str) {
         self.state.update(path, |known| known.held = false);
     }
 
-    /// How many requests of `path` have arrived; a query does not count as part of the path.
+    /// Returns the number of requests of `path`; queries are ignored.
     pub fn hits(&self, path: &str) -> usize {
         self.state.known(path).hits
     }
@@ -104,11 +103,11 @@ impl Origin {
     /// Returns once at least `hits` requests of `path` have arrived.
     ///
     /// # Panics
-    /// If they have not within 30 s.
+    /// If they have not arrived within 30 s.
     pub async fn wait_for_hits(&self, path: &str, hits: usize) {
         let enough = self.state.until(path, |known| known.hits >= hits);
         let arrived = tokio::time::timeout(Duration::from_secs(30), enough).await;
-        assert!(arrived.is_ok(), "{path} was asked for {} times, not {hits}", self.hits(path));
+        assert!(arrived.is_ok(), "{path} was requested {} times, not {hits}", self.hits(path));
     }
 }
 
@@ -140,7 +139,7 @@ impl State {
         }
     }
 
-    /// Counts a request and takes one of the failures that are left.
+    /// Counts a request and takes one of the remaining failures.
     fn arrive(&self, path: &str) -> Option<u16> {
         self.update(path, |known| {
             known.hits += 1;
@@ -170,12 +169,12 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
     let mut head = [0; RESET.len()];
     if stream.peek(&mut head).await.is_ok_and(|_| head == RESET) {
         state.arrive("/reset");
-        // With no time to linger, closing sends a reset instead of a farewell.
+        // With a linger time of zero, closing sends a reset.
         stream.set_zero_linger().expect("an open socket");
         return;
     }
     let handle = service_fn(move |request| answer(request, state.clone()));
-    // One request a connection, so that the first bytes always tell whether it is to be reset.
+    // One request per connection, so that its first bytes tell whether to reset it.
     let _ = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), handle).await;
 }
 
@@ -247,7 +246,7 @@ fn content(content_type: &str, bytes: Bytes) -> Response<Body> {
     response
 }
 
-/// The content in four pieces a second, for so many seconds.
+/// Sends the content in four pieces per second, for this many seconds.
 fn slowly(content_type: &str, bytes: Bytes, seconds: usize) -> Response<Body> {
     let size = bytes.len().div_ceil(seconds * 4).max(1);
     let pieces: Vec<_> = (0..bytes.len()).step_by(size).map(|at| bytes.slice(at..bytes.len().min(at + size))).collect();

@@ -1,5 +1,5 @@
-//! A PgBouncer of the test's own before the machine's PostgreSQL: a port of 127.0.0.1, in transaction mode, with few
-//! connections to the server.
+//! A PgBouncer of the test for the machine's PostgreSQL: on its own port of 127.0.0.1, in transaction mode, with few
+//! server connections.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use super::skip;
 
-/// Connections to the server for each database.
+/// Server connections for each database.
 pub const SERVER_CONNECTIONS: u32 = 4;
 
 /// Runs until it is dropped.
@@ -25,12 +25,12 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts one before the server behind `url`; nothing if the program is missing.
+    /// Starts a PgBouncer for the server at `url`; `None` if the program is missing.
     pub async fn start(url: &str) -> Option<Self> {
         Self::start_with(url, "").await
     }
 
-    /// As [`PgBouncer::start`], with more lines of settings.
+    /// As [`PgBouncer::start`], with additional lines of settings.
     pub async fn start_with(url: &str, settings: &str) -> Option<Self> {
         const PROGRAM: &str = "/usr/sbin/pgbouncer";
         if !Path::new(PROGRAM).exists() {
@@ -45,7 +45,7 @@ impl PgBouncer {
         command.arg(&file).current_dir(directory.path()).stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(fs::File::create(directory.path().join("log")).unwrap());
         if rustix::process::geteuid().is_root() {
-            // It refuses to be root.
+            // PgBouncer refuses to run as root.
             const NOBODY: u32 = 65_534;
             chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
             chown(&file, Some(NOBODY), Some(NOBODY)).unwrap();
@@ -61,7 +61,7 @@ impl PgBouncer {
         panic!("pgbouncer does not listen on port {port}");
     }
 
-    /// The address of the database of `url` through it.
+    /// Returns the URL of the same database through the pooler.
     pub fn before(&self, url: &str) -> String {
         let mut url = url::Url::parse(url).unwrap();
         url.set_host(Some("127.0.0.1")).unwrap();

@@ -1,4 +1,4 @@
-//! A TCP proxy that stands between a client and a server and can cut, reset, stall and restore their connections.
+//! A TCP proxy between a client and a server that can cut, reset, stall and restore connections.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use tokio::{
     sync::watch,
 };
 
-/// A proxy on a port of its own; it ends with its value.
+/// A proxy on its own port; it stops on drop.
 pub struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
@@ -24,7 +24,7 @@ enum Mode {
 }
 
 impl Proxy {
-    /// Listens on a free port of 127.0.0.1 and passes everything to `target`.
+    /// Listens on a free port of 127.0.0.1 and forwards to `target`.
     pub async fn start(target: impl ToSocketAddrs) -> Self {
         let target = tokio::net::lookup_host(target).await.expect("the target's address").next().expect("an address");
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
@@ -36,7 +36,7 @@ impl Proxy {
             loop {
                 let accepted = tokio::select! {
                     accepted = listener.accept() => accepted,
-                    // The proxy's value is gone.
+                    // The proxy was dropped.
                     _ = ended.wait_for(|_| false) => return,
                 };
                 if let Ok((client, _)) = accepted {
@@ -48,34 +48,34 @@ impl Proxy {
         Self { address, mode, target }
     }
 
-    /// Where to connect to.
+    /// Returns the proxy's address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Drops all connections; every new one is closed as soon as it is accepted. Nothing passes from now on.
+    /// Closes all connections, and every new one as soon as it is accepted.
     pub fn cut(&self) {
         self.mode.send_replace(Mode::Cut);
     }
 
-    /// As [`cut`](Self::cut), by a reset in place of a farewell: what was under way to either side is lost.
+    /// As [`cut`](Self::cut), with a reset: data in flight are lost.
     pub fn reset(&self) {
         self.mode.send_replace(Mode::Reset);
     }
 
-    /// Drops all connections; new ones are passed to `target` from now on, as after a failover.
+    /// Closes all connections; forwards new ones to `target` from now on, as after a failover.
     pub fn switch_to(&self, target: SocketAddr) {
         self.target.send_replace(target);
         self.cut();
         self.restore();
     }
 
-    /// Accepts connections and keeps all of them open, but passes nothing from now on.
+    /// Keeps all connections open and accepts new ones, but forwards nothing from now on.
     pub fn stall(&self) {
         self.mode.send_replace(Mode::Stall);
     }
 
-    /// Passes everything again, also what was held back by a stall.
+    /// Forwards everything again, including the data held back by a stall.
     pub fn restore(&self) {
         self.mode.send_replace(Mode::Pass);
     }
@@ -84,7 +84,7 @@ impl Proxy {
 async fn join(mut client: TcpStream, target: SocketAddr, mut mode: watch::Receiver<Mode>) {
     if passes(&mut mode).await {
         let Ok(mut server) = TcpStream::connect(target).await else { return };
-        // A proxy that gathers small packets would look like a slow server.
+        // Nagle's algorithm would make the server look slow.
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let (client_reads, client_writes) = client.split();
         let (server_reads, server_writes) = server.split();
@@ -97,10 +97,10 @@ async fn join(mut client: TcpStream, target: SocketAddr, mut mode: watch::Receiv
     end(&client, &mode);
 }
 
-/// With no time to linger, closing sends a reset.
+/// With a linger time of zero, closing sends a reset.
 fn end(stream: &TcpStream, mode: &watch::Receiver<Mode>) {
     if *mode.borrow() == Mode::Reset {
-        // One that is gone already needs no end.
+        // A connection that is already closed needs no reset.
         let _ = stream.set_zero_linger();
     }
 }
@@ -122,7 +122,7 @@ async fn pump(
     }
 }
 
-/// Waits for the end of a stall; false if the connection has to go.
+/// Waits for the end of a stall; returns false if the connection must be closed.
 async fn passes(mode: &mut watch::Receiver<Mode>) -> bool {
     mode.wait_for(|mode| *mode != Mode::Stall).await.is_ok_and(|mode| *mode == Mode::Pass)
 }

@@ -1,4 +1,4 @@
-//! A server that messages are posted to in tests: it notes each and answers what it was told to.
+//! A webhook receiver for tests: records each delivery and answers with a configured status.
 
 use std::{
     convert::Infallible,
@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
-/// A message as it arrived.
+/// A received delivery.
 #[derive(Clone, Debug)]
 pub struct Message {
     pub headers: HeaderMap,
@@ -31,7 +31,7 @@ impl Message {
     }
 }
 
-/// A server on a port of its own, which stops when this is dropped.
+/// A server on its own port, which stops on drop.
 pub struct Receiver {
     url: String,
     state: Arc<State>,
@@ -40,7 +40,7 @@ pub struct Receiver {
 
 struct State {
     messages: watch::Sender<Vec<Message>>,
-    /// The statuses of the next answers, the last one first; 204 when there are none left.
+    /// The statuses of the next responses, last one first; 204 if none are left.
     answers: Mutex<Vec<u16>>,
 }
 
@@ -57,22 +57,22 @@ impl Receiver {
         &self.url
     }
 
-    /// Answers the next messages so.
+    /// Sets the statuses of the next responses.
     pub fn answer_next(&self, statuses: &[u16]) {
         *self.state.answers.lock().unwrap() = statuses.iter().rev().copied().collect();
     }
 
-    /// The messages so far.
+    /// Returns the deliveries so far.
     pub fn messages(&self) -> Vec<Message> {
         self.state.messages.borrow().clone()
     }
 
-    /// Returns once at least `count` messages have arrived; fails after 30 s.
+    /// Waits for at least `count` deliveries; fails after 30 s.
     pub async fn wait_for(&self, count: usize) -> Vec<Message> {
         let mut messages = self.state.messages.subscribe();
         let enough = messages.wait_for(|messages| messages.len() >= count);
         let arrived = tokio::time::timeout(Duration::from_secs(30), enough).await;
-        assert!(arrived.is_ok(), "{} messages came, not {count}", self.messages().len());
+        assert!(arrived.is_ok(), "{} deliveries arrived, not {count}", self.messages().len());
         self.messages()
     }
 }

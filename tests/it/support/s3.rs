@@ -1,4 +1,4 @@
-//! An S3 server inside the test process: a bucket in a temporary directory, access keys, signatures that are checked.
+//! An S3 server inside the test process: a bucket in a temporary directory, access keys, verified signatures.
 
 use std::path::{Path, PathBuf};
 
@@ -14,11 +14,11 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-const BUCKET: &str = "pictures";
+const BUCKET: &str = "images";
 const ACCESS_KEY_ID: &str = "test-key";
 const SECRET_ACCESS_KEY: &str = "test-secret";
 
-/// A server on a port of its own with one empty bucket; it stops and its bucket goes when this is dropped.
+/// A server on its own port with one empty bucket; both are removed on drop.
 pub struct S3Server {
     endpoint: String,
     root: TempDir,
@@ -26,7 +26,7 @@ pub struct S3Server {
 }
 
 impl S3Server {
-    /// Starts a server on a free port of the loopback address.
+    /// Starts a server on a free loopback port.
     pub async fn start() -> Self {
         let root = TempDir::new().expect("a directory");
         std::fs::create_dir(root.path().join(BUCKET)).expect("a bucket");
@@ -51,28 +51,28 @@ impl S3Server {
         Self { endpoint, root, task }
     }
 
-    /// The server's address, as `AWS_ENDPOINT_URL` has it.
+    /// Returns the server's URL, as in `AWS_ENDPOINT_URL`.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// The bucket's name.
+    /// Returns the bucket's name.
     pub fn bucket(&self) -> &'static str {
         BUCKET
     }
 
-    /// The directory that holds the bucket's objects, for tests that look or meddle behind the server's back.
+    /// Returns the directory of the bucket's objects, for tests that read or change them directly.
     pub fn directory(&self) -> PathBuf {
         Path::new(self.root.path()).join(BUCKET)
     }
 
-    /// The right settings of a client.
+    /// Returns the valid settings of a client.
     pub fn options(&self) -> S3Options {
         let set = |options: S3Options, (name, value): (&str, String)| options.with(name, &value);
         self.environment().into_iter().fold(S3Options::default(), set)
     }
 
-    /// The same settings as environment variables, for a program of its own.
+    /// Returns the same settings as environment variables, for another program.
     pub fn environment(&self) -> [(&'static str, String); 4] {
         [
             ("AWS_ENDPOINT_URL", self.endpoint().to_owned()),
@@ -82,7 +82,7 @@ impl S3Server {
         ]
     }
 
-    /// A store in the bucket, under `prefix` if that is not empty.
+    /// Opens a store in the bucket, under `prefix` if that is not empty.
     pub fn engine(&self, prefix: &str) -> Engine {
         Engine::S3 { bucket: BUCKET.to_owned(), prefix: prefix.to_owned(), options: self.options() }
     }

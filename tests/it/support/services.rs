@@ -1,21 +1,20 @@
-//! Where the machine's services are. One that is not there makes its tests be skipped aloud, or fail where
-//! `PM_TEST_REQUIRE=all` says that everything must be there.
+//! The machine's services. Tests of a missing service are skipped with a message, or fail if `PM_TEST_REQUIRE=all`.
 
 use std::{net::ToSocketAddrs as _, time::Duration};
 
 use tokio::{net::TcpStream, time::timeout};
 
-/// PostgreSQL, with a role that may create databases: `PM_TEST_POSTGRES_URL`, or the usual port.
+/// PostgreSQL, with a role that may create databases: `PM_TEST_POSTGRES_URL`, or the default port.
 pub async fn postgres_url() -> Option<String> {
     service("PM_TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432/postgres", 5432).await
 }
 
-/// Redis: `PM_TEST_REDIS_URL`, or the usual port.
+/// Redis: `PM_TEST_REDIS_URL`, or the default port.
 pub async fn redis_url() -> Option<String> {
     service("PM_TEST_REDIS_URL", "redis://127.0.0.1:6379", 6379).await
 }
 
-/// RabbitMQ: `PM_TEST_RABBITMQ_URL`, or the usual port and guest.
+/// RabbitMQ: `PM_TEST_RABBITMQ_URL`, or the default port and the user guest.
 pub async fn rabbitmq_url() -> Option<String> {
     service("PM_TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672/%2f", 5672).await
 }
@@ -25,17 +24,17 @@ async fn service(variable: &str, usual: &str, usual_port: u16) -> Option<String>
     if answers(&url, usual_port).await {
         return Some(url);
     }
-    skip(&format!("what {variable} points to"));
+    skip(&format!("the service at {variable}"));
     None
 }
 
-/// Says that a test is skipped since `what` is not there; fails it where nothing may be skipped.
+/// Prints that a test is skipped because `what` is missing; panics if no test may be skipped.
 pub fn skip(what: &str) {
     assert!(
         std::env::var("PM_TEST_REQUIRE").as_deref() != Ok("all"),
-        "{what} is not there, and PM_TEST_REQUIRE=all forbids to go on without it"
+        "{what} is missing, and PM_TEST_REQUIRE=all allows no skipped test"
     );
-    eprintln!("skipped: {what} is not there");
+    eprintln!("skipped: {what} is missing");
 }
 
 async fn answers(url: &str, usual_port: u16) -> bool {

@@ -1,4 +1,4 @@
-//! Webhooks that do not take their messages, and workers that die over them.
+//! Webhooks that fail, and workers that die during a delivery.
 
 use pm::catalog::{Error, Posted};
 
@@ -11,7 +11,7 @@ use crate::{
 const DAY: i64 = 86_400_000_000;
 
 on_both_setups! {
-    async fn a_message_that_is_not_taken_is_sent_again_under_the_same_id(app: &TestApp) {
+    async fn a_refused_delivery_is_retried_with_the_same_id(app: &TestApp) {
         let receiver = Receiver::start().await;
         receiver.answer_next(&[500, 302]);
         let made = webhook(app, &receiver, &["product.created"]).await;
@@ -38,7 +38,7 @@ on_both_setups! {
         worker.await.unwrap();
     }
 
-    async fn who_says_gone_is_told_nothing_more_until_it_is_enabled(app: &TestApp) {
+    async fn a_webhook_that_answers_410_is_disabled(app: &TestApp) {
         let receiver = Receiver::start().await;
         receiver.answer_next(&[410]);
         let made = webhook(app, &receiver, &["product.created"]).await;
@@ -57,7 +57,7 @@ on_both_setups! {
         worker.await.unwrap();
     }
 
-    async fn who_takes_nothing_for_days_is_disabled(app: &TestApp) {
+    async fn a_webhook_that_fails_for_days_is_disabled(app: &TestApp) {
         let receiver = Receiver::start().await;
         receiver.answer_next(&[503, 503]);
         let made = webhook(app, &receiver, &[]).await;
@@ -77,12 +77,12 @@ on_both_setups! {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
         let disabled = wire::get(app, &path).await.json();
-        assert_eq!(disabled["disabled_reason"], "it took no message for five days", "{disabled}");
+        assert_eq!(disabled["disabled_reason"], "no delivery succeeded for five days", "{disabled}");
         stopper.stop();
         worker.await.unwrap();
     }
 
-    async fn a_message_of_a_worker_that_died_is_sent_again_and_its_late_word_does_not_count(app: &TestApp) {
+    async fn a_dead_workers_delivery_is_retried_and_its_late_result_ignored(app: &TestApp) {
         let receiver = Receiver::start().await;
         let made = webhook(app, &receiver, &["product.created"]).await;
         app.create(&[]).await;
@@ -101,14 +101,14 @@ on_both_setups! {
         worker.await.unwrap();
     }
 
-    async fn a_slow_webhook_holds_up_nobody_else(app: &TestApp) {
+    async fn a_slow_webhook_does_not_delay_others(app: &TestApp) {
         let (slow, quick) = (Receiver::start().await, Receiver::start().await);
         webhook(app, &slow, &[]).await;
         let well = webhook(app, &quick, &[]).await;
         for _ in 0..20 {
             app.create(&[]).await;
         }
-        // More messages are never under way to one of them than there is room for.
+        // No webhook has more deliveries in flight than its limit.
         let mut claimed = Vec::new();
         loop {
             let some = app.app.catalog.claim_deliveries(64).await.unwrap();
@@ -125,6 +125,6 @@ on_both_setups! {
         assert!(next.iter().all(|delivery| delivery.url == quick.url()) && !next.is_empty());
         assert_eq!(wire::send(app.address, "DELETE", &format!("/webhooks/{}", well["id"]), &[], b"").await.status, 204);
         let gone = app.app.catalog.settle_delivery(next[0].clone(), Posted::Taken { status: 200 }).await;
-        assert!(matches!(gone, Err(Error::LeaseLost)), "its webhook is gone: {gone:?}");
+        assert!(matches!(gone, Err(Error::LeaseLost)), "its webhook was deleted: {gone:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Webhooks: what is told to whom, signed, again and again until it is taken, and to nobody who must not be told.
+//! Webhooks: which events they get, signatures, retries, and refused addresses.
 
 mod failing;
 mod refusing;
@@ -11,10 +11,10 @@ use standardwebhooks::Webhook as Signer;
 
 use crate::{
     api::wire,
-    support::{Origin, TestApp, on_both_setups, pictures, receiver::Receiver},
+    support::{Origin, TestApp, images, on_both_setups, receiver::Receiver},
 };
 
-/// Makes a webhook for `receiver` and answers it.
+/// Creates a webhook for `receiver` and returns it.
 async fn webhook(app: &TestApp, receiver: &Receiver, types: &[&str]) -> Value {
     let body = json!({"url": receiver.url(), "types": types});
     let answer = wire::post(app, "/webhooks", body.to_string()).await;
@@ -41,7 +41,7 @@ async fn latest(app: &TestApp, webhook: &Value, state: &str) -> Value {
     panic!("not {state}: {:?}", deliveries(app, webhook).await);
 }
 
-/// All deliveries, once each of them is in `state`.
+/// Returns all deliveries, once each of them is in `state`.
 async fn all(app: &TestApp, webhook: &Value, state: &str) -> Vec<Value> {
     for _ in 0..1_500 {
         let deliveries = deliveries(app, webhook).await;
@@ -53,16 +53,16 @@ async fn all(app: &TestApp, webhook: &Value, state: &str) -> Vec<Value> {
     panic!("not {state}: {:?}", deliveries(app, webhook).await);
 }
 
-/// Lets every waiting message be due, and ends every pause.
+/// Makes every waiting delivery due, and ends every pause.
 async fn let_messages_be_due(app: &TestApp) {
     app.sql("UPDATE webhooks SET paused_until = NULL").await;
     app.sql("UPDATE webhook_deliveries SET run_at = 0 WHERE state = 'queued'").await;
 }
 
 on_both_setups! {
-    async fn a_webhook_is_told_what_it_wants_signed_and_once(app: &TestApp) {
+    async fn a_webhook_gets_its_event_types_signed_and_once(app: &TestApp) {
         let (receiver, other, origin) = (Receiver::start().await, Receiver::start().await, Origin::start().await);
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 48));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(64, 48));
         let made = webhook(app, &receiver, &["product.created", "image.ready"]).await;
         webhook(app, &other, &["product.deleted"]).await;
         let (stopper, worker) = app.start_worker().await;
@@ -72,7 +72,7 @@ on_both_setups! {
         let secret = made["secret"].as_str().unwrap();
         let mut kinds = Vec::new();
         for message in &messages {
-            Signer::new(secret).unwrap().verify(&message.body, &message.headers).expect("a right signature");
+            Signer::new(secret).unwrap().verify(&message.body, &message.headers).expect("a valid signature");
             let told = message.json();
             assert_eq!(told["data"]["product_id"], product["id"], "{told}");
             assert_eq!(told["data"]["user_id"], "seller");
@@ -85,12 +85,12 @@ on_both_setups! {
         assert!(sent.iter().all(|delivery| delivery["response_status"] == 204 && delivery["attempts"] == 1), "{sent:?}");
         wire::send(app.address, "DELETE", &format!("/products/{}", product["id"]), &[], b"").await;
         assert_eq!(other.wait_for(1).await[0].json()["type"], "product.deleted");
-        assert_eq!(receiver.messages().len(), 2, "it is told nothing else, and nothing twice");
+        assert_eq!(receiver.messages().len(), 2, "it gets no other event, and none twice");
         stopper.stop();
         worker.await.unwrap();
     }
 
-    async fn a_secret_is_told_once_and_may_be_the_callers_own(app: &TestApp) {
+    async fn a_webhook_secret_is_shown_once_and_may_be_chosen(app: &TestApp) {
         let receiver = Receiver::start().await;
         let made = webhook(app, &receiver, &[]).await;
         assert!(made["secret"].as_str().unwrap().starts_with("whsec_"), "{made}");

@@ -1,4 +1,4 @@
-//! Webhooks whose address refuses every connection: they cost a few attempts, and no other webhook waits for them.
+//! Webhooks that refuse connections: they cost a few attempts and delay no other webhook.
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +13,12 @@ use crate::{
 
 /// Failed attempts in a row after which a webhook is paused.
 const FAILURES: i64 = 5;
-/// Attempts under way when the last of those fails.
+/// Attempts in flight when the last of those fails.
 const UNDER_WAY: i64 = 4;
 /// One attempt is made in each pause.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Queues this many messages for a webhook.
+/// Queues this many deliveries for a webhook.
 async fn queue_messages(app: &TestApp, webhook: &Value, count: u32) {
     let now = pm::clock::Timestamp::now().0;
     app.sql(&format!(
@@ -31,7 +31,7 @@ async fn queue_messages(app: &TestApp, webhook: &Value, count: u32) {
     .await;
 }
 
-/// The sum of all attempts at a webhook's messages.
+/// Returns the sum of attempts of a webhook's deliveries.
 async fn attempts(app: &TestApp, webhook: &Value) -> i64 {
     use sea_orm::ConnectionTrait as _;
     let connection = app.app.database.read();
@@ -43,7 +43,7 @@ async fn attempts(app: &TestApp, webhook: &Value) -> i64 {
     connection.query_one_raw(statement).await.unwrap().unwrap().try_get("", "attempts").unwrap()
 }
 
-/// A webhook at a port of this machine on which nobody listens.
+/// Creates a webhook at a closed port of this machine.
 async fn refusing_webhook(app: &TestApp) -> Value {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
@@ -58,7 +58,7 @@ fn refused() -> Posted {
 }
 
 on_both_setups! {
-    async fn a_webhook_that_refuses_connections_is_tried_a_few_times_and_holds_up_nobody(app: &TestApp) {
+    async fn a_webhook_that_refuses_connections_is_paused_and_delays_no_other(app: &TestApp) {
         let receiver = Receiver::start().await;
         let refusing = refusing_webhook(app).await;
         let healthy = webhook(app, &receiver, &[]).await;
@@ -75,10 +75,10 @@ on_both_setups! {
         let pauses = i64::try_from(begun.elapsed().as_secs() / PAUSE.as_secs()).unwrap() + 1;
         let made = attempts(app, &refusing).await;
         let most = FAILURES + UNDER_WAY + pauses;
-        assert!((FAILURES..=most).contains(&made), "{made} attempts in {:?}, not {most}", begun.elapsed());
+        assert!((FAILURES..=most).contains(&made), "{made} attempts in {:?}; at most {most} expected", begun.elapsed());
     }
 
-    async fn a_paused_webhook_gets_one_attempt_a_pause_until_it_takes_a_message(app: &TestApp) {
+    async fn a_paused_webhook_gets_one_attempt_per_pause_until_success(app: &TestApp) {
         let receiver = Receiver::start().await;
         let made = webhook(app, &receiver, &[]).await;
         queue_messages(app, &made, 40).await;
@@ -94,13 +94,13 @@ on_both_setups! {
         let probe = app.app.catalog.claim_deliveries(64).await.unwrap().pop().expect("the pause is over");
         assert!(other_process.catalog.claim_deliveries(64).await.unwrap().is_empty(), "one attempt a pause");
         app.app.catalog.settle_delivery(probe, refused()).await.unwrap();
-        assert!(app.app.catalog.claim_deliveries(64).await.unwrap().is_empty(), "it failed, so the pause goes on");
+        assert!(app.app.catalog.claim_deliveries(64).await.unwrap().is_empty(), "it failed, so the pause continues");
 
         let_messages_be_due(app).await;
         let probe = app.app.catalog.claim_deliveries(64).await.unwrap().pop().expect("the pause is over");
         app.app.catalog.settle_delivery(probe, Posted::Taken { status: 204 }).await.unwrap();
         for _ in 0..UNDER_WAY {
-            assert_eq!(app.app.catalog.claim_deliveries(64).await.unwrap().len(), 1, "it takes messages again");
+            assert_eq!(app.app.catalog.claim_deliveries(64).await.unwrap().len(), 1, "it accepts deliveries again");
         }
     }
 }

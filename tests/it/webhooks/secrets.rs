@@ -1,4 +1,4 @@
-//! Secrets of webhooks in the database: encrypted, opened by each key of `PM_SECRET_KEY`, and never lost with a wrong one.
+//! Webhook secrets in the database: encrypted, readable with each key of `PM_SECRET_KEY`, and kept with a wrong key.
 
 use std::{collections::BTreeMap, fs};
 
@@ -35,12 +35,12 @@ fn environment(app: &TestApp, keys: &str) -> BTreeMap<String, String> {
     environment
 }
 
-/// Another start, with these keys.
+/// Opens the catalogue with these keys, as after a restart.
 async fn started(app: &TestApp, keys: &str) -> App {
     app::build(&environment(app, keys), app.directory()).await
 }
 
-/// Claims a message, and returns the secret that it is signed with.
+/// Claims a delivery, and returns the secret that signs it.
 async fn secret_of_the_next_message(app: &App) -> Option<String> {
     app.catalog.claim_deliveries(64).await.unwrap().pop().map(|claimed| claimed.secret)
 }
@@ -55,7 +55,7 @@ on_both_setups! {
         let (stopper, worker) = app.start_worker().await;
         app.create(&[]).await;
         let message = receiver.wait_for(1).await.remove(0);
-        Signer::new(secret).unwrap().verify(&message.body, &message.headers).expect("a right signature");
+        Signer::new(secret).unwrap().verify(&message.body, &message.headers).expect("a valid signature");
         stopper.stop();
         worker.await.unwrap();
     }
@@ -82,7 +82,7 @@ on_both_setups! {
         assert!(is_encrypted(&stored(app).await));
     }
 
-    async fn a_key_is_replaced_by_another_in_steps(app: &TestApp) {
+    async fn a_secret_key_is_rotated_in_steps(app: &TestApp) {
         let receiver = Receiver::start().await;
         let secret = webhook(app, &receiver, &[]).await["secret"].clone();
         for _ in 0..3 {
@@ -93,13 +93,13 @@ on_both_setups! {
         assert_eq!(stored(app).await, first, "the first key encrypts");
         assert_eq!(secret_of_the_next_message(&both).await.map(Value::from).as_ref(), Some(&secret));
         let changed = started(app, &format!("{NEW},{old}")).await;
-        assert_ne!(stored(app).await, first, "what is under the older key is encrypted again");
+        assert_ne!(stored(app).await, first, "secrets under the older key are encrypted again");
         assert_eq!(secret_of_the_next_message(&changed).await.map(Value::from).as_ref(), Some(&secret));
         let new = started(app, NEW).await;
         assert_eq!(secret_of_the_next_message(&new).await.map(Value::from).as_ref(), Some(&secret));
     }
 
-    async fn with_a_wrong_key_messages_wait_and_none_is_lost(app: &TestApp) {
+    async fn with_a_wrong_secret_key_deliveries_wait_and_none_is_lost(app: &TestApp) {
         let receiver = Receiver::start().await;
         let made = webhook(app, &receiver, &["product.created"]).await;
         for _ in 0..2 {
@@ -114,7 +114,7 @@ on_both_setups! {
         let waiting = deliveries(app, &made).await;
         assert!(waiting.iter().all(|delivery| delivery["state"] == "queued" && delivery["attempts"] == 0), "{waiting:?}");
         let error = waiting.iter().find_map(|delivery| delivery["error"].as_str()).unwrap();
-        assert!(error.contains("secret of webhook 1 cannot be read: none of the keys in PM_SECRET_KEY"), "{error}");
+        assert!(error.contains("secret of webhook 1 cannot be decrypted: no key in PM_SECRET_KEY"), "{error}");
         let shown = wire::get(app, &format!("/webhooks/{}", made["id"])).await.json();
         assert_eq!((&shown["enabled"], &shown["failing_since"]), (&json!(true), &Value::Null), "{shown}");
         assert_eq!(stored(app).await, before);
@@ -122,7 +122,7 @@ on_both_setups! {
         command.env_clear().envs(environment(app, NEW)).current_dir(app.directory()).args(["doctor", "--quick", "--json"]);
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(code(&output) == 1 && told.contains("no key opens the secrets of webhooks 1"), "{told}");
+        assert!(code(&output) == 1 && told.contains("no key decrypts the secrets of webhooks 1"), "{told}");
 
         if has_file {
             fs::rename(&away, &file).unwrap();
@@ -138,11 +138,11 @@ on_both_setups! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_key_no_webhook_is_created_on_postgres() {
+async fn without_a_secret_key_no_webhook_is_created_on_postgres() {
     app::run_with(Setup::Full, &[("PM_SECRET_KEY", "")], async |app: &TestApp| {
         let answer = wire::post(app, "/webhooks", json!({"url": "http://127.0.0.1:9/hook"}).to_string()).await;
         assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("not_configured")), "{}", answer.text());
-        assert!(answer.text().contains("set PM_SECRET_KEY to 32 characters or more"), "{}", answer.text());
+        assert!(answer.text().contains("set PM_SECRET_KEY to at least 32 characters"), "{}", answer.text());
         let refused = pm(app, &["webhook", "add", "http://127.0.0.1:9/hook"]).await;
         assert!(code(&refused) == 2 && stderr(&refused).contains("set PM_SECRET_KEY"), "{}", stderr(&refused));
         assert_eq!(app.number("SELECT count(*) FROM webhooks").await, 0);

@@ -1,4 +1,4 @@
-//! Workers that die, freeze or come back.
+//! Workers that die, freeze or resume.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use pm::{
 };
 use serde_json::json;
 
-use crate::support::{Origin, Setup, on_both_setups, pictures};
+use crate::support::{Origin, Setup, images, on_both_setups};
 
 fn outcome() -> Outcome {
     let facts = Facts {
@@ -33,11 +33,11 @@ fn content(bytes: &str) -> Content {
 on_both_setups! {
     async fn a_job_whose_worker_dies_is_claimed_again(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 64));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(64, 64));
         let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
         let dead = app.claim().await.expect("a due job");
         assert_eq!(app.product(&id).await["images"][0]["status"], "processing");
-        assert_eq!(app.drain().await, 0, "nobody else gets it while the lease lasts");
+        assert_eq!(app.drain().await, 0, "no other worker gets it during the lease");
         assert!(app.app.catalog.extend_lease(&dead.job).await.unwrap());
 
         assert_eq!(app.let_workers_die().await, 1);
@@ -46,9 +46,9 @@ on_both_setups! {
         assert_eq!((&image["status"], &image["attempts"]), (&json!("ready"), &json!(2)));
     }
 
-    async fn a_worker_that_was_thought_dead_changes_nothing(app: &TestApp) {
+    async fn a_worker_without_its_lease_changes_nothing(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 64));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(64, 64));
         let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
         let frozen = app.claim().await.expect("a due job");
         app.let_leases_run_out().await;
@@ -64,12 +64,12 @@ on_both_setups! {
         assert_eq!(app.product(&id).await, before);
     }
 
-    async fn a_picture_that_three_workers_died_over_is_given_up_alone(app: &TestApp) {
+    async fn an_image_that_kills_three_workers_fails_alone(app: &TestApp) {
         let poison = app.create(&["https://example.com/poison.jpg".into()]).await["id"].clone();
         let waiting = app.create(&["https://example.com/slow.jpg".into()]).await["id"].clone();
         for _ in 0..3 {
             // The relay may hold a row for a moment, so either of the two may come first.
-            let both = [app.claim().await.expect("one picture"), app.claim().await.expect("the other picture")];
+            let both = [app.claim().await.expect("one image"), app.claim().await.expect("the other image")];
             let [decoded, downloaded] = if both[0].product_id.0 == poison {
                 both
             } else {
@@ -87,11 +87,11 @@ on_both_setups! {
         assert_eq!(app.product(&waiting).await["status"], "processing", "it only waited beside the poison");
     }
 
-    async fn a_picture_that_decoders_die_over_is_tried_again_twice(app: &TestApp) {
+    async fn an_image_that_kills_decoders_is_retried_twice(app: &TestApp) {
         let id = app.create(&["https://example.com/poison.jpg".into()]).await["id"].clone();
         let catalog = &app.app.catalog;
         for attempt in 1..=3 {
-            let claimed = app.claim().await.expect("its time has come");
+            let claimed = app.claim().await.expect("it is due");
             assert_eq!(claimed.job.attempt, attempt);
             assert!(catalog.begin_decoding(&claimed.job, &content("poison"), AtRisk::Worker).await.unwrap());
             let crash = Settlement::Crash("the decoder was killed".into(), Duration::from_secs(40));
@@ -123,14 +123,14 @@ on_both_setups! {
             app.let_time_pass().await;
         }
         let last = app.claim().await.expect("it is due");
-        assert!(catalog.begin_decoding(&last.job, &content("poison"), AtRisk::Worker).await.unwrap(), "nobody is at it any more");
+        assert!(catalog.begin_decoding(&last.job, &content("poison"), AtRisk::Worker).await.unwrap(), "no worker processes it any more");
         app.let_workers_die().await;
         let image = app.product(&id).await["images"][0].clone();
         assert_eq!((&image["status"], &image["error"]["code"]), (&json!("failed"), &json!("poison")));
         assert_eq!(catalog.depth().await.unwrap().dead, 1);
     }
 
-    async fn a_worker_that_dies_is_not_to_blame_on_a_picture_in_a_process_of_its_own(app: &TestApp) {
+    async fn a_workers_death_does_not_count_against_an_isolated_image(app: &TestApp) {
         let id = app.create(&["https://example.com/slow.jpg".into()]).await["id"].clone();
         for attempt in 1..=20 {
             assert_eq!(app.product(&id).await["status"], "processing", "attempt {attempt}");
@@ -143,15 +143,15 @@ on_both_setups! {
         assert_eq!((&image["status"], &image["error"]["code"]), (&json!("failed"), &json!("poison")), "some day it is enough");
     }
 
-    async fn an_image_whose_claims_are_lost_is_never_given_up_for_that(app: &TestApp) {
+    async fn lost_claims_never_fail_an_image(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 64));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(64, 64));
         origin.fail_first("/a.jpg", 4, 503);
         let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
         for attempt in 1..=25 {
             let claimed = app.claim().await.expect("it is due");
             assert_eq!((claimed.job.attempt, claimed.job.lost), (attempt, attempt - 1));
-            // Nobody knows that the worker ended, so it does not matter what it was at.
+            // No process knows that the worker ended, so the image's state does not matter.
             assert!(app.app.catalog.begin_decoding(&claimed.job, &content("slow"), AtRisk::Worker).await.unwrap());
             assert_eq!(app.let_leases_run_out().await, 1);
             if attempt > 2 {
@@ -169,12 +169,12 @@ on_both_setups! {
         assert_eq!(app.product(&id).await["status"], "ready");
     }
 
-    async fn a_lease_that_is_lengthened_in_time_is_not_taken(app: &TestApp) {
+    async fn a_renewed_lease_is_not_taken_over(app: &TestApp) {
         app.create(&["https://example.com/a.jpg".into()]).await;
         let claimed = app.claim().await.expect("a due job");
         let catalog = &app.app.catalog;
         let lease = catalog.job_leases().await.unwrap().pop().expect("a lease");
-        // The clock of the holder stands still, or went back: a heartbeat shows all the same.
+        // The holder's clock stands still or went back: its heartbeat is still visible.
         app.sql("UPDATE jobs SET lease_until = 9000000000000000 WHERE state = 'running'").await;
         let before = catalog.job_leases().await.unwrap();
         assert!(catalog.extend_lease(&claimed.job).await.unwrap());
@@ -196,7 +196,7 @@ on_both_setups! {
         assert!(app.number("SELECT lease_until FROM jobs").await > until);
     }
 
-    async fn a_released_job_is_due_at_its_old_place_at_the_latest_now(app: &TestApp) {
+    async fn a_released_job_keeps_its_due_time_but_no_later_than_now(app: &TestApp) {
         app.create(&["https://example.com/a.jpg".into()]).await;
         let catalog = &app.app.catalog;
         for (run_at, stays) in [(1, true), (9_000_000_000_000_000, false)] {
@@ -210,7 +210,7 @@ on_both_setups! {
         }
     }
 
-    async fn leases_are_not_taken_because_their_time_has_passed(app: &TestApp) {
+    async fn leases_are_not_taken_over_by_the_wall_clock(app: &TestApp) {
         app.create(&["https://example.com/a.jpg".into()]).await;
         let claimed = app.claim().await.expect("a due job");
         for until in [0, 1, i64::MAX / 2] {
@@ -220,13 +220,13 @@ on_both_setups! {
         assert!(app.app.catalog.extend_lease(&claimed.job).await.unwrap(), "its worker lives");
     }
 
-    async fn the_jobs_of_a_process_that_ended_are_taken_at_once(app: &TestApp) {
+    async fn jobs_of_an_ended_process_are_reclaimed_at_once(app: &TestApp) {
         app.create(&["https://example.com/a.jpg".into()]).await;
         let other = app.another().await;
         let claimed = app.claim_by(&other).await.expect("a due job");
         assert!(other.catalog.begin_decoding(&claimed.job, &content("slow"), AtRisk::Worker).await.unwrap());
         drop(other);
-        // The server of the test looks each second as well, so either of the two may find it.
+        // The test's server also checks each second, so either of the two may find it.
         let taken = async {
             while app.app.catalog.extend_lease(&claimed.job).await.unwrap() {
                 app.app.catalog.watch_leases().await.unwrap();
@@ -239,12 +239,12 @@ on_both_setups! {
         }
     }
 
-    async fn what_was_written_before_a_clock_went_back_waits_no_longer_than_it_had_to(app: &TestApp) {
+    async fn a_clock_that_went_back_does_not_delay_retries(app: &TestApp) {
         app.create(&["https://example.com/a.jpg".into()]).await;
         let claimed = app.claim().await.expect("a due job");
         let retry = Settlement::Retry(ErrorCode::SourceUnavailable, "down".into(), Duration::from_secs(40));
         app.app.catalog.settle(&claimed, retry).await.unwrap();
-        // Seen from a clock that went back by an hour.
+        // As seen from a clock that went back by an hour.
         app.sql("UPDATE jobs SET run_at = run_at + 3600000000, updated_at = updated_at + 3600000000").await;
         app.app.catalog.correct_waiting().await.unwrap();
         let now = app.app.catalog.now().await.unwrap();
@@ -254,7 +254,7 @@ on_both_setups! {
         assert_eq!(app.app.catalog.correct_waiting().await.unwrap(), 0);
     }
 
-    async fn a_webhook_is_not_paused_until_a_time_that_a_clock_which_went_back_has_moved_away(app: &TestApp) {
+    async fn a_clock_that_went_back_does_not_extend_a_webhooks_pause(app: &TestApp) {
         let webhook = json!({"url": "https://shop.example/hook"});
         assert_eq!(app.post("/webhooks", &webhook).await.status(), 201);
         let now = app.app.catalog.now().await.unwrap();
@@ -268,9 +268,9 @@ on_both_setups! {
         }
     }
 
-    async fn a_job_of_a_newer_version_does_not_stand_in_the_way(app: &TestApp) {
+    async fn a_job_of_a_newer_version_does_not_block_others(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 64));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(64, 64));
         let newer = app.create(&["https://example.com/a.jpg".into()]).await["id"].clone();
         app.sql(r#"UPDATE jobs SET payload = '{"kind":"process_image","v":2,"presets":[{"name":"a"}]}'"#).await;
         let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
@@ -288,7 +288,7 @@ on_both_setups! {
         }
         app.let_workers_die().await;
         let orphan = loop {
-            // The relay holds the row for the moment in which it hands it to the broker.
+            // The relay locks the row while it publishes the job.
             if let Some(orphan) = app.app.catalog.claim(Due::Orphan).await.unwrap().claimed() {
                 break orphan;
             }
@@ -298,7 +298,7 @@ on_both_setups! {
         assert!(app.app.catalog.claim(Due::Orphan).await.unwrap().claimed().is_none(), "the others were never claimed");
     }
 
-    async fn a_job_that_is_given_back_has_not_used_an_attempt(app: &TestApp) {
+    async fn a_released_job_has_not_used_an_attempt(app: &TestApp) {
         app.create(&["https://example.com/a.jpg".into()]).await;
         let first = app.claim().await.expect("a due job");
         app.app.catalog.settle(&first, Settlement::Release).await.unwrap();

@@ -1,4 +1,4 @@
-//! What failed for good is kept with its whole story, until somebody queues it anew or removes it.
+//! Failed jobs are kept with all their attempts until they are requeued or removed.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use pm::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Origin, TestApp, on_both_setups, pictures};
+use crate::support::{Origin, TestApp, images, on_both_setups};
 
 async fn letters(app: &TestApp) -> Vec<DeadLetter> {
     app.app.catalog.dead_letters(&DeadQuery { limit: 100, before: None }).await.unwrap().items
 }
 
-/// The only dead letter and its attempts.
+/// Returns the only dead letter and its attempts.
 async fn letter(app: &TestApp) -> (DeadLetter, Vec<Attempt>) {
     let all = letters(app).await;
     assert_eq!(all.len(), 1, "{all:?}");
@@ -27,7 +27,7 @@ async fn image(app: &TestApp, id: &Value) -> Value {
     app.product(id).await["images"][0].clone()
 }
 
-/// Products whose pictures are not there; their jobs have failed for good.
+/// Creates products whose images do not exist; their jobs have failed permanently.
 async fn dead_products(app: &TestApp, origin: &Origin, count: usize) -> Vec<Value> {
     let mut ids = Vec::new();
     for number in 0..count {
@@ -45,7 +45,7 @@ fn refused(outcome: Result<impl std::fmt::Debug, Error>) -> String {
 }
 
 on_both_setups! {
-    async fn every_attempt_that_failed_is_kept_with_its_reason(app: &TestApp) {
+    async fn every_failed_attempt_is_kept_with_its_reason(app: &TestApp) {
         let origin = Origin::start().await;
         let id = app.create(&[origin.url("/status/500?token=s3cret")]).await["id"].clone();
         app.claim().await.expect("a due job");
@@ -72,7 +72,7 @@ on_both_setups! {
         assert!(attempts.is_sorted_by_key(|attempt| attempt.ended_at));
     }
 
-    async fn of_endless_attempts_the_latest_are_kept(app: &TestApp) {
+    async fn only_the_latest_attempts_are_kept(app: &TestApp) {
         app.create(&["https://example.com/a.jpg".into()]).await;
         let catalog = &app.app.catalog;
         for number in 1..=60 {
@@ -89,7 +89,7 @@ on_both_setups! {
         assert_eq!((attempts[0].number, attempts[49].number), (11, 60));
     }
 
-    async fn a_dead_letter_that_is_queued_anew_begins_as_if_it_had_never_run(app: &TestApp) {
+    async fn a_requeued_dead_letter_starts_with_zero_attempts(app: &TestApp) {
         let origin = Origin::start().await;
         let id = dead_products(app, &origin, 1).await.remove(0);
         assert_eq!(image(app, &id).await["status"], "failed");
@@ -97,35 +97,35 @@ on_both_setups! {
         let catalog = &app.app.catalog;
         assert_eq!(json!(catalog.retry_dead(dead.id, None).await.unwrap().value), id);
         let waiting = image(app, &id).await;
-        assert_eq!((&waiting["status"], &waiting["attempts"]), (&json!("pending"), &json!(0)), "the cache was told");
+        assert_eq!((&waiting["status"], &waiting["attempts"]), (&json!("pending"), &json!(0)), "the cache was invalidated");
         assert_eq!(app.product(&id).await["status"], "processing");
-        assert!(refused(catalog.retry_dead(dead.id, None).await).contains("no dead letter"));
+        assert!(refused(catalog.retry_dead(dead.id, None).await).contains("not a dead letter"));
         assert!(letters(app).await.is_empty());
 
-        origin.serve("/missing-0.jpg", "image/jpeg", pictures::jpeg(64, 64));
+        origin.serve("/missing-0.jpg", "image/jpeg", images::jpeg(64, 64));
         let claimed = app.claim().await.expect("it is due at once");
-        assert_eq!((claimed.job.id, claimed.job.attempt), (dead.id, 1), "the same row, counted anew");
+        assert_eq!((claimed.job.id, claimed.job.attempt), (dead.id, 1), "the same row, with a new attempt count");
         catalog.settle(&claimed, Settlement::Release).await.unwrap();
         app.drain().await;
         assert_eq!(image(app, &id).await["status"], "ready");
         assert!(matches!(catalog.retry_dead(JobId(987_654), None).await, Err(Error::NotFound { .. })));
     }
 
-    async fn a_dead_letter_of_an_older_run_is_told_apart_and_refused(app: &TestApp) {
+    async fn a_dead_letter_of_an_older_generation_is_refused(app: &TestApp) {
         let origin = Origin::start().await;
         dead_products(app, &origin, 1).await;
         let (dead, _) = letter(app).await;
-        // As an older version of the program leaves it, which does not end dead jobs.
+        // As an older version leaves it, which does not end dead jobs.
         app.sql("UPDATE images SET generation = generation + 1").await;
         let catalog = &app.app.catalog;
-        assert!(refused(catalog.retry_dead(dead.id, None).await).contains("older run of its picture"));
+        assert!(refused(catalog.retry_dead(dead.id, None).await).contains("older generation of its image"));
         assert!(letters(app).await.is_empty());
         assert!(matches!(catalog.dead_letter(dead.id).await, Err(Error::NotFound { .. })));
         let batch = catalog.retry_all_dead(None, Timestamp::now(), 10).await.unwrap();
         assert!(batch.jobs.is_empty() && batch.last.is_none());
     }
 
-    async fn another_run_of_the_picture_ends_its_dead_letter(app: &TestApp) {
+    async fn reprocessing_an_image_removes_its_dead_letter(app: &TestApp) {
         let origin = Origin::start().await;
         let id = dead_products(app, &origin, 1).await.remove(0);
         let (first, _) = letter(app).await;
@@ -142,7 +142,7 @@ on_both_setups! {
         assert_eq!(image(app, &id).await["status"], "failed");
     }
 
-    async fn all_dead_letters_are_queued_anew_batch_by_batch(app: &TestApp) {
+    async fn all_dead_letters_are_requeued_in_batches(app: &TestApp) {
         let origin = Origin::start().await;
         let ids = dead_products(app, &origin, 5).await;
         let catalog = &app.app.catalog;
@@ -154,7 +154,7 @@ on_both_setups! {
                 break;
             }
             sizes.push(batch.jobs.len());
-            // They die again at once, and are not queued anew a second time.
+            // They fail again at once, and are not requeued a second time.
             app.drain().await;
         }
         assert_eq!(sizes, [2, 2, 1]);
@@ -164,7 +164,7 @@ on_both_setups! {
         }
     }
 
-    async fn removed_dead_letters_leave_their_pictures_failed(app: &TestApp) {
+    async fn removed_dead_letters_leave_their_images_failed(app: &TestApp) {
         let origin = Origin::start().await;
         let ids = dead_products(app, &origin, 3).await;
         let catalog = &app.app.catalog;
@@ -181,10 +181,10 @@ on_both_setups! {
         assert_eq!(batch.images.len(), 4, "they can be run again");
     }
 
-    async fn the_pages_of_dead_letters_follow_each_other_without_gaps(app: &TestApp) {
+    async fn pages_of_dead_letters_have_no_gaps(app: &TestApp) {
         let origin = Origin::start().await;
         dead_products(app, &origin, 5).await;
-        // Deaths of one transaction have one time.
+        // Jobs that fail in one transaction have the same time.
         app.sql("UPDATE jobs SET updated_at = 7 WHERE id % 2 = 0").await;
         let all: Vec<_> = letters(app).await.iter().map(DeadLetter::grave).collect();
         assert!(all.is_sorted_by_key(|grave| std::cmp::Reverse((grave.died_at, grave.id))), "{all:?}");

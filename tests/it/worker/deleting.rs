@@ -1,4 +1,4 @@
-//! Products that are deleted while somebody works on them.
+//! Products that are deleted during processing.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use pm::{
 use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::Value;
 
-use crate::support::{Origin, TestApp, on_both_setups, pictures};
+use crate::support::{Origin, TestApp, images, on_both_setups};
 
 fn number(id: &Value) -> ProductId {
     ProductId(id.as_i64().unwrap())
 }
 
-/// How many rows there are of everything that belongs to products.
+/// Returns the number of rows in all tables that belong to products.
 async fn rows(app: &TestApp) -> Vec<i64> {
     let connection = app.app.database.read();
     let mut counts = Vec::new();
@@ -29,9 +29,9 @@ async fn rows(app: &TestApp) -> Vec<i64> {
 }
 
 on_both_setups! {
-    async fn a_deleted_product_is_gone_with_all_that_belongs_to_it(app: &TestApp) {
+    async fn deleting_a_product_deletes_all_its_rows(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 64));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(64, 64));
         let id = app.create(&[origin.url("/a.jpg"), origin.url("/status/500"), origin.url("/none.jpg")]).await["id"].clone();
         let kept = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
         app.drain().await;
@@ -51,7 +51,7 @@ on_both_setups! {
         assert!(app.app.catalog.delete(&[number(&id)]).await.unwrap().is_empty());
     }
 
-    async fn whoever_works_on_a_deleted_picture_finds_its_job_gone(app: &TestApp) {
+    async fn a_worker_of_a_deleted_image_finds_its_job_gone(app: &TestApp) {
         let id = app.create(&["https://example.com/a.jpg".into()]).await["id"].clone();
         let claimed = app.claim().await.expect("a due job");
         let catalog = &app.app.catalog;
@@ -72,10 +72,10 @@ on_both_setups! {
         assert_eq!(rows(app).await, [0; 5]);
     }
 
-    async fn a_worker_goes_on_when_what_it_works_on_is_deleted(app: &TestApp) {
+    async fn a_worker_continues_after_its_image_is_deleted(app: &TestApp) {
         let origin = Origin::start().await;
         for path in ["/slow.jpg", "/good.jpg"] {
-            origin.serve(path, "image/jpeg", pictures::jpeg(320, 200));
+            origin.serve(path, "image/jpeg", images::jpeg(320, 200));
         }
         origin.hold("/slow.jpg");
         let doomed = app.create(&[origin.url("/slow.jpg")]).await["id"].clone();
@@ -92,12 +92,12 @@ on_both_setups! {
         assert_eq!(rows(app).await[..2], [1, 1]);
     }
 
-    async fn deleting_never_stands_in_the_way_of_those_who_work(app: &TestApp) {
+    async fn deleting_never_deadlocks_with_workers(app: &TestApp) {
         let origin = Origin::start().await;
         let mut ids = Vec::new();
         for _ in 0..24 {
-            let pictures: Vec<_> = (0..4).map(|n| origin.url(&format!("/none-{n}.jpg"))).collect();
-            ids.push(number(&app.create(&pictures).await["id"]));
+            let images: Vec<_> = (0..4).map(|n| origin.url(&format!("/none-{n}.jpg"))).collect();
+            ids.push(number(&app.create(&images).await["id"]));
         }
         let catalog = &app.app.catalog;
         let all = Selection { status: Which::All, ..Selection::default() };

@@ -1,4 +1,4 @@
-//! Users take turns, hosts that are busy are passed by, and no user's backlog grows without bound.
+//! Users take turns, busy hosts are skipped, and each user's backlog is limited.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ async fn queue(app: &TestApp, user: &str, images: &[&str]) -> Value {
     answer.json().await.expect("a product")
 }
 
-/// Waits until the server's relay, where there is one, has handed all jobs over: it holds their rows for a moment.
+/// Waits until the server's relay, if any, has published all jobs: it locks their rows for a moment.
 async fn handed_over(app: &TestApp) {
     while app.app.queue.needs_relay() && app.number("SELECT count(*) FROM jobs WHERE dispatched_at IS NULL").await > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -39,7 +39,7 @@ async fn clear(app: &TestApp) {
 }
 
 on_both_setups! {
-    async fn users_take_turns_and_each_ones_jobs_come_in_order(app: &TestApp) {
+    async fn users_take_turns_and_their_jobs_stay_in_order(app: &TestApp) {
         let many: Vec<_> = (0..20).map(|number| format!("https://a.example/{number}.jpg")).collect();
         queue(app, "a", &many.iter().map(String::as_str).collect::<Vec<_>>()).await;
         queue(app, "b", &["https://b.example/0.jpg", "https://b.example/1.jpg"]).await;
@@ -57,7 +57,7 @@ on_both_setups! {
         clear(app).await;
     }
 
-    async fn a_busy_host_and_a_busy_user_are_passed_by(app: &TestApp) {
+    async fn busy_hosts_and_busy_users_are_skipped(app: &TestApp) {
         queue(app, "a", &["https://slow.example/0.jpg", "https://slow.example:8443/1.jpg", "https://quick.example/2.jpg"]).await;
         queue(app, "b", &["https://slow.example/3.jpg"]).await;
         let busy = |users: &[&str], hosts: &[&str]| {
@@ -76,7 +76,7 @@ on_both_setups! {
         clear(app).await;
     }
 
-    async fn jobs_that_an_older_program_queued_find_their_turn(app: &TestApp) {
+    async fn jobs_queued_by_an_older_version_are_claimed(app: &TestApp) {
         queue(app, "a", &["https://a.example/0.jpg"]).await;
         app.sql("UPDATE jobs SET user_id = NULL, host = NULL").await;
         assert!(claimed(app, None).await.job.user_id.is_none());
@@ -95,7 +95,7 @@ async fn refuses_more_than_may_wait(setup: Setup) {
         assert_eq!(refused.status(), 429);
         assert!(refused.headers().contains_key("retry-after"));
         let problem: Value = refused.json().await.expect("a problem");
-        assert_eq!(problem["detail"], "2 images of user a wait already; at most 3 may wait at a time");
+        assert_eq!(problem["detail"], "user a already has 2 images in the queue; the limit is 3");
         queue(app, "b", &["https://a.example/2.jpg", "https://a.example/3.jpg"]).await;
         clear(app).await;
     })
@@ -103,11 +103,11 @@ async fn refuses_more_than_may_wait(setup: Setup) {
 }
 
 #[tokio::test]
-async fn a_user_may_have_so_many_images_waiting_on_the_embedded_set_up() {
+async fn waiting_images_per_user_are_limited_embedded() {
     refuses_more_than_may_wait(Setup::Embedded).await;
 }
 
 #[tokio::test]
-async fn a_user_may_have_so_many_images_waiting_on_the_full_set_up() {
+async fn waiting_images_per_user_are_limited_full() {
     refuses_more_than_may_wait(Setup::Full).await;
 }

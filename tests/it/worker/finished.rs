@@ -1,10 +1,10 @@
-//! Rows of finished jobs go after a week, and looking for them costs the same however many jobs there are.
+//! Finished jobs are deleted after a week, and finding them costs the same however many jobs there are.
 
 use sea_orm::{ConnectionTrait as _, Statement};
 
-use crate::support::{Origin, Setup, TestApp, on_both_setups, pictures};
+use crate::support::{Origin, Setup, TestApp, images, on_both_setups};
 
-/// Finished jobs of the only picture, done so many days ago.
+/// Adds finished jobs of the only image, done this many days ago.
 async fn add_finished(app: &TestApp, count: usize, days_ago: i64) {
     let done_at = pm::clock::Timestamp::now().0 - days_ago * 86_400_000_000;
     app.sql(&format!(
@@ -34,26 +34,26 @@ async fn plan(app: &TestApp, sql: &str) -> String {
 }
 
 on_both_setups! {
-    async fn jobs_that_were_done_a_week_ago_go_batch_by_batch(app: &TestApp) {
+    async fn finished_jobs_are_deleted_after_a_week_in_batches(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 64));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(64, 64));
         let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
         app.drain().await;
         add_finished(app, 300, 6).await;
         add_finished(app, 4_200, 8).await;
-        // The sweeper of the running server may be faster than the test.
+        // The running server's sweeper may be faster than the test.
         let mut rounds = 0;
         while jobs(app).await > 301 {
-            assert!(app.app.catalog.forget_finished().await.unwrap() <= 4_000, "a round is bounded");
+            assert!(app.app.catalog.delete_expired_jobs().await.unwrap() <= 4_000, "a round is bounded");
             rounds += 1;
             assert!(rounds < 20, "{} jobs are left", jobs(app).await);
         }
-        assert_eq!(jobs(app).await, 301, "what was done this week stays");
+        assert_eq!(jobs(app).await, 301, "jobs finished this week are kept");
         assert_eq!(app.product(&id).await["status"], "ready");
-        assert_eq!(app.app.catalog.forget_finished().await.unwrap(), 0);
+        assert_eq!(app.app.catalog.delete_expired_jobs().await.unwrap(), 0);
     }
 
-    async fn finished_jobs_are_found_by_an_index_of_their_own(app: &TestApp) {
+    async fn finished_jobs_are_found_by_an_index(app: &TestApp) {
         app.create(&["https://example.com/a.jpg".into()]).await;
         add_finished(app, 3_000, 1).await;
         app.sql("ANALYZE").await;

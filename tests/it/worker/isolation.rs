@@ -1,4 +1,4 @@
-//! Pictures that bring their decoder down, and what the decoder's process can and cannot do.
+//! Images that crash their decoder, and the rights of a decoder process.
 
 use std::{
     fs, io,
@@ -12,14 +12,14 @@ use std::{
 use bytes::Bytes;
 use pm::{
     imaging::{Limits, default_presets},
-    isolation::{Config, Decoders, Error, Picture, Walls},
+    isolation::{Config, DecodeTask, Decoders, Error, SandboxLayers},
 };
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{
     api::uploads::upload,
-    support::{Origin, Setup, app, on_both_setups, pictures},
+    support::{Origin, Setup, app, images, on_both_setups},
 };
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pm");
@@ -35,17 +35,17 @@ pub fn decoders(program: PathBuf) -> Decoders {
     })
 }
 
-fn picture(source: Vec<u8>) -> Picture {
-    Picture { source: Bytes::from(source), presets: default_presets(), limits: Limits::default() }
+fn image(source: Vec<u8>) -> DecodeTask {
+    DecodeTask { source: Bytes::from(source), presets: default_presets(), limits: Limits::default() }
 }
 
-/// What debug builds take as the sign to break down.
+/// The mark that makes a debug build's decoder fail.
 pub fn marked(mut source: Vec<u8>) -> Vec<u8> {
     source.extend_from_slice(b"pm-fault");
     source
 }
 
-/// A program that becomes a decoder with this fault.
+/// Returns a program that becomes a decoder with this fault.
 pub fn faulty(fault: &str) -> (TempDir, PathBuf) {
     script(&format!("DECODER_FAULT={fault} exec {PROGRAM} \"$@\""))
 }
@@ -59,35 +59,35 @@ fn script(line: &str) -> (TempDir, PathBuf) {
 }
 
 pub async fn outcome(decoders: &Decoders, source: Vec<u8>) -> Result<usize, Error> {
-    let picture = picture(source);
-    let needed = decoders.memory_needed(&picture).await?;
-    Ok(decoders.process(picture, needed, ()).await?.renditions.len())
+    let image = image(source);
+    let needed = decoders.memory_needed(&image).await?;
+    Ok(decoders.process(image, needed, ()).await?.renditions.len())
 }
 
 #[tokio::test]
-async fn a_process_makes_of_a_picture_what_a_thread_makes_of_it() {
+async fn a_decoder_process_makes_the_same_renditions_as_a_thread() {
     let (threads, processes) = (Decoders::new(&Config::default()), decoders(PROGRAM.into()));
     assert_eq!((threads.name(), processes.name()), ("threads", "processes"));
-    for source in [pictures::jpeg(1200, 800), pictures::png(300, 300)] {
-        let picture = picture(source);
-        let needed = threads.memory_needed(&picture).await.unwrap();
-        assert_eq!(processes.memory_needed(&picture).await.unwrap(), needed);
-        let by_thread = threads.process(picture.clone(), needed, ()).await.unwrap();
-        let by_process = processes.process(picture, needed, ()).await.unwrap();
+    for source in [images::jpeg(1200, 800), images::png(300, 300)] {
+        let image = image(source);
+        let needed = threads.memory_needed(&image).await.unwrap();
+        assert_eq!(processes.memory_needed(&image).await.unwrap(), needed);
+        let by_thread = threads.process(image.clone(), needed, ()).await.unwrap();
+        let by_process = processes.process(image, needed, ()).await.unwrap();
         assert_eq!(by_process.renditions, by_thread.renditions);
         assert_eq!(by_process.thumbhash, by_thread.thumbhash);
     }
-    let refused = outcome(&processes, b"not a picture".to_vec()).await.unwrap_err();
-    assert_eq!(refused.to_string(), outcome(&threads, b"not a picture".to_vec()).await.unwrap_err().to_string());
+    let refused = outcome(&processes, b"not an image".to_vec()).await.unwrap_err();
+    assert_eq!(refused.to_string(), outcome(&threads, b"not an image".to_vec()).await.unwrap_err().to_string());
     assert!(!refused.is_transient());
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_decoder_can_open_no_file_and_reach_nobody() {
-    let walls = decoders(PROGRAM.into()).walls().await.unwrap();
-    // Landlock is a matter of the kernel.
-    let all = Walls {
+async fn a_decoder_cannot_open_files_or_connect() {
+    let walls = decoders(PROGRAM.into()).layers().await.unwrap();
+    // Landlock needs support from the kernel.
+    let all = SandboxLayers {
         process: true,
         memory: true,
         processor_time: true,
@@ -98,21 +98,21 @@ async fn a_decoder_can_open_no_file_and_reach_nobody() {
         landlock: walls.landlock,
     };
     assert_eq!(walls, all);
-    assert_eq!(Decoders::new(&Config::default()).walls().await.unwrap(), Walls::default());
+    assert_eq!(Decoders::new(&Config::default()).layers().await.unwrap(), SandboxLayers::default());
 }
 
 #[tokio::test]
-async fn a_decoder_that_breaks_down_is_told_from_a_bad_picture_and_the_next_picture_has_another() {
+async fn a_crashed_decoder_is_not_a_bad_image_and_is_replaced() {
     for fault in ["abort", "overflow", "memory"] {
         let (_home, program) = faulty(fault);
         let decoders = decoders(program);
-        let error = outcome(&decoders, marked(pictures::jpeg(64, 64))).await.unwrap_err();
+        let error = outcome(&decoders, marked(images::jpeg(64, 64))).await.unwrap_err();
         assert!(matches!(error, Error::Died(_)) && error.is_transient(), "{fault}: {error:?}");
-        assert_eq!(outcome(&decoders, pictures::jpeg(64, 64)).await.unwrap(), 4, "{fault}");
+        assert_eq!(outcome(&decoders, images::jpeg(64, 64)).await.unwrap(), 4, "{fault}");
     }
 }
 
-/// The lines that are logged while the guard lives.
+/// Captures log lines while the guard lives.
 fn logged() -> (Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard) {
     struct Lines(Arc<Mutex<Vec<u8>>>);
     impl io::Write for Lines {
@@ -130,12 +130,12 @@ fn logged() -> (Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard) {
 }
 
 #[tokio::test]
-async fn no_answer_is_believed_that_is_not_of_its_own_task() {
+async fn an_answer_for_another_task_is_rejected() {
     for (fault, told) in [
-        ("extra", "went on after its answer"),
-        ("late", "went on after its answer"),
-        ("nonce", "gave an answer that is not of its task"),
-        ("early", "gave an answer that is not of its task"),
+        ("extra", "sent data after its answer"),
+        ("late", "sent data after its answer"),
+        ("nonce", "sent an answer to another task"),
+        ("early", "sent an answer to another task"),
     ] {
         let (_home, program) = script(&format!(
             "echo started >>\"$0.starts\"\n[ $(wc -l <\"$0.starts\") = 1 ] && export DECODER_FAULT={fault}\nexec {PROGRAM} \"$@\""
@@ -143,13 +143,13 @@ async fn no_answer_is_believed_that_is_not_of_its_own_task() {
         let starts = program.with_extension("starts");
         let decoders = decoders(program);
         let (lines, _guard) = logged();
-        let error = outcome(&decoders, marked(pictures::jpeg(64, 64))).await.unwrap_err();
+        let error = outcome(&decoders, marked(images::jpeg(64, 64))).await.unwrap_err();
         assert!(matches!(&error, Error::Died(how) if how == told) && error.is_transient(), "{fault}: {error:?}");
-        // The customers who come next.
+        // The tasks that follow.
         for side in [100, 200, 300] {
-            let picture = picture(pictures::jpeg(side, 50));
-            let needed = decoders.memory_needed(&picture).await.unwrap();
-            let made = decoders.process(picture, needed, ()).await.unwrap();
+            let image = image(images::jpeg(side, 50));
+            let needed = decoders.memory_needed(&image).await.unwrap();
+            let made = decoders.process(image, needed, ()).await.unwrap();
             assert_eq!((made.width, made.height), (u32::from(side), 50), "{fault}");
         }
         let log = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
@@ -161,65 +161,66 @@ async fn no_answer_is_believed_that_is_not_of_its_own_task() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_decoder_has_nothing_open_but_the_socket_of_its_task() {
+async fn a_decoder_has_only_its_task_socket_open() {
     let leak = fs::File::open("/dev/null").unwrap();
     rustix::io::fcntl_setfd(&leak, rustix::io::FdFlags::empty()).unwrap();
     let (_home, program) = faulty("descriptors");
     let decoders = decoders(program);
-    // Also the second one, whose process has worked before.
+    // Also the second one, whose process has decoded before.
     for _ in 0..2 {
-        let error = outcome(&decoders, marked(pictures::jpeg(64, 64))).await.unwrap_err();
+        let error = outcome(&decoders, marked(images::jpeg(64, 64))).await.unwrap_err();
         assert!(error.to_string().contains(": 0 device, 1 device, 2 device, 3 socket."), "{error}");
     }
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn every_call_that_a_decoder_does_not_need_is_refused() {
+async fn every_unneeded_system_call_of_a_decoder_is_refused() {
     let (_home, program) = faulty("calls");
-    let error = outcome(&decoders(program), marked(pictures::jpeg(64, 64))).await.unwrap_err().to_string();
+    let error = outcome(&decoders(program), marked(images::jpeg(64, 64))).await.unwrap_err().to_string();
     assert!(error.contains("reached: []; tgkill of itself: true"), "{error}");
     let tried = error.split(' ').find_map(|word| word.parse::<u32>().ok()).unwrap();
     assert!(tried > 990, "{error}");
 }
 
 #[tokio::test]
-async fn a_picture_has_no_more_than_its_share_of_processor_time() {
+async fn an_image_has_a_limit_of_processor_time() {
     let (_home, program) = faulty("spin");
     let (limit, patience) = (Duration::from_secs(1), Duration::from_secs(60));
     let config = Config { program: Some(program), time_limit: limit, patience, processes: 1, ..Config::default() };
     let decoders = Decoders::new(&config);
-    let error = outcome(&decoders, marked(pictures::jpeg(64, 64))).await.unwrap_err();
+    let error = outcome(&decoders, marked(images::jpeg(64, 64))).await.unwrap_err();
     assert!(matches!(error, Error::TooSlow(told) if told == limit) && !error.is_transient(), "{error:?}");
     assert_eq!(error.code().as_str(), "too_complex");
 }
 
 #[tokio::test]
-async fn a_program_that_is_no_decoder_is_an_error_and_not_the_pictures_fault() {
+async fn a_program_that_is_not_a_decoder_does_not_fail_the_image() {
     let ((_silent, silent), (_echo, echo)) = (script("sleep 60"), script("exec cat >&0"));
     let decoders_of = |program, patience| {
         Decoders::new(&Config { program: Some(program), patience, processes: 1, ..Config::default() })
     };
     let (short, long) = (Duration::from_millis(200), Duration::from_secs(60));
-    let programs = [(silent, short, "no answer"), ("/bin/true".into(), long, "ended before"), (echo, long, "no sense")];
+    let programs =
+        [(silent, short, "no answer"), ("/bin/true".into(), long, "exited before"), (echo, long, "did not exit")];
     for (program, patience, told) in programs {
-        let error = outcome(&decoders_of(program, patience), pictures::jpeg(64, 64)).await.unwrap_err();
+        let error = outcome(&decoders_of(program, patience), images::jpeg(64, 64)).await.unwrap_err();
         assert!(matches!(&error, Error::Died(how) if how.contains(told)), "{told}: {error:?}");
     }
-    let error = outcome(&decoders_of("/nowhere/decoder".into(), long), pictures::jpeg(64, 64)).await.unwrap_err();
+    let error = outcome(&decoders_of("/nowhere/decoder".into(), long), images::jpeg(64, 64)).await.unwrap_err();
     assert!(matches!(error, Error::NotStarted(_)), "{error:?}");
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn whoever_stops_waiting_ends_the_decoder() {
+async fn a_canceled_task_ends_its_decoder() {
     let sign = format!("decoder-{}", uuid::Uuid::new_v4().simple());
     let links = tempfile::tempdir().unwrap();
     let link = links.path().join(&sign);
     std::os::unix::fs::symlink(PROGRAM, &link).unwrap();
     let (_home, program) = script(&format!("DECODER_FAULT=spin exec {} \"$@\"", link.display()));
     let decoders = decoders(program);
-    let work = outcome(&decoders, marked(pictures::jpeg(64, 64)));
+    let work = outcome(&decoders, marked(images::jpeg(64, 64)));
     let mut most = 0;
     let watch = async {
         loop {
@@ -230,10 +231,10 @@ async fn whoever_stops_waiting_ends_the_decoder() {
     let both = async { tokio::join!(work, watch) };
     assert!(tokio::time::timeout(Duration::from_secs(2), both).await.is_err());
     assert!(most >= 2, "one waits and its copy works: {most}");
-    wait_until("no decoder goes on", || processes_called(&sign) == 0).await;
+    wait_until("no decoder keeps running", || processes_called(&sign) == 0).await;
 }
 
-/// Processes whose program bears this name. Nobody may read the environment of a decoder.
+/// Returns processes whose program has this name. A decoder's environment is unreadable.
 fn processes_called(name: &str) -> usize {
     let processes =
         fs::read_dir("/proc").unwrap().filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok());
@@ -241,12 +242,12 @@ fn processes_called(name: &str) -> usize {
 }
 
 on_both_setups! {
-    async fn a_picture_that_kills_its_decoders_ends_as_poison_and_harms_no_other(app: &TestApp) {
+    async fn an_image_that_kills_its_decoders_is_poison_and_harms_no_other(app: &TestApp) {
         let (_home, program) = faulty("abort");
         let worker = app.app.clone().isolated_by(program).worker(2).unwrap();
         let origin = Origin::start().await;
-        origin.serve("/good.jpg", "image/jpeg", pictures::jpeg(80, 60));
-        origin.serve("/poison.jpg", "image/jpeg", marked(pictures::jpeg(64, 64)));
+        origin.serve("/good.jpg", "image/jpeg", images::jpeg(80, 60));
+        origin.serve("/poison.jpg", "image/jpeg", marked(images::jpeg(64, 64)));
         let good = app.create(&[origin.url("/good.jpg")]).await["id"].clone();
         let poison = app.create(&[origin.url("/poison.jpg"), origin.url("/good.jpg")]).await["id"].clone();
         for _ in 0..3 {
@@ -264,16 +265,16 @@ on_both_setups! {
 }
 
 on_both_setups! {
-    async fn a_picture_that_takes_its_decoders_over_ends_as_poison_and_answers_for_no_other(app: &TestApp) {
+    async fn an_image_that_hijacks_its_decoders_is_poison_and_forges_no_other(app: &TestApp) {
         let (_home, program) = faulty("extra");
         let worker = app.app.clone().isolated_by(program).worker(1).unwrap();
         let origin = Origin::start().await;
-        origin.serve("/bad.jpg", "image/jpeg", marked(pictures::jpeg(64, 64)));
+        origin.serve("/bad.jpg", "image/jpeg", marked(images::jpeg(64, 64)));
         let bad = app.create(&[origin.url("/bad.jpg")]).await["id"].clone();
         let mut good = Vec::new();
         for width in [100_u16, 110, 120] {
             let path = format!("/{width}.jpg");
-            origin.serve(&path, "image/jpeg", pictures::jpeg(width, 50));
+            origin.serve(&path, "image/jpeg", images::jpeg(width, 50));
             good.push((app.create(&[origin.url(&path)]).await["id"].clone(), width));
         }
         for _ in 0..3 {
@@ -290,11 +291,11 @@ on_both_setups! {
         assert_eq!((&image["error"]["code"], &image["attempts"]), (&json!("poison"), &json!(3)), "{image}");
     }
 
-    async fn an_upload_that_kills_its_decoder_is_422_and_the_server_goes_on(app: &TestApp) {
+    async fn an_upload_that_kills_its_decoder_is_422_and_the_server_continues(app: &TestApp) {
         let (_home, program) = faulty("abort");
         let _isolated = app.app.clone().isolated_by(program);
         let id = app.create(&[]).await["id"].clone();
-        let (bad, good) = (marked(pictures::jpeg(64, 64)), pictures::jpeg(64, 64));
+        let (bad, good) = (marked(images::jpeg(64, 64)), images::jpeg(64, 64));
         let answer = upload(app, &id, &[("good.jpg", &good), ("bad.jpg", &bad)]).await;
         assert_eq!(answer.status, 422, "{}", answer.text());
         let problem = answer.json();
@@ -304,38 +305,38 @@ on_both_setups! {
         assert_eq!(app.product(&id).await["images"].as_array().unwrap().len(), 1);
     }
 
-    async fn an_upload_is_503_where_no_decoder_can_be_started(app: &TestApp) {
+    async fn an_upload_is_503_when_no_decoder_starts(app: &TestApp) {
         let _isolated = app.app.clone().isolated_by("/nowhere/decoder".into());
         let id = app.create(&[]).await["id"].clone();
-        let answer = upload(app, &id, &[("good.jpg", &pictures::jpeg(64, 64))]).await;
+        let answer = upload(app, &id, &[("good.jpg", &images::jpeg(64, 64))]).await;
         assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("unavailable")), "{}", answer.text());
     }
 }
 
 #[tokio::test]
-async fn an_upload_is_held_to_the_limits_of_the_settings() {
+async fn an_upload_is_checked_against_the_configured_limits() {
     for program in [None, Some(PathBuf::from(PROGRAM))] {
         let settings = [("PM_IMAGE_MAX_PIXELS", "10000")];
         app::run_with(Setup::Embedded, &settings, async |app| {
             let isolated = program.map(|program| app.app.clone().isolated_by(program));
             let id = app.create(&[]).await["id"].clone();
-            let answer = upload(app, &id, &[("large.png", &pictures::huge_png(200, 100))]).await;
+            let answer = upload(app, &id, &[("large.png", &images::huge_png(200, 100))]).await;
             assert_eq!(answer.status, 422, "{}", answer.text());
             assert!(answer.text().contains("200 × 100 pixels"), "{}", answer.text());
-            assert_eq!(upload(app, &id, &[("small.jpg", &pictures::jpeg(90, 90))]).await.status, 202);
+            assert_eq!(upload(app, &id, &[("small.jpg", &images::jpeg(90, 90))]).await.status, 202);
             drop(isolated);
         })
         .await;
     }
 }
 
-/// The kernel ends them; nobody is left who could.
+/// The kernel ends them, since no other process is left to do so.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn the_decoders_of_a_killed_worker_end_with_it() {
+async fn decoders_end_with_their_killed_worker() {
     let home = tempfile::tempdir().unwrap();
     let origin = Origin::start().await;
-    origin.serve("/endless.jpg", "image/jpeg", marked(pictures::jpeg(64, 64)));
+    origin.serve("/endless.jpg", "image/jpeg", marked(images::jpeg(64, 64)));
     let command = |words: &[&str]| {
         let mut command = tokio::process::Command::new(PROGRAM);
         command.env_clear().env("DECODER_FAULT", "spin").env("PM_FETCH_ALLOW", "127.0.0.0/8");
@@ -361,14 +362,14 @@ async fn wait_until(what: &str, condition: impl Fn() -> bool) {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("it does not come to this: {what}");
+    panic!("not reached: {what}");
 }
 
 fn is_decoder(id: u32) -> bool {
     fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|words| words.ends_with(b"\0decoder\0"))
 }
 
-/// The processes that `id` started, theirs, and so on.
+/// Returns the descendants of process `id`.
 fn descendants(id: u32) -> Vec<u32> {
     let ids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     let children = ids.filter(|child| parent(*child) == Some(id)).collect::<Vec<_>>();

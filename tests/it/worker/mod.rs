@@ -1,6 +1,6 @@
-//! From an accepted picture to its end: ready with every rendition, or failed with a reason; nothing lost on the way.
+//! An image from acceptance to its end: ready with every rendition, or failed with a reason; none is lost.
 
-mod bad_pictures;
+mod bad_images;
 mod crashes;
 mod dead_letters;
 mod deleting;

@@ -1,9 +1,9 @@
-//! The good way of a picture.
+//! Successful processing of an image.
 
 use image::GenericImageView as _;
 use serde_json::{Value, json};
 
-use crate::support::{Origin, on_both_setups, pictures};
+use crate::support::{Origin, images, on_both_setups};
 
 fn rendition<'a>(image: &'a Value, preset: &str) -> &'a Value {
     image["renditions"].as_array().unwrap().iter().find(|made| made["preset"] == preset).unwrap()
@@ -12,7 +12,7 @@ fn rendition<'a>(image: &'a Value, preset: &str) -> &'a Value {
 on_both_setups! {
     async fn a_photograph_becomes_ready_with_every_preset(app: &TestApp) {
         let origin = Origin::start().await;
-        let photo = pictures::jpeg(2400, 1600);
+        let photo = images::jpeg(2400, 1600);
         origin.serve("/photo.jpg", "image/jpeg", photo.clone());
         let product = app.create(&[origin.url("/photo.jpg")]).await;
         assert_eq!(product["status"], "processing");
@@ -43,9 +43,9 @@ on_both_setups! {
         assert_eq!(product["compressed_product_images"], json!([rendition(image, "large")["url"]]));
     }
 
-    async fn the_product_read_right_after_shows_the_picture(app: &TestApp) {
+    async fn the_product_read_right_after_shows_the_image(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(300, 200));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(300, 200));
         let product = app.create(&[origin.url("/a.jpg")]).await;
         let path = format!("/products/{}", product["id"]);
         for _ in 0..2 {
@@ -53,12 +53,12 @@ on_both_setups! {
         }
         assert_eq!(app.get(&path).await.headers()["x-cache"], "hit");
         app.drain().await;
-        assert_eq!(app.get_json(&path).await["status"], "ready", "the cache was told of the worker's write");
+        assert_eq!(app.get_json(&path).await["status"], "ready", "the worker's write invalidated the cache");
     }
 
-    async fn one_picture_that_cannot_be_had_leaves_the_others_alone(app: &TestApp) {
+    async fn a_failed_download_does_not_affect_other_images(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/good.png", "image/png", pictures::png(64, 48));
+        origin.serve("/good.png", "image/png", images::png(64, 48));
         let missing = origin.url("/status/404");
         let product = app.create(&[origin.url("/good.png"), missing]).await;
         app.drain().await;
@@ -70,22 +70,22 @@ on_both_setups! {
         assert_eq!(product["compressed_product_images"].as_array().unwrap().len(), 1);
     }
 
-    async fn the_same_picture_is_stored_once(app: &TestApp) {
+    async fn the_same_image_is_stored_once(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(400, 300));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(400, 300));
         let product = app.create(&[origin.url("/a.jpg"), origin.url("/a.jpg")]).await;
         app.drain().await;
         let product = app.product(&product["id"]).await;
         assert_eq!(product["images"][0]["renditions"], product["images"][1]["renditions"]);
     }
 
-    async fn running_a_ready_picture_again_can_remake_one_preset(app: &TestApp) {
+    async fn reprocessing_can_remake_one_preset(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(400, 300));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(400, 300));
         let product = app.create(&[origin.url("/a.jpg")]).await;
         app.drain().await;
         let before = app.product(&product["id"]).await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(420, 300));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(420, 300));
         let selection = pm::catalog::Selection {
             status: pm::catalog::Which::Ready,
             presets: Some(vec!["thumb".into()]),
@@ -103,9 +103,9 @@ on_both_setups! {
         assert_ne!(urls(&before, "thumb"), urls(&after, "thumb"), "the wanted preset is new");
     }
 
-    async fn a_worker_that_does_not_know_a_preset_leaves_what_is_stored(app: &TestApp) {
+    async fn a_worker_keeps_renditions_of_unknown_presets(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(400, 300));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(400, 300));
         let product = app.create(&[origin.url("/a.jpg")]).await;
         app.drain().await;
         let before = app.product(&product["id"]).await;
@@ -126,11 +126,11 @@ on_both_setups! {
     async fn an_unknown_preset_is_refused_by_name(app: &TestApp) {
         let selection = pm::catalog::Selection { presets: Some(vec!["giant".into()]), ..pm::catalog::Selection::default() };
         let error = app.app.catalog.reprocess(&selection, None, 100, None).await.unwrap_err();
-        assert!(error.to_string().contains("`giant` is not known; known are large, medium, small, thumb"), "{error}");
+        assert!(error.to_string().contains("`giant` is unknown; presets: large, medium, small, thumb"), "{error}");
     }
 
-    async fn a_file_that_was_handed_over_becomes_ready_without_a_download(app: &TestApp) {
-        let source = app.app.catalog.store_source(pictures::jpeg(320, 240).into()).await.unwrap();
+    async fn an_uploaded_file_becomes_ready_without_a_download(app: &TestApp) {
+        let source = app.app.catalog.store_source(images::jpeg(320, 240).into()).await.unwrap();
         let draft = pm::domain::ProductDraft {
             user_id: Some("seller".into()),
             product_name: Some("From a file".into()),

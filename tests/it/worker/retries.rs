@@ -1,10 +1,10 @@
-//! What may go away is tried again; what cannot is not.
+//! Transient failures are retried; permanent ones are not.
 
 use serde_json::{Value, json};
 
-use crate::support::{Origin, TestApp, on_both_setups, pictures};
+use crate::support::{Origin, TestApp, images, on_both_setups};
 
-/// The delay of the only waiting job in seconds.
+/// Returns the delay of the only waiting job in seconds.
 async fn delay_seconds(app: &TestApp) -> f64 {
     use sea_orm::ConnectionTrait as _;
     let connection = app.app.database.read();
@@ -19,9 +19,9 @@ async fn image(app: &TestApp, id: &Value) -> Value {
 }
 
 on_both_setups! {
-    async fn an_origin_that_is_down_is_asked_again_with_growing_delays(app: &TestApp) {
+    async fn an_origin_that_is_down_is_retried_with_growing_delays(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 64));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(64, 64));
         origin.fail_first("/a.jpg", 2, 503);
         let id = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
         for (attempt, nominal) in [(1, 5.0), (2, 10.0)] {
@@ -32,7 +32,7 @@ on_both_setups! {
             assert_eq!(waiting["error"]["code"], "source_unavailable");
             let delay = delay_seconds(app).await;
             assert!((nominal * 0.8..=nominal * 1.2).contains(&delay), "attempt {attempt}: {delay} s");
-            assert_eq!(app.drain().await, 0, "its time has not come");
+            assert_eq!(app.drain().await, 0, "it is not due yet");
             app.let_time_pass().await;
         }
         app.drain().await;
@@ -40,7 +40,7 @@ on_both_setups! {
         assert_eq!((&ready["status"], &ready["attempts"], &ready["error"]), (&json!("ready"), &json!(3), &Value::Null));
     }
 
-    async fn after_five_attempts_it_is_given_up(app: &TestApp) {
+    async fn an_image_fails_after_five_attempts(app: &TestApp) {
         let origin = Origin::start().await;
         let id = app.create(&[origin.url("/status/500")]).await["id"].clone();
         for _ in 0..5 {
@@ -54,7 +54,7 @@ on_both_setups! {
         assert_eq!(app.app.catalog.depth().await.unwrap().dead, 1);
     }
 
-    async fn the_origins_own_wish_decides_the_delay(app: &TestApp) {
+    async fn retry_after_decides_the_delay(app: &TestApp) {
         let origin = Origin::start().await;
         app.create(&[origin.url("/status/429?retry-after=77")]).await;
         app.drain().await;
@@ -62,7 +62,7 @@ on_both_setups! {
         assert!((76.0..78.0).contains(&delay), "{delay} s");
     }
 
-    async fn what_cannot_be_mended_is_not_tried_again(app: &TestApp) {
+    async fn a_permanent_failure_is_not_retried(app: &TestApp) {
         let origin = Origin::start().await;
         for (path, code) in [
             ("/status/404", "source_not_found"),
@@ -78,7 +78,7 @@ on_both_setups! {
         }
     }
 
-    async fn a_connection_that_breaks_off_is_tried_again(app: &TestApp) {
+    async fn a_broken_connection_is_retried(app: &TestApp) {
         let origin = Origin::start().await;
         for path in ["/reset", "/short"] {
             let id = app.create(&[origin.url(path)]).await["id"].clone();

@@ -1,13 +1,13 @@
-//! Real consumers: what reaches them, what they leave behind when they stop.
+//! Real consumers: how they get jobs, and what they leave when they stop.
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Origin, Setup, TestApp, app, on_both_setups, pictures};
+use crate::support::{Origin, Setup, TestApp, app, images, on_both_setups};
 
 on_both_setups! {
-    async fn consumers_take_up_pictures_by_themselves(app: &TestApp) {
+    async fn consumers_process_images(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(300, 200));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(300, 200));
         let (first, first_running) = app.start_worker().await;
         let (second, second_running) = app.start_worker().await;
         let mut ids = Vec::new();
@@ -18,7 +18,7 @@ on_both_setups! {
             let product = app.settled(id).await;
             assert_eq!(product["images"][0]["status"], "ready");
             assert_eq!(product["images"][1]["status"], "failed");
-            assert_eq!(product["images"][0]["attempts"], 1, "each picture is worked on once");
+            assert_eq!(product["images"][0]["attempts"], 1, "each image is worked on once");
         }
         first.stop();
         second.stop();
@@ -28,21 +28,21 @@ on_both_setups! {
         assert_eq!((depth.queued, depth.running, depth.dead), (0, 0, 10));
     }
 
-    async fn a_worker_that_stops_ends_what_it_has(app: &TestApp) {
+    async fn a_stopping_worker_finishes_its_jobs(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/slow.jpg", "image/jpeg", pictures::jpeg(64, 64));
+        origin.serve("/slow.jpg", "image/jpeg", images::jpeg(64, 64));
         origin.hold("/slow.jpg");
         let (stopper, running) = app.start_worker().await;
         let id = app.create(&[origin.url("/slow.jpg")]).await["id"].clone();
         origin.wait_for_hits("/slow.jpg", 1).await;
         stopper.stop();
         origin.release("/slow.jpg");
-        tokio::time::timeout(Duration::from_secs(20), running).await.expect("it stops by itself").unwrap();
+        tokio::time::timeout(Duration::from_secs(20), running).await.expect("it stops on request").unwrap();
         assert_eq!(app.product(&id).await["status"], "ready");
     }
 }
 
-/// Takes the message of the only job away; answers how often it was there.
+/// Removes the message of the only job; returns how often it was queued.
 async fn purge_message(app: &TestApp) -> u32 {
     let queue = format!("{}.{}", app.environment["PM_RABBITMQ_QUEUE"], app.app.catalog.installation());
     let url = app.environment["RABBITMQ_URL"].as_str();
@@ -60,12 +60,12 @@ async fn purge_message(app: &TestApp) -> u32 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_that_the_broker_lost_are_sent_again() {
+async fn messages_lost_by_the_broker_are_republished() {
     app::run(Setup::Full, async |app: &TestApp| {
         app.create(&["https://example.com/a.jpg".to_owned()]).await;
-        assert_eq!(purge_message(app).await, 1, "the relay had handed the job over");
+        assert_eq!(purge_message(app).await, 1, "the relay had published the job");
         app.sql("UPDATE jobs SET dispatched_at = 1 WHERE state = 'queued'").await;
-        assert_eq!(purge_message(app).await, 1, "it is handed over again");
+        assert_eq!(purge_message(app).await, 1, "it is published again");
     })
     .await;
 }
@@ -74,12 +74,12 @@ async fn messages_that_the_broker_lost_are_sent_again() {
 async fn an_idle_worker_finds_a_job_whose_message_another_worker_has_consumed() {
     app::run(Setup::Full, async |app: &TestApp| {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(64, 64));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(64, 64));
         let (stopper, running) = app.start_worker().await;
         origin.hold("/a.jpg");
         app.create(&[origin.url("/a.jpg")]).await;
         origin.wait_for_hits("/a.jpg", 1).await;
-        // A worker that has enough jobs of a user consumes messages without taking a job, as this does.
+        // A worker with enough jobs of a user consumes messages without claiming a job, as this does.
         app.sql("UPDATE jobs SET state = 'queued', lease_token = NULL, lease_until = NULL, attempt = 0").await;
         let began = Instant::now();
         origin.wait_for_hits("/a.jpg", 2).await;

@@ -1,15 +1,15 @@
-//! The same bytes in many products: worked out once, stored once, and never mixed up with others.
+//! The same bytes in many products: processed once, stored once, and never confused with others.
 
 use pm::{
     blobs::BlobKey,
-    catalog::{AtRisk, Error, Selection, Turn, Which},
+    catalog::{AtRisk, Deduplication, Error, Selection, Which},
     domain::{Content, ProductId},
 };
 use serde_json::{Value, json};
 
-use crate::support::{Origin, TestApp, on_both_setups, pictures};
+use crate::support::{Origin, TestApp, images, on_both_setups};
 
-/// What stands in the place of the first picture's colour from now on: whoever shows it was not worked out anew.
+/// Replaces the first image's color; an image that has it was copied, not processed.
 const MARK: &str = "#0bad00";
 
 async fn ready_and_marked(app: &TestApp, url: String) -> Value {
@@ -38,31 +38,31 @@ fn keys(image: &Value) -> Vec<BlobKey> {
 }
 
 on_both_setups! {
-    async fn the_same_bytes_are_processed_once_whoever_asks(app: &TestApp) {
+    async fn the_same_bytes_are_processed_once_for_all_users(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(700, 500));
-        origin.serve("/copy.jpg", "image/jpeg", pictures::jpeg(700, 500));
-        origin.serve("/other.jpg", "image/jpeg", pictures::jpeg(700, 501));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(700, 500));
+        origin.serve("/copy.jpg", "image/jpeg", images::jpeg(700, 500));
+        origin.serve("/other.jpg", "image/jpeg", images::jpeg(700, 501));
         let first = ready_and_marked(app, origin.url("/a.jpg")).await;
         let copy = drained(app, origin.url("/copy.jpg")).await;
         assert_eq!((&copy["status"], &copy["dominant_color"]), (&json!("ready"), &json!(MARK)));
         assert_eq!(copy["renditions"], app.product(&first).await["images"][0]["renditions"], "they share their blobs");
         assert_eq!(copy["perceptual_hash"].as_str().unwrap().len(), 16);
         let other = drained(app, origin.url("/other.jpg")).await;
-        assert_ne!(other["dominant_color"], MARK, "one more row makes another picture");
+        assert_ne!(other["dominant_color"], MARK, "one more row makes another image");
     }
 
     async fn other_settings_make_other_renditions_of_the_same_bytes(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(700, 500));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(700, 500));
         ready_and_marked(app, origin.url("/a.jpg")).await;
         app.sql("UPDATE images SET recipe = 'of settings that were in force before'").await;
         assert_ne!(drained(app, origin.url("/a.jpg")).await["dominant_color"], MARK);
     }
 
-    async fn a_blob_that_was_lost_is_made_anew(app: &TestApp) {
+    async fn a_lost_blob_is_made_again(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(700, 500));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(700, 500));
         let first = ready_and_marked(app, origin.url("/a.jpg")).await;
         let lost = keys(&app.product(&first).await["images"][0])[0].clone();
         app.app.blobs.delete(&lost).await.unwrap();
@@ -70,14 +70,14 @@ on_both_setups! {
         assert!(app.app.blobs.exists(&lost).await.unwrap());
     }
 
-    async fn a_run_of_one_preset_takes_only_that_of_the_other_picture(app: &TestApp) {
+    async fn reprocessing_one_preset_copies_only_that_preset_of_a_duplicate(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(700, 500));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(700, 500));
         let first = ready_and_marked(app, origin.url("/a.jpg")).await;
         app.sql(&format!("UPDATE images SET recipe = 'old' WHERE dominant_color = '{MARK}'")).await;
         let second = app.create(&[origin.url("/a.jpg")]).await["id"].clone();
         app.drain().await;
-        // Of the first picture all but the thumbnail was made by other settings, so nobody takes it for whole.
+        // All renditions but the thumbnail have other sizes than their blobs, so the image does not count as undamaged.
         app.sql(&format!("UPDATE renditions SET bytes = 1 WHERE image_id = (SELECT id FROM images WHERE product_id = {first})")).await;
         let selection = Selection {
             products: vec![ProductId(first.as_i64().unwrap())],
@@ -95,17 +95,17 @@ on_both_setups! {
         assert!(third["renditions"].as_array().unwrap().iter().all(|made| made["bytes"] != 1), "{third}");
     }
 
-    async fn two_workers_are_never_at_the_same_bytes_together(app: &TestApp) {
+    async fn two_workers_never_process_the_same_bytes_at_once(app: &TestApp) {
         for _ in 0..2 {
             app.create(&["https://example.com/a.jpg".into()]).await;
         }
         let (first, second) = (app.claim().await.unwrap().job, app.claim().await.unwrap().job);
         let catalog = &app.app.catalog;
-        assert!(matches!(catalog.turn(&first, &content("a"), false).await, Ok(Turn::Decode)));
+        assert!(matches!(catalog.turn(&first, &content("a"), false).await, Ok(Deduplication::Decode)));
         assert!(catalog.begin_decoding(&first, &content("a"), AtRisk::Worker).await.unwrap());
-        assert!(matches!(catalog.turn(&second, &content("a"), false).await, Ok(Turn::Wait)));
+        assert!(matches!(catalog.turn(&second, &content("a"), false).await, Ok(Deduplication::Wait)));
         assert!(!catalog.begin_decoding(&second, &content("a"), AtRisk::Worker).await.unwrap(), "not even if it asked before");
-        assert!(matches!(catalog.turn(&second, &content("b"), false).await, Ok(Turn::Decode)));
+        assert!(matches!(catalog.turn(&second, &content("b"), false).await, Ok(Deduplication::Decode)));
 
         // The first worker dies.
         let leases = catalog.job_leases().await.unwrap();
@@ -115,9 +115,9 @@ on_both_setups! {
         assert!(matches!(catalog.begin_decoding(&first, &content("c"), AtRisk::Worker).await, Err(Error::LeaseLost)));
     }
 
-    async fn many_products_with_one_picture_become_ready_together(app: &TestApp) {
+    async fn many_products_with_one_image_become_ready_together(app: &TestApp) {
         let origin = Origin::start().await;
-        origin.serve("/a.jpg", "image/jpeg", pictures::jpeg(1600, 1200));
+        origin.serve("/a.jpg", "image/jpeg", images::jpeg(1600, 1200));
         let mut ids = Vec::new();
         for _ in 0..24 {
             ids.push(app.create(&[origin.url("/a.jpg")]).await["id"].clone());

@@ -1,5 +1,5 @@
-//! A kernel without a layer of the decoders' sandbox: what `pm` says of it, and when it refuses. The kernel is made so by a
-//! filter that lets calls fail as on one that does not know them.
+//! A kernel without a layer of the decoders' sandbox: what `pm` reports, and when it refuses. A seccomp filter
+//! simulates it: calls fail as on a kernel that does not know them.
 
 use std::{
     collections::BTreeMap,
@@ -15,13 +15,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::isolation::{PROGRAM, decoders, outcome};
-use crate::support::pictures;
+use crate::support::images;
 
 const LANDLOCK: &[i64] =
     &[libc::SYS_landlock_create_ruleset, libc::SYS_landlock_add_rule, libc::SYS_landlock_restrict_self];
 const SECCOMP: &[i64] = &[libc::SYS_seccomp];
 
-/// Does `work` on a thread for which, and for whose children, the kernel does not know these calls.
+/// Runs `work` on a thread for which, and for whose children, these system calls do not exist.
 fn without<T: Send>(calls: &[i64], work: impl FnOnce() -> T + Send) -> T {
     let rules: BTreeMap<i64, Vec<_>> = calls.iter().map(|call| (*call, Vec::new())).collect();
     let unknown = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
@@ -49,7 +49,7 @@ fn run(calls: &[i64], isolation: &str, words: &[&str]) -> Output {
     without(calls, || pm(&directory, isolation, words).output().unwrap())
 }
 
-/// The log of a server until it serves.
+/// Returns the log of a server until it is ready.
 fn log_of_a_start(calls: &[i64], isolation: &str) -> Vec<Value> {
     let directory = tempfile::tempdir().unwrap();
     without(calls, || {
@@ -78,7 +78,7 @@ fn isolation_of(output: &Output) -> (bool, Value) {
 }
 
 #[test]
-fn the_doctor_warns_of_a_missing_layer_and_fails_where_it_is_required() {
+fn doctor_warns_about_a_missing_sandbox_layer_and_fails_if_required() {
     let output = run(LANDLOCK, "best-effort", &["doctor", "--json"]);
     let (healthy, found) = isolation_of(&output);
     assert_eq!((output.status.code(), healthy, &found["status"]), (Some(0), true, &"warning".into()), "{found}");
@@ -94,7 +94,7 @@ fn the_doctor_warns_of_a_missing_layer_and_fails_where_it_is_required() {
 }
 
 #[test]
-fn a_server_refuses_to_start_without_a_layer_that_is_required() {
+fn a_server_refuses_to_start_without_a_required_sandbox_layer() {
     for words in [&["serve", "--listen", "127.0.0.1:0"][..], &["worker"]] {
         for (calls, layer, feature) in
             [(LANDLOCK, "landlock (", "CONFIG_SECURITY_LANDLOCK"), (SECCOMP, "seccomp (", "CONFIG_SECCOMP_FILTER")]
@@ -108,27 +108,27 @@ fn a_server_refuses_to_start_without_a_layer_that_is_required() {
 }
 
 #[test]
-fn a_server_names_missing_layers_in_one_line_and_starts() {
+fn a_server_logs_missing_sandbox_layers_in_one_line_and_starts() {
     let lines = log_of_a_start(&[LANDLOCK, SECCOMP].concat(), "true");
     let warnings: Vec<_> = lines.iter().filter(|line| line["level"] == "WARN").collect();
     assert_eq!(warnings.len(), 1, "{lines:?}");
     let told = warnings[0]["message"].as_str().unwrap();
-    assert!(told.contains("seccomp (a decoder") && told.contains("landlock (nothing but seccomp"), "{told}");
+    assert!(told.contains("seccomp (a compromised decoder") && told.contains("landlock (only seccomp"), "{told}");
     let serving = lines.last().unwrap()["isolation"].as_str().unwrap();
     assert!(serving.starts_with("best-effort without") && serving.ends_with("seccomp, landlock"), "{serving}");
     let lines = log_of_a_start(&[], "false");
     assert_eq!(lines.last().unwrap()["isolation"], "off", "{lines:?}");
 }
 
-/// A decoder that lacks a layer, in a process that asks for all and found all at its start.
+/// A decoder that lacks a layer, in a process that requires all and found all at its start.
 #[test]
-fn an_image_is_not_looked_at_without_a_layer_that_is_required() {
+fn an_image_is_not_decoded_without_a_required_sandbox_layer() {
     let process = |needs_walls| {
         let time_limit = Duration::from_secs(10);
         let (program, patience) = (Some(PROGRAM.into()), time_limit * 6);
         let decoders = Decoders::new(&Config { program, time_limit, patience, needs_walls, processes: 1 });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(outcome(&decoders, pictures::jpeg(64, 64)))
+        runtime.block_on(outcome(&decoders, images::jpeg(64, 64)))
     };
     for calls in [LANDLOCK, SECCOMP] {
         let error = without(calls, || process(true)).unwrap_err();
@@ -136,8 +136,8 @@ fn an_image_is_not_looked_at_without_a_layer_that_is_required() {
         assert_eq!(without(calls, || process(false)).unwrap(), 4);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    // Landlock is a matter of the kernel.
-    if runtime.block_on(async { decoders(PROGRAM.into()).walls().await.unwrap().are_complete() }) {
+    // Landlock needs support from the kernel.
+    if runtime.block_on(async { decoders(PROGRAM.into()).layers().await.unwrap().are_complete() }) {
         assert_eq!(process(true).unwrap(), 4);
     }
 }

@@ -1,5 +1,7 @@
-//! The one reader of events in this process. It follows the table and hands each event, written out once, to all who listen.
-//! It reads only while somebody does, and whoever falls behind reads the table alone: nothing here grows with slow clients.
+//! The process's only reader of live events: polls the event table and broadcasts each serialized event to listeners.
+//!
+//! The reader runs only while there are listeners. A listener that falls behind reads the table itself, so slow clients
+//! do not increase memory use.
 
 use std::{
     collections::HashMap,
@@ -16,28 +18,30 @@ use tokio::{
 };
 
 use crate::{
-    catalog::{Catalog, Error, EventPage, Happenings},
+    catalog::{Catalog, Error, EventPage, EventSignals},
     code::ErrorCode,
     domain::{Event, EventFilter, EventKind, EventPosition, ProductId, UserId},
-    http::{problem::Problem, request::caller::Authentication},
+    http::{problem::Problem, request::principal::Authentication},
     stop::{self, Stop, Stopper},
 };
 
-/// Events that are read together.
+/// Maximum number of events per query.
 pub(super) const PAGE: u64 = 256;
-/// Batches that wait for the slowest listener before it has to read the table.
+/// Capacity of the broadcast channel in batches. A listener that lags further has to read the table.
 const BATCHES: usize = 64;
-/// Listeners that read the table at a time.
+/// Maximum number of listeners that read the table at a time.
 const CATCHING_UP: usize = 4;
-/// Events of this span reach listeners together, so that many small ones do not wake thousands of streams one by one.
+/// Delay before a read, so that events are read in batches.
+///
+/// Otherwise, each event would wake thousands of streams.
 const GATHER: Duration = Duration::from_millis(20);
-/// How soon to look again for events that wait for an older transaction; doubles each time, up to the interval of looking.
+/// First retry delay for events held back by an older transaction; doubles each time, up to the polling interval.
 const HELD_BACK: Duration = Duration::from_millis(25);
-/// The reader goes on for so long without listeners, for one who comes right back.
+/// How long the reader continues without listeners, since clients reconnect soon.
 const LINGER: Duration = Duration::from_secs(30);
 const STREAMS: &str = "pm_event_streams";
 
-/// Where listeners get their events from; cheap to clone.
+/// Distributes events to listeners; cheap to clone.
 #[derive(Clone)]
 pub struct Feed(Arc<Shared>);
 
@@ -46,7 +50,7 @@ struct Shared {
     authentication: Authentication,
     places: Arc<Semaphore>,
     most: usize,
-    /// How many streams each client has open.
+    /// Number of open streams per client.
     by_client: Mutex<HashMap<String, usize>>,
     catching_up: Semaphore,
     stopper: Stopper,
@@ -56,20 +60,20 @@ struct Shared {
     streams: Gauge,
 }
 
-/// How far the reader is; who joins begins here.
+/// The reader's position, where new listeners start.
 struct Tail {
     batches: broadcast::Sender<Batch>,
     position: EventPosition,
 }
 
-/// Events that were read together.
+/// Events from one query.
 #[derive(Clone)]
 pub(super) struct Batch {
     pub(super) frames: Arc<[Frame]>,
     pub(super) last: EventPosition,
 }
 
-/// An event as it goes over the wire.
+/// A serialized event.
 pub(super) struct Frame {
     pub(super) position: EventPosition,
     pub(super) kind: EventKind,
@@ -78,32 +82,34 @@ pub(super) struct Frame {
     pub(super) text: Bytes,
 }
 
-/// A listener's end of the feed.
+/// A listener's subscription to the feed.
 pub(super) struct Subscription {
     pub(super) batches: broadcast::Receiver<Batch>,
-    /// Every event after this one comes by.
+    /// The channel delivers every event after this position.
     pub(super) position: EventPosition,
     pub(super) stop: Stop,
 }
 
-/// A stream's share of those that may be open; given back when dropped.
+/// A permit for one open stream; released on drop.
 pub(super) struct Place {
     feed: Feed,
     client: String,
     _permit: OwnedSemaphorePermit,
 }
 
-/// What a listener showed to be let in, which is looked at again while it listens.
+/// A listener's credentials, checked again while the stream is open.
 pub(super) struct Admission {
     feed: Feed,
     shown: HeaderMap,
 }
 
 impl Feed {
-    /// A feed for at most `most` streams, an eighth of them of one client, whose listeners are let in by `authentication`. Made after the recorder of figures, or its figure goes nowhere.
+    /// Creates a feed for at most `most` streams; one client may open an eighth of them.
+    ///
+    /// Call this after the metrics recorder is installed, or the gauge of open streams is lost.
     pub fn new(catalog: Catalog, authentication: Authentication, most: usize) -> Self {
         let (stopper, stop) = stop::channel();
-        metrics::describe_gauge!(STREAMS, metrics::Unit::Count, "Open streams of events");
+        metrics::describe_gauge!(STREAMS, metrics::Unit::Count, "Open event streams");
         Self(Arc::new(Shared {
             catalog,
             authentication,
@@ -119,23 +125,25 @@ impl Feed {
         }))
     }
 
-    /// Ends all streams, and those that begin from now on.
+    /// Ends all open streams and all later ones.
     pub fn stop(&self) {
         self.0.stopper.stop();
     }
 
+    /// Takes a permit for a stream of `client`.
+    ///
     /// # Errors
-    /// 429 if this client has as many streams open as it may, 503 if all together have.
+    /// 429 if the client reached its limit of open streams, 503 if the server did.
     pub(super) fn place(&self, client: String) -> Result<Place, Problem> {
         let Ok(permit) = Arc::clone(&self.0.places).try_acquire_owned() else {
-            let cause = format!("{} streams of events are open already", self.0.most);
+            let cause = format!("all {} event streams of this server are in use", self.0.most);
             return Err(Problem::unavailable(ErrorCode::Unavailable, cause));
         };
         let most = self.0.most.div_ceil(8);
         let mut by_client = self.by_client();
         let open = by_client.entry(client.clone()).or_default();
         if *open >= most {
-            let detail = format!("a client may have {most} streams of events open; close one first");
+            let detail = format!("a client may have at most {most} event streams open; close one first");
             return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::RateLimited, detail)
                 .with_header(header::RETRY_AFTER, HeaderValue::from_static("1")));
         }
@@ -145,7 +153,7 @@ impl Feed {
         Ok(Place { feed: self.clone(), client, _permit: permit })
     }
 
-    /// What a request with these headers showed; `None` if nothing has to be shown.
+    /// Returns the credentials in the headers; `None` if authentication is off.
     pub(super) fn admission(&self, headers: &HeaderMap) -> Option<Admission> {
         if self.0.authentication.is_off() {
             return None;
@@ -158,7 +166,7 @@ impl Feed {
         self.0.by_client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Joins the reader, which begins to read if it does not yet: every event that is committed from now on comes by.
+    /// Subscribes to every event committed from now on; starts the reader if it is not running.
     pub(super) async fn subscribe(&self) -> Result<Subscription, Error> {
         if let Some(subscription) = self.join() {
             return Ok(subscription);
@@ -167,7 +175,7 @@ impl Feed {
         if let Some(subscription) = self.join() {
             return Ok(subscription);
         }
-        // Heard from before the position is known, so that nothing falls in between.
+        // Subscribe to signals before reading the position, so that no event is missed.
         let happenings = self.0.catalog.happenings();
         let position = self.0.catalog.newest_event().await?;
         let (batches, receiver) = broadcast::channel(BATCHES);
@@ -180,14 +188,14 @@ impl Feed {
         self.0.catalog.remembers_since(position).await
     }
 
-    /// A page for a listener that is behind.
+    /// Reads a page of events for a listener that is behind.
     pub(super) async fn page_after(&self, position: EventPosition) -> Result<EventPage, Error> {
-        // Never closed, so the turn comes.
+        // The semaphore is never closed, so this does not fail.
         let _turn = self.0.catching_up.acquire().await;
         self.0.catalog.events_after(position, PAGE).await
     }
 
-    /// Whoever joins sees everything after the position that stands beside the channel.
+    /// Subscribes to the running reader, if any; the channel delivers every event after its position.
     fn join(&self) -> Option<Subscription> {
         let tail = self.tail();
         let (batches, position) = tail.as_ref().map(|tail| (tail.batches.subscribe(), tail.position))?;
@@ -198,7 +206,7 @@ impl Feed {
         self.0.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads a page and hands it out.
+    /// Reads a page of events and broadcasts it.
     async fn advance(&self) -> Result<EventPage, Error> {
         let after = self.tail().as_ref().map_or(EventPosition::START, |tail| tail.position);
         let page = self.0.catalog.events_after(after, PAGE).await?;
@@ -207,13 +215,13 @@ impl Feed {
         {
             tail.position = page.last;
             let frames: Arc<[Frame]> = page.events.iter().map(Frame::new).collect();
-            // An error means that nobody listens.
+            // An error means that there are no listeners.
             let _ = tail.batches.send(Batch { frames, last: page.last });
         }
         Ok(page)
     }
 
-    /// Ends the reader unless somebody listens.
+    /// Stops the reader if there are no listeners.
     fn end_if_unused(&self) -> bool {
         let mut tail = self.tail();
         let unused = tail.as_ref().is_none_or(|tail| tail.batches.receiver_count() == 0);
@@ -259,7 +267,7 @@ impl Drop for Place {
 }
 
 impl Admission {
-    /// Whether the token or key was taken back or has expired. Where that cannot be known for the moment, it was not.
+    /// Whether the token or key was revoked or has expired. Returns false if that cannot be checked at the moment.
     pub(super) async fn is_over(&self) -> bool {
         let shared = &self.feed.0;
         let identified = shared.authentication.identify(&self.shown, &shared.catalog, async || Ok(())).await;
@@ -267,8 +275,8 @@ impl Admission {
     }
 }
 
-/// Reads on until the server stops or nobody has listened for a while.
-async fn follow(feed: Feed, mut happenings: Happenings) {
+/// Broadcasts events until the server stops, or has no listeners for [`LINGER`].
+async fn follow(feed: Feed, mut happenings: EventSignals) {
     let interval = happenings.poll_interval();
     let (mut again, mut failing, mut used) = (HELD_BACK, false, Instant::now());
     let mut stop = feed.0.stop.clone();
@@ -287,7 +295,7 @@ async fn follow(feed: Feed, mut happenings: Happenings) {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "events cannot be read; it is tried again"
+                        "cannot read events from the database; retrying every second"
                     );
                 }
                 Duration::from_secs(1)

@@ -1,5 +1,6 @@
-//! `/events` and `/products/{id}/events`: what happens to products, told while it happens, as server-sent events. The
-//! request is answered at once; its body goes on until the client or the server ends it.
+//! `/events` and `/products/{id}/events`: live events about products as server-sent events.
+//!
+//! The server sends the response's head at once. The body continues until the client or the server closes the stream.
 
 mod feed;
 mod stream;
@@ -22,12 +23,12 @@ use crate::{
     },
 };
 
-/// What a browser sends when it connects again.
+/// The header that a browser sends when it reconnects.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Tells proxies such as nginx to pass each event on at once.
+/// Disables response buffering in proxies such as nginx.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// The routes of events.
+/// Returns the routes of events.
 pub fn routes(state: &State, feed: &Feed) -> BoxedFilter<(Response,)> {
     let headers = warp::header::headers_cloned();
     let all = warp::path!("events")
@@ -46,34 +47,38 @@ pub fn routes(state: &State, feed: &Feed) -> BoxedFilter<(Response,)> {
     extract::boxed(all.then(all_events)).or(extract::boxed(one.then(product_events))).unify().boxed()
 }
 
-/// What happens to products from now on, or from an earlier event on.
+/// Streams events of all products.
+///
+/// The stream starts now, or after the event in `Last-Event-ID`.
 #[utoipa::path(
     get, path = "/events", tag = "events", operation_id = "listen",
     params(
-        ("product_id" = Option<ProductId>, Query, description = "Only this product's"),
-        ("user_id" = Option<UserId>, Query, description = "Only those of this user's products"),
-        ("types" = Option<Vec<EventKind>>, Query, description = "Only these, with commas between them", style = Form, explode = false),
-        ("last_event_id" = Option<String>, Query, description = "As the header, for a first connection", pattern = "^[0-9]+-[0-9]+$"),
-        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event that was seen: all after it follow. One that is \
-            older than the events that are kept begins with an event `reset`"),
+        ("product_id" = Option<ProductId>, Query, description = "Only events of this product"),
+        ("user_id" = Option<UserId>, Query, description = "Only events of this user's products"),
+        ("types" = Option<Vec<EventKind>>, Query, description = "Only events of these types, separated by commas", style = Form, explode = false),
+        ("last_event_id" = Option<String>, Query, description = "Same as the header `Last-Event-ID`, for the first connection", pattern = "^[0-9]+-[0-9]+$"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last received event; the stream resumes after it. If the server \
+            no longer has the events after it, the stream starts with an event `reset`"),
     ),
-    responses((status = 200, description = "Events as they happen; a comment each 15 s", body = String, content_type = "text/event-stream")),
+    responses((status = 200, description = "A stream of events; a comment every 15 s keeps the connection alive", body = String, content_type = "text/event-stream")),
 )]
 pub async fn all_events(pairs: Pairs, headers: HeaderMap, context: Context, feed: Feed) -> Result<Response, Problem> {
     let query = EventQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     listen(query, &headers, &context, &feed).await
 }
 
-/// What happens to a product from now on, or from an earlier event on; ends with its deletion.
+/// Streams events of a product.
+///
+/// The stream starts now, or after the event in `Last-Event-ID`. It ends when the product is deleted.
 #[utoipa::path(
     get, path = "/products/{id}/events", tag = "events", operation_id = "listenToProduct",
     params(
-        ("id" = ProductId, Path, description = "The product's number"),
-        ("types" = Option<Vec<EventKind>>, Query, description = "Only these, with commas between them", style = Form, explode = false),
-        ("last_event_id" = Option<String>, Query, description = "As the header, for a first connection", pattern = "^[0-9]+-[0-9]+$"),
-        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event that was seen: all after it follow"),
+        ("id" = ProductId, Path, description = "The product id"),
+        ("types" = Option<Vec<EventKind>>, Query, description = "Only events of these types, separated by commas", style = Form, explode = false),
+        ("last_event_id" = Option<String>, Query, description = "Same as the header `Last-Event-ID`, for the first connection", pattern = "^[0-9]+-[0-9]+$"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last received event; the stream resumes after it"),
     ),
-    responses((status = 200, description = "Events as they happen; a comment each 15 s", body = String, content_type = "text/event-stream")),
+    responses((status = 200, description = "A stream of events; a comment every 15 s keeps the connection alive", body = String, content_type = "text/event-stream")),
 )]
 pub async fn product_events(
     id: String,
@@ -83,16 +88,16 @@ pub async fn product_events(
     feed: Feed,
     catalog: Catalog,
 ) -> Result<Response, Problem> {
-    let id = products::parse_id(&id).ok_or_else(|| Problem::not_found("a product's id is a number"))?;
+    let id = products::parse_id(&id).ok_or_else(|| Problem::not_found("product not found: the id must be a number"))?;
     let query = EventQuery::of_product(id, pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
-    // Listening begins before the look, so that a deletion is seen by one of the two.
+    // Subscribing before the check ensures that one of the two notices a deletion.
     let response = listen(query, &headers, &context, &feed).await?;
     catalog.product_body(id).await?;
     Ok(response)
 }
 
 async fn listen(query: EventQuery, headers: &HeaderMap, context: &Context, feed: &Feed) -> Result<Response, Problem> {
-    let place = feed.place(context.caller.counted_as(context.turn.client()))?;
+    let place = feed.place(context.principal.counted_as(context.admission.client()))?;
     let subscription = feed.subscribe().await?;
     let beginning = match asked(&query, headers) {
         Asked::Now => Beginning::Now,
@@ -115,8 +120,10 @@ enum Asked {
     Unreadable,
 }
 
-/// The header goes before the parameter: a browser that connects again sends both, and the parameter is from the beginning.
-/// A header that cannot be read begins anew; a browser that is refused would never come back.
+/// Returns the position that the request asks for.
+///
+/// The header takes precedence over the parameter: a browser that reconnects sends both, and the parameter is older. An
+/// invalid header resets the stream, because a browser does not reconnect after an error response.
 fn asked(query: &EventQuery, headers: &HeaderMap) -> Asked {
     let header = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty());
     match (header, query.after) {

@@ -1,5 +1,6 @@
-//! One listener's stream: live from the feed while it keeps up, from the table while it does not. Its place among the events
-//! is one position, so whichever way an event comes, it is sent once and in order.
+//! A listener's event stream: live from the feed, or from the event table while the listener is behind.
+//!
+//! The listener has one position for both sources, so it sends each event once and in order.
 
 use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
@@ -19,31 +20,31 @@ use crate::{
     domain::{EventFilter, EventKind, EventPosition},
 };
 
-/// Something is sent at least this often, so that neither side keeps a connection that is gone.
+/// Maximum time between two writes, so that both sides detect a broken connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How often it is looked whether a token or key was taken back or has expired. A process knows of it within 5 s.
+/// Interval between checks for revoked or expired credentials. A revocation reaches all processes within 5 s.
 const LOOK_AGAIN: Duration = Duration::from_secs(4);
-/// A stream ends after this, and its client comes back.
+/// Maximum duration of a stream; then the client reconnects.
 const LONGEST: Duration = Duration::from_secs(3_600);
-/// How long a browser waits before it connects again.
+/// Delay before a browser reconnects, in milliseconds.
 const RETRY_MILLIS: u32 = 3_000;
 
-/// Where a stream begins.
+/// The position at which a stream starts.
 pub(super) enum Beginning {
-    /// With what happens next.
+    /// At the next event.
     Now,
     /// After this event.
     After(EventPosition),
-    /// With what happens next, and a word that something before it is not known any more.
+    /// At the next event, after an event `reset`: earlier events are lost.
     Reset,
 }
 
-/// Who listens, and how far they are.
+/// A client of the feed and its position.
 pub(super) struct Listener {
     feed: Feed,
     filter: EventFilter,
     live: Subscription,
-    /// All up to here were sent or not wanted.
+    /// All events up to here were sent or filtered out.
     position: EventPosition,
     behind: bool,
     over: bool,
@@ -59,11 +60,11 @@ impl Listener {
     pub(super) fn new(feed: Feed, filter: EventFilter, live: Subscription, beginning: Beginning, place: Place) -> Self {
         let now = live.position;
         let (position, opening) = match beginning {
-            // An `id` alone is no event: it tells a client that is cut off before its first one where it was.
+            // An `id` without data is not an event. It gives the client a position before its first event.
             Beginning::Now => (now, format!("retry: {RETRY_MILLIS}\nid: {now}\n\n")),
             Beginning::After(position) => (position, format!("retry: {RETRY_MILLIS}\n\n")),
             Beginning::Reset => {
-                let reason = "what happened since the last event that you saw is not known any more: read anew";
+                let reason = "events after your last event id are no longer available; reload the products";
                 let event = format!("id: {now}\nevent: reset\ndata: {{\"reason\":\"{reason}\"}}");
                 (now, format!("retry: {RETRY_MILLIS}\n{event}\n\n"))
             }
@@ -84,12 +85,14 @@ impl Listener {
         }
     }
 
-    /// The same listener, which is sent away when what it showed holds no longer.
+    /// Sets the credentials; the stream ends when they are revoked or expire.
     pub(super) fn let_in_by(self, admission: Option<Admission>) -> Self {
         Self { admission, ..self }
     }
 
-    /// What is sent, until the server stops, the product is deleted, or the table cannot be read.
+    /// Converts the listener to a stream.
+    ///
+    /// The stream ends when the server stops, the product is deleted, or the table cannot be read.
     pub(super) fn into_stream(self) -> BoxStream<'static, Result<Bytes, Infallible>> {
         stream::unfold(self, async |mut listener| listener.next().await.map(|piece| (Ok(piece), listener))).boxed()
     }
@@ -108,8 +111,8 @@ impl Listener {
             }
             if self.behind {
                 if let Err(error) = self.catch_up().await {
-                    // The client comes back with the last event that it saw.
-                    tracing::debug!(%error, "a stream of events ends, for the table cannot be read");
+                    // The client reconnects and sends the id of its last event.
+                    tracing::debug!(%error, "closing an event stream: the event table cannot be read");
                     return None;
                 }
                 continue;
@@ -123,14 +126,15 @@ impl Listener {
                 },
                 () = sleep_until(self.next_look), if self.admission.is_some() => {}
                 () = sleep_until(self.next_beat) => {
-                    // With the position: who wants few events would else come back with one that is long forgotten.
+                    // The heartbeat carries the position: a client that receives few events would otherwise reconnect
+                    // with an id that has expired.
                     self.ready.push_back(format!(": still here\nid: {}\n\n", self.position).into());
                 }
             }
         }
     }
 
-    /// Looks every few seconds whether the listener may still listen.
+    /// Checks every few seconds whether the credentials are still valid; returns true if not.
     async fn is_sent_away(&mut self) -> bool {
         let Some(admission) = &self.admission else { return false };
         if Instant::now() < self.next_look {
@@ -161,7 +165,7 @@ impl Listener {
         self.over |= self.ends_with(frame);
     }
 
-    /// After its deletion nothing happens to a product any more.
+    /// Whether the stream ends with this event: a deleted product has no further events.
     fn ends_with(&self, frame: &Frame) -> bool {
         frame.kind == EventKind::ProductDeleted && self.filter.product_id == Some(frame.product_id)
     }

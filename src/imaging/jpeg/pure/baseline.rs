@@ -1,4 +1,4 @@
-//! Sequential scans: each block is whole when it has been read, so it becomes samples at once (ITU-T T.81, F.2.2).
+//! Decodes sequential scans: each block is complete when read, so it becomes samples at once (ITU-T T.81, F.2.2).
 
 use fearless_simd::Simd;
 
@@ -9,7 +9,7 @@ use super::huffman::Table;
 use super::idct::{self, Block, PLACES};
 use super::planes::Plane;
 
-/// What one component of a scan needs at hand.
+/// State of one component of a scan.
 struct Reader<'f> {
     component: &'f Component,
     index: usize,
@@ -19,7 +19,7 @@ struct Reader<'f> {
     mean: i32,
 }
 
-/// Reads the row of units `row` of a sequential scan into `planes`.
+/// Decodes row `row` of units of a sequential scan into `planes`.
 #[inline(always)]
 pub(super) fn read_row<S: Simd>(simd: S, pass: &mut Pass<'_>, frame: &Frame<'_>, row: usize, planes: &mut [Plane]) {
     let mut readers: Vec<Reader<'_>> = Vec::with_capacity(4);
@@ -73,7 +73,7 @@ fn read_together<S: Simd>(
     }
 }
 
-/// Whether there are data for the next unit; means start anew behind a restart marker.
+/// Returns whether data exists for the next unit; resets the means after a restart marker.
 #[inline(always)]
 fn begin_unit(pass: &mut Pass<'_>, readers: &mut [Reader<'_>]) -> bool {
     let restarts = pass.scan.interval != 0 && pass.is_restart_due();
@@ -110,11 +110,11 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads a block's coefficients and multiplies them by their factors; which may not be zero.
+    /// Reads and dequantizes a block's coefficients; returns which may be nonzero.
     #[inline(always)]
     fn coefficients(&mut self, bits: &mut Bits<'_>, block: &mut Block) -> u64 {
         let difference = self.direct.read(bits).value;
-        // More than 16 bits make no sense; so many keep the products in their range.
+        // More than 16 bits are invalid; truncation keeps products in range.
         self.mean = i32::from(self.mean.wrapping_add(difference) as i16);
         block[0] = (self.mean * self.factors[0]) as i16;
         let (mut present, mut number) = (1, 1);

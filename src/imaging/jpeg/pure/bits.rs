@@ -1,22 +1,22 @@
-//! The bits of a scan's data, most significant first, without the stuffed zero bytes (ITU-T T.81, F.2.2.5). At a marker
-//! or at the end of the data zeros follow without end, and it is known how many of them were taken.
+//! Reads the bits of a scan, most significant first, without stuffed zero bytes (ITU-T T.81, F.2.2.5). After a marker
+//! or the end of the data it returns zeros and counts them.
 
-/// One bit in each byte, and the top bit of each byte.
+/// One bit in each byte.
 const ONES: u64 = 0x0101_0101_0101_0101;
 const TOPS: u64 = 0x8080_8080_8080_8080;
 
-/// Reads the data of one scan. At least 32 bits can be peeked at and skipped after each [`Bits::refill`].
+/// Bit reader of one scan. At least 32 bits can be peeked and skipped after each [`Bits::refill`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bits<'a> {
     data: &'a [u8],
-    /// Where the next byte to be taken in stands; never beyond a marker.
+    /// Offset of the next byte; never past a marker.
     at: usize,
-    /// The next bits, from the top; those below `count` are zero or the ones that really follow.
+    /// The next bits, from the top; bits below `count` are zero or the actual next bits.
     bits: u64,
     count: u32,
-    /// Zeros that were added because the data had ended.
+    /// Number of zeros added after the end of the data.
     invented: u32,
-    /// Whether a code came up that no table has, or a run that leaves its block.
+    /// Whether an unknown code or a run past its block occurred.
     pub nonsense: bool,
 }
 
@@ -25,7 +25,7 @@ impl<'a> Bits<'a> {
         Self { data, at: 0, bits: 0, count: 0, invented: 0, nonsense: false }
     }
 
-    /// Makes sure of 32 bits.
+    /// Ensures that 32 bits are available.
     #[inline(always)]
     pub(super) fn refill(&mut self) {
         if self.count < 32 {
@@ -33,12 +33,12 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Makes sure of 56 bits.
+    /// Ensures that 56 bits are available.
     #[inline(always)]
     pub(super) fn fill(&mut self) {
         if let Some(next) = self.data.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {
             let word = u64::from_be_bytes(*next);
-            // A byte of 0xff is a zero byte of the complement, and subtracting one from it borrows.
+            // A 0xff byte is zero in the complement, and subtracting one from it borrows.
             if (!word).wrapping_sub(ONES) & word & TOPS == 0 {
                 self.bits |= word >> self.count;
                 let bytes = (63 - self.count) >> 3;
@@ -50,7 +50,7 @@ impl<'a> Bits<'a> {
         *self = self.filled_by_bytes();
     }
 
-    /// As [`Bits::fill`], where a byte of 0xff is near. By value, so that the hot loops can keep a reader in registers.
+    /// Runs [`Bits::fill`] near a 0xff byte. Takes the reader by value, so that hot loops keep it in registers.
     #[inline(never)]
     fn filled_by_bytes(mut self) -> Self {
         while self.count <= 56 {
@@ -79,13 +79,13 @@ impl<'a> Bits<'a> {
         self
     }
 
-    /// The next `count` bits, 1 to 32.
+    /// Returns the next `count` bits, 1 to 32.
     #[inline(always)]
     pub(super) fn peek(&self, count: u32) -> u32 {
         (self.bits >> (64 - count)) as u32
     }
 
-    /// The next bits, from the top of the word; as many as the last refill made sure of are right.
+    /// Returns the next bits from the top of the word; the bits ensured by the last refill are valid.
     #[inline(always)]
     pub(super) fn word(&self) -> u64 {
         self.bits
@@ -98,7 +98,7 @@ impl<'a> Bits<'a> {
         self.count -= count;
     }
 
-    /// Takes `count` bits, 0 to 16.
+    /// Reads `count` bits, 0 to 16.
     #[inline(always)]
     pub(super) fn take(&mut self, count: u32) -> u32 {
         let taken = (self.bits >> 32) as u32;
@@ -106,7 +106,7 @@ impl<'a> Bits<'a> {
         (u64::from(taken) >> (32 - count)) as u32
     }
 
-    /// Takes a number of `size` bits, 1 to 15, whose top bit tells its sign (T.81, F.2.2.1, EXTEND).
+    /// Reads an integer of `size` bits, 1 to 15, whose top bit is its sign (T.81, F.2.2.1, EXTEND).
     #[inline(always)]
     pub(super) fn take_signed(&mut self, size: u32) -> i32 {
         let negative = !(self.bits as i64 >> 63) as i32;
@@ -114,13 +114,13 @@ impl<'a> Bits<'a> {
         value - (((1 << size) - 1) & negative)
     }
 
-    /// Whether bits were taken that are not in the data.
+    /// Returns whether bits past the data were read.
     #[inline(always)]
     pub(super) fn is_overdrawn(&self) -> bool {
         self.invented > self.count
     }
 
-    /// Goes on behind the restart marker that is due, if it is there; looks for it where it is not.
+    /// Continues after the due restart marker, or searches for it.
     pub(super) fn restart(&mut self, due: u8) -> Restart {
         (self.bits, self.count, self.invented) = (0, 0, 0);
         let mut skipped = false;
@@ -133,7 +133,7 @@ impl<'a> Bits<'a> {
                     self.at += 2;
                     return if skipped { Restart::FoundLater } else { Restart::Found };
                 }
-                // A marker that is due later: what stood before it is lost.
+                // A later marker: the data before it is lost.
                 1..=4 => return Restart::Lost,
                 _ => {
                     self.at += 2;
@@ -144,7 +144,7 @@ impl<'a> Bits<'a> {
         Restart::End
     }
 
-    /// The marker at or after the place of the reader, which is moved to it.
+    /// Moves to the next marker and returns it.
     fn next_marker(&mut self) -> Option<u8> {
         loop {
             self.at += self.data.get(self.at..)?.iter().position(|byte| *byte == 0xff)?;
@@ -157,15 +157,15 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// What came of looking for a restart marker.
+/// Result of searching for a restart marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Restart {
-    /// It was there.
+    /// The due marker.
     Found,
-    /// It was there after others that had been due before it.
+    /// The due marker, after earlier ones.
     FoundLater,
-    /// A later one is there, so the data up to it are lost.
+    /// A later marker: the data before it is lost.
     Lost,
-    /// There is none any more.
+    /// No marker is left.
     End,
 }

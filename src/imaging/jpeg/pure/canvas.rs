@@ -1,4 +1,4 @@
-//! The picture, filled from the top by rows of units.
+//! Output image, filled from the top by rows of units.
 
 use fearless_simd::Simd;
 
@@ -9,25 +9,25 @@ use super::upsample::{self, Ratio};
 use crate::imaging::decoded::{Inks, inks_to_light};
 use crate::imaging::pixels::Pixels;
 
-/// The picture as far as it is done.
+/// The image decoded so far.
 pub(super) struct Canvas {
     pixels: Vec<u8>,
     width: usize,
     height: usize,
-    /// Rows that are done.
+    /// Completed rows.
     done: usize,
     colours: Colours,
     inks: Inks,
     channels: Vec<Channel>,
-    /// One row of inks.
+    /// Buffer of one row of inks.
     inked: Vec<u8>,
 }
 
-/// How one component is brought to the size of the picture, with room for a row of it.
+/// Scales one component to the image's size, with a row buffer.
 struct Channel {
     across: Ratio,
     down: Ratio,
-    /// Samples of the component that show the picture; what follows fills blocks up.
+    /// Visible samples of the component; the rest pads its blocks.
     samples: (usize, usize),
     row: Vec<u8>,
     sums: Vec<u16>,
@@ -54,11 +54,11 @@ impl Canvas {
         }
     }
 
-    /// Paints what `planes` hold after the row of units `row` was read; the last row of units is followed by none.
+    /// Writes the complete rows in `planes` after row `row` of units was read.
     #[inline(always)]
     pub(super) fn paint<S: Simd>(&mut self, simd: S, frame: &Frame<'_>, planes: &[Plane], row: usize) {
         let is_last = row + 1 == frame.units.1;
-        // Enlarging needs the row below, which is not there yet for the last ones.
+        // Upsampling needs the next row, which is not decoded yet for the last rows.
         let waits = if self.channels.iter().any(|channel| channel.down == Ratio::Half) { CARRIED } else { 0 };
         let end = if is_last { self.height } else { (row + 1) * frame.unit_rows - waits };
         for y in self.done..end.min(self.height) {
@@ -73,7 +73,7 @@ impl Canvas {
     #[inline(always)]
     fn colour<S: Simd>(&mut self, simd: S, y: usize, row: usize, planes: &[Plane]) {
         let part = |index: usize| self.channels[index].result(&planes[index], y, row, self.width);
-        // Only now, so that the row is in the cache when it is written.
+        // Allocated only now, so that the row is in the cache when written.
         let from = self.pixels.len();
         self.pixels.resize(from + self.width * 3, 0);
         let out = &mut self.pixels[from..];
@@ -104,14 +104,14 @@ impl Canvas {
 }
 
 impl Channel {
-    /// The row of the plane that holds the sample row `y`, while the plane holds the row of units `row`.
+    /// Returns the plane's row for sample row `y` while the plane holds row `row` of units.
     #[inline(always)]
     fn sample_row<'p>(&self, plane: &'p Plane, y: usize, row: usize) -> &'p [u8] {
         let y = y.min(self.samples.1 - 1);
         &plane.row(y + CARRIED - row * plane.fresh)[..self.samples.0]
     }
 
-    /// Fills the own row with the picture's row `y`, unless the plane has it as it is.
+    /// Fills the row buffer with image row `y`, unless the plane already has it.
     #[inline(always)]
     fn enlarge(&mut self, plane: &Plane, y: usize, row: usize) {
         let below = match self.down {
@@ -138,7 +138,7 @@ impl Channel {
         }
     }
 
-    /// The picture's row `y` of this component.
+    /// Returns image row `y` of this component.
     #[inline(always)]
     fn result<'p>(&'p self, plane: &'p Plane, y: usize, row: usize, width: usize) -> &'p [u8] {
         match (self.across, self.down) {

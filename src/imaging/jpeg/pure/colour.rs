@@ -1,4 +1,4 @@
-//! Rows of components turned into rows of pixels. The factors are those of JFIF (ITU-T T.871, 7).
+//! Converts rows of components to rows of pixels, with the factors of JFIF (ITU-T T.871, 7).
 
 use fearless_simd::{Bytes, Simd, SimdBase, u8x16, u32x4};
 
@@ -20,10 +20,10 @@ fn to_rgb(y: u8, blue: u8, red: u8) -> u32 {
     (r.clamp(0, 255) | g.clamp(0, 255) << 8 | b.clamp(0, 255) << 16) as u32
 }
 
-/// Pixels that are computed before they are written.
+/// Pixels computed before they are written.
 const AT_ONCE: usize = 32;
 
-/// Where the three samples of four pixels of four bytes each go; the last four bytes are of no use.
+/// Shuffle that packs four 4-byte pixels into three samples each; the last four bytes are unused.
 const THREE_OF_FOUR: [u8; 16] = [0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15];
 
 #[inline(always)]
@@ -46,7 +46,7 @@ pub(super) fn from_ycbcr<S: Simd>(simd: S, [y, blue, red]: [&[u8]; 3], out: &mut
     out[3 * done..].copy_from_slice(&last[..3 * rest.len()]);
 }
 
-/// Writes as many pixels as there are or is room for.
+/// Writes as many pixels as exist and fit.
 #[inline(always)]
 fn write_rgb<S: Simd>(simd: S, y: &[u8; AT_ONCE], blue: &[u8; AT_ONCE], red: &[u8; AT_ONCE], out: &mut [u8]) {
     let order = u8x16::from_slice(simd, &THREE_OF_FOUR);
@@ -57,7 +57,7 @@ fn write_rgb<S: Simd>(simd: S, y: &[u8; AT_ONCE], blue: &[u8; AT_ONCE], red: &[u
     for (index, four) in packed.as_chunks::<4>().0.iter().enumerate() {
         let four = u32x4::from_slice(simd, four).to_bytes().swizzle_dyn_within_blocks(order);
         let four = four.as_array();
-        // The four bytes too many are overwritten by the next pixels.
+        // The next pixels overwrite the four surplus bytes.
         let room = out.get_mut(12 * index..).unwrap_or_default();
         match room.first_chunk_mut::<16>() {
             Some(room) => *room = *four,
@@ -90,7 +90,7 @@ pub(super) fn from_cmyk([c, m, y, k]: [&[u8]; 4], out: &mut [u8]) {
     }
 }
 
-/// The inks are what the colours leave of white.
+/// Inks are white minus the colors.
 #[inline(always)]
 pub(super) fn from_ycck([y, blue, red, k]: [&[u8]; 4], out: &mut [u8]) {
     for ((((out, y), blue), red), k) in out.chunks_exact_mut(4).zip(y).zip(blue).zip(red).zip(k) {

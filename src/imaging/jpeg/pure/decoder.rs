@@ -1,4 +1,4 @@
-//! JPEG to pixels: no C code reads a stranger's bytes, and what is to be shown small is decoded small.
+//! Decodes JPEG without C code, directly at a reduced size if less is needed.
 
 use fearless_simd::{Level, Simd};
 
@@ -16,14 +16,14 @@ use crate::imaging::limits::Limits;
 use crate::imaging::pixels::Pixels;
 use crate::imaging::warning::Warning;
 
-/// Of a frame at least one block in so many must be there for the rest to be worth showing.
-const LEAST_SHARE: u64 = 32;
+/// A frame is shown if at least one of this many blocks exists.
+const MIN_SHARE: u64 = 32;
 
-/// Decodes `source`; greys come out as colours, inks are turned into light. The outcome is the smaller the less of it is
-/// needed: `largest` pixels across and down.
+/// Decodes `source`; grays and inks become RGB. The result is reduced if only `largest` pixels across and down are
+/// needed.
 ///
 /// # Errors
-/// [`Error::Undecodable`] if the file contradicts itself, or if next to no data are there.
+/// [`Error::Undecodable`] if the file is inconsistent, or if almost no data exists.
 pub(in crate::imaging) fn decode(
     source: &[u8],
     header: &Header,
@@ -33,17 +33,17 @@ pub(in crate::imaging) fn decode(
     decode_to(source, header, limits, block_side((header.width, header.height), largest))
 }
 
-/// As [`decode`], with blocks of `block` samples a side: 8, 4, 2 or 1.
+/// Runs [`decode`] with `block` samples per side of a block: 8, 4, 2 or 1.
 pub(super) fn decode_to(source: &[u8], header: &Header, limits: &Limits, block: u32) -> Result<Decoded, Error> {
     let frame = Frame::read(source, block)?;
     limits.check_scans(frame.scans.len() as u32, header.width, header.height)?;
     let mut passes: Vec<Pass<'_>> = frame.scans.iter().filter(|scan| scan.needed).map(Pass::new).collect();
     let pixels = fastest(&frame, &mut passes);
-    if share_of_data(&frame, &passes) < 1.0 / LEAST_SHARE as f64 {
-        return Err(Error::damaged("next to nothing of its pixels is there"));
+    if share_of_data(&frame, &passes) < 1.0 / MIN_SHARE as f64 {
+        return Err(Error::damaged("almost none of its pixels exist"));
     }
     let nonsense = frame.damaged || passes.iter().any(|pass| pass.flawed || pass.bits.nonsense);
-    // Whether a scan that need not be decoded is whole is not known; if the file has no end, the last one hardly is.
+    // Skipped scans are not checked; if the file has no end marker, the last one is probably truncated.
     let cut_unseen = frame.scans.last().is_some_and(|scan| !scan.needed);
     let flaw = match header.truncated {
         true => (nonsense || header.gaps || cut_unseen).then_some(Warning::Truncated),
@@ -52,7 +52,7 @@ pub(super) fn decode_to(source: &[u8], header: &Header, limits: &Limits, block: 
     Ok(Decoded { pixels, flaw })
 }
 
-/// Decodes with the widest vectors of the processor; more kinds of them would cost more code than they save time.
+/// Decodes with the widest SIMD of the processor; more variants would add more code than speed.
 #[cfg(target_arch = "x86_64")]
 fn fastest(frame: &Frame<'_>, passes: &mut [Pass<'_>]) -> Pixels {
     let level = Level::new();
@@ -62,13 +62,13 @@ fn fastest(frame: &Frame<'_>, passes: &mut [Pass<'_>]) -> Pixels {
     }
 }
 
-/// Decodes with the vectors of the processor.
+/// Decodes with the processor's SIMD.
 #[cfg(not(target_arch = "x86_64"))]
 fn fastest(frame: &Frame<'_>, passes: &mut [Pass<'_>]) -> Pixels {
     fearless_simd::dispatch!(Level::new(), simd => read(simd, frame, passes))
 }
 
-/// Decodes row of units by row of units.
+/// Decodes the rows of units one by one.
 #[inline(always)]
 fn read<S: Simd>(simd: S, frame: &Frame<'_>, passes: &mut [Pass<'_>]) -> Pixels {
     let mut planes = Plane::all_of(frame);
@@ -107,7 +107,7 @@ fn read<S: Simd>(simd: S, frame: &Frame<'_>, passes: &mut [Pass<'_>]) -> Pixels 
     canvas.into_pixels()
 }
 
-/// How much of the frame there are data for, the mean of each block at least: 0 to 1.
+/// Returns the fraction of blocks with at least a mean, 0 to 1.
 fn share_of_data(frame: &Frame<'_>, passes: &[Pass<'_>]) -> f64 {
     let of_scan = |pass: &Pass<'_>, scan: &Scan<'_>| match &scan.parts[..] {
         [only] => {

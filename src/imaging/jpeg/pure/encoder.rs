@@ -1,4 +1,4 @@
-//! Pixels to JPEG, by jpeg-encoder.
+//! Encodes JPEG with jpeg-encoder.
 
 use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
 
@@ -8,13 +8,13 @@ use crate::imaging::pixels::Pixels;
 use crate::imaging::preset::Effort;
 use crate::imaging::tuning::Tuning;
 
-/// Encodes a JPEG without metadata, progressive if it is to be small and baseline else; `pixels` has no alpha.
+/// Encodes a JPEG without metadata: progressive for the effort `small`, otherwise baseline. `pixels` has no alpha.
 ///
 /// # Errors
-/// [`Error::Internal`] if a side is over 65,535 pixels.
+/// [`Error::Internal`] if a side exceeds 65,535 pixels.
 pub(in crate::imaging) fn encode(pixels: &Pixels, tuning: Tuning) -> Result<Vec<u8>, Error> {
     let side = |pixels: u32| {
-        u16::try_from(pixels).map_err(|_| Error::Internal("a JPEG of more than 65535 pixels a side".into()))
+        u16::try_from(pixels).map_err(|_| Error::Internal("a JPEG with more than 65535 pixels per side".into()))
     };
     let (width, height) = (side(pixels.width)?, side(pixels.height)?);
     let mut bytes = Vec::with_capacity(pixels.data.len() / 16);

@@ -1,19 +1,19 @@
-//! What all scans have in common while they are read: where they are, restart markers, and the end of their data.
+//! Common state of reading scans: position, restart markers, end of data.
 
 use super::bits::{Bits, Restart};
 use super::frame::Scan;
 
-/// A scan that is being read, row of units by row of units.
+/// A scan being read, one row of units at a time.
 pub(super) struct Pass<'f> {
     pub scan: &'f Scan<'f>,
     pub bits: Bits<'f>,
-    /// The means of the blocks that were read last, one for each component of the scan.
+    /// Mean of the last block of each component.
     pub means: [i32; 4],
-    /// Blocks to come that have no (more) coefficients in the band of the scan.
+    /// Number of following blocks without (more) coefficients in the scan's band.
     pub empty_blocks: u32,
-    /// Whether data are missing or make no sense.
+    /// Whether data is missing or invalid.
     pub flawed: bool,
-    /// Units of which data were there.
+    /// Number of units with data.
     pub units_read: u64,
     until_restart: u32,
     due: u8,
@@ -23,9 +23,9 @@ pub(super) struct Pass<'f> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Reading,
-    /// There are no data up to some restart marker.
+    /// Data is missing up to a restart marker.
     Lost,
-    /// There are no data any more.
+    /// No data is left.
     Ended,
 }
 
@@ -48,13 +48,13 @@ impl<'f> Pass<'f> {
         self.state == State::Ended
     }
 
-    /// Whether a restart marker comes before the next unit, if there are any.
+    /// Returns whether a restart marker precedes the next unit.
     #[inline(always)]
     pub(super) fn is_restart_due(&self) -> bool {
         self.until_restart == 0
     }
 
-    /// To be called before each unit: whether there are data for it.
+    /// Call before each unit: returns whether data exists for it.
     #[inline(always)]
     pub(super) fn has_unit(&mut self) -> bool {
         if self.scan.interval != 0 {
@@ -66,7 +66,7 @@ impl<'f> Pass<'f> {
         self.state == State::Reading
     }
 
-    /// To be called after each unit for which there were data: whether they sufficed.
+    /// Call after each unit with data: returns whether the data sufficed.
     #[inline(always)]
     pub(super) fn sufficed(&mut self) -> bool {
         let sufficed = !self.bits.is_overdrawn();

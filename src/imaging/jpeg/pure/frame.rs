@@ -1,5 +1,4 @@
-//! What a JPEG consists of: its components with their sizes, and its scans with their tables and data. Nothing is
-//! decoded here.
+//! Parses the structure of a JPEG: components with sizes, scans with tables and data. It decodes nothing.
 
 use std::rc::Rc;
 
@@ -10,7 +9,7 @@ use crate::imaging::error::Error;
 use crate::imaging::header::jpeg::{Segments, is_adobe};
 use crate::imaging::jpeg::scale::scaled;
 
-/// How the samples of a pixel are to be understood.
+/// Color space of the samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Colours {
     Grey,
@@ -20,24 +19,24 @@ pub(super) enum Colours {
     Ycck,
 }
 
-/// A frame with all its scans.
+/// A frame and its scans.
 pub(super) struct Frame<'a> {
     pub progressive: bool,
     pub colours: Colours,
-    /// Whether an Adobe marker says that inks are written inverted.
+    /// Whether an Adobe marker says that inks are inverted.
     pub adobe: bool,
-    /// Pixels of the outcome.
+    /// Output width in pixels.
     pub width: usize,
     pub height: usize,
-    /// Minimum coded units across and down, when all components are in a scan.
+    /// Minimum coded units across and down in a scan of all components.
     pub units: (usize, usize),
-    /// Rows of the outcome in a row of units.
+    /// Output rows per row of units.
     pub unit_rows: usize,
-    /// Pixels of a row of the outcome in a unit.
+    /// Output pixels per unit, across.
     unit_across: usize,
     pub components: Vec<Component>,
     pub scans: Vec<Scan<'a>>,
-    /// Whether some segment or scan makes no sense.
+    /// Whether a segment or scan is invalid.
     pub damaged: bool,
 }
 
@@ -45,33 +44,33 @@ pub(super) struct Frame<'a> {
 pub(super) struct Component {
     id: u8,
     quantisation_slot: u8,
-    /// Blocks across and down in a minimum coded unit.
+    /// Blocks across and down per minimum coded unit.
     pub across: usize,
     pub down: usize,
-    /// Blocks across and down that hold pixels; a scan of this component alone has no others.
+    /// Blocks across and down with pixels; a scan of this component alone has only these.
     pub blocks: (usize, usize),
-    /// Samples a side into which a block is decoded: 1, 2, 4 or 8.
+    /// Decoded samples per side of a block: 1, 2, 4 or 8.
     pub side: usize,
-    /// Samples across and down in the outcome, before they are brought to the size of the picture.
+    /// Output samples across and down before upsampling.
     pub samples: (usize, usize),
-    /// The table in force at the first scan of the component.
+    /// Quantization table at the first scan of the component.
     pub quantisation: Option<Rc<Quantisation>>,
 }
 
-/// One scan: a pass over the blocks of some components.
+/// A scan: one pass over the blocks of some components.
 pub(super) struct Scan<'a> {
     pub parts: Vec<Part>,
-    /// The first and the last coefficient in the order of the file.
+    /// First and last coefficient, in zigzag order.
     pub first: u32,
     pub last: u32,
-    /// Whether earlier scans gave the upper bits of the coefficients.
+    /// Whether earlier scans delivered the upper bits.
     pub refines: bool,
-    /// The lowest bit that this scan gives.
+    /// Lowest bit that this scan delivers.
     pub bit: u32,
-    /// Units between two restart markers, or 0.
+    /// Units between restart markers, or 0.
     pub interval: u32,
     pub data: &'a [u8],
-    /// Whether the scan has to be decoded at all for an outcome of the size that is wanted.
+    /// Whether the scan must be decoded for the requested size.
     pub needed: bool,
 }
 
@@ -82,7 +81,7 @@ pub(super) struct Part {
     pub alternating: Option<Rc<Table>>,
 }
 
-/// What is in force between the segments.
+/// State between segments.
 struct Reading<'a> {
     source: &'a [u8],
     tables: Tables<'a>,
@@ -92,10 +91,10 @@ struct Reading<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Reads all segments of `source`. Blocks will be decoded to `block` samples a side.
+    /// Parses all segments of `source`. Blocks will be decoded to `block` samples per side.
     ///
     /// # Errors
-    /// [`Error::Undecodable`] if there is no frame with a scan.
+    /// [`Error::Undecodable`] if no frame with a scan exists.
     pub(super) fn read(source: &'a [u8], block: u32) -> Result<Self, Error> {
         let mut reading = Reading { source, tables: Tables::default(), interval: 0, transform: None, damaged: false };
         let mut frame: Option<Frame<'a>> = None;
@@ -124,21 +123,21 @@ impl<'a> Frame<'a> {
         Ok(frame)
     }
 
-    /// Reads a frame header (ITU-T T.81, B.2.2), whose figures the header's reader has checked.
+    /// Parses a frame header (ITU-T T.81, B.2.2) whose values the header reader has checked.
     fn of_header(marker: u8, body: &[u8], block: u32) -> Result<Self, Error> {
         let short = || Error::damaged("its frame header is too short");
         let height = u32::from(be16(body, 1).ok_or_else(short)?);
         let width = u32::from(be16(body, 3).ok_or_else(short)?);
         let count = usize::from(*body.get(5).ok_or_else(short)?);
         let specified = slice(body, 6, 3 * count).ok_or_else(short)?;
-        // The sampling factors of a single component have no meaning (T.81, A.2.2).
+        // A single component's sampling factors have no meaning (T.81, A.2.2).
         let factors = |part: &[u8]| {
             if count == 1 { (1, 1) } else { (u32::from(part[1] >> 4), u32::from(part[1] & 15)) }
         };
         let all = || specified.chunks_exact(3).map(factors);
         let most = all().fold((0, 0), |most, factor| (most.0.max(factor.0), most.1.max(factor.1)));
         if width == 0 || height == 0 || !matches!(count, 1..=4) || all().any(|factor| factor.0.min(factor.1) == 0) {
-            return Err(Error::damaged("its frame makes no sense"));
+            return Err(Error::damaged("its frame header is invalid"));
         }
         let units = (width.div_ceil(8 * most.0) as usize, height.div_ceil(8 * most.1) as usize);
         let component = |part: &[u8]| {
@@ -174,12 +173,12 @@ impl<'a> Frame<'a> {
         })
     }
 
-    /// Pixels across in the outcome of whole units.
+    /// Returns the output width of whole units.
     pub(super) fn unit_width(&self) -> usize {
         self.units.0 * self.unit_across
     }
 
-    /// Without a word by Adobe the components' names tell colours that are not transformed.
+    /// Returns the color space. Without an Adobe marker, component names identify untransformed RGB.
     fn colours(&self, transform: Option<u8>) -> Colours {
         match (&self.components[..], transform) {
             ([_, _, _], Some(0)) => Colours::Rgb,
@@ -191,8 +190,8 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Marks the scans that matter. Of a progressive frame that is decoded smaller than stored, a scan does not if it has
-    /// no coefficient that is used and no later scan, for which one must know what was zero, stands on it.
+    /// Marks the scans that must be decoded. In a reduced progressive frame, a scan is unnecessary if it has no
+    /// coefficient in use and no later needed scan depends on it.
     fn find_needed(&mut self) {
         if !self.progressive {
             return;
@@ -209,19 +208,19 @@ impl<'a> Frame<'a> {
 }
 
 impl Component {
-    /// The factors by which coefficients are multiplied, in the order of the file; ones if the file has none.
+    /// Returns the quantization factors in zigzag order; ones if the file has none.
     pub(super) fn factors(&self) -> [i32; 64] {
         self.quantisation.as_deref().map_or([1; 64], |factors| factors.map(i32::from))
     }
 
-    /// How many coefficients have to be kept, in the order of the file.
+    /// Returns the number of coefficients to store, in zigzag order.
     pub(super) fn kept(&self) -> usize {
         64 - corner(self.side).leading_zeros() as usize
     }
 }
 
 impl<'a> Reading<'a> {
-    /// Reads a scan header (T.81, B.2.3); one that makes no sense is left out.
+    /// Parses a scan header (T.81, B.2.3); ignores an invalid one.
     fn add_scan(&mut self, frame: &mut Frame<'a>, body: &[u8], data: std::ops::Range<usize>) {
         let parts = self.parts(frame, body);
         let count = usize::from(body.first().copied().unwrap_or(0));
@@ -281,8 +280,7 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// A component with fewer samples than the picture is decoded to larger blocks instead of being enlarged, as far as
-/// these go.
+/// Returns a larger block size for a subsampled component: larger decoded blocks replace upsampling where possible.
 fn larger_side(block: u32, factor: (u32, u32), most: (u32, u32)) -> u32 {
     let fits = |side: u32| {
         (most.0 * block).is_multiple_of(factor.0 * side) && (most.1 * block).is_multiple_of(factor.1 * side)
@@ -294,13 +292,13 @@ fn larger_side(block: u32, factor: (u32, u32), most: (u32, u32)) -> u32 {
     side
 }
 
-/// The coefficients, by their number in the file, that make up a block of `side` samples a side.
+/// Returns the coefficients, by zigzag index, of a block of `side` samples per side.
 fn corner(side: usize) -> u64 {
     let inside = |place: u8| usize::from(place / 8) < side && usize::from(place % 8) < side;
     ZIGZAG.iter().enumerate().filter(|(_, place)| inside(**place)).fold(0, |set, (number, _)| set | 1 << number)
 }
 
-/// The coefficients from `first` to `last`, both at most 63.
+/// Returns the coefficients from `first` to `last`, both at most 63.
 pub(super) fn band(first: u32, last: u32) -> u64 {
     u64::MAX << first & u64::MAX >> (63 - last)
 }

@@ -1,36 +1,36 @@
-//! Huffman codes with the numbers that follow them (ITU-T T.81, C and F.2.2.3). One look-up gives the code's symbol and,
-//! where both fit, the number as well.
+//! Decodes Huffman codes with the integers that follow them (ITU-T T.81, C and F.2.2.3). One lookup returns the symbol
+//! and, if both fit, the integer.
 
 use super::bits::Bits;
 
-/// Bits of a look-up. Codes have up to 16.
+/// Bits of a lookup; codes have up to 16.
 const LOOK: u32 = 10;
 
-/// How a DHT segment describes a table.
+/// Table description of a DHT segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Description<'a> {
-    /// How many codes there are of each length, 1 to 16.
+    /// Number of codes of each length, 1 to 16.
     pub counts: &'a [u8; 16],
-    /// The symbols in the order of their codes.
+    /// Symbols in the order of their codes.
     pub symbols: &'a [u8],
 }
 
-/// A table made for reading.
+/// A decoding table.
 pub(super) struct Table {
-    /// By the next bits: in the low byte how many are used up, 0 if the code is longer; above it the symbol; in the upper
-    /// half the number, 0 if it does not fit or there is none.
+    /// Entry by the next bits. Low byte: bits used, 0 if the code is longer; next byte: the symbol; upper half: the
+    /// integer, 0 if it does not fit or is absent.
     short: Box<[u32; 1 << LOOK]>,
-    /// For each length the first 16 bits that are too large for it.
+    /// For each length, the first 16 bits that are too large for it.
     ends: [u32; 17],
-    /// For each length what to add to its code to get the symbol's place.
+    /// For each length, the offset from code to symbol index.
     places: [i32; 17],
     symbols: [u8; 256],
 }
 
-/// A symbol with the number that follows it, which is 0 if the symbol says that there is none.
+/// A symbol with the following integer, or 0 if it has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Coded {
-    /// In the upper four bits a run, in the lower four how many bits the number has.
+    /// Upper four bits: a run; lower four: the integer's length in bits.
     pub symbol: u32,
     pub value: i32,
 }
@@ -43,7 +43,7 @@ impl Coded {
 }
 
 impl Table {
-    /// `None` if there are more codes than bits tell apart, or fewer symbols than codes.
+    /// Creates a table; `None` if there are too many codes or too few symbols.
     pub(super) fn new(description: Description<'_>) -> Option<Self> {
         let mut table = Self { short: Box::new([0; 1 << LOOK]), ends: [0; 17], places: [0; 17], symbols: [0; 256] };
         table.symbols.get_mut(..description.symbols.len())?.copy_from_slice(description.symbols);
@@ -67,7 +67,7 @@ impl Table {
         Some(table)
     }
 
-    /// Fills all places of the look-up that begin with a code.
+    /// Fills all lookup entries that begin with a code.
     fn enter(&mut self, code: u32, length: u32, symbol: u8) {
         let (free, size) = (LOOK - length, u32::from(symbol & 15));
         let first = (code << free) as usize;
@@ -81,7 +81,7 @@ impl Table {
         }
     }
 
-    /// Reads a code and its number; up to 31 bits.
+    /// Reads a code and its integer; up to 31 bits.
     #[inline(always)]
     pub(super) fn read(&self, bits: &mut Bits<'_>) -> Coded {
         bits.refill();
@@ -98,7 +98,7 @@ impl Table {
         Coded { symbol, value }
     }
 
-    /// The length and the symbol of a code that the look-up does not have. A code that does not exist stands for 0.
+    /// Returns length and symbol of a code longer than the lookup. An unknown code means symbol 0.
     #[inline(always)]
     fn find_long(&self, bits: &mut Bits<'_>) -> (u32, u32) {
         let next = bits.peek(16);

@@ -1,14 +1,14 @@
-//! From the coefficients of a block to its samples, eight, four, two or one a side (ITU-T T.81, A.3.3): the algorithm of
-//! Loeffler, Ligtenberg and Moschytz with fixed-point numbers, and its smaller kin on the low frequencies alone.
+//! Inverse DCT of a block to 8, 4, 2 or 1 samples per side (ITU-T T.81, A.3.3): the fixed-point algorithm of Loeffler,
+//! Ligtenberg and Moschytz, and reduced versions for the low frequencies.
 
 use fearless_simd::{Bytes, Simd, SimdBase, i16x8, i32x4, i32x8};
 
 use super::tables::ZIGZAG;
 
-/// A block's coefficients, dequantised, column by column: so the first pass needs no transposition.
+/// A block's dequantized coefficients in column order, so that the first pass needs no transposition.
 pub(super) type Block = [i16; 64];
 
-/// Where the coefficients of the file stand in a [`Block`].
+/// Index in a [`Block`] of each coefficient in zigzag order.
 pub(super) const PLACES: [u8; 64] = {
     let mut places = [0; 64];
     let mut number = 0;
@@ -19,7 +19,7 @@ pub(super) const PLACES: [u8; 64] = {
     places
 };
 
-/// The coefficients, by their number in the file, outside the four lowest columns and outside the four lowest rows.
+/// The coefficients, by zigzag index, outside the four lowest columns and the four lowest rows.
 const UPPER_COLUMNS: u64 = outside(1);
 const UPPER_ROWS: u64 = outside(8);
 
@@ -34,16 +34,16 @@ const fn outside(step: u8) -> u64 {
     set
 }
 
-/// Fractional bits of the factors, and those that the first pass leaves in its results.
+/// Fractional bits of the factors, and of the first pass's results.
 const FRACTION: u32 = 13;
 const KEPT: u32 = 2;
 
-/// The square root of two times a cosine or a sum of such, times 2 to the [`FRACTION`].
+/// Converts a factor (√2 times a cosine or a sum of cosines) to fixed point with [`FRACTION`] bits.
 const fn fixed(factor: f64) -> i32 {
     (factor * (1 << FRACTION) as f64 + 0.5) as i32
 }
 
-/// Where a block's samples go: the plane's rows from the one that holds the block, and the block's place in them.
+/// Target of a block's samples: the plane's rows from the block's first row on, and its column.
 pub(super) struct Target<'a> {
     pub rows: &'a mut [u8],
     pub stride: usize,
@@ -59,7 +59,7 @@ impl Target<'_> {
 
     #[inline(always)]
     fn fill(&mut self, side: usize, sample: u8) {
-        // Rows of a known length are written without a call.
+        // Rows of constant length are written without a call.
         match side {
             8 => (0..8).for_each(|row| self.put(row, [sample; 8])),
             4 => (0..4).for_each(|row| self.put(row, [sample; 4])),
@@ -69,8 +69,7 @@ impl Target<'_> {
     }
 }
 
-/// Turns a block into `side` samples a side; `present` are the coefficients that may not be zero, by their number in
-/// the file.
+/// Transforms a block to `side` samples per side; `present` are the coefficients that may be nonzero, by zigzag index.
 #[inline(always)]
 pub(super) fn transform<S: Simd>(simd: S, block: &Block, present: u64, side: usize, mut target: Target<'_>) {
     if present <= 1 || side == 1 {
@@ -88,7 +87,7 @@ pub(super) fn transform<S: Simd>(simd: S, block: &Block, present: u64, side: usi
     }
 }
 
-/// The grey that stands for a block without data.
+/// Fills a block without data with gray.
 pub(super) fn leave_grey(side: usize, mut target: Target<'_>) {
     target.fill(side, 0x80);
 }
@@ -98,8 +97,8 @@ fn sample(level: i32) -> u8 {
     (level + 128).clamp(0, 255) as u8
 }
 
-/// One pass over eight vectors of eight lanes, scaled by the square root of eight. With `LOW` the upper four are zero.
-// Nothing here is done by closures over arrays: these are not inlined into code for a newer processor.
+/// One pass over eight vectors of eight lanes, scaled by √8. With `LOW` the upper four are zero.
+// No closures over arrays: they are not inlined into code for a newer processor.
 #[inline(always)]
 fn eight_points<S: Simd, const LOW: bool>(simd: S, x: [i32x8<S>; 8]) -> [i32x8<S>; 8] {
     let zero = i32x8::splat(simd, 0);
@@ -126,7 +125,7 @@ fn widened<S: Simd>(simd: S, x: i16x8<S>) -> i32x8<S> {
     simd.combine_i32x4(low, high)
 }
 
-/// Rounds `down` bits away.
+/// Rounds off `down` bits.
 #[inline(always)]
 fn narrowed<S: Simd>(simd: S, x: i32x8<S>, down: u32) -> i16x8<S> {
     let (low, high) = simd.split_i32x8((x + (1 << (down - 1))) >> down);
@@ -144,7 +143,7 @@ fn eight<S: Simd, const LOW_COLUMNS: bool, const LOW_ROWS: bool>(simd: S, block:
     for (narrow, column) in narrow.iter_mut().zip(first) {
         *narrow = narrowed(simd, column, FRACTION - KEPT);
     }
-    // Each round interleaves vector n with vector n + 4; three rounds turn rows into columns.
+    // Each round interleaves vectors n and n + 4; three rounds transpose.
     let turned = interleaved(simd, interleaved(simd, interleaved(simd, narrow)));
     for (wide, row) in wide.iter_mut().zip(turned) {
         *wide = widened(simd, row);
@@ -154,7 +153,7 @@ fn eight<S: Simd, const LOW_COLUMNS: bool, const LOW_ROWS: bool>(simd: S, block:
         *narrow = narrowed(simd, row, FRACTION + KEPT + 3);
     }
     for (pair, rows) in narrow.chunks_exact(2).enumerate() {
-        // Saturation to -128..=127 is the clamp of the samples, which are 128 more.
+        // Saturation to -128..=127 clamps the samples, which are offset by 128.
         let both = simd.saturating_narrow_i16x8(rows[0], rows[1]).to_bytes() ^ 0x80;
         let [upper, lower] = *both.as_array().as_chunks::<8>().0 else { return };
         target.put(2 * pair, upper);
@@ -176,7 +175,7 @@ fn interleaved<S: Simd>(simd: S, x: [i16x8<S>; 8]) -> [i16x8<S>; 8] {
     ]
 }
 
-/// One pass over four vectors of four lanes, scaled by the square root of eight.
+/// One pass over four vectors of four lanes, scaled by √8.
 #[inline(always)]
 fn four_points<S: Simd>([x0, x1, x2, x3]: [i32x4<S>; 4]) -> [i32x4<S>; 4] {
     let (sum, difference) = ((x0 + x2) << FRACTION, (x0 - x2) << FRACTION);
@@ -185,7 +184,7 @@ fn four_points<S: Simd>([x0, x1, x2, x3]: [i32x4<S>; 4]) -> [i32x4<S>; 4] {
     [sum + outer, difference + inner, difference - inner, sum - outer]
 }
 
-/// Turns four rows of four into columns.
+/// Transposes four rows of four.
 #[inline(always)]
 fn turned<S: Simd>(simd: S, x: [i32x4<S>; 4]) -> [i32x4<S>; 4] {
     let (a, b) = (simd.zip_low_i32x4(x[0], x[2]), simd.zip_high_i32x4(x[0], x[2]));

@@ -1,4 +1,4 @@
-//! JPEG in Rust alone: our own decoder, and the encoder of the crate jpeg-encoder.
+//! JPEG in pure Rust: our own decoder, and the encoder of the crate jpeg-encoder.
 
 mod baseline;
 mod bits;

@@ -1,16 +1,16 @@
-//! The samples of one row of units, a plane a component, with the last rows of the row of units before.
+//! Samples of one row of units, one plane per component, with the last rows of the previous row of units.
 
 use super::frame::{Component, Frame};
 use super::idct::Target;
 
-/// Rows that are carried over from one row of units to the next: enlarging looks at the rows above and below.
+/// Rows kept from the previous row of units: upsampling reads neighboring rows.
 pub(super) const CARRIED: usize = 2;
 
-/// The samples of one component.
+/// Samples of one component.
 pub(super) struct Plane {
     data: Vec<u8>,
     pub stride: usize,
-    /// Rows of a row of units.
+    /// Rows per row of units.
     pub fresh: usize,
     side: usize,
 }
@@ -26,20 +26,20 @@ impl Plane {
         frame.components.iter().map(|component| Self::new(component, frame)).collect()
     }
 
-    /// Where the samples of a block of the row of units go.
+    /// Returns the target of a block of the row of units.
     #[inline(always)]
     pub(super) fn target(&mut self, across: usize, down: usize) -> Target<'_> {
         let from = (CARRIED + down * self.side) * self.stride;
         Target { rows: &mut self.data[from..], stride: self.stride, left: across * self.side }
     }
 
-    /// A row; the first [`CARRIED`] are of the row of units before.
+    /// Returns a row; the first [`CARRIED`] belong to the previous row of units.
     #[inline(always)]
     pub(super) fn row(&self, row: usize) -> &[u8] {
         &self.data[row * self.stride..(row + 1) * self.stride]
     }
 
-    /// Makes room for the next row of units.
+    /// Prepares for the next row of units.
     pub(super) fn carry(&mut self) {
         self.data.copy_within(self.fresh * self.stride.., 0);
     }

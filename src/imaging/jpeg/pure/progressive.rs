@@ -1,5 +1,5 @@
-//! Progressive scans (ITU-T T.81, G). All scans advance together, row of units by row of units, so no more coefficients
-//! are held than those of one row, and these stay in the cache.
+//! Decodes progressive scans (ITU-T T.81, G). All scans advance together by rows of units, so only the coefficients of
+//! one row are stored, and they stay in the cache.
 
 use fearless_simd::Simd;
 
@@ -10,11 +10,11 @@ use super::huffman::Table;
 use super::idct::{self, PLACES};
 use super::planes::Plane;
 
-/// The coefficients of one component in a row of units.
+/// Coefficients of one component in a row of units.
 pub(super) struct Store {
-    /// Those that are used, block by block, in the order of the file.
+    /// Used coefficients, block by block in zigzag order.
     coefficients: Vec<i16>,
-    /// For each block which coefficients are not zero, the first aside, whether they are used or not.
+    /// For each block, which coefficients except the first are nonzero, used or not.
     present: Vec<u64>,
     kept: usize,
     /// Blocks across.
@@ -41,7 +41,7 @@ impl Store {
         (&mut self.coefficients[index * self.kept..(index + 1) * self.kept], &mut self.present[index])
     }
 
-    /// Turns all blocks into samples and forgets them.
+    /// Transforms all blocks to samples and clears them.
     #[inline(always)]
     pub(super) fn transform<S: Simd>(&mut self, simd: S, component: &Component, plane: &mut Plane) {
         let used = u64::MAX >> (64 - self.kept);
@@ -62,7 +62,7 @@ impl Store {
     }
 }
 
-/// Reads the row of units `row` of a progressive scan into `stores`.
+/// Decodes row `row` of units of a progressive scan into `stores`.
 #[inline(always)]
 pub(super) fn read_row(pass: &mut Pass<'_>, frame: &Frame<'_>, row: usize, stores: &mut [Store]) {
     if pass.has_ended() {
@@ -113,7 +113,7 @@ pub(super) fn read_row(pass: &mut Pass<'_>, frame: &Frame<'_>, row: usize, store
     }
 }
 
-/// Calls `read` for each block of a scan in a row of units, with the place of its component in the scan.
+/// Calls `read` for each block of a scan in a row of units, with the component's index in the scan.
 #[inline(always)]
 fn read_blocks<'f>(
     pass: &mut Pass<'f>,
@@ -173,7 +173,7 @@ fn refine_mean(bits: &mut Bits<'_>, pass: &Pass<'_>, block: &mut [i16]) {
     block[0] |= (bits.take(1) << pass.scan.bit) as i16;
 }
 
-/// How many blocks have no more coefficients, the present one included; `symbol` is the code that says so.
+/// Returns the number of blocks without more coefficients, including this one; `symbol` is the end-of-band code.
 #[inline(always)]
 fn empty_blocks(bits: &mut Bits<'_>, symbol: u32) -> u32 {
     let size = symbol >> 4;
@@ -220,7 +220,7 @@ fn refine_band(
     present: &mut u64,
 ) {
     let (history, step) = (*present & band, (1_i32 << pass.scan.bit) as i16);
-    // The coefficients of the band that are still to come.
+    // Remaining coefficients of the band.
     let mut rest = band;
     if pass.empty_blocks == 0 {
         while rest != 0 {
@@ -230,7 +230,7 @@ fn refine_band(
                 pass.empty_blocks = empty_blocks(bits, coded.symbol);
                 break;
             }
-            // The run counts zeros alone; on the way each coefficient that is none gets a bit of its own.
+            // The run counts only zeros; each nonzero coefficient in between gets a correction bit.
             let mut zeros = rest & !history;
             for _ in 0..coded.run() {
                 zeros &= zeros.wrapping_sub(1);
@@ -254,7 +254,7 @@ fn refine_band(
     }
 }
 
-/// Reads a bit for each of the coefficients in `which` and moves them away from zero by `step` where it is one.
+/// Reads a bit for each coefficient in `which`; a set bit increases its magnitude by `step`.
 #[inline(always)]
 fn refine(bits: &mut Bits<'_>, mut which: u64, step: i16, block: &mut [i16]) {
     while which != 0 {
@@ -266,7 +266,7 @@ fn refine(bits: &mut Bits<'_>, mut which: u64, step: i16, block: &mut [i16]) {
             which &= which - 1;
             if let Some(coefficient) = block.get_mut(number) {
                 let sign = *coefficient >> 15;
-                // The step with the sign of the coefficient, or nothing.
+                // The step with the coefficient's sign, or zero.
                 let change = ((step ^ sign).wrapping_sub(sign)) & (word as i64 >> 63) as i16;
                 *coefficient = coefficient.wrapping_add(change);
             }

@@ -1,20 +1,20 @@
-//! Quantisation and Huffman tables as the segments of a file define them, and those that stand for missing ones.
+//! Quantization and Huffman tables of a file, and defaults for missing ones.
 
 use std::rc::Rc;
 
 use super::huffman::{Description, Table};
 
-/// Where the coefficients stand in their block, row by row, in the order of the file (ITU-T T.81, figure A.6).
+/// Row-major index of each coefficient in zigzag order (ITU-T T.81, figure A.6).
 pub(super) const ZIGZAG: [u8; 64] = [
     0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7, 14, 21,
     28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54,
     47, 55, 62, 63,
 ];
 
-/// The factors of 64 coefficients in the order of the file.
+/// Factors of 64 coefficients in zigzag order.
 pub(super) type Quantisation = [u16; 64];
 
-/// All tables in force at some place of a file.
+/// Tables in force at a position of a file.
 #[derive(Default)]
 pub(super) struct Tables<'a> {
     quantisation: [Option<Rc<Quantisation>>; 4],
@@ -22,24 +22,24 @@ pub(super) struct Tables<'a> {
     alternating: [Slot<'a>; 4],
 }
 
-/// A Huffman table that is made when a scan first needs it.
+/// A Huffman table, built on first use.
 #[derive(Clone, Default)]
 struct Slot<'a> {
     description: Option<Description<'a>>,
     made: Option<Rc<Table>>,
 }
 
-/// Which of the two kinds of Huffman tables.
+/// Kind of a Huffman table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// For the mean of a block.
+    /// For the mean of a block (DC).
     Direct,
-    /// For the other 63 coefficients.
+    /// For the other 63 coefficients (AC).
     Alternating,
 }
 
 impl<'a> Tables<'a> {
-    /// Takes the tables of a DQT segment; `false` if it makes no sense (T.81, B.2.4.1).
+    /// Stores the tables of a DQT segment; returns `false` if it is invalid (T.81, B.2.4.1).
     pub(super) fn quantise(&mut self, mut body: &[u8]) -> bool {
         while let [which, rest @ ..] = body {
             let (wide, slot) = (which >> 4 != 0, usize::from(which & 15));
@@ -60,7 +60,7 @@ impl<'a> Tables<'a> {
         true
     }
 
-    /// Takes the tables of a DHT segment; `false` if it makes no sense (T.81, B.2.4.2).
+    /// Stores the tables of a DHT segment; returns `false` if it is invalid (T.81, B.2.4.2).
     pub(super) fn describe(&mut self, mut body: &'a [u8]) -> bool {
         while let [which, rest @ ..] = body {
             let slots = if which >> 4 == 0 { &mut self.direct } else { &mut self.alternating };
@@ -79,7 +79,8 @@ impl<'a> Tables<'a> {
         self.quantisation.get(usize::from(slot))?.clone()
     }
 
-    /// The Huffman table in a slot; the usual one for frames of Motion JPEG, which have none; `None` if it is none.
+    /// Returns the Huffman table in a slot, or the default one for Motion JPEG frames, which have none; `None` if it is
+    /// invalid.
     pub(super) fn huffman(&mut self, kind: Kind, slot: u8) -> Option<Rc<Table>> {
         let slots = if kind == Kind::Direct { &mut self.direct } else { &mut self.alternating };
         let place = slots.get_mut(usize::from(slot))?;
@@ -91,7 +92,7 @@ impl<'a> Tables<'a> {
     }
 }
 
-/// The tables of T.81, annex K.3: those for luma in slot 0, those for chroma in slot 1.
+/// Returns the tables of T.81, annex K.3: luma in slot 0, chroma in slot 1.
 pub(super) fn usual(kind: Kind, slot: u8) -> Option<Description<'static>> {
     let (counts, symbols): (_, &[u8]) = match (kind, slot) {
         (Kind::Direct, 0) => (&[0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0], &DIRECT),
@@ -134,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_usual_tables_give_each_code_a_symbol() {
+    fn the_default_tables_have_a_symbol_for_each_code() {
         for kind in [Kind::Direct, Kind::Alternating] {
             for slot in 0..2 {
                 let usual = usual(kind, slot).expect("there are four");

@@ -1,12 +1,12 @@
-//! Rows of samples brought to the width of the picture. Halves are enlarged by a triangle filter: each sample is made of
-//! three quarters of the nearest one and a quarter of the next.
+//! Upsamples rows to the image's width. Halved components use a triangle filter: three quarters of the nearest sample
+//! and one quarter of the next.
 
-/// How the samples of a component stand to those of the picture, in one direction.
+/// Ratio of a component's samples to the image's, in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ratio {
     Same,
     Half,
-    /// Any other: `.0` samples for `.1` pixels, each repeated.
+    /// Any other ratio: `.0` samples per `.1` pixels, repeated.
     Other(usize, usize),
 }
 
@@ -22,7 +22,7 @@ impl Ratio {
     }
 }
 
-/// Three quarters of each sample of `near` and a quarter of `far`, times four.
+/// Returns four times the blend of three quarters of `near` and one quarter of `far`.
 #[inline(always)]
 pub(super) fn blend(near: &[u8], far: &[u8], sums: &mut [u16]) {
     for ((sum, near), far) in sums.iter_mut().zip(near).zip(far) {
@@ -30,8 +30,8 @@ pub(super) fn blend(near: &[u8], far: &[u8], sums: &mut [u16]) {
     }
 }
 
-/// Enlarges vertically alone: `sums` are blended rows. Rounding alternates between the two rows made of one, as does
-/// `odd`, lest the picture get brighter.
+/// Upsamples only vertically: `sums` are blended rows. Rounding alternates between the two output rows by `odd`, so
+/// that the image does not get brighter.
 #[inline(always)]
 pub(super) fn settle(sums: &[u16], odd: bool, out: &mut [u8]) {
     let round = 1 + u16::from(odd);
@@ -40,7 +40,7 @@ pub(super) fn settle(sums: &[u16], odd: bool, out: &mut [u8]) {
     }
 }
 
-/// Twice as many samples as `row` has; the last is left out if `out` has no room for it.
+/// Doubles the samples of `row`; drops the last if `out` is full.
 #[inline(always)]
 pub(super) fn widen(row: &[u8], out: &mut [u8]) {
     let quarter = |near: u8, far: u8, round: u16| ((3 * u16::from(near) + u16::from(far) + round) >> 2) as u8;
@@ -58,7 +58,7 @@ pub(super) fn widen(row: &[u8], out: &mut [u8]) {
     }
 }
 
-/// As [`widen`], from a blended row.
+/// Runs [`widen`] on a blended row.
 #[inline(always)]
 pub(super) fn widen_blended(sums: &[u16], out: &mut [u8]) {
     let quarter = |near: u16, far: u16, round: u16| ((3 * near + far + round) >> 4) as u8;
@@ -76,7 +76,7 @@ pub(super) fn widen_blended(sums: &[u16], out: &mut [u8]) {
     }
 }
 
-/// Repeats samples: `ratio.0` of them stand for `ratio.1` pixels.
+/// Repeats samples: `ratio.0` samples per `ratio.1` pixels.
 #[inline(always)]
 pub(super) fn repeat(row: &[u8], ratio: (usize, usize), out: &mut [u8]) {
     for (x, out) in out.iter_mut().enumerate() {

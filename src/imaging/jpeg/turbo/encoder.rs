@@ -1,4 +1,4 @@
-//! Pixels to JPEG, by libjpeg.
+//! Encodes JPEG with libjpeg.
 
 use super::libjpeg::{Coding, Writing, compress};
 use crate::imaging::error::Error;
@@ -7,10 +7,10 @@ use crate::imaging::pixels::Pixels;
 use crate::imaging::preset::Effort;
 use crate::imaging::tuning::Tuning;
 
-/// Encodes a JPEG without metadata, progressive if it is to be small and baseline else; `pixels` has no alpha.
+/// Encodes a JPEG without metadata: progressive for the effort `small`, otherwise baseline. `pixels` has no alpha.
 ///
 /// # Errors
-/// [`Error::Internal`] if a side is over 65,500 pixels.
+/// [`Error::Internal`] if a side exceeds 65,500 pixels.
 pub(in crate::imaging) fn encode(pixels: &Pixels, tuning: Tuning) -> Result<Vec<u8>, Error> {
     let coding = match tuning.effort {
         Effort::Fast => Coding::Plain,

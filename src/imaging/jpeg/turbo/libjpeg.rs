@@ -1,5 +1,5 @@
-//! The one file that calls libjpeg. An error leaves it as an unwinding panic out of `error_exit`, which its frames of
-//! plain C let pass (they are compiled with unwind tables) and which is caught here.
+//! All calls to libjpeg. `error_exit` reports an error by an unwinding panic, which passes through libjpeg's C frames
+//! (compiled with unwind tables) and is caught here.
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -12,26 +12,26 @@ use mozjpeg_sys::{boolean, jpeg_common_struct, jpeg_compress_struct};
 
 use crate::imaging::error::Error;
 
-/// How [`compress`] writes.
+/// Settings of [`compress`].
 pub(super) struct Writing {
     pub quality: u8,
-    /// Colours at half their resolution, across and down.
+    /// Halve the chroma resolution in both directions.
     pub half_colour: bool,
     pub coding: Coding,
 }
 
-/// How much time is taken for fewer bytes.
+/// Encoding effort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Coding {
-    /// One pass, with the Huffman tables of the specification.
+    /// One pass with the Huffman tables of the specification.
     Plain,
-    /// Huffman tables made for the picture.
+    /// Huffman tables optimized for the image.
     Optimised,
-    /// Progressive, with coefficients chosen by what they cost.
+    /// Progressive, with trellis quantization.
     Smallest,
 }
 
-/// Encodes `data`, three samples a pixel.
+/// Encodes `data`, three samples per pixel.
 pub(super) fn compress(data: &[u8], size: (u32, u32), writing: &Writing) -> Result<Vec<u8>, Error> {
     let mut session = Box::new(Writer {
         // SAFETY: plain C data for which zeroes are valid; libjpeg fills it in.
@@ -45,11 +45,11 @@ pub(super) fn compress(data: &[u8], size: (u32, u32), writing: &Writing) -> Resu
     Ok(std::mem::take(&mut session.sink.bytes))
 }
 
-/// What `error_exit` throws.
+/// Panic payload of `error_exit`.
 struct Thrown(Error);
 
 fn throw(error: Error) -> ! {
-    // Not `panic!`: this is no fault of the program, so nothing is to be printed.
+    // Not `panic!`: the panic hook must not log this.
     resume_unwind(Box::new(Thrown(error)))
 }
 
@@ -60,28 +60,28 @@ fn error_of(payload: Box<dyn Any + Send>) -> Error {
     }
 }
 
-/// libjpeg's error manager, which throws errors and says nothing of warnings: the pixels are our own.
+/// Returns an error manager that panics on errors and ignores warnings: the pixels are our own.
 fn manager() -> lib::jpeg_error_mgr {
     // SAFETY: plain C data for which zeroes are valid; libjpeg fills it in.
     let mut manager: lib::jpeg_error_mgr = unsafe { zeroed() };
-    // SAFETY: it only sets the fields of the structure it is given.
+    // SAFETY: it only sets fields of the given structure.
     unsafe { lib::jpeg_std_error(&mut manager) };
     manager.error_exit = Some(error_exit);
     manager.emit_message = Some(emit_message);
     manager
 }
 
-/// Bytes that a message may have (libjpeg's JMSG_LENGTH_MAX).
-const LONGEST_MESSAGE: usize = 200;
+/// Maximum bytes of a message (libjpeg's JMSG_LENGTH_MAX).
+const MAX_MESSAGE_CHARS: usize = 200;
 
 unsafe extern "C-unwind" fn error_exit(info: &mut jpeg_common_struct) {
     type Format = unsafe extern "C-unwind" fn(*mut jpeg_common_struct, *mut u8);
-    let mut words = [0_u8; LONGEST_MESSAGE];
+    let mut words = [0_u8; MAX_MESSAGE_CHARS];
     // SAFETY: `info` belongs to a session of this file, whose manager outlives it.
     let format = unsafe { (*info.err).format_message };
     if let Some(format) = format {
-        // SAFETY: the C function takes two pointers and writes to the second; its declaration in Rust has a shared
-        // reference to too few bytes in that place, so the type is put right.
+        // SAFETY: the C function takes two pointers and writes to the second. Its Rust declaration has a shared
+        // reference to too few bytes there, so the type is corrected.
         unsafe {
             let format: Format = std::mem::transmute(format);
             format(info, words.as_mut_ptr());
@@ -101,7 +101,7 @@ struct Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // SAFETY: frees what the structure owns; one that was never initialised is all zeroes and owns nothing.
+        // SAFETY: frees what the structure owns; an uninitialized one is all zeros and owns nothing.
         unsafe { lib::jpeg_destroy_compress(&mut self.info) };
     }
 }
@@ -113,9 +113,9 @@ impl Writer {
             throw(Error::damaged("the pixels do not fill their frame"));
         }
         let rows: Vec<*const u8> = data.chunks_exact(row_bytes).map(<[u8]>::as_ptr).collect();
-        // SAFETY: the session is boxed, so that the pointers between its parts stay valid while libjpeg is at work.
-        // `comp_info` points at the components that the defaults have set. `rows` are pointers to as many rows, each of
-        // `image_width` pixels, which libjpeg only reads.
+        // SAFETY: the session is boxed, so pointers between its parts stay valid while libjpeg runs. `comp_info` points
+        // at the components set by the defaults. `rows` points at as many rows of `image_width` pixels, which libjpeg
+        // only reads.
         unsafe {
             self.info.common.err = &raw mut self.manager;
             lib::jpeg_CreateCompress(&mut self.info, lib::JPEG_LIB_VERSION, size_of::<jpeg_compress_struct>());
@@ -141,7 +141,7 @@ impl Writer {
     }
 }
 
-/// Where libjpeg writes to. The manager stands first, so that its address is that of the whole.
+/// Output of libjpeg. The manager is the first field, so both have the same address.
 #[repr(C)]
 struct Sink {
     manager: lib::jpeg_destination_mgr,
@@ -149,16 +149,16 @@ struct Sink {
 }
 
 impl Sink {
-    /// The sink of the session that `info` belongs to.
+    /// Returns the sink of the session of `info`.
     ///
     /// # Safety
-    /// `info.dest` must point at the manager of a live [`Sink`] that nothing else refers to during `'a`.
+    /// `info.dest` must point at the manager of a live [`Sink`] without other references during `'a`.
     unsafe fn of<'a>(info: &jpeg_compress_struct) -> &'a mut Self {
         // SAFETY: as the caller promises; the manager is the first field of a `repr(C)` structure.
         unsafe { &mut *info.dest.cast::<Self>() }
     }
 
-    /// Offers what is free behind the bytes that are there.
+    /// Offers the free space after the written bytes.
     fn offer(&mut self) {
         let free = self.bytes.spare_capacity_mut();
         self.manager.next_output_byte = free.as_mut_ptr().cast();
@@ -172,7 +172,7 @@ unsafe extern "C-unwind" fn sink_begins(info: &mut jpeg_compress_struct) {
 }
 
 unsafe extern "C-unwind" fn sink_is_full(info: &mut jpeg_compress_struct) -> boolean {
-    // SAFETY: as in `sink_begins`. libjpeg calls this when it has written all that was offered.
+    // SAFETY: as in `sink_begins`. libjpeg calls this when the offered space is full.
     unsafe {
         let sink = Sink::of(info);
         sink.bytes.set_len(sink.bytes.capacity());
@@ -183,7 +183,7 @@ unsafe extern "C-unwind" fn sink_is_full(info: &mut jpeg_compress_struct) -> boo
 }
 
 unsafe extern "C-unwind" fn sink_ends(info: &mut jpeg_compress_struct) {
-    // SAFETY: as in `sink_begins`. All but `free_in_buffer` of what was offered has been written.
+    // SAFETY: as in `sink_begins`. All offered bytes except `free_in_buffer` have been written.
     unsafe {
         let sink = Sink::of(info);
         sink.bytes.set_len(sink.bytes.capacity() - sink.manager.free_in_buffer);

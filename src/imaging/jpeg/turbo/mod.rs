@@ -1,4 +1,4 @@
-//! JPEG out by libjpeg (mozjpeg's, with SIMD). It is handed nothing but our own pixels.
+//! JPEG encoding with libjpeg (mozjpeg's, with SIMD). Its only input is our own pixels.
 
 mod encoder;
 mod libjpeg;

@@ -1,5 +1,7 @@
-//! What a backup consists of. The manifest is what makes a directory a backup, so it comes last and in one step. It bears a
-//! checksum of itself, and a copy of it lies beside the tables, so that one damaged file does not cost the backup.
+//! The manifest, which describes a backup.
+//!
+//! A directory is a backup once it has a manifest, so the manifest is written last and atomically. It contains a
+//! checksum of itself. A copy next to the tables replaces it if it is damaged.
 
 mod checks;
 
@@ -25,12 +27,12 @@ const BLOBS: &str = "blobs";
 const LOCK: &str = ".lock";
 const TABLES: &str = "tables-";
 const SECRETS: &str = "secrets.age";
-/// A manifest names ten tables; a longer file is none.
+/// Maximum size of a manifest. It lists about ten tables, so a larger file is not a manifest.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
-const FORGED: &str = "nothing was changed; the backup was changed after it was made: take another one";
-/// What stands before the checksum, the last value of a manifest.
+const FORGED: &str = "nothing was changed; the backup was modified after it was made: use another one";
+/// The text before the checksum, which is the last value of a manifest.
 const CHECKSUM: &[u8] = b"\"checksum\": \"";
-/// Digits of a checksum: a SHA-256 in hex.
+/// Number of hex digits of a SHA-256.
 const CHECKSUM_DIGITS: usize = 64;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,29 +40,29 @@ pub(super) struct Manifest {
     pub format: u32,
     /// The version of `pm` that made it.
     pub pm: String,
-    /// The installation that it was made of; backups of earlier versions do not say.
+    /// The id of the installation; absent in backups of earlier versions.
     #[serde(default)]
     pub installation: Option<InstallationId>,
-    /// When the copied moment was, RFC 3339.
+    /// Time of the database snapshot, RFC 3339.
     pub created_at: String,
-    /// The database that it was made of: `sqlite` or `postgres`.
+    /// The database engine: `sqlite` or `postgres`.
     pub engine: String,
-    /// The steps that its schema had.
+    /// The migrations applied to its schema.
     pub schema: Vec<String>,
     /// The folder of its tables.
     pub folder: String,
-    /// What is restored in this order.
+    /// The tables in the order of restoring.
     pub tables: Vec<TableFile>,
     pub blobs: BlobCounts,
-    /// SHA-256 of the encrypted secrets; none if they were left out.
+    /// SHA-256 of the encrypted secrets; `None` if they were left out.
     #[serde(default)]
     pub secrets_sha256: Option<String>,
-    /// SHA-256 of the manifest, with zeros in the place of this.
+    /// SHA-256 of the manifest, computed with zeros as this field's digits.
     #[serde(default)]
     pub checksum: String,
 }
 
-/// The manifest of a backup, and what is wrong with the file itself where the copy was read in its place.
+/// The manifest of a backup, and the damage of its file if the copy was used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub manifest: Manifest,
@@ -73,25 +75,25 @@ pub(super) struct TableFile {
     pub rows: u64,
     /// SHA-256 of the file in hex.
     pub sha256: String,
-    /// The highest number that was ever given to a row, where rows are numbered.
+    /// The highest id ever assigned, for tables with numeric ids.
     pub last_number: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct BlobCounts {
-    /// References of rows to blobs, each counted.
+    /// Number of references from rows to blobs.
     pub references: u64,
-    /// Those whose blob the store did not have, or not undamaged.
+    /// Number of references whose blob was missing or damaged in the store.
     pub missing: u64,
 }
 
-/// The part of a manifest that every version has.
+/// The field of a manifest that every version has.
 #[derive(Deserialize)]
 struct Format {
     format: u32,
 }
 
-/// A directory with a backup, or for one.
+/// A directory that contains or will contain a backup.
 #[derive(Clone, Debug)]
 pub(super) struct Directory(PathBuf);
 
@@ -116,7 +118,7 @@ impl Directory {
         Ok(Blobs::connect(&blobs::Engine::Disk { directory: self.0.join(BLOBS) }).await?)
     }
 
-    /// Makes the directory if need be, and keeps other backups out of it until the answer is dropped.
+    /// Creates the directory if necessary, and locks it until the returned file is closed.
     pub(super) async fn take(&self) -> Result<File, Error> {
         let path = self.0.clone();
         let taken = files::blocking(move || {
@@ -126,7 +128,7 @@ impl Directory {
                 let name = entry?.file_name();
                 let name = name.to_string_lossy();
                 if ![MANIFEST, UNFINISHED, BLOBS, LOCK].contains(&name.as_ref()) && !name.starts_with(TABLES) {
-                    return Ok(Err(format!("{} holds something else than a backup: {name}", path.display())));
+                    return Ok(Err(format!("{} contains a file of another kind: {name}", path.display())));
                 }
             }
             if let Err(reason) = trust::check_tree(&path)? {
@@ -135,7 +137,7 @@ impl Directory {
             let file = private_files::options().create(true).truncate(false).write(true).open(path.join(LOCK))?;
             match file.try_lock() {
                 Ok(()) => {
-                    // A backup of an earlier version, or under another umask.
+                    // Earlier versions, or another umask, may have left wider permissions.
                     private_files::tighten_tree(&path)?;
                     Ok(Ok(file))
                 }
@@ -144,39 +146,39 @@ impl Directory {
             }
         });
         let taken = taken.await.map_err(Error::of(&self.0))?;
-        taken.map_err(|reason| Error::refused(reason, "name a directory of its own for backups of this catalogue"))
+        taken.map_err(|reason| Error::refused(reason, "use a separate directory for backups of this catalog"))
     }
 
-    /// The file of a blob's copy.
+    /// Returns the path of a blob's copy.
     pub(super) fn blob(&self, key: &BlobKey) -> PathBuf {
         self.0.join(BLOBS).join(key.as_str())
     }
 
-    /// The file of the encrypted secrets.
+    /// Returns the path of the encrypted secrets.
     pub(super) fn secrets(&self, folder: &str) -> PathBuf {
         self.0.join(folder).join(SECRETS)
     }
 
-    /// The name of a file of the backup within its directory.
+    /// Returns a path relative to the backup's directory, for messages.
     pub(super) fn relative(&self, path: &Path) -> String {
         path.strip_prefix(&self.0).unwrap_or(path).display().to_string()
     }
 
-    /// Makes sure that the directory holds files and directories and no links.
+    /// Checks that the directory contains only files and directories.
     ///
     /// # Errors
-    /// [`Error::Refused`] that names the first other entry.
+    /// [`Error::Refused`] names the first symbolic link or special file.
     pub(super) async fn ensure_plain(&self) -> Result<(), Error> {
         let root = self.0.clone();
         let checked = files::blocking(move || trust::check_tree(&root)).await.map_err(Error::of(&self.0))?;
-        checked.map_err(|reason| Error::refused(format!("the backup is refused: {reason}"), FORGED))
+        checked.map_err(|reason| Error::refused(format!("invalid backup: {reason}"), FORGED))
     }
 
-    /// The manifest; its copy beside the tables if the file itself is damaged or missing.
+    /// Reads the manifest, or its copy if the file is damaged or missing.
     ///
     /// # Errors
-    /// [`Error::Refused`] if there is no finished backup, or one that this version cannot read; [`Error::Damaged`] if neither
-    /// of the two can be used.
+    /// [`Error::Refused`] if there is no finished backup, or one in an unknown format; [`Error::Damaged`] if both files
+    /// are damaged.
     pub(super) async fn manifest(&self) -> Result<Found, Error> {
         let path = self.0.join(MANIFEST);
         let damage = match files::read_bounded(&path, MAX_MANIFEST_BYTES).await {
@@ -200,20 +202,20 @@ impl Directory {
         match self.copy_of_manifest().await? {
             Some(manifest) => Ok(Found { manifest, damage: Some(damage) }),
             None if damage.ends_with("missing") => {
-                let reason = format!("there is no finished backup in {}", self.0.display());
-                Err(Error::refused(reason, "`pm backup DIR` makes one; without manifest.json it was cut off"))
+                let reason = format!("no finished backup in {}", self.0.display());
+                Err(Error::refused(reason, "run `pm backup DIR`; a backup without manifest.json was interrupted"))
             }
             None => Err(Error::Damaged(vec![damage])),
         }
     }
 
-    /// Whether there is a manifest, whatever it says.
+    /// Whether a manifest file exists.
     pub(super) async fn has_manifest(&self) -> Result<bool, Error> {
         let path = self.0.join(MANIFEST);
         tokio::fs::try_exists(&path).await.map_err(Error::of(&path))
     }
 
-    /// The newest copy of a manifest that can be read. It is written when everything else of its backup is complete.
+    /// Reads the newest intact copy of a manifest. A copy is written after all other files of its backup.
     async fn copy_of_manifest(&self) -> Result<Option<Manifest>, Error> {
         let directory = self.0.clone();
         let listed = files::blocking(move || {
@@ -249,7 +251,7 @@ impl Directory {
         Ok(None)
     }
 
-    /// Makes what was copied the backup; the one before it goes.
+    /// Writes the manifest and deletes the tables of the previous backup.
     pub(super) async fn finish(&self, manifest: &Manifest) -> Result<(), Error> {
         let text = sealed(manifest).map_err(|error| Error::of(&self.0)(error.into()))?;
         let (directory, folder) = (self.0.clone(), manifest.folder.clone());
@@ -277,12 +279,12 @@ impl Directory {
 enum Unreadable {
     Version(u32),
     Damaged,
-    /// It is what was written, and says what no backup says.
+    /// The checksum is right, but the content is invalid.
     Malformed(String),
 }
 
 fn forged(reason: &str) -> Error {
-    Error::refused(format!("{MANIFEST} is refused: {reason}"), FORGED)
+    Error::refused(format!("invalid {MANIFEST}: {reason}"), FORGED)
 }
 
 fn read(text: &[u8]) -> Result<Manifest, Unreadable> {
@@ -304,7 +306,7 @@ fn read(text: &[u8]) -> Result<Manifest, Unreadable> {
     })
 }
 
-/// The manifest as it is written, with its checksum.
+/// Serializes a manifest with its checksum.
 fn sealed(manifest: &Manifest) -> serde_json::Result<Vec<u8>> {
     let unsealed = Manifest { checksum: "0".repeat(CHECKSUM_DIGITS), ..manifest.clone() };
     let mut text = serde_json::to_vec_pretty(&unsealed)?;
@@ -315,7 +317,7 @@ fn sealed(manifest: &Manifest) -> serde_json::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Where the digits of the checksum begin.
+/// Returns the offset of the checksum's digits.
 fn checksum_at(text: &[u8]) -> Option<usize> {
     let at = text.windows(CHECKSUM.len()).rposition(|window| window == CHECKSUM)? + CHECKSUM.len();
     (at + CHECKSUM_DIGITS <= text.len()).then_some(at)
@@ -334,7 +336,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_changed_byte_of_a_manifest_is_noticed() {
+    fn any_changed_byte_of_a_manifest_is_detected() {
         let manifest = Manifest {
             format: FORMAT,
             pm: "0.1.0".into(),

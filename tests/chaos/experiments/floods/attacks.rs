@@ -1,4 +1,4 @@
-//! The attacks. Each goes on, with new connections for those that are closed, until it is dropped.
+//! The attacks. Each replaces closed connections until it is dropped.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -12,17 +12,17 @@ use tokio::{
     time::sleep,
 };
 
-/// Where attacks go, and with how many clients at once.
+/// The target, and the number of attacking clients.
 #[derive(Clone, Debug)]
 pub struct Target {
     pub address: SocketAddr,
     pub image: String,
     pub clients: usize,
-    /// Streams of each connection of HTTP/2.
+    /// HTTP/2 streams of each connection.
     pub streams: usize,
 }
 
-/// An attack; it ends when it is dropped.
+/// An attack; it ends on drop.
 pub type Attack = JoinSet<()>;
 
 pub type Begin = fn(&Target) -> Attack;
@@ -35,14 +35,14 @@ pub const ATTACKS: &[(&str, Begin)] = &[
     ("many_names", many_names),
 ];
 
-/// Connections of HTTP/2 of one attack.
+/// HTTP/2 connections of one attack.
 const CONNECTIONS: usize = 8;
-/// The attackers' address, which is not that of good clients.
+/// The attackers' address, different from that of good clients.
 const ATTACKER: [u8; 4] = [127, 66, 0, 1];
-/// Nobody gains by trying again at once.
+/// Pause before a retry.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Requests over HTTP/2 whose bodies do not come: as many as may be worked on at a time.
+/// HTTP/2 requests whose bodies do not arrive: as many as the server processes at a time.
 fn open_bodies(target: &Target) -> Attack {
     multiplexed(target, 65_535, |_, address| {
         let head = Request::post(format!("http://{address}/products")).header("content-type", "application/json");
@@ -50,7 +50,7 @@ fn open_bodies(target: &Target) -> Attack {
     })
 }
 
-/// Large answers over HTTP/2 of which nothing is taken.
+/// Large HTTP/2 responses that the client does not read.
 fn shut_windows(target: &Target) -> Attack {
     let image = target.image.clone();
     multiplexed(target, 0, move |number, address| {
@@ -59,7 +59,7 @@ fn shut_windows(target: &Target) -> Attack {
     })
 }
 
-/// Connections that take a byte a second of a large answer.
+/// Connections that read one byte per second of a large response.
 fn slow_readers(target: &Target) -> Attack {
     let image = target.image.clone();
     each_client(target, move |number| {
@@ -68,12 +68,12 @@ fn slow_readers(target: &Target) -> Attack {
     })
 }
 
-/// As many streams of events as one client can get.
+/// As many streams of events as one client may open.
 fn event_streams(target: &Target) -> Attack {
     each_client(target, |_| b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec())
 }
 
-/// Bodies as large as may be, of names alone.
+/// Bodies of the maximum size with only field names.
 fn many_names(target: &Target) -> Attack {
     let mut attack = JoinSet::new();
     for path in ["/products", "/products:batch", "/products", "/products:batch"] {
@@ -119,7 +119,7 @@ async fn send_and_read(address: SocketAddr, head: &[u8], body: &[u8]) -> std::io
     stream.read(&mut answer).await.map(|_| ())
 }
 
-/// Streams of HTTP/2 with windows of this size, each of which makes one request after the other.
+/// HTTP/2 streams with windows of this size; each sends one request after the other.
 fn multiplexed(
     target: &Target,
     window: u32,
@@ -157,11 +157,11 @@ async fn one_connection(
             }
         });
     }
-    // With the connection end its streams.
+    // The streams end with the connection.
     Ok(connection.await?)
 }
 
-/// Waits for the answer, and takes nothing of its body.
+/// Waits for the response head, and reads nothing of its body.
 async fn one_stream(send: SendRequest<Bytes>, request: Request<()>, ends: bool) -> Result<(), h2::Error> {
     let mut send = send.ready().await?;
     let (answer, _body) = send.send_request(request, ends)?;
@@ -172,7 +172,7 @@ async fn one_stream(send: SendRequest<Bytes>, request: Request<()>, ends: bool) 
     Ok(())
 }
 
-/// One connection of HTTP/1.1 for each client, over which it reads a byte a second.
+/// One HTTP/1.1 connection for each client, read at one byte per second.
 fn each_client(target: &Target, request: impl Fn(usize) -> Vec<u8>) -> Attack {
     let mut attack = JoinSet::new();
     for number in 0..target.clients {

@@ -1,4 +1,4 @@
-//! Readers and writers that use the cache as the service does, and a record of what was acknowledged to check them by.
+//! Readers and writers that use the cache as the service does, checked against a record of acknowledged writes.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,7 @@ const PRODUCTS: usize = 16;
 const READERS: usize = 32;
 const WRITERS: usize = 8;
 const WRITES_A_WRITER: usize = 100;
-/// Large enough for a small Redis to run out of memory.
+/// Large enough to exhaust the memory of a small Redis.
 const BODY_BYTES: usize = 16 << 10;
 
 struct Model {
@@ -41,8 +41,8 @@ struct Rows {
     log: Option<rusqlite::Connection>,
 }
 
-/// Lets readers and writers loose, spread over the processes whose caches these are. What a reader gets must not be
-/// older than what was acknowledged when it began. `breaking` is cut, stalled and restored meanwhile.
+/// Runs readers and writers, spread over the processes with these caches. No read may be older than the last write
+/// acknowledged before it began. Meanwhile the proxy `breaking` is cut, stalled and restored.
 pub async fn no_reader_sees_less_than_was_acknowledged(
     processes: &[Cache],
     log: Option<rusqlite::Connection>,
@@ -75,7 +75,7 @@ pub async fn no_reader_sees_less_than_was_acknowledged(
     }
     breaking.inspect(|proxy| proxy.restore());
 
-    // With the writers gone, values stay; the readers end once they have been served from the cache.
+    // Without writers values stay; the readers end once they are served from the cache.
     let served = model.hits.load(Ordering::SeqCst);
     eventually(async || {
         if let Some(ended) = readers.try_join_next() {
@@ -99,7 +99,7 @@ impl Model {
             let least = self.acknowledged[number].load(Ordering::SeqCst);
             let version = self.version_of(&cache, self.product(number)).await;
             assert!(version >= least, "read version {version} after {least} was acknowledged");
-            // Readers that never rest would only measure how busy the machine is.
+            // Readers without a pause would only measure how busy the machine is.
             if round.is_multiple_of(8) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -110,15 +110,15 @@ impl Model {
         for round in 0..WRITES_A_WRITER {
             let number = (seed * 5 + round * 3) % PRODUCTS;
             let version = self.database.lock().await.change(self.product(number));
-            // A write is acknowledged even if the cache could not be told: this process then reads nothing from it.
+            // A write is acknowledged even if its invalidation failed: then this process reads nothing from the cache.
             let _ = cache.invalidate(&[self.product(number)]).await;
             self.acknowledged[number].fetch_max(version, Ordering::SeqCst);
-            // Without a pause nothing would ever be found.
+            // Without a pause nothing would ever be cached.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
-    /// Reads as the service does: cache, else database and fill.
+    /// Reads as the service does: from the cache, else from the database, and fills the cache.
     async fn version_of(&self, cache: &Cache, id: ProductId) -> u64 {
         let found = match cache.get(id).await {
             Some(entry) => Lookup::Hit(entry),
@@ -131,7 +131,7 @@ impl Model {
             }
             Lookup::Miss(fill) => {
                 let version = self.database.lock().await.versions.get(&id).copied();
-                // Time for a writer to come in between.
+                // Time for a write in between.
                 tokio::task::yield_now().await;
                 cache.fill(fill, id, version.map_or(Entry::Absent, body)).await;
                 version.unwrap_or(0)

@@ -1,4 +1,4 @@
-//! Redis may be away, slow, short of memory, or back with an old memory; no reader may notice more than a miss.
+//! Redis may be down, slow, short of memory, or restarted with old data; readers notice only a miss.
 
 use std::{
     path::Path,
@@ -20,7 +20,7 @@ use super::{
 use crate::support::proxy::Proxy;
 
 #[tokio::test]
-async fn an_address_that_cannot_be_read_is_a_wrong_setting() {
+async fn an_invalid_redis_url_is_an_invalid_setting() {
     let engine = Engine::Redis {
         url: "http://127.0.0.1".into(),
         prefix: "pm".into(),
@@ -32,7 +32,7 @@ async fn an_address_that_cannot_be_read_is_a_wrong_setting() {
 }
 
 #[tokio::test]
-async fn a_redis_that_is_away_at_the_start_is_used_once_it_is_there() {
+async fn a_redis_that_is_unavailable_at_the_start_is_used_later() {
     let Some(url) = crate::support::redis_url().await else { return };
     let (proxy, url) = proxied(&url).await;
     proxy.cut();
@@ -45,7 +45,7 @@ async fn a_redis_that_is_away_at_the_start_is_used_once_it_is_there() {
 }
 
 #[tokio::test]
-async fn a_tls_address_of_a_server_without_tls_is_away_and_no_panic() {
+async fn a_tls_url_of_a_server_without_tls_is_unavailable_without_a_panic() {
     let Some(url) = crate::support::redis_url().await else { return };
     let cache = redis_cache(&url.replace("redis://", "rediss://"), Lifetimes::default()).await;
     assert_eq!(cache.get(ProductId(1)).await, None);
@@ -53,7 +53,7 @@ async fn a_tls_address_of_a_server_without_tls_is_away_and_no_panic() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_redis_costs_one_reader_its_time_limit_and_the_next_ones_nothing() {
+async fn a_silent_redis_delays_only_the_first_read_by_its_time_limit() {
     let Some(url) = crate::support::redis_url().await else { return };
     let (proxy, url) = proxied(&url).await;
     let cache = redis_cache(&url, Lifetimes::default()).await;
@@ -82,14 +82,14 @@ async fn a_silent_redis_costs_one_reader_its_time_limit_and_the_next_ones_nothin
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_broke_while_idle_costs_a_writer_no_error() {
+async fn a_connection_broken_while_idle_fails_no_write() {
     let directory = tempfile::tempdir().expect("a directory");
     let Some(server) = Server::start(directory.path()).await else { return };
     let cache = redis_cache(&server.url(), Lifetimes::default()).await;
     let mut client = server.client().await;
     let mut close_others = redis::cmd("CLIENT");
     close_others.arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes");
-    // On a busy machine the second chance may come too late once; that it never comes would be wrong.
+    // On a busy machine the second attempt may also be late once, but not always.
     eventually(async || {
         put(&cache, ProductId(1), value(1)).await;
         let closed: u64 = close_others.query_async(&mut client).await.expect("an answer");
@@ -101,7 +101,7 @@ async fn a_connection_that_broke_while_idle_costs_a_writer_no_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_failed_invalidation_nothing_is_read_until_a_later_one_went_through() {
+async fn a_failed_invalidation_stops_reads_until_a_later_one_succeeds() {
     let Some(url) = crate::support::redis_url().await else { return };
     let (proxy, proxied_url) = proxied(&url).await;
     let prefix = own_prefix();
@@ -115,7 +115,7 @@ async fn after_a_failed_invalidation_nothing_is_read_until_a_later_one_went_thro
         fault(&proxy);
         let error = cache.invalidate(&[changed]).await.expect_err("Redis cannot be told");
         assert!(error.is_transient());
-        // Redis still has the old value, and readers of this process still do not get it.
+        // Redis still has the old value, and this process still does not return it.
         assert_eq!(read(&other_process, changed).await, value(1));
         assert_eq!(cache.get(changed).await, None);
 
@@ -130,13 +130,13 @@ async fn after_a_failed_invalidation_nothing_is_read_until_a_later_one_went_thro
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_writer_that_stops_waiting_does_not_stop_the_deletion() {
+async fn a_canceled_write_still_deletes_the_entry() {
     let Some(url) = crate::support::redis_url().await else { return };
     let cache = redis_cache(&url, Lifetimes::default()).await;
     put(&cache, ProductId(1), value(1)).await;
     tokio::select! {
         biased;
-        // On a busy machine Redis may even be quicker than the writer's patience of nothing.
+        // On a busy machine Redis may even answer before the time limit of zero.
         _ = cache.invalidate(&[ProductId(1)]) => {}
         () = std::future::ready(()) => {}
     }
@@ -145,7 +145,7 @@ async fn a_writer_that_stops_waiting_does_not_stop_the_deletion() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_failed_invalidations_than_are_remembered_forget_everything() {
+async fn too_many_failed_invalidations_drop_everything() {
     let Some(url) = crate::support::redis_url().await else { return };
     let (proxy, url) = proxied(&url).await;
     let cache = redis_cache(&url, Lifetimes::default()).await;
@@ -161,7 +161,7 @@ async fn more_failed_invalidations_than_are_remembered_forget_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_reader_sees_less_than_was_acknowledged_while_connections_break() {
+async fn no_read_is_stale_while_connections_break() {
     let Some(url) = crate::support::redis_url().await else { return };
     let (proxy, url) = proxied(&url).await;
     let cache = redis_cache(&url, Lifetimes::default()).await;
@@ -169,7 +169,7 @@ async fn no_reader_sees_less_than_was_acknowledged_while_connections_break() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_reader_sees_less_than_was_acknowledged_while_redis_evicts() {
+async fn no_read_is_stale_while_redis_evicts() {
     let directory = tempfile::tempdir().expect("a directory");
     let Some(server) = Server::start(directory.path()).await else { return };
     let prefix = own_prefix();
@@ -184,7 +184,7 @@ async fn no_reader_sees_less_than_was_acknowledged_while_redis_evicts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_redis_does_not_bring_old_values_back() {
+async fn a_killed_redis_does_not_return_old_values() {
     let directory = tempfile::tempdir().expect("a directory");
     let Some(mut server) = Server::start(directory.path()).await else { return };
     let prefix = own_prefix();
@@ -210,7 +210,7 @@ async fn a_killed_redis_does_not_bring_old_values_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_lets_nobody_write_is_not_read() {
+async fn a_read_only_redis_is_not_read() {
     let directory = tempfile::tempdir().expect("a directory");
     let Some(server) = Server::start(directory.path()).await else { return };
     let cache = redis_cache(&server.url(), Lifetimes::default()).await;
@@ -231,7 +231,7 @@ async fn a_redis_that_lets_nobody_write_is_not_read() {
     assert_eq!(cache.get(ProductId(1)).await, None);
 }
 
-/// How much longer than promised something may take here, where tests run side by side.
+/// Factor by which times may exceed the promise, since tests run in parallel.
 fn busy_factor() -> u32 {
     5
 }
@@ -245,7 +245,7 @@ async fn proxied(url: &str) -> (Proxy, String) {
     (proxy, url.into())
 }
 
-/// A Redis of one test's own, which it may kill.
+/// A Redis of one test, which the test may kill.
 struct Server {
     process: Child,
     port: u16,
@@ -281,7 +281,7 @@ impl Server {
         eventually(async || client.get_multiplexed_async_connection().await.ok()).await
     }
 
-    /// One of the server's own figures.
+    /// Returns one of the server's statistics.
     async fn figure(&self, name: &str) -> u64 {
         let info: redis::InfoDict = redis::cmd("INFO").query_async(&mut self.client().await).await.expect("figures");
         info.get(name).expect("a figure of this name")

@@ -1,4 +1,4 @@
-//! A JPEG writer for what no encoder writes: any sampling factors, each component in its own scan or all in one.
+//! Writes JPEGs that no encoder writes: any sampling factors, with separate or interleaved scans.
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
@@ -17,7 +17,7 @@ pub(super) struct Layout<'a> {
     pub interval: u16,
 }
 
-/// The level of a component at a place of the picture, 0 to 1 across and down.
+/// Returns the level of a component at a position, 0 to 1 across and down.
 pub(super) fn sample(component: usize, across: f64, down: f64) -> f64 {
     match component {
         0 => 60.0 + 120.0 * across + 40.0 * down,
@@ -27,8 +27,8 @@ pub(super) fn sample(component: usize, across: f64, down: f64) -> f64 {
     }
 }
 
-/// What a file of so many components shows.
-pub(super) fn picture(width: u32, height: u32, components: usize) -> RgbImage {
+/// Returns the expected image of a file with this many components.
+pub(super) fn image(width: u32, height: u32, components: usize) -> RgbImage {
     let at = |x: u32, side: u32| (f64::from(x) + 0.5) / f64::from(side);
     let level = |index: usize, x: u32, y: u32| sample(index, at(x, width), at(y, height));
     if components == 4 {
@@ -47,7 +47,7 @@ pub(super) fn picture(width: u32, height: u32, components: usize) -> RgbImage {
     })
 }
 
-/// Writes a sequential file with factors of one and the usual Huffman tables.
+/// Writes a sequential file with factors of one and the default Huffman tables.
 pub(super) fn write(layout: &Layout<'_>) -> Vec<u8> {
     let mut file = vec![0xff, 0xd8, 0xff, 0xdb, 0, 67, 0];
     file.extend([1; 64]);
