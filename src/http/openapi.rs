@@ -104,7 +104,7 @@ pub fn routes(deployment: Deployment<'_>) -> BoxedFilter<(warp::reply::Response,
 /// The description of this server.
 #[utoipa::path(
     get, path = "/openapi.json", tag = "server", operation_id = "describe",
-    responses((status = 200, description = "OpenAPI 3.1", body = Object)),
+    responses((status = 200, description = "OpenAPI 3.1", body = std::collections::HashMap<String, serde_json::Value>)),
 )]
 async fn description(document: Document) -> Result<Ready, Problem> {
     let mut response = Response::new(document.json.map_err(Problem::internal)?);

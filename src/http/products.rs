@@ -15,8 +15,7 @@ use super::{
 use crate::{
     catalog::{BatchBody, Catalog, PageBody, ProductBody, batch, product_tag},
     domain::{
-        Invalid, NewProduct, Price, ProductId, ProductPatch, ProductQuery, ProductStatus, UserId,
-        batch::products_from_json,
+        Invalid, NewProduct, ProductId, ProductPatch, ProductQuery, ProductStatus, UserId, batch::products_from_json,
     },
 };
 
@@ -110,8 +109,8 @@ pub async fn show(id: String, headers: HeaderMap, context: Context, catalog: Cat
     get, path = "/products", tag = "products", operation_id = "listProducts",
     params(
         ("user_id" = Option<UserId>, Query, description = "Only this user's"),
-        ("min_price" = Option<Price>, Query, description = "At least this price"),
-        ("max_price" = Option<Price>, Query, description = "At most this price"),
+        ("min_price" = Option<f64>, Query, description = "At least this price", minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, multiple_of = 0.0001),
+        ("max_price" = Option<f64>, Query, description = "At most this price", minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, multiple_of = 0.0001),
         ("name" = Option<String>, Query, description = "Names that contain this, whatever the case and however accents are written", pattern = r"^\s*[^\s\u0000](?:[^\u0000]{0,198}[^\s\u0000])?\s*$"),
         ("q" = Option<String>, Query, description = "Words of the name and the description, the last one as the beginning of one; best match first unless `sort` says otherwise", max_length = 200, format = "search", pattern = r"[^\u0000-/:-@\[-\u0060{-\u007f]"),
         ("status" = Option<ProductStatus>, Query, description = "Only products of this status"),

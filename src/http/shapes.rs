@@ -30,7 +30,7 @@ pub struct NewProductShape {
     #[schema(max_items = 32)]
     product_images: Option<Vec<PictureUrl>>,
     /// What it costs, with at most four decimal places; the very digits are read.
-    #[schema(minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, example = 100.0)]
+    #[schema(minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, multiple_of = 0.0001, example = 100.0)]
     product_price: f64,
 }
 
@@ -49,7 +49,7 @@ pub struct ProductPatchShape {
     #[schema(max_items = 32)]
     product_images: Option<Vec<PictureUrl>>,
     /// What it costs, with at most four decimal places.
-    #[schema(minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, nullable = false)]
+    #[schema(minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, multiple_of = 0.0001, nullable = false)]
     product_price: Option<f64>,
     /// The product's number; it may be sent back and not be changed.
     #[schema(nullable = false)]
@@ -84,7 +84,7 @@ pub struct ProductPatchShape {
 pub enum BatchShape {
     /// The products. A wrong one does not keep the others from being stored.
     List(Vec<NewProductShape>),
-    /// The same, in an object.
+    // The same, in an object. A description beside a reference makes generators of TypeScript lose the type.
     Object(BatchObjectShape),
 }
 
@@ -103,9 +103,8 @@ pub struct BatchObjectShape {
 #[schema(as = MoreImages)]
 #[serde(untagged)]
 pub enum MoreImagesShape {
-    /// One.
+    // A description beside a reference makes generators of TypeScript lose the type.
     One(OneImageShape),
-    /// Several.
     Several(SeveralImagesShape),
 }
 

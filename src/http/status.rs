@@ -163,7 +163,7 @@ pub async fn version(catalog: Catalog) -> Result<Ready, Problem> {
 
 /// The server's paths.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Index)]
+#[schema(as = ApiIndex)]
 pub struct IndexBody {
     /// `pm`.
     name: &'static str,
@@ -175,7 +175,7 @@ pub struct IndexBody {
 
 /// A path of the server.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Path)]
+#[schema(as = ApiPath)]
 pub struct PathBody {
     /// The path; the names of its parameters are in braces.
     path: &'static str,
