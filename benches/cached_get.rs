@@ -31,7 +31,7 @@ use pm::{
     db::{self, Database},
     domain::{AddressPolicy, NewProduct},
     health::Health,
-    http::{Config, Images, Originals, Placeholder, State, serve},
+    http::{Config, ImageDelivery, Originals, Placeholder, State, serve},
     queue::{self, Queue},
     resize::{ResizeConfig, Resizer},
     telemetry::Metrics,
@@ -231,7 +231,7 @@ async fn state(directory: &Path) -> State {
     let resizer = Resizer::new(ResizeConfig::default(), catalog.clone(), blobs.clone());
     State {
         catalog,
-        images: Images { resizer, keys: None, placeholder: Placeholder::None },
+        images: ImageDelivery { resizer, keys: None, placeholder: Placeholder::None },
         originals: Originals::default(),
         health: Health { database, cache, queue, blobs: blobs.clone() },
         blobs,

@@ -20,7 +20,7 @@ use futures_util::{StreamExt as _, stream};
 use images::photograph;
 use pm::{
     imaging::{Limits, default_presets},
-    isolation::{Config, Decoders, Image},
+    isolation::{Config, DecodeTask, Decoders},
 };
 
 const ROUNDS: usize = 7;
@@ -29,7 +29,7 @@ const ROUNDS: usize = 7;
 async fn measure(decoders: &Decoders, sources: &[Bytes], at_a_time: usize) -> f64 {
     let began = Instant::now();
     let work = sources.iter().map(|source| async {
-        let image = Image { source: source.clone(), presets: default_presets(), limits: Limits::default() };
+        let image = DecodeTask { source: source.clone(), presets: default_presets(), limits: Limits::default() };
         let needed = decoders.memory_needed(&image).await.unwrap();
         decoders.process(image, needed, ()).await.unwrap().renditions.len()
     });

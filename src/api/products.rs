@@ -35,7 +35,7 @@ pub struct NewProductShape {
     #[schema(max_items = 32)]
     product_images: Option<Vec<ImageUrl>>,
     /// Price with at most four decimal places, read as a decimal without rounding.
-    #[schema(minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, example = 100.0)]
+    #[schema(minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, multiple_of = 0.0001, example = 100.0)]
     product_price: f64,
 }
 
@@ -55,7 +55,7 @@ pub struct ProductPatchShape {
     #[schema(max_items = 32)]
     product_images: Option<Vec<ImageUrl>>,
     /// Price with at most four decimal places.
-    #[schema(minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, nullable = false)]
+    #[schema(minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, multiple_of = 0.0001, nullable = false)]
     product_price: Option<f64>,
     /// Id of the product; it may be present but cannot be changed.
     #[schema(nullable = false)]
@@ -88,10 +88,10 @@ pub struct ProductPatchShape {
 #[allow(dead_code, reason = "only described; the domain reads requests field by field")]
 #[schema(as = NewProducts)]
 #[serde(untagged)]
+#[expect(missing_docs, reason = "with a description beside a reference, generators of TypeScript lose the type")]
 pub enum BatchShape {
     /// The products. Valid products are created even if others are invalid.
     List(Vec<NewProductShape>),
-    /// The products in an object.
     Object(BatchObjectShape),
 }
 

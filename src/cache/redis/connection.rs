@@ -3,8 +3,8 @@
 //! Three rules prevent reads of old values:
 //!
 //! - The server's name (`live.rs`) is part of every key. A restarted Redis restores deleted keys from its last
-//! snapshot, and one that was a replica for a while restores those of its master. So the name is queried on every new
-//! connection before anything else, and again while the connection is in use.
+//!   snapshot, and one that was a replica for a while restores those of its master. So the name is queried on every new
+//!   connection before anything else, and again while the connection is in use.
 //! - Another server, as after a failover, begins a new epoch (`epoch.rs`).
 //! - A deletion that failed is remembered, and nothing is read until a later attempt succeeds.
 //!

@@ -4,7 +4,7 @@
 //! transaction such a statement is repeated at once on a new connection. Inside one the transaction fails as transient,
 //! and older connections are not used again.
 //!
-//! Behind a pooler in transaction mode every statement runs in a [`Pooled`] transaction.
+//! Behind a pooler in transaction mode every statement runs in a `Pooled` transaction.
 
 pub(super) mod beside;
 mod clock;

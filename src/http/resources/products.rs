@@ -8,8 +8,7 @@ use crate::{
     api::{BatchShape, NewProductShape, PageBody, ProductBody, ProductPatchShape},
     catalog::{BatchBody, Catalog, product_tag, products::batch},
     domain::{
-        Invalid, NewProduct, Price, ProductId, ProductPatch, ProductQuery, ProductStatus, UserId,
-        batch::products_from_json,
+        Invalid, NewProduct, ProductId, ProductPatch, ProductQuery, ProductStatus, UserId, batch::products_from_json,
     },
     http::{
         State,
@@ -113,8 +112,8 @@ pub async fn show(id: String, headers: HeaderMap, context: Context, catalog: Cat
     get, path = "/products", tag = "products", operation_id = "listProducts",
     params(
         ("user_id" = Option<UserId>, Query, description = "Only products of this user"),
-        ("min_price" = Option<Price>, Query, description = "Minimum price, inclusive"),
-        ("max_price" = Option<Price>, Query, description = "Maximum price, inclusive"),
+        ("min_price" = Option<f64>, Query, description = "Minimum price, inclusive", minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, multiple_of = 0.0001),
+        ("max_price" = Option<f64>, Query, description = "Maximum price, inclusive", minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, multiple_of = 0.0001),
         ("name" = Option<String>, Query, description = "Only products whose name contains this text; case and Unicode normalization are ignored", pattern = r"^\s*[^\s\u0000](?:[^\u0000]{0,198}[^\s\u0000])?\s*$"),
         ("q" = Option<String>, Query, description = "Full-text search in name and description; the last term matches as a prefix. Best match first, unless `sort` is set", max_length = 200, format = "search", pattern = r"[^\u0000-/:-@\[-\u0060{-\u007f]"),
         ("status" = Option<ProductStatus>, Query, description = "Only products with this status"),

@@ -166,7 +166,7 @@ pub async fn version(catalog: Catalog) -> Result<Ready, Problem> {
 
 /// The index of the server's paths.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Index)]
+#[schema(as = ApiIndex)]
 pub struct IndexBody {
     /// `pm`.
     name: &'static str,
@@ -178,7 +178,7 @@ pub struct IndexBody {
 
 /// A path of the server.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Path)]
+#[schema(as = ApiPath)]
 pub struct PathBody {
     /// The path template, with parameters in braces.
     path: &'static str,

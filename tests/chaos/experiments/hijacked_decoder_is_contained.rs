@@ -123,7 +123,7 @@ fn forged(worker: &Process) -> usize {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let is_about_forging = |line: &Value| {
         line["message"].as_str().is_some_and(|message| message.starts_with("killed a decoder that"))
-            && line["work"] != "TryWalls"
+            && line["work"] != "TrySandbox"
     };
     lines.filter(is_about_forging).count()
 }

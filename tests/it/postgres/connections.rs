@@ -155,7 +155,7 @@ async fn a_worker_logs_and_waits_when_no_connection_is_free() {
         let mut worker = Worker(worker.spawn().unwrap());
         let mut lines = BufReader::new(worker.0.stderr.take().unwrap()).lines().map_while(Result::ok);
         let (mut lines, said) = tokio::task::spawn_blocking(move || {
-            let said = lines.find(|line| line.contains("no connection free"));
+            let said = lines.find(|line| line.contains("no free connection"));
             (lines, said)
         })
         .await
