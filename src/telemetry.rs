@@ -32,7 +32,7 @@ use crate::clock::Timestamp;
 /// Maximum buffered log lines; further lines are dropped and counted.
 const BUFFERED_LINES: usize = 16_384;
 
-/// Interval of metrics maintenance, which bounds histograms that nobody scrapes.
+/// Interval of metrics maintenance, which bounds histograms that are not scraped.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Histogram buckets of request durations, in seconds.
