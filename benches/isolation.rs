@@ -49,7 +49,7 @@ async fn compare(name: &str, sources: &[Bytes]) {
     let config = Config {
         program: Some(env!("CARGO_BIN_EXE_pm").into()),
         time_limit,
-        patience: time_limit * 3,
+        wall_clock_limit: time_limit * 3,
         processes: cores + 1,
         ..Config::default()
     };

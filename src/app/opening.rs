@@ -63,7 +63,7 @@ fn postgres(url: &str, connections: &DatabaseConnections) -> db::Postgres {
         idle_timeout: connections.idle_timeout,
         statement_timeout: connections.statement_timeout,
         connect_timeout: connections.connect_timeout,
-        patience: if connections.wait { None } else { defaults.patience },
+        max_wait: if connections.wait { None } else { defaults.max_wait },
         ..defaults
     }
 }

@@ -13,8 +13,8 @@ pub fn isolation_of(settings: &Settings, program: Option<PathBuf>, processes: us
     Config {
         program: program.filter(|_| settings.isolation != Policy::Off),
         time_limit: settings.image_timeout,
-        patience: settings.image_timeout * 3,
-        needs_walls: settings.isolation == Policy::Require,
+        wall_clock_limit: settings.image_timeout * 3,
+        needs_layers: settings.isolation == Policy::Require,
         processes,
     }
 }

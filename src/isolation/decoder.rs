@@ -115,13 +115,13 @@ fn answer(mut socket: &File, outer: &Outer) -> io::Result<()> {
     super::fault::begin(socket)?;
     let task: Task = message::read(&mut socket)?;
     let mut layers = outer.close(&Bounds { memory: task.memory, time: task.time });
-    if task.needs_walls || task.work == Work::TrySandbox {
+    if task.needs_layers || task.work == Work::TrySandbox {
         layers = layers.tried_out();
     }
     let mut source = vec![0; usize::try_from(task.source_bytes).map_err(|_| message::too_long())?];
     socket.read_exact(&mut source)?;
     // If every layer is required and one is missing, do not decode.
-    if task.needs_walls && !layers.are_complete() {
+    if task.needs_layers && !layers.are_complete() {
         return message::reply(&mut socket, &task.nonce, Answer::SandboxLayers(layers), &[]);
     }
     #[cfg(debug_assertions)]

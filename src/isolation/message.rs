@@ -60,7 +60,7 @@ pub(super) struct Task {
     /// CPU time limit.
     pub time: Duration,
     /// Whether decoding requires every sandbox layer.
-    pub needs_walls: bool,
+    pub needs_layers: bool,
     /// Length of the source, in bytes.
     pub source_bytes: u64,
 }

@@ -45,9 +45,9 @@ pub struct Config {
     /// CPU time limit of one image.
     pub time_limit: Duration,
     /// Wall-clock limit of one image; longer than `time_limit`, because a busy machine gives CPU time slowly.
-    pub patience: Duration,
+    pub wall_clock_limit: Duration,
     /// Whether decoding requires every sandbox layer.
-    pub needs_walls: bool,
+    pub needs_layers: bool,
     /// Maximum number of decoder processes.
     pub processes: usize,
 }

@@ -36,9 +36,9 @@ pub struct Pool(Arc<Inner>);
 struct Inner {
     program: PathBuf,
     time_limit: Duration,
-    patience: Duration,
-    needs_walls: bool,
-    seats: Semaphore,
+    wall_clock_limit: Duration,
+    needs_layers: bool,
+    permits: Semaphore,
     idle: Mutex<Vec<Decoder>>,
 }
 
@@ -61,11 +61,11 @@ enum Broken {
 impl From<io::Error> for Broken {
     fn from(error: io::Error) -> Self {
         // `InvalidData` errors come from parsing what the decoder sent.
-        if error.kind() == io::ErrorKind::InvalidData { Self::Rules(NONSENSE) } else { Self::Off }
+        if error.kind() == io::ErrorKind::InvalidData { Self::Rules(WRONG_ANSWER) } else { Self::Off }
     }
 }
 
-const NONSENSE: &str = "sent an answer of the wrong kind";
+const WRONG_ANSWER: &str = "sent an answer of the wrong kind";
 const FOREIGN: &str = "sent an answer to another task";
 const MORE: &str = "sent data after its answer";
 
@@ -78,9 +78,9 @@ const EXIT_GRACE: Duration = Duration::from_secs(2);
 
 impl Pool {
     pub(super) fn new(program: PathBuf, config: &Config) -> Self {
-        let seats = Semaphore::new(config.processes.clamp(1, Semaphore::MAX_PERMITS));
-        let Config { time_limit, patience, needs_walls, .. } = *config;
-        Self(Arc::new(Inner { program, time_limit, patience, needs_walls, seats, idle: Mutex::default() }))
+        let permits = Semaphore::new(config.processes.clamp(1, Semaphore::MAX_PERMITS));
+        let Config { time_limit, wall_clock_limit, needs_layers, .. } = *config;
+        Self(Arc::new(Inner { program, time_limit, wall_clock_limit, needs_layers, permits, idle: Mutex::default() }))
     }
 
     pub(super) async fn memory_needed(&self, image: &DecodeTask) -> Result<u64, Error> {
@@ -123,7 +123,7 @@ impl Pool {
     pub(super) async fn layers(&self) -> Result<SandboxLayers, Error> {
         let nothing =
             DecodeTask { source: bytes::Bytes::new(), presets: Vec::new(), limits: crate::imaging::Limits::default() };
-        let task = Task { needs_walls: false, ..self.task(Work::TrySandbox, &nothing, MEMORY_OF_HEADERS) };
+        let task = Task { needs_layers: false, ..self.task(Work::TrySandbox, &nothing, MEMORY_OF_HEADERS) };
         self.ask(&task, &[], |answer, _| match answer {
             Answer::SandboxLayers(layers) => Some(Ok(layers)),
             _ => None,
@@ -139,7 +139,7 @@ impl Pool {
             limits: image.limits.clone(),
             memory,
             time: self.0.time_limit,
-            needs_walls: self.0.needs_walls,
+            needs_layers: self.0.needs_layers,
             source_bytes: image.source.len() as u64,
         }
     }
@@ -153,11 +153,11 @@ impl Pool {
         take: impl FnOnce(Answer, Vec<Vec<u8>>) -> Option<Result<T, crate::imaging::Error>>,
     ) -> Result<T, Error> {
         // The semaphore is never closed.
-        let _seat = self.0.seats.acquire().await.ok();
+        let _permit = self.0.permits.acquire().await.ok();
         let mut decoder = self.decoder().map_err(Error::NotStarted)?;
-        let patience = self.0.patience;
-        let broken = match tokio::time::timeout(patience, decoder.converse(task, source)).await {
-            Ok(Ok((Answer::SandboxLayers(layers), _))) if task.needs_walls && !layers.are_complete() => {
+        let wall_clock_limit = self.0.wall_clock_limit;
+        let broken = match tokio::time::timeout(wall_clock_limit, decoder.converse(task, source)).await {
+            Ok(Ok((Answer::SandboxLayers(layers), _))) if task.needs_layers && !layers.are_complete() => {
                 return Err(Error::Unprotected(layers));
             }
             Ok(Ok((answer, files))) => match take(answer, files) {
@@ -165,11 +165,11 @@ impl Pool {
                     self.idle().push(decoder);
                     return Ok(outcome?);
                 }
-                None => Broken::Rules(NONSENSE),
+                None => Broken::Rules(WRONG_ANSWER),
             },
             Ok(Err(broken)) => broken,
             Err(_) => {
-                return Err(Error::Died(format!("was killed: no answer within {} s", patience.as_secs())));
+                return Err(Error::Died(format!("was killed: no answer within {} s", wall_clock_limit.as_secs())));
             }
         };
         match broken {

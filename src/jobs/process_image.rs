@@ -45,7 +45,7 @@ pub struct Handler {
     config: Arc<Config>,
     fingerprint: Arc<str>,
     budget: Budget,
-    seats: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     decoders: Decoders,
 }
 
@@ -85,10 +85,10 @@ impl Handler {
     /// Creates a handler with its own memory budget.
     pub fn new(config: Config, fetcher: Fetcher, blobs: Blobs) -> Self {
         let budget = Budget::new(config.memory);
-        let seats = Arc::new(Semaphore::new(config.decoders.max(1)));
+        let permits = Arc::new(Semaphore::new(config.decoders.max(1)));
         let decoders = Decoders::new(&config.isolation);
         let fingerprint = fingerprint::of(&config.presets).into();
-        Self { fetcher, blobs, config: Arc::new(config), fingerprint, budget, seats, decoders }
+        Self { fetcher, blobs, config: Arc::new(config), fingerprint, budget, permits, decoders }
     }
 
     /// Processes a claimed image. It changes only blobs, so it may run twice.
@@ -164,9 +164,9 @@ impl Handler {
         content: &Content,
         needed: u64,
     ) -> Result<Granted, Failure> {
-        let (mut anew, mut pause) = (false, FIRST_PAUSE);
+        let (mut ignore_existing, mut pause) = (false, FIRST_PAUSE);
         loop {
-            match catalog.turn(&claimed.job, content, anew).await? {
+            match catalog.deduplicate(&claimed.job, content, ignore_existing).await? {
                 Deduplication::Decode => {
                     let held = self.hold(needed).await?;
                     if catalog.begin_decoding(&claimed.job, content, self.at_risk()).await? {
@@ -176,7 +176,7 @@ impl Handler {
                 Deduplication::Reuse(duplicate) if self.are_whole(&duplicate.renditions).await? => {
                     return Ok(Granted::Reuse(duplicate));
                 }
-                Deduplication::Reuse(_) => anew = true,
+                Deduplication::Reuse(_) => ignore_existing = true,
                 Deduplication::Wait => {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(MAX_PAUSE);
@@ -239,8 +239,8 @@ impl Handler {
             Failure::permanent(ErrorCode::TooComplex, message)
         })?;
         // The semaphore is never closed.
-        let seat = self.seats.clone().acquire_owned().await.ok();
-        Ok(Held { _charge: charge, _seat: seat })
+        let permit = self.permits.clone().acquire_owned().await.ok();
+        Ok(Held { _charge: charge, _permit: permit })
     }
 
     async fn store(&self, made: Rendered) -> Result<Rendition, Failure> {
@@ -255,7 +255,7 @@ impl Handler {
 /// Reserved memory and a decoder permit; dropping it releases both.
 struct Held {
     _charge: Charge,
-    _seat: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Permission to decode, or an image whose renditions are reused.

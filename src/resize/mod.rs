@@ -63,7 +63,7 @@ struct Inner {
     limits: Limits,
     decoders: Decoders,
     budget: Budget,
-    seats: Semaphore,
+    permits: Semaphore,
     under_way: Mutex<HashMap<(ImageId, String), Making>>,
     /// Product and uploaded original of each image; both are immutable.
     origins: Cache<ImageId, Origin>,
@@ -122,7 +122,7 @@ impl Resizer {
             limits,
             decoders: Decoders::new(&config.isolation),
             budget: Budget::new(config.memory),
-            seats: Semaphore::new(config.decoders.max(1)),
+            permits: Semaphore::new(config.decoders.max(1)),
             under_way: Mutex::default(),
             origins: Cache::new(REMEMBERED),
             made: Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build(),
@@ -246,9 +246,9 @@ impl Resizer {
             message: format!("the variant needs {} MiB of memory, more than the limit", needed >> 20),
         })?;
         // The semaphore is never closed.
-        let seat = self.0.seats.acquire().await.ok();
+        let permit = self.0.permits.acquire().await.ok();
         let processed = self.0.decoders.process(image, needed, charge).await.map_err(undecodable)?;
-        drop(seat);
+        drop(permit);
         let made = processed.renditions.into_iter().next().ok_or(Error::Nothing)?;
         Ok((made.bytes.clone().into(), made.extension()))
     }

@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Delivers events until `stop`.
 pub async fn deliver(catalog: Catalog, fetcher: Fetcher, mut stop: Stop) {
-    let mut happenings = catalog.happenings();
+    let mut signals = catalog.signals();
     let mut under_way = JoinSet::new();
     loop {
         while under_way.try_join_next().is_some() {}
@@ -53,7 +53,7 @@ pub async fn deliver(catalog: Catalog, fetcher: Fetcher, mut stop: Stop) {
         }
         tokio::select! {
             () = stop.wanted() => break,
-            () = happenings.next() => {}
+            () = signals.next() => {}
             _ = under_way.join_next(), if !under_way.is_empty() => {}
             () = tokio::time::sleep(POLL) => {}
         }

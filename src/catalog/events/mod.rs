@@ -83,7 +83,7 @@ impl Catalog {
     /// Subscribes to signals of new events.
     ///
     /// On SQLite, events of other processes are not signaled; readers find them by polling.
-    pub fn happenings(&self) -> EventSignals {
+    pub fn signals(&self) -> EventSignals {
         let wake = self.0.happened.here.clone();
         let listening = notifications::listen(&self.database().read(), notifications::EVENTS, move || {
             wake.send_replace(());

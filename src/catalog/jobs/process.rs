@@ -285,12 +285,17 @@ impl Catalog {
 
     /// Decides whether `job` decodes `content`, waits, or reuses renditions.
     ///
-    /// The same bytes are processed only once at a time. With `anew`, existing renditions are not reused.
-    pub async fn turn(&self, job: &Job, content: &Content, anew: bool) -> Result<Deduplication, Error> {
+    /// The same bytes are processed only once at a time. With `ignore_existing`, existing renditions are not reused.
+    pub async fn deduplicate(
+        &self,
+        job: &Job,
+        content: &Content,
+        ignore_existing: bool,
+    ) -> Result<Deduplication, Error> {
         let (catalog, job, content) = (self.clone(), job.clone(), content.clone());
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
-            if !anew && let Some(duplicate) = images::duplicate(&*write, &content, job.image_id).await? {
+            if !ignore_existing && let Some(duplicate) = images::duplicate(&*write, &content, job.image_id).await? {
                 return Ok(Deduplication::Reuse(Box::new(duplicate)));
             }
             let taken = jobs::is_worked_on(&*write, &working_on(&job, &content), &job).await?;

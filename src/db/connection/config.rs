@@ -38,7 +38,7 @@ pub struct Postgres {
     /// transaction.
     pub transaction_idle_timeout: Duration,
     /// Maximum wait for the first connection while the server has none free; unlimited if absent.
-    pub patience: Option<Duration>,
+    pub max_wait: Option<Duration>,
 }
 
 impl Postgres {
@@ -53,7 +53,7 @@ impl Postgres {
             statement_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(5),
             transaction_idle_timeout: Duration::from_secs(10),
-            patience: Some(Duration::from_secs(10)),
+            max_wait: Some(Duration::from_secs(10)),
         }
     }
 

@@ -106,7 +106,7 @@ const MARK: &str = "pm.session";
 /// Waits while the server has no free connection.
 ///
 /// # Errors
-/// [`Error::Unavailable`] if the database cannot be reached, or had no connection free for `config.patience`.
+/// [`Error::Unavailable`] if the database cannot be reached, or had no connection free for `config.max_wait`.
 pub(in crate::db) async fn find(config: &Postgres) -> Result<Link, Error> {
     let (began, mut said) = (Instant::now(), None::<Instant>);
     for tries in 1.. {
@@ -115,7 +115,7 @@ pub(in crate::db) async fn find(config: &Postgres) -> Result<Link, Error> {
                 say(&link);
                 return Ok(link);
             }
-            Ok(Err(error)) if error::is_full(&error) && config.patience.is_none_or(|limit| began.elapsed() < limit) => {
+            Ok(Err(error)) if error::is_full(&error) && config.max_wait.is_none_or(|limit| began.elapsed() < limit) => {
                 if said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
                     tracing::warn!(
                         %error,

@@ -71,12 +71,12 @@ struct Table {
 
 /// A taken slot; released on drop.
 #[derive(Debug)]
-pub struct Taken {
+pub struct OccupiedSlot {
     /// The slot.
     pub connection_slot: Arc<ConnectionSlot>,
     number: u64,
     address: IpAddr,
-    seats: Arc<ConnectionSlots>,
+    slots: Arc<ConnectionSlots>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -109,7 +109,7 @@ impl ConnectionSlots {
     }
 
     /// Takes a slot for a client at `address`; `None` if it reached its limit.
-    pub fn take(self: &Arc<Self>, permit: OwnedSemaphorePermit, address: IpAddr) -> Option<Taken> {
+    pub fn take(self: &Arc<Self>, permit: OwnedSemaphorePermit, address: IpAddr) -> Option<OccupiedSlot> {
         let is_proxy = self.proxies.contain(address);
         let address = network_of(address);
         let mut table = self.table();
@@ -122,7 +122,7 @@ impl ConnectionSlots {
         table.next_number += 1;
         let connection_slot = Arc::new(ConnectionSlot::new(self.made));
         table.taken.insert(number, Arc::clone(&connection_slot));
-        Some(Taken { connection_slot, number, address, seats: Arc::clone(self), _permit: permit })
+        Some(OccupiedSlot { connection_slot, number, address, slots: Arc::clone(self), _permit: permit })
     }
 
     /// Asks the connection that has kept the server waiting longest to close.
@@ -147,9 +147,9 @@ impl ConnectionSlots {
     }
 }
 
-impl Drop for Taken {
+impl Drop for OccupiedSlot {
     fn drop(&mut self) {
-        let mut table = self.seats.table();
+        let mut table = self.slots.table();
         table.taken.remove(&self.number);
         if let Some(count) = table.by_address.get_mut(&self.address) {
             *count -= 1;
@@ -283,60 +283,60 @@ mod tests {
         Request::new(())
     }
 
-    const SOMEWHERE: &str = "192.0.2.1";
+    const CLIENT: &str = "192.0.2.1";
 
-    fn take(seats: &Arc<ConnectionSlots>, address: &str) -> Option<Taken> {
-        let permit = Arc::clone(&seats.free).try_acquire_owned().expect("a free slot");
-        seats.take(permit, address.parse().expect("an address"))
+    fn take(slots: &Arc<ConnectionSlots>, address: &str) -> Option<OccupiedSlot> {
+        let permit = Arc::clone(&slots.free).try_acquire_owned().expect("a free slot");
+        slots.take(permit, address.parse().expect("an address"))
     }
 
     /// Sets how long a slot has been in its phase.
-    fn age(seats: &ConnectionSlots, taken: &Taken, millis: u64) {
-        taken.connection_slot.since.store(millis_since(seats.made).saturating_sub(millis), Ordering::Relaxed);
+    fn age(slots: &ConnectionSlots, taken: &OccupiedSlot, millis: u64) {
+        taken.connection_slot.since.store(millis_since(slots.made).saturating_sub(millis), Ordering::Relaxed);
     }
 
     fn old_seats(most: usize, most_per_address: usize) -> Arc<ConnectionSlots> {
-        let mut seats =
+        let mut slots =
             Arc::into_inner(ConnectionSlots::new(most, most_per_address, Proxies::default())).expect("not shared yet");
-        seats.made = Instant::now().checked_sub(Duration::from_secs(10)).expect("the machine runs that long");
-        Arc::new(seats)
+        slots.made = Instant::now().checked_sub(Duration::from_secs(10)).expect("the machine runs that long");
+        Arc::new(slots)
     }
 
     #[test]
     fn slots_per_address_are_limited_and_released_on_drop() {
-        let seats = ConnectionSlots::new(10, 2, Proxies::default());
-        let first = take(&seats, SOMEWHERE).expect("a slot");
-        let _second = take(&seats, "::ffff:192.0.2.1").expect("a slot");
-        assert!(take(&seats, SOMEWHERE).is_none());
-        assert!(take(&seats, "192.0.2.2").is_some());
+        let slots = ConnectionSlots::new(10, 2, Proxies::default());
+        let first = take(&slots, CLIENT).expect("a slot");
+        let _second = take(&slots, "::ffff:192.0.2.1").expect("a slot");
+        assert!(take(&slots, CLIENT).is_none());
+        assert!(take(&slots, "192.0.2.2").is_some());
         drop(first);
-        assert!(take(&seats, SOMEWHERE).is_some());
+        assert!(take(&slots, CLIENT).is_some());
     }
 
     #[test]
     fn an_ipv6_network_counts_as_one_address_and_loopback_is_exempt() {
-        let seats = ConnectionSlots::new(10, 1, Proxies::default());
-        let _one = take(&seats, "2001:db8::1").expect("a slot");
-        assert!(take(&seats, "2001:db8::2:3").is_none());
-        let _other = take(&seats, "2001:db8:0:1::1").expect("another network");
-        let local: Vec<_> = ["127.0.0.1", "127.0.0.1", "::1", "::1"].map(|address| take(&seats, address)).into();
+        let slots = ConnectionSlots::new(10, 1, Proxies::default());
+        let _one = take(&slots, "2001:db8::1").expect("a slot");
+        assert!(take(&slots, "2001:db8::2:3").is_none());
+        let _other = take(&slots, "2001:db8:0:1::1").expect("another network");
+        let local: Vec<_> = ["127.0.0.1", "127.0.0.1", "::1", "::1"].map(|address| take(&slots, address)).into();
         assert!(local.iter().all(Option::is_some));
     }
 
     #[tokio::test]
     async fn the_connection_with_the_longest_wait_is_evicted() {
-        let seats = old_seats(3, 3);
-        let [idle, half_sent, busy] = [(); 3].map(|()| take(&seats, SOMEWHERE).expect("a slot"));
+        let slots = old_seats(3, 3);
+        let [idle, half_sent, busy] = [(); 3].map(|()| take(&slots, CLIENT).expect("a slot"));
         drop(idle.connection_slot.begins(&request()));
-        age(&seats, &idle, 2_000);
+        age(&slots, &idle, 2_000);
         let _half = half_sent.connection_slot.begins(&request());
         half_sent.connection_slot.waits_for_body();
-        age(&seats, &half_sent, 3_000);
+        age(&slots, &half_sent, 3_000);
         let _work = busy.connection_slot.begins(&request());
-        age(&seats, &busy, 60_000);
+        age(&slots, &busy, 60_000);
         let waiting = tokio::spawn({
-            let seats = Arc::clone(&seats);
-            async move { seats.permit().await }
+            let slots = Arc::clone(&slots);
+            async move { slots.permit().await }
         });
         half_sent.connection_slot.evicted().await;
         drop(half_sent);
@@ -346,22 +346,22 @@ mod tests {
 
     #[test]
     fn a_new_connection_is_not_evicted() {
-        let seats = old_seats(1, 1);
-        let new = take(&seats, SOMEWHERE).expect("a slot");
-        assert_eq!(new.connection_slot.evictable_for(millis_since(seats.made)), None);
-        age(&seats, &new, 300);
-        assert!(new.connection_slot.evictable_for(millis_since(seats.made)).is_some());
+        let slots = old_seats(1, 1);
+        let new = take(&slots, CLIENT).expect("a slot");
+        assert_eq!(new.connection_slot.evictable_for(millis_since(slots.made)), None);
+        age(&slots, &new, 300);
+        assert!(new.connection_slot.evictable_for(millis_since(slots.made)).is_some());
         let _request = new.connection_slot.begins(&request());
-        assert_eq!(new.connection_slot.evictable_for(millis_since(seats.made)), None);
+        assert_eq!(new.connection_slot.evictable_for(millis_since(slots.made)), None);
     }
 
     #[test]
     fn a_multiplexed_connection_is_idle_after_its_last_request() {
-        let seats = old_seats(1, 1);
-        let taken = take(&seats, SOMEWHERE).expect("a slot");
+        let slots = old_seats(1, 1);
+        let taken = take(&slots, CLIENT).expect("a slot");
         let evictable = || {
-            age(&seats, &taken, 2_000);
-            taken.connection_slot.evictable_for(millis_since(seats.made)).is_some()
+            age(&slots, &taken, 2_000);
+            taken.connection_slot.evictable_for(millis_since(slots.made)).is_some()
         };
         let (one, other) = (taken.connection_slot.begins(&request()), taken.connection_slot.begins(&request()));
         taken.connection_slot.waits_for_body();

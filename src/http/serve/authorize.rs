@@ -209,7 +209,7 @@ mod tests {
         let (user_id, scopes) = (UserId::parse("user1").expect("an id"), Scopes::parse(["admin"]).expect("a scope"));
         let new = NewApiKey { name: None, user_id, scopes, lifetime: None };
         let (_, known) = catalog.create_api_key(new).await.expect("a key");
-        let gate = Authorizer::new(Authentication::On(None), None, PublicRead::default());
+        let authorizer = Authorizer::new(Authentication::On(None), None, PublicRead::default());
         let (address, connection_slot) = (IpAddr::from([192, 0, 2, 1]), ConnectionSlot::for_tests());
         let from = permits::From::new(address, &connection_slot);
         let pass = async |key: &KeyText| {
@@ -217,14 +217,14 @@ mod tests {
             let headers = HeaderMap::from_iter(headers);
             let (route, path) = (Some(Route::Products), "/products");
             let visit = AccessRequest { route, method: RequestMethod::Get, path, headers: &headers, address, from };
-            let outcome = gate.pass(visit, &catalog, &mut None).await;
+            let outcome = authorizer.pass(visit, &catalog, &mut None).await;
             outcome.map_or_else(|problem| problem.head().status().as_u16(), |_| 200)
         };
         let made_up = |byte| KeyText::of([byte; 32]);
         assert_eq!((pass(&known).await, pass(&made_up(1)).await), (200, 401));
         let mut taken = Vec::new();
         for _ in 0..MAX_LOOKUPS {
-            taken.push(gate.lookups.take_soon(from, "are tested").await.expect("a permit"));
+            taken.push(authorizer.lookups.take_soon(from, "are tested").await.expect("a permit"));
         }
         let outcomes = (pass(&known).await, pass(&made_up(1)).await, pass(&made_up(2)).await);
         assert_eq!(outcomes, (200, 401, 503), "an invalid key is cached, too");

@@ -226,11 +226,11 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_compressed_once_and_decompresses_correctly() {
         let text = format!("[{}]", "\"the same again\",".repeat(500));
-        let finisher = ResponseEncoder::new();
+        let encoder = ResponseEncoder::new();
         for (accept, coding) in [("gzip, br", "br"), ("gzip", "gzip")] {
             let preferences = preferences(&[(header::ACCEPT_ENCODING, accept)]);
-            let (head, first) = sent(finisher.finish(&preferences, true, answer(&text)).await).await;
-            let (_, second) = sent(finisher.finish(&preferences, true, answer(&text)).await).await;
+            let (head, first) = sent(encoder.finish(&preferences, true, answer(&text)).await).await;
+            let (_, second) = sent(encoder.finish(&preferences, true, answer(&text)).await).await;
             assert_eq!(head.headers[header::CONTENT_ENCODING], coding);
             assert_eq!(head.headers[header::VARY], "Accept-Encoding");
             assert_eq!(first.as_ptr(), second.as_ptr(), "the second one came from the cache");
@@ -247,49 +247,49 @@ mod tests {
     #[tokio::test]
     async fn conditional_get_returns_304_for_any_content_coding() {
         let text = "x".repeat(5_000);
-        let finisher = ResponseEncoder::new();
+        let encoder = ResponseEncoder::new();
         let gzip = preferences(&[(header::ACCEPT_ENCODING, "gzip")]);
-        let (head, _) = sent(finisher.finish(&gzip, true, answer(&text)).await).await;
+        let (head, _) = sent(encoder.finish(&gzip, true, answer(&text)).await).await;
         let tag: &'static str = head.headers[header::ETAG].to_str().expect("ASCII").to_owned().leak();
         assert!(tag.ends_with("-gzip\""), "{tag}");
         for accept in ["gzip", "identity"] {
             let preferences = preferences(&[(header::ACCEPT_ENCODING, accept), (header::IF_NONE_MATCH, tag)]);
-            let (head, body) = sent(finisher.finish(&preferences, true, answer(&text)).await).await;
+            let (head, body) = sent(encoder.finish(&preferences, true, answer(&text)).await).await;
             assert_eq!((head.status, body.len()), (StatusCode::NOT_MODIFIED, 0));
             assert_eq!(head.headers[header::VARY], "Accept-Encoding");
-            let (head, _) = sent(finisher.finish(&preferences, true, answer("another")).await).await;
+            let (head, _) = sent(encoder.finish(&preferences, true, answer("another")).await).await;
             assert_eq!(head.status, StatusCode::OK);
         }
     }
 
     #[tokio::test]
     async fn the_response_to_a_change_is_not_cached_for_reads() {
-        let finisher = ResponseEncoder::new();
+        let encoder = ResponseEncoder::new();
         let gzip = preferences(&[(header::ACCEPT_ENCODING, "gzip")]);
         let tagged = |text: &str| {
             let mut answer = answer(text);
             answer.headers_mut().insert(header::ETAG, HeaderValue::from_static("\"a.b\""));
             answer
         };
-        let (head, accepted) = sent(finisher.finish(&gzip, false, tagged(&"x".repeat(5_000))).await).await;
+        let (head, accepted) = sent(encoder.finish(&gzip, false, tagged(&"x".repeat(5_000))).await).await;
         assert_eq!(head.headers[header::CONTENT_ENCODING], "gzip");
-        let (_, read) = sent(finisher.finish(&gzip, true, tagged(&"y".repeat(5_000))).await).await;
+        let (_, read) = sent(encoder.finish(&gzip, true, tagged(&"y".repeat(5_000))).await).await;
         assert_ne!(accepted, read);
     }
 
     #[tokio::test]
     async fn short_uncacheable_and_binary_bodies_are_not_encoded() {
-        let finisher = ResponseEncoder::new();
+        let encoder = ResponseEncoder::new();
         let preferences = preferences(&[(header::ACCEPT_ENCODING, "gzip")]);
-        let (head, _) = sent(finisher.finish(&preferences, true, answer("{}")).await).await;
+        let (head, _) = sent(encoder.finish(&preferences, true, answer("{}")).await).await;
         assert!(!head.headers.contains_key(header::CONTENT_ENCODING) && head.headers.contains_key(header::ETAG));
         let mut fresh = answer("{}");
         fresh.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let (head, _) = sent(finisher.finish(&preferences, true, fresh).await).await;
+        let (head, _) = sent(encoder.finish(&preferences, true, fresh).await).await;
         assert!(!head.headers.contains_key(header::ETAG));
         let mut image = answer(&"x".repeat(5_000));
         image.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("image/png"));
-        let (head, body) = sent(finisher.finish(&preferences, true, image).await).await;
+        let (head, body) = sent(encoder.finish(&preferences, true, image).await).await;
         assert!(!head.headers.contains_key(header::VARY) && body.len() == 5_000);
     }
 }

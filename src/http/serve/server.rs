@@ -29,7 +29,7 @@ use super::{
 use crate::{
     http::{
         Config, State,
-        admission::connection_slots::{ConnectionSlots, Taken},
+        admission::connection_slots::{ConnectionSlots, OccupiedSlot},
         headers::forwarded::Client,
     },
     stop::Reload,
@@ -72,10 +72,10 @@ pub async fn serve(listener: TcpListener, state: State, config: Config, stop: im
         tls: config.tls.clone(),
         stopping: stopped,
     });
-    let seats = ConnectionSlots::new(places, config.max_connections_per_address, config.proxies.clone());
+    let slots = ConnectionSlots::new(places, config.max_connections_per_address, config.proxies.clone());
     let mut connections = JoinSet::new();
     let mut waiting = None;
-    let accept = accept_all(&listener, &shared, &seats, &mut connections, &mut waiting);
+    let accept = accept_all(&listener, &shared, &slots, &mut connections, &mut waiting);
     tokio::select! {
         biased;
         () = stop => {}
@@ -83,7 +83,7 @@ pub async fn serve(listener: TcpListener, state: State, config: Config, stop: im
         () = follow_certificate(config.tls.as_ref(), &config.reload) => {}
     }
     shared.service.stop();
-    if let Err(error) = take_backlog(listener, waiting, &shared, &seats, &mut connections).await {
+    if let Err(error) = take_backlog(listener, waiting, &shared, &slots, &mut connections).await {
         warn!(target: "pm::http", %error, "cannot accept pending connections; they are reset");
     }
     stopping.send_replace(true);
@@ -111,7 +111,7 @@ fn protocol(config: &Config) -> auto::Builder<StreamExecutor> {
 async fn accept_all(
     listener: &TcpListener,
     shared: &Arc<Shared>,
-    seats: &Arc<ConnectionSlots>,
+    slots: &Arc<ConnectionSlots>,
     connections: &mut JoinSet<()>,
     waiting: &mut Option<(TcpStream, SocketAddr)>,
 ) -> Infallible {
@@ -123,12 +123,12 @@ async fn accept_all(
                 in_trouble = false;
                 // At most one connection beyond the permits is accepted: the one that waits for a permit here.
                 *waiting = Some(accepted);
-                let permit = seats.permit().await;
+                let permit = slots.permit().await;
                 if let Some((stream, client)) = waiting.take() {
-                    admit(stream, client, permit, shared, seats, connections);
+                    admit(stream, client, permit, shared, slots, connections);
                 }
             }
-            Err(error) => back_off(&error, seats, &mut in_trouble).await,
+            Err(error) => back_off(&error, slots, &mut in_trouble).await,
         }
     }
 }
@@ -143,7 +143,7 @@ async fn take_backlog(
     listener: TcpListener,
     waiting: Option<(TcpStream, SocketAddr)>,
     shared: &Arc<Shared>,
-    seats: &Arc<ConnectionSlots>,
+    slots: &Arc<ConnectionSlots>,
     connections: &mut JoinSet<()>,
 ) -> io::Result<()> {
     let listener = listener.into_std()?;
@@ -153,8 +153,8 @@ async fn take_backlog(
     });
     for accepted in waiting.map(Ok).into_iter().chain(backlog) {
         let (stream, client) = accepted?;
-        let Ok(permit) = timeout(LINGER, seats.permit()).await else { break };
-        admit(stream, client, permit, shared, seats, connections);
+        let Ok(permit) = timeout(LINGER, slots.permit()).await else { break };
+        admit(stream, client, permit, shared, slots, connections);
     }
     Ok(())
 }
@@ -164,10 +164,10 @@ fn admit(
     client: SocketAddr,
     permit: OwnedSemaphorePermit,
     shared: &Arc<Shared>,
-    seats: &Arc<ConnectionSlots>,
+    slots: &Arc<ConnectionSlots>,
     connections: &mut JoinSet<()>,
 ) {
-    match seats.take(permit, client.ip()) {
+    match slots.take(permit, client.ip()) {
         Some(taken) => {
             connections.spawn(begin_connection(stream, client, taken, Arc::clone(shared)));
         }
@@ -178,7 +178,7 @@ fn admit(
 /// Waits after a failed accept.
 ///
 /// Without free file descriptors, a retry would fail at once.
-async fn back_off(error: &io::Error, seats: &ConnectionSlots, in_trouble: &mut bool) {
+async fn back_off(error: &io::Error, slots: &ConnectionSlots, in_trouble: &mut bool) {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
         return;
@@ -187,7 +187,7 @@ async fn back_off(error: &io::Error, seats: &ConnectionSlots, in_trouble: &mut b
     if !std::mem::replace(in_trouble, true) {
         warn!(target: "pm::http", %error, "cannot accept a connection; closing the slowest one");
     }
-    seats.evict_slowest();
+    slots.evict_slowest();
     sleep(Duration::from_millis(20)).await;
 }
 
@@ -226,7 +226,7 @@ fn soft_descriptor_limit(limits: &str) -> Option<usize> {
 }
 
 /// Performs the TLS handshake, if TLS is on, and serves the connection.
-async fn begin_connection(stream: TcpStream, address: SocketAddr, taken: Taken, shared: Arc<Shared>) {
+async fn begin_connection(stream: TcpStream, address: SocketAddr, taken: OccupiedSlot, shared: Arc<Shared>) {
     let _counted = shared.service.connection();
     // A response is written in one piece, so Nagle's algorithm would only delay it.
     let _ = stream.set_nodelay(true);
@@ -252,7 +252,7 @@ async fn follow_certificate(tls: Option<&Tls>, reload: &Reload) {
     }
 }
 
-async fn serve_connection<S>(stream: S, client: Client, taken: Taken, shared: Arc<Shared>)
+async fn serve_connection<S>(stream: S, client: Client, taken: OccupiedSlot, shared: Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -60,12 +60,12 @@ pub struct Service {
     catalog: Catalog,
     routes: BoxedFilter<(warp::reply::Response,)>,
     observer: Observer,
-    gate: Authorizer,
+    authorizer: Authorizer,
     proxies: Proxies,
     origins: Origins,
     hosts: Hosts,
     hsts: Option<HeaderValue>,
-    finisher: ResponseEncoder,
+    encoder: ResponseEncoder,
     scope: Scope,
     deadline: Duration,
     admissions: Arc<AdmissionControl>,
@@ -126,7 +126,7 @@ impl Service {
         let rate_limit = config.quota.map(|quota| RateLimit::new(quota, state.health.cache.clone()));
         let hsts = config.hsts_seconds.map(|seconds| format!("max-age={seconds}"));
         Self {
-            gate: Authorizer::new(config.authentication.clone(), rate_limit, config.public_read),
+            authorizer: Authorizer::new(config.authentication.clone(), rate_limit, config.public_read),
             proxies: config.proxies.clone(),
             origins: config.origins.clone(),
             hosts: config.hosts.clone(),
@@ -134,7 +134,7 @@ impl Service {
             catalog: state.catalog,
             routes: routes.boxed(),
             observer: Observer::new(),
-            finisher: ResponseEncoder::new(),
+            encoder: ResponseEncoder::new(),
             scope: config.scope,
             deadline: config.deadline,
             admissions: AdmissionControl::new(
@@ -184,7 +184,7 @@ impl Service {
         let outcome = match outcome {
             Ok(response) => {
                 let reads = matches!(method, RequestMethod::Get | RequestMethod::Head);
-                let mut response = self.finisher.finish(&preferences, reads, response).await;
+                let mut response = self.encoder.finish(&preferences, reads, response).await;
                 let refused = preferences.refuse(&response);
                 if method == RequestMethod::Head {
                     drop_body(&mut response);
@@ -268,7 +268,7 @@ impl Service {
         let Target { method, route, product, client } = target;
         let request = incoming::received(request);
         self.hosts.check(&request, method, &self.origins)?;
-        let principal = match self.gate.is_open() {
+        let principal = match self.authorizer.is_open() {
             true => Principal::AuthenticationDisabled,
             false => Box::pin(self.pass(&request, target, connection_slot, allowance)).await?,
         };
@@ -300,7 +300,7 @@ impl Service {
         let (path, headers, address) = (request.uri().path(), request.headers(), client.address);
         let from = permits::From::new(network_of(address), connection_slot);
         let visit = AccessRequest { route, method, path, headers, address, from };
-        self.gate.pass(visit, &self.catalog, allowance).await
+        self.authorizer.pass(visit, &self.catalog, allowance).await
     }
 
     async fn dispatch(

@@ -34,7 +34,7 @@ pub(super) struct ConnectionGuard {
 }
 
 enum Socket {
-    Dialling,
+    Connecting,
     Open(TcpStream),
     Cut,
 }
@@ -70,12 +70,12 @@ pub(super) async fn connect(uri: &AMQPUri, role: Role) -> Result<(Connection, Co
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
     let (alive, ended) = watch::channel(());
-    let lifeline = ConnectionGuard { socket: Arc::new(Mutex::new(Socket::Dialling)), _alive: alive };
+    let guard = ConnectionGuard { socket: Arc::new(Mutex::new(Socket::Connecting)), _alive: alive };
     let runtime = lapin::runtime::default_runtime().map_err(|source| Error::broker("finding a runtime", source))?;
     let properties = ConnectionProperties::default().with_connection_name(role.connection_name().into());
 
-    let (socket, reactor) = (Arc::clone(&lifeline.socket), runtime.clone());
-    let dial = async move |uri: AMQPUri, _| {
+    let (socket, reactor) = (Arc::clone(&guard.socket), runtime.clone());
+    let open_socket = async move |uri: AMQPUri, _| {
         let dialling = async {
             let (host, port) = (uri.authority.host.as_str(), uri.authority.port);
             let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
@@ -103,9 +103,9 @@ pub(super) async fn connect(uri: &AMQPUri, role: Role) -> Result<(Connection, Co
         };
         stream.map_err(lapin::Error::from)
     };
-    let connecting = Connection::connector(uri.clone(), runtime, dial, properties);
+    let connecting = Connection::connector(uri.clone(), runtime, open_socket, properties);
     match tokio::time::timeout(CONNECT_LIMIT, connecting).await {
-        Ok(Ok(connection)) => Ok((connection, lifeline)),
+        Ok(Ok(connection)) => Ok((connection, guard)),
         Ok(Err(source)) => Err(Error::broker("connecting", source)),
         Err(_) => Err(Error::unavailable("no connection within 10 s")),
     }

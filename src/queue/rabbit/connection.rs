@@ -48,7 +48,7 @@ pub(super) struct BrokerConnection {
     connection: Connection,
     events: Mutex<Box<dyn Stream<Item = Event> + Send + Unpin>>,
     condemned: watch::Sender<Option<Error>>,
-    lifeline: ConnectionGuard,
+    guard: ConnectionGuard,
 }
 
 impl BrokerConnection {
@@ -57,12 +57,12 @@ impl BrokerConnection {
     /// # Errors
     /// [`Error::Unavailable`] with the step that failed; the connection is closed.
     pub(super) async fn open(target: Arc<Target>, role: Role) -> Result<Self, Error> {
-        let (connection, lifeline) = connect::connect(&target.uri, role).await?;
+        let (connection, guard) = connect::connect(&target.uri, role).await?;
         let events = Mutex::new(Box::new(connection.events_listener()) as Box<_>);
         let channel = step("opening a channel", connection.create_channel()).await?;
         let names = target.names();
         declare(&channel, &names).await?;
-        Ok(Self { channel, target, names, connection, events, condemned: watch::Sender::new(None), lifeline })
+        Ok(Self { channel, target, names, connection, events, condemned: watch::Sender::new(None), guard })
     }
 
     /// Returns the name of the job queue.
@@ -193,7 +193,7 @@ impl BrokerConnection {
 
     /// Shuts the socket down at once.
     pub(super) fn sever(&self) {
-        self.lifeline.cut();
+        self.guard.cut();
     }
 
     /// Measures the queue by a passive declare; if the queue is gone, it fails and closes `channel`.

@@ -136,8 +136,8 @@ async fn a_worker_logs_and_waits_when_no_connection_is_free() {
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
-        let patience = Some(Duration::from_millis(300));
-        let command = Config::Postgres(Postgres { patience, ..Postgres::new(url) });
+        let max_wait = Some(Duration::from_millis(300));
+        let command = Config::Postgres(Postgres { max_wait, ..Postgres::new(url) });
         let refused = Database::connect(&command).await.expect_err("a command waits for a moment only");
         assert!(refused.is_transient() && refused.lacks_connections(), "{refused}");
         let directory = tempfile::tempdir().unwrap();

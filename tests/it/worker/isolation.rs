@@ -29,7 +29,7 @@ pub fn decoders(program: PathBuf) -> Decoders {
     Decoders::new(&Config {
         program: Some(program),
         time_limit,
-        patience: time_limit * 6,
+        wall_clock_limit: time_limit * 6,
         processes: 2,
         ..Config::default()
     })
@@ -85,7 +85,7 @@ async fn a_decoder_process_makes_the_same_renditions_as_a_thread() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_decoder_cannot_open_files_or_connect() {
-    let walls = decoders(PROGRAM.into()).layers().await.unwrap();
+    let layers = decoders(PROGRAM.into()).layers().await.unwrap();
     // Landlock needs support from the kernel.
     let all = SandboxLayers {
         process: true,
@@ -95,9 +95,9 @@ async fn a_decoder_cannot_open_files_or_connect() {
         files: true,
         network: true,
         system_calls: true,
-        landlock: walls.landlock,
+        landlock: layers.landlock,
     };
-    assert_eq!(walls, all);
+    assert_eq!(layers, all);
     assert_eq!(Decoders::new(&Config::default()).layers().await.unwrap(), SandboxLayers::default());
 }
 
@@ -186,8 +186,9 @@ async fn every_unneeded_system_call_of_a_decoder_is_refused() {
 #[tokio::test]
 async fn an_image_has_a_limit_of_processor_time() {
     let (_home, program) = faulty("spin");
-    let (limit, patience) = (Duration::from_secs(1), Duration::from_secs(60));
-    let config = Config { program: Some(program), time_limit: limit, patience, processes: 1, ..Config::default() };
+    let (limit, wall_clock_limit) = (Duration::from_secs(1), Duration::from_secs(60));
+    let config =
+        Config { program: Some(program), time_limit: limit, wall_clock_limit, processes: 1, ..Config::default() };
     let decoders = Decoders::new(&config);
     let error = outcome(&decoders, marked(images::jpeg(64, 64))).await.unwrap_err();
     assert!(matches!(error, Error::TooSlow(told) if told == limit) && !error.is_transient(), "{error:?}");
@@ -197,14 +198,14 @@ async fn an_image_has_a_limit_of_processor_time() {
 #[tokio::test]
 async fn a_program_that_is_not_a_decoder_does_not_fail_the_image() {
     let ((_silent, silent), (_echo, echo)) = (script("sleep 60"), script("exec cat >&0"));
-    let decoders_of = |program, patience| {
-        Decoders::new(&Config { program: Some(program), patience, processes: 1, ..Config::default() })
+    let decoders_of = |program, wall_clock_limit| {
+        Decoders::new(&Config { program: Some(program), wall_clock_limit, processes: 1, ..Config::default() })
     };
     let (short, long) = (Duration::from_millis(200), Duration::from_secs(60));
     let programs =
         [(silent, short, "no answer"), ("/bin/true".into(), long, "exited before"), (echo, long, "did not exit")];
-    for (program, patience, told) in programs {
-        let error = outcome(&decoders_of(program, patience), images::jpeg(64, 64)).await.unwrap_err();
+    for (program, wall_clock_limit, told) in programs {
+        let error = outcome(&decoders_of(program, wall_clock_limit), images::jpeg(64, 64)).await.unwrap_err();
         assert!(matches!(&error, Error::Died(how) if how.contains(told)), "{told}: {error:?}");
     }
     let error = outcome(&decoders_of("/nowhere/decoder".into(), long), images::jpeg(64, 64)).await.unwrap_err();

@@ -101,11 +101,11 @@ on_both_setups! {
         }
         let (first, second) = (app.claim().await.unwrap().job, app.claim().await.unwrap().job);
         let catalog = &app.app.catalog;
-        assert!(matches!(catalog.turn(&first, &content("a"), false).await, Ok(Deduplication::Decode)));
+        assert!(matches!(catalog.deduplicate(&first, &content("a"), false).await, Ok(Deduplication::Decode)));
         assert!(catalog.begin_decoding(&first, &content("a"), AtRisk::Worker).await.unwrap());
-        assert!(matches!(catalog.turn(&second, &content("a"), false).await, Ok(Deduplication::Wait)));
+        assert!(matches!(catalog.deduplicate(&second, &content("a"), false).await, Ok(Deduplication::Wait)));
         assert!(!catalog.begin_decoding(&second, &content("a"), AtRisk::Worker).await.unwrap(), "not even if it asked before");
-        assert!(matches!(catalog.turn(&second, &content("b"), false).await, Ok(Deduplication::Decode)));
+        assert!(matches!(catalog.deduplicate(&second, &content("b"), false).await, Ok(Deduplication::Decode)));
 
         // The first worker dies.
         let leases = catalog.job_leases().await.unwrap();

@@ -123,10 +123,10 @@ fn a_server_logs_missing_sandbox_layers_in_one_line_and_starts() {
 /// A decoder that lacks a layer, in a process that requires all and found all at its start.
 #[test]
 fn an_image_is_not_decoded_without_a_required_sandbox_layer() {
-    let process = |needs_walls| {
+    let process = |needs_layers| {
         let time_limit = Duration::from_secs(10);
-        let (program, patience) = (Some(PROGRAM.into()), time_limit * 6);
-        let decoders = Decoders::new(&Config { program, time_limit, patience, needs_walls, processes: 1 });
+        let (program, wall_clock_limit) = (Some(PROGRAM.into()), time_limit * 6);
+        let decoders = Decoders::new(&Config { program, time_limit, wall_clock_limit, needs_layers, processes: 1 });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(outcome(&decoders, images::jpeg(64, 64)))
     };

@@ -176,11 +176,11 @@ impl Feed {
             return Ok(subscription);
         }
         // Subscribe to signals before reading the position, so that no event is missed.
-        let happenings = self.0.catalog.happenings();
+        let signals = self.0.catalog.signals();
         let position = self.0.catalog.newest_event().await?;
         let (batches, receiver) = broadcast::channel(BATCHES);
         *self.tail() = Some(Tail { batches, position });
-        tokio::spawn(follow(self.clone(), happenings));
+        tokio::spawn(follow(self.clone(), signals));
         Ok(Subscription { batches: receiver, position, stop: self.0.stop.clone() })
     }
 
@@ -276,8 +276,8 @@ impl Admission {
 }
 
 /// Broadcasts events until the server stops, or has no listeners for [`LINGER`].
-async fn follow(feed: Feed, mut happenings: EventSignals) {
-    let interval = happenings.poll_interval();
+async fn follow(feed: Feed, mut signals: EventSignals) {
+    let interval = signals.poll_interval();
     let (mut again, mut failing, mut used) = (HELD_BACK, false, Instant::now());
     let mut stop = feed.0.stop.clone();
     loop {
@@ -309,7 +309,7 @@ async fn follow(feed: Feed, mut happenings: EventSignals) {
         tokio::select! {
             () = stop.wanted() => break,
             () = sleep(pause) => {}
-            () = happenings.next() => sleep(GATHER).await,
+            () = signals.next() => sleep(GATHER).await,
         }
     }
     *feed.tail() = None;

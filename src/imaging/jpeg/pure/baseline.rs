@@ -123,7 +123,7 @@ impl Reader<'_> {
             if coded.value != 0 {
                 number += coded.run() as usize;
                 if number > 63 {
-                    bits.nonsense = true;
+                    bits.invalid_code = true;
                     break;
                 }
                 block[usize::from(PLACES[number]) & 63] = (coded.value * self.factors[number]) as i16;

@@ -17,12 +17,12 @@ pub(super) struct Bits<'a> {
     /// Number of zeros added after the end of the data.
     invented: u32,
     /// Whether an unknown code or a run past its block occurred.
-    pub nonsense: bool,
+    pub invalid_code: bool,
 }
 
 impl<'a> Bits<'a> {
     pub(super) fn new(data: &'a [u8]) -> Self {
-        Self { data, at: 0, bits: 0, count: 0, invented: 0, nonsense: false }
+        Self { data, at: 0, bits: 0, count: 0, invented: 0, invalid_code: false }
     }
 
     /// Ensures that 32 bits are available.

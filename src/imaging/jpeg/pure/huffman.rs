@@ -109,7 +109,7 @@ impl Table {
                 (length, u32::from(self.symbols[place as usize & 0xff]))
             }
             None => {
-                bits.nonsense = true;
+                bits.invalid_code = true;
                 (16, 0)
             }
         }

@@ -192,7 +192,7 @@ fn read_band(bits: &mut Bits<'_>, pass: &mut Pass<'_>, table: &Table, block: &mu
         if coded.value != 0 {
             number += coded.run();
             if number > last {
-                bits.nonsense = true;
+                bits.invalid_code = true;
                 break;
             }
             if let Some(coefficient) = block.get_mut(number as usize) {
@@ -240,7 +240,7 @@ fn refine_band(
             refine(bits, history & passed, step, block);
             rest &= !(passed | place);
             if coded.value != 0 {
-                bits.nonsense |= place == 0;
+                bits.invalid_code |= place == 0;
                 *present |= place;
                 if let Some(coefficient) = block.get_mut(place.trailing_zeros() as usize) {
                     *coefficient = if coded.value < 0 { step.wrapping_neg() } else { step };
