@@ -81,12 +81,12 @@ def points(samples):
 def main():
     folder = Path(sys.argv[1])
     print("# Written by scripts/expectations: name, pixels across and down, and 16 × 16 cells as Pillow sees them.")
-    pictures = {}
+    images = {}
     for line in (folder / "list.tsv").read_text().splitlines():
         name, source, across, down, fit, output = line.split("\t")
-        if source not in pictures:
-            pictures[source] = upright(folder / source)
-        image = pictures[source]
+        if source not in images:
+            images[source] = upright(folder / source)
+        image = images[source]
         if across:
             image = reduced(image, int(across), int(down), fit)
         image = on_white(image) if output == "jpeg" else image

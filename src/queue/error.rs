@@ -2,6 +2,9 @@
 
 use crate::{code::ErrorCode, domain::JobId};
 
+/// AMQP's reply code for a queue that does not exist.
+const NOT_FOUND: u16 = 404;
+
 /// Error of a queue operation.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -14,6 +17,9 @@ pub enum Error {
         #[source]
         source: Option<lapin::Error>,
     },
+    /// The queue was deleted; the next connection declares it again.
+    #[error("the message broker is not available: {0}")]
+    QueueGone(&'static str),
     /// The installation's id changed, as after a restore, and so did its queue's name.
     #[error("the database belongs to another installation now")]
     Renamed,
@@ -27,19 +33,30 @@ impl Error {
     /// Returns the code that clients and job rows contain.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Unavailable { .. } | Self::Renamed => ErrorCode::Unavailable,
+            Self::Unavailable { .. } | Self::QueueGone(_) | Self::Renamed => ErrorCode::Unavailable,
             Self::Config(_) => ErrorCode::Internal,
         }
     }
 
     /// Returns whether the same call may succeed later without intervention.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Renamed)
+        matches!(self, Self::Unavailable { .. } | Self::QueueGone(_) | Self::Renamed)
     }
 
     /// Returns whether there was no answer, rather than a rejection or a broken connection.
     pub(super) const fn is_silence(&self) -> bool {
-        matches!(self, Self::Unavailable { source: None, .. } | Self::Renamed)
+        matches!(self, Self::Unavailable { source: None, .. } | Self::QueueGone(_) | Self::Renamed)
+    }
+
+    /// Returns whether the queue was deleted, also if only the broker's text says so.
+    pub(super) fn is_missing_queue(&self) -> bool {
+        match self {
+            Self::QueueGone(_) => true,
+            Self::Unavailable { source: Some(source), .. } => {
+                matches!(source.kind(), lapin::ErrorKind::ProtocolError(refusal) if refusal.get_id() == NOT_FOUND)
+            }
+            Self::Unavailable { source: None, .. } | Self::Renamed | Self::Config(_) => false,
+        }
     }
 
     /// Returns the error for a step that timed out or had no connection.

@@ -179,7 +179,7 @@ impl BrokerConnection {
         let channel = step("opening a channel", self.connection.create_channel()).await?;
         let deleting = channel.queue_delete(self.names.queue.as_str().into(), QueueDeleteOptions::default());
         match tokio::time::timeout(DELETE_LIMIT, deleting).await {
-            Ok(Ok(_)) => Err(Error::unavailable("the queue accepted no consumers and was deleted")),
+            Ok(Ok(_)) => Err(Error::QueueGone("the queue accepted no consumers and was deleted")),
             Ok(Err(source)) => Err(Error::broker("deleting a queue that accepts no consumers", source)),
             Err(_) => Err(Error::unavailable("deleting a queue that accepts no consumers")),
         }

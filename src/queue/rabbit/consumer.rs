@@ -150,7 +150,7 @@ async fn consume(
         match message {
             Some(Ok(message)) => hand_on(connection, message, outbox).await?,
             Some(Err(source)) => return Err(Error::broker("consuming", source)),
-            None => return Err(Error::unavailable("the broker canceled the consumer")),
+            None => return Err(Error::QueueGone("the broker canceled the consumer")),
         }
     }
 }

@@ -177,7 +177,7 @@ async fn publish_on(connection: &BrokerConnection, jobs: &[JobId]) -> (Vec<JobId
     if !returned.is_empty() {
         confirmed.retain(|job| !returned.contains(job));
         // The next connection declares the queue again.
-        let error = Error::unavailable("the queue is gone");
+        let error = Error::QueueGone("the queue is gone");
         connection.condemn(&error);
         failure.get_or_insert(error);
     }

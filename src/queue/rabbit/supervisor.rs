@@ -17,6 +17,13 @@ const RECONNECT: retry::Policy = retry::Policy {
     jitter: 0.2,
 };
 
+/// Minimum pause before a deleted queue is declared again.
+///
+/// RabbitMQ tells each consumer of a deleted quorum queue that it is canceled. If the name is declared again before that,
+/// within some 20 ms on an idle broker, the old consumer is attached to the new queue: it takes messages, which the
+/// broker then never delivers, and is never canceled.
+const REDECLARE: Duration = Duration::from_secs(1);
+
 /// A connection that lasted this long resets the retry pause.
 const STABLE: Duration = Duration::from_secs(5);
 
@@ -26,6 +33,8 @@ pub(super) struct Supervisor {
     role: Role,
     /// Failed attempts since the last stable connection.
     failures: u32,
+    /// Whether the last connection was lost because its queue was deleted.
+    queue_gone: bool,
     state: State,
 }
 
@@ -39,7 +48,7 @@ impl Supervisor {
     pub(super) fn new(target: Arc<Target>, role: Role) -> Self {
         // Registers the metric before the first connection.
         gauge!("pm_queue_connected", "role" => role.label()).increment(0.0);
-        Self { target, role, failures: 0, state: State::Starting }
+        Self { target, role, failures: 0, queue_gone: false, state: State::Starting }
     }
 
     /// Retries until there is a connection; calls `failed` for each failed attempt.
@@ -47,7 +56,7 @@ impl Supervisor {
         loop {
             if self.failures > 0 {
                 let pause = RECONNECT.delay(self.failures, None, fastrand::f64()).unwrap_or(RECONNECT.longest);
-                tokio::time::sleep(pause).await;
+                tokio::time::sleep(if self.queue_gone { pause.max(REDECLARE) } else { pause }).await;
             }
             match BrokerConnection::open(Arc::clone(&self.target), self.role).await {
                 Ok(connection) => {
@@ -78,6 +87,7 @@ impl Supervisor {
             self.failures = 0;
         }
         self.failures = self.failures.saturating_add(1);
+        self.queue_gone = error.is_missing_queue();
         self.leave();
     }
 

@@ -27,7 +27,7 @@ const LISTED: usize = 100;
 const PACE: Duration = Duration::from_millis(50);
 const MAX_P99: Duration = Duration::from_millis(150);
 /// Beside other experiments even a server without attackers is slower.
-const MAX_P99_BESIDE_OTHERS: Duration = Duration::from_secs(3);
+const MAX_P95_BESIDE_OTHERS: Duration = Duration::from_secs(3);
 /// Allowed growth of the server's memory: 64 MiB for bodies, 64 MiB for unread responses, and 64 MiB.
 const MAX_GROWTH_KIB: u64 = 192 << 10;
 
@@ -62,24 +62,25 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         streams: stage.size(16, 64),
     };
     let good = Good { api: &api, id, image };
-    let before = good.requests(length.min(Duration::from_secs(5))).await?;
+    let (before, _) = good.requests(length.min(Duration::from_secs(5))).await?;
     let idle = usage(&server.process)?;
     let mut found = counts(json!({
         "good_p99_before_ms": milliseconds(before.quantile(0.99)), "good_failed": 0,
         "memory_idle_kib": idle.rss_kib, "descriptors_idle": idle.descriptors,
     }));
-    let limit = stage.size(MAX_P99_BESIDE_OTHERS, MAX_P99);
+    // The p99 of a few dozen requests is their maximum, which says more about the machine than about the server.
+    let (judged, limit) = stage.size((0.95, MAX_P95_BESIDE_OTHERS), (0.99, MAX_P99));
     for (name, begin) in ATTACKS {
         let attack = begin(&target);
-        let times = good.requests(length).await.with_context(|| format!("during {name}"))?;
+        let (times, slowest) = good.requests(length).await.with_context(|| format!("during {name}"))?;
         let during = usage(&server.process)?;
         drop(attack);
-        let p99 = times.quantile(0.99);
+        let (p99, slow) = (times.quantile(0.99), times.quantile(judged));
         found.extend(counts(json!({ *name: {
             "good_requests": times.len(), "p50_ms": milliseconds(times.quantile(0.5)), "p99_ms": milliseconds(p99),
-            "memory_kib": during.rss_kib, "descriptors": during.descriptors,
+            "slowest": slowest, "memory_kib": during.rss_kib, "descriptors": during.descriptors,
         }})));
-        anyhow::ensure!(p99 < limit, "good requests had a p99 of {p99:?} during {name}: {found:?}");
+        anyhow::ensure!(slow < limit, "good requests had a p{} of {slow:?} during {name}: {found:?}", judged * 100.0);
         let most = idle.rss_kib + MAX_GROWTH_KIB;
         anyhow::ensure!(during.rss_kib < most, "memory grew too much during {name}: {found:?}");
     }
@@ -94,7 +95,8 @@ fn usage(process: &Process) -> anyhow::Result<Usage> {
 
 impl Good<'_> {
     /// Sends one request of each kind after the other, every fourth over a new connection.
-    async fn requests(&self, length: Duration) -> anyhow::Result<Times> {
+    /// Returns their times, and what the slowest was.
+    async fn requests(&self, length: Duration) -> anyhow::Result<(Times, String)> {
         let fresh = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build()?;
         let number = (length.as_millis() / PACE.as_millis()) as u32;
         let requests = (0..number).map(|number| {
@@ -102,28 +104,31 @@ impl Good<'_> {
             async move {
                 sleep(PACE * number).await;
                 let began = Instant::now();
-                self.request(client, number).await.with_context(|| format!("good request {number}"))?;
-                anyhow::Ok(began.elapsed())
+                let what = self.request(client, number).await.with_context(|| format!("good request {number}"))?;
+                anyhow::Ok((began.elapsed(), format!("request {number}, {what}")))
             }
         });
         let mut times = Times::default();
-        for time in join_all(requests).await {
-            times.note(time?);
+        let mut slowest = (Duration::ZERO, String::new());
+        for outcome in join_all(requests).await {
+            let outcome = outcome?;
+            times.note(outcome.0);
+            slowest = slowest.max(outcome);
         }
-        Ok(times)
+        Ok((times, slowest.1))
     }
 
-    async fn request(&self, client: &reqwest::Client, number: u32) -> anyhow::Result<()> {
-        let (request, expected) = match number % 5 {
-            0 => (client.get(self.api.url(&format!("/products/{}", self.id))), 200),
-            1 => (client.get(self.api.url("/products?limit=5")), 200),
-            2 => (client.post(self.api.url("/products")).json(&product("meanwhile", &[])), 201),
-            3 => (client.get(self.api.url(self.image)), 200),
-            _ => (client.get(self.api.url("/readyz")), 200),
+    async fn request(&self, client: &reqwest::Client, number: u32) -> anyhow::Result<&'static str> {
+        let (what, request, expected) = match number % 5 {
+            0 => ("a product", client.get(self.api.url(&format!("/products/{}", self.id))), 200),
+            1 => ("a list", client.get(self.api.url("/products?limit=5")), 200),
+            2 => ("a new product", client.post(self.api.url("/products")).json(&product("meanwhile", &[])), 201),
+            3 => ("an image", client.get(self.api.url(self.image)), 200),
+            _ => ("readiness", client.get(self.api.url("/readyz")), 200),
         };
         let response = request.timeout(Duration::from_secs(30)).send().await?;
         anyhow::ensure!(response.status() == expected, "it is answered {}", response.status());
         response.bytes().await?;
-        Ok(())
+        Ok(what)
     }
 }

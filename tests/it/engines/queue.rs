@@ -465,11 +465,14 @@ async fn a_deleted_queue_is_declared_again() {
         let mut consumer = queue.consume(1);
         eventually("one consumes", async || broker.backlog().await.1 == 1).await;
         broker.delete(&broker.name).await;
+        let deleted = Instant::now();
         let error = queue.publish(&[JobId(1), JobId(2)]).await;
         if let Err(error) = error {
             assert!(error.is_transient());
         }
         eventually("published", async || queue.publish(&[JobId(3)]).await.is_ok()).await;
+        // Declared sooner, the new queue could keep the old consumer, and its messages with it.
+        assert!(deleted.elapsed() > Duration::from_millis(900), "declared again after {:?}", deleted.elapsed());
         let mut seen = BTreeSet::new();
         while !seen.contains(&JobId(3)) {
             take(&mut consumer, &mut seen).await;
