@@ -2,17 +2,17 @@
 //!
 //! Changes nothing without `--repair`.
 
+mod finding;
 mod secrets;
 
 use std::{iter, time::Duration};
 
-use serde::Serialize;
-
+use self::finding::{FAILED, Finding, OK, SHOWN, WARNING, chain};
 use super::{
     args::{self, Format},
     exit_of,
     failure::{Exit, Failure},
-    output::{Console, Row},
+    output::Console,
     progress::Steps,
     sandbox::{self, own_program},
 };
@@ -25,7 +25,6 @@ use crate::{
         migrate,
         products::renditions,
     },
-    health::Component,
     imaging,
     isolation::{Decoders, Policy},
     maintenance::{self, Depth, Invariant, Repair, Repaired, backup},
@@ -42,11 +41,11 @@ pub(super) async fn run(settings: Settings, command: &args::Doctor, console: &mu
     let (findings, exit) = match Box::pin(App::open(settings, Access::Existing)).await {
         Ok(app) => {
             let app = app.isolated_by(own_program());
-            let (mut findings, exit) = examine(&app).await;
+            let mut findings = examine(&app).await;
             findings.extend(of_the_program());
-            let whole = inspect(&app, depth, &repairs, console, &mut findings).await;
-            // An unreachable component determines the exit code, not its data.
-            (findings, if exit == Exit::Done { whole } else { exit })
+            inspect(&app, depth, &repairs, console, &mut findings).await;
+            let exit = finding::exit_of(&findings);
+            (findings, exit)
         }
         Err(error) => {
             let exit = exit_of(&error);
@@ -68,7 +67,7 @@ fn show(findings: &[Finding], as_json: bool, console: &mut Console) -> std::io::
     list.finish(None)
 }
 
-async fn examine(app: &App) -> (Vec<Finding>, Exit) {
+async fn examine(app: &App) -> Vec<Finding> {
     let mut components = app.health.check().await;
     // Redis must answer within 50 ms, which a busy machine may miss once.
     for _ in 0..2 {
@@ -78,13 +77,11 @@ async fn examine(app: &App) -> (Vec<Finding>, Exit) {
         tokio::time::sleep(Duration::from_secs(1)).await;
         components = app.health.check().await;
     }
-    let unreachable = components.iter().any(|component| component.error.is_some());
     let mut findings: Vec<_> = components.into_iter().map(Finding::of_component).collect();
     if let Some(way) = app.database.way_of_connecting() {
         let database = findings.iter_mut().find(|finding| finding.check == "database" && finding.status == OK);
         database.into_iter().for_each(|finding| finding.detail = format!("{}; {way}", finding.detail));
     }
-    let mut exit = if unreachable { Exit::Unreachable } else { Exit::Done };
     let details = [
         ("schema", schema(app).await),
         ("installation", installation(app).await),
@@ -93,24 +90,12 @@ async fn examine(app: &App) -> (Vec<Finding>, Exit) {
     for (check, detail) in details {
         findings.push(match detail {
             Ok(detail) => Finding::ok(check, detail),
-            Err(error) => {
-                let transient = error.is_transient();
-                exit = if transient || exit == Exit::Unreachable { Exit::Unreachable } else { Exit::Failed };
-                Finding::failed(check, chain(&error))
-            }
+            Err(error) => Finding::interrupted(check, &error, error.is_transient()),
         });
     }
-    let isolation = isolation(app).await;
-    if isolation.status == FAILED && exit == Exit::Done {
-        exit = Exit::Failed;
-    }
-    findings.push(isolation);
-    let secrets = secrets::examine(app).await;
-    if secrets.status == FAILED && exit == Exit::Done {
-        exit = Exit::Failed;
-    }
-    findings.push(secrets);
-    (findings, exit)
+    findings.push(isolation(app).await);
+    findings.push(secrets::examine(app).await);
+    findings
 }
 
 /// Starts a decoder and reports its sandbox layers.
@@ -136,8 +121,7 @@ enum Repairs {
 }
 
 /// Checks every invariant of the data, and repairs violations on request.
-async fn inspect(app: &App, depth: Depth, repairs: &Repairs, console: &Console, findings: &mut Vec<Finding>) -> Exit {
-    let (mut exit, mut repaired) = (Exit::Done, false);
+async fn inspect(app: &App, depth: Depth, repairs: &Repairs, console: &Console, findings: &mut Vec<Finding>) {
     let mut steps = Steps::new(console.is_quiet());
     for invariant in Invariant::ALL {
         if let Some(reason) = not_here(app, invariant) {
@@ -146,24 +130,13 @@ async fn inspect(app: &App, depth: Depth, repairs: &Repairs, console: &Console, 
         }
         findings.push(match app.catalog.inspect(invariant, depth, &mut |step| steps.show(step)).await {
             Ok(found) if found.broken == 0 => Finding::ok(invariant.name(), whole(&found)),
-            Ok(found) => {
-                let finding = match repairs {
-                    Repairs::None => Finding::broken(&found),
-                    Repairs::Made(copies) => repair(app, &found, depth, copies.as_ref(), &mut steps).await,
-                };
-                repaired |= !finding.repaired.is_empty();
-                if finding.status != OK && exit == Exit::Done {
-                    exit = Exit::Failed;
-                }
-                finding
-            }
-            Err(error) => {
-                exit = if error.is_transient() { Exit::Unreachable } else { Exit::Failed };
-                Finding::failed(invariant.name(), chain(&error))
-            }
+            Ok(found) => match repairs {
+                Repairs::None => Finding::broken(&found),
+                Repairs::Made(copies) => repair(app, &found, depth, copies.as_ref(), &mut steps).await,
+            },
+            Err(error) => Finding::interrupted(invariant.name(), &error, error.is_transient()),
         });
     }
-    if exit == Exit::Failed && repaired { Exit::Partly } else { exit }
 }
 
 /// Repairs a finding and checks the invariant again.
@@ -177,14 +150,17 @@ async fn repair(
     let check = found.invariant.name();
     let repaired = match app.catalog.repair(found, copies, &mut |step| steps.show(step)).await {
         Ok(repaired) => repaired,
-        Err(error) => return Finding::failed(check, format!("the repair failed: {}", chain(&error))),
+        Err(error) => {
+            let finding = Finding::interrupted(check, &error, error.is_transient());
+            return Finding { detail: format!("the repair failed: {}", finding.detail), ..finding };
+        }
     };
     let Repaired { done, left } = repaired;
     let again = app.catalog.inspect(found.invariant, depth, &mut |step| steps.show(step)).await;
     let mut finding = match again {
         Ok(again) if again.broken == 0 => Finding::ok(check, format!("{}; repaired {}", whole(&again), done.len())),
         Ok(again) => Finding::broken(&again),
-        Err(error) => Finding::failed(check, chain(&error)),
+        Err(error) => Finding::interrupted(check, &error, error.is_transient()),
     };
     for Repair { what, how } in done.iter().chain(&left).take(SHOWN) {
         finding.detail.push_str(&format!("; {what}: {how}"));
@@ -216,42 +192,6 @@ fn whole(found: &maintenance::Finding) -> String {
         Invariant::Invalidations => "no pending cache invalidations".into(),
         Invariant::Leases => "no lease belongs to a dead worker".into(),
         Invariant::Entries => format!("{count} cached products match their rows"),
-    }
-}
-
-/// Returns the problem of a violated invariant and its remedy.
-const fn remedy(invariant: Invariant) -> (&'static str, &'static str) {
-    match invariant {
-        Invariant::Images => {
-            ("images are neither final nor have one live job", "`pm doctor --repair` queues them again")
-        }
-        Invariant::Blobs => (
-            "blobs are missing or do not match their keys",
-            "`pm doctor --repair` queues their images again; `--from DIR` copies them from a backup",
-        ),
-        Invariant::Sources => {
-            ("uploaded files are missing or damaged", "`pm doctor --repair --from DIR` copies them from a backup")
-        }
-        Invariant::Orphans => ("old blobs are not referenced", "`pm gc` or `pm doctor --repair` removes them"),
-        Invariant::Unfinished => {
-            ("unfinished files of killed processes", "`pm gc` or `pm doctor --repair` removes them")
-        }
-        Invariant::Outbox => (
-            "due jobs were not published to the broker",
-            "a running `pm serve` or `pm worker`, or `pm doctor --repair`, publishes them",
-        ),
-        Invariant::Invalidations => (
-            "pending cache invalidations",
-            "a running `pm serve` or `pm worker`, or `pm doctor --repair`, applies them",
-        ),
-        Invariant::Leases => (
-            "jobs have leases of dead workers",
-            "a running `pm serve` or `pm worker`, or `pm doctor --repair`, requeues them",
-        ),
-        Invariant::Entries => (
-            "cached products differ from their rows",
-            "`pm doctor --repair` deletes the entries; use the same PM_PUBLIC_URL and version in all processes",
-        ),
     }
 }
 
@@ -307,89 +247,5 @@ const fn part_of(error: &app::Error) -> &'static str {
         app::Error::Tls(_) => "certificate",
         app::Error::Auth(_) => "authentication",
         app::Error::Setting(_) | app::Error::DataDirectory { .. } => "settings",
-    }
-}
-
-/// Formats an error and its causes, each once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut told = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let sentence = next.to_string();
-        if !told.contains(&sentence) {
-            told = format!("{told}: {sentence}");
-        }
-        cause = next.source();
-    }
-    told
-}
-
-const OK: &str = "ok";
-/// The check passed with a restriction.
-const WARNING: &str = "warning";
-const FAILED: &str = "failed";
-/// Maximum number of examples and repairs in a detail.
-const SHOWN: usize = 5;
-
-#[derive(Debug, Serialize)]
-struct Finding {
-    check: &'static str,
-    status: &'static str,
-    detail: String,
-    /// Number of rows, blobs or entries that violate the invariant.
-    count: u64,
-    /// Up to 100 of them.
-    examples: Vec<String>,
-    /// What was repaired.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    repaired: Vec<Repair>,
-    /// What could not be repaired.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    left: Vec<Repair>,
-}
-
-impl Finding {
-    const fn ok(check: &'static str, detail: String) -> Self {
-        Self { check, status: OK, detail, count: 0, examples: Vec::new(), repaired: Vec::new(), left: Vec::new() }
-    }
-
-    fn failed(check: &'static str, detail: String) -> Self {
-        Self { status: FAILED, ..Self::ok(check, detail) }
-    }
-
-    fn broken(found: &maintenance::Finding) -> Self {
-        let (wrong, help) = remedy(found.invariant);
-        let count = found.broken;
-        let shown = &found.examples[..found.examples.len().min(SHOWN)];
-        let more = if count > shown.len() as u64 { ", …" } else { "" };
-        let detail = format!("{count} {wrong}: {}{more}; {help}", shown.join(", "));
-        Self { count, examples: found.examples.clone(), ..Self::failed(found.invariant.name(), detail) }
-    }
-
-    fn of_component(component: Component) -> Self {
-        let Component { name, engine, error, latency, .. } = component;
-        match error {
-            None => Self::ok(name, format!("{engine}, answers in {:.1} ms", latency.as_secs_f64() * 1e3)),
-            Some(error) => Self::failed(name, format!("{engine}: {error}")),
-        }
-    }
-}
-
-impl Row for Finding {
-    const COLUMNS: &'static [&'static str] = &["check", "status", "detail"];
-    const FIELDS: &'static [&'static str] = &["check", "status", "detail", "count", "examples"];
-
-    fn id(&self) -> String {
-        format!("{} {}", self.check, self.status)
-    }
-
-    fn cells(&self) -> Vec<String> {
-        vec![self.check.into(), self.status.into(), self.detail.clone()]
-    }
-
-    fn fields(&self) -> Vec<String> {
-        let mut fields = self.cells();
-        fields.extend([self.count.to_string(), self.examples.join(" ")]);
-        fields
     }
 }

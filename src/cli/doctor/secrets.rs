@@ -1,6 +1,6 @@
 //! Checks that a configured key decrypts each webhook secret.
 
-use super::{Finding, SHOWN, chain};
+use super::finding::{Finding, SHOWN};
 use crate::{app::App, domain::WebhookId};
 
 const CHECK: &str = "secrets";
@@ -9,7 +9,7 @@ const CHECK: &str = "secrets";
 pub(super) async fn examine(app: &App) -> Finding {
     let state = match app.catalog.secret_state().await {
         Ok(state) => state,
-        Err(error) => return Finding::failed(CHECK, chain(&error)),
+        Err(error) => return Finding::interrupted(CHECK, &error, error.is_transient()),
     };
     if !state.locked.is_empty() {
         let detail = format!(
