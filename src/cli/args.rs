@@ -334,6 +334,16 @@ mod tests {
     }
 
     #[test]
+    fn every_flag_of_a_setting_exists() {
+        let program = Arguments::command();
+        for (flag, command) in crate::config::flags() {
+            let command = command.map_or(&program, |name| program.find_subcommand(name).expect(name));
+            let long = |argument: &clap::Arg| argument.get_long() == flag.strip_prefix("--");
+            assert!(command.get_arguments().any(long), "{} has no {flag}", command.get_name());
+        }
+    }
+
+    #[test]
     fn flags_of_serve_become_settings() {
         let flags = |words: &[&str]| Arguments::try_parse_from(words).expect("right words").flags();
         let serve = flags(&["pm", "serve", "--listen", "127.0.0.1:0", "--no-worker", "-v", "--data-dir", "d"]);

@@ -8,19 +8,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use figment::{
-    Profile, Provider,
-    providers::{Format, Toml},
-    value::{Dict, Value},
-};
+use toml::{Table, Value};
 
-use super::{
-    Error, Flags,
-    keys::{KEYS, Key},
-    secret::redact,
-};
+use super::{Error, Flags, keys::Key, secret::redact};
 
-const DEFAULTS: &str = include_str!("../../config.default.toml");
+/// Minimum Jaro similarity of a suggested name; the limit that clap has for its suggestions.
+const MIN_SIMILARITY: f64 = 0.7;
 
 /// The source of a setting, lowest layer first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +36,7 @@ impl Source {
         match self {
             Self::Default | Self::File(_) => key.name.to_owned(),
             Self::DotEnv | Self::Environment => key.environment.first().copied().unwrap_or(key.name).to_owned(),
-            Self::Flag => key.flag.unwrap_or(key.name).to_owned(),
+            Self::Flag => key.flag.map_or(key.name, |flag| flag.name).to_owned(),
         }
     }
 }
@@ -81,7 +74,7 @@ impl fmt::Display for Problem {
 #[derive(Clone, Debug)]
 pub(super) enum Raw {
     Text(String),
-    Table(Dict),
+    Table(Table),
 }
 
 impl Raw {
@@ -112,7 +105,7 @@ pub(super) fn read(
     environment: impl IntoIterator<Item = (String, String)>,
     problems: &mut Vec<Problem>,
 ) -> Result<Vec<Layer>, Error> {
-    let mut layers = vec![from_toml(DEFAULTS, Source::Default, problems)?];
+    let mut layers = vec![defaults()];
     layers.extend(read_file(flags.config.as_deref(), directory, problems)?);
     layers.extend(read_dotenv(directory, problems)?);
     layers.push(from_variables(Source::Environment, environment, directory, problems));
@@ -122,6 +115,15 @@ pub(super) fn read(
     }
     layers.push(layer);
     Ok(layers)
+}
+
+fn defaults() -> Layer {
+    let mut layer = Layer::new(Source::Default);
+    for key in Key::of_files() {
+        let text = if key.default == "[]" { "" } else { key.default };
+        layer.values.insert(key.name, Raw::Text(text.to_owned()));
+    }
+    layer
 }
 
 fn read_file(named: Option<&Path>, directory: &Path, problems: &mut Vec<Problem>) -> Result<Option<Layer>, Error> {
@@ -138,7 +140,7 @@ fn from_toml(text: &str, source: Source, problems: &mut Vec<Problem>) -> Result<
     let mut layer = Layer::new(source);
     for (name, value) in table {
         let Some(key) = Key::find(&name).filter(|key| key.in_files) else {
-            let known: Vec<_> = KEYS.iter().filter(|key| key.in_files).map(|key| key.name).collect();
+            let known: Vec<_> = Key::of_files().map(|key| key.name).collect();
             problems.push(unknown(&layer.source, &name, &known));
             continue;
         };
@@ -157,31 +159,28 @@ fn from_toml(text: &str, source: Source, problems: &mut Vec<Problem>) -> Result<
 }
 
 /// Parses `text` as TOML; the error message masks passwords.
-pub(super) fn parse_toml(text: &str) -> Result<Dict, String> {
-    let mut profiles = Toml::string(text).data().map_err(|error| redact(error.to_string().trim_end()))?;
-    Ok(profiles.remove(&Profile::Default).unwrap_or_default())
+pub(super) fn parse_toml(text: &str) -> Result<Table, String> {
+    text.parse().map_err(|error: toml::de::Error| redact(error.to_string().trim_end()))
 }
 
 /// Converts a TOML value to text; a list becomes text with commas.
 fn raw(value: Value) -> Option<Raw> {
-    if let Value::Dict(_, table) = value {
-        return Some(Raw::Table(table));
+    match value {
+        Value::Table(table) => Some(Raw::Table(table)),
+        Value::Array(items) => {
+            let texts: Option<Vec<_>> = items.iter().map(scalar).collect();
+            texts.map(|texts| Raw::Text(texts.join(",")))
+        }
+        single => scalar(&single).map(Raw::Text),
     }
-    if let Value::Array(_, items) = value {
-        let texts: Option<Vec<_>> = items.iter().map(scalar).collect();
-        return texts.map(|texts| Raw::Text(texts.join(",")));
-    }
-    scalar(&value).map(Raw::Text)
 }
 
 /// Converts a string, number or boolean to its text in an environment variable.
 pub(super) fn scalar(value: &Value) -> Option<String> {
     match value {
-        Value::String(_, text) => Some(text.trim().to_owned()),
-        Value::Bool(_, truth) => Some(truth.to_string()),
-        Value::Num(_, number) => {
-            number.to_i128().or_else(|| number.to_u128().and_then(|n| n.try_into().ok())).map(|n| n.to_string())
-        }
+        Value::String(text) => Some(text.trim().to_owned()),
+        Value::Boolean(truth) => Some(truth.to_string()),
+        Value::Integer(number) => Some(number.to_string()),
         _ => None,
     }
 }
@@ -218,7 +217,7 @@ fn from_variables(
     let mut layer = Layer::new(source);
     let mut variables: BTreeMap<String, String> = variables.into_iter().collect();
     secret_files::read_all(&mut variables, &layer.source, directory, problems);
-    for key in KEYS {
+    for key in Key::all() {
         let set = |name: &&&str| variables.contains_key(**name);
         if let Some(name) = key.environment.iter().find(set) {
             layer.values.insert(key.name, Raw::Text(variables[*name].trim().to_owned()));
@@ -230,7 +229,7 @@ fn from_variables(
             layer.aws.insert(name, value);
         } else if is_unknown(&name, &value) {
             let known: Vec<_> =
-                KEYS.iter().flat_map(|key| key.environment).copied().filter(|name| name.starts_with("PM_")).collect();
+                Key::all().flat_map(|key| key.environment).copied().filter(|name| name.starts_with("PM_")).collect();
             problems.push(unknown(&layer.source, &name, &known));
         }
     }
@@ -248,7 +247,7 @@ fn spell_out_redis(layer: &mut Layer) {
 
 fn is_unknown(name: &str, value: &str) -> bool {
     name.starts_with("PM_")
-        && !KEYS.iter().any(|key| key.environment.contains(&name))
+        && !Key::all().any(|key| key.environment.contains(&name))
         && !name.starts_with("PM_TEST_")
         && name != "PM_CORPUS"
         && !is_service_link(name, value)
@@ -267,6 +266,16 @@ fn unknown(source: &Source, name: &str, known: &[&str]) -> Problem {
     Problem {
         source: source.clone(),
         name: name.to_owned(),
-        message: format!("is not a setting; known are {}", known.join(", ")),
+        message: match closest(name, known) {
+            Some(meant) => format!("is not a setting; did you mean {meant}?"),
+            None => format!("is not a setting; known are {}", known.join(", ")),
+        },
     }
+}
+
+/// Returns the known name that is most similar to `name`, if one is similar enough to be meant.
+fn closest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let similarity = |other: &&'a str| (strsim::jaro(name, other), *other);
+    let (likeness, meant) = known.iter().map(similarity).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (likeness > MIN_SIMILARITY).then_some(meant)
 }

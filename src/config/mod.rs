@@ -42,7 +42,7 @@ use crate::{
 use layers::Layer;
 use resolve::Resolver;
 
-/// All settings, parsed. `config.default.toml` describes each.
+/// All settings, parsed. `docs/CONFIG.md` describes each.
 #[derive(Clone)]
 pub struct Settings {
     /// The directory for local data; may be relative to the working directory.
@@ -391,6 +391,12 @@ impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.entries().into_iter().map(|(name, value, _)| (name, value))).finish()
     }
+}
+
+/// Returns the flags of settings, each with its command; `None` is every command.
+#[cfg(test)]
+pub(crate) fn flags() -> impl Iterator<Item = (&'static str, Option<&'static str>)> {
+    keys::Key::all().filter_map(|key| key.flag).map(|flag| (flag.name, flag.command))
 }
 
 #[cfg(test)]

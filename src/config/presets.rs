@@ -1,6 +1,6 @@
 //! Reads the table of presets; each defines renditions of every image.
 
-use figment::value::{Dict, Num, Value};
+use toml::{Table, Value};
 
 use super::{
     layers::{Raw, parse_toml, scalar},
@@ -57,11 +57,11 @@ fn preset(name: &str, value: &Value, effort: Effort) -> Result<Preset, String> {
     if name == RESERVED {
         return Err(format!("has a preset `{name}`, a name reserved for uploaded files; use another name"));
     }
-    let Value::Dict(_, table) = value else { return Err(format!("has a preset `{name}` that is no table")) };
+    let Value::Table(table) = value else { return Err(format!("has a preset `{name}` that is no table")) };
     fields(name, table, effort).map_err(|reason| format!("has a preset `{name}` whose {reason}"))
 }
 
-fn fields(name: &str, table: &Dict, effort: Effort) -> Result<Preset, String> {
+fn fields(name: &str, table: &Table, effort: Effort) -> Result<Preset, String> {
     if let Some(field) = table.keys().find(|field| !KNOWN.contains(&field.as_str())) {
         return Err(format!("`{field}` is unknown; known are {}", KNOWN.join(", ")));
     }
@@ -86,7 +86,7 @@ fn fields(name: &str, table: &Dict, effort: Effort) -> Result<Preset, String> {
     Ok(Preset { name: name.to_owned(), size, fit, formats: formats(table)?, quality, effort })
 }
 
-fn fit(table: &Dict, size: Size) -> Result<Fit, String> {
+fn fit(table: &Table, size: Size) -> Result<Fit, String> {
     let boxed = matches!(size, Size::Box { .. });
     let fit = match text(table, "fit")?.as_deref() {
         None | Some("contain") => Fit::Contain,
@@ -102,13 +102,13 @@ fn fit(table: &Dict, size: Size) -> Result<Fit, String> {
 }
 
 /// Parses the focal point: a name, or fractions of width and height.
-fn focus(table: &Dict) -> Result<Focus, String> {
+fn focus(table: &Table) -> Result<Focus, String> {
     const WRONG: &str = "`focus` is neither two numbers from 0 to 1, across and down, nor one of center, top, bottom, \
         left, right, top-left, top-right, bottom-left, bottom-right";
     let found = match table.get("focus") {
         None => Some(Focus::CENTER),
-        Some(Value::String(_, name)) => Focus::named(name),
-        Some(Value::Array(_, shares)) => match &shares[..] {
+        Some(Value::String(name)) => Focus::named(name),
+        Some(Value::Array(shares)) => match &shares[..] {
             [across, down] => thousandths(across)
                 .zip(thousandths(down))
                 .and_then(|(across, down)| Focus::from_thousandths(across, down)),
@@ -121,20 +121,19 @@ fn focus(table: &Dict) -> Result<Focus, String> {
 
 /// Converts a fraction from 0 to 1 to thousandths.
 fn thousandths(share: &Value) -> Option<u16> {
-    let Value::Num(_, number) = share else { return None };
-    let share = match number {
-        Num::F32(share) => f64::from(*share),
-        Num::F64(share) => *share,
-        whole => u8::try_from(whole.to_i128().or_else(|| whole.to_u128()?.try_into().ok())?).ok()?.into(),
+    let share = match share {
+        Value::Float(share) => *share,
+        Value::Integer(share) => u8::try_from(*share).ok()?.into(),
+        _ => return None,
     };
     (0.0..=1.0).contains(&share).then(|| (share * 1000.0).round() as u16)
 }
 
-fn formats(table: &Dict) -> Result<Vec<OutputFormat>, String> {
+fn formats(table: &Table) -> Result<Vec<OutputFormat>, String> {
     let mut formats: Vec<OutputFormat> = Vec::new();
     let items = match table.get("formats") {
         None => return Ok(vec![OutputFormat::Jpeg]),
-        Some(Value::Array(_, items)) => &items[..],
+        Some(Value::Array(items)) => &items[..],
         Some(single) => std::slice::from_ref(single),
     };
     for item in items {
@@ -159,13 +158,13 @@ fn format(item: &Value) -> Result<OutputFormat, String> {
     Ok(format)
 }
 
-fn side(table: &Dict, field: &str) -> Result<Option<u32>, String> {
+fn side(table: &Table, field: &str) -> Result<Option<u32>, String> {
     let Some(text) = text(table, field)? else { return Ok(None) };
     let pixels = text.parse().ok().filter(|pixels| (1..=MAX_SIDE).contains(pixels));
     pixels.map(Some).ok_or_else(|| format!("`{field}` is not a number of pixels from 1 to {MAX_SIDE}"))
 }
 
-fn text(table: &Dict, field: &str) -> Result<Option<String>, String> {
+fn text(table: &Table, field: &str) -> Result<Option<String>, String> {
     let Some(value) = table.get(field) else { return Ok(None) };
     scalar(value).map(Some).ok_or_else(|| format!("`{field}` is neither text nor a whole number"))
 }
@@ -173,6 +172,7 @@ fn text(table: &Dict, field: &str) -> Result<Option<String>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::keys::Key;
 
     fn parsed(text: &str) -> Result<Vec<Preset>, String> {
         parse(&Raw::Text(text.into()), Effort::Balanced)
@@ -260,8 +260,7 @@ mod tests {
 
     #[test]
     fn the_default_table_equals_the_default_presets_of_imaging() {
-        let defaults = parse_toml(include_str!("../../config.default.toml")).expect("valid TOML");
-        let Some(Value::Dict(_, table)) = defaults.get("presets") else { panic!("no presets") };
-        assert_eq!(parse(&Raw::Table(table.clone()), Effort::Balanced), Ok(crate::imaging::default_presets()));
+        let default = Key::find("presets").expect("a setting").default;
+        assert_eq!(parsed(default), Ok(crate::imaging::default_presets()));
     }
 }

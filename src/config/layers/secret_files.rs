@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use super::{KEYS, Problem, Source};
+use super::{Key, Problem, Source};
 
 /// Secrets that the S3 client reads itself.
 const OF_THE_STORE: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
@@ -19,7 +19,7 @@ pub(super) fn read_all(
     directory: &Path,
     problems: &mut Vec<Problem>,
 ) {
-    let secrets = KEYS.iter().filter(|key| key.secret).flat_map(|key| key.environment.iter().copied());
+    let secrets = Key::all().filter(|key| key.secret).flat_map(|key| key.environment.iter().copied());
     for name in secrets.chain(OF_THE_STORE) {
         let variable = format!("{name}{SUFFIX}");
         let Some(path) = variables.remove(&variable).filter(|path| !path.trim().is_empty()) else { continue };
