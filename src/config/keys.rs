@@ -20,6 +20,7 @@ pub(super) struct Key {
     /// The default as text, as in the environment; tables are in TOML. Empty if there is none.
     pub default: &'static str,
     /// The description, in Markdown.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests write docs/CONFIG.md and config.default.toml from it"))]
     pub doc: &'static str,
     /// The allowed values; completes the sentence "allowed is …".
     pub allowed: &'static str,
@@ -37,12 +38,14 @@ pub(super) struct Flag {
     /// The name, such as `--listen`.
     pub name: &'static str,
     /// The command that has it; `None` if all have it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests write docs/CONFIG.md and config.default.toml from it"))]
     pub command: Option<&'static str>,
 }
 
 /// The settings of a part of the program.
 pub(super) struct Section {
     /// The heading in files and documents.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests write docs/CONFIG.md and config.default.toml from it"))]
     pub title: &'static str,
     /// The settings.
     pub keys: &'static [Key],
