@@ -115,7 +115,7 @@ async fn outcome(app: &App) -> Outcome {
         dominant_color: "#808080".into(),
         perceptual_hash: None,
     };
-    let content = Content { sha256: "00".repeat(32), recipe: "00".repeat(16) };
+    let content = Content { sha256: "00".repeat(32), pipeline_fingerprint: "00".repeat(16) };
     Outcome { facts, warnings: Vec::new(), renditions, presets: None, content }
 }
 

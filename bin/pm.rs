@@ -1,4 +1,4 @@
-//! The `pm` binary: parse, logs, run, exit code. Everything else is in the library.
+//! The `pm` binary: parses arguments, starts logging, runs the command. Everything else is in the library.
 
 use std::process::ExitCode;
 
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     }
     private_files::restrict_umask();
     memory::bound_allocator();
-    // An error means that a provider is installed already, which is as good.
+    // An error means that a provider is already installed, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments = Arguments::parse();
     let settings = match arguments.settings() {

@@ -98,7 +98,7 @@ impl App {
         if access != Access::Existing {
             private::restrict(&settings, &storage_engine(&settings)?).await;
         }
-        let database = opening::open_catalogue(&settings, access).await?;
+        let database = opening::open_catalog(&settings, access).await?;
         let installation = installation::read(&database.read()).await?;
         let (blobs, store_compared) = store::open_store(&settings, &database, &installation).await?;
         let cache = Cache::connect(&cache_engine(&settings, &database)).await?;
@@ -175,9 +175,9 @@ impl App {
         // The worker goes on until the last request has been answered.
         let (stopper, after_requests) = stop::channel();
         let worker = if workers == 0 { None } else { Some(self.worker(workers)?) };
-        let mut told = stop.clone();
+        let mut stopping = stop.clone();
         let answer = async {
-            http::serve(listener, self.http_state(), config, async move { told.wanted().await }).await;
+            http::serve(listener, self.http_state(), config, async move { stopping.wanted().await }).await;
             stopper.stop();
         };
         let deliver = self.deliver(stop.clone())?;
@@ -186,7 +186,7 @@ impl App {
                 tokio::join!(worker.run(stop), deliver);
             }
         };
-        let run = Box::pin(async { tokio::join!(answer, work, self.look_after(after_requests)) });
+        let run = Box::pin(async { tokio::join!(answer, work, self.run_background_tasks(after_requests)) });
         tokio::select! {
             _ = run => Ok(()),
             error = self.misplaced() => Err(error),
@@ -207,7 +207,7 @@ impl App {
             tokio::join!(worker.run(stop), deliver);
             stopper.stop();
         };
-        let mut told = after_jobs.clone();
+        let mut stopping = after_jobs.clone();
         let answer = async {
             if let Some(listener) = status {
                 let hosts = match self.settings.worker_listen {
@@ -215,12 +215,12 @@ impl App {
                     None => http::Hosts::default(),
                 };
                 let config = http::Config { scope: http::Scope::Status, hosts, ..http::Config::default() };
-                let stop = async move { told.wanted().await };
+                let stop = async move { stopping.wanted().await };
                 // On the heap, because few workers need this large future.
                 Box::pin(http::serve(listener, self.http_state(), config, stop)).await;
             }
         };
-        let run = Box::pin(async { tokio::join!(work, answer, self.look_after(after_jobs)) });
+        let run = Box::pin(async { tokio::join!(work, answer, self.run_background_tasks(after_jobs)) });
         tokio::select! {
             _ = run => Ok(()),
             error = self.misplaced() => Err(error),
@@ -314,18 +314,18 @@ impl App {
     }
 
     /// Runs the background tasks of every long-running process until `stop`.
-    async fn look_after(&self, stop: Stop) {
-        let mut told = stop.clone();
-        let figures = async {
+    async fn run_background_tasks(&self, stop: Stop) {
+        let mut stopping = stop.clone();
+        let metrics_upkeep = async {
             tokio::select! {
-                () = told.wanted() => {}
+                () = stopping.wanted() => {}
                 () = Metrics::install().keep_up() => {}
             }
         };
         let relay = worker::relay(self.catalog.clone(), self.queue.clone(), stop.clone());
-        let herald = worker::herald(self.catalog.clone(), stop.clone());
+        let notifier = worker::notify_events(self.catalog.clone(), stop.clone());
         let collector = worker::collect(self.catalog.clone(), self.settings.gc_every, stop.clone());
-        tokio::join!(relay, herald, collector, worker::sweep(self.catalog.clone(), stop), figures);
+        tokio::join!(relay, notifier, collector, worker::sweep(self.catalog.clone(), stop), metrics_upkeep);
     }
 }
 

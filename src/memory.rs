@@ -21,14 +21,14 @@ mod glibc {
     /// Larger blocks are mapped separately and returned when freed. Setting it also disables its growth.
     const MAPPED_BLOCK_BYTES: c_int = 256 * 1024;
     /// Maximum free memory kept at the end of the heap.
-    const KEPT_BYTES: c_int = 1 << 20;
+    const TRIM_THRESHOLD_BYTES: c_int = 1 << 20;
 
     pub(super) fn bound() {
         // Environment variables take precedence: glibc read them before `main`.
         let settings = [
             (M_ARENA_MAX, ARENAS, "MALLOC_ARENA_MAX"),
             (M_MMAP_THRESHOLD, MAPPED_BLOCK_BYTES, "MALLOC_MMAP_THRESHOLD_"),
-            (M_TRIM_THRESHOLD, KEPT_BYTES, "MALLOC_TRIM_THRESHOLD_"),
+            (M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES, "MALLOC_TRIM_THRESHOLD_"),
         ];
         for (setting, value, variable) in settings {
             if std::env::var_os(variable).is_none() {

@@ -27,7 +27,7 @@ pub const OWN_STORE: Policy =
     Policy { attempts: u32::MAX, first: Duration::from_secs(5), longest: Duration::from_secs(60), jitter: 0.2 };
 
 /// Maximum delay accepted from an origin's `Retry-After`.
-pub const LONGEST_ASKED_FOR: Duration = Duration::from_secs(3_600);
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
 impl Policy {
     /// Returns the delay after failed attempt `attempt` (the first is 1); `None` if no attempt is left.
@@ -38,8 +38,8 @@ impl Policy {
         if attempt >= self.attempts {
             return None;
         }
-        if let Some(wish) = asked_for.filter(|wish| !wish.is_zero()) {
-            return Some(wish.min(LONGEST_ASKED_FOR));
+        if let Some(requested) = asked_for.filter(|requested| !requested.is_zero()) {
+            return Some(requested.min(MAX_RETRY_AFTER));
         }
         let doubled = self.first.saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1)));
         let factor = 1.0 + self.jitter * (2.0 * chance - 1.0);
@@ -66,6 +66,6 @@ mod tests {
     #[test]
     fn retry_after_is_followed_up_to_an_hour() {
         assert_eq!(TRANSIENT.delay(1, Some(Duration::from_secs(90)), 0.0), Some(Duration::from_secs(90)));
-        assert_eq!(TRANSIENT.delay(1, Some(Duration::from_secs(90_000)), 0.0), Some(LONGEST_ASKED_FOR));
+        assert_eq!(TRANSIENT.delay(1, Some(Duration::from_secs(90_000)), 0.0), Some(MAX_RETRY_AFTER));
     }
 }

@@ -33,7 +33,7 @@ use crate::clock::Timestamp;
 const BUFFERED_LINES: usize = 16_384;
 
 /// Interval of metrics maintenance, which bounds histograms that are not scraped.
-const UPKEEP: Duration = Duration::from_secs(5);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Histogram buckets of request durations, in seconds.
 const REQUEST_BUCKETS: [f64; 14] =
@@ -51,7 +51,7 @@ pub enum Format {
     /// Human-readable, optionally colored.
     Pretty {
         /// Whether to write color escape sequences.
-        colour: bool,
+        color: bool,
     },
     /// One flat JSON object per line.
     Json,
@@ -99,8 +99,8 @@ pub fn init(config: &Config) -> Guard {
     let (filter, handle) = reload::Layer::new(filter);
     let registry = tracing_subscriber::registry().with(filter);
     let installed = match config.format {
-        Format::Pretty { colour } => {
-            let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colour).with_target(false);
+        Format::Pretty { color } => {
+            let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(color).with_target(false);
             registry.with(lines).try_init()
         }
         Format::Notices => {
@@ -173,7 +173,7 @@ impl Metrics {
 
     /// Maintains the metrics periodically; never returns. Run it as one task per process.
     pub async fn keep_up(self) {
-        let mut ticks = tokio::time::interval(UPKEEP);
+        let mut ticks = tokio::time::interval(MAINTENANCE_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;

@@ -1,4 +1,4 @@
-//! Users, who own products.
+//! Users; they own products.
 
 crate::step! {
     "m0001_users",

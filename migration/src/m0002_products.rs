@@ -1,4 +1,4 @@
-//! Products, with an index for every order of the list, alone and within one user's products.
+//! Products, with an index for every sort order, of all products and of one user's products.
 
 crate::step! {
     "m0002_products",

@@ -1,4 +1,4 @@
-//! Pictures of products and the renditions that were made of them.
+//! Images of products and their renditions.
 
 crate::step! {
     "m0003_images",

@@ -1,5 +1,5 @@
-//! The queue of record: what is to be done, who does it, what became of it. The row is written in the transaction of what
-//! it is about, so that it is the outbox of every other queue as well. Finished rows stand in no index of the living.
+//! The job queue. A job's row is written in the transaction of its change, so it is also the outbox for a broker.
+//! The partial indexes of live jobs exclude finished rows.
 
 crate::step! {
     "m0004_jobs",

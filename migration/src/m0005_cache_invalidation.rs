@@ -1,5 +1,5 @@
-//! Which products changed: written in the transaction of the change. A shared cache's row goes once the cache was told;
-//! for an in-process cache it is the log that other processes follow.
+//! Pending cache invalidations, written in the transaction of the change. With a shared cache, a row is deleted after
+//! the cache entry. With in-process caches, the rows are the log that other processes read.
 
 crate::step! {
     "m0005_cache_invalidation",

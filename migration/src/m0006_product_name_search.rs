@@ -1,5 +1,5 @@
-//! An index of three-letter pieces for "name contains": `pg_trgm` on PostgreSQL where the role may create it, FTS5's
-//! trigram tokenizer on SQLite. Without it, the same lists are right but slower.
+//! A trigram index for "name contains": `pg_trgm` on PostgreSQL if the role may create it, FTS5's trigram tokenizer on
+//! SQLite. Without it, lists are correct but slower.
 
 use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
 

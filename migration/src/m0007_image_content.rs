@@ -1,4 +1,5 @@
-//! What a picture's bytes are and how they were processed, so that the same bytes are processed once; and who is at it.
+//! Deduplication: the checksum of an image's source, the fingerprint of its pipeline, and the key that a running job
+//! locks.
 
 crate::step! {
     "m0007_image_content",

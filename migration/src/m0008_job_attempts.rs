@@ -1,5 +1,4 @@
-//! Every attempt at a job that did not succeed, so that a dead letter tells its whole story; and the index by which finished
-//! jobs are found when they have served their time.
+//! Failed attempts of jobs, the history of a dead letter; and an index of finished jobs by age, for their deletion.
 
 crate::step! {
     "m0008_job_attempts",

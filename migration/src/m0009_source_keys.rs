@@ -1,4 +1,4 @@
-//! Which pictures have an uploaded file as their source: whoever wants to remove a file asks whether one has.
+//! Index of images by uploaded source file, to find out whether an image still uses a file.
 
 crate::step! {
     "m0009_source_keys",

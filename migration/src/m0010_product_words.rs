@@ -1,5 +1,5 @@
-//! The words that products are found by. The program makes them, so that no database has an own idea of what a word is;
-//! products that are there already get theirs right after this step, in batches.
+//! Search terms of products. The program splits texts into terms, so all databases find the same products.
+//! Existing products get their terms right after this migration, in batches.
 
 use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
 
@@ -12,7 +12,7 @@ impl MigrationName for Step {
     }
 }
 
-// A table of its own: a product's row is written anew whenever one of its pictures gets on, its words are not.
+// A separate table: every step of an image rewrites the product's row, but not its terms.
 const POSTGRES_UP: &[&str] = &[
     "CREATE TABLE product_words (
         product_id {int} PRIMARY KEY REFERENCES products (id) ON DELETE CASCADE,
@@ -23,7 +23,7 @@ const POSTGRES_UP: &[&str] = &[
 ];
 const POSTGRES_DOWN: &[&str] = &["DROP TABLE product_words"];
 
-// Of the ASCII characters, words have only letters, digits and the sign, so that the index parts them at the spaces alone.
+// The only ASCII characters in terms are letters, digits and `=`, so the index splits them only at spaces.
 const SQLITE_UP: &[&str] = &[
     "CREATE TABLE product_words (
         product_id {int} PRIMARY KEY REFERENCES products (id) ON DELETE CASCADE,

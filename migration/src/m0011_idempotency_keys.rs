@@ -1,4 +1,4 @@
-//! What was answered to requests that bear an idempotency key, so that the same request is carried out once.
+//! Results of requests with an idempotency key, so that each is executed once.
 
 crate::step! {
     "m0011_idempotency_keys",

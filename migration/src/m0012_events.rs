@@ -1,5 +1,4 @@
-//! What happened to products, for whoever listens: written in the transaction of the change, read in the order of the
-//! commits, and kept for a day.
+//! Events of products, written in the transaction of the change, read in commit order, and kept for a day.
 
 use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
 
@@ -28,8 +27,8 @@ impl MigrationTrait for Step {
             data TEXT NOT NULL,
             created_at {int} NOT NULL
         )";
-        // PostgreSQL gives numbers out in another order than transactions end in, so each event says which one wrote it.
-        // SQLite has one writer, and no cache stands before its numbers.
+        // PostgreSQL assigns ids in another order than transactions commit, so each event stores its transaction id.
+        // SQLite has one writer and assigns ids in commit order.
         if manager.get_database_backend() == DbBackend::Postgres {
             let tx = "\n            tx XID8 NOT NULL DEFAULT pg_current_xact_id(),";
             let index = "CREATE INDEX events_by_commit ON events (tx, id)";

@@ -1,4 +1,4 @@
-//! Addresses that are told what happens to products, and what each was or is to be told.
+//! Webhooks and their deliveries.
 
 crate::step! {
     "m0013_webhooks",

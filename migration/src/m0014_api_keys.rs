@@ -1,4 +1,4 @@
-//! Keys that scripts show instead of an access token.
+//! API keys, which scripts send instead of an access token.
 
 crate::step! {
     "m0014_api_keys",

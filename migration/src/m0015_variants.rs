@@ -1,4 +1,4 @@
-//! Forms of pictures that were asked for by a signed address: made once, kept until they are crowded out.
+//! Variants of images, requested by signed URLs. Each is made once and kept until it is evicted.
 
 crate::step! {
     "m0015_variants",

@@ -1,5 +1,5 @@
-//! The installation's identity: one row with its id, its blob store, the programs that may use the schema, and the state of
-//! the shared cache. Writers that do not delete the entries of this schema's cache themselves move the cache to a new epoch.
+//! The installation: one row with its id, its blob store, the programs that may use the schema, and the state of the
+//! shared cache. Writers that do not delete the cache entries of this schema start a new cache epoch.
 
 use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
 

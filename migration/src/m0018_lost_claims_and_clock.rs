@@ -1,4 +1,4 @@
-//! What a job lost its claims to, and the clock that processes on one SQLite file share.
+//! Counts of each job's lost claims, and the clock that processes on one SQLite file share.
 
 crate::step! {
     "m0018_lost_claims_and_clock",

@@ -1,4 +1,4 @@
-//! How often a webhook failed in a row, and until when it is left alone.
+//! Consecutive failures of each webhook, and the end of its pause.
 
 crate::step! {
     "m0020_webhook_pauses",

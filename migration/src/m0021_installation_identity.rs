@@ -1,4 +1,5 @@
-//! Where the installation's database is, and which installation it is a copy of: a copied database is another installation.
+//! Identity of the installation's database, and the installation it was copied from. A copied database is another
+//! installation.
 
 crate::step! {
     "m0021_installation_identity",

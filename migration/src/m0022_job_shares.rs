@@ -1,4 +1,4 @@
-//! Whose images jobs are for, and which hosts those come from: users take turns, and no host keeps all workers waiting.
+//! The user and the source host of each job, for round-robin order of users and a limit of downloads per host.
 
 crate::step! {
     "m0022_job_shares",

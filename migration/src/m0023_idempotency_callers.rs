@@ -1,4 +1,4 @@
-//! The keys of one caller in their order, so that their number can be bounded.
+//! Index of each principal's idempotency keys by age, to limit their number.
 
 crate::step! {
     "m0023_idempotency_callers",

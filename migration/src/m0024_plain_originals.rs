@@ -1,5 +1,5 @@
-//! Whether uploaded originals may be among the blobs whose keys look like those of renditions, as they all were before this
-//! step. Programs from before it, and backups of theirs, may still bring some.
+//! Flag: uploaded originals may have keys that look like those of renditions. Before this migration all had such keys,
+//! and earlier programs and their backups may still add some.
 
 use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
 

@@ -1,4 +1,4 @@
-//! When orphaned blobs were last removed, and which process removes them now: one at a time, whatever restarts.
+//! Time of the last garbage collection, and the lease of the process that runs one: only one runs at a time.
 
 crate::step! {
     "m0025_gc_turn",

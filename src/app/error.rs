@@ -12,7 +12,7 @@ pub enum Error {
     Database(#[from] db::Error),
     /// The catalog does not exist.
     #[error("no catalog found: {place}")]
-    NoCatalogue {
+    NoCatalog {
         /// The location that pm searched, and what it found.
         place: String,
     },
@@ -104,7 +104,7 @@ impl Error {
             Self::Cache(error) => error.code(),
             Self::Queue(error) => error.code(),
             Self::Storage(error) => error.code(),
-            Self::NoCatalogue { .. }
+            Self::NoCatalog { .. }
             | Self::OldSchema { .. }
             | Self::NewSchema { .. }
             | Self::ForeignStore { .. }

@@ -30,7 +30,7 @@ pub enum Access {
 /// Opens the database; with `make`, creates a missing file and its directory.
 ///
 /// # Errors
-/// [`Error::NoCatalogue`] if the file is missing and `make` is false.
+/// [`Error::NoCatalog`] if the file is missing and `make` is false.
 pub async fn open_database(settings: &Settings, make: bool) -> Result<Database, Error> {
     let config = match &settings.database {
         DatabaseUrl::Sqlite { path } if make => {
@@ -45,7 +45,7 @@ pub async fn open_database(settings: &Settings, make: bool) -> Result<Database, 
         DatabaseUrl::Sqlite { path } => {
             let there = tokio::fs::try_exists(path).await;
             if !there.map_err(|source| Error::DataDirectory { path: path.clone(), source })? {
-                return Err(Error::NoCatalogue { place: format!("{} does not exist", absolute(path).display()) });
+                return Err(Error::NoCatalog { place: format!("{} does not exist", absolute(path).display()) });
             }
             db::Config::Sqlite { path: path.clone() }
         }
@@ -71,9 +71,9 @@ fn postgres(url: &str, connections: &DatabaseConnections) -> db::Postgres {
 /// Opens the database and checks that this version supports its schema.
 ///
 /// # Errors
-/// [`Error::NoCatalogue`], [`Error::OldSchema`] or [`Error::NewSchema`] if `access` does not allow a migration, or a
+/// [`Error::NoCatalog`], [`Error::OldSchema`] or [`Error::NewSchema`] if `access` does not allow a migration, or a
 /// migration does not help.
-pub(super) async fn open_catalogue(settings: &Settings, access: Access) -> Result<Database, Error> {
+pub(super) async fn open_catalog(settings: &Settings, access: Access) -> Result<Database, Error> {
     let database = open_database(settings, access != Access::Existing).await?;
     let migrates = settings.auto_migrate;
     match (schema::state(&database).await?, access) {
@@ -81,7 +81,7 @@ pub(super) async fn open_catalogue(settings: &Settings, access: Access) -> Resul
         (SchemaState::Missing, Access::Serve | Access::Create) if migrates => migrate::up(&database, None).await?,
         (SchemaState::Older { .. }, Access::Serve) if migrates => migrate::up(&database, None).await?,
         (SchemaState::Missing, _) => {
-            return Err(Error::NoCatalogue { place: format!("{} is empty", settings.database) });
+            return Err(Error::NoCatalog { place: format!("{} is empty", settings.database) });
         }
         (SchemaState::Older { missing, of }, _) => return Err(Error::OldSchema { missing, of }),
         (SchemaState::Newer { needs }, _) => return Err(Error::NewSchema { needs }),

@@ -47,5 +47,5 @@ impl App {
 
 /// Returns whether waiting may help. A worker started together with `pm serve` waits until that creates the catalog.
 fn is_awaited(error: &Error, access: Access) -> bool {
-    error.is_transient() || (access == Access::Existing && matches!(error, Error::NoCatalogue { .. }))
+    error.is_transient() || (access == Access::Existing && matches!(error, Error::NoCatalog { .. }))
 }

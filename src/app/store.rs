@@ -177,7 +177,7 @@ fn decide(claim: &StoreClaim, marker: Option<&Marker>, given: &Given<'_>) -> Dec
     match (&claim.store, marker) {
         (Some(own), Some(marker)) if *own == marker.store => match &claim.copied_from {
             // A new id, so that neither installation mistakes the other's store for its own.
-            Some(_) if given.adopts || given.is_beside => Decision::Take(marker.taken_by(claim.id.clone())),
+            Some(_) if given.adopts || given.is_beside => Decision::Take(marker.owned_by(claim.id.clone())),
             Some(original) => Decision::RefuseCopy(original.clone()),
             None if is_own && !marker.released => Decision::Fits,
             // `restore` changed the installation's id, or `migrate fresh` released the store, and ended early.
@@ -189,7 +189,7 @@ fn decide(claim: &StoreClaim, marker: Option<&Marker>, given: &Given<'_>) -> Dec
             "it is the store {} of this installation, whose database names {own}",
             marker.store
         )),
-        (None, Some(marker)) if given.is_released(marker) => Decision::Take(marker.taken_by(claim.id.clone())),
+        (None, Some(marker)) if given.is_released(marker) => Decision::Take(marker.owned_by(claim.id.clone())),
         // A process marked the store and ended before it updated the database.
         (None, Some(marker)) if is_own => Decision::Name(marker.clone()),
         // No setting overrides this: the other installation may be running, and `pm gc` would delete its blobs.
@@ -353,11 +353,11 @@ mod tests {
                 let marker = Marker { released, ..marker(original.clone(), "s") };
                 let copy = claim(Some("s"), Some(id(2)));
                 assert_eq!(decide(&copy, Some(&marker), &given(false, false)), Decision::RefuseCopy(id(2)));
-                let taken = Decision::Take(marker.taken_by(id(1)));
-                assert_eq!(decide(&copy, Some(&marker), &given(true, false)), taken);
+                let claimed = Decision::Take(marker.owned_by(id(1)));
+                assert_eq!(decide(&copy, Some(&marker), &given(true, false)), claimed);
                 assert_eq!(
                     decide(&copy, Some(&marker), &given(false, true)),
-                    taken,
+                    claimed,
                     "the store was copied together with the database"
                 );
             }
@@ -379,18 +379,18 @@ mod tests {
         let nothing = given(false, false);
         let first = marker(id(1), "s");
         assert_eq!(decide(&claim(None, None), Some(&first), &nothing), Decision::Name(first.clone()));
-        let taken = marker(id(2), "s").taken_by(id(1));
-        let named = Decision::Name(taken.clone());
-        assert_eq!(decide(&claim(Some("s"), Some(id(2))), Some(&taken), &nothing), named);
+        let claimed = marker(id(2), "s").owned_by(id(1));
+        let named = Decision::Name(claimed.clone());
+        assert_eq!(decide(&claim(Some("s"), Some(id(2))), Some(&claimed), &nothing), named);
         let restored = marker(id(2), "s");
         assert_eq!(decide(&claim(Some("s"), None), Some(&restored), &nothing), Decision::Mark(marker(id(1), "s")));
         assert_eq!(decide(&claim(Some("s"), None), Some(&marker(id(1), "s")), &nothing), Decision::Fits);
     }
 
     #[test]
-    fn a_store_released_by_this_process_is_taken_even_if_another_marked_it() {
+    fn a_store_released_by_this_process_is_claimed_even_if_another_marked_it() {
         let before = marker(id(2), "s");
         let given = Given { released: Some(&before), ..given(false, false) };
-        assert_eq!(decide(&claim(None, None), Some(&before), &given), Decision::Take(before.taken_by(id(1))));
+        assert_eq!(decide(&claim(None, None), Some(&before), &given), Decision::Take(before.owned_by(id(1))));
     }
 }

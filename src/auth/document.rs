@@ -25,12 +25,12 @@ enum Useless {
     TooLong(Url),
     #[error("{url} is not valid JSON of the expected form")]
     Unreadable { url: Url, source: serde_json::Error },
-    #[error("{url} describes another issuer: {told}")]
-    AnotherIssuer { url: Url, told: String },
+    #[error("{url} describes another issuer: {issuer}")]
+    AnotherIssuer { url: Url, issuer: String },
     #[error("{0} must use https, or be on a loopback address")]
     Insecure(Url),
     #[error("request to {0} failed")]
-    Away(Url, #[source] reqwest::Error),
+    Unavailable(Url, #[source] reqwest::Error),
 }
 
 /// Issuer metadata (RFC 8414, OpenID Connect Discovery).
@@ -110,21 +110,21 @@ impl Documents {
         let (metadata, _) = self.fetch::<Metadata>(&url).await?;
         // Otherwise one issuer on a host could impersonate another one.
         if metadata.issuer != self.issuer {
-            return Err(Useless::AnotherIssuer { url, told: metadata.issuer });
+            return Err(Useless::AnotherIssuer { url, issuer: metadata.issuer });
         }
         let keys = Url::parse(&metadata.jwks_uri).map_err(|_| Useless::Address(metadata.jwks_uri))?;
         if keys.scheme() == "https" || is_this_machine(&keys) { Ok(keys) } else { Err(Useless::Insecure(keys)) }
     }
 
     async fn fetch<T: for<'de> Deserialize<'de>>(&self, url: &Url) -> Result<(T, Option<Duration>), Useless> {
-        let away = |error| Useless::Away(url.clone(), error);
-        let mut response = self.client.get(url.clone()).send().await.map_err(away)?;
+        let unavailable = |error| Useless::Unavailable(url.clone(), error);
+        let mut response = self.client.get(url.clone()).send().await.map_err(unavailable)?;
         if !response.status().is_success() {
             return Err(Useless::Status { url: url.clone(), status: response.status().as_u16() });
         }
         let max_age = max_age(&response);
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(away)? {
+        while let Some(chunk) = response.chunk().await.map_err(unavailable)? {
             if bytes.len() + chunk.len() > MAX_BYTES {
                 return Err(Useless::TooLong(url.clone()));
             }

@@ -179,9 +179,9 @@ impl Key {
             return None;
         }
         let mut algorithms = made_for(&jwk.algorithm);
-        if let Some(told) = jwk.common.key_algorithm {
-            let told = Algorithm::try_from(told).ok()?;
-            algorithms.retain(|algorithm| *algorithm == told);
+        if let Some(declared) = jwk.common.key_algorithm {
+            let declared = Algorithm::try_from(declared).ok()?;
+            algorithms.retain(|algorithm| *algorithm == declared);
         }
         if algorithms.is_empty() {
             return None;

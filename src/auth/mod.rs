@@ -65,8 +65,8 @@ pub const PAUSE: Duration = Duration::from_secs(60);
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// Lifetime of a cached verification: a revoked key is accepted for at most this much longer.
-const REMEMBERED_FOR: Duration = Duration::from_secs(300);
-const REMEMBERED: u64 = 10_000;
+const VERIFICATION_LIFETIME: Duration = Duration::from_secs(300);
+const MAX_CACHED_VERIFICATIONS: u64 = 10_000;
 
 /// Verifies the tokens of one issuer; clones share its keys.
 #[derive(Clone, Debug)]
@@ -93,7 +93,7 @@ impl Issuer {
     /// [`Error::Setup`] if the HTTP client cannot be created.
     pub fn new(config: Config) -> Result<Self, Error> {
         let keys = Arc::new(Keys::new(&config)?);
-        let known = Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build();
+        let known = Cache::builder().max_capacity(MAX_CACHED_VERIFICATIONS).time_to_live(VERIFICATION_LIFETIME).build();
         Ok(Self(Arc::new(Inner { config, keys, known })))
     }
 

@@ -34,7 +34,7 @@ impl Marker {
     }
 
     /// Returns the marker after another installation takes over the store. All its processes compute the same marker.
-    pub fn taken_by(&self, installation: InstallationId) -> Self {
+    pub fn owned_by(&self, installation: InstallationId) -> Self {
         Self { store: successor(&self.store, &installation), installation, released: false }
     }
 
@@ -96,7 +96,7 @@ impl Blobs {
     }
 }
 
-/// Returns the store's id after `installation` has taken it over.
+/// Returns the store's id after `installation` has claimed it.
 fn successor(store: &str, installation: &InstallationId) -> String {
     let digest = Sha256::digest(format!("{store} {installation}"));
     hex::encode(&digest[..16])

@@ -132,11 +132,11 @@ impl Shared {
                 Ok(follower)
             }
             Ok(Changes::Everything) => {
-                self.forget_everything(&mut follower);
+                self.clear(&mut follower);
                 Ok(follower)
             }
             Err(error) => {
-                self.forget_everything(&mut follower);
+                self.clear(&mut follower);
                 Err(Error::Unavailable(error.into()))
             }
         }
@@ -146,13 +146,13 @@ impl Shared {
         self.follower.lock().unwrap_or_else(|poisoned: PoisonError<MutexGuard<'_, Follower>>| {
             // A thread that panicked may have read a change without dropping the product's entry.
             let mut follower = poisoned.into_inner();
-            self.forget_everything(&mut follower);
+            self.clear(&mut follower);
             self.follower.clear_poison();
             follower
         })
     }
 
-    fn forget_everything(&self, follower: &mut Follower) {
+    fn clear(&self, follower: &mut Follower) {
         // The library invalidates by timestamp and may keep entries from the same tick. The epoch decides; the call
         // only frees memory.
         follower.epoch += 1;

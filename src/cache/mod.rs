@@ -216,7 +216,7 @@ impl Cache {
         if ids.is_empty() {
             return Ok(());
         }
-        let told = match self {
+        let result = match self {
             Self::Redis(cache) => cache.invalidate(ids).await,
             Self::Memory(cache) => {
                 cache.invalidate(ids);
@@ -224,9 +224,9 @@ impl Cache {
             }
             Self::Off => return Ok(()),
         };
-        let outcome = if told.is_ok() { "ok" } else { "error" };
+        let outcome = if result.is_ok() { "ok" } else { "error" };
         counter!("pm_cache_invalidations_total", "outcome" => outcome).increment(1);
-        told
+        result
     }
 
     /// Returns some of the cached products from `cursor` on, and the next cursor.

@@ -118,12 +118,12 @@ impl Error {
     }
 
     /// Creates the error of an overloaded component; a later retry may succeed.
-    pub(super) fn busy(component: &'static str) -> Self {
-        let busy = std::io::Error::from(std::io::ErrorKind::ResourceBusy);
-        Self::Unavailable { component, source: Arc::new(busy) }
+    pub(super) fn contended(component: &'static str) -> Self {
+        let contended = std::io::Error::from(std::io::ErrorKind::ResourceBusy);
+        Self::Unavailable { component, source: Arc::new(contended) }
     }
 
-    pub(crate) fn away(component: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> Self {
+    pub(crate) fn unavailable(component: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Unavailable { component, source: Arc::new(error) }
     }
 

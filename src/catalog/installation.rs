@@ -30,7 +30,7 @@ impl Catalog {
             changed
         });
         if changed {
-            self.forget_originals();
+            self.clear_originals();
         }
         Ok(changed.then_some(found))
     }

@@ -21,7 +21,7 @@ pub use crate::db::events::EventPage;
 pub use crate::db::products::variants::NewVariant;
 pub use error::{BoxError, Error};
 pub use events::{
-    EventSignals, KEPT as EVENT_RETENTION,
+    EVENT_RETENTION, EventSignals,
     webhook_secrets::{SecretState, encrypt_secrets},
     webhooks::{MAX_WEBHOOKS, Posted},
 };
@@ -102,9 +102,9 @@ struct Inner {
     engines: Engines,
     links: Links,
     reads: products::read::Reads,
-    told: write::PendingInvalidations,
+    pending_invalidations: write::PendingInvalidations,
     api_keys: accounts::api_keys::Known,
-    happened: events::EventSignal,
+    event_signal: events::EventSignal,
     leases: jobs::leases::Leases,
     waiting: jobs::waiting::Waiting,
     decoders: OnceLock<Decoders>,
@@ -117,16 +117,16 @@ impl Catalog {
     /// Creates a catalog that uses `engines`.
     pub fn new(config: Config, engines: Engines) -> Self {
         let links = Links::new(config.public_url.clone());
-        let (reads, told, api_keys, happened, leases, waiting) = Default::default();
+        let (reads, pending_invalidations, api_keys, event_signal, leases, waiting) = Default::default();
         let (decoders, intake, originals, shown) = Default::default();
         Self(Arc::new(Inner {
             config,
             engines,
             links,
             reads,
-            told,
+            pending_invalidations,
             api_keys,
-            happened,
+            event_signal,
             leases,
             waiting,
             decoders,

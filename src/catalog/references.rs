@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Limit of the check. Other writers wait for it; on SQLite all of them.
-const LONGEST_LOOK: Duration = Duration::from_secs(3);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Catalog {
     /// Blocks deletion of blobs until `write` ends, and checks that `keys` exist.
@@ -27,9 +27,10 @@ impl Catalog {
             return Ok(());
         }
         db::refer(write).await?;
-        let looks = try_join_all(keys.iter().map(|key| self.is_stored(key)));
-        let looked = tokio::time::timeout(LONGEST_LOOK, looks).await.map_err(|late| Error::away("storage", late))?;
-        match keys.iter().zip(looked?).find(|(_, stored)| !stored) {
+        let checks = try_join_all(keys.iter().map(|key| self.is_stored(key)));
+        let checked =
+            tokio::time::timeout(CHECK_TIMEOUT, checks).await.map_err(|late| Error::unavailable("storage", late))?;
+        match keys.iter().zip(checked?).find(|(_, stored)| !stored) {
             Some((key, _)) => Err(Error::BlobGone { key: (*key).to_owned() }),
             None => Ok(()),
         }

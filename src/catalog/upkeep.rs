@@ -13,16 +13,16 @@ use crate::{
 };
 
 /// Time after which a process that made a change has invalidated the cache or failed to.
-const TELLING: Duration = Duration::from_secs(2);
+const INVALIDATION_TIMEOUT: Duration = Duration::from_secs(2);
 /// Retention of the invalidation log for in-process caches. A cache that has not read it for longer drops all entries.
-const LOG_KEPT: Duration = Duration::from_secs(600);
+const INVALIDATION_LOG_RETENTION: Duration = Duration::from_secs(600);
 /// Maximum time between dispatching a job and its claim.
-const HANDED_OVER: Duration = Duration::from_secs(15);
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(15);
 /// Maximum time between receiving a message and claiming a job.
-const CLAIMING: Duration = Duration::from_millis(250);
+const CLAIM_DURATION: Duration = Duration::from_millis(250);
 /// Retention of finished jobs, for investigation.
 const FINISHED_JOB_RETENTION: Duration = Duration::from_secs(7 * 24 * 3_600);
-const AT_ONCE: u64 = 1_000;
+const BATCH_ROWS: u64 = 1_000;
 
 impl Catalog {
     /// Sends overdue invalidations to a shared cache and deletes processed rows.
@@ -30,24 +30,24 @@ impl Catalog {
     /// An invalidation is overdue if the process that made the change died. Returns whether the cache answered.
     pub async fn flush_invalidations(&self) -> Result<bool, Error> {
         let shared = matches!(self.cache(), Cache::Redis(_));
-        let told = self.0.told.take();
-        if !told.is_empty() {
-            self.forget(&told).await?;
+        let flushed = self.0.pending_invalidations.take();
+        if !flushed.is_empty() {
+            self.delete_invalidations(&flushed).await?;
         }
-        self.tell_left_over(if shared { TELLING } else { LOG_KEPT }).await
+        self.flush_older_than(if shared { INVALIDATION_TIMEOUT } else { INVALIDATION_LOG_RETENTION }).await
     }
 
     /// Sends invalidations older than `age` to a shared cache and deletes their rows.
     ///
     /// Returns `false` if the cache does not answer.
-    pub(crate) async fn tell_left_over(&self, age: Duration) -> Result<bool, Error> {
+    pub(crate) async fn flush_older_than(&self, age: Duration) -> Result<bool, Error> {
         let shared = matches!(self.cache(), Cache::Redis(_));
         loop {
             let now = self.now().await?;
             // A row with a future time was written before the database's clock went back. A second invalidation does no
             // harm. The log of in-process caches keeps such rows.
-            let to_come = shared.then(|| now.plus(TELLING));
-            let rows = invalidations::left_over(&self.database().read(), now.minus(age), to_come, AT_ONCE).await?;
+            let future = shared.then(|| now.plus(INVALIDATION_TIMEOUT));
+            let rows = invalidations::overdue(&self.database().read(), now.minus(age), future, BATCH_ROWS).await?;
             if rows.is_empty() {
                 return Ok(true);
             }
@@ -55,14 +55,14 @@ impl Catalog {
             if shared && self.cache().invalidate(&ids).await.is_err() {
                 return Ok(false);
             }
-            self.forget(&rows).await?;
+            self.delete_invalidations(&rows).await?;
         }
     }
 
-    async fn forget(&self, rows: &[invalidations::Invalidation]) -> Result<(), Error> {
+    async fn delete_invalidations(&self, rows: &[invalidations::Invalidation]) -> Result<(), Error> {
         let write = self.database().begin().await?;
         for some in rows.chunks(1_000) {
-            invalidations::forget(&*write, some).await?;
+            invalidations::delete(&*write, some).await?;
         }
         Ok(write.commit().await?)
     }
@@ -72,22 +72,22 @@ impl Catalog {
     /// A job that the broker does not confirm stays due.
     pub async fn dispatch_due(&self) -> Result<usize, Error> {
         const BATCH: u64 = 256;
-        let taken = self.take_undispatched(BATCH).await?;
-        if let Err(error) = self.queue().publish(&taken).await {
-            let left: Vec<_> = taken.into_iter().filter(|id| !error.confirmed.contains(id)).collect();
+        let dispatched = self.take_undispatched(BATCH).await?;
+        if let Err(error) = self.queue().publish(&dispatched).await {
+            let left: Vec<_> = dispatched.into_iter().filter(|id| !error.confirmed.contains(id)).collect();
             let write = self.database().begin().await?;
             dispatch::undo_dispatch(&*write, &left).await?;
             write.commit().await?;
             return Err(Error::Unavailable { component: "queue", source: Arc::new(error) });
         }
-        Ok(taken.len())
+        Ok(dispatched.len())
     }
 
     async fn take_undispatched(&self, limit: u64) -> Result<Vec<JobId>, Error> {
         let write = self.database().begin().await?;
-        let taken = dispatch::take_undispatched(&*write, write.now().await?, limit).await?;
+        let dispatched = dispatch::take_undispatched(&*write, write.now().await?, limit).await?;
         write.commit().await?;
-        Ok(taken)
+        Ok(dispatched)
     }
 
     /// Dispatches jobs again whose messages the broker has lost; returns how many.
@@ -95,7 +95,7 @@ impl Catalog {
     /// A message says that some job is due, not which one. Messages are lost if jobs dispatched a while ago still wait
     /// while the broker's queue is empty. A duplicate message does no harm: its consumer finds no job to claim.
     pub async fn recover_messages(&self) -> Result<u64, Error> {
-        let before = self.now().await?.minus(HANDED_OVER);
+        let before = self.now().await?.minus(CLAIM_TIMEOUT);
         if !self.queue().needs_relay() || !dispatch::any_dispatched(&self.database().read(), before).await? {
             return Ok(0);
         }
@@ -105,9 +105,9 @@ impl Catalog {
             return Ok(0);
         }
         // Consumers that have just received a message claim a job in this time.
-        tokio::time::sleep(CLAIMING).await;
+        tokio::time::sleep(CLAIM_DURATION).await;
         let write = self.database().begin().await?;
-        let again = dispatch::dispatch_again(&*write, before, AT_ONCE).await?;
+        let again = dispatch::dispatch_again(&*write, before, BATCH_ROWS).await?;
         write.commit().await?;
         if again > 0 {
             self.queue().wake();
@@ -120,18 +120,18 @@ impl Catalog {
         const BATCH: u64 = 500;
         const BATCHES: u64 = 8;
         let before = self.now().await?.minus(FINISHED_JOB_RETENTION);
-        let mut forgotten = 0;
+        let mut deleted = 0;
         // A read does not take the write lock.
-        while forgotten < BATCH * BATCHES && finished::any(&self.database().read(), before).await? {
+        while deleted < BATCH * BATCHES && finished::any(&self.database().read(), before).await? {
             let write = self.database().begin().await?;
-            let some = finished::forget(&*write, before, BATCH).await?;
+            let some = finished::delete_expired(&*write, before, BATCH).await?;
             write.commit().await?;
             if some == 0 {
                 break;
             }
-            forgotten += some;
+            deleted += some;
         }
-        Ok(forgotten)
+        Ok(deleted)
     }
 
     /// Returns the number of jobs in each state.

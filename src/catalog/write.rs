@@ -75,7 +75,7 @@ impl Catalog {
         events::record_events(&write, events).await?;
         let committed = write.commit().await;
         // Also after a failure: the commit may have succeeded before the connection broke.
-        self.0.happened.signal();
+        self.0.event_signal.signal();
         if committed.is_ok() {
             self.invalidate_cached(&rows).await;
         } else {
@@ -93,7 +93,7 @@ impl Catalog {
         let ids: Vec<_> = rows.iter().map(|row| row.product_id).collect();
         match self.cache().invalidate(&ids).await {
             // Other processes' in-process caches read the rows as their log.
-            Ok(()) if matches!(self.cache(), Cache::Redis(_)) => self.0.told.add(rows),
+            Ok(()) if matches!(self.cache(), Cache::Redis(_)) => self.0.pending_invalidations.add(rows),
             Ok(()) => {}
             Err(error) => tracing::debug!(%error, "cache invalidation failed; it will be retried"),
         }

@@ -58,7 +58,7 @@ async fn show(id: JobId, catalog: &Catalog, console: &mut Console) -> Result<Exi
     console.single(&LetterRow { letter: &letter, history: Some(&attempts) })?;
     if console.format() == Format::Table && !console.is_quiet() && !attempts.is_empty() {
         let rows = attempts.iter().map(|attempt| {
-            let (code, message) = told(attempt.error.as_ref());
+            let (code, message) = code_and_message(attempt.error.as_ref());
             vec![attempt.number.to_string(), attempt.outcome.as_str().into(), code, message, seconds(attempt.ended_at)]
         });
         console.line("")?;
@@ -171,7 +171,7 @@ fn explained(error: Error) -> Failure {
     if is_about_the_job { failure.hint(HINT) } else { failure }
 }
 
-fn told(error: Option<&(crate::code::ErrorCode, String)>) -> (String, String) {
+fn code_and_message(error: Option<&(crate::code::ErrorCode, String)>) -> (String, String) {
     error.map(|(code, message)| (code.to_string(), message.clone())).unwrap_or_default()
 }
 
@@ -214,7 +214,7 @@ impl Row for LetterRow<'_> {
 
     fn cells(&self) -> Vec<String> {
         let letter = self.letter;
-        let (code, message) = told(letter.error.as_ref());
+        let (code, message) = code_and_message(letter.error.as_ref());
         let numbers = [letter.id.to_string(), letter.product_id.to_string(), letter.image_id.to_string()];
         let rest = [code, message, letter.attempts.to_string(), seconds(letter.died_at)];
         numbers.into_iter().chain(rest).collect()
@@ -222,7 +222,7 @@ impl Row for LetterRow<'_> {
 
     fn fields(&self) -> Vec<String> {
         let letter = self.letter;
-        let (code, message) = told(letter.error.as_ref());
+        let (code, message) = code_and_message(letter.error.as_ref());
         vec![
             letter.id.to_string(),
             letter.product_id.to_string(),
@@ -240,7 +240,7 @@ impl Row for LetterRow<'_> {
 
     fn details(&self) -> Vec<(&'static str, String)> {
         let letter = self.letter;
-        let (code, message) = told(letter.error.as_ref());
+        let (code, message) = code_and_message(letter.error.as_ref());
         vec![
             ("job", letter.id.to_string()),
             ("product", letter.product_id.to_string()),

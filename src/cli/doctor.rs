@@ -237,7 +237,7 @@ fn imaging_detail() -> String {
 const fn part_of(error: &app::Error) -> &'static str {
     match error {
         app::Error::Database(_) => "database",
-        app::Error::NoCatalogue { .. } | app::Error::ReplacedDatabase { .. } => "database",
+        app::Error::NoCatalog { .. } | app::Error::ReplacedDatabase { .. } => "database",
         app::Error::OldSchema { .. } | app::Error::NewSchema { .. } => "schema",
         app::Error::ForeignStore { .. } | app::Error::CopiedDatabase { .. } => "installation",
         app::Error::Cache(_) => "cache",

@@ -89,16 +89,16 @@ impl fmt::Display for Failure {
         if self.exit == Exit::Done {
             return Ok(());
         }
-        let mut told = indented(&self.error.to_string());
+        let mut message = indented(&self.error.to_string());
         // An interruption is no error.
         let head = if self.exit == Exit::Interrupted { "" } else { "error: " };
-        writeln!(f, "{head}{told}")?;
+        writeln!(f, "{head}{message}")?;
         for cause in self.error.chain().skip(1) {
             let cause = indented(&cause.to_string());
             // Many errors repeat their cause in their own message.
-            if !told.contains(&cause) {
+            if !message.contains(&cause) {
                 writeln!(f, "cause: {cause}")?;
-                told = cause;
+                message = cause;
             }
         }
         self.hint.iter().try_for_each(|hint| writeln!(f, "hint: {hint}"))

@@ -19,12 +19,12 @@ pub(super) async fn run(dry_run: bool, app: &App, console: &mut Console) -> Resu
     let quiet = console.is_quiet();
     let mut steps = Steps::new(quiet);
     let mut written = Ok(());
-    let mut tell = |key: &BlobKey| {
+    let mut report = |key: &BlobKey| {
         if quiet && written.is_ok() {
             written = console.line(key.as_str());
         }
     };
-    let collected = app.catalog.collect(mode, &mut |step| steps.show(step), &mut tell).await;
+    let collected = app.catalog.collect(mode, &mut |step| steps.show(step), &mut report).await;
     drop(steps);
     written?;
     let collected = collected?;

@@ -48,7 +48,7 @@ use crate::{
 };
 use args::Command;
 use failure::{Exit, Failure};
-use output::{Console, wants_colour};
+use output::{Console, wants_color};
 
 impl Arguments {
     /// Loads the settings for these arguments from the working directory.
@@ -72,7 +72,7 @@ impl Arguments {
         let pretty = if unsaid {
             telemetry::Format::Notices
         } else {
-            telemetry::Format::Pretty { colour: wants_colour(self.global.color, terminal) }
+            telemetry::Format::Pretty { color: wants_color(self.global.color, terminal) }
         };
         telemetry::Config {
             filter: if unsaid { "warn,sqlx=error,lapin=off".into() } else { settings.log.clone() },
@@ -184,7 +184,7 @@ async fn open(settings: Settings, access: Access) -> Result<App, Failure> {
 /// Returns the exit code of a command that cannot open the app.
 fn exit_of(error: &app::Error) -> Exit {
     match error {
-        app::Error::NoCatalogue { .. } => Exit::Unreachable,
+        app::Error::NoCatalog { .. } => Exit::Unreachable,
         app::Error::Setting(_)
         | app::Error::Tls(_)
         | app::Error::ForeignStore { .. }
@@ -198,7 +198,7 @@ fn exit_of(error: &app::Error) -> Exit {
 impl From<app::Error> for Failure {
     fn from(error: app::Error) -> Self {
         let hint = match &error {
-            app::Error::NoCatalogue { .. } => {
+            app::Error::NoCatalog { .. } => {
                 Some("`pm serve` and `pm migrate up` create one; PM_DATA_DIR and DATABASE_URL select another one")
             }
             app::Error::OldSchema { .. } => {

@@ -15,7 +15,7 @@ use super::{
 use crate::clock::Timestamp;
 
 /// Minimum width of a terminal for wrapping cells.
-const NARROWEST: u16 = 60;
+const MIN_COLUMNS: u16 = 60;
 
 /// A row of the output; `Serialize` writes the API's JSON.
 pub(super) trait Row: Serialize {
@@ -66,7 +66,7 @@ pub(super) struct Console<W: Write = BufWriter<Stdout>> {
     quiet: bool,
     /// Whether the output is a terminal.
     terminal: bool,
-    colour: bool,
+    color: bool,
 }
 
 impl Console {
@@ -78,13 +78,13 @@ impl Console {
             format: global.output,
             quiet: global.quiet,
             terminal,
-            colour: wants_colour(global.color, terminal),
+            color: wants_color(global.color, terminal),
         }
     }
 }
 
 /// Returns whether output has colors, given whether it is a terminal.
-pub(super) fn wants_colour(color: Color, terminal: bool) -> bool {
+pub(super) fn wants_color(color: Color, terminal: bool) -> bool {
     match color {
         Color::Always => true,
         Color::Never => false,
@@ -179,7 +179,7 @@ impl<W: Write> Console<W> {
     fn new_table(&self) -> Table {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-        if self.colour {
+        if self.color {
             table.enforce_styling();
         } else {
             table.force_no_tty();
@@ -190,7 +190,7 @@ impl<W: Write> Console<W> {
     /// Creates a table that wraps cells to the width of the terminal.
     fn new_list(&self) -> Table {
         let mut table = self.new_table();
-        if self.terminal && table.width().is_some_and(|width| width >= NARROWEST) {
+        if self.terminal && table.width().is_some_and(|width| width >= MIN_COLUMNS) {
             table.set_content_arrangement(ContentArrangement::Dynamic);
         }
         table
@@ -201,14 +201,14 @@ impl<W: Write> Console<W> {
         columns
             .iter()
             .map(cell)
-            .map(|cell| if self.colour { cell.add_attribute(Attribute::Bold) } else { cell })
+            .map(|cell| if self.color { cell.add_attribute(Attribute::Bold) } else { cell })
             .collect()
     }
 
     /// Creates a cell; a status gets its color.
     fn cell(&self, text: &str) -> Cell {
         let cell = Cell::new(printable(text));
-        if !self.colour {
+        if !self.color {
             return cell;
         }
         match text {

@@ -37,7 +37,7 @@ pub(super) async fn run(
         progress.set(before + some.len() as u64, 0);
     }
     drop(progress);
-    tell(&deleted, console)?;
+    report(&deleted, console)?;
     let missing: Vec<_> = ids.iter().filter(|id| !deleted.contains(id)).map(ToString::to_string).collect();
     if missing.is_empty() {
         return Ok(Exit::Done);
@@ -48,7 +48,7 @@ pub(super) async fn run(
     Err(failure.hint("`pm product list` shows all products"))
 }
 
-fn tell(deleted: &[ProductId], console: &mut Console) -> Result<(), Failure> {
+fn report(deleted: &[ProductId], console: &mut Console) -> Result<(), Failure> {
     if console.is_quiet() || console.format() != Format::Table {
         let rows: Vec<_> = deleted.iter().map(|id| IdRow { id: id.0 }).collect();
         let mut list = console.list();

@@ -10,9 +10,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::maintenance::Step;
 
 /// Delay before the bar appears.
-const SHOWN_AFTER: Duration = Duration::from_secs(1);
+const BAR_DELAY: Duration = Duration::from_secs(1);
 /// Interval of progress lines without a terminal.
-const LINE_EVERY: Duration = Duration::from_secs(10);
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The progress of a command.
 pub(super) struct Progress {
@@ -72,7 +72,7 @@ impl Progress {
         let rate = || done as f64 / self.began.elapsed().as_secs_f64().max(0.001);
         match &mut self.shape {
             Shape::Bar { bar, hidden } => {
-                if *hidden && self.began.elapsed() >= SHOWN_AFTER {
+                if *hidden && self.began.elapsed() >= BAR_DELAY {
                     bar.set_draw_target(ProgressDrawTarget::stderr());
                     *hidden = false;
                 }
@@ -81,7 +81,7 @@ impl Progress {
                     bar.set_message(format!("{failed} failed"));
                 }
             }
-            Shape::Lines { last } if last.elapsed() >= LINE_EVERY => {
+            Shape::Lines { last } if last.elapsed() >= LINE_INTERVAL => {
                 *last = Instant::now();
                 let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
                 let of = if self.total > 0 { format!(" of {}", self.total) } else { String::new() };

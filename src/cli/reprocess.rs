@@ -23,7 +23,7 @@ use crate::{
 /// Images per transaction.
 const BATCH: u64 = 500;
 /// More images than this require a confirmation.
-const ASKED_ABOVE: u64 = 10;
+const MAX_UNCONFIRMED_IMAGES: u64 = 10;
 
 /// Runs the command.
 pub(super) async fn run(
@@ -38,7 +38,7 @@ pub(super) async fn run(
         count(total, console)?;
         return Ok(Exit::Done);
     }
-    if total > ASKED_ABOVE {
+    if total > MAX_UNCONFIRMED_IMAGES {
         ask::confirm(&format!("This processes {} again.", image_count(total)), command.yes).await?;
     }
     let images = queue(app, &selection, total, console, stop).await?;

@@ -40,7 +40,7 @@ pub(super) async fn tried(settings: &Settings) -> Result<String, Failure> {
 
 /// Returns the path of this program, which also runs as the decoder.
 ///
-/// On Linux the path leads to the running program, even if a newer file replaced it on disk.
+/// On Linux the path refers to the running program, even if a newer file replaced it on disk.
 pub(super) fn own_program() -> PathBuf {
     if cfg!(target_os = "linux") {
         return PathBuf::from("/proc/self/exe");

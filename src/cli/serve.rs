@@ -138,8 +138,8 @@ fn open_to_others(settings: &Settings) -> Option<String> {
 }
 
 async fn bind(asked: SocketAddr, scheme: &str) -> Result<TcpListener, Failure> {
-    let listener = listener(asked).map_err(|error| taken(asked, error))?;
-    let address = listener.local_addr().map_err(|error| taken(asked, error))?;
+    let listener = listener(asked).map_err(|error| cannot_listen(asked, error))?;
+    let address = listener.local_addr().map_err(|error| cannot_listen(asked, error))?;
     tracing::info!("listening on {scheme}://{address}");
     Ok(listener)
 }
@@ -152,7 +152,7 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-fn taken(address: SocketAddr, error: io::Error) -> Failure {
+fn cannot_listen(address: SocketAddr, error: io::Error) -> Failure {
     let in_use = error.kind() == io::ErrorKind::AddrInUse;
     let failure = Failure::because(Exit::Failed, error).context(format!("cannot listen on {address}"));
     if in_use { failure.hint("choose another address with --listen; port 0 selects a free port") } else { failure }
@@ -216,12 +216,12 @@ mod tests {
         assert_eq!(refused(&[("PM_LISTEN", "[::1]:80")]), None);
         assert_eq!(refused(&[("PM_LISTEN", "0.0.0.0:80"), ("PM_AUTH", "off")]), None);
         for address in ["0.0.0.0:80", "[::]:80", "192.168.1.2:80"] {
-            let told = refused(&[("PM_LISTEN", address)]).expect("refused");
-            assert!(told.contains(address) && told.contains("hint: PM_AUTH=off"), "{told}");
+            let failure = refused(&[("PM_LISTEN", address)]).expect("refused");
+            assert!(failure.contains(address) && failure.contains("hint: PM_AUTH=off"), "{failure}");
         }
         let open = [("PM_LISTEN", "0.0.0.0:80"), ("PM_AUTH", "keys")];
-        let told = refused(&open).expect("refused");
-        assert!(told.contains("unencrypted") && told.contains("hint: set --tls-cert"), "{told}");
+        let failure = refused(&open).expect("refused");
+        assert!(failure.contains("unencrypted") && failure.contains("hint: set --tls-cert"), "{failure}");
         assert_eq!(refused(&[open[0], open[1], ("PM_PLAIN_HTTP", "allow")]), None);
         assert_eq!(refused(&[open[0], open[1], ("PM_TRUSTED_PROXIES", "10.0.0.0/8")]), None);
         assert_eq!(refused(&[open[0], open[1], ("PM_TLS_CERT", "c.pem"), ("PM_TLS_KEY", "k.pem")]), None);

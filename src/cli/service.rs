@@ -11,34 +11,34 @@ use crate::stop::Stop;
 
 /// Runs `work`, and notifies systemd that it is ready, and later that it is stopping.
 pub(super) async fn run<T>(mut stop: Stop, work: impl Future<Output = T>) -> T {
-    tell(NotifyState::Ready);
-    let farewell = async {
+    notify(NotifyState::Ready);
+    let stopping = async {
         stop.wanted().await;
-        tell(NotifyState::Stopping);
+        notify(NotifyState::Stopping);
         pending::<()>().await;
     };
     let outcome = tokio::select! {
         outcome = work => outcome,
-        () = async { tokio::join!(farewell, give_signs_of_life()); } => unreachable!("neither future ends"),
+        () = async { tokio::join!(stopping, notify_watchdog()); } => unreachable!("neither future ends"),
     };
     // Work may end before the notification above is sent. Sending it twice is harmless.
-    tell(NotifyState::Stopping);
+    notify(NotifyState::Stopping);
     outcome
 }
 
 /// Notifies the watchdog twice per time limit, which proves that the runtime still runs tasks.
-async fn give_signs_of_life() {
+async fn notify_watchdog() {
     let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) else { return pending().await };
     let mut pulse = tokio::time::interval(limit / 2);
     pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         pulse.tick().await;
-        tell(NotifyState::Watchdog);
+        notify(NotifyState::Watchdog);
     }
 }
 
 /// Sends a state to systemd: one datagram to a local socket.
-fn tell(state: NotifyState<'_>) {
+fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "cannot notify systemd");
     }

@@ -19,7 +19,7 @@ const CHUNK: usize = 500;
 /// Interval of status queries.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Delay before the message about waiting for the worker's end.
-const PATIENCE: Duration = Duration::from_secs(1);
+const NOTICE_DELAY: Duration = Duration::from_secs(1);
 
 /// Options of waiting.
 pub(super) struct Wait<'a> {
@@ -71,7 +71,7 @@ pub(super) async fn until_final(
     };
     stopper.stop();
     if concurrency > 0 {
-        let ended = match tokio::time::timeout(PATIENCE, &mut work).await {
+        let ended = match tokio::time::timeout(NOTICE_DELAY, &mut work).await {
             Ok(ended) => ended,
             Err(_) => {
                 if !wait.quiet {

@@ -69,7 +69,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// Adds an error for the setting `name`, because it conflicts with another setting.
-    pub(super) fn complain(&mut self, name: &'static str, reason: &str) {
+    pub(super) fn add_conflict(&mut self, name: &'static str, reason: &str) {
         if let Some((source, raw)) = self.found(name) {
             self.problems.push(problem(name, source, raw, reason));
         }

@@ -130,18 +130,18 @@ fn resolve_auth(resolver: &mut Resolver<'_>) -> Option<Auth> {
         (Some(Said::Off), None, None) => Some(Auth::Off),
         (Some(Said::Keys), None, None) => Some(Auth::Keys),
         (Some(Said::Off), _, _) => {
-            resolver.complain("auth", "conflicts with auth_issuer and auth_audience");
+            resolver.add_conflict("auth", "conflicts with auth_issuer and auth_audience");
             None
         }
         (_, Some(_), None) if client_ids.is_empty() => {
-            resolver.complain("auth_issuer", "requires auth_audience or auth_client_id as well");
+            resolver.add_conflict("auth_issuer", "requires auth_audience or auth_client_id as well");
             None
         }
         (_, Some(issuer), audience) => {
             Some(Auth::Issuer(Issuer { issuer, audience, client_ids, claims: claims?, any_type: any_type? }))
         }
         (_, None, Some(_)) => {
-            resolver.complain("auth_audience", "requires auth_issuer as well");
+            resolver.add_conflict("auth_audience", "requires auth_issuer as well");
             None
         }
     }
@@ -173,11 +173,11 @@ fn resolve_tls(resolver: &mut Resolver<'_>) -> Option<Option<TlsFiles>> {
         (Some(certificate), Some(key)) => Some(Some(TlsFiles { certificate, key })),
         (None, None) => Some(None),
         (Some(_), None) => {
-            resolver.complain("tls_cert", "requires tls_key as well");
+            resolver.add_conflict("tls_cert", "requires tls_key as well");
             None
         }
         (None, Some(_)) => {
-            resolver.complain("tls_key", "requires tls_cert as well");
+            resolver.add_conflict("tls_key", "requires tls_cert as well");
             None
         }
     }

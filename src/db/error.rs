@@ -89,10 +89,10 @@ impl From<DbErr> for Error {
         match &error {
             DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => Self::Unavailable(error),
             DbErr::Exec(RuntimeErr::SqlxError(inner)) | DbErr::Query(RuntimeErr::SqlxError(inner)) => {
-                match trouble(inner) {
-                    Trouble::Connection => Self::Unavailable(error),
-                    Trouble::Full => Self::Full(error),
-                    Trouble::Other => Self::Statement(error),
+                match kind_of(inner) {
+                    FailureKind::Connection => Self::Unavailable(error),
+                    FailureKind::Full => Self::Full(error),
+                    FailureKind::Other => Self::Statement(error),
                 }
             }
             _ => Self::Statement(error),
@@ -100,13 +100,13 @@ impl From<DbErr> for Error {
     }
 }
 
-enum Trouble {
+enum FailureKind {
     Connection,
     Full,
     Other,
 }
 
-fn trouble(error: &sqlx::Error) -> Trouble {
+fn kind_of(error: &sqlx::Error) -> FailureKind {
     use sqlx::Error as Sqlx;
     match error {
         Sqlx::Io(_)
@@ -115,9 +115,9 @@ fn trouble(error: &sqlx::Error) -> Trouble {
         | Sqlx::PoolClosed
         | Sqlx::WorkerCrashed
         | Sqlx::BeginFailed
-        | Sqlx::Protocol(_) => Trouble::Connection,
-        Sqlx::Database(database) => database.code().map_or(Trouble::Other, |code| trouble_of_code(&code)),
-        _ => Trouble::Other,
+        | Sqlx::Protocol(_) => FailureKind::Connection,
+        Sqlx::Database(database) => database.code().map_or(FailureKind::Other, |code| kind_of_code(&code)),
+        _ => FailureKind::Other,
     }
 }
 
@@ -163,7 +163,7 @@ fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
 const OUTDATED_STATEMENT: &str = "0A000";
 
 /// Classifies an error code: five characters from PostgreSQL, or a number from SQLite with the kind in its lowest byte.
-fn trouble_of_code(code: &str) -> Trouble {
+fn kind_of_code(code: &str) -> FailureKind {
     /// Busy, locked, read-only, I/O error, cannot open, lock protocol race, schema change.
     const SQLITE_PASSING: [u32; 7] = [5, 6, 8, 10, 14, 15, 17];
     const SQLITE_FULL: u32 = 13;
@@ -175,17 +175,17 @@ fn trouble_of_code(code: &str) -> Trouble {
     /// statement from before a schema change.
     const POSTGRES_PASSING_CODES: [&str; 5] = ["25006", "25P03", "25P04", "55P03", OUTDATED_STATEMENT];
     if code == "53100" {
-        return Trouble::Full;
+        return FailureKind::Full;
     }
     if code.len() == 5 {
         let passing = POSTGRES_PASSING.contains(&&code[..2]) || POSTGRES_PASSING_CODES.contains(&code);
-        return if passing { Trouble::Connection } else { Trouble::Other };
+        return if passing { FailureKind::Connection } else { FailureKind::Other };
     }
     match code.parse::<u32>() {
-        Ok(SQLITE_NO_SHARED_MEMORY) => Trouble::Full,
-        Ok(number) if number & 0xff == SQLITE_FULL => Trouble::Full,
-        Ok(number) if SQLITE_PASSING.contains(&(number & 0xff)) => Trouble::Connection,
-        _ => Trouble::Other,
+        Ok(SQLITE_NO_SHARED_MEMORY) => FailureKind::Full,
+        Ok(number) if number & 0xff == SQLITE_FULL => FailureKind::Full,
+        Ok(number) if SQLITE_PASSING.contains(&(number & 0xff)) => FailureKind::Connection,
+        _ => FailureKind::Other,
     }
 }
 
@@ -197,9 +197,9 @@ mod tests {
     fn a_transaction_ended_by_the_server_may_be_retried() {
         // Idle in transaction for too long, or transaction timeout.
         for code in ["25P03", "25P04"] {
-            assert!(matches!(trouble_of_code(code), Trouble::Connection), "{code}");
+            assert!(matches!(kind_of_code(code), FailureKind::Connection), "{code}");
         }
         // The transaction had already failed: not a connection error.
-        assert!(matches!(trouble_of_code("25P02"), Trouble::Other));
+        assert!(matches!(kind_of_code("25P02"), FailureKind::Other));
     }
 }

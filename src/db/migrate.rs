@@ -29,7 +29,7 @@ pub struct Step {
 }
 
 /// How long a blocked migration is retried.
-const STEP_PATIENCE: Duration = Duration::from_secs(60);
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Returns the migrations of this version with their states, oldest first.
 /// Applied migrations of a newer version follow.
@@ -75,7 +75,7 @@ pub async fn up(database: &Database, steps: Option<u32>) -> Result<(), Error> {
     let database = &database.direct().await?;
     const TABLE: &str = "CREATE TABLE IF NOT EXISTS seaql_migrations (version VARCHAR NOT NULL PRIMARY KEY, applied_at BIGINT NOT NULL)";
     let applied = ensure_known(database).await?;
-    patiently(async || {
+    retry_until_timeout(async || {
         let write = begin(database).await?;
         write.execute_unprepared(TABLE).await?;
         commit(database, write).await
@@ -84,7 +84,7 @@ pub async fn up(database: &Database, steps: Option<u32>) -> Result<(), Error> {
     let missing: Vec<_> =
         Migrator::migrations().into_iter().filter(|step| !applied.iter().any(|name| name == step.name())).collect();
     for step in missing.iter().take(most(steps)) {
-        patiently(async || apply(database, step.as_ref()).await).await?;
+        retry_until_timeout(async || apply(database, step.as_ref()).await).await?;
     }
     fill(database).await
 }
@@ -99,7 +99,7 @@ pub async fn down(database: &Database, steps: Option<u32>) -> Result<(), Error> 
     let present: Vec<_> =
         Migrator::migrations().into_iter().filter(|step| applied.iter().any(|name| name == step.name())).collect();
     for step in present.iter().rev().take(most(steps)) {
-        patiently(async || take_back(database, step.as_ref()).await).await?;
+        retry_until_timeout(async || revert(database, step.as_ref()).await).await?;
     }
     Ok(())
 }
@@ -146,13 +146,13 @@ async fn apply(database: &Database, step: &dyn MigrationTrait) -> Result<(), Err
     commit(database, write).await
 }
 
-async fn take_back(database: &Database, step: &dyn MigrationTrait) -> Result<(), Error> {
-    const FORGET: &str = "DELETE FROM seaql_migrations WHERE version = $1";
+async fn revert(database: &Database, step: &dyn MigrationTrait) -> Result<(), Error> {
+    const DELETE: &str = "DELETE FROM seaql_migrations WHERE version = $1";
     let write = begin(database).await?;
     if applied_in(&*write).await?.iter().any(|name| name == step.name()) {
         step.down(&SchemaManager::new(write.inner()?)).await?;
         let values = [step.name().into()];
-        write.execute_raw(Statement::from_sql_and_values(write.get_database_backend(), FORGET, values)).await?;
+        write.execute_raw(Statement::from_sql_and_values(write.get_database_backend(), DELETE, values)).await?;
         tracing::info!("reverted schema migration {}", step.name());
     }
     commit(database, write).await
@@ -181,12 +181,12 @@ async fn commit(database: &Database, write: Write) -> Result<(), Error> {
 }
 
 /// Repeats `work` while it fails with a transient error.
-async fn patiently(work: impl AsyncFn() -> Result<(), Error>) -> Result<(), Error> {
+async fn retry_until_timeout(work: impl AsyncFn() -> Result<(), Error>) -> Result<(), Error> {
     const PAUSE: Duration = Duration::from_millis(200);
     let began = Instant::now();
     loop {
         match work().await {
-            Err(error) if error.is_transient() && began.elapsed() < STEP_PATIENCE => {
+            Err(error) if error.is_transient() && began.elapsed() < STEP_TIMEOUT => {
                 tracing::debug!(%error, "retrying a schema migration");
             }
             outcome => return outcome,

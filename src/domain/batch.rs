@@ -3,7 +3,7 @@
 use crate::domain::{AddressPolicy, Fields, Invalid, List, Malformed, NewProduct, UserId};
 
 /// Maximum products per request.
-pub const MAX_PRODUCTS: usize = List::MAX_KEPT;
+pub const MAX_PRODUCTS: usize = List::MAX_ITEMS;
 
 /// Parses a list of products, or an object with the field `products`.
 /// Each item is a product or its errors. Products without a user get `subject` as their user.

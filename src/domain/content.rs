@@ -6,5 +6,5 @@ pub struct Content {
     /// SHA-256 of the source's bytes, 64 lower-case hex digits.
     pub sha256: String,
     /// Fingerprint of every setting that affects the result: presets, codecs and their versions.
-    pub recipe: String,
+    pub pipeline_fingerprint: String,
 }

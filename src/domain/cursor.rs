@@ -53,7 +53,7 @@ impl Cursor {
         let key = match (sort.key, key) {
             (SortKey::Id, Value::Null) => CursorKey::None,
             (SortKey::Name, Value::String(name)) if !name.contains('\0') => CursorKey::Text(name),
-            (SortKey::Price | SortKey::CreatedAt | SortKey::Fit, Value::Number(number)) => {
+            (SortKey::Price | SortKey::CreatedAt | SortKey::Relevance, Value::Number(number)) => {
                 CursorKey::Number(number.as_i64().ok_or(MADE_UP)?)
             }
             _ => return Err(MADE_UP.into()),

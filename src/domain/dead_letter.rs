@@ -53,7 +53,7 @@ pub struct DeadQuery {
 
 impl DeadLetter {
     /// Returns its position in the list.
-    pub const fn grave(&self) -> DeadLetterCursor {
+    pub const fn cursor(&self) -> DeadLetterCursor {
         DeadLetterCursor { died_at: self.died_at, id: self.id }
     }
 }
@@ -84,8 +84,8 @@ mod tests {
 
     #[test]
     fn a_cursor_decodes_to_the_same_value_and_a_malformed_one_is_rejected() {
-        let grave = DeadLetterCursor { died_at: Timestamp(1_700_000_000_000_001), id: JobId(7) };
-        assert_eq!(DeadLetterCursor::decode(&grave.encode()), Ok(grave));
+        let cursor = DeadLetterCursor { died_at: Timestamp(1_700_000_000_000_001), id: JobId(7) };
+        assert_eq!(DeadLetterCursor::decode(&cursor.encode()), Ok(cursor));
         for made_up in ["", "x", "ZDo", "ZDoxOg", &URL_SAFE_NO_PAD.encode("u:1:2")] {
             assert!(DeadLetterCursor::decode(made_up).is_err(), "{made_up}");
         }

@@ -146,7 +146,7 @@ impl Malformed {
     }
 }
 
-/// The fields of a JSON object; each can be taken once.
+/// The fields of a JSON object; each can be read once.
 #[derive(Debug, Default)]
 pub struct Fields {
     values: HashMap<&'static str, Box<RawValue>>,
@@ -235,8 +235,8 @@ impl Fields {
             self.error(name, format!("must be a list of strings, not {}", kind_of(raw.get())));
             return None;
         };
-        if list.len > List::MAX_KEPT {
-            self.error(name, format!("has {} entries; at most {} are allowed", list.len, List::MAX_KEPT));
+        if list.len > List::MAX_ITEMS {
+            self.error(name, format!("has {} entries; at most {} are allowed", list.len, List::MAX_ITEMS));
             return None;
         }
         let mut texts = Vec::with_capacity(list.len);
@@ -268,7 +268,7 @@ impl Fields {
 /// A JSON list with its first entries.
 #[derive(Debug, Default)]
 pub struct List {
-    /// The first [`MAX_KEPT`](Self::MAX_KEPT) entries.
+    /// The first [`MAX_ITEMS`](Self::MAX_ITEMS) entries.
     pub items: Vec<Box<RawValue>>,
     /// The number of entries in the body.
     pub len: usize,
@@ -276,7 +276,7 @@ pub struct List {
 
 impl List {
     /// Maximum number of kept entries.
-    pub const MAX_KEPT: usize = 1_000;
+    pub const MAX_ITEMS: usize = 1_000;
 }
 
 fn parse_text(raw: &RawValue) -> Result<String, String> {
@@ -354,7 +354,7 @@ impl<'de> Deserialize<'de> for List {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<List, A::Error> {
                 let mut list = List::default();
-                while list.items.len() < List::MAX_KEPT {
+                while list.items.len() < List::MAX_ITEMS {
                     let Some(entry) = entries.next_element()? else { return Ok(list) };
                     list.items.push(entry);
                     list.len += 1;

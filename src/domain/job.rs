@@ -83,7 +83,7 @@ pub struct Job {
 
 /// Users and hosts that a worker skips because their limit is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Busy {
+pub struct AtCapacity {
     /// Users to skip.
     pub users: Vec<String>,
     /// Hosts to skip.

@@ -80,7 +80,7 @@ pub struct Lapsed {
     pub holder_ended: bool,
 }
 
-/// How long a lease must be unchanged before it is taken.
+/// How long a lease must be unchanged before it is recovered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseRule {
     /// Time without a change after which a lease is lost in any case.
@@ -112,7 +112,7 @@ const MAX_STEP: Duration = Duration::from_secs(3);
 
 impl LeaseWatch {
     /// Records the leases that exist at `at`.
-    pub fn look(&mut self, at: Instant, leases: Vec<Lease>) {
+    pub fn observe(&mut self, at: Instant, leases: Vec<Lease>) {
         self.step = self.last_look.map_or(Duration::ZERO, |last| at.saturating_duration_since(last)).min(MAX_STEP);
         self.last_look = Some(at);
         let mut before = std::mem::take(&mut self.seen);
@@ -147,7 +147,7 @@ impl LeaseWatch {
     }
 
     /// Clears all observations: without an answer from the database no heartbeat could be seen.
-    pub fn forget(&mut self) {
+    pub fn clear(&mut self) {
         *self = Self::default();
     }
 }
@@ -167,11 +167,11 @@ mod tests {
         Lease { id: 1, token: format!("{HOLDER}-a"), until: Timestamp(until) }
     }
 
-    /// Observes once a second; returns when the lease is taken, and whether its holder had ended.
-    fn taken_after(watch: &mut LeaseWatch, beats: impl Fn(u64) -> i64, absent: &[HolderId]) -> Option<(u64, bool)> {
+    /// Observes once a second; returns when the lease lapses, and whether its holder had ended.
+    fn lapses_after(watch: &mut LeaseWatch, beats: impl Fn(u64) -> i64, absent: &[HolderId]) -> Option<(u64, bool)> {
         let began = Instant::now();
         (0..60).find_map(|second| {
-            watch.look(began + Duration::from_secs(second), vec![lease(beats(second))]);
+            watch.observe(began + Duration::from_secs(second), vec![lease(beats(second))]);
             let absent = watch.suspects(&RULE).intersection(&absent.iter().copied().collect()).copied().collect();
             watch.judge(&absent, &RULE).first().map(|lapsed| (second, lapsed.holder_ended))
         })
@@ -179,20 +179,20 @@ mod tests {
 
     #[test]
     fn an_expired_lease_is_kept_while_it_changes() {
-        assert_eq!(taken_after(&mut LeaseWatch::default(), |second| (second / 5).cast_signed(), &[]), None);
+        assert_eq!(lapses_after(&mut LeaseWatch::default(), |second| (second / 5).cast_signed(), &[]), None);
     }
 
     #[test]
     fn a_lease_that_ends_far_ahead_is_lost_after_fifteen_seconds_without_a_heartbeat() {
-        assert_eq!(taken_after(&mut LeaseWatch::default(), |_| i64::MAX, &[]), Some((15, false)));
+        assert_eq!(lapses_after(&mut LeaseWatch::default(), |_| i64::MAX, &[]), Some((15, false)));
     }
 
     #[test]
     fn a_holder_that_ended_loses_its_lease_earlier() {
-        assert_eq!(taken_after(&mut LeaseWatch::default(), |_| 0, &[HOLDER]), Some((10, true)));
+        assert_eq!(lapses_after(&mut LeaseWatch::default(), |_| 0, &[HOLDER]), Some((10, true)));
         let at_once = LeaseRule { suspicion: Duration::ZERO, absence: Duration::ZERO, ..RULE };
         let mut watch = LeaseWatch::default();
-        watch.look(Instant::now(), vec![lease(0)]);
+        watch.observe(Instant::now(), vec![lease(0)]);
         assert_eq!(watch.suspects(&at_once), BTreeSet::from([HOLDER]));
         assert!(watch.judge(&BTreeSet::from([HOLDER]), &at_once)[0].holder_ended);
     }
@@ -202,11 +202,11 @@ mod tests {
         let mut watch = LeaseWatch::default();
         let began = Instant::now();
         for hours in 0..3 {
-            watch.look(began + Duration::from_secs(hours * 3_600), vec![lease(0)]);
+            watch.observe(began + Duration::from_secs(hours * 3_600), vec![lease(0)]);
             assert_eq!(watch.judge(&BTreeSet::new(), &RULE), []);
         }
-        watch.forget();
-        assert_eq!(taken_after(&mut watch, |_| 0, &[]), Some((15, false)));
+        watch.clear();
+        assert_eq!(lapses_after(&mut watch, |_| 0, &[]), Some((15, false)));
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub use event::{Event, EventData, EventFilter, EventKind, EventPosition, EventQu
 pub use fields::{FieldError, FieldErrors, Fields, Invalid, List, Malformed};
 pub use ids::{ApiKeyId, DeliveryId, EventId, ImageId, InstallationId, JobId, ProductId, UserId, WebhookId};
 pub use image::{Facts, Image, ImageSource, ImageStatus, Rendition};
-pub use job::{Busy, Job, JobPayload, JobState};
+pub use job::{AtCapacity, Job, JobPayload, JobState};
 pub use lease::{HolderId, Lapsed, Lease, LeaseRule, LeaseWatch};
 pub use patch::{ImagePlan, ImagesPatch, PatchDraft, PresentImage, ProductPatch};
 pub use price::Price;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::domain::{
     Cursor, DeliveryQuery, EventFilter, EventKind, EventQuery, FieldErrors, Invalid, Price, ProductId, ProductStatus,
-    UserId, search::Words,
+    UserId, search::SearchTerms,
 };
 
 /// A page of a list.
@@ -28,7 +28,7 @@ pub struct ProductFilter {
     /// Names that contain this text, ignoring case.
     pub name: Option<String>,
     /// Names and descriptions with these search terms; the last one may be a prefix.
-    pub q: Option<Words>,
+    pub q: Option<SearchTerms>,
     /// Only products with this status.
     pub status: Option<ProductStatus>,
 }
@@ -45,7 +45,7 @@ pub enum SortKey {
     /// `created_at`
     CreatedAt,
     /// Relevance for a search, which is the default order of searches.
-    Fit,
+    Relevance,
 }
 
 /// Sort order of a list.
@@ -73,7 +73,7 @@ impl SortKey {
             Self::Price => "product_price",
             Self::Name => "product_name",
             Self::CreatedAt => "created_at",
-            Self::Fit => "fit",
+            Self::Relevance => "fit",
         }
     }
 }
@@ -83,11 +83,11 @@ impl Sort {
     pub const ALLOWED: &str = "id, product_price, product_name, created_at, each with a `-` before it for descending";
 
     /// The best matches first.
-    pub const BY_FIT: Self = Self { key: SortKey::Fit, descending: true };
+    pub const BY_RELEVANCE: Self = Self { key: SortKey::Relevance, descending: true };
 
     /// Parses an order in a cursor.
     pub(super) fn of_cursor(text: &str) -> Option<Self> {
-        Self::parse(text).or_else(|| (text == Self::BY_FIT.to_string()).then_some(Self::BY_FIT))
+        Self::parse(text).or_else(|| (text == Self::BY_RELEVANCE.to_string()).then_some(Self::BY_RELEVANCE))
     }
 
     /// Parses an order in a request.
@@ -142,7 +142,7 @@ impl ProductQuery {
             min_price: parameters.take("min_price", Price::parse),
             max_price: parameters.take("max_price", Price::parse),
             name: parameters.take("name", parse_name),
-            q: parameters.take("q", Words::parse),
+            q: parameters.take("q", SearchTerms::parse),
             status: parameters.take("status", parse_status),
         };
         if let (Some(min), Some(max)) = (filter.min_price, filter.max_price)
@@ -153,7 +153,7 @@ impl ProductQuery {
         let sort = parameters.take("sort", parse_sort);
         let limit = parameters.take("limit", |text| parse_limit(text, Self::MAX_LIMIT));
         let order_is_known = (sort.is_some() || !parameters.is_wrong("sort")) && !parameters.is_wrong("q");
-        let sort = sort.unwrap_or(if filter.q.is_some() { Sort::BY_FIT } else { Sort::default() });
+        let sort = sort.unwrap_or(if filter.q.is_some() { Sort::BY_RELEVANCE } else { Sort::default() });
         let cursor = if order_is_known { parameters.take("cursor", |text| Cursor::decode(text, sort)) } else { None };
         Invalid::unless_empty(parameters.errors, || Self {
             filter,
@@ -256,7 +256,7 @@ impl EventQuery {
     }
 }
 
-/// Parameters of a query, each taken once, and their errors.
+/// Parameters of a query, each read once, and their errors.
 struct Parameters<'a> {
     pairs: Vec<(&'a str, &'a str)>,
     errors: FieldErrors,
@@ -269,7 +269,7 @@ impl<'a> Parameters<'a> {
         for (name, value) in pairs {
             if !known.contains(&name) {
                 parameters.errors.push(name, unknown.as_str());
-            } else if parameters.pairs.iter().any(|(taken, _)| *taken == name) {
+            } else if parameters.pairs.iter().any(|(used, _)| *used == name) {
                 parameters.error(name, "is given more than once".into());
             } else {
                 parameters.pairs.push((name, value));

@@ -5,7 +5,7 @@ use crate::domain::UserId;
 /// The reader of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader<'a> {
-    /// May read everything: an administrator, or anyone if authentication is disabled.
+    /// May read everything: an administrator, or any client if authentication is disabled.
     Everything,
     /// May read all fields of this user's products.
     User(&'a UserId),

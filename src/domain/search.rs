@@ -11,11 +11,11 @@ use crate::domain::NewProduct;
 const IN_NAME: char = '=';
 
 /// Maximum length of a term in characters; longer ones are cut.
-const MAX_WORD_CHARS: usize = 64;
+const MAX_TERM_CHARS: usize = 64;
 
 /// The terms of a search; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Words {
+pub struct SearchTerms {
     whole: Vec<String>,
     last: String,
 }
@@ -26,7 +26,7 @@ pub struct Words {
 /// new product, so pages could be neither consistent nor continued, and finding the best would mean reading all
 /// matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Fit {
+pub enum RelevanceTier {
     /// Every term is in the name.
     Whole = 4,
     /// Every term is in the name, the last one as a prefix.
@@ -41,7 +41,7 @@ pub enum Fit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// The product has this term.
-    Word(String),
+    Term(String),
     /// The product has a term with this prefix.
     Prefix(String),
     /// All of these are true.
@@ -52,7 +52,7 @@ pub enum Condition {
     Except(Box<(Condition, Condition)>),
 }
 
-impl Fit {
+impl RelevanceTier {
     /// All tiers, best first.
     pub const ALL: [Self; 4] = [Self::Whole, Self::Name, Self::Partly, Self::Anywhere];
 
@@ -63,15 +63,15 @@ impl Fit {
 
     /// Returns the tier with this number.
     pub fn of_number(number: i64) -> Option<Self> {
-        Self::ALL.into_iter().find(|fit| fit.number() == number)
+        Self::ALL.into_iter().find(|tier| tier.number() == number)
     }
 }
 
-impl Words {
+impl SearchTerms {
     /// Maximum length of a search text in characters.
     pub const MAX_CHARS: usize = NewProduct::MAX_NAME_CHARS;
     /// Maximum terms of a search.
-    pub const MAX_WORDS: usize = 16;
+    pub const MAX_TERMS: usize = 16;
 
     /// Splits a search text into terms.
     ///
@@ -86,8 +86,8 @@ impl Words {
         let last = words.pop().ok_or("has no letter and no digit")?;
         let mut seen = std::collections::HashSet::from([last.clone()]);
         words.retain(|word| seen.insert(word.clone()));
-        if seen.len() > Self::MAX_WORDS {
-            return Err(format!("has {} words; at most {} are allowed", seen.len(), Self::MAX_WORDS));
+        if seen.len() > Self::MAX_TERMS {
+            return Err(format!("has {} words; at most {} are allowed", seen.len(), Self::MAX_TERMS));
         }
         Ok(Self { whole: words, last })
     }
@@ -98,23 +98,23 @@ impl Words {
     }
 
     /// Returns the condition for exactly this tier.
-    pub fn at(&self, fit: Fit) -> Condition {
+    pub fn at(&self, tier: RelevanceTier) -> Condition {
         let some = Condition::Any(vec![
-            Condition::Any(self.whole.iter().map(|word| Condition::Word(in_name(word))).collect()),
+            Condition::Any(self.whole.iter().map(|word| Condition::Term(in_name(word))).collect()),
             Condition::Prefix(in_name(&self.last)),
         ]);
-        match fit {
-            Fit::Whole => self.each(true, false),
-            Fit::Name => except(self.each(true, true), self.each(true, false)),
-            Fit::Partly => except(Condition::All(vec![self.found(), some]), self.each(true, true)),
-            Fit::Anywhere => except(self.found(), some),
+        match tier {
+            RelevanceTier::Whole => self.each(true, false),
+            RelevanceTier::Name => except(self.each(true, true), self.each(true, false)),
+            RelevanceTier::Partly => except(Condition::All(vec![self.found(), some]), self.each(true, true)),
+            RelevanceTier::Anywhere => except(self.found(), some),
         }
     }
 
     fn each(&self, name: bool, prefix: bool) -> Condition {
         let spell = |word: &String| if name { in_name(word) } else { word.clone() };
-        let last = if prefix { Condition::Prefix(spell(&self.last)) } else { Condition::Word(spell(&self.last)) };
-        Condition::All(self.whole.iter().map(|word| Condition::Word(spell(word))).chain([last]).collect())
+        let last = if prefix { Condition::Prefix(spell(&self.last)) } else { Condition::Term(spell(&self.last)) };
+        Condition::All(self.whole.iter().map(|word| Condition::Term(spell(word))).chain([last]).collect())
     }
 }
 
@@ -143,7 +143,7 @@ impl Condition {
             format!("({})", written.join(between))
         };
         match self {
-            Self::Word(word) => (dialect.word)(word),
+            Self::Term(word) => (dialect.word)(word),
             Self::Prefix(word) => format!("{}{}", (dialect.word)(word), dialect.prefix),
             Self::All(parts) => join(parts, dialect.all),
             Self::Any(parts) => join(parts, any),
@@ -211,7 +211,7 @@ fn words_of(text: &str) -> impl Iterator<Item = String> {
             open = false;
         }
     }
-    words.into_iter().map(|word| match word.char_indices().nth(MAX_WORD_CHARS) {
+    words.into_iter().map(|word| match word.char_indices().nth(MAX_TERM_CHARS) {
         Some((end, _)) => word[..end].to_owned(),
         None => word,
     })
@@ -315,26 +315,26 @@ mod tests {
 
     #[test]
     fn a_search_without_terms_or_with_too_many_is_rejected() {
-        assert!(Words::parse("&|!()\"'*🦀").expect_err("none").contains("no letter"));
-        assert!(Words::parse(&"a ".repeat(101)).expect_err("long").contains("202 characters"));
+        assert!(SearchTerms::parse("&|!()\"'*🦀").expect_err("none").contains("no letter"));
+        assert!(SearchTerms::parse(&"a ".repeat(101)).expect_err("long").contains("202 characters"));
         let many: Vec<_> = (0..17).map(|number| number.to_string()).collect();
-        assert!(Words::parse(&many.join(" ")).expect_err("many").contains("17 words"));
-        assert!(Words::parse(&many[1..].join(" ")).is_ok());
-        assert_eq!(Words::parse("a b a"), Words::parse("b a"));
+        assert!(SearchTerms::parse(&many.join(" ")).expect_err("many").contains("17 words"));
+        assert!(SearchTerms::parse(&many[1..].join(" ")).is_ok());
+        assert_eq!(SearchTerms::parse("a b a"), SearchTerms::parse("b a"));
     }
 
     #[test]
     fn tiers_are_formatted_for_both_databases() {
-        let words = Words::parse("red la").expect("words");
-        assert_eq!(words.at(Fit::Whole).as_tsquery(), "('=red' & '=la')");
-        assert_eq!(words.at(Fit::Name).as_tsquery(), "(('=red' & '=la':*) & !('=red' & '=la'))");
+        let words = SearchTerms::parse("red la").expect("words");
+        assert_eq!(words.at(RelevanceTier::Whole).as_tsquery(), "('=red' & '=la')");
+        assert_eq!(words.at(RelevanceTier::Name).as_tsquery(), "(('=red' & '=la':*) & !('=red' & '=la'))");
         assert_eq!(
-            words.at(Fit::Partly).as_fts5(),
+            words.at(RelevanceTier::Partly).as_fts5(),
             r#"((("red" AND "la" *) AND (("=red") OR "=la" *)) NOT ("=red" AND "=la" *))"#
         );
-        let one = Words::parse("la").expect("a word");
-        assert_eq!(one.at(Fit::Anywhere).as_fts5(), r#"(("la" *) NOT ("=la" *))"#);
-        assert_eq!(one.at(Fit::Anywhere).as_tsquery(), "(('la':*) & !('=la':*))");
+        let one = SearchTerms::parse("la").expect("a word");
+        assert_eq!(one.at(RelevanceTier::Anywhere).as_fts5(), r#"(("la" *) NOT ("=la" *))"#);
+        assert_eq!(one.at(RelevanceTier::Anywhere).as_tsquery(), "(('la':*) & !('=la':*))");
     }
 
     proptest! {

@@ -177,10 +177,10 @@ impl Error {
 
     pub(super) fn of_status(host: Host, response: &Response) -> Self {
         let status = response.status().as_u16();
-        let wish = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let retry_after = wish
+        let value = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let retry_after = value
             .filter(|_| code_of_status(status) == ErrorCode::SourceUnavailable)
-            .and_then(|wish| parse_retry_after(wish, SystemTime::now()));
+            .and_then(|value| parse_retry_after(value, SystemTime::now()));
         Self::Status { host, status, retry_after }
     }
 }
@@ -228,11 +228,11 @@ fn code_of_status(status: u16) -> ErrorCode {
 }
 
 /// Parses seconds or an HTTP date; a past date means no delay.
-pub(super) fn parse_retry_after(wish: &str, now: SystemTime) -> Option<Duration> {
-    if let Ok(seconds) = wish.trim().parse() {
+pub(super) fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let moment = httpdate::parse_http_date(wish.trim()).ok()?;
+    let moment = httpdate::parse_http_date(value.trim()).ok()?;
     Some(moment.duration_since(now).unwrap_or_default())
 }
 
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn retry_after_is_parsed_as_seconds_or_date() {
         let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").expect("a date");
-        let seconds = |wish: &str| parse_retry_after(wish, now).map(|wait| wait.as_secs());
+        let seconds = |value: &str| parse_retry_after(value, now).map(|wait| wait.as_secs());
         assert_eq!(seconds("120"), Some(120));
         assert_eq!(seconds(" 0 "), Some(0));
         assert_eq!(seconds("Sun, 06 Nov 1994 08:50:37 GMT"), Some(60));

@@ -37,8 +37,8 @@ impl Fetcher {
             Ok(sent) => sent.map_err(|error| within_connection(host, error))?,
             Err(_) => return Err(Error::Slow { host, limit: LIMIT }),
         };
-        let wish = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let retry_after = wish.and_then(|wish| parse_retry_after(wish, SystemTime::now()));
+        let value = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let retry_after = value.and_then(|value| parse_retry_after(value, SystemTime::now()));
         Ok(Answer { status: response.status().as_u16(), retry_after })
     }
 }

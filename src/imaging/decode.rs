@@ -64,32 +64,32 @@ fn read<D: ImageDecoder>(decoder: Result<D, ImageError>, header: &Header) -> Res
     if (width, height) != (header.width, header.height) {
         return Err(Error::damaged("its dimensions contradict each other"));
     }
-    let colour = decoder.color_type();
-    let (samples, wide) = match colour {
-        ColorType::L8 => (Samples::Grey, false),
-        ColorType::La8 => (Samples::GreyAlpha, false),
-        ColorType::Rgb8 => (Samples::Colour, false),
-        ColorType::Rgba8 => (Samples::ColourAlpha, false),
-        ColorType::L16 => (Samples::Grey, true),
-        ColorType::La16 => (Samples::GreyAlpha, true),
-        ColorType::Rgb16 => (Samples::Colour, true),
-        ColorType::Rgba16 => (Samples::ColourAlpha, true),
+    let color = decoder.color_type();
+    let (samples, wide) = match color {
+        ColorType::L8 => (Samples::Gray, false),
+        ColorType::La8 => (Samples::GrayAlpha, false),
+        ColorType::Rgb8 => (Samples::Color, false),
+        ColorType::Rgba8 => (Samples::ColorAlpha, false),
+        ColorType::L16 => (Samples::Gray, true),
+        ColorType::La16 => (Samples::GrayAlpha, true),
+        ColorType::Rgb16 => (Samples::Color, true),
+        ColorType::Rgba16 => (Samples::ColorAlpha, true),
         other => return Err(Error::unsupported(format!("an image with {other:?} pixels"))),
     };
     let mut data = vec![MISSING; decoder.total_bytes() as usize];
     let outcome = decoder.read_image(&mut data);
-    let flaw = accept(outcome.map_err(refusal), header, &data)?;
+    let warning = accept(outcome.map_err(refusal), header, &data)?;
     let pixels = if wide {
         let wide = data.chunks_exact(2).map(|two| u16::from_ne_bytes([two[0], two[1]]));
         Pixels::from_16_bit(width, height, samples, wide)
     } else {
         Pixels::from_8_bit(width, height, samples, data)
     };
-    Ok(Decoded { pixels, flaw })
+    Ok(Decoded { pixels, warning })
 }
 
-/// Returns the flaw of `data`; returns the decoder's error if almost no data exists, or if the file is damaged rather
-/// than truncated.
+/// Returns the warning for `data`; returns the decoder's error if almost no data exists, or if the file is damaged
+/// rather than truncated.
 fn accept(outcome: Result<(), Error>, header: &Header, data: &[u8]) -> Result<Option<Warning>, Error> {
     match outcome {
         Ok(()) => Ok(header.truncated.then_some(Warning::Truncated)),

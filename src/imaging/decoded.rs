@@ -14,11 +14,11 @@ pub(super) fn is_worth_showing(data: &[u8]) -> bool {
     data.iter().filter(|byte| **byte != MISSING).count() >= data.len() / MIN_SHARE
 }
 
-/// Pixels in the file's orientation and colors, and their flaw, if any.
+/// Pixels in the file's orientation and colors, and a warning, if any.
 pub(super) struct Decoded {
     pub pixels: Pixels,
     /// [`Warning::Truncated`] or [`Warning::Damaged`].
-    pub flaw: Option<Warning>,
+    pub warning: Option<Warning>,
 }
 
 /// Encoding of CMYK inks.

@@ -55,18 +55,18 @@ fn png(pixels: &Pixels, effort: Effort) -> Result<Vec<u8>, Error> {
         Effort::Balanced => CompressionType::Default,
         Effort::Small => CompressionType::Best,
     };
-    let grey: Vec<u8>;
-    let (data, colour) = if pixels.alpha {
+    let gray: Vec<u8>;
+    let (data, color) = if pixels.alpha {
         (&pixels.data, ExtendedColorType::Rgba8)
     } else if pixels.data.chunks_exact(3).all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2]) {
-        grey = pixels.data.iter().step_by(3).copied().collect();
-        (&grey, ExtendedColorType::L8)
+        gray = pixels.data.iter().step_by(3).copied().collect();
+        (&gray, ExtendedColorType::L8)
     } else {
         (&pixels.data, ExtendedColorType::Rgb8)
     };
     let mut bytes = Vec::with_capacity(data.len() / 4);
     PngEncoder::new_with_quality(&mut bytes, compression, FilterType::Adaptive)
-        .write_image(data, pixels.width, pixels.height, colour)
+        .write_image(data, pixels.width, pixels.height, color)
         .map_err(|error| Error::Internal(error.to_string().into()))?;
     Ok(bytes)
 }

@@ -51,7 +51,7 @@ pub enum Error {
         /// Reason.
         reason: Cow<'static, str>,
     },
-    /// An encoder failed: a bug in this program, not a flaw of the image.
+    /// An encoder failed: a bug in this program, not a defect of the image.
     #[error("Processing the image failed because of a bug in pm: {0}.")]
     Internal(Cow<'static, str>),
 }

@@ -29,7 +29,7 @@ pub(super) fn decode(source: &[u8], header: &Header, limits: &Limits) -> Result<
     limits.check_size(across as u32, down as u32)?;
     let mut data = vec![MISSING; across * down * 4];
     let outcome = decoder.read_into_buffer(&mut data);
-    let flaw = match outcome {
+    let warning = match outcome {
         Ok(()) => header.truncated.then_some(Warning::Truncated),
         Err(error) => {
             let missing = |pixel: &[u8]| pixel == [MISSING; 4];
@@ -45,7 +45,7 @@ pub(super) fn decode(source: &[u8], header: &Header, limits: &Limits) -> Result<
     if (left, top, across, down) != (0, 0, width, height) {
         data = lay(&data, (left, top), (across, down), (width, height));
     }
-    Ok(Decoded { pixels: Pixels { width: header.width, height: header.height, alpha: true, data }, flaw })
+    Ok(Decoded { pixels: Pixels { width: header.width, height: header.height, alpha: true, data }, warning })
 }
 
 /// Copies the frame onto a transparent screen, cropped to the screen.

@@ -6,7 +6,7 @@ use super::pixels::Pixels;
 const SIDE: usize = 32;
 
 /// Frequencies per side in the hash, from the second lowest.
-const KEPT: usize = 8;
+const HASH_SIDE: usize = 8;
 
 /// cos(k π / 64) for k from 0 to 32, times 2¹⁴.
 const QUARTER: [i64; SIDE + 1] = [
@@ -24,23 +24,23 @@ const QUARTER: [i64; SIDE + 1] = [
 ///
 /// Transparency is composed on white. `pixels` is any small image of any aspect ratio.
 pub(super) fn perceptual_hash(pixels: &Pixels) -> u64 {
-    let grey = Grey::of(pixels).reduced();
+    let gray = Gray::of(pixels).reduced();
     // First along the rows, then the columns; only for the frequencies in the hash.
-    let mut rows = [[0_i64; KEPT]; SIDE];
-    for (row, greys) in rows.iter_mut().zip(grey.chunks_exact(SIDE)) {
+    let mut rows = [[0_i64; HASH_SIDE]; SIDE];
+    for (row, grays) in rows.iter_mut().zip(gray.chunks_exact(SIDE)) {
         for (index, sum) in row.iter_mut().enumerate() {
-            *sum = greys.iter().enumerate().map(|(x, grey)| grey * wave(index + 1, x)).sum();
+            *sum = grays.iter().enumerate().map(|(x, gray)| gray * wave(index + 1, x)).sum();
         }
     }
-    let mut frequencies = [0_i64; KEPT * KEPT];
+    let mut frequencies = [0_i64; HASH_SIDE * HASH_SIDE];
     for (at, frequency) in frequencies.iter_mut().enumerate() {
-        let (down, across) = (at / KEPT, at % KEPT);
+        let (down, across) = (at / HASH_SIDE, at % HASH_SIDE);
         *frequency = rows.iter().enumerate().map(|(y, row)| (row[across] >> 14) * wave(down + 1, y)).sum();
     }
     let mut sorted = frequencies;
     sorted.sort_unstable();
     // Twice the median: the sum of the two middle values.
-    let median = sorted[KEPT * KEPT / 2 - 1] + sorted[KEPT * KEPT / 2];
+    let median = sorted[HASH_SIDE * HASH_SIDE / 2 - 1] + sorted[HASH_SIDE * HASH_SIDE / 2];
     frequencies.iter().fold(0, |hash, frequency| hash << 1 | u64::from(2 * frequency > median))
 }
 
@@ -55,19 +55,19 @@ fn wave(frequency: usize, x: usize) -> i64 {
 }
 
 /// Grays of 0 to 65,280, row by row.
-struct Grey {
+struct Gray {
     width: usize,
     height: usize,
     data: Vec<i64>,
 }
 
-impl Grey {
+impl Gray {
     /// Converts to gray with BT.601 weights, in 256ths.
     fn of(pixels: &Pixels) -> Self {
         let luma = |pixel: &[u8]| {
-            let grey = 77 * i64::from(pixel[0]) + 150 * i64::from(pixel[1]) + 29 * i64::from(pixel[2]);
+            let gray = 77 * i64::from(pixel[0]) + 150 * i64::from(pixel[1]) + 29 * i64::from(pixel[2]);
             let alpha = pixel.get(3).map_or(255, |alpha| i64::from(*alpha));
-            (grey * alpha + 255 * 256 * (255 - alpha)) / 255
+            (gray * alpha + 255 * 256 * (255 - alpha)) / 255
         };
         let data = pixels.data.chunks_exact(pixels.channels()).map(luma).collect();
         Self { width: pixels.width as usize, height: pixels.height as usize, data }
@@ -117,11 +117,11 @@ mod tests {
         let mut image = RgbImage::from_pixel(width, height, image::Rgb([128, 120, 110]));
         for _ in 0..12 {
             let (across, down, radius) = (next(), next(), 0.08 + 0.2 * next());
-            let colour = [next(), next(), next()].map(|share| (share * 235.0) as u8);
+            let color = [next(), next(), next()].map(|share| (share * 235.0) as u8);
             for (x, y, pixel) in image.enumerate_pixels_mut() {
                 let (x, y) = (f64::from(x) / f64::from(width), f64::from(y) / f64::from(height));
                 if (x - across).hypot(y - down) < radius {
-                    *pixel = image::Rgb(colour);
+                    *pixel = image::Rgb(color);
                 }
             }
         }
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_wave_is_the_cosine_of_its_angle() {
-        for frequency in 0..=KEPT {
+        for frequency in 0..=HASH_SIDE {
             for x in 0..SIDE {
                 let angle = (2 * x + 1) as f64 * frequency as f64 * std::f64::consts::PI / 64.0;
                 assert!((wave(frequency, x) as f64 - angle.cos() * 16_384.0).abs() <= 0.51, "{frequency}, {x}");

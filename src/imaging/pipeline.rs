@@ -151,17 +151,17 @@ fn run(source: &[u8], presets: &[Preset], limits: &Limits) -> Result<Processed, 
         let mut pixels = decoded.pixels;
         scaler.reduce(&mut pixels, largest.0, largest.1)?;
         pixels.drop_opaque_alpha();
-        if !colours_are_right(&mut pixels, &header) {
+        if !colors_are_right(&mut pixels, &header) {
             warnings.push(Warning::ProfileIgnored);
         }
         Ok(orient(pixels, header.orientation))
     })?;
-    let stripped = if decoded.flaw.is_none() { stripped(image, &header) } else { None };
+    let stripped = if decoded.warning.is_none() { stripped(image, &header) } else { None };
     let mut rendering =
         Rendering { most: most_bytes(source, limits), header: &header, stripped, scaler, steps, pixels };
     let renditions = rendering.render(tasks, (width, height))?;
     let (thumbhash, dominant_color, perceptual_hash) = rendering.describe(preview)?;
-    warnings.extend(decoded.flaw);
+    warnings.extend(decoded.warning);
     warnings.extend(header.animated.then_some(Warning::AnimationDropped));
     let steps = rendering.steps;
     let format = header.format;
@@ -201,7 +201,7 @@ fn tasks(width: u32, height: u32, presets: &[Preset]) -> Vec<Task<'_>> {
 }
 
 /// Converts the pixels to sRGB; returns `false` if the profile cannot be applied.
-fn colours_are_right(pixels: &mut Pixels, header: &Header) -> bool {
+fn colors_are_right(pixels: &mut Pixels, header: &Header) -> bool {
     match &header.profile {
         // CMYK is already converted, so its profile no longer fits.
         Some(profile) => !header.cmyk && to_srgb(pixels, profile, header.samples <= 2).is_ok(),

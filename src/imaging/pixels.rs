@@ -16,19 +16,19 @@ pub(super) struct Pixels {
 /// Sample layout of a decoder's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Samples {
-    Grey,
-    GreyAlpha,
-    Colour,
-    ColourAlpha,
+    Gray,
+    GrayAlpha,
+    Color,
+    ColorAlpha,
 }
 
 impl Samples {
     const fn count(self) -> usize {
         match self {
-            Self::Grey => 1,
-            Self::GreyAlpha => 2,
-            Self::Colour => 3,
-            Self::ColourAlpha => 4,
+            Self::Gray => 1,
+            Self::GrayAlpha => 2,
+            Self::Color => 3,
+            Self::ColorAlpha => 4,
         }
     }
 }
@@ -42,13 +42,13 @@ impl Pixels {
     /// Creates a buffer from eight-bit samples; grays become RGB.
     pub(super) fn from_8_bit(width: u32, height: u32, samples: Samples, data: Vec<u8>) -> Self {
         match samples {
-            Samples::Colour => Self { width, height, alpha: false, data },
-            Samples::ColourAlpha => Self { width, height, alpha: true, data },
-            Samples::Grey => {
-                let data = data.iter().flat_map(|grey| [*grey; 3]).collect();
+            Samples::Color => Self { width, height, alpha: false, data },
+            Samples::ColorAlpha => Self { width, height, alpha: true, data },
+            Samples::Gray => {
+                let data = data.iter().flat_map(|gray| [*gray; 3]).collect();
                 Self { width, height, alpha: false, data }
             }
-            Samples::GreyAlpha => {
+            Samples::GrayAlpha => {
                 let data = data.chunks_exact(2).flat_map(|two| [two[0], two[0], two[0], two[1]]).collect();
                 Self { width, height, alpha: true, data }
             }

@@ -24,7 +24,7 @@ fn pixels_of(rendered: &Rendered) -> RgbaImage {
     let limits = Limits::default();
     let header = header::read(&rendered.bytes, &limits).expect("an image");
     let decoded = decode::decode(&rendered.bytes, &header, &limits, (header.width, header.height)).expect("decodes");
-    assert_eq!(decoded.flaw, None);
+    assert_eq!(decoded.warning, None);
     let Pixels { width, height, alpha, data } = decoded.pixels;
     if alpha {
         RgbaImage::from_raw(width, height, data).expect("the pixels fill their frame")
@@ -39,8 +39,8 @@ fn mean_difference(left: &RgbImage, right: &RgbImage) -> f64 {
     sum as f64 / left.as_raw().len() as f64
 }
 
-fn is_near(pixel: &Rgba<u8>, colour: [u8; 3], distance: u8) -> bool {
-    pixel.0.iter().zip(colour).all(|(sample, wanted)| sample.abs_diff(wanted) <= distance)
+fn is_near(pixel: &Rgba<u8>, color: [u8; 3], distance: u8) -> bool {
+    pixel.0.iter().zip(color).all(|(sample, wanted)| sample.abs_diff(wanted) <= distance)
 }
 
 #[test]
@@ -116,9 +116,9 @@ fn cmyk_is_converted_to_rgb() {
         let ink = |x: usize| inks[x / 16].map(|ink| if inverted { 255 - ink } else { ink });
         (0..48 * 48).flat_map(|at| ink(at % 48)).collect()
     };
-    for (colour, adobe) in [(ColorType::Cmyk, true), (ColorType::CmykAsYcck, true), (ColorType::Cmyk, false)] {
+    for (color, adobe) in [(ColorType::Cmyk, true), (ColorType::CmykAsYcck, true), (ColorType::Cmyk, false)] {
         // The encoder writes inverted inks, as Adobe programs do; inverting them first writes plain inks.
-        let mut source = jpeg_of(&samples(!adobe), 48, 48, colour);
+        let mut source = jpeg_of(&samples(!adobe), 48, 48, color);
         let marker = segments(&source).find(|segment| segment[1] == 0xee).expect("the encoder writes it").to_vec();
         if !adobe {
             let at = source.windows(marker.len()).position(|window| window == marker).expect("it is there");
@@ -127,7 +127,7 @@ fn cmyk_is_converted_to_rgb() {
         let pixels = pixels_of(&run(&source, &as_it_is()).renditions[0]);
         for (third, wanted) in light.into_iter().enumerate() {
             let pixel = pixels.get_pixel(third as u32 * 16 + 8, 24);
-            assert!(is_near(pixel, wanted, 8), "{colour:?}, Adobe {adobe}: {pixel:?} instead of {wanted:?}");
+            assert!(is_near(pixel, wanted, 8), "{color:?}, Adobe {adobe}: {pixel:?} instead of {wanted:?}");
         }
     }
 }
@@ -186,8 +186,8 @@ fn colors_are_converted_from_the_profile_to_srgb() {
 
 #[test]
 fn an_unfit_profile_is_ignored_with_a_warning() {
-    let grey = moxcms::ColorProfile::new_gray_with_gamma(2.2).encode().expect("a profile");
-    for profile in [grey, b"no profile at all".to_vec()] {
+    let gray = moxcms::ColorProfile::new_gray_with_gamma(2.2).encode().expect("a profile");
+    for profile in [gray, b"no profile at all".to_vec()] {
         let segment = [b"ICC_PROFILE\0\x01\x01".to_vec(), profile].concat();
         let source = jpeg_with(&gradient(64, 64), Writing { segments: vec![(2, segment)], ..Writing::default() });
         let processed = run(&source, &as_it_is());

@@ -1,8 +1,8 @@
-//! Warnings about images that were processed despite a flaw.
+//! Warnings about images that were processed despite a defect.
 
 use serde::{Deserialize, Serialize};
 
-/// A flaw that does not prevent processing but that the owner should know.
+/// A defect that does not prevent processing but that the owner should know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Warning {
     /// The file is truncated; the missing part is gray or repeats the last color.

@@ -86,8 +86,8 @@ fn next_socket(control: BorrowedFd<'_>) -> Option<OwnedFd> {
 }
 
 fn exit_code(code: Option<i32>, signal: Option<i32>) -> ExitCode {
-    let told = signal.and_then(|signal| u8::try_from(signal).ok()?.checked_add(BY_SIGNAL));
-    told.or_else(|| u8::try_from(code?).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+    let by_signal = signal.and_then(|signal| u8::try_from(signal).ok()?.checked_add(BY_SIGNAL));
+    by_signal.or_else(|| u8::try_from(code?).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 /// Runs one task in the child; `parent` is the decoder process.

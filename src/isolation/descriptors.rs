@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 /// First descriptor after standard error.
 const FIRST: RawFd = 3;
 /// Maximum number of descriptors closed one by one, on systems without `close_range`.
-const MOST: RawFd = 65_536;
+const MAX_DESCRIPTORS: RawFd = 65_536;
 
 /// Closes all inherited descriptors except the standard streams. Call it before opening anything.
 pub(super) fn close_inherited() {
@@ -16,7 +16,7 @@ pub(super) fn close_inherited() {
         return;
     }
     let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let most = most.and_then(|most| RawFd::try_from(most).ok()).unwrap_or(MOST).min(MOST);
+    let most = most.and_then(|most| RawFd::try_from(most).ok()).unwrap_or(MAX_DESCRIPTORS).min(MAX_DESCRIPTORS);
     for number in FIRST..most {
         // SAFETY: as above.
         unsafe { libc::close(number) };

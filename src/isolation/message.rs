@@ -17,7 +17,7 @@ use super::layers::SandboxLayers;
 use crate::imaging::{Error, Limits, Preset, Processed, SourceFormat};
 
 /// Maximum bytes of a message's JSON: enough for a hundred presets or their renditions.
-const LONGEST: u32 = 4 << 20;
+const MAX_JSON_BYTES: u32 = 4 << 20;
 
 /// Kind of work that a decoder does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,14 +124,14 @@ fn parse<M: DeserializeOwned>(text: &[u8]) -> io::Result<M> {
 fn frame(message: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; 4];
     serde_json::to_writer(&mut bytes, message)?;
-    let length = u32::try_from(bytes.len() - 4).ok().filter(|length| *length <= LONGEST).ok_or_else(too_long)?;
+    let length = u32::try_from(bytes.len() - 4).ok().filter(|length| *length <= MAX_JSON_BYTES).ok_or_else(too_long)?;
     bytes[..4].copy_from_slice(&length.to_le_bytes());
     Ok(bytes)
 }
 
 fn length_of(bytes: [u8; 4]) -> io::Result<usize> {
     let length = u32::from_le_bytes(bytes);
-    if length > LONGEST { Err(too_long()) } else { Ok(length as usize) }
+    if length > MAX_JSON_BYTES { Err(too_long()) } else { Ok(length as usize) }
 }
 
 pub(super) fn too_long() -> io::Error {
@@ -152,7 +152,7 @@ mod tests {
         let Answer::Measured(read_back) = read_back.answer else { panic!("another answer") };
         assert_eq!(read_back, Err(Error::Undecodable { reason: "it ends early".into() }));
 
-        bytes[..4].copy_from_slice(&(LONGEST + 1).to_le_bytes());
+        bytes[..4].copy_from_slice(&(MAX_JSON_BYTES + 1).to_le_bytes());
         assert!(read::<Reply>(&mut bytes.as_slice()).is_err());
         for wrong in [&b"\x05\0\0\0nope!"[..], b"\x02\0\0\0{\"", b"\0\0\0\0"] {
             let mut wrong = wrong;

@@ -288,8 +288,8 @@ async fn converse(line: &mut UnixStream, task: &Task, source: &[u8]) -> Result<(
 /// Returns the signal that killed a decoder or its child.
 fn signal_of(status: ExitStatus) -> Option<i32> {
     use std::os::unix::process::ExitStatusExt as _;
-    let told = || status.code().filter(|code| *code > i32::from(BY_SIGNAL)).map(|code| code - i32::from(BY_SIGNAL));
-    status.signal().or_else(told)
+    let of_child = || status.code().filter(|code| *code > i32::from(BY_SIGNAL)).map(|code| code - i32::from(BY_SIGNAL));
+    status.signal().or_else(of_child)
 }
 
 fn manner(status: ExitStatus) -> String {

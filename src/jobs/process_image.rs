@@ -117,7 +117,7 @@ impl Handler {
         let began = Instant::now();
         let image = DecodeTask { source, presets: presets.made, limits: self.config.limits.clone() };
         let (needed, sha256) = self.examine(&image).await?;
-        let content = Content { sha256, recipe: self.fingerprint.to_string() };
+        let content = Content { sha256, pipeline_fingerprint: self.fingerprint.to_string() };
         let turn = self.turn(claimed, catalog, &content, needed).await?;
         steps.wait = began.elapsed();
         let held = match turn {

@@ -81,10 +81,15 @@ impl Catalog {
     }
 
     /// Queues images that have neither a job nor a final status, after rows were lost.
-    pub(super) async fn take_up_stranded(&self, write: &Write, lost: &mut Losses, now: Timestamp) -> Result<(), Error> {
+    pub(super) async fn queue_unfinishable(
+        &self,
+        write: &Write,
+        lost: &mut Losses,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         let mut after = 0;
         loop {
-            let page = losses::stranded(&**write, after, BATCH as u64).await?;
+            let page = losses::unfinishable(&**write, after, BATCH as u64).await?;
             let Some(last) = page.last() else { break };
             after = last.id.0;
             self.begin_again(write, &page, &JobPayload::process_image(None), None, now).await?;
@@ -145,7 +150,7 @@ async fn replace_source(write: &Write, image: &Selected, lost: &mut Losses, now:
     }
     let error = (ErrorCode::SourceNotFound, "the uploaded file is lost: the backup has no intact copy of it");
     images::set_failed(&**write, image.id, error, now).await?;
-    losses::bury_jobs(&**write, image.id, error, now).await?;
+    losses::mark_jobs_dead(&**write, image.id, error, now).await?;
     lost.failed.insert(image.id);
     Ok(())
 }

@@ -90,7 +90,7 @@ pub enum Error {
     Nothing,
     /// Too many variants are being made.
     #[error("too many variants are being made; retry later")]
-    Busy,
+    Overloaded,
     /// The image cannot be decoded within the limits.
     #[error("{message}")]
     Image {
@@ -104,12 +104,12 @@ pub enum Error {
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Maximum number of variants being made; further requests fail with [`Error::Busy`].
+/// Maximum number of variants being made; further requests fail with [`Error::Overloaded`].
 const MAX_IN_FLIGHT: usize = 64;
 /// Maximum cache entries, some 200 bytes each.
-const REMEMBERED: u64 = 20_000;
+const MAX_CACHED_VARIANTS: u64 = 20_000;
 /// Lifetime of a cache entry: the database may have evicted the variant meanwhile.
-const REMEMBERED_FOR: Duration = Duration::from_secs(600);
+const VARIANT_LIFETIME: Duration = Duration::from_secs(600);
 
 impl Resizer {
     /// Creates a resizer with its own memory budget.
@@ -124,15 +124,15 @@ impl Resizer {
             budget: Budget::new(config.memory),
             permits: Semaphore::new(config.decoders.max(1)),
             under_way: Mutex::default(),
-            origins: Cache::new(REMEMBERED),
-            made: Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build(),
+            origins: Cache::new(MAX_CACHED_VARIANTS),
+            made: Cache::builder().max_capacity(MAX_CACHED_VARIANTS).time_to_live(VARIANT_LIFETIME).build(),
         }))
     }
 
     /// Returns the blob of a variant of `image`; makes it if it does not exist.
     ///
     /// # Errors
-    /// [`Error::Catalog`] if the image does not exist, [`Error::Pending`] if it is not processed yet, [`Error::Busy`]
+    /// [`Error::Catalog`] if the image does not exist, [`Error::Pending`] if it is not processed yet, [`Error::Overloaded`]
     /// if too many variants are being made.
     pub async fn form(&self, image: ImageId, options: &Options, format: OutputFormat) -> Result<BlobKey, Arc<Error>> {
         let (stored, source) = self.source(image, options).await.map_err(Arc::new)?;
@@ -147,7 +147,7 @@ impl Resizer {
     }
 
     /// Removes a variant from the cache; the next request looks it up or makes it again.
-    pub fn forget(&self, image: ImageId, options: &Options, format: OutputFormat) {
+    pub fn discard(&self, image: ImageId, options: &Options, format: OutputFormat) {
         self.0.made.invalidate(&(image, options.name(format)));
     }
 
@@ -182,7 +182,7 @@ impl Resizer {
             return Ok(making.clone());
         }
         if under_way.len() >= MAX_IN_FLIGHT {
-            return Err(Arc::new(Error::Busy));
+            return Err(Arc::new(Error::Overloaded));
         }
         let (resizer, key) = (self.clone(), wanted.clone());
         // A separate task: it completes even if all clients disconnect.

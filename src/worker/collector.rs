@@ -9,14 +9,14 @@ use crate::{
 };
 
 /// Interval of checking whether a run is due.
-const LOOK: Duration = Duration::from_secs(60);
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Deletes orphaned blobs every `every` until `stop`; never if `every` is zero.
 pub async fn collect(catalog: Catalog, every: Duration, mut stop: Stop) {
     if every.is_zero() {
         return;
     }
-    let mut pulse = tokio::time::interval(every.min(LOOK));
+    let mut pulse = tokio::time::interval(every.min(CHECK_INTERVAL));
     pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut failing = false;
     loop {

@@ -66,7 +66,7 @@ pub async fn deliver(catalog: Catalog, fetcher: Fetcher, mut stop: Stop) {
 async fn attempt(catalog: Catalog, fetcher: Fetcher, claimed: ClaimedDelivery) {
     let posted = post(&fetcher, &claimed).await;
     match &posted {
-        Posted::Taken { .. } => metrics::counter!("pm_webhook_messages_total", "outcome" => "taken").increment(1),
+        Posted::Accepted { .. } => metrics::counter!("pm_webhook_messages_total", "outcome" => "taken").increment(1),
         Posted::Gone | Posted::Refused { .. } => {
             metrics::counter!("pm_webhook_messages_total", "outcome" => "refused").increment(1);
             tracing::info!(
@@ -95,7 +95,7 @@ async fn post(fetcher: &Fetcher, claimed: &ClaimedDelivery) -> Posted {
         return refused(None, "the webhook's signing secret is invalid".into(), None);
     };
     match fetcher.post(&claimed.url, headers, Bytes::from(claimed.body.clone())).await {
-        Ok(answer) if (200..300).contains(&answer.status) => Posted::Taken { status: answer.status },
+        Ok(answer) if (200..300).contains(&answer.status) => Posted::Accepted { status: answer.status },
         Ok(answer) if answer.status == 410 => Posted::Gone,
         Ok(answer) => {
             let reason = format!("the webhook answered with status {}", answer.status);

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::domain::{Busy, Job, UserId};
+use crate::domain::{AtCapacity, Job, UserId};
 
 /// Load of a worker; cheap to clone.
 #[derive(Clone, Debug)]
@@ -68,12 +68,15 @@ impl Load {
         self.0.lighter.notified().await;
     }
 
-    fn busy(&self) -> Busy {
+    fn at_capacity(&self) -> AtCapacity {
         let table = self.table();
         let full = |counts: &HashMap<String, usize>, most: usize| {
             counts.iter().filter(|(_, count)| **count >= most).map(|(name, _)| name.clone()).collect()
         };
-        Busy { users: full(&table.users, self.0.jobs_per_user), hosts: full(&table.hosts, self.0.downloads_per_host) }
+        AtCapacity {
+            users: full(&table.users, self.0.jobs_per_user),
+            hosts: full(&table.hosts, self.0.downloads_per_host),
+        }
     }
 
     /// A panic cannot leave the table inconsistent.
@@ -89,8 +92,8 @@ impl Claiming<'_> {
     }
 
     /// Returns users and hosts that are at their limit.
-    pub(super) fn busy(&self) -> Busy {
-        self.load.busy()
+    pub(super) fn at_capacity(&self) -> AtCapacity {
+        self.load.at_capacity()
     }
 
     /// Adds a job to the load.
@@ -168,25 +171,25 @@ mod tests {
         let load = Load::new(4, 9);
         let mut shares = Vec::new();
         for _ in 0..3 {
-            assert!(load.busy().users.is_empty());
+            assert!(load.at_capacity().users.is_empty());
             shares.push(load.claiming().await.add(&job("u", None)));
         }
-        assert_eq!(load.busy().users, ["u"]);
+        assert_eq!(load.at_capacity().users, ["u"]);
         drop(shares);
         load.lighter().await;
-        assert_eq!(load.busy(), Busy::default());
+        assert_eq!(load.at_capacity(), AtCapacity::default());
         assert_eq!(load.claiming().await.last(), Some(UserId::stored("u".into())));
     }
 
     #[tokio::test]
-    async fn a_host_is_busy_until_its_downloads_end() {
+    async fn a_host_is_at_capacity_until_its_downloads_end() {
         let load = Load::new(8, 2);
         let first = load.claiming().await.add(&job("u", Some("a.example")));
         let second = load.claiming().await.add(&job("v", Some("a.example")));
-        assert_eq!(load.busy().hosts, ["a.example"]);
+        assert_eq!(load.at_capacity().hosts, ["a.example"]);
         first.downloaded();
         first.downloaded();
-        assert!(load.busy().hosts.is_empty());
+        assert!(load.at_capacity().hosts.is_empty());
         drop((first, second));
         assert!(load.table().hosts.is_empty());
     }

@@ -15,7 +15,7 @@ mod sweeper;
 
 pub use collector::collect;
 pub use deliver::deliver;
-pub use notifier::herald;
+pub use notifier::notify_events;
 pub use relay::relay;
 pub use runner::Worker;
 pub use sweeper::sweep;

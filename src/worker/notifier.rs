@@ -10,13 +10,13 @@ use crate::{catalog::Catalog, stop::Stop};
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Sends notifications until `stop`.
-pub async fn herald(catalog: Catalog, mut stop: Stop) {
+pub async fn notify_events(catalog: Catalog, mut stop: Stop) {
     loop {
-        let told = tokio::select! {
+        let outcome = tokio::select! {
             () = stop.wanted() => return,
-            told = catalog.tell_listeners() => told,
+            outcome = catalog.notify_listeners() => outcome,
         };
-        if let Err(error) = told {
+        if let Err(error) = outcome {
             tracing::debug!(%error, "cannot notify other processes of events; retrying");
             tokio::select! {
                 () = stop.wanted() => return,

@@ -5,12 +5,12 @@ use std::time::Duration;
 use crate::{catalog::Catalog, queue::Queue, stop::Stop};
 
 /// Poll interval: finds jobs that become due, and jobs of processes that cannot wake this one.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum pause after a failure.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// Time limit of one publication; longer ones hang on a dead connection.
-const LONGEST_HAND_OVER: Duration = Duration::from_secs(15);
+const DISPATCH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Publishes jobs until `stop`; returns at once if the queue needs no relay.
 pub async fn relay(catalog: Catalog, queue: Queue, mut stop: Stop) {
@@ -23,11 +23,11 @@ pub async fn relay(catalog: Catalog, queue: Queue, mut stop: Stop) {
         if !more {
             tokio::select! {
                 () = stop.wanted() => return,
-                () = queue.woken(LOOK) => {}
+                () = queue.woken(POLL_INTERVAL) => {}
             }
         }
         // A running publication ends before the stop: jobs of an aborted one would be published much later.
-        let handed_over = tokio::time::timeout(LONGEST_HAND_OVER, catalog.dispatch_due()).await;
+        let handed_over = tokio::time::timeout(DISPATCH_TIMEOUT, catalog.dispatch_due()).await;
         more = matches!(handed_over, Ok(Ok(jobs)) if jobs > 0) && !stop.is_wanted();
         match handed_over {
             Ok(Ok(_)) => {

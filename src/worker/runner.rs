@@ -42,10 +42,10 @@ pub struct Worker {
 const SLOTS_PER_DECODER: usize = 4;
 /// Interval of looking for due jobs without a message, if there is a broker: jobs of dead workers, whose new messages
 /// are last in the queue, and jobs whose message reached a worker that was at its limit for their user.
-const LOOK_FOR_JOBS: Duration = Duration::from_secs(1);
+const JOB_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval of looking for due jobs while all of them exceed a limit of this worker. It also looks whenever one of its
 /// jobs ends.
-const LOOK_FOR_PLACE: Duration = Duration::from_millis(250);
+const CAPACITY_POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Time that running jobs have to end after a stop; then they are released.
 const GRACE: Duration = Duration::from_secs(10);
 /// Time limit for releasing jobs.
@@ -64,7 +64,7 @@ struct Work {
 enum Claim {
     Job(Box<Claimed>, Share),
     /// Jobs are due, but their users or hosts are at a limit of this worker.
-    NoPlace,
+    NoCapacity,
     Nothing,
 }
 
@@ -83,15 +83,15 @@ impl Worker {
         let slots = Arc::new(Semaphore::new(self.slots));
         let (release, released) = stop::channel();
         let mut work = Work { running: JoinSet::new(), released };
-        let mut look = tokio::time::interval(LOOK_FOR_JOBS);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut poll = tokio::time::interval(JOB_POLL_INTERVAL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Whether due jobs exceeded a limit of this worker.
         let mut waits_for_place = false;
         loop {
             work.reap();
             tokio::select! {
                 () = stop.wanted() => break,
-                _ = look.tick(), if self.queue.needs_relay() => {
+                _ = poll.tick(), if self.queue.needs_relay() => {
                     self.claim_orphans(&slots, &mut stop, &mut work).await;
                     waits_for_place |= self.claim_for_free_slots(&slots, &mut work).await;
                 }
@@ -148,7 +148,7 @@ impl Worker {
                 self.begin(*claimed, share, slot, None, work);
                 ControlFlow::Continue(())
             }
-            Ok(Claim::NoPlace) => ControlFlow::Break(true),
+            Ok(Claim::NoCapacity) => ControlFlow::Break(true),
             Ok(Claim::Nothing) => ControlFlow::Break(false),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "cannot claim a job; retrying");
@@ -175,7 +175,7 @@ impl Worker {
                 }
                 Ok(found) => {
                     delivery.ack().await;
-                    return matches!(found, Claim::NoPlace);
+                    return matches!(found, Claim::NoCapacity);
                 }
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "cannot claim a job; retrying");
@@ -211,13 +211,13 @@ impl Worker {
     /// Claims a job of the next user below the limits.
     async fn claim(&self) -> Result<Claim, Error> {
         let claiming = self.load.claiming().await;
-        let due = Due::Next { after: claiming.last(), busy: claiming.busy() };
+        let due = Due::Next { after: claiming.last(), at_capacity: claiming.at_capacity() };
         Ok(match self.catalog.claim(due).await? {
             Found::Claimed(claimed) => {
                 let share = claiming.add(&claimed.job);
                 Claim::Job(claimed, share)
             }
-            Found::Busy => Claim::NoPlace,
+            Found::AtCapacity => Claim::NoCapacity,
             Found::Nothing => Claim::Nothing,
         })
     }
@@ -226,7 +226,7 @@ impl Worker {
     async fn place_is_free(&self) {
         tokio::select! {
             () = self.load.lighter() => {}
-            () = tokio::time::sleep(LOOK_FOR_PLACE) => {}
+            () = tokio::time::sleep(CAPACITY_POLL_INTERVAL) => {}
         }
     }
 
@@ -289,7 +289,7 @@ impl Worker {
                 }
             }
         };
-        match self.insist(claimed, settlement).await {
+        match self.settle_with_retries(claimed, settlement).await {
             Ok(()) => ending,
             Err(Error::LeaseLost) => Ending::Lost,
             Err(error @ Error::BlobGone { .. }) => self.make_again(claimed, error).await,
@@ -300,12 +300,12 @@ impl Worker {
     /// Retries a job whose renditions were removed before they were stored in the database: they were older than the
     /// grace period of `pm gc`, or an older process ran `pm gc`.
     async fn make_again(&self, claimed: &Claimed, error: Error) -> Ending {
-        const SOON: Duration = Duration::from_secs(1);
+        const RETRY_DELAY: Duration = Duration::from_secs(1);
         tracing::warn!(job.id = %claimed.job.id, %error, "a rendition is missing; processing the image again");
         let failure = Failure::transient(error.code(), "a rendition is missing; processing the image again");
-        let again = Settlement::Retry(failure.code, failure.message.clone(), SOON);
-        match self.insist(claimed, again).await {
-            Ok(()) => Ending::Retry(failure, SOON),
+        let again = Settlement::Retry(failure.code, failure.message.clone(), RETRY_DELAY);
+        match self.settle_with_retries(claimed, again).await {
+            Ok(()) => Ending::Retry(failure, RETRY_DELAY),
             Err(Error::LeaseLost) => Ending::Lost,
             Err(error) => Ending::Unsettled(error),
         }
@@ -313,7 +313,7 @@ impl Worker {
 
     /// Stores a result, with retries while the database is unavailable. If the process dies, the lease expires and the
     /// job runs again.
-    async fn insist(&self, claimed: &Claimed, settlement: Settlement) -> Result<(), Error> {
+    async fn settle_with_retries(&self, claimed: &Claimed, settlement: Settlement) -> Result<(), Error> {
         const TRIES: u32 = 12;
         let mut pause = Duration::from_millis(100);
         let mut tries = 1;

@@ -11,11 +11,11 @@ use crate::{
 };
 
 /// Interval of checking leases. Nothing may delay it, or expired leases are found late.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Time limit of a lease check; longer checks hang on a dead connection.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Interval of all other maintenance.
-const UPKEEP: Duration = Duration::from_secs(2);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(2);
 /// Waiting times are checked once in this many rounds.
 const CHECK_WAITING_EACH: u64 = 5;
 /// Idempotency keys are trimmed once in this many rounds: every half hour.
@@ -29,7 +29,7 @@ pub async fn sweep(catalog: Catalog, stop: Stop) {
 }
 
 async fn watch_leases(catalog: &Catalog, mut stop: Stop) {
-    let mut pulse = tokio::time::interval(LOOK);
+    let mut pulse = tokio::time::interval(CHECK_INTERVAL);
     pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut failing = false;
     loop {
@@ -37,11 +37,11 @@ async fn watch_leases(catalog: &Catalog, mut stop: Stop) {
             () = stop.wanted() => return,
             _ = pulse.tick() => {}
         }
-        let looked = tokio::select! {
+        let checked = tokio::select! {
             () = stop.wanted() => return,
-            looked = tokio::time::timeout(LOOK_TIMEOUT, catalog.watch_leases()) => looked,
+            checked = tokio::time::timeout(CHECK_TIMEOUT, catalog.watch_leases()) => checked,
         };
-        match looked {
+        match checked {
             Ok(Ok(taken)) => {
                 failing = false;
                 if taken > 0 {
@@ -55,13 +55,13 @@ async fn watch_leases(catalog: &Catalog, mut stop: Stop) {
                 }
                 failing = true;
             }
-            Err(_) => catalog.forget_leases(),
+            Err(_) => catalog.discard_lease_observations(),
         }
     }
 }
 
 async fn keep_up(catalog: &Catalog, mut stop: Stop) {
-    let mut pulse = tokio::time::interval(UPKEEP);
+    let mut pulse = tokio::time::interval(MAINTENANCE_INTERVAL);
     pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut failing, mut rounds) = (false, 0_u64);
     loop {
@@ -92,17 +92,17 @@ async fn round(catalog: &Catalog, rounds: u64) -> Result<(), Error> {
     let named = catalog.follow_installation().await;
     let corrected = if rounds.is_multiple_of(CHECK_WAITING_EACH) { correct_waiting(catalog).await } else { Ok(()) };
     // Invalidations that the cache did not accept stay pending for the next round.
-    let told = catalog.flush_invalidations().await.map(|_| ());
+    let flushed = catalog.flush_invalidations().await.map(|_| ());
     let measured = catalog.measure_queue().await;
     let again = catalog.recover_messages().await.inspect(|again| {
         if *again > 0 {
             tracing::warn!(again, "the broker lost messages; republished {again} jobs");
         }
     });
-    let forgotten = catalog.delete_expired_jobs().await.and(catalog.delete_expired_events().await);
-    let keys = catalog.forget_keys().await.and(catalog.delete_expired_deliveries().await);
+    let deleted = catalog.delete_expired_jobs().await.and(catalog.delete_expired_events().await);
+    let keys = catalog.delete_expired_keys().await.and(catalog.delete_expired_deliveries().await);
     let trimmed = if rounds.is_multiple_of(COUNT_KEYS_EACH) { trim_keys(catalog).await } else { Ok(()) };
-    corrected.and(trimmed).and(named).and(told).and(measured).and(again).and(forgotten).and(keys).map(|_| ())
+    corrected.and(trimmed).and(named).and(flushed).and(measured).and(again).and(deleted).and(keys).map(|_| ())
 }
 
 async fn trim_keys(catalog: &Catalog) -> Result<(), Error> {

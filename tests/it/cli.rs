@@ -27,40 +27,40 @@ impl Shop {
         self.directory.path()
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(cargo_bin!("pm"));
-        command.env_clear().current_dir(self.path()).args(words).stdin(Stdio::null());
+        command.env_clear().current_dir(self.path()).args(args).stdin(Stdio::null());
         command
     }
 
-    fn run(&self, words: &[&str]) -> Output {
-        self.command(words).output().expect("pm starts")
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("pm starts")
     }
 
     /// Runs a command that must succeed; returns its stdout.
-    fn read(&self, words: &[&str]) -> String {
-        let output = self.run(words);
-        assert!(output.status.success(), "pm {words:?}: {}", text(&output.stderr));
+    fn read(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "pm {args:?}: {}", text(&output.stderr));
         text(&output.stdout)
     }
 
-    fn json(&self, words: &[&str]) -> Value {
-        let mut words = words.to_vec();
-        words.extend(["-o", "json"]);
-        serde_json::from_str(&self.read(&words)).expect("JSON")
+    fn json(&self, args: &[&str]) -> Value {
+        let mut args = args.to_vec();
+        args.extend(["-o", "json"]);
+        serde_json::from_str(&self.read(&args)).expect("JSON")
     }
 
     /// Runs a command that must fail without output; returns the exit code and stderr.
-    fn fail(&self, words: &[&str]) -> (i32, String) {
-        let output = self.run(words);
-        assert_eq!(text(&output.stdout), "", "pm {words:?}");
+    fn fail(&self, args: &[&str]) -> (i32, String) {
+        let output = self.run(args);
+        assert_eq!(text(&output.stdout), "", "pm {args:?}");
         (output.status.code().expect("no signal"), text(&output.stderr))
     }
 
     /// Adds a product without images; returns its id.
     fn add(&self, user: &str, name: &str, price: &str) -> String {
-        let words = ["product", "add", "--user-id", user, "--name", name, "--price", price, "-q"];
-        self.read(&words).trim().to_owned()
+        let args = ["product", "add", "--user-id", user, "--name", name, "--price", price, "-q"];
+        self.read(&args).trim().to_owned()
     }
 
     fn write_image(&self, name: &str) {
@@ -90,14 +90,14 @@ fn users_are_added_listed_and_found() {
     assert_eq!(list["next_cursor"], Value::Null);
     assert_eq!(shop.read(&["user", "list", "--limit", "1", "--all", "-q"]), "1234\n5678\n");
 
-    let (code, told) = shop.fail(&["user", "add", "--id", "1234"]);
-    assert_eq!(code, 1, "{told}");
-    let (code, told) = shop.fail(&["user", "add", "--email", "nowhere"]);
+    let (code, stderr) = shop.fail(&["user", "add", "--id", "1234"]);
+    assert_eq!(code, 1, "{stderr}");
+    let (code, stderr) = shop.fail(&["user", "add", "--email", "nowhere"]);
     assert_eq!(code, 2);
-    assert!(told.starts_with("error: --email is not an e-mail address"), "{told}");
-    let (code, told) = shop.fail(&["user", "get", "nobody"]);
+    assert!(stderr.starts_with("error: --email is not an e-mail address"), "{stderr}");
+    let (code, stderr) = shop.fail(&["user", "get", "nobody"]);
     assert_eq!(code, 3);
-    assert!(told.contains("nobody"), "{told}");
+    assert!(stderr.contains("nobody"), "{stderr}");
 }
 
 #[test]
@@ -162,10 +162,10 @@ fn a_list_is_filtered_sorted_and_followed_over_all_pages() {
     );
     assert_eq!(shop.read(&["product", "list", "-o", "ndjson"]).lines().count(), 4);
 
-    let (code, told) = shop.fail(&["product", "list", "--min-price", "-1", "--sort", "colour", "--limit", "0"]);
+    let (code, stderr) = shop.fail(&["product", "list", "--min-price", "-1", "--sort", "colour", "--limit", "0"]);
     assert_eq!(code, 2);
     for flag in ["--min-price must not be negative", "--sort must be one of", "--limit must be"] {
-        assert!(told.contains(flag), "{told}");
+        assert!(stderr.contains(flag), "{stderr}");
     }
 }
 
@@ -175,8 +175,8 @@ fn a_product_is_changed_and_found_by_its_terms() {
     let id = shop.add("ada", "Lamp", "12.50");
     shop.add("ada", "Desk", "5");
     shop.write_image("image.png");
-    let words = ["product", "update", &id, "--name", "Reading lamp", "--price", "13", "--description", "For a desk."];
-    let changed = shop.json(&words);
+    let args = ["product", "update", &id, "--name", "Reading lamp", "--price", "13", "--description", "For a desk."];
+    let changed = shop.json(&args);
     assert_eq!((&changed["product_name"], &changed["version"]), (&"Reading lamp".into(), &2.into()));
     let images = ["--add-image", "image.png", "--add-image", "https://example.com/a.jpg"];
     let with = shop.json(&[&["product", "update", id.as_str()][..], &images].concat());
@@ -185,38 +185,37 @@ fn a_product_is_changed_and_found_by_its_terms() {
     let without = shop.json(&["product", "update", &id, "--remove-image", &numbers[0]]);
     assert_eq!(without["product_images"], serde_json::json!(["https://example.com/a.jpg"]));
     assert_eq!(shop.read(&["product", "list", "--query", "DÉS", "-q"]), format!("2\n{id}\n"), "the name counts more");
-    let (code, told) = shop.fail(&["product", "update", &id, "--price", "-1", "--name", " "]);
-    assert!(code == 2 && told.contains("--price") && told.contains("--name"), "{code}: {told}");
+    let (code, stderr) = shop.fail(&["product", "update", &id, "--price", "-1", "--name", " "]);
+    assert!(code == 2 && stderr.contains("--price") && stderr.contains("--name"), "{code}: {stderr}");
     assert_eq!(shop.fail(&["product", "update", "99", "--name", "x"]).0, 3);
     assert_eq!(shop.fail(&["product", "update", &id]).0, 2, "nothing to change");
-    let (code, told) = shop.fail(&["product", "update", &id, "--remove-image", "77"]);
-    assert!(code == 2 && told.contains("--remove-image"), "{code}: {told}");
-    let (code, told) = shop.fail(&["product", "list", "--query", "!"]);
-    assert!(code == 2 && told.contains("--query"), "{code}: {told}");
+    let (code, stderr) = shop.fail(&["product", "update", &id, "--remove-image", "77"]);
+    assert!(code == 2 && stderr.contains("--remove-image"), "{code}: {stderr}");
+    let (code, stderr) = shop.fail(&["product", "list", "--query", "!"]);
+    assert!(code == 2 && stderr.contains("--query"), "{code}: {stderr}");
 }
 
 #[test]
 fn an_image_from_a_file_is_processed_without_a_server() {
     let shop = Shop::new();
     shop.write_image("cup.png");
-    let words =
-        ["product", "add", "--user-id", "1234", "--name", "Cup", "--price", "3", "--image", "cup.png", "--wait"];
-    let product = shop.json(&words);
+    let args = ["product", "add", "--user-id", "1234", "--name", "Cup", "--price", "3", "--image", "cup.png", "--wait"];
+    let product = shop.json(&args);
     assert_eq!(product["status"], "ready");
     assert_eq!(product["images"][0]["width"], 40);
     assert_eq!(product["compressed_product_images"].as_array().map(Vec::len), Some(1));
 
-    let words = ["reprocess", "--status", "ready", "--wait", "-q"];
-    assert_eq!(shop.read(&words), format!("{}\n", product["images"][0]["id"]));
+    let args = ["reprocess", "--status", "ready", "--wait", "-q"];
+    assert_eq!(shop.read(&args), format!("{}\n", product["images"][0]["id"]));
     assert_eq!(shop.read(&["reprocess", "--dry-run"]), "0 images would be processed again\n");
-    for words in [&["reprocess", "--wait"][..], &["reprocess"]] {
-        let output = shop.run(words);
-        let told = (output.status.code(), text(&output.stdout), text(&output.stderr));
-        assert_eq!(told, (Some(0), String::new(), "no image matched; nothing was queued\n".to_owned()));
+    for args in [&["reprocess", "--wait"][..], &["reprocess"]] {
+        let output = shop.run(args);
+        let outcome = (output.status.code(), text(&output.stdout), text(&output.stderr));
+        assert_eq!(outcome, (Some(0), String::new(), "no image matched; nothing was queued\n".to_owned()));
     }
-    let (code, told) = shop.fail(&["reprocess", "--preset", "huge", "--status", "all"]);
+    let (code, stderr) = shop.fail(&["reprocess", "--preset", "huge", "--status", "all"]);
     assert_eq!(code, 2);
-    assert!(told.contains("--preset `huge` is unknown; presets: large"), "{told}");
+    assert!(stderr.contains("--preset `huge` is unknown; presets: large"), "{stderr}");
 }
 
 #[test]
@@ -224,10 +223,10 @@ fn a_file_that_is_not_an_image_is_named_and_nothing_is_stored() {
     let shop = Shop::new();
     std::fs::write(shop.path().join("notes.txt"), "no image").expect("a file");
     for file in ["notes.txt", "missing.jpg", "."] {
-        let (code, told) =
+        let (code, stderr) =
             shop.fail(&["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", file]);
-        assert_eq!(code, 2, "{told}");
-        assert!(told.starts_with(&format!("error: --image {file}: ")), "{told}");
+        assert_eq!(code, 2, "{stderr}");
+        assert!(stderr.starts_with(&format!("error: --image {file}: ")), "{stderr}");
     }
     assert_eq!(shop.read(&["product", "list", "-q"]), "");
 }
@@ -276,20 +275,20 @@ fn invalid_arguments_and_settings_are_named() {
     assert_eq!(shop.fail(&["product", "add"]).0, 2);
     assert_eq!(shop.fail(&["product", "get", "seven"]).0, 2);
     shop.read(&["migrate", "up"]);
-    let (code, told) = shop.fail(&["product", "get", "7"]);
+    let (code, stderr) = shop.fail(&["product", "get", "7"]);
     assert_eq!(code, 3);
-    assert!(told.starts_with("error: product 7 not found"), "{told}");
+    assert!(stderr.starts_with("error: product 7 not found"), "{stderr}");
 
     std::fs::write(shop.path().join("pm.toml"), "lissten = '127.0.0.1:1'\nworkers = 'many'").expect("a file");
     let output = shop.command(&["product", "list"]).env("PM_FETCH_TIMEOUT", "30").output().expect("pm starts");
-    let told = text(&output.stderr);
+    let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2));
     for part in [
         "lissten in pm.toml is not a setting",
         "workers in pm.toml is `many`",
         "PM_FETCH_TIMEOUT in the environment is `30`",
     ] {
-        assert!(told.contains(part), "{told}");
+        assert!(stderr.contains(part), "{stderr}");
     }
 }
 
@@ -298,9 +297,9 @@ fn an_unavailable_component_exits_with_5_and_hides_its_password() {
     let port =
         std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
     let url = format!("postgres://pm:hunter2@127.0.0.1:{port}/pm");
-    let (code, told) = Shop::new().fail(&["product", "list", "--database-url", &url]);
-    assert_eq!(code, 5, "{told}");
-    assert!(told.contains("hint: ") && !told.contains("hunter2"), "{told}");
+    let (code, stderr) = Shop::new().fail(&["product", "list", "--database-url", &url]);
+    assert_eq!(code, 5, "{stderr}");
+    assert!(stderr.contains("hint: ") && !stderr.contains("hunter2"), "{stderr}");
 }
 
 #[test]
@@ -321,8 +320,8 @@ fn a_closed_pipe_is_not_an_error() {
     for number in 0..3 {
         shop.add("1234", &format!("Cup {number}"), "1");
     }
-    let words = ["product", "list", "--all", "--limit", "1", "-o", "ndjson"];
-    let mut child = shop.command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("pm starts");
+    let args = ["product", "list", "--all", "--limit", "1", "-o", "ndjson"];
+    let mut child = shop.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("pm starts");
     // Closed before the first page arrives.
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("pm ends");
@@ -333,18 +332,18 @@ fn a_closed_pipe_is_not_an_error() {
 fn the_schema_migrates_down_and_up_without_a_prompt_off_a_terminal() {
     let shop = Shop::new();
     let applied = |shop: &Shop| {
-        shop.json(&["migrate", "status"])["items"].as_array().expect("steps").iter().all(|step| step["applied"] == true)
+        shop.json(&["migrate", "status"])["items"].as_array().expect("items").iter().all(|item| item["applied"] == true)
     };
     let output = shop.run(&["migrate", "up"]);
-    let told = text(&output.stderr);
+    let stderr = text(&output.stderr);
     let database = shop.path().join("pm-data/pm.db");
     let place = format!("sqlite://{}: ", database.display());
-    assert!(told.contains(&place) && told.contains("migrations applied"), "{told}");
+    assert!(stderr.contains(&place) && stderr.contains("migrations applied"), "{stderr}");
     assert!(applied(&shop));
     shop.add("u", "n", "1");
-    let (code, told) = shop.fail(&["migrate", "fresh"]);
+    let (code, stderr) = shop.fail(&["migrate", "fresh"]);
     assert_eq!(code, 2);
-    assert!(told.contains("hint: --yes"), "{told}");
+    assert!(stderr.contains("hint: --yes"), "{stderr}");
     shop.read(&["migrate", "fresh", "--yes"]);
     assert!(applied(&shop));
     assert_eq!(shop.read(&["product", "list", "-q"]), "");
@@ -356,9 +355,9 @@ fn the_schema_migrates_down_and_up_without_a_prompt_off_a_terminal() {
 }
 
 #[test]
-fn read_commands_create_no_catalogue() {
+fn read_commands_create_no_catalog() {
     let shop = Shop::new();
-    for words in [
+    for args in [
         &["product", "list"][..],
         &["product", "get", "1"],
         &["user", "list"],
@@ -371,9 +370,9 @@ fn read_commands_create_no_catalogue() {
         &["gc"],
         &["backup", "--without-secrets", "copy"],
     ] {
-        let (code, told) = shop.fail(words);
-        assert_eq!(code, 5, "pm {words:?}: {told}");
-        assert!(told.contains("no catalog found") && told.contains("pm.db does not exist"), "{told}");
+        let (code, stderr) = shop.fail(args);
+        assert_eq!(code, 5, "pm {args:?}: {stderr}");
+        assert!(stderr.contains("no catalog found") && stderr.contains("pm.db does not exist"), "{stderr}");
     }
     let output = shop.run(&["doctor", "--json"]);
     assert_eq!(output.status.code(), Some(5));
@@ -387,10 +386,10 @@ fn only_serve_and_migrate_up_change_the_schema() {
     let shop = Shop::new();
     shop.add("u", "n", "1");
     shop.read(&["migrate", "down", "--yes"]);
-    for words in [&["product", "list"][..], &["user", "add", "--id", "v"], &["worker"], &["gc"]] {
-        let (code, told) = shop.fail(words);
-        assert_eq!(code, 1, "pm {words:?}: {told}");
-        assert!(told.contains("out of date: 1 of") && told.contains("hint: `pm migrate up`"), "{told}");
+    for args in [&["product", "list"][..], &["user", "add", "--id", "v"], &["worker"], &["gc"]] {
+        let (code, stderr) = shop.fail(args);
+        assert_eq!(code, 1, "pm {args:?}: {stderr}");
+        assert!(stderr.contains("out of date: 1 of") && stderr.contains("hint: `pm migrate up`"), "{stderr}");
     }
     shop.read(&["migrate", "up"]);
     assert_eq!(shop.read(&["product", "list", "-q"]), "1\n");
@@ -403,35 +402,38 @@ fn an_older_program_says_which_version_the_schema_needs() {
     let database = rusqlite::Connection::open(shop.path().join("pm-data/pm.db")).expect("a database");
     database
         .execute_batch("INSERT INTO seaql_migrations VALUES ('m9999_from_the_future', 0)")
-        .expect("a step that this program does not know");
+        .expect("an unknown migration");
     // A migration that older versions can work with.
     assert_eq!(shop.read(&["product", "list", "-q"]), "1\n");
     let changing = [&["migrate", "up"][..], &["migrate", "down", "--yes"], &["migrate", "fresh", "--yes"]];
-    for words in changing {
-        let (code, told) = shop.fail(words);
-        assert_eq!(code, 1, "pm {words:?}: {told}");
+    for args in changing {
+        let (code, stderr) = shop.fail(args);
+        assert_eq!(code, 1, "pm {args:?}: {stderr}");
         let unknown = "does not know these migrations of the database schema: m9999_from_the_future";
-        assert!(told.contains(unknown), "{told}");
-        assert!(told.contains("hint: only a version of pm that knows these migrations"), "{told}");
+        assert!(stderr.contains(unknown), "{stderr}");
+        assert!(stderr.contains("hint: only a version of pm that knows these migrations"), "{stderr}");
     }
     database.execute_batch("UPDATE installation SET needs_program = '99.1.0'").expect("a row");
-    for words in [&["product", "list"][..], &["migrate", "up"], &["worker"], &["serve"]] {
-        let (code, told) = shop.fail(words);
-        assert_eq!(code, 1, "pm {words:?}: {told}");
-        assert!(told.contains("needs pm 99.1.0 or newer; this is pm "), "{told}");
+    for args in [&["product", "list"][..], &["migrate", "up"], &["worker"], &["serve"]] {
+        let (code, stderr) = shop.fail(args);
+        assert_eq!(code, 1, "pm {args:?}: {stderr}");
+        assert!(stderr.contains("needs pm 99.1.0 or newer; this is pm "), "{stderr}");
     }
-    for words in changing {
-        let (code, told) = shop.fail(words);
-        assert_eq!(code, 1, "pm {words:?}: {told}");
-        assert!(told.contains("needs pm 99.1.0 or newer; this is pm ") && told.contains("hint: install"), "{told}");
+    for args in changing {
+        let (code, stderr) = shop.fail(args);
+        assert_eq!(code, 1, "pm {args:?}: {stderr}");
+        assert!(
+            stderr.contains("needs pm 99.1.0 or newer; this is pm ") && stderr.contains("hint: install"),
+            "{stderr}"
+        );
     }
     let status = shop.run(&["migrate", "status"]);
     assert!(status.status.success(), "{}", text(&status.stderr));
     assert!(text(&status.stderr).contains("needs pm 99.1.0 or newer; this is pm "), "{}", text(&status.stderr));
-    let steps = shop.json(&["migrate", "status"]);
-    let last = steps["items"].as_array().and_then(|steps| steps.last()).expect("a step");
+    let migrations = shop.json(&["migrate", "status"]);
+    let last = migrations["items"].as_array().and_then(|items| items.last()).expect("a migration");
     assert_eq!(last, &serde_json::json!({"step": "m9999_from_the_future", "applied": true, "known": false}));
-    assert_eq!(steps["items"][0]["known"], true);
+    assert_eq!(migrations["items"][0]["known"], true);
 }
 
 #[test]
@@ -442,9 +444,9 @@ fn a_command_shows_warnings_as_sentences() {
     let mut command = shop.command(&["product", "list", "-q"]);
     command.env("PM_STORAGE_ADOPT", "true").env("PM_LOG_FORMAT", "pretty");
     let output = command.output().expect("pm starts");
-    let told = text(&output.stderr);
-    assert!(told.starts_with("warning: the blob store now belongs to this installation (installation: "), "{told}");
-    assert_eq!((text(&output.stdout).as_str(), told.lines().count()), ("1\n", 1), "{told}");
+    let stderr = text(&output.stderr);
+    assert!(stderr.starts_with("warning: the blob store now belongs to this installation (installation: "), "{stderr}");
+    assert_eq!((text(&output.stdout).as_str(), stderr.lines().count()), ("1\n", 1), "{stderr}");
 }
 
 #[cfg(unix)]
@@ -454,16 +456,16 @@ fn waiting_can_be_interrupted_and_prints_how_to_continue() {
     std::fs::write(shop.path().join("pm.toml"), "fetch_allow = ['127.0.0.1']").expect("a file");
     let origin = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = format!("http://{}/slow.jpg", origin.local_addr().expect("an address"));
-    let words = ["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", &address, "--wait"];
-    let child = shop.command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("pm starts");
+    let args = ["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", &address, "--wait"];
+    let child = shop.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("pm starts");
     // The worker is downloading the image now, and gets no response.
     let connection = origin.accept().expect("the worker's connection");
     signal("-INT", &child);
     drop(connection);
     let output = child.wait_with_output().expect("pm ends");
     assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(130), ""));
-    let told = text(&output.stderr);
-    assert!(told.contains("hint: product 1 is stored"), "{told}");
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("hint: product 1 is stored"), "{stderr}");
     assert_eq!(shop.json(&["product", "get", "1"])["status"], "processing");
 }
 
@@ -510,18 +512,18 @@ fn serve_prints_its_address_and_shuts_down_cleanly_on_sigterm() {
 
 #[test]
 fn serve_refuses_to_run_without_authentication_unless_allowed() {
-    let (code, told) = Shop::new().fail(&["serve", "--listen", "0.0.0.0:0"]);
+    let (code, stderr) = Shop::new().fail(&["serve", "--listen", "0.0.0.0:0"]);
     assert_eq!(code, 2);
-    assert!(told.contains("hint: PM_AUTH=off"), "{told}");
+    assert!(stderr.contains("hint: PM_AUTH=off"), "{stderr}");
 }
 
 #[test]
 fn doctor_reports_every_component_and_changes_nothing() {
     let shop = Shop::new();
     shop.add("someone", "Lamp", "10");
-    let told: Value = serde_json::from_str(&shop.read(&["doctor", "--json"])).expect("JSON");
-    assert_eq!(told["healthy"], true, "{told}");
-    let checks: Vec<_> = told["checks"].as_array().expect("a list").iter().map(|check| &check["check"]).collect();
+    let report: Value = serde_json::from_str(&shop.read(&["doctor", "--json"])).expect("JSON");
+    assert_eq!(report["healthy"], true, "{report}");
+    let checks: Vec<_> = report["checks"].as_array().expect("a list").iter().map(|check| &check["check"]).collect();
     let components = [
         "database",
         "cache",
@@ -536,7 +538,7 @@ fn doctor_reports_every_component_and_changes_nothing() {
     ];
     let invariants = pm::maintenance::Invariant::ALL.map(pm::maintenance::Invariant::name);
     assert_eq!(checks, [&components[..], &invariants].concat());
-    assert!(told["checks"][9]["detail"].as_str().expect("a text").contains(pm::imaging::JPEG_BACKEND));
+    assert!(report["checks"][9]["detail"].as_str().expect("a text").contains(pm::imaging::JPEG_BACKEND));
 
     let output = shop.run(&["doctor", "--redis-url", "redis://127.0.0.1:1"]);
     assert_eq!(output.status.code(), Some(5));

@@ -1,7 +1,7 @@
 //! Tests through real interfaces: the HTTP API, the workers, the engines and the command line, on SQLite alone and on
 //! PostgreSQL with Redis and RabbitMQ.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod api;
 mod auth;

@@ -113,11 +113,11 @@ impl Link {
             });
         }
         if !live.proven.holds(OPERATION_LIMIT).await {
-            return Err(away("the Redis server's identity was not confirmed recently"));
+            return Err(down("the Redis server's identity was not confirmed recently"));
         }
         match epochs.readable(generation).await {
             Readable::Yes => Ok(live),
-            Readable::Settling => Err(away("the cache epoch began less than a second ago")),
+            Readable::Settling => Err(down("the cache epoch began less than a second ago")),
             Readable::Over => Err(self.leave(&live)),
         }
     }
@@ -128,7 +128,7 @@ impl Link {
         let same = match Server::ask(&mut live.connection()).await {
             Ok(server) if server == live.server => true,
             Ok(_) => {
-                self.lose(live, away("the Redis server was demoted and promoted again"));
+                self.lose(live, down("the Redis server was demoted and promoted again"));
                 false
             }
             Err(error) => {
@@ -155,12 +155,12 @@ impl Link {
     /// Returns the connection if no deletion is pending on it, in any epoch.
     pub(super) fn settled(&self) -> Result<Arc<Live>, Error> {
         let live = self.connected()?;
-        if self.pending.is_clear() { Ok(live) } else { Err(away("changes have not been deleted from Redis yet")) }
+        if self.pending.is_clear() { Ok(live) } else { Err(down("changes have not been deleted from Redis yet")) }
     }
 
     /// Returns the connection for data that does not depend on products.
     pub(super) fn connected(&self) -> Result<Arc<Live>, Error> {
-        self.live().ok_or_else(|| away("not connected to Redis"))
+        self.live().ok_or_else(|| down("not connected to Redis"))
     }
 
     /// Waits for an answer within the operation timeout; drops the connection otherwise.
@@ -193,7 +193,7 @@ impl Link {
                 Err(error) => self.lose(&live, error),
             },
             None if self.is_closed().await => return Ok(()),
-            None => away("not connected to Redis"),
+            None => down("not connected to Redis"),
         };
         let number = self.pending.note(ids.iter().copied());
         self.wake.notify_one();
@@ -373,7 +373,7 @@ impl Link {
             tracing::info!("the cache epoch in Redis is over; reading products from the database for a moment");
             self.wake.notify_one();
         }
-        away("the cache epoch of the connection is over")
+        down("the cache epoch of the connection is over")
     }
 
     fn report_away(&self, error: &Error) {
@@ -388,7 +388,7 @@ impl Link {
     }
 }
 
-fn away(reason: &'static str) -> Error {
+fn down(reason: &'static str) -> Error {
     Error::Unavailable(reason.into())
 }
 

@@ -30,17 +30,17 @@ use crate::{
 /// Time after which every process knows a change or has stopped using older knowledge.
 pub const SETTLING: Duration = Duration::from_secs(1);
 /// How long an answer is used after its query; the rest of [`SETTLING`] is for the work that follows.
-const RELIED_ON: Duration = Duration::from_millis(800);
+const ANSWER_LIFETIME: Duration = Duration::from_millis(800);
 /// Age of an answer after which a reader starts a background query.
-const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(400);
+const REFRESH_AGE: Duration = Duration::from_millis(400);
 /// Timeout of a query to the database.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Delay before the separate connection is queried as well, since the pool may be busy or broken.
-const ASKED_BESIDE_AFTER: Duration = Duration::from_millis(20);
+const FALLBACK_DELAY: Duration = Duration::from_millis(20);
 /// How long a reader waits for the database before it skips the cache.
 const READER_TIMEOUT: Duration = Duration::from_millis(50);
 /// How long programs without epochs are assumed to run after their last change.
-const EARLIER_PROGRAMS_FOR: Duration = Duration::from_secs(60);
+const EARLIER_PROGRAM_LIFETIME: Duration = Duration::from_secs(60);
 /// Number of changes by other processes after which a writer gives up.
 const CHANGES_PER_WRITE: u32 = 10;
 
@@ -175,15 +175,15 @@ impl Epochs {
     }
 
     fn is_reliable(&self) -> bool {
-        let refused = self.missed().is_some_and(|missed| missed.refused && missed.asked.elapsed() < RELIED_ON);
-        refused || self.known().is_some_and(|known| known.asked.elapsed() < RELIED_ON)
+        let refused = self.missed().is_some_and(|missed| missed.refused && missed.asked.elapsed() < ANSWER_LIFETIME);
+        refused || self.known().is_some_and(|known| known.asked.elapsed() < ANSWER_LIFETIME)
     }
 
     /// Returns whether the next reader should start a query in the background.
     pub(super) fn is_due(&self) -> bool {
         let age = self.known().map(|known| known.asked.elapsed());
-        age.is_some_and(|age| age >= ASKED_AGAIN_AFTER)
-            && self.missed().is_none_or(|missed| missed.asked.elapsed() >= ASKED_AGAIN_AFTER)
+        age.is_some_and(|age| age >= REFRESH_AGE)
+            && self.missed().is_none_or(|missed| missed.asked.elapsed() >= REFRESH_AGE)
             && !self.asking_in_background.swap(true, Ordering::AcqRel)
     }
 
@@ -268,7 +268,7 @@ impl Epochs {
     /// Returns whether a program without epochs has written recently.
     pub(super) fn earlier_programs_write(&self) -> bool {
         let seen = *self.earlier_program_seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.is_some_and(|seen| seen.elapsed() < EARLIER_PROGRAMS_FOR)
+        seen.is_some_and(|seen| seen.elapsed() < EARLIER_PROGRAM_LIFETIME)
     }
 
     /// Records that another process chose another server.
@@ -281,7 +281,7 @@ impl Epochs {
 
     /// Returns the known epoch if its query is recent enough to use.
     async fn relied_on(&self) -> Result<Arc<Known>, Error> {
-        match self.known().filter(|known| known.asked.elapsed() < RELIED_ON) {
+        match self.known().filter(|known| known.asked.elapsed() < ANSWER_LIFETIME) {
             Some(known) => Ok(known),
             None => self.ask().await,
         }
@@ -345,7 +345,7 @@ impl Epochs {
     async fn find(&self) -> Result<Installation, Unanswered> {
         let connection = self.database.read();
         let mut pooled = std::pin::pin!(within(installation::read(&connection)));
-        match tokio::time::timeout(ASKED_BESIDE_AFTER, &mut pooled).await {
+        match tokio::time::timeout(FALLBACK_DELAY, &mut pooled).await {
             Ok(Ok(found)) => return Ok(found),
             Ok(Err(error)) if !error.is_transient() || self.database.is_sqlite() => {
                 return Err(Unanswered::Silent(error));

@@ -88,9 +88,9 @@ pub(super) struct Proven {
 
 impl Proven {
     /// How long a confirmation is valid.
-    const HOLDS: Duration = Duration::from_millis(800);
+    const VALIDITY: Duration = Duration::from_millis(800);
     /// Age after which the next reader starts another check in the background.
-    const RENEWED_AFTER: Duration = Duration::from_millis(400);
+    const RENEWAL_AGE: Duration = Duration::from_millis(400);
 
     /// Creates a confirmation with the time of its query.
     pub(super) fn at(asked: Instant) -> Self {
@@ -99,7 +99,7 @@ impl Proven {
 
     /// Returns whether the caller should check the server and then call [`renew`](Self::renew) once.
     pub(super) fn is_due(&self) -> bool {
-        self.at.borrow().elapsed() >= Self::RENEWED_AFTER && !self.under_way.swap(true, Ordering::AcqRel)
+        self.at.borrow().elapsed() >= Self::RENEWAL_AGE && !self.under_way.swap(true, Ordering::AcqRel)
     }
 
     /// Records the time of a query that confirmed the server's identity.
@@ -112,7 +112,7 @@ impl Proven {
 
     /// Returns whether the confirmation is valid; waits up to `limit` for a running check.
     pub(super) async fn holds(&self, limit: Duration) -> bool {
-        let holds = |at: &Instant| at.elapsed() < Self::HOLDS;
+        let holds = |at: &Instant| at.elapsed() < Self::VALIDITY;
         let mut at = self.at.subscribe();
         tokio::time::timeout(limit, at.wait_for(holds)).await.is_ok_and(|proven| proven.is_ok())
     }

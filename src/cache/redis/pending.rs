@@ -85,7 +85,7 @@ impl Pending {
     }
 
     /// Marks the batch as deleted.
-    /// A product that was recorded again after the batch was taken stays pending.
+    /// A product that was recorded again after the batch was fetched stays pending.
     pub(super) fn settle(&self, batch: &Batch) {
         self.numbers.send_modify(|numbers| numbers.done = numbers.done.max(batch.number));
     }
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_is_taken_or_put_back_is_still_pending() {
+    fn a_batch_that_is_fetched_or_returned_is_still_pending() {
         let pending = Pending::new();
         pending.note([A]);
         let batch = pending.take();

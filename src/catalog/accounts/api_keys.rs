@@ -15,10 +15,10 @@ use crate::{
 };
 
 /// Lifetime of a cached key. Other processes may accept a revoked key for this long.
-const KNOWN_FOR: Duration = Duration::from_secs(5);
-const MAX_REMEMBERED_KEYS: u64 = 10_000;
+const KEY_LIFETIME: Duration = Duration::from_secs(5);
+const MAX_CACHED_KEYS: u64 = 10_000;
 /// Minimum time between updates of a key's `last_used_at`.
-const NOTED_EVERY: Duration = Duration::from_secs(600);
+const USE_UPDATE_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Cached look-ups of keys by hash; `None` if there is no such key.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Seen {
 
 impl Default for Known {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(MAX_REMEMBERED_KEYS).time_to_live(KNOWN_FOR).build())
+        Self(Cache::builder().max_capacity(MAX_CACHED_KEYS).time_to_live(KEY_LIFETIME).build())
     }
 }
 
@@ -114,7 +114,7 @@ impl Catalog {
 
     /// Updates `last_used_at` of a key in the background, so that the request neither waits for it nor fails with it.
     fn note_use(&self, key: &ApiKey, now: Timestamp) {
-        if key.last_used_at.is_some_and(|used| now.since(used) < NOTED_EVERY) {
+        if key.last_used_at.is_some_and(|used| now.since(used) < USE_UPDATE_INTERVAL) {
             return;
         }
         let (catalog, id) = (self.clone(), key.id);

@@ -10,7 +10,7 @@ impl Catalog {
     /// Creates a user, with a generated id if it has none. With `once`, at most once.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if the id is taken, [`Error::KeyReused`] if another request used this key.
+    /// [`Error::Conflict`] if the id exists, [`Error::KeyReused`] if another request used this key.
     pub async fn create_user(&self, new: NewUser, once: Option<Once>) -> Result<Done<User>, Error> {
         let catalog = self.clone();
         self.to_the_end(async move {

@@ -18,18 +18,18 @@ use crate::{
     db::{
         Write,
         connection::notifications::{self, Listening},
-        events::{self, EventPage, FORGOTTEN_TOGETHER},
+        events::{self, DELETE_BATCH_ROWS, EventPage},
         products::touch::Touched,
     },
     domain::{EventData, EventKind, EventPosition, ImageId, NewEvent, Product, ProductId, UserId},
 };
 
 /// Retention of events, for readers that reconnect.
-pub const KEPT: Duration = Duration::from_secs(24 * 3_600);
+pub const EVENT_RETENTION: Duration = Duration::from_secs(24 * 3_600);
 /// Minimum time between notifications. `NOTIFY` takes a lock that all databases of a PostgreSQL server share.
-const TELLING_PAUSE: Duration = Duration::from_millis(20);
+const NOTIFY_INTERVAL: Duration = Duration::from_millis(20);
 /// Limit of a read of events; the caller then reads again.
-const PATIENCE: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Signals new events to readers in this process and to the event notifier.
 #[derive(Debug, Default)]
@@ -84,28 +84,28 @@ impl Catalog {
     ///
     /// On SQLite, events of other processes are not signaled; readers find them by polling.
     pub fn signals(&self) -> EventSignals {
-        let wake = self.0.happened.here.clone();
+        let wake = self.0.event_signal.here.clone();
         let listening = notifications::listen(&self.database().read(), notifications::EVENTS, move || {
             wake.send_replace(());
         });
-        EventSignals { here: self.0.happened.here.subscribe(), listening }
+        EventSignals { here: self.0.event_signal.here.subscribe(), listening }
     }
 
     /// Waits until this process has written events, then notifies other processes.
     ///
     /// Pauses afterwards, so one notification covers many events. Processes that miss a notification find the events by
     /// polling.
-    pub async fn tell_listeners(&self) -> Result<(), Error> {
-        self.0.happened.elsewhere.notified().await;
+    pub async fn notify_listeners(&self) -> Result<(), Error> {
+        self.0.event_signal.elsewhere.notified().await;
         notifications::notify(&self.database().read(), notifications::EVENTS).await?;
-        tokio::time::sleep(TELLING_PAUSE).await;
+        tokio::time::sleep(NOTIFY_INTERVAL).await;
         Ok(())
     }
 
     /// Returns up to `limit` events after the position `after`, in the same order for all readers.
     pub async fn events_after(&self, after: EventPosition, limit: u64) -> Result<EventPage, Error> {
         let read = self.database().read();
-        match tokio::time::timeout(PATIENCE, events::page(&read, after, limit)).await {
+        match tokio::time::timeout(READ_TIMEOUT, events::page(&read, after, limit)).await {
             Ok(page) => Ok(page?),
             Err(late) => Err(Error::Unavailable { component: "database", source: Arc::new(late) }),
         }
@@ -122,28 +122,28 @@ impl Catalog {
         let Some(oldest) = events::oldest(&read).await? else { return Ok(position == EventPosition::START) };
         if position == EventPosition::START {
             // The first deletion removes this many events.
-            return Ok(oldest.id.0 <= FORGOTTEN_TOGETHER);
+            return Ok(oldest.id.0 <= DELETE_BATCH_ROWS);
         }
         Ok(oldest <= position && position <= events::newest(&read).await?)
     }
 
-    /// Deletes events older than [`KEPT`], at most 8,000; returns how many.
+    /// Deletes events older than [`EVENT_RETENTION`], at most 8,000; returns how many.
     ///
     /// The latest 500 events stay.
     pub async fn delete_expired_events(&self) -> Result<u64, Error> {
         const BATCHES: u32 = 16;
-        let before = self.now().await?.minus(KEPT);
-        let mut forgotten = 0;
+        let before = self.now().await?.minus(EVENT_RETENTION);
+        let mut deleted = 0;
         for _ in 0..BATCHES {
             // A read does not take the write lock.
             if events::outdated(&self.database().read(), before).await?.is_none() {
                 break;
             }
             let write = self.database().begin().await?;
-            forgotten += events::forget(&*write, before).await?;
+            deleted += events::delete_expired(&*write, before).await?;
             write.commit().await?;
         }
-        Ok(forgotten)
+        Ok(deleted)
     }
 }
 

@@ -30,9 +30,9 @@ pub const MAX_WEBHOOKS: u64 = 100;
 /// Maximum number of concurrent deliveries to one webhook.
 const MAX_IN_FLIGHT: u32 = 4;
 /// A webhook that fails for this long is disabled.
-const PATIENCE: Duration = Duration::from_secs(5 * 24 * 3_600);
+const MAX_FAILING_TIME: Duration = Duration::from_secs(5 * 24 * 3_600);
 /// Retention of finished deliveries.
-const KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
+const DELIVERY_RETENTION: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Delays before the second attempt, the third and so on, in seconds; 2.7 days in total.
 const DELAYS: [u64; 10] = [5, 60, 300, 1_800, 7_200, 18_000, 36_000, 43_200, 43_200, 86_400];
 /// Circuit breaker: after this many consecutive failures, a webhook gets one attempt per pause until one succeeds.
@@ -46,7 +46,7 @@ const JITTER: f64 = 0.2;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Posted {
     /// The webhook accepted the message.
-    Taken {
+    Accepted {
         /// The response status.
         status: u16,
     },
@@ -136,7 +136,7 @@ impl Catalog {
 
     /// Disables a webhook and deletes its deliveries in batches.
     async fn empty_webhook(&self, id: WebhookId) -> Result<(), Error> {
-        const AT_ONCE: u64 = 1_000;
+        const BATCH_ROWS: u64 = 1_000;
         let mut first = true;
         loop {
             let catalog = self.clone();
@@ -145,11 +145,11 @@ impl Catalog {
                 if first {
                     webhooks::disable(&*write, id, "it is being deleted").await?;
                 }
-                let removed = deliveries::remove(&*write, id, AT_ONCE).await?;
+                let removed = deliveries::remove(&*write, id, BATCH_ROWS).await?;
                 write.commit().await?;
                 Ok(removed)
             });
-            if removed.await? < AT_ONCE {
+            if removed.await? < BATCH_ROWS {
                 return Ok(());
             }
             first = false;
@@ -183,7 +183,7 @@ impl Catalog {
                 Ok(false)
             })
             .await?;
-        self.0.happened.signal();
+        self.0.event_signal.signal();
         Ok(Done { value: self.webhook(id).await?, replayed })
     }
 
@@ -233,7 +233,7 @@ impl Catalog {
                 Ok(Done::now(()))
             })
             .await?;
-        self.0.happened.signal();
+        self.0.event_signal.signal();
         Ok(retried)
     }
 
@@ -309,15 +309,15 @@ impl Catalog {
 
     /// Deletes deliveries that ended over a week ago, at most 1,000; returns how many.
     pub async fn delete_expired_deliveries(&self) -> Result<u64, Error> {
-        const AT_ONCE: u64 = 1_000;
-        let before = self.now().await?.minus(KEPT);
+        const BATCH_ROWS: u64 = 1_000;
+        let before = self.now().await?.minus(DELIVERY_RETENTION);
         if !deliveries::any_over(&self.database().read(), before).await? {
             return Ok(0);
         }
         let write = self.database().begin().await?;
-        let forgotten = deliveries::forget(&*write, before, AT_ONCE).await?;
+        let deleted = deliveries::delete_expired(&*write, before, BATCH_ROWS).await?;
         write.commit().await?;
-        Ok(forgotten)
+        Ok(deleted)
     }
 }
 
@@ -338,7 +338,7 @@ fn message_of(event: &NewEvent) -> Result<Message, Error> {
 fn ending_of(claimed: &ClaimedDelivery, posted: &Posted, now: Timestamp) -> Ending {
     let over = |state, response_status, error| Ending { state, run_at: now, response_status, error };
     match posted {
-        Posted::Taken { status } => over(DeliveryState::Done, Some(*status), None),
+        Posted::Accepted { status } => over(DeliveryState::Done, Some(*status), None),
         Posted::Gone => over(DeliveryState::Dead, Some(410), Some("the webhook answered 410 Gone".into())),
         Posted::Refused { status, reason, retry_after } => {
             match delay(claimed.attempt, *retry_after, fastrand::f64()) {
@@ -354,7 +354,7 @@ fn ending_of(claimed: &ClaimedDelivery, posted: &Posted, now: Timestamp) -> Endi
 
 async fn note(write: &Write, webhook: WebhookId, posted: &Posted, now: Timestamp) -> Result<(), Error> {
     match posted {
-        Posted::Taken { .. } => {
+        Posted::Accepted { .. } => {
             let failures = webhooks::note_success(&**write, webhook).await?;
             if failures >= i64::from(BREAKER.failures) {
                 tracing::info!(webhook.id = %webhook, failures, "webhook {webhook} accepts deliveries again");
@@ -370,7 +370,7 @@ async fn note(write: &Write, webhook: WebhookId, posted: &Posted, now: Timestamp
                     it gets one attempt every {pause_seconds} s until one succeeds", failing.failures);
                 metrics::counter!("pm_webhook_pauses_total").increment(1);
             }
-            if now.since(failing.since) > PATIENCE {
+            if now.since(failing.since) > MAX_FAILING_TIME {
                 webhooks::disable(&**write, webhook, "no delivery succeeded for five days").await?;
             }
         }

@@ -33,7 +33,7 @@ impl Catalog {
         if more {
             items.pop();
         }
-        let next_cursor = items.last().filter(|_| more).map(|last| last.grave().encode());
+        let next_cursor = items.last().filter(|_| more).map(|last| last.cursor().encode());
         Ok(Page { items, next_cursor })
     }
 
@@ -98,12 +98,12 @@ impl Catalog {
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
             let chosen = dead_letters::choose(&*write, after, until, limit).await?;
-            let Some(last) = chosen.last().map(|chosen| chosen.grave) else {
+            let Some(last) = chosen.last().map(|chosen| chosen.cursor) else {
                 return Ok(Requeued::default());
             };
             let products = products_of(&chosen);
             products::lock(&*write, &products).await?;
-            let ids: Vec<_> = chosen.iter().map(|chosen| chosen.grave.id).collect();
+            let ids: Vec<_> = chosen.iter().map(|chosen| chosen.cursor.id).collect();
             Ok(Requeued { jobs: catalog.requeue(write, &ids, &products).await?, last: Some(last) })
         })
         .await

@@ -26,7 +26,7 @@ use crate::{
         events::deliveries,
         jobs::{
             LEASE, attempts, crashes,
-            leases::{self, Losses, Taken},
+            leases::{self, Losses, RecoveredJob},
             waiting,
         },
         products::{self, images},
@@ -44,11 +44,11 @@ const FREE_LOSSES: i32 = 2;
 const FIRST_LOSS_DELAY: Duration = Duration::from_secs(5);
 const MAX_LOSS_DELAY: Duration = Duration::from_secs(600);
 /// Lock files of dead processes are deleted once per this many checks.
-const TIDY_EACH: u64 = 60;
-/// Leases taken in one transaction.
+const CLEANUP_INTERVAL_CHECKS: u64 = 60;
+/// Leases recovered in one transaction.
 const BATCH: usize = 100;
 /// Waiting rows corrected in one transaction.
-const CORRECTED_TOGETHER: i64 = 1_000;
+const CORRECTION_BATCH_ROWS: i64 = 1_000;
 
 /// Rule for SQLite: the kernel reports at once whether a process has ended.
 const FILE_RULE: LeaseRule = LeaseRule { lease: LEASE, suspicion: Duration::ZERO, absence: Duration::ZERO };
@@ -63,7 +63,7 @@ pub(in crate::catalog) struct Leases {
     presence: OnceCell<Presence>,
     jobs: Mutex<LeaseWatch>,
     deliveries: Mutex<LeaseWatch>,
-    looks: AtomicU64,
+    checks: AtomicU64,
 }
 
 impl Catalog {
@@ -85,35 +85,35 @@ impl Catalog {
     /// Call it every second. Returns how many jobs were requeued. After an error, observation of all leases starts
     /// again.
     pub async fn watch_leases(&self) -> Result<usize, Error> {
-        let outcome = self.look_at_leases().await;
+        let outcome = self.observe_leases().await;
         if outcome.is_err() {
-            self.forget_leases();
+            self.discard_lease_observations();
         }
         outcome
     }
 
-    /// Watches leases until `count` were taken or 20 s have passed; returns how many were taken.
+    /// Watches leases until it has recovered `count` or 20 s have passed; returns how many it recovered.
     pub(crate) async fn take_lapsed_leases(&self, count: u64) -> Result<u64, Error> {
-        const LOOKS: u32 = 20;
-        let mut taken = 0;
-        for _ in 0..LOOKS {
-            taken += self.watch_leases().await? as u64;
-            if taken >= count {
+        const MAX_CHECKS: u32 = 20;
+        let mut recovered = 0;
+        for _ in 0..MAX_CHECKS {
+            recovered += self.watch_leases().await? as u64;
+            if recovered >= count {
                 break;
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        Ok(taken)
+        Ok(recovered)
     }
 
     /// Discards all observations of leases, because a check was interrupted.
-    pub fn forget_leases(&self) {
+    pub fn discard_lease_observations(&self) {
         for watch in [&self.0.leases.jobs, &self.0.leases.deliveries] {
-            watch.lock().unwrap_or_else(PoisonError::into_inner).forget();
+            watch.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
     }
 
-    async fn look_at_leases(&self) -> Result<usize, Error> {
+    async fn observe_leases(&self) -> Result<usize, Error> {
         let rule = if self.database().is_sqlite() { FILE_RULE } else { SESSION_RULE };
         let jobs = self.job_leases().await?;
         let deliveries = leases::of_deliveries(&self.database().read()).await?;
@@ -121,12 +121,12 @@ impl Catalog {
         let lapsed = self.lapsed(&self.0.leases.jobs, jobs, &rule).await?;
         let delivery_rule = LeaseRule { lease: deliveries::LEASE, ..rule };
         let lapsed_deliveries = self.lapsed(&self.0.leases.deliveries, deliveries, &delivery_rule).await?;
-        let taken = self.take_jobs(&lapsed).await?;
+        let recovered = self.take_jobs(&lapsed).await?;
         self.take_deliveries(&lapsed_deliveries).await?;
-        if self.0.leases.looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(TIDY_EACH) {
+        if self.0.leases.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(CLEANUP_INTERVAL_CHECKS) {
             self.database().tidy_holders(holders).await?;
         }
-        Ok(taken)
+        Ok(recovered)
     }
 
     async fn lapsed(
@@ -137,7 +137,7 @@ impl Catalog {
     ) -> Result<Vec<Lapsed>, Error> {
         let suspects = {
             let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
-            watch.look(Instant::now(), leases);
+            watch.observe(Instant::now(), leases);
             watch.suspects(rule)
         };
         let absent = self.database().absent(&suspects).await?;
@@ -159,56 +159,56 @@ impl Catalog {
     /// A job is due again at once. It becomes a dead letter if too many workers died while processing it. Leases that
     /// have changed since are skipped.
     pub async fn take_jobs(&self, lapsed: &[Lapsed]) -> Result<usize, Error> {
-        let mut taken = 0;
+        let mut recovered = 0;
         for some in lapsed.chunks(BATCH) {
-            taken += self.take_some_jobs(some).await?;
+            recovered += self.take_some_jobs(some).await?;
         }
-        Ok(taken)
+        Ok(recovered)
     }
 
     async fn take_some_jobs(&self, lapsed: &[Lapsed]) -> Result<usize, Error> {
         let write = self.database().begin().await?;
         let now = write.now().await?;
-        let mut taken = Vec::with_capacity(lapsed.len());
+        let mut recovered = Vec::with_capacity(lapsed.len());
         for lapsed in lapsed {
             if let Some(job) = leases::take_job(&*write, lapsed, now).await? {
                 let product = images::product_of(&*write, job.image_id).await?;
-                taken.push((job, product, lapsed.holder_ended));
+                recovered.push((job, product, lapsed.holder_ended));
             }
         }
-        if taken.is_empty() {
+        if recovered.is_empty() {
             return Ok(0);
         }
-        let mut ids: Vec<_> = taken.iter().filter_map(|(_, product, _)| *product).collect();
+        let mut ids: Vec<_> = recovered.iter().filter_map(|(_, product, _)| *product).collect();
         ids.sort_unstable();
         ids.dedup();
         products::lock(&*write, &ids).await?;
         let mut steps: Vec<ImageProgress> = Vec::new();
-        for (job, product, holder_ended) in &taken {
+        for (job, product, holder_ended) in &recovered {
             let failed = end_claim(&write, job, *holder_ended, now).await?;
             let failed = product.zip(failed);
             steps.extend(failed.map(|(product, code)| step(EventKind::ImageFailed, product, job.image_id, Some(code))));
         }
         self.commit_step(write, &ids, &steps, now).await?;
         self.queue().wake();
-        Ok(taken.len())
+        Ok(recovered.len())
     }
 
     /// Requeues deliveries whose leases have lapsed; returns how many.
     pub async fn take_deliveries(&self, lapsed: &[Lapsed]) -> Result<usize, Error> {
-        let mut taken = 0;
+        let mut recovered = 0;
         for some in lapsed.chunks(BATCH) {
             let write = self.database().begin().await?;
             let now = write.now().await?;
             for lapsed in some {
-                taken += usize::from(leases::take_delivery(&*write, &lapsed.lease, now).await?);
+                recovered += usize::from(leases::take_delivery(&*write, &lapsed.lease, now).await?);
             }
             write.commit().await?;
         }
-        if taken > 0 {
-            self.0.happened.signal();
+        if recovered > 0 {
+            self.0.event_signal.signal();
         }
-        Ok(taken)
+        Ok(recovered)
     }
 
     /// Corrects due times after a jump of a clock; returns how many rows were corrected.
@@ -226,7 +226,7 @@ impl Catalog {
         }
         let write = self.database().begin().await?;
         let now = write.now().await?;
-        let corrected = waiting::correct(&*write, now, CORRECTED_TOGETHER).await?;
+        let corrected = waiting::correct(&*write, now, CORRECTION_BATCH_ROWS).await?;
         write.commit().await?;
         self.queue().wake();
         Ok(corrected)
@@ -236,7 +236,7 @@ impl Catalog {
 /// Records that a claim was lost; returns the error code if the image fails.
 async fn end_claim(
     write: &Write,
-    job: &Taken,
+    job: &RecoveredJob,
     holder_ended: bool,
     now: Timestamp,
 ) -> Result<Option<ErrorCode>, db::Error> {
@@ -247,7 +247,7 @@ async fn end_claim(
     let shown = error.as_ref().map(|(code, message)| (*code, message.as_str()));
     match shown {
         Some(error) => {
-            crashes::bury_unheld(&**write, job.id, error, now).await?;
+            crashes::mark_dead_without_lease(&**write, job.id, error, now).await?;
             images::set_failed(&**write, job.image_id, error, now).await?;
         }
         None => {

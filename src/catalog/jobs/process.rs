@@ -18,7 +18,7 @@ use crate::{
         products::{self, images, renditions},
     },
     domain::{
-        Attempt, AttemptOutcome, Busy, Content, EventKind, Facts, Image, ImageId, ImageSource, Job, JobPayload,
+        AtCapacity, Attempt, AttemptOutcome, Content, EventKind, Facts, Image, ImageId, ImageSource, Job, JobPayload,
         ProductId, Rendition, UserId,
     },
 };
@@ -31,7 +31,7 @@ pub enum Due {
         /// The user of the last claimed job.
         after: Option<UserId>,
         /// The users and hosts at their limit in this worker.
-        busy: Busy,
+        at_capacity: AtCapacity,
     },
     /// A job whose worker died. With a broker, its new message is behind all others.
     Orphan,
@@ -43,7 +43,7 @@ pub enum Found {
     /// A job was claimed.
     Claimed(Box<Claimed>),
     /// Jobs are due, but the worker has no capacity for them.
-    Busy,
+    AtCapacity,
     /// No job is due.
     Nothing,
 }
@@ -51,7 +51,7 @@ pub enum Found {
 impl Due {
     /// Selects any due job.
     pub fn any() -> Self {
-        Self::Next { after: None, busy: Busy::default() }
+        Self::Next { after: None, at_capacity: AtCapacity::default() }
     }
 }
 
@@ -60,7 +60,7 @@ impl Found {
     pub fn claimed(self) -> Option<Claimed> {
         match self {
             Self::Claimed(claimed) => Some(*claimed),
-            Self::Busy | Self::Nothing => None,
+            Self::AtCapacity | Self::Nothing => None,
         }
     }
 }
@@ -144,7 +144,7 @@ impl Settlement {
     async fn end_job(self, write: &Write, job: &Job, now: Timestamp) -> Result<Option<Self>, db::Error> {
         let held = match &self {
             Self::Ready(_) => jobs::finish(&**write, job, now).await?,
-            Self::Fail(code, message) => jobs::bury(&**write, job, (*code, message), now).await?,
+            Self::Fail(code, message) => jobs::mark_dead(&**write, job, (*code, message), now).await?,
             Self::Retry(code, message, delay) => {
                 jobs::retry(&**write, job, (*code, message), now.plus(*delay), now).await?
             }
@@ -204,7 +204,7 @@ async fn end_crashed(
         return Ok(Some(Settlement::Crash(message.to_owned(), delay)));
     }
     let message = format!("workers or decoders crashed {crashes} times on this image; last error: {message}");
-    crashes::bury_unheld(&**write, job.id, (code, &message), now).await?;
+    crashes::mark_dead_without_lease(&**write, job.id, (code, &message), now).await?;
     Ok(Some(Settlement::Fail(code, message)))
 }
 
@@ -218,11 +218,13 @@ pub(in crate::catalog) const fn step(
 }
 
 /// Returns the deduplication key: two workers never process the same bytes for the same presets at the same time.
-fn working_on(job: &Job, content: &Content) -> String {
-    let Content { sha256, recipe } = content;
+fn deduplication_key(job: &Job, content: &Content) -> String {
+    let Content { sha256, pipeline_fingerprint } = content;
     match &job.payload {
-        JobPayload::ProcessImage { presets: Some(presets), .. } => format!("{sha256}:{recipe}:{}", presets.join(",")),
-        _ => format!("{sha256}:{recipe}"),
+        JobPayload::ProcessImage { presets: Some(presets), .. } => {
+            format!("{sha256}:{pipeline_fingerprint}:{}", presets.join(","))
+        }
+        _ => format!("{sha256}:{pipeline_fingerprint}"),
     }
 }
 
@@ -239,10 +241,10 @@ impl Catalog {
             let now = write.now().await?;
             let lease = NewLease { token, until: now.plus(LEASE) };
             let job = match due {
-                Due::Next { after, busy } => {
-                    match claims::claim_next(&*write, &lease, now, after.as_ref(), &busy).await? {
+                Due::Next { after, at_capacity } => {
+                    match claims::claim_next(&*write, &lease, now, after.as_ref(), &at_capacity).await? {
                         Next::Job(job) => Some(*job),
-                        Next::Busy => return Ok(Found::Busy),
+                        Next::AtCapacity => return Ok(Found::AtCapacity),
                         Next::Nothing => None,
                     }
                 }
@@ -298,8 +300,8 @@ impl Catalog {
             if !ignore_existing && let Some(duplicate) = images::duplicate(&*write, &content, job.image_id).await? {
                 return Ok(Deduplication::Reuse(Box::new(duplicate)));
             }
-            let taken = jobs::is_worked_on(&*write, &working_on(&job, &content), &job).await?;
-            Ok(if taken { Deduplication::Wait } else { Deduplication::Decode })
+            let is_decoding = jobs::another_job_decodes(&*write, &deduplication_key(&job, &content), &job).await?;
+            Ok(if is_decoding { Deduplication::Wait } else { Deduplication::Decode })
         })
         .await
     }
@@ -311,11 +313,11 @@ impl Catalog {
     /// # Errors
     /// [`Error::LeaseLost`] if the lease was lost.
     pub async fn begin_decoding(&self, job: &Job, content: &Content, at_risk: AtRisk) -> Result<bool, Error> {
-        let (catalog, job, working_on) = (self.clone(), job.clone(), working_on(job, content));
+        let (catalog, job, deduplication_key) = (self.clone(), job.clone(), deduplication_key(job, content));
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
             let (blamable, until) = (at_risk == AtRisk::Worker, write.now().await?.plus(LEASE));
-            match jobs::begin_decoding(&*write, &job, &working_on, blamable, until).await {
+            match jobs::begin_decoding(&*write, &job, &deduplication_key, blamable, until).await {
                 Ok(true) => write.commit().await.map(|()| true).map_err(Error::from),
                 Ok(false) => Err(Error::LeaseLost),
                 Err(db::Error::Duplicate(_)) => Ok(false),

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Lifetime of a cached count. Jobs that this process queues in that time are added to it.
-const COUNTED_FOR: Duration = Duration::from_secs(1);
+const COUNT_LIFETIME: Duration = Duration::from_secs(1);
 const MAX_COUNTED: u64 = 10_000;
 
 /// Cached numbers of queued jobs by user.
@@ -20,7 +20,7 @@ pub(in crate::catalog) struct Waiting(Cache<UserId, u64>);
 
 impl Default for Waiting {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(MAX_COUNTED).time_to_live(COUNTED_FOR).build())
+        Self(Cache::builder().max_capacity(MAX_COUNTED).time_to_live(COUNT_LIFETIME).build())
     }
 }
 

@@ -234,7 +234,7 @@ impl Catalog {
 pub(in crate::catalog) fn only(mut stored: Vec<Stored>) -> Result<Product, Error> {
     match stored.pop() {
         Some(outcome) => Ok(outcome?),
-        None => Err(Error::busy("database")),
+        None => Err(Error::contended("database")),
     }
 }
 

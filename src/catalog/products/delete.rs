@@ -19,7 +19,7 @@ use crate::{
 /// jobs.
 pub(in crate::catalog) const TRIES: u32 = 200;
 /// Time for which the jobs of a product to be deleted cannot be claimed. If this process dies, they are due afterwards.
-pub(super) const OUT_OF_REACH: Duration = Duration::from_secs(20);
+pub(super) const POSTPONE_TIME: Duration = Duration::from_secs(20);
 /// Pause between attempts, longer than the transaction of a claim.
 pub(in crate::catalog) const PAUSE: Duration = Duration::from_millis(5);
 
@@ -54,11 +54,11 @@ impl Catalog {
                 }
                 let write = catalog.database().begin().await?;
                 let now = write.now().await?;
-                removals::put_off_live_jobs(&*write, Of::Products(&ids), now.plus(OUT_OF_REACH), now).await?;
+                removals::put_off_live_jobs(&*write, Of::Products(&ids), now.plus(POSTPONE_TIME), now).await?;
                 write.commit().await?;
                 tokio::time::sleep(PAUSE).await;
             }
-            Err(Error::busy("database"))
+            Err(Error::contended("database"))
         })
         .await
     }
@@ -75,12 +75,12 @@ impl Catalog {
     ) -> Result<Option<Vec<ProductId>>, Error> {
         let write = self.database().begin().await?;
         let now = write.now().await?;
-        if !removals::hold_live_jobs(&*write, Of::Products(ids)).await? {
+        if !removals::lock_live_jobs(&*write, Of::Products(ids)).await? {
             return Ok(None);
         }
         products::lock(&*write, ids).await?;
         // Before the products were locked, a new generation may have begun and a worker may have claimed its job.
-        if !removals::hold_live_jobs(&*write, Of::Products(ids)).await? {
+        if !removals::lock_live_jobs(&*write, Of::Products(ids)).await? {
             return Ok(None);
         }
         if condition.is_some() {
@@ -93,8 +93,8 @@ impl Catalog {
         let gone = removals::delete_products(&*write, ids).await?;
         let deleted: Vec<_> = gone.iter().map(|(id, _)| *id).collect();
         if !deleted.is_empty() {
-            let told: Vec<_> = gone.iter().map(|(id, user_id)| events::of_deletion(*id, user_id, now)).collect();
-            self.commit(write, &deleted, &told, now).await?;
+            let deletions: Vec<_> = gone.iter().map(|(id, user_id)| events::of_deletion(*id, user_id, now)).collect();
+            self.commit(write, &deleted, &deletions, now).await?;
             metrics::counter!("pm_products_deleted_total").increment(deleted.len() as u64);
         }
         Ok(Some(deleted))

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Retention of keys.
-const KEPT: Duration = Duration::from_secs(24 * 3_600);
+const KEY_RETENTION: Duration = Duration::from_secs(24 * 3_600);
 /// Keys deleted in one transaction.
 const BATCH: i64 = 500;
 
@@ -67,12 +67,12 @@ impl Catalog {
         now: Timestamp,
     ) -> Result<Option<T>, Error> {
         let Some(once) = once else { return Ok(None) };
-        idempotency::forget_old(&**write, once, now.minus(KEPT)).await?;
+        idempotency::delete_if_expired(&**write, once, now.minus(KEY_RETENTION)).await?;
         if idempotency::take(&**write, once, now).await? {
             return Ok(None);
         }
         // The transaction that stored the key has committed. If the key has expired just now, the client must retry.
-        let kept = idempotency::find(&**write, once).await?.ok_or_else(|| Error::busy("database"))?;
+        let kept = idempotency::find(&**write, once).await?.ok_or_else(|| Error::contended("database"))?;
         if kept.fingerprint != once.fingerprint {
             return Err(Error::KeyReused);
         }
@@ -92,40 +92,40 @@ impl Catalog {
     }
 
     /// Deletes keys older than a day, at most 4,000; returns how many.
-    pub async fn forget_keys(&self) -> Result<u64, Error> {
+    pub async fn delete_expired_keys(&self) -> Result<u64, Error> {
         const BATCHES: u64 = 8;
-        let before = self.now().await?.minus(KEPT);
-        let mut forgotten = 0;
-        while forgotten < BATCH.unsigned_abs() * BATCHES
+        let before = self.now().await?.minus(KEY_RETENTION);
+        let mut deleted = 0;
+        while deleted < BATCH.unsigned_abs() * BATCHES
             && idempotency::any_older(&self.database().read(), before).await?
         {
             let write = self.database().begin().await?;
-            let some = idempotency::forget(&*write, before, BATCH).await?;
+            let some = idempotency::delete_expired(&*write, before, BATCH).await?;
             write.commit().await?;
             if some == 0 {
                 break;
             }
-            forgotten += some;
+            deleted += some;
         }
-        Ok(forgotten)
+        Ok(deleted)
     }
 
     /// Deletes the oldest keys of principals with more than `most`; returns how many. Reads all keys.
     pub async fn trim_keys(&self, most: i64) -> Result<u64, Error> {
-        let mut forgotten = 0;
+        let mut deleted = 0;
         for (scope, keys) in idempotency::callers_with_more(&self.database().read(), most).await? {
             let mut excess = keys - most;
             while excess > 0 {
                 let write = self.database().begin().await?;
-                let some = idempotency::forget_oldest(&*write, &scope, excess.min(BATCH)).await?;
+                let some = idempotency::delete_oldest(&*write, &scope, excess.min(BATCH)).await?;
                 write.commit().await?;
                 if some == 0 {
                     break;
                 }
-                forgotten += some;
+                deleted += some;
                 excess -= i64::try_from(some).unwrap_or(i64::MAX);
             }
         }
-        Ok(forgotten)
+        Ok(deleted)
     }
 }

@@ -26,13 +26,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Blobs that uploads of this process have stored and that no image refers to yet.
 #[derive(Debug, Default)]
 pub(in crate::catalog) struct Intake {
-    blobs: Mutex<HashMap<BlobKey, Taken>>,
+    blobs: Mutex<HashMap<BlobKey, BlobUse>>,
     /// Notifies uploads that wait for the end of a deletion.
     removed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct BlobUse {
     uploads: usize,
     /// Whether these uploads created the blob.
     is_new: bool,
@@ -54,17 +54,17 @@ impl Intake {
 
     fn count(&self, key: &BlobKey) -> bool {
         let mut blobs = self.lock();
-        let taken = blobs.entry(key.clone()).or_default();
-        if !taken.is_being_removed {
-            taken.uploads += 1;
+        let entry = blobs.entry(key.clone()).or_default();
+        if !entry.is_being_removed {
+            entry.uploads += 1;
         }
-        !taken.is_being_removed
+        !entry.is_being_removed
     }
 
     /// Records that the blob did not exist before.
     pub(super) fn note_new(&self, key: &BlobKey) {
-        if let Some(taken) = self.lock().get_mut(key) {
-            taken.is_new = true;
+        if let Some(entry) = self.lock().get_mut(key) {
+            entry.is_new = true;
         }
     }
 
@@ -86,8 +86,8 @@ impl Intake {
         let mut left = Vec::new();
         for key in keys {
             match end(&mut blobs, key) {
-                Some(taken) if taken.is_new => {
-                    taken.is_being_removed = true;
+                Some(entry) if entry.is_new => {
+                    entry.is_being_removed = true;
                     left.push(key.clone());
                 }
                 Some(_) => {
@@ -108,16 +108,16 @@ impl Intake {
         self.removed.notify_waiters();
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<BlobKey, Taken>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<BlobKey, BlobUse>> {
         self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Unregisters an upload; returns the blob's entry if it was the last one.
-fn end<'a>(blobs: &'a mut HashMap<BlobKey, Taken>, key: &BlobKey) -> Option<&'a mut Taken> {
-    let taken = blobs.get_mut(key)?;
-    taken.uploads = taken.uploads.saturating_sub(1);
-    Some(taken).filter(|taken| taken.uploads == 0)
+fn end<'a>(blobs: &'a mut HashMap<BlobKey, BlobUse>, key: &BlobKey) -> Option<&'a mut BlobUse> {
+    let entry = blobs.get_mut(key)?;
+    entry.uploads = entry.uploads.saturating_sub(1);
+    Some(entry).filter(|entry| entry.uploads == 0)
 }
 
 impl Catalog {
@@ -167,11 +167,11 @@ mod tests {
         assert_eq!(intake.refuse(std::slice::from_ref(&blob)).as_slice(), std::slice::from_ref(&blob));
         let waits = tokio::time::timeout(Duration::from_millis(20), intake.begin(&blob)).await;
         assert!(waits.is_err(), "it is being deleted");
-        let (taken, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(10), intake.begin(&blob)), async {
+        let (begun, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(10), intake.begin(&blob)), async {
             tokio::task::yield_now().await;
             intake.removed(std::slice::from_ref(&blob));
         });
-        assert!(taken.is_ok(), "the deletion has ended");
+        assert!(begun.is_ok(), "the deletion has ended");
     }
 
     #[tokio::test]

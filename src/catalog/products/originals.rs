@@ -81,7 +81,7 @@ impl Catalog {
     }
 
     /// Clears the cached knowledge, because the installation changed.
-    pub(in crate::catalog) fn forget_originals(&self) {
+    pub(in crate::catalog) fn clear_originals(&self) {
         self.0.originals.plain.store(UNKNOWN, Ordering::Relaxed);
         self.0.originals.made.invalidate_all();
     }

@@ -156,24 +156,24 @@ impl Catalog {
         let catalog = self.clone();
         let read = tokio::spawn(async move {
             let turn = turn.lock_owned().await;
-            catalog.close_to_newcomers(id);
+            catalog.stop_sharing(id);
             let reader = catalog.clone();
             let outcome = catalog.to_the_end(async move { reader.read_through(id).await }).await;
             drop(turn);
-            catalog.forget_if_idle(id);
+            catalog.remove_if_idle(id);
             outcome
         });
         async move { read.await.map_err(Error::internal)? }.boxed().shared()
     }
 
-    fn close_to_newcomers(&self, id: ProductId) {
+    fn stop_sharing(&self, id: ProductId) {
         let mut slots = self.0.reads.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get_mut(&id) {
             slot.next = None;
         }
     }
 
-    fn forget_if_idle(&self, id: ProductId) {
+    fn remove_if_idle(&self, id: ProductId) {
         let mut slots = self.0.reads.0.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.get(&id).is_some_and(|slot| slot.next.is_none() && Arc::strong_count(&slot.turn) == 1) {
             slots.remove(&id);

@@ -148,7 +148,7 @@ impl UploadedFiles {
         let mut staged = incoming.0;
         let format = {
             // The semaphore is never closed.
-            let _turn = IN_MEMORY.acquire().await.map_err(|_| Error::busy("storage"))?;
+            let _turn = IN_MEMORY.acquire().await.map_err(|_| Error::contended("storage"))?;
             let bytes = staged.read().await?;
             self.catalog.image_format(bytes).await?
         };

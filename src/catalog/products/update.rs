@@ -8,7 +8,7 @@ use crate::{
         Body, Catalog, Error, Once, Precondition,
         products::{
             create::stored,
-            delete::{OUT_OF_REACH, PAUSE, TRIES},
+            delete::{PAUSE, POSTPONE_TIME, TRIES},
         },
     },
     clock::Timestamp,
@@ -43,7 +43,7 @@ pub struct Updated {
 enum Try {
     Done(Box<Updated>),
     /// Other transactions have locked the jobs of these images.
-    Busy(Vec<ImageId>),
+    Locked(Vec<ImageId>),
 }
 
 impl Catalog {
@@ -76,15 +76,15 @@ impl Catalog {
                 };
                 let images = match catalog.update_now(&asked).await? {
                     Try::Done(updated) => return Ok(*updated),
-                    Try::Busy(images) => images,
+                    Try::Locked(images) => images,
                 };
                 let write = catalog.database().begin().await?;
                 let now = write.now().await?;
-                removals::put_off_live_jobs(&*write, Of::Images(&images), now.plus(OUT_OF_REACH), now).await?;
+                removals::put_off_live_jobs(&*write, Of::Images(&images), now.plus(POSTPONE_TIME), now).await?;
                 write.commit().await?;
                 tokio::time::sleep(PAUSE).await;
             }
-            Err(Error::busy("database"))
+            Err(Error::contended("database"))
         })
         .await
     }
@@ -96,7 +96,7 @@ impl Catalog {
         let write = self.database().begin().await?;
         let now = write.now().await?;
         let made = self.made_before::<Vec<ImageId>>(&write, asked.once, now).await?;
-        let before = self.find_held(&write, asked.id, false).await?;
+        let before = self.find_product(&write, asked.id, false).await?;
         if let Some(added) = made {
             let body = Body::new(&before, self)?;
             return Ok(Try::Done(Box::new(Updated { product: before, body, added, replayed: true })));
@@ -104,17 +104,17 @@ impl Catalog {
         let patch = asked.patch.held_against(&before);
         let present = present(&before, self.links());
         let going = patch.removes(&present, self.policy());
-        if !removals::hold_live_jobs(&*write, Of::Images(&going)).await? {
-            return Ok(Try::Busy(going));
+        if !removals::lock_live_jobs(&*write, Of::Images(&going)).await? {
+            return Ok(Try::Locked(going));
         }
         self.pin_blobs(&write, &stored(patch.uploaded())).await?;
-        let before = self.find_held(&write, asked.id, true).await?;
+        let before = self.find_product(&write, asked.id, true).await?;
         self.check(asked.condition, &before)?;
         let present = self::present(&before, self.links());
         let plan = patch.plan(&present, self.policy())?;
         // Another change or a new generation may have begun before the product was locked.
-        if plan.removed != going || !removals::hold_live_jobs(&*write, Of::Images(&going)).await? {
-            return Ok(Try::Busy(plan.removed));
+        if plan.removed != going || !removals::lock_live_jobs(&*write, Of::Images(&going)).await? {
+            return Ok(Try::Locked(plan.removed));
         }
         let texts_stay = patch.leaves_texts(&before);
         if texts_stay && plan.changes_nothing(&present) {
@@ -126,7 +126,7 @@ impl Catalog {
         }
         let added = self.change_images(&write, asked, &plan, &present, &before.user_id, now).await?;
         self.keep_made(&write, asked.once, &added).await?;
-        let product = committed(self.find_held(&write, asked.id, false).await?, now);
+        let product = committed(self.find_product(&write, asked.id, false).await?, now);
         let body = Body::new(&product, self)?;
         self.commit_change(write, &[asked.id], now).await?;
         if !added.is_empty() {
@@ -136,8 +136,8 @@ impl Catalog {
         Ok(Try::Done(Box::new(Updated { product, body, added, replayed: false })))
     }
 
-    async fn find_held(&self, write: &Write, id: ProductId, hold: bool) -> Result<Product, Error> {
-        if hold {
+    async fn find_product(&self, write: &Write, id: ProductId, lock: bool) -> Result<Product, Error> {
+        if lock {
             products::lock(&**write, &[id]).await?;
         }
         let found = products::find(&**write, id).await?;

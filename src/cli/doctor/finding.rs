@@ -170,8 +170,7 @@ mod tests {
         let ok = || Finding::ok("schema", String::new());
         let failed = || Finding::failed("images", String::new());
         let away = || Finding::interrupted("secrets", &std::io::Error::other("reset"), true);
-        let partly =
-            || Finding { repaired: vec![Repair { what: "image 1".into(), how: "queued again".into() }], ..failed() };
+        let partly = || Finding { repaired: vec![Repair { what: "image 1".into(), how: "queued again" }], ..failed() };
         assert_eq!(exit_of(&[ok(), ok()]), Exit::Done);
         assert_eq!(exit_of(&[failed(), ok()]), Exit::Failed);
         assert_eq!(exit_of(&[partly(), ok()]), Exit::Partly);

@@ -32,8 +32,8 @@ const THINGS: [Thing; 3] = [
     Thing { id: 3, name: "ü", status: "processing" },
 ];
 
-fn console(format: Format, quiet: bool, colour: bool) -> Console<Vec<u8>> {
-    Console { out: Vec::new(), format, quiet, terminal: false, colour }
+fn console(format: Format, quiet: bool, color: bool) -> Console<Vec<u8>> {
+    Console { out: Vec::new(), format, quiet, terminal: false, color }
 }
 
 /// Writes the rows on two pages.
@@ -94,13 +94,11 @@ fn an_empty_list_is_well_formed_in_every_format() {
 
 #[test]
 fn a_status_has_a_color_only_if_colors_are_enabled() {
-    for colour in [false, true] {
-        let mut console = console(Format::Table, false, colour);
+    for color in [false, true] {
+        let mut console = console(Format::Table, false, color);
         console.single(&THINGS[0]).expect("memory takes all");
         let text = String::from_utf8(console.out).expect("UTF-8");
-        assert_eq!(text.contains("\u{1b}["), colour, "{text:?}");
+        assert_eq!(text.contains("\u{1b}["), color, "{text:?}");
     }
-    assert!(
-        wants_colour(Color::Always, false) && !wants_colour(Color::Never, true) && !wants_colour(Color::Auto, false)
-    );
+    assert!(wants_color(Color::Always, false) && !wants_color(Color::Never, true) && !wants_color(Color::Auto, false));
 }

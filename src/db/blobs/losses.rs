@@ -72,17 +72,17 @@ pub async fn set_source(connection: &impl ConnectionTrait, image: ImageId, key: 
 }
 
 /// Ends the live jobs of a failed image as dead letters.
-pub async fn bury_jobs(
+pub async fn mark_jobs_dead(
     connection: &impl ConnectionTrait,
     image: ImageId,
     (code, message): (ErrorCode, &str),
     now: Timestamp,
 ) -> Result<(), Error> {
-    const BURY: &str = "UPDATE jobs SET state = 'dead', error_code = $2, error_message = $3, updated_at = $4,
+    const MARK_DEAD: &str = "UPDATE jobs SET state = 'dead', error_code = $2, error_message = $3, updated_at = $4,
             lease_token = NULL, lease_until = NULL, decoding = 0, working_on = NULL
         WHERE image_id = $1 AND state IN ('queued', 'running')";
     let values = vec![image.0.into(), code.as_str().into(), message.into(), now.0.into()];
-    execute(connection, BURY, values).await.map(|_| ())
+    execute(connection, MARK_DEAD, values).await.map(|_| ())
 }
 
 /// Ends the live jobs of an image that belong to another generation.
@@ -107,7 +107,7 @@ pub async fn images(connection: &impl ConnectionTrait, ids: &[i64]) -> Result<Ve
 
 /// Returns up to `limit` images after `after` that would never be finished.
 /// They are pending without a live job of their generation, or ready with fewer renditions than the maximum.
-pub async fn stranded(connection: &impl ConnectionTrait, after: i64, limit: u64) -> Result<Vec<Selected>, Error> {
+pub async fn unfinishable(connection: &impl ConnectionTrait, after: i64, limit: u64) -> Result<Vec<Selected>, Error> {
     const MADE: &str = "(SELECT count(*) FROM renditions WHERE image_id = images.id)";
     let chosen = format!(
         "id > $1 AND (status IN ('pending', 'processing') AND NOT EXISTS (SELECT 1 FROM jobs WHERE image_id = images.id

@@ -53,14 +53,14 @@ pub async fn record(
 
 /// Returns changes from before `before` or after `after`, oldest first.
 /// These should already be invalidated in the cache by their writers.
-pub async fn left_over(
+pub async fn overdue(
     connection: &impl ConnectionTrait,
     before: Timestamp,
     after: Option<Timestamp>,
     limit: u64,
 ) -> Result<Vec<Invalidation>, Error> {
-    let to_come = after.map(|after| Column::CreatedAt.gt(after.0));
-    let condition = Condition::any().add(Column::CreatedAt.lt(before.0)).add_option(to_come);
+    let future = after.map(|after| Column::CreatedAt.gt(after.0));
+    let condition = Condition::any().add(Column::CreatedAt.lt(before.0)).add_option(future);
     let rows = Entity::find()
         .filter(condition)
         .order_by_asc(Column::CreatedAt)
@@ -79,7 +79,7 @@ pub async fn products(connection: &impl ConnectionTrait, limit: u64) -> Result<V
 }
 
 /// Deletes changes that the cache has applied.
-pub async fn forget(connection: &impl ConnectionTrait, rows: &[Invalidation]) -> Result<(), Error> {
+pub async fn delete(connection: &impl ConnectionTrait, rows: &[Invalidation]) -> Result<(), Error> {
     Entity::delete_many().filter(Column::Id.is_in(padded(rows.iter().map(|row| row.id)))).exec(connection).await?;
     Ok(())
 }

@@ -44,7 +44,7 @@ impl FileClock {
     }
 
     /// Returns the machine's boot time by this process's wall clock.
-    fn by_wall(&self) -> i64 {
+    fn wall_boot_time(&self) -> i64 {
         Timestamp::now().0 - self.machine.micros()
     }
 
@@ -68,7 +68,7 @@ impl FileClock {
 
     /// Returns whether the clock needs a correction by this process.
     /// This is so if it has never corrected it, or if its wall clock was stepped since. `now` is
-    /// [`by_wall`](Self::by_wall).
+    /// [`wall_boot_time`](Self::wall_boot_time).
     fn is_stepped(&self, now: i64) -> bool {
         let before = self.seen.load(Ordering::Relaxed);
         before == UNKNOWN || (now - before).abs() > STEP_MICROS
@@ -80,7 +80,7 @@ impl Database {
     pub async fn now(&self) -> Result<Timestamp, Error> {
         let Some(clock) = &self.clock else { return server_time(&self.read()).await };
         let booted_at = match clock.booted_at.load(Ordering::Relaxed) {
-            UNKNOWN => clock.anchor(&self.read()).await?.unwrap_or_else(|| clock.by_wall()),
+            UNKNOWN => clock.anchor(&self.read()).await?.unwrap_or_else(|| clock.wall_boot_time()),
             known => known,
         };
         Ok(clock.at(booted_at))
@@ -90,21 +90,21 @@ impl Database {
     /// Long-running processes call it periodically. Returns the correction in microseconds, usually 0.
     pub async fn correct_clock(&self) -> Result<i64, Error> {
         let Some(clock) = &self.clock else { return Ok(0) };
-        let wall = clock.by_wall();
-        if !clock.is_stepped(wall) {
-            clock.seen.store(wall, Ordering::Relaxed);
+        let boot_time = clock.wall_boot_time();
+        if !clock.is_stepped(boot_time) {
+            clock.seen.store(boot_time, Ordering::Relaxed);
             return Ok(0);
         }
         // Only a committed correction counts: after an error the next call tries again.
-        let shift = self.correct_clock_to_wall(clock).await?;
-        clock.seen.store(wall, Ordering::Relaxed);
+        let shift = self.align_to_wall_clock(clock).await?;
+        clock.seen.store(boot_time, Ordering::Relaxed);
         Ok(shift)
     }
 
-    async fn correct_clock_to_wall(&self, clock: &FileClock) -> Result<i64, Error> {
+    async fn align_to_wall_clock(&self, clock: &FileClock) -> Result<i64, Error> {
         let write = self.begin().await?;
         write.now().await?;
-        let wanted = clock.by_wall();
+        let wanted = clock.wall_boot_time();
         let shift = wanted - clock.booted_at.load(Ordering::Relaxed);
         if shift.abs() <= TOLERANCE_MICROS {
             write.commit().await?;
@@ -133,7 +133,7 @@ impl Write {
         let booted_at = match clock.anchor(&**self).await? {
             Some(anchor) => anchor,
             None => {
-                let booted_at = clock.by_wall();
+                let booted_at = clock.wall_boot_time();
                 clock.set_anchor(self, booted_at).await?;
                 booted_at
             }
@@ -167,7 +167,7 @@ mod tests {
         database.correct_clock().await.expect("a clock");
         let clock = database.clock.clone().expect("a clock");
         let write = database.begin().await.expect("a transaction");
-        let hour_ahead = clock.by_wall() + 3_600_000_000;
+        let hour_ahead = clock.wall_boot_time() + 3_600_000_000;
         clock.set_anchor(&write, hour_ahead).await.expect("an anchor");
         write.commit().await.expect("stored");
         clock.seen.store(hour_ahead, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! Checks that the open SQLite file is still the one at its path.
 //!
 //! A file that was deleted or replaced still accepts writes, and they are lost when the process ends. So each write
-//! first checks that the path leads to the open file. The same check covers the write-ahead log beside it, which is
+//! first checks that the path refers to the open file. The same check covers the write-ahead log beside it, which is
 //! removed when a backup is copied over the file.
 
 use std::{
@@ -34,7 +34,7 @@ pub(in crate::db) struct OpenFile {
 enum Place {
     Same,
     Empty,
-    Taken,
+    Replaced,
 }
 
 /// Creates an empty file if none exists.
@@ -93,7 +93,7 @@ impl OpenFile {
         match self.place().await? {
             Place::Same => Ok(()),
             Place::Empty => Err(gone(&self.path)),
-            Place::Taken => {
+            Place::Replaced => {
                 let path = self.path.display();
                 Err(unavailable(format!("the file {path}, or its write-ahead log, was replaced or removed")))
             }
@@ -103,7 +103,7 @@ impl OpenFile {
     async fn place(&self) -> Result<Place, Error> {
         match identity_of(&self.path).await? {
             Some(found) if found == self.identity => {}
-            Some(_) => return Ok(Place::Taken),
+            Some(_) => return Ok(Place::Replaced),
             None => return Ok(Place::Empty),
         }
         let is_same = match (identity_of(&self.log).await?, self.log_identity.get()) {
@@ -111,7 +111,7 @@ impl OpenFile {
             (Some(found), None) => *self.log_identity.get_or_init(|| found.clone()) == found,
             (None, known) => known.is_none(),
         };
-        Ok(if is_same { Place::Same } else { Place::Taken })
+        Ok(if is_same { Place::Same } else { Place::Replaced })
     }
 
     pub(in crate::db) const fn identity(&self) -> &FileIdentity {
@@ -126,7 +126,7 @@ impl Database {
     /// [`Error::Unavailable`] if the file system does not answer.
     pub async fn replaced_file(&self) -> Result<Option<PathBuf>, Error> {
         let Some(file) = self.file() else { return Ok(None) };
-        Ok((file.place().await? == Place::Taken).then(|| file.path.clone()))
+        Ok((file.place().await? == Place::Replaced).then(|| file.path.clone()))
     }
 }
 

@@ -54,7 +54,7 @@ impl Outdated {
     }
 
     /// Records the time if `outcome` reports an outdated statement.
-    fn is_told_by<T>(&self, outcome: &Result<T, DbErr>) -> bool {
+    fn is_reported_by<T>(&self, outcome: &Result<T, DbErr>) -> bool {
         let outdated = outcome.as_ref().is_err_and(error::is_outdated_statement);
         if outdated {
             self.note();
@@ -148,7 +148,7 @@ macro_rules! run {
             return transaction.commit().await.map(|()| outcome);
         }
         let outcome = $self.pool.$method($statement.clone()).await;
-        if $self.outdated.is_told_by(&outcome) { $self.pool.$method($statement).await } else { outcome }
+        if $self.outdated.is_reported_by(&outcome) { $self.pool.$method($statement).await } else { outcome }
     }};
 }
 
@@ -233,7 +233,7 @@ impl Transaction {
             return threads.rows(statement).await;
         }
         let outcome = statement.await;
-        self.outdated.is_told_by(&outcome);
+        self.outdated.is_reported_by(&outcome);
         outcome
     }
 }

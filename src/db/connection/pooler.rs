@@ -110,13 +110,13 @@ const MARK: &str = "pm.session";
 pub(in crate::db) async fn find(config: &Postgres) -> Result<Link, Error> {
     let (began, mut said) = (Instant::now(), None::<Instant>);
     for tries in 1.. {
-        match timeout(config.connect_timeout, look(config)).await {
+        match timeout(config.connect_timeout, detect(config)).await {
             Ok(Ok(link)) => {
                 say(&link);
                 return Ok(link);
             }
             Ok(Err(error)) if error::is_full(&error) && config.max_wait.is_none_or(|limit| began.elapsed() < limit) => {
-                if said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
+                if said.is_none_or(|said| said.elapsed() >= LOG_INTERVAL) {
                     tracing::warn!(
                         %error,
                         waited_s = began.elapsed().as_secs(),
@@ -129,15 +129,15 @@ pub(in crate::db) async fn find(config: &Postgres) -> Result<Link, Error> {
             Ok(Err(error)) => return Err(Error::Unavailable(DbErr::Conn(RuntimeErr::SqlxError(error.into())))),
             Err(late) => return Err(Error::Unavailable(DbErr::Custom(format!("cannot connect in time: {late}")))),
         }
-        tokio::time::sleep(AGAIN.delay(tries, None, fastrand::f64()).unwrap_or(AGAIN.longest)).await;
+        tokio::time::sleep(RETRY_POLICY.delay(tries, None, fastrand::f64()).unwrap_or(RETRY_POLICY.longest)).await;
     }
     unreachable!("the loop ends by returning")
 }
 
 /// Interval between log messages while waiting for a connection.
-const SAY_EVERY: Duration = Duration::from_secs(10);
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Retry policy for the first connection.
-const AGAIN: retry::Policy = retry::Policy {
+const RETRY_POLICY: retry::Policy = retry::Policy {
     attempts: u32::MAX,
     first: Duration::from_millis(100),
     longest: Duration::from_secs(1),
@@ -158,7 +158,7 @@ fn say(link: &Link) {
     }
 }
 
-async fn look(config: &Postgres) -> Result<Link, sqlx::Error> {
+async fn detect(config: &Postgres) -> Result<Link, sqlx::Error> {
     let (bare_url, settings) = split_options(&config.url);
     let direct = config.direct_url.as_deref().map(options).transpose()?.map(Arc::new);
     let session = Link { local: None, url: config.url.clone(), direct: direct.clone() };
@@ -172,11 +172,11 @@ async fn look(config: &Postgres) -> Result<Link, sqlx::Error> {
     };
     // A pooler accepts connections before it has one to the server: only a statement shows whether it has.
     let mut connection = options(&link.url)?.connect().await?;
-    let here = whereabouts(&mut connection).await?;
+    let here = server_identity(&mut connection).await?;
     connection.close().await?;
     if let (Some(url), Some(options)) = (&config.direct_url, &link.direct) {
         let mut connection = options.connect().await?;
-        let there = whereabouts(&mut connection).await?;
+        let there = server_identity(&mut connection).await?;
         connection.close().await?;
         if there != here {
             return Err(sqlx::Error::Configuration(
@@ -193,7 +193,7 @@ async fn look(config: &Postgres) -> Result<Link, sqlx::Error> {
 }
 
 /// Identifies the database and its running server, whatever route the connection takes.
-async fn whereabouts(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
+async fn server_identity(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
     const SQL: &str = "SELECT oid || ' ' || extract(epoch FROM pg_postmaster_start_time())
         FROM pg_database WHERE datname = current_database()";
     sqlx::raw_sql(SQL).fetch_one(connection).await?.try_get(0)

@@ -72,9 +72,9 @@ impl Failures {
     /// Counts a test write, after which `commits` transactions were committed.
     /// Returns whether new connections should be tried.
     fn are_enough(&mut self, works: bool, commits: u64) -> bool {
-        let is_only_busy = commits != self.commits;
+        let is_only_loaded = commits != self.commits;
         self.commits = commits;
-        self.in_a_row = if works || is_only_busy { 0 } else { self.in_a_row + 1 };
+        self.in_a_row = if works || is_only_loaded { 0 } else { self.in_a_row + 1 };
         self.in_a_row >= FAILURES
     }
 }
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_that_are_only_busy_are_not_replaced() {
+    fn connections_that_are_only_loaded_are_not_replaced() {
         let mut failures = Failures::default();
         for commits in 1..20 {
             assert!(!failures.are_enough(false, commits), "transactions are committed");

@@ -52,7 +52,7 @@ impl Drop for Lock {
 
 /// Interval and timeout of pings on the connection that holds the lock.
 const PING: Duration = Duration::from_secs(2);
-/// Pause before the lock is taken again.
+/// Pause before the lock is acquired again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(300);
 
 impl Presence {

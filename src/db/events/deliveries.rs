@@ -217,7 +217,7 @@ pub async fn list(
 }
 
 /// Deletes up to `limit` deliveries that ended before `before`, and returns their number.
-pub async fn forget(connection: &impl ConnectionTrait, before: Timestamp, limit: u64) -> Result<u64, Error> {
+pub async fn delete_expired(connection: &impl ConnectionTrait, before: Timestamp, limit: u64) -> Result<u64, Error> {
     let ids = over(connection, before, limit).await?;
     if ids.is_empty() {
         return Ok(0);

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Number of events deleted together, and minimum number kept at any age.
-pub const FORGOTTEN_TOGETHER: i64 = 500;
+pub const DELETE_BATCH_ROWS: i64 = 500;
 
 /// Tables whose writers may still write events: all tables except the list of migrations.
 /// PostgreSQL assigns a transaction id to a `pm` transaction when it writes to one of them or locks a row.
@@ -132,9 +132,9 @@ pub async fn oldest(connection: &impl ConnectionTrait) -> Result<Option<EventPos
     Ok(nth_oldest(connection, 0).await?.map(|(position, _)| position))
 }
 
-/// Deletes the oldest [`FORGOTTEN_TOGETHER`] events and returns their number.
+/// Deletes the oldest [`DELETE_BATCH_ROWS`] events and returns their number.
 /// It does so only if the next event is from before `before` as well. The remaining events have no gaps.
-pub async fn forget(connection: &impl ConnectionTrait, before: Timestamp) -> Result<u64, Error> {
+pub async fn delete_expired(connection: &impl ConnectionTrait, before: Timestamp) -> Result<u64, Error> {
     const SQLITE: &str = "DELETE FROM events WHERE id < $1 RETURNING id";
     const POSTGRES: &str = "DELETE FROM events WHERE (tx, id) < ($2::text::xid8, $1) RETURNING id";
     let Some(first_kept) = outdated(connection, before).await? else { return Ok(0) };
@@ -142,9 +142,9 @@ pub async fn forget(connection: &impl ConnectionTrait, before: Timestamp) -> Res
     Ok(query(connection, sql, values_at(first_kept, connection)).await?.len() as u64)
 }
 
-/// Returns the last event that [`forget`] would delete now, if there are enough.
+/// Returns the last event that [`delete_expired`] would delete now, if there are enough.
 pub async fn outdated(connection: &impl ConnectionTrait, before: Timestamp) -> Result<Option<EventPosition>, Error> {
-    let next = nth_oldest(connection, FORGOTTEN_TOGETHER).await?;
+    let next = nth_oldest(connection, DELETE_BATCH_ROWS).await?;
     Ok(next.filter(|(_, created_at)| *created_at < before).map(|(position, _)| position))
 }
 

@@ -16,17 +16,17 @@ use crate::{
 };
 
 /// Attempts kept per job; older ones are deleted.
-pub const KEPT: i64 = 50;
+pub const MAX_STORED_ATTEMPTS: i64 = 50;
 
 /// Message of a lost lease, which is stored as a worker crash: the schema and older versions know no other outcome.
 const LEASE_LOST: &str = "lease_lost";
 
-/// Records how an attempt at a job ended, and deletes attempts beyond [`KEPT`].
+/// Records how an attempt at a job ended, and deletes attempts beyond [`MAX_STORED_ATTEMPTS`].
 ///
 /// # Errors
 /// [`Error::MissingReference`] if the job does not exist.
 pub async fn record(connection: &impl ConnectionTrait, job: JobId, attempt: &Attempt) -> Result<(), Error> {
-    const FORGET: &str = "DELETE FROM job_attempts WHERE job_id = $1
+    const DELETE: &str = "DELETE FROM job_attempts WHERE job_id = $1
          AND id <= (SELECT id FROM job_attempts WHERE job_id = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)";
     let (code, message) =
         attempt.error.as_ref().map(|(code, message)| (code.as_str().to_owned(), message.clone())).unzip();
@@ -44,12 +44,12 @@ pub async fn record(connection: &impl ConnectionTrait, job: JobId, attempt: &Att
         ended_at: Set(attempt.ended_at.0),
     };
     Entity::insert(row).exec_without_returning(connection).await?;
-    let values = [job.0.into(), KEPT.into()];
-    connection.execute_raw(Statement::from_sql_and_values(connection.get_database_backend(), FORGET, values)).await?;
+    let values = [job.0.into(), MAX_STORED_ATTEMPTS.into()];
+    connection.execute_raw(Statement::from_sql_and_values(connection.get_database_backend(), DELETE, values)).await?;
     Ok(())
 }
 
-/// Returns a job's failed attempts in order, at most [`KEPT`].
+/// Returns a job's failed attempts in order, at most [`MAX_STORED_ATTEMPTS`].
 pub async fn of_job(connection: &impl ConnectionTrait, job: JobId) -> Result<Vec<Attempt>, Error> {
     let rows = Entity::find().filter(Column::JobId.eq(job.0)).order_by_asc(Column::Id).all(connection).await?;
     rows.into_iter().map(attempt_of).collect()

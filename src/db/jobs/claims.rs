@@ -13,12 +13,12 @@ use crate::{
         jobs::job_of,
         statement::{query, skip_locked},
     },
-    domain::{Busy, Job, UserId},
+    domain::{AtCapacity, Job, UserId},
 };
 
 /// Users examined per claim. After that, the claim takes the oldest due job of any user.
 const MAX_USERS: usize = 64;
-/// Jobs per user examined to find one whose host is not busy.
+/// Jobs per user examined to find one whose host is below its limit.
 const MAX_JOBS: u32 = 1_000;
 /// Candidate jobs per claim; if another worker claims one first, the next one is tried.
 const CANDIDATES: u32 = 16;
@@ -40,24 +40,24 @@ pub struct NewLease {
 pub enum Next {
     /// This job was claimed.
     Job(Box<Job>),
-    /// Jobs are due, but their users or hosts are busy.
-    Busy,
+    /// Jobs are due, but their users or hosts are at their limit.
+    AtCapacity,
     /// No job is due.
     Nothing,
 }
 
-/// Claims a job of the next user after `after` that is not busy.
-/// Among the user's jobs with hosts that are not busy, it claims the one that has been due longest.
+/// Claims a job of the next user after `after` that is below its limit.
+/// Among the user's jobs whose hosts are below their limits, it claims the one that has been due longest.
 pub async fn claim_next(
     connection: &impl ConnectionTrait,
     lease: &NewLease,
     now: Timestamp,
     after: Option<&UserId>,
-    busy: &Busy,
+    at_capacity: &AtCapacity,
 ) -> Result<Next, Error> {
     let mut seen = HashSet::new();
     let mut cursor = after.map_or_else(String::new, |user| user.as_str().to_owned());
-    let (mut wrapped, mut any_busy) = (cursor.is_empty(), false);
+    let (mut wrapped, mut any_at_capacity) = (cursor.is_empty(), false);
     while seen.len() < MAX_USERS {
         let Some((user, is_due)) = first_of_user_after(connection, &cursor, now).await? else {
             if wrapped {
@@ -69,20 +69,20 @@ pub async fn claim_next(
         if !seen.insert(user.clone()) {
             break;
         }
-        if busy.users.contains(&user) {
-            any_busy |= is_due;
+        if at_capacity.users.contains(&user) {
+            any_at_capacity |= is_due;
         } else if is_due {
-            match claim_of(connection, lease, now, Some(&user), busy).await? {
+            match claim_of(connection, lease, now, Some(&user), at_capacity).await? {
                 Some(job) => return Ok(Next::Job(Box::new(job))),
-                None => any_busy |= !busy.hosts.is_empty(),
+                None => any_at_capacity |= !at_capacity.hosts.is_empty(),
             }
         }
         cursor = user;
     }
     // Covers users beyond MAX_USERS and jobs without a user id, which older versions queued.
-    match claim_of(connection, lease, now, None, busy).await? {
+    match claim_of(connection, lease, now, None, at_capacity).await? {
         Some(job) => Ok(Next::Job(Box::new(job))),
-        None if any_busy => Ok(Next::Busy),
+        None if any_at_capacity => Ok(Next::AtCapacity),
         None => Ok(Next::Nothing),
     }
 }
@@ -118,15 +118,15 @@ async fn first_of_user_after(
 }
 
 /// Claims the job that has been due longest.
-/// With `user` it considers only this user's jobs, else those of all users that are not busy.
+/// With `user` it considers only this user's jobs, else those of all users below their limits.
 async fn claim_of(
     connection: &impl ConnectionTrait,
     lease: &NewLease,
     now: Timestamp,
     user: Option<&str>,
-    busy: &Busy,
+    at_capacity: &AtCapacity,
 ) -> Result<Option<Job>, Error> {
-    let excluded = busy.hosts.len() + if user.is_none() { busy.users.len() } else { 0 };
+    let excluded = at_capacity.hosts.len() + if user.is_none() { at_capacity.users.len() } else { 0 };
     let (whose, mut values): (&str, Vec<Value>) = match user {
         Some(user) => ("AND user_id = $4", vec![user.into()]),
         None => ("", Vec::new()),
@@ -136,8 +136,8 @@ async fn claim_of(
         let chosen = format!("(SELECT id FROM jobs WHERE {IS_DUE} {whose} ORDER BY run_at, id LIMIT 1{skip})");
         return claim_chosen(connection, &chosen, lease, now, values).await;
     }
-    let users: &[String] = if user.is_none() { &busy.users } else { &[] };
-    let candidates = candidates(connection, now, user, users, &busy.hosts).await?;
+    let users: &[String] = if user.is_none() { &at_capacity.users } else { &[] };
+    let candidates = candidates(connection, now, user, users, &at_capacity.hosts).await?;
     if candidates.is_empty() {
         return Ok(None);
     }

@@ -44,7 +44,7 @@ pub async fn crash(
 }
 
 /// Ends a job without a lease that crashed too many workers.
-pub async fn bury_unheld(
+pub async fn mark_dead_without_lease(
     connection: &impl ConnectionTrait,
     id: JobId,
     error: (ErrorCode, &str),

@@ -34,7 +34,7 @@ pub struct Asked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chosen {
     /// Its position in the list of dead letters.
-    pub grave: DeadLetterCursor,
+    pub cursor: DeadLetterCursor,
     /// The product of the job's image.
     pub product_id: ProductId,
 }
@@ -95,7 +95,7 @@ pub async fn choose(
     let values: Vec<Value> = vec![after.died_at.0.into(), after.id.0.into(), until.0.into(), limit.into()];
     let chosen = |row: &QueryResult| {
         Ok(Chosen {
-            grave: DeadLetterCursor {
+            cursor: DeadLetterCursor {
                 died_at: Timestamp(row.try_get("", "updated_at")?),
                 id: JobId(row.try_get("", "id")?),
             },
@@ -136,7 +136,7 @@ pub async fn requeue(
         .await?;
     let queued: Vec<_> = queued.into_iter().map(|job| (JobId(job.id), ImageId(job.image_id))).collect();
     let jobs: Vec<_> = queued.iter().map(|(job, _)| *job).collect();
-    leases::forget_losses(connection, &jobs).await?;
+    leases::delete_losses(connection, &jobs).await?;
     Ok(queued)
 }
 

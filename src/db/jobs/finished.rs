@@ -26,7 +26,7 @@ pub async fn any(connection: &impl ConnectionTrait, before: Timestamp) -> Result
 
 /// Deletes up to `limit` old jobs and returns their number.
 /// It deletes jobs that finished before `before`, oldest first.
-pub async fn forget(connection: &impl ConnectionTrait, before: Timestamp, limit: u64) -> Result<u64, Error> {
+pub async fn delete_expired(connection: &impl ConnectionTrait, before: Timestamp, limit: u64) -> Result<u64, Error> {
     let sql = format!(
         "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = 'done' AND updated_at < $1
             ORDER BY updated_at, id LIMIT $2{}) RETURNING id",

@@ -1,6 +1,6 @@
 //! Lists the leases on jobs and deliveries, and takes expired leases from their holders.
 //!
-//! A lease is taken only if it is unchanged: a heartbeat in between keeps it.
+//! A lease is recovered only if it is unchanged: a heartbeat in between keeps it.
 
 use sea_orm::{ConnectionTrait, QueryResult};
 
@@ -16,9 +16,9 @@ use crate::{
 /// Leases watched at a time, per table.
 const MAX_WATCHED: i64 = 10_000;
 
-/// A job whose lease was taken.
+/// A job whose expired lease was recovered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct RecoveredJob {
     /// The job's id.
     pub id: JobId,
     /// The job's image.
@@ -56,7 +56,7 @@ pub async fn take_job(
     connection: &impl ConnectionTrait,
     lapsed: &Lapsed,
     now: Timestamp,
-) -> Result<Option<Taken>, Error> {
+) -> Result<Option<RecoveredJob>, Error> {
     let sql = format!(
         "UPDATE jobs SET state = 'queued', crashes = crashes + decoding * $1,
             run_at = CASE WHEN crashes + decoding * $1 >= 2 THEN $2 + (1 + id % 10) * 3000000
@@ -76,15 +76,15 @@ pub async fn take_job(
         lease.until.0.into(),
     ];
     let rows = query(connection, &sql, values).await?;
-    let taken = |row: &QueryResult| {
-        Ok(Taken {
+    let recovered = |row: &QueryResult| {
+        Ok(RecoveredJob {
             id: JobId(row.try_get("", "id")?),
             image_id: ImageId(row.try_get("", "image_id")?),
             attempt: row.try_get("", "attempt")?,
             crashes: row.try_get("", "crashes")?,
         })
     };
-    rows.first().map(taken).transpose()
+    rows.first().map(recovered).transpose()
 }
 
 /// Takes a delivery's lease and requeues the delivery; `false` if the lease has changed.
@@ -118,10 +118,10 @@ pub async fn losses(connection: &impl ConnectionTrait, id: JobId) -> Result<Loss
 }
 
 /// Deletes the lost-lease counts of jobs that start again.
-pub async fn forget_losses(connection: &impl ConnectionTrait, ids: &[JobId]) -> Result<(), Error> {
-    const FORGET: &str = "DELETE FROM lost_claims WHERE job_id = $1 RETURNING job_id";
+pub async fn delete_losses(connection: &impl ConnectionTrait, ids: &[JobId]) -> Result<(), Error> {
+    const DELETE: &str = "DELETE FROM lost_claims WHERE job_id = $1 RETURNING job_id";
     for id in ids {
-        query(connection, FORGET, vec![id.0.into()]).await?;
+        query(connection, DELETE, vec![id.0.into()]).await?;
     }
     Ok(())
 }

@@ -76,24 +76,24 @@ pub async fn extend_lease(connection: &impl ConnectionTrait, job: &Job, until: T
 pub async fn begin_decoding(
     connection: &impl ConnectionTrait,
     job: &Job,
-    working_on: &str,
+    key: &str,
     blamable: bool,
     until: Timestamp,
 ) -> Result<bool, Error> {
     let row = ActiveModel {
         decoding: Set(i32::from(blamable)),
-        working_on: Set(Some(working_on.to_owned())),
+        working_on: Set(Some(key.to_owned())),
         ..ActiveModel::default()
     };
     update_held(connection, job, Entity::update_many().set(row).col_expr(Column::LeaseUntil, grown(until))).await
 }
 
 /// Returns whether another job is decoding this content.
-pub async fn is_worked_on(connection: &impl ConnectionTrait, working_on: &str, job: &Job) -> Result<bool, Error> {
+pub async fn another_job_decodes(connection: &impl ConnectionTrait, key: &str, job: &Job) -> Result<bool, Error> {
     let at_it = Entity::find()
         .select_only()
         .column(Column::Id)
-        .filter(Column::WorkingOn.eq(working_on))
+        .filter(Column::WorkingOn.eq(key))
         .filter(Column::Id.ne(job.id.0))
         .into_tuple::<i64>();
     Ok(at_it.one(connection).await?.is_some())
@@ -105,7 +105,7 @@ pub async fn finish(connection: &impl ConnectionTrait, job: &Job, now: Timestamp
 }
 
 /// Ends a job that failed for good; `false` if the caller no longer holds the lease.
-pub async fn bury(
+pub async fn mark_dead(
     connection: &impl ConnectionTrait,
     job: &Job,
     error: (ErrorCode, &str),

@@ -86,7 +86,7 @@ pub enum Overdue {
     /// Due jobs that were not dispatched to the broker.
     Undispatched,
     /// Pending cache invalidations.
-    Untold,
+    Pending,
 }
 
 impl Overdue {
@@ -96,7 +96,7 @@ impl Overdue {
             Self::Undispatched => {
                 ("jobs WHERE state = 'queued' AND dispatched_at IS NULL AND run_at < $1", "run_at, id")
             }
-            Self::Untold => ("cache_invalidation WHERE created_at < $1", "created_at, id"),
+            Self::Pending => ("cache_invalidation WHERE created_at < $1", "created_at, id"),
         }
     }
 

@@ -162,9 +162,9 @@ impl Table {
             const SET: &str = "SELECT setval(pg_get_serial_sequence($1, 'id')::regclass, $2)";
             return execute(connection, SET, vec![self.name.into(), last.into()]).await;
         }
-        const FORGET: &str = "DELETE FROM sqlite_sequence WHERE name = $1";
+        const DELETE: &str = "DELETE FROM sqlite_sequence WHERE name = $1";
         const SET: &str = "INSERT INTO sqlite_sequence (name, seq) VALUES ($1, $2)";
-        execute(connection, FORGET, vec![self.name.into()]).await?;
+        execute(connection, DELETE, vec![self.name.into()]).await?;
         execute(connection, SET, vec![self.name.into(), last.into()]).await
     }
 

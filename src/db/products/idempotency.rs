@@ -55,10 +55,10 @@ pub async fn keep(connection: &impl ConnectionTrait, once: &Once, made: String) 
 }
 
 /// Deletes this key if it was stored before `before`.
-pub async fn forget_old(connection: &impl ConnectionTrait, once: &Once, before: Timestamp) -> Result<(), Error> {
-    const FORGET: &str = "DELETE FROM idempotency_keys WHERE scope = $1 AND key = $2 AND created_at < $3";
+pub async fn delete_if_expired(connection: &impl ConnectionTrait, once: &Once, before: Timestamp) -> Result<(), Error> {
+    const DELETE: &str = "DELETE FROM idempotency_keys WHERE scope = $1 AND key = $2 AND created_at < $3";
     let values = [once.scope.as_str().into(), once.key.as_str().into(), before.0.into()];
-    execute(connection, FORGET, values.into()).await.map(|_| ())
+    execute(connection, DELETE, values.into()).await.map(|_| ())
 }
 
 /// Returns whether a key was stored before `before`.
@@ -68,10 +68,10 @@ pub async fn any_older(connection: &impl ConnectionTrait, before: Timestamp) -> 
 }
 
 /// Deletes up to `limit` keys that were stored before `before`, and returns their number.
-pub async fn forget(connection: &impl ConnectionTrait, before: Timestamp, limit: i64) -> Result<u64, Error> {
-    const FORGET: &str = "DELETE FROM idempotency_keys WHERE (scope, key) IN
+pub async fn delete_expired(connection: &impl ConnectionTrait, before: Timestamp, limit: i64) -> Result<u64, Error> {
+    const DELETE: &str = "DELETE FROM idempotency_keys WHERE (scope, key) IN
         (SELECT scope, key FROM idempotency_keys WHERE created_at < $1 ORDER BY created_at LIMIT $2)";
-    execute(connection, FORGET, vec![before.0.into(), limit.into()]).await
+    execute(connection, DELETE, vec![before.0.into(), limit.into()]).await
 }
 
 /// Returns the principals that have more than `most` keys, with the number of keys.
@@ -83,10 +83,10 @@ pub async fn callers_with_more(connection: &impl ConnectionTrait, most: i64) -> 
 }
 
 /// Deletes the `limit` oldest keys of a principal, and returns their number.
-pub async fn forget_oldest(connection: &impl ConnectionTrait, scope: &str, limit: i64) -> Result<u64, Error> {
-    const FORGET: &str = "DELETE FROM idempotency_keys WHERE (scope, key) IN
+pub async fn delete_oldest(connection: &impl ConnectionTrait, scope: &str, limit: i64) -> Result<u64, Error> {
+    const DELETE: &str = "DELETE FROM idempotency_keys WHERE (scope, key) IN
         (SELECT scope, key FROM idempotency_keys WHERE scope = $1 ORDER BY created_at LIMIT $2)";
-    execute(connection, FORGET, vec![scope.into(), limit.into()]).await
+    execute(connection, DELETE, vec![scope.into(), limit.into()]).await
 }
 
 async fn execute(connection: &impl ConnectionTrait, sql: &str, values: Vec<Value>) -> Result<u64, Error> {

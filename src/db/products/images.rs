@@ -162,7 +162,7 @@ pub async fn duplicate(
 ) -> Result<Option<Image>, Error> {
     let found = Entity::find()
         .filter(Column::SourceSha256.eq(content.sha256.as_str()))
-        .filter(Column::Recipe.eq(content.recipe.as_str()))
+        .filter(Column::Recipe.eq(content.pipeline_fingerprint.as_str()))
         .filter(Column::Status.eq(ImageStatus::Ready.as_str()))
         .filter(Column::Id.ne(id.0))
         .limit(1)
@@ -176,7 +176,8 @@ pub async fn duplicate(
 pub async fn is_made_of(connection: &impl ConnectionTrait, id: ImageId, content: &Content) -> Result<bool, Error> {
     let row = Entity::find_by_id(id.0).one(connection).await?;
     Ok(row.is_some_and(|row| {
-        row.source_sha256.as_ref() == Some(&content.sha256) && row.recipe.as_ref() == Some(&content.recipe)
+        row.source_sha256.as_ref() == Some(&content.sha256)
+            && row.recipe.as_ref() == Some(&content.pipeline_fingerprint)
     }))
 }
 
@@ -200,7 +201,7 @@ pub async fn set_ready(
         dominant_color: Set(Some(facts.dominant_color.clone())),
         perceptual_hash: Set(facts.perceptual_hash.clone()),
         source_sha256: Set(Some(content.sha256.clone())),
-        recipe: Set(whole.then(|| content.recipe.clone())),
+        recipe: Set(whole.then(|| content.pipeline_fingerprint.clone())),
         warnings: Set(warnings),
         ..with_error(changed(ImageStatus::Ready, now), None)
     };
@@ -210,9 +211,9 @@ pub async fn set_ready(
 /// Returns the statuses of images, without deleted ones.
 pub async fn statuses(connection: &impl ConnectionTrait, ids: &[ImageId]) -> Result<Vec<ImageStatus>, Error> {
     // Both databases limit the number of values per statement.
-    const AT_ONCE: usize = 1_000;
+    const BATCH_ROWS: usize = 1_000;
     let mut statuses = Vec::with_capacity(ids.len());
-    for some in ids.chunks(AT_ONCE) {
+    for some in ids.chunks(BATCH_ROWS) {
         let words: Vec<String> = Entity::find()
             .select_only()
             .column(Column::Status)

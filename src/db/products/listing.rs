@@ -16,7 +16,7 @@ use crate::{
     },
     domain::{
         Cursor, CursorKey, Price, Product, ProductFilter, ProductId, ProductQuery, Sort, SortKey,
-        search::{Fit, Words},
+        search::{RelevanceTier, SearchTerms},
     },
 };
 
@@ -36,7 +36,7 @@ enum AccessPath {
     /// Sort all rows whose name may contain the text.
     Name,
     /// Sort all rows that match the search terms.
-    Words,
+    Terms,
     /// Sort all rows of the table, or of the user. In another order each row costs ten times as much.
     Scan,
 }
@@ -51,7 +51,7 @@ const FEW: u64 = 2_000;
 const MANY: u64 = 50_000;
 
 /// Shorter parts of a name are not indexed.
-const SHORTEST_INDEXED: usize = 3;
+const MIN_INDEXED_CHARS: usize = 3;
 
 /// SQLite's trigram index of names.
 const NAMED: &str = "SELECT rowid FROM product_name_pieces WHERE product_name_pieces MATCH ?";
@@ -61,11 +61,11 @@ pub async fn list(
     connection: &impl ConnectionTrait,
     query: &ProductQuery,
 ) -> Result<(Vec<Product>, Option<Cursor>), Error> {
-    if let (SortKey::Fit, Some(words)) = (query.sort.key, &query.filter.q) {
-        return by_fit(connection, query, words).await;
+    if let (SortKey::Relevance, Some(words)) = (query.sort.key, &query.filter.q) {
+        return by_relevance(connection, query, words).await;
     }
-    let way = way(connection, query).await?;
-    let mut rows = select(query, way).all(connection).await?;
+    let path = choose_path(connection, query).await?;
+    let mut rows = select(query, path).all(connection).await?;
     let more = rows.len() as u64 > query.limit;
     if more {
         rows.pop();
@@ -77,17 +77,17 @@ pub async fn list(
 /// Chooses the access path of a page.
 /// It uses a condition that few rows match, or else the index of the sort order. If the matching rows are at the far
 /// end of that order, such as new rows at the end, it accepts sorting more of them.
-async fn way(connection: &impl ConnectionTrait, query: &ProductQuery) -> Result<AccessPath, Error> {
+async fn choose_path(connection: &impl ConnectionTrait, query: &ProductQuery) -> Result<AccessPath, Error> {
     if connection.get_database_backend() == DbBackend::Postgres {
         return Ok(AccessPath::Planned);
     }
-    if leads_alone(&query.filter, query.sort) {
+    if order_satisfies_filter(&query.filter, query.sort) {
         return Ok(AccessPath::Order);
     }
-    let looks = looks(&query.filter, query.sort);
+    let probes = probes(&query.filter, query.sort);
     for most in [FEW, MANY] {
-        if let Some(way) = first_within(connection, &looks, most).await? {
-            return Ok(way);
+        if let Some(path) = first_within(connection, &probes, most).await? {
+            return Ok(path);
         }
         // In the order of the ids, an index scan is a table scan.
         if most == MANY && query.sort.key == SortKey::Id || fills_within(connection, query, most).await? {
@@ -98,26 +98,26 @@ async fn way(connection: &impl ConnectionTrait, query: &ProductQuery) -> Result<
 }
 
 /// Returns whether the index of the sort order satisfies the whole filter.
-fn leads_alone(filter: &ProductFilter, sort: Sort) -> bool {
+fn order_satisfies_filter(filter: &ProductFilter, sort: Sort) -> bool {
     let price = filter.min_price.is_some() || filter.max_price.is_some();
-    let led = |column| leads(AccessPath::Order, column, filter, sort);
+    let indexed = |column| uses_index(AccessPath::Order, column, filter, sort);
     filter.name.is_none()
         && filter.q.is_none()
-        && (!price || led(Column::ProductPrice))
-        && (filter.status.is_none() || led(Column::Status))
+        && (!price || indexed(Column::ProductPrice))
+        && (filter.status.is_none() || indexed(Column::Status))
 }
 
 /// Returns the first access path with at most `most` rows; it counts no more.
 async fn first_within(
     connection: &impl ConnectionTrait,
-    looks: &[Probe],
+    probes: &[Probe],
     most: u64,
 ) -> Result<Option<AccessPath>, Error> {
-    for (way, rows, values) in looks {
+    for (path, rows, values) in probes {
         let sql = format!("SELECT count(*) AS seen FROM ({rows} LIMIT ?)");
         let values = values.iter().cloned().chain([(most + 1).into()]);
         if count(connection, Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)).await? <= most {
-            return Ok(Some(*way));
+            return Ok(Some(*path));
         }
     }
     Ok(None)
@@ -125,20 +125,20 @@ async fn first_within(
 
 /// Returns whether scanning `most` rows in order fills the page or reaches the end.
 async fn fills_within(connection: &impl ConnectionTrait, query: &ProductQuery, most: u64) -> Result<bool, Error> {
-    let led = |column| leads(AccessPath::Order, column, &query.filter, query.sort);
-    let mut walked = ProductQuery { limit: most, ..query.clone() };
-    (walked.filter.name, walked.filter.q) = (None, None);
-    if !led(Column::ProductPrice) {
-        (walked.filter.min_price, walked.filter.max_price) = (None, None);
+    let indexed = |column| uses_index(AccessPath::Order, column, &query.filter, query.sort);
+    let mut scanned = ProductQuery { limit: most, ..query.clone() };
+    (scanned.filter.name, scanned.filter.q) = (None, None);
+    if !indexed(Column::ProductPrice) {
+        (scanned.filter.min_price, scanned.filter.max_price) = (None, None);
     }
-    if !led(Column::Status) {
-        walked.filter.status = None;
+    if !indexed(Column::Status) {
+        scanned.filter.status = None;
     }
-    let fitting = Entity::find().select_only().expr(Expr::val(1)).limit(query.limit + 1);
-    let mut fitting = filtered(fitting, &query.filter, query.sort, AccessPath::Order).into_query();
-    let walked = select(&walked, AccessPath::Order).into_query();
-    fitting.from_clear().from_subquery(walked.clone(), Entity);
-    Ok(count_of(connection, fitting).await? > query.limit || count_of(connection, walked).await? <= most)
+    let matching = Entity::find().select_only().expr(Expr::val(1)).limit(query.limit + 1);
+    let mut matching = filtered(matching, &query.filter, query.sort, AccessPath::Order).into_query();
+    let scanned = select(&scanned, AccessPath::Order).into_query();
+    matching.from_clear().from_subquery(scanned.clone(), Entity);
+    Ok(count_of(connection, matching).await? > query.limit || count_of(connection, scanned).await? <= most)
 }
 
 async fn count_of(connection: &impl ConnectionTrait, rows: sea_query::SelectStatement) -> Result<u64, Error> {
@@ -153,46 +153,46 @@ async fn count(connection: &impl ConnectionTrait, statement: Statement) -> Resul
 }
 
 /// Returns the access paths to probe, with the index rows that each would read.
-fn looks(filter: &ProductFilter, sort: Sort) -> Vec<Probe> {
+fn probes(filter: &ProductFilter, sort: Sort) -> Vec<Probe> {
     let price = filter.min_price.is_some() || filter.max_price.is_some();
-    let price_leads = leads(AccessPath::Order, Column::ProductPrice, filter, sort);
-    let status_leads = leads(AccessPath::Order, Column::Status, filter, sort);
-    let mut looks = Vec::new();
+    let order_uses_price = uses_index(AccessPath::Order, Column::ProductPrice, filter, sort);
+    let order_uses_status = uses_index(AccessPath::Order, Column::Status, filter, sort);
+    let mut probes = Vec::new();
     let user = filter.user_id.as_ref().map(|id| Value::from(id.as_str()));
     if let Some(user) = &user {
-        looks.push((AccessPath::Order, "SELECT 1 FROM products WHERE user_id = ?", vec![user.clone()]));
+        probes.push((AccessPath::Order, "SELECT 1 FROM products WHERE user_id = ?", vec![user.clone()]));
     }
     if price {
         let least = filter.min_price.map_or(0, Price::units).into();
         let most = filter.max_price.unwrap_or(Price::MAX).units().into();
-        let way = if price_leads { AccessPath::Order } else { AccessPath::Price };
-        looks.push(match user {
+        let path = if order_uses_price { AccessPath::Order } else { AccessPath::Price };
+        probes.push(match user {
             Some(user) => {
                 let rows = "SELECT 1 FROM products WHERE user_id = ? AND product_price BETWEEN ? AND ?";
-                (way, rows, vec![user, least, most])
+                (path, rows, vec![user, least, most])
             }
-            None => (way, "SELECT 1 FROM products WHERE product_price BETWEEN ? AND ?", vec![least, most]),
+            None => (path, "SELECT 1 FROM products WHERE product_price BETWEEN ? AND ?", vec![least, most]),
         });
     }
     if let Some(status) = filter.status {
-        let way = if status_leads { AccessPath::Order } else { AccessPath::Status };
-        looks.push((way, "SELECT 1 FROM products WHERE status = ?", vec![status.as_str().into()]));
+        let path = if order_uses_status { AccessPath::Order } else { AccessPath::Status };
+        probes.push((path, "SELECT 1 FROM products WHERE status = ?", vec![status.as_str().into()]));
     }
     if let Some(pieces) = filter.name.as_deref().map(spellings)
-        && pieces.iter().all(|piece| piece.chars().count() >= SHORTEST_INDEXED)
+        && pieces.iter().all(|piece| piece.chars().count() >= MIN_INDEXED_CHARS)
     {
-        looks.push((AccessPath::Name, NAMED, vec![phrase(&pieces).into()]));
+        probes.push((AccessPath::Name, NAMED, vec![phrase(&pieces).into()]));
     }
     if let Some(words) = &filter.q {
-        looks.push((AccessPath::Words, words::MATCHING, vec![words.found().as_fts5().into()]));
+        probes.push((AccessPath::Terms, words::MATCHING, vec![words.found().as_fts5().into()]));
     }
-    looks
+    probes
 }
 
 /// Returns whether this access path uses an index of the column.
 /// Otherwise the column is tested after the rows are found.
-fn leads(way: AccessPath, column: Column, filter: &ProductFilter, sort: Sort) -> bool {
-    match (way, column) {
+fn uses_index(path: AccessPath, column: Column, filter: &ProductFilter, sort: Sort) -> bool {
+    match (path, column) {
         (AccessPath::Planned, _) | (AccessPath::Order | AccessPath::Price | AccessPath::Scan, Column::UserId) => true,
         (AccessPath::Price, Column::ProductPrice) | (AccessPath::Status, Column::Status) => true,
         (AccessPath::Order, Column::ProductPrice) => sort.key == SortKey::Price,
@@ -208,14 +208,14 @@ fn operand(column: Column, indexed: bool) -> Expr {
 }
 
 /// Selects one row more than the page size, to detect a next page.
-fn select(query: &ProductQuery, way: AccessPath) -> Select<Entity> {
-    let select = filtered(Entity::find(), &query.filter, query.sort, way);
-    let indexed = matches!(way, AccessPath::Planned | AccessPath::Order);
+fn select(query: &ProductQuery, path: AccessPath) -> Select<Entity> {
+    let select = filtered(Entity::find(), &query.filter, query.sort, path);
+    let indexed = matches!(path, AccessPath::Planned | AccessPath::Order);
     paged(select, query.sort, query.cursor.as_ref(), indexed).limit(query.limit + 1)
 }
 
-fn filtered(mut select: Select<Entity>, filter: &ProductFilter, sort: Sort, way: AccessPath) -> Select<Entity> {
-    let column = |column| operand(column, leads(way, column, filter, sort));
+fn filtered(mut select: Select<Entity>, filter: &ProductFilter, sort: Sort, path: AccessPath) -> Select<Entity> {
+    let column = |column| operand(column, uses_index(path, column, filter, sort));
     if let Some(user_id) = &filter.user_id {
         select = select.filter(column(Column::UserId).eq(user_id.as_str()));
     }
@@ -229,11 +229,11 @@ fn filtered(mut select: Select<Entity>, filter: &ProductFilter, sort: Sort, way:
         select = select.filter(column(Column::Status).eq(status.as_str()));
     }
     if let Some(name) = &filter.name {
-        select = named(select, &spellings(name), way);
+        select = named(select, &spellings(name), path);
     }
     match &filter.q {
-        Some(words) if sort.key != SortKey::Fit => {
-            select.filter(words::having(&words.found(), way == AccessPath::Planned))
+        Some(words) if sort.key != SortKey::Relevance => {
+            select.filter(words::having(&words.found(), path == AccessPath::Planned))
         }
         _ => select,
     }
@@ -241,25 +241,25 @@ fn filtered(mut select: Select<Entity>, filter: &ProductFilter, sort: Sort, way:
 
 /// Returns a page by relevance: tier by tier, the best first, and the newest products first within a tier.
 /// Each tier is read in the order of the ids and stops when the page is full.
-async fn by_fit(
+async fn by_relevance(
     connection: &impl ConnectionTrait,
     query: &ProductQuery,
-    words: &Words,
+    words: &SearchTerms,
 ) -> Result<(Vec<Product>, Option<Cursor>), Error> {
     let postgres = connection.get_database_backend() == DbBackend::Postgres;
-    let way = if postgres { AccessPath::Planned } else { AccessPath::Words };
+    let path = if postgres { AccessPath::Planned } else { AccessPath::Terms };
     let (first, mut before) = match &query.cursor {
-        Some(Cursor { key: CursorKey::Number(number), id, .. }) => (Fit::of_number(*number), Some(*id)),
+        Some(Cursor { key: CursorKey::Number(number), id, .. }) => (RelevanceTier::of_number(*number), Some(*id)),
         _ => (None, None),
     };
-    let first = first.unwrap_or(Fit::Whole);
-    let mut found: Vec<(Fit, Model)> = Vec::new();
-    for fit in Fit::ALL.into_iter().filter(|fit| *fit <= first) {
-        let rows = filtered(Entity::find(), &query.filter, query.sort, way);
+    let first = first.unwrap_or(RelevanceTier::Whole);
+    let mut found: Vec<(RelevanceTier, Model)> = Vec::new();
+    for tier in RelevanceTier::ALL.into_iter().filter(|tier| *tier <= first) {
+        let rows = filtered(Entity::find(), &query.filter, query.sort, path);
         let left = query.limit + 1 - found.len() as u64;
-        let statement = words::page(rows, &words.at(fit), before.take(), left, connection.get_database_backend());
+        let statement = words::page(rows, &words.at(tier), before.take(), left, connection.get_database_backend());
         let rows = Model::find_by_statement(statement).all(connection).await?;
-        found.extend(rows.into_iter().map(|row| (fit, row)));
+        found.extend(rows.into_iter().map(|row| (tier, row)));
         if found.len() as u64 > query.limit {
             break;
         }
@@ -268,9 +268,9 @@ async fn by_fit(
     if more {
         found.pop();
     }
-    let next = found.last().filter(|_| more).map(|(fit, last)| Cursor {
+    let next = found.last().filter(|_| more).map(|(tier, last)| Cursor {
         sort: query.sort,
-        key: CursorKey::Number(fit.number()),
+        key: CursorKey::Number(tier.number()),
         id: ProductId(last.id),
     });
     let rows = found.into_iter().map(|(_, row)| row).collect();
@@ -278,9 +278,9 @@ async fn by_fit(
 }
 
 /// Filters by name: `LIKE` with a trigram index on PostgreSQL, a trigram table on SQLite.
-fn named(select: Select<Entity>, pieces: &[String], way: AccessPath) -> Select<Entity> {
+fn named(select: Select<Entity>, pieces: &[String], path: AccessPath) -> Select<Entity> {
     let has = |piece: &String| {
-        if way == AccessPath::Planned {
+        if path == AccessPath::Planned {
             let escaped = piece.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
             let pattern = LikeExpr::new(format!("%{escaped}%")).escape('\\');
             return Expr::col((Entity, Column::ProductNameFolded)).like(pattern);
@@ -288,7 +288,7 @@ fn named(select: Select<Entity>, pieces: &[String], way: AccessPath) -> Select<E
         Expr::cust_with_values("instr(product_name_folded, ?) > 0", [piece.as_str()])
     };
     let select = select.filter(pieces.iter().fold(Condition::any(), |any, piece| any.add(has(piece))));
-    if way == AccessPath::Name {
+    if path == AccessPath::Name {
         return select.filter(Expr::cust_with_values(format!("id IN ({NAMED})"), [phrase(pieces)]));
     }
     select
@@ -326,7 +326,7 @@ fn behind(cursor: &Cursor, indexed: bool) -> Expr {
 
 const fn column_of(key: SortKey) -> Column {
     match key {
-        SortKey::Id | SortKey::Fit => Column::Id,
+        SortKey::Id | SortKey::Relevance => Column::Id,
         SortKey::Price => Column::ProductPrice,
         SortKey::Name => Column::ProductName,
         SortKey::CreatedAt => Column::CreatedAt,
@@ -335,7 +335,7 @@ const fn column_of(key: SortKey) -> Column {
 
 fn cursor_at(row: &Model, sort: Sort) -> Cursor {
     let key = match sort.key {
-        SortKey::Id | SortKey::Fit => CursorKey::None,
+        SortKey::Id | SortKey::Relevance => CursorKey::None,
         SortKey::Price => CursorKey::Number(row.product_price),
         SortKey::Name => CursorKey::Text(row.product_name.clone()),
         SortKey::CreatedAt => CursorKey::Number(row.created_at),
@@ -360,7 +360,7 @@ mod tests {
         let pairs = parameters.split('&').filter_map(|pair| pair.split_once('='));
         let sort = Sort { key, descending };
         let last = match key {
-            SortKey::Id | SortKey::Fit => CursorKey::None,
+            SortKey::Id | SortKey::Relevance => CursorKey::None,
             SortKey::Name => CursorKey::Text("n".into()),
             SortKey::Price | SortKey::CreatedAt => CursorKey::Number(5),
         };
@@ -369,19 +369,19 @@ mod tests {
     }
 
     /// Returns SQLite's query plan for a page with this access path.
-    async fn plan(database: &Database, query: &ProductQuery, way: AccessPath) -> String {
-        let mut statement = select(query, way).build(DbBackend::Sqlite);
+    async fn plan(database: &Database, query: &ProductQuery, path: AccessPath) -> String {
+        let mut statement = select(query, path).build(DbBackend::Sqlite);
         statement.sql.insert_str(0, "EXPLAIN QUERY PLAN ");
         let rows = database.read().query_all_raw(statement).await.unwrap();
         rows.iter().map(|row| row.try_get::<String>("", "detail").unwrap() + "\n").collect()
     }
 
-    async fn of_every_order(parameters: &str, way: AccessPath, check: impl Fn(SortKey, &str)) {
+    async fn of_every_order(parameters: &str, path: AccessPath, check: impl Fn(SortKey, &str)) {
         let directory = tempfile::tempdir().unwrap();
         let database = sqlite(&directory).await;
         for key in KEYS {
             for (descending, deep) in [(false, false), (false, true), (true, false), (true, true)] {
-                let plan = plan(&database, &query(parameters, key, descending, deep), way).await;
+                let plan = plan(&database, &query(parameters, key, descending, deep), path).await;
 
                 check(key, &plan);
             }
@@ -399,7 +399,7 @@ mod tests {
                     SortKey::Price => "INDEX products_by_price",
                     SortKey::Name => "INDEX products_by_name",
                     SortKey::CreatedAt => "INDEX products_by_creation",
-                    SortKey::Fit => unreachable!("not an order of the table"),
+                    SortKey::Relevance => unreachable!("not an order of the table"),
                 };
                 assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{others} by {key:?}: {plan}");
             })
@@ -410,7 +410,7 @@ mod tests {
                     SortKey::Price => "INDEX products_of_user_by_price (user_id=?",
                     SortKey::Name => "INDEX products_of_user_by_name (user_id=?",
                     SortKey::CreatedAt => "INDEX products_of_user_by_creation (user_id=?",
-                    SortKey::Fit => unreachable!("not an order of the table"),
+                    SortKey::Relevance => unreachable!("not an order of the table"),
                 };
                 assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "u, {others} by {key:?}: {plan}");
             })
@@ -421,16 +421,16 @@ mod tests {
     #[tokio::test]
     async fn a_selective_condition_uses_its_index_in_any_order() {
         let all = "min_price=1&max_price=9&name=lamp&status=ready";
-        for (way, lead) in [
+        for (path, index) in [
             (AccessPath::Price, "products_by_price (product_price>? AND product_price<?)"),
             (AccessPath::Status, "products_by_status (status=?)"),
             (AccessPath::Name, "SEARCH products USING INTEGER PRIMARY KEY (rowid=?)"),
         ] {
-            of_every_order(all, way, |key, plan| assert!(plan.contains(lead), "{way:?} by {key:?}: {plan}")).await;
+            of_every_order(all, path, |key, plan| assert!(plan.contains(index), "{path:?} by {key:?}: {plan}")).await;
         }
-        let lead = "products_of_user_by_price (user_id=? AND product_price>? AND product_price<?)";
+        let index = "products_of_user_by_price (user_id=? AND product_price>? AND product_price<?)";
         of_every_order(&format!("user_id=u&{all}"), AccessPath::Price, |key, plan| {
-            assert!(plan.contains(lead), "by {key:?}: {plan}");
+            assert!(plan.contains(index), "by {key:?}: {plan}");
         })
         .await;
     }
@@ -491,7 +491,7 @@ mod tests {
             ("user_id=big&max_price=9", SortKey::Name, AccessPath::Price),
         ] {
             let query = query(parameters, key, false, false);
-            let chosen = way(&connection, &query).await.unwrap();
+            let chosen = choose_path(&connection, &query).await.unwrap();
             assert_eq!(chosen, expected, "{parameters} by {key:?}");
         }
     }

@@ -34,12 +34,12 @@ pub enum Of<'a> {
 /// Returns `false` if another transaction has locked one of them, or if one ended meanwhile. The caller must then roll
 /// back: the jobs that were locked would block a transaction that begins another generation. SQLite has one writer
 /// anyway.
-pub async fn hold_live_jobs(connection: &impl ConnectionTrait, of: Of<'_>) -> Result<bool, Error> {
+pub async fn lock_live_jobs(connection: &impl ConnectionTrait, of: Of<'_>) -> Result<bool, Error> {
     if connection.get_database_backend() != DbBackend::Postgres {
         return Ok(true);
     }
     let seen = see(connection, of).await?;
-    Ok(hold(connection, &seen).await? == seen)
+    Ok(lock_jobs(connection, &seen).await? == seen)
 }
 
 /// Takes live jobs from their workers and postpones them until `until`.
@@ -52,7 +52,7 @@ pub async fn put_off_live_jobs(
     now: Timestamp,
 ) -> Result<(), Error> {
     let seen = see(connection, of).await?;
-    let held = hold(connection, &seen).await?;
+    let held = lock_jobs(connection, &seen).await?;
     let row = ActiveModel {
         state: Set(JobState::Queued.as_str().into()),
         run_at: Set(until.0),
@@ -108,7 +108,7 @@ async fn see(connection: &impl ConnectionTrait, of: Of<'_>) -> Result<Vec<i64>, 
 }
 
 /// Locks those of these jobs that are still live and not locked.
-async fn hold(connection: &impl ConnectionTrait, seen: &[i64]) -> Result<Vec<i64>, Error> {
+async fn lock_jobs(connection: &impl ConnectionTrait, seen: &[i64]) -> Result<Vec<i64>, Error> {
     let held = live_jobs()
         .filter(Column::Id.is_in(padded(seen.iter().copied())))
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);

@@ -61,9 +61,9 @@ pub async fn fill(connection: &impl ConnectionTrait, after: ProductId, limit: u6
 
 /// Stores the terms of all products that have none.
 pub async fn fill_all(connection: &impl ConnectionTrait) -> Result<(), Error> {
-    const AT_ONCE: u64 = 400;
+    const BATCH_ROWS: u64 = 400;
     let mut after = ProductId(i64::MIN);
-    while let Some(last) = fill(connection, after, AT_ONCE).await? {
+    while let Some(last) = fill(connection, after, BATCH_ROWS).await? {
         after = last;
     }
     Ok(())
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use crate::{
         db::{Config, Database, migrate},
-        domain::search::{Fit, Words},
+        domain::search::{RelevanceTier, SearchTerms},
     };
 
     #[tokio::test]
@@ -127,10 +127,10 @@ mod tests {
         let config = Config::Sqlite { path: home.path().join("pm.db") };
         let database = Database::connect(&config).await.expect("a database");
         migrate::up(&database, None).await.expect("a schema");
-        let words = Words::parse("red la").expect("words");
-        for fit in Fit::ALL {
+        let words = SearchTerms::parse("red la").expect("words");
+        for tier in RelevanceTier::ALL {
             for before in [None, Some(ProductId(5))] {
-                let mut page = page(product::Entity::find(), &words.at(fit), before, 10, DbBackend::Sqlite);
+                let mut page = page(product::Entity::find(), &words.at(tier), before, 10, DbBackend::Sqlite);
                 page.sql.insert_str(0, "EXPLAIN QUERY PLAN ");
                 let rows = database.read().query_all_raw(page).await.expect("a plan");
                 let plan: Vec<String> = rows.iter().map(|row| row.try_get("", "detail").expect("a step")).collect();

@@ -2,7 +2,7 @@
 //!
 //! When the limit is reached, the client that holds most loses a permit: that of the body or response for which the
 //! server has waited longest. A client with more than half of the total loses it at once, another one only after
-//! [`SPARED`]. A body or response that the server is working on never loses its permit.
+//! [`MIN_WAIT`]. A body or response that the server is working on never loses its permit.
 
 use std::{
     collections::HashMap,
@@ -19,11 +19,11 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{code::ErrorCode, http::problem::Problem};
 
 /// Minimum wait for a client before it may lose a permit: enough for a slow connection between two packets.
-const SPARED: Duration = Duration::from_millis(250);
+const MIN_WAIT: Duration = Duration::from_millis(250);
 /// Maximum wait for a permit before a request is refused.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 /// Interval between attempts to take a permit from a client.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The limits of a pool.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,7 @@ struct Shared {
 struct Table {
     next_number: u64,
     bytes: usize,
-    taken: HashMap<u64, Entry>,
+    occupied: HashMap<u64, Entry>,
 }
 
 #[derive(Debug)]
@@ -125,16 +125,16 @@ impl BodyPermits {
             if until <= Instant::now() {
                 return Err(NoRoom);
             }
-            let _ = tokio::time::timeout(LOOK_AGAIN, given_back).await;
+            let _ = tokio::time::timeout(POLL_INTERVAL, given_back).await;
         }
     }
 
-    /// Locks the table if enough is free, or can be taken from clients.
+    /// Locks the table if enough is free, or can be revoked from clients.
     fn try_make_room(&self, client: IpAddr, (count, bytes): (usize, usize)) -> Option<MutexGuard<'_, Table>> {
         let room = self.0.room;
         let mut table = self.table();
         loop {
-            let (scarce, half) = if table.taken.len() + count > room.count {
+            let (scarce, half) = if table.occupied.len() + count > room.count {
                 (Scarce::Count, room.count / 2)
             } else if table.bytes + bytes > room.bytes {
                 (Scarce::Bytes, room.bytes / 2)
@@ -169,18 +169,18 @@ impl Table {
         let number = self.next_number;
         self.next_number += 1;
         self.bytes += entry.bytes;
-        self.taken.insert(number, entry);
+        self.occupied.insert(number, entry);
         number
     }
 
     fn remove(&mut self, number: u64) -> Option<Entry> {
-        let entry = self.taken.remove(&number)?;
+        let entry = self.occupied.remove(&number)?;
         self.bytes -= entry.bytes;
         Some(entry)
     }
 
     fn grow(&mut self, number: u64, bytes: usize) {
-        if let Some(entry) = self.taken.get_mut(&number) {
+        if let Some(entry) = self.occupied.get_mut(&number) {
             entry.bytes += bytes;
             self.bytes += bytes;
         }
@@ -191,15 +191,15 @@ impl Table {
     /// A client that holds more than `half` is not spared if another client asks.
     fn loser(&self, scarce: Scarce, (asks, half): (IpAddr, usize), now: u64) -> Option<u64> {
         let mut held: HashMap<IpAddr, usize> = HashMap::new();
-        for entry in self.taken.values() {
+        for entry in self.occupied.values() {
             *held.entry(entry.client).or_default() += match scarce {
                 Scarce::Count => 1,
                 Scarce::Bytes => entry.bytes,
             };
         }
-        let waited_for = self.taken.iter().filter_map(|(number, entry)| {
+        let waited_for = self.occupied.iter().filter_map(|(number, entry)| {
             let held = held.get(&entry.client).copied().unwrap_or_default();
-            let spared = if held > half && entry.client != asks { Duration::ZERO } else { SPARED };
+            let spared = if held > half && entry.client != asks { Duration::ZERO } else { MIN_WAIT };
             let waited = entry.state.waited_millis(now, spared)?;
             Some((held, waited, *number))
         });
@@ -315,15 +315,15 @@ mod tests {
         age(&second, 1);
         let begun = Instant::now();
         let _new = take(&slots, 3, 0).await;
-        assert!(begun.elapsed() < SPARED && is_lost(&second) && !is_lost(&first));
+        assert!(begun.elapsed() < MIN_WAIT && is_lost(&second) && !is_lost(&first));
     }
 
     #[tokio::test]
     async fn a_permit_that_the_server_works_on_is_never_lost() {
         let slots = old(ROOM);
-        let busy = [take(&slots, 1, 0).await, take(&slots, 1, 0).await, take(&slots, 1, 0).await];
-        age(&busy[0], 9_000);
-        busy[0].works();
+        let working = [take(&slots, 1, 0).await, take(&slots, 1, 0).await, take(&slots, 1, 0).await];
+        age(&working[0], 9_000);
+        working[0].works();
         let begun = Instant::now();
         assert_eq!(slots.take(client(2), 0, Arc::default()).await.err(), Some(NoRoom));
         assert!(begun.elapsed() >= MAX_WAIT);

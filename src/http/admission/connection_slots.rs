@@ -1,6 +1,6 @@
 //! Connection slots: a limit on connections in total and per address.
 //!
-//! When all slots are taken, the server closes the connection that has kept it waiting longest, so that slow clients
+//! When all slots are occupied, the server closes the connection that has kept it waiting longest, so that slow clients
 //! cannot lock out others.
 
 use std::{
@@ -49,7 +49,7 @@ pub struct ConnectionSlot {
 
 /// A guard for a request in progress on a connection.
 #[derive(Debug)]
-pub struct Busy(Arc<ConnectionSlot>);
+pub struct RequestGuard(Arc<ConnectionSlot>);
 
 /// All connection slots of a server.
 #[derive(Debug)]
@@ -65,11 +65,11 @@ pub struct ConnectionSlots {
 #[derive(Debug, Default)]
 struct Table {
     next_number: u64,
-    taken: HashMap<u64, Arc<ConnectionSlot>>,
+    occupied: HashMap<u64, Arc<ConnectionSlot>>,
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// A taken slot; released on drop.
+/// An occupied slot; released on drop.
 #[derive(Debug)]
 pub struct OccupiedSlot {
     /// The slot.
@@ -95,14 +95,14 @@ impl ConnectionSlots {
 
     /// Waits for a free slot; evicts the slowest connection while there is none.
     pub async fn permit(&self) -> OwnedSemaphorePermit {
-        const LOOK_AGAIN: Duration = Duration::from_millis(50);
+        const POLL_INTERVAL: Duration = Duration::from_millis(50);
         loop {
             if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
                 return permit;
             }
             self.evict_slowest();
             let permit = Arc::clone(&self.free).acquire_owned();
-            if let Ok(Ok(permit)) = tokio::time::timeout(LOOK_AGAIN, permit).await {
+            if let Ok(Ok(permit)) = tokio::time::timeout(POLL_INTERVAL, permit).await {
                 return permit;
             }
         }
@@ -121,7 +121,7 @@ impl ConnectionSlots {
         let number = table.next_number;
         table.next_number += 1;
         let connection_slot = Arc::new(ConnectionSlot::new(self.made));
-        table.taken.insert(number, Arc::clone(&connection_slot));
+        table.occupied.insert(number, Arc::clone(&connection_slot));
         Some(OccupiedSlot { connection_slot, number, address, slots: Arc::clone(self), _permit: permit })
     }
 
@@ -132,7 +132,7 @@ impl ConnectionSlots {
         let now = millis_since(self.made);
         let table = self.table();
         let waited_for = table
-            .taken
+            .occupied
             .values()
             .filter_map(|connection_slot| Some((connection_slot.evictable_for(now)?, connection_slot)));
         if let Some((_, connection_slot)) = waited_for.max_by_key(|(waited, _)| *waited) {
@@ -150,7 +150,7 @@ impl ConnectionSlots {
 impl Drop for OccupiedSlot {
     fn drop(&mut self) {
         let mut table = self.slots.table();
-        table.taken.remove(&self.number);
+        table.occupied.remove(&self.number);
         if let Some(count) = table.by_address.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
@@ -160,7 +160,7 @@ impl Drop for OccupiedSlot {
     }
 }
 
-impl Drop for Busy {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         if self.0.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.0.enter(Phase::Idle);
@@ -182,7 +182,7 @@ impl ConnectionSlot {
     }
 
     /// Records the start of a request; the request ends when the returned guard is dropped.
-    pub fn begins<B>(self: &Arc<Self>, request: &Request<B>) -> Busy {
+    pub fn begins<B>(self: &Arc<Self>, request: &Request<B>) -> RequestGuard {
         self.requests.fetch_add(1, Ordering::Relaxed);
         if request.version() == Version::HTTP_2 {
             self.multiplexed.store(true, Ordering::Relaxed);
@@ -190,7 +190,7 @@ impl ConnectionSlot {
         if self.phase.swap(Phase::Working as u8, Ordering::Relaxed) == Phase::New as u8 {
             self.opened.notify_one();
         }
-        Busy(Arc::clone(self))
+        RequestGuard(Arc::clone(self))
     }
 
     /// Records that the server waits for a request's body.
@@ -291,11 +291,11 @@ mod tests {
     }
 
     /// Sets how long a slot has been in its phase.
-    fn age(slots: &ConnectionSlots, taken: &OccupiedSlot, millis: u64) {
-        taken.connection_slot.since.store(millis_since(slots.made).saturating_sub(millis), Ordering::Relaxed);
+    fn age(slots: &ConnectionSlots, slot: &OccupiedSlot, millis: u64) {
+        slot.connection_slot.since.store(millis_since(slots.made).saturating_sub(millis), Ordering::Relaxed);
     }
 
-    fn old_seats(most: usize, most_per_address: usize) -> Arc<ConnectionSlots> {
+    fn aged_slots(most: usize, most_per_address: usize) -> Arc<ConnectionSlots> {
         let mut slots =
             Arc::into_inner(ConnectionSlots::new(most, most_per_address, Proxies::default())).expect("not shared yet");
         slots.made = Instant::now().checked_sub(Duration::from_secs(10)).expect("the machine runs that long");
@@ -325,15 +325,15 @@ mod tests {
 
     #[tokio::test]
     async fn the_connection_with_the_longest_wait_is_evicted() {
-        let slots = old_seats(3, 3);
-        let [idle, half_sent, busy] = [(); 3].map(|()| take(&slots, CLIENT).expect("a slot"));
+        let slots = aged_slots(3, 3);
+        let [idle, half_sent, working] = [(); 3].map(|()| take(&slots, CLIENT).expect("a slot"));
         drop(idle.connection_slot.begins(&request()));
         age(&slots, &idle, 2_000);
         let _half = half_sent.connection_slot.begins(&request());
         half_sent.connection_slot.waits_for_body();
         age(&slots, &half_sent, 3_000);
-        let _work = busy.connection_slot.begins(&request());
-        age(&slots, &busy, 60_000);
+        let _work = working.connection_slot.begins(&request());
+        age(&slots, &working, 60_000);
         let waiting = tokio::spawn({
             let slots = Arc::clone(&slots);
             async move { slots.permit().await }
@@ -341,12 +341,12 @@ mod tests {
         half_sent.connection_slot.evicted().await;
         drop(half_sent);
         let _place = waiting.await.expect("a slot");
-        drop((idle, busy));
+        drop((idle, working));
     }
 
     #[test]
     fn a_new_connection_is_not_evicted() {
-        let slots = old_seats(1, 1);
+        let slots = aged_slots(1, 1);
         let new = take(&slots, CLIENT).expect("a slot");
         assert_eq!(new.connection_slot.evictable_for(millis_since(slots.made)), None);
         age(&slots, &new, 300);
@@ -357,14 +357,14 @@ mod tests {
 
     #[test]
     fn a_multiplexed_connection_is_idle_after_its_last_request() {
-        let slots = old_seats(1, 1);
-        let taken = take(&slots, CLIENT).expect("a slot");
+        let slots = aged_slots(1, 1);
+        let slot = take(&slots, CLIENT).expect("a slot");
         let evictable = || {
-            age(&slots, &taken, 2_000);
-            taken.connection_slot.evictable_for(millis_since(slots.made)).is_some()
+            age(&slots, &slot, 2_000);
+            slot.connection_slot.evictable_for(millis_since(slots.made)).is_some()
         };
-        let (one, other) = (taken.connection_slot.begins(&request()), taken.connection_slot.begins(&request()));
-        taken.connection_slot.waits_for_body();
+        let (one, other) = (slot.connection_slot.begins(&request()), slot.connection_slot.begins(&request()));
+        slot.connection_slot.waits_for_body();
         assert!(!evictable(), "the server works for the other request");
         drop(one);
         assert!(!evictable());

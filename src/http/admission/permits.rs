@@ -131,10 +131,10 @@ impl<K: Copy + Eq + Hash, Q: Default> AdmissionControl<K, Q> {
     /// Takes an element from the next queue in the round.
     fn next<T>(&mut self, mut take: impl FnMut(&mut Q) -> Option<T>) -> Option<T> {
         while let Some(key) = self.order.pop_front() {
-            let taken = self.queues.get_mut(&key).and_then(&mut take);
-            if taken.is_some() {
+            let permit = self.queues.get_mut(&key).and_then(&mut take);
+            if permit.is_some() {
                 self.order.push_back(key);
-                return taken;
+                return permit;
             }
             self.queues.remove(&key);
         }

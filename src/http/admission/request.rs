@@ -30,7 +30,7 @@ const MAX_UPLOADS: usize = 64;
 const MAX_ASKING: usize = 12;
 /// Maximum number of requests on many rows at a time, per CPU core. Such a request occupies a core for milliseconds and
 /// delays each statement of smaller requests.
-const MANY_PER_CORE: usize = 2;
+const MAX_LARGE_PER_CORE: usize = 2;
 
 /// The permits that all requests share.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl AdmissionControl {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Arc::new(Self {
             data: Permits::new(most.min(MAX_ASKING)),
-            many: Permits::new(most.min((cores * MANY_PER_CORE).max(4))),
+            many: Permits::new(most.min((cores * MAX_LARGE_PER_CORE).max(4))),
             files: Permits::new(most),
             bodies: BodyPermits::new(Room { count: most, bytes: body_bytes }),
             uploads: BodyPermits::new(Room { count: MAX_UPLOADS, bytes: usize::MAX }),
@@ -206,13 +206,13 @@ mod tests {
     #[tokio::test]
     async fn a_request_waits_at_most_a_second_for_its_permit() {
         let admissions = AdmissionControl::new(1, 1_000);
-        let busy = admission(&admissions, "127.0.0.1");
-        busy.works().await.expect("a permit");
+        let working = admission(&admissions, "127.0.0.1");
+        working.works().await.expect("a permit");
         let waiting = admission(&admissions, "127.0.0.1");
         assert_eq!(waiting.works().await.expect_err("refused").head().status(), 503);
         let next = tokio::spawn(async move { waiting.works().await.is_ok() });
         tokio::time::sleep(Duration::from_millis(500)).await;
-        drop(busy);
+        drop(working);
         assert!(next.await.expect("no panic"));
     }
 

@@ -208,31 +208,31 @@ mod tests {
 
     #[test]
     fn only_configured_proxies_are_trusted() {
-        let told = [("x-forwarded-for", "203.0.113.7"), ("x-forwarded-proto", "https")];
-        assert_eq!(seen("10.0.0.1", &told), ("203.0.113.7".into(), true));
-        assert_eq!(seen("::ffff:10.0.0.1", &told), ("203.0.113.7".into(), true));
-        assert_eq!(seen("192.0.2.1", &told), ("192.0.2.1".into(), false));
+        let headers = [("x-forwarded-for", "203.0.113.7"), ("x-forwarded-proto", "https")];
+        assert_eq!(seen("10.0.0.1", &headers), ("203.0.113.7".into(), true));
+        assert_eq!(seen("::ffff:10.0.0.1", &headers), ("203.0.113.7".into(), true));
+        assert_eq!(seen("192.0.2.1", &headers), ("192.0.2.1".into(), false));
         assert_eq!(seen("10.0.0.1", &[]), ("10.0.0.1".into(), false));
     }
 
     #[test]
     fn the_last_address_that_is_not_a_trusted_proxy_is_the_client() {
-        let told = [("x-forwarded-for", "1.2.3.4, 203.0.113.7"), ("x-forwarded-for", "10.9.9.9")];
-        assert_eq!(seen("10.0.0.1", &told).0, "203.0.113.7");
+        let headers = [("x-forwarded-for", "1.2.3.4, 203.0.113.7"), ("x-forwarded-for", "10.9.9.9")];
+        assert_eq!(seen("10.0.0.1", &headers).0, "203.0.113.7");
         assert_eq!(seen("10.0.0.1", &[("x-forwarded-for", "10.1.1.1, 10.2.2.2")]).0, "10.1.1.1");
         assert_eq!(seen("10.0.0.1", &[("x-forwarded-for", "203.0.113.7, nonsense")]).0, "10.0.0.1");
     }
 
     #[test]
     fn the_header_that_proxies_do_not_set_is_ignored() {
-        let told = [
+        let headers = [
             ("forwarded", "for=1.1.1.1;proto=http, for=\"[2001:db9::7]:4711\";proto=https;by=10.0.0.1"),
             ("x-forwarded-for", "9.9.9.9"),
         ];
-        assert_eq!(seen("10.0.0.1", &told), ("9.9.9.9".into(), false));
-        assert_eq!(seen_in(ForwardedHeader::Standard, "10.0.0.1", &told), ("2001:db9::7".into(), true));
+        assert_eq!(seen("10.0.0.1", &headers), ("9.9.9.9".into(), false));
+        assert_eq!(seen_in(ForwardedHeader::Standard, "10.0.0.1", &headers), ("2001:db9::7".into(), true));
         assert_eq!(seen_in(ForwardedHeader::Standard, "10.0.0.1", &[("forwarded", "for=_hidden")]).0, "10.0.0.1");
-        assert_eq!(seen_in(ForwardedHeader::Standard, "10.0.0.1", &told[1..]).0, "10.0.0.1");
+        assert_eq!(seen_in(ForwardedHeader::Standard, "10.0.0.1", &headers[1..]).0, "10.0.0.1");
     }
 
     #[test]

@@ -157,8 +157,8 @@ fn check_headers(kinds: &[&str], headers: &HeaderMap, limits: BodyLimits) -> Res
         let detail = "the body must not have a `Content-Encoding`";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::UnsupportedMediaType, detail));
     }
-    let told = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if told.is_some_and(|told| told > limits.max_bytes as u64) {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > limits.max_bytes as u64) {
         return Err(too_large(limits));
     }
     Ok(())
@@ -291,9 +291,9 @@ mod tests {
     #[tokio::test]
     async fn a_body_above_the_limit_is_413_with_or_without_content_length() {
         assert_eq!(status_of(json_headers(), &["12345", "6789"]).await, 413);
-        let mut told = json_headers();
-        told.insert(header::CONTENT_LENGTH, HeaderValue::from_static("9"));
-        assert_eq!(status_of(told, &["123456789"]).await, 413);
+        let mut headers = json_headers();
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("9"));
+        assert_eq!(status_of(headers, &["123456789"]).await, 413);
     }
 
     #[tokio::test]

@@ -142,7 +142,7 @@ impl Authentication {
         let Some(issuer) = issuer else { return Err(refused("this server accepts only API keys")) };
         match issuer.verify(token).await {
             Ok(subject) => Ok(Principal::User(subject)),
-            Err(auth::Error::Refused(flaw)) => Err(refused(&format!("the access token {flaw}"))),
+            Err(auth::Error::Refused(reason)) => Err(refused(&format!("the access token {reason}"))),
             Err(other) => Err(Problem::unavailable(ErrorCode::Unavailable, other)),
         }
     }

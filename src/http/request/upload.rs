@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Maximum duration of an upload.
-pub const LONGEST: Duration = Duration::from_secs(900);
+pub const UPLOAD_TIMEOUT: Duration = Duration::from_secs(900);
 /// Maximum wait for the next bytes.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// Time after which an upload must reach the minimum rate.
@@ -34,7 +34,7 @@ const RATE_GRACE: Duration = Duration::from_secs(20);
 /// Minimum rate, averaged since the start of the upload.
 const MIN_BYTES_PER_SECOND: u64 = 8 * 1024;
 /// Allowance for the multipart framing around the files, in bytes.
-const AROUND: u64 = 1 << 20;
+const FRAMING_BYTES: u64 = 1 << 20;
 
 /// A body as a stream of chunks.
 pub type Chunks = BoxStream<'static, Result<Bytes, warp::Error>>;
@@ -84,10 +84,10 @@ impl Uploads {
         admission: &RequestAdmission,
         catalog: &Catalog,
     ) -> Result<UploadedFiles, Problem> {
-        let told = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let boundary = multer::parse_boundary(told)
+        let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let boundary = multer::parse_boundary(content_type)
             .map_err(|_| Problem::bad_request("the `Content-Type` of a multipart body must have a `boundary`"))?;
-        let most = self.0.max_bytes.saturating_mul(NewProduct::MAX_IMAGES as u64).saturating_add(AROUND);
+        let most = self.0.max_bytes.saturating_mul(NewProduct::MAX_IMAGES as u64).saturating_add(FRAMING_BYTES);
         let constraints = Constraints::new().size_limit(SizeLimit::new().whole_stream(most));
         admission.begins_body(Kind::Upload).await?;
         let multipart = Multipart::with_constraints(paced(body, admission), boundary, constraints);
@@ -174,7 +174,7 @@ fn paced(body: Chunks, admission: &RequestAdmission) -> impl Stream<Item = Resul
             return None;
         }
         admission.waits_for_body();
-        let left = LONGEST.saturating_sub(begun.elapsed()).min(MAX_PAUSE);
+        let left = UPLOAD_TIMEOUT.saturating_sub(begun.elapsed()).min(MAX_PAUSE);
         let next = tokio::time::timeout(left, body.next()).await;
         admission.goes_on();
         let piece = match next {

@@ -166,7 +166,7 @@ pub async fn resize(
             Some(response) if options.format.is_none() => return Ok(varying(response)),
             Some(response) => return Ok(response),
             // The variant was evicted from storage after the resizer remembered it.
-            None if !last => state.images.resizer.forget(image, &options, format),
+            None if !last => state.images.resizer.discard(image, &options, format),
             None => {}
         }
     }
@@ -252,7 +252,7 @@ fn not_made(error: &Arc<ResizeError>) -> Problem {
         ResizeError::Storage(storage) if storage.is_transient() => {
             Problem::unavailable(storage.code(), Arc::clone(error))
         }
-        ResizeError::Busy => Problem::unavailable(ErrorCode::Unavailable, Arc::clone(error)),
+        ResizeError::Overloaded => Problem::unavailable(ErrorCode::Unavailable, Arc::clone(error)),
         ResizeError::Storage(_) | ResizeError::Broken(_) => Problem::internal(Arc::clone(error)),
     }
 }

@@ -26,7 +26,7 @@ use tokio::{
 use crate::http::{
     admission::{
         body_permits::{BodyPermit, BodyPermits, NoRoom, Room},
-        connection_slots::{Busy, ConnectionSlot},
+        connection_slots::{ConnectionSlot, RequestGuard},
     },
     headers::forwarded::network_of,
     reply::Outgoing,
@@ -50,7 +50,7 @@ tokio::task_local! {
 #[derive(Clone, Debug)]
 pub struct Answers(BodyPermits);
 
-/// A response body that keeps its connection busy until the client has read it.
+/// A response body that counts as a request in progress until the client has read it.
 pub struct Held {
     body: Outgoing,
     /// Whether the body is passed on in small pieces.
@@ -60,7 +60,7 @@ pub struct Held {
     is_over: bool,
     slot: Option<BodyPermit>,
     stream: Option<Arc<StreamState>>,
-    _busy: Busy,
+    _request: RequestGuard,
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -170,14 +170,14 @@ fn is_endless(response: &Response<Outgoing>) -> bool {
 }
 
 impl Held {
-    /// Wraps `response`; its body keeps the connection busy and holds `slot`.
-    pub fn new(response: Response<Outgoing>, slot: Option<BodyPermit>, busy: Busy) -> Response<Self> {
+    /// Wraps `response`; its body holds `slot` and `request`.
+    pub fn new(response: Response<Outgoing>, slot: Option<BodyPermit>, request: RequestGuard) -> Response<Self> {
         let stream = STREAM.try_with(Arc::clone).ok();
         if let Some(stream) = &stream {
             stream.waits();
         }
         let cut = slot.is_some();
-        response.map(|body| Self { body, cut, rest: Bytes::new(), is_over: false, slot, stream, _busy: busy })
+        response.map(|body| Self { body, cut, rest: Bytes::new(), is_over: false, slot, stream, _request: request })
     }
 
     fn waits(&self) {

@@ -222,13 +222,13 @@ mod tests {
         };
         let made_up = |byte| KeyText::of([byte; 32]);
         assert_eq!((pass(&known).await, pass(&made_up(1)).await), (200, 401));
-        let mut taken = Vec::new();
+        let mut permits = Vec::new();
         for _ in 0..MAX_LOOKUPS {
-            taken.push(authorizer.lookups.take_soon(from, "are tested").await.expect("a permit"));
+            permits.push(authorizer.lookups.take_soon(from, "are tested").await.expect("a permit"));
         }
         let outcomes = (pass(&known).await, pass(&made_up(1)).await, pass(&made_up(2)).await);
         assert_eq!(outcomes, (200, 401, 503), "an invalid key is cached, too");
-        drop(taken);
+        drop(permits);
         assert_eq!(pass(&made_up(2)).await, 401);
     }
 }

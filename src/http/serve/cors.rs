@@ -16,7 +16,7 @@ const READ: HeaderValue = HeaderValue::from_static(
      Content-Range, Accept-Ranges",
 );
 /// `Access-Control-Max-Age`: how long a browser caches a preflight response, in seconds.
-const REMEMBERED: HeaderValue = HeaderValue::from_static("7200");
+const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
 /// The origins whose pages may read responses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Origins {
     /// Adds CORS headers to a response, if `origin` is allowed.
     ///
     /// Never allows credentials that the browser adds, such as cookies: a page sends its token in `Authorization`.
-    pub fn tell(&self, origin: Option<&HeaderValue>, answer: &mut HeaderMap) {
+    pub fn add_headers(&self, origin: Option<&HeaderValue>, answer: &mut HeaderMap) {
         let allowed = match (self, origin) {
             (Self::Own, _) => return,
             (Self::Any, _) => HeaderValue::from_static("*"),
@@ -77,11 +77,11 @@ impl Origins {
     }
 
     /// Adds the CORS headers of a preflight response.
-    pub fn tell_before(&self, route: Route, answer: &mut HeaderMap) {
+    pub fn add_preflight_headers(&self, route: Route, answer: &mut HeaderMap) {
         if *self != Self::Own {
             answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(route.allow()));
             answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, SENT);
-            answer.insert(header::ACCESS_CONTROL_MAX_AGE, REMEMBERED);
+            answer.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE);
         }
     }
 }
@@ -119,25 +119,25 @@ pub fn protect(route: Option<Route>, hsts: Option<&HeaderValue>, answer: &mut He
 mod tests {
     use super::*;
 
-    fn told(origins: &str, origin: &'static str) -> HeaderMap {
+    fn cors_headers(origins: &str, origin: &'static str) -> HeaderMap {
         let mut answer = HeaderMap::new();
-        Origins::parse(origins).expect("origins").tell(Some(&HeaderValue::from_static(origin)), &mut answer);
+        Origins::parse(origins).expect("origins").add_headers(Some(&HeaderValue::from_static(origin)), &mut answer);
         answer
     }
 
     #[test]
     fn only_listed_origins_may_read_and_responses_vary_by_origin() {
-        let answer = told("https://shop.example, http://localhost:3000", "http://localhost:3000");
+        let answer = cors_headers("https://shop.example, http://localhost:3000", "http://localhost:3000");
         assert_eq!(answer["access-control-allow-origin"], "http://localhost:3000");
         assert_eq!(answer["vary"], "Origin");
-        let answer = told("https://shop.example", "https://shop.example.evil.example");
+        let answer = cors_headers("https://shop.example", "https://shop.example.evil.example");
         assert!(!answer.contains_key("access-control-allow-origin"));
         assert_eq!(answer["vary"], "Origin");
     }
 
     #[test]
     fn any_origin_may_read_and_none_may_send_credentials() {
-        let answer = told("*", "https://anywhere.example");
+        let answer = cors_headers("*", "https://anywhere.example");
         assert_eq!(answer["access-control-allow-origin"], "*");
         assert!(!answer.contains_key("access-control-allow-credentials") && !answer.contains_key("vary"));
     }

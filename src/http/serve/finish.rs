@@ -18,7 +18,7 @@ use crate::http::{
 
 /// Tags and compresses responses; shared by all connections.
 pub struct ResponseEncoder {
-    ready_made: Cache<(Bytes, &'static str), Bytes>,
+    compressed_bodies: Cache<(Bytes, &'static str), Bytes>,
 }
 
 /// A request's headers that affect response encoding.
@@ -36,9 +36,9 @@ const WORTH_IT_BYTES: usize = 1_024;
 const MAX_BYTES: u64 = 8 << 20;
 /// Smaller bodies are compressed inline: switching threads would take longer.
 const INLINE_BYTES: usize = 16 << 10;
-const READY_MADE_BYTES: u64 = 32 << 20;
+const COMPRESSED_CACHE_BYTES: u64 = 32 << 20;
 /// Idle time before a compressed body is evicted: most lists and searches are requested once.
-const READY_MADE_IDLE: Duration = Duration::from_secs(60);
+const COMPRESSED_CACHE_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl ClientPreferences {
     /// Reads the preferences of `request`.
@@ -70,8 +70,9 @@ impl ResponseEncoder {
     /// Creates an encoder with an empty cache.
     pub fn new() -> Self {
         let weight = |(tag, _): &(Bytes, &str), body: &Bytes| u32::try_from(tag.len() + body.len()).unwrap_or(u32::MAX);
-        let ready_made = Cache::builder().max_capacity(READY_MADE_BYTES).time_to_idle(READY_MADE_IDLE);
-        Self { ready_made: ready_made.weigher(weight).build() }
+        let compressed_bodies =
+            Cache::builder().max_capacity(COMPRESSED_CACHE_BYTES).time_to_idle(COMPRESSED_CACHE_IDLE_TIMEOUT);
+        Self { compressed_bodies: compressed_bodies.weigher(weight).build() }
     }
 
     /// Tags and compresses a text response, or converts it to 304; `reads` is true for `GET` and `HEAD`.
@@ -128,12 +129,12 @@ impl ResponseEncoder {
     async fn compressed(&self, headers: &mut HeaderMap, coding: &'static str, bytes: Bytes, reads: bool) -> Bytes {
         let tag = headers.get(header::ETAG).map(|tag| Bytes::copy_from_slice(tag.as_bytes()));
         let key = tag.clone().filter(|_| reads).map(|tag| (tag, coding));
-        let packed = match key.as_ref().and_then(|key| self.ready_made.get(key)) {
+        let packed = match key.as_ref().and_then(|key| self.compressed_bodies.get(key)) {
             Some(packed) => packed,
             None => {
                 let packed = compress_aside(coding, bytes.clone()).await;
                 if let Some(key) = key {
-                    self.ready_made.insert(key, packed.clone());
+                    self.compressed_bodies.insert(key, packed.clone());
                 }
                 packed
             }

@@ -17,7 +17,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 /// Maximum number of bytes to discard.
 const MAX_BYTES: usize = 16 << 20;
 /// Maximum time to read bytes that are discarded.
-const LONGEST: Duration = Duration::from_secs(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A body whose unread rest is discarded on drop.
 pub struct Received {
@@ -74,7 +74,7 @@ impl Drop for Received {
             && !body.is_end_stream()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(tokio::time::timeout(LONGEST, drain(body)));
+            runtime.spawn(tokio::time::timeout(DRAIN_TIMEOUT, drain(body)));
         }
     }
 }

@@ -88,7 +88,7 @@ impl Allowance {
     }
 
     /// Adds `RateLimit-Policy` and `RateLimit` (IETF draft).
-    pub fn tell(&self, headers: &mut HeaderMap) {
+    pub fn add_headers(&self, headers: &mut HeaderMap) {
         let window = whole_seconds(self.quota.window()).max(1);
         let policy = format!("\"default\";q={};w={window}", self.quota.burst);
         let left = format!("\"default\";r={};t={}", self.spent.remaining, whole_seconds(self.spent.full_after));
@@ -113,7 +113,7 @@ mod tests {
     async fn each_client_has_its_own_burst_and_gets_the_remaining_quota() {
         let limit = RateLimit::new(Quota::parse("1/h,burst=2").expect("a quota"), Cache::Off);
         let mut headers = HeaderMap::new();
-        limit.spend("a").await.tell(&mut headers);
+        limit.spend("a").await.add_headers(&mut headers);
         assert_eq!(headers["ratelimit-policy"], "\"default\";q=2;w=7200");
         assert!(headers["ratelimit"].to_str().expect("text").starts_with("\"default\";r=1;t="), "{headers:?}");
         assert!(limit.spend("a").await.outcome().is_ok());

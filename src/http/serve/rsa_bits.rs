@@ -1,9 +1,9 @@
-//! Determines the length of an RSA key. Keys shorter than [`LEAST`] are refused, because they can be broken.
+//! Determines the length of an RSA key. Keys shorter than [`MIN_BITS`] are refused, because they can be broken.
 
 use rustls::pki_types::PrivateKeyDer;
 
 /// Minimum length of an RSA key in bits.
-pub(super) const LEAST: usize = 2_048;
+pub(super) const MIN_BITS: usize = 2_048;
 
 const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 0x02;

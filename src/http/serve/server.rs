@@ -168,8 +168,8 @@ fn admit(
     connections: &mut JoinSet<()>,
 ) {
     match slots.take(permit, client.ip()) {
-        Some(taken) => {
-            connections.spawn(begin_connection(stream, client, taken, Arc::clone(shared)));
+        Some(occupied) => {
+            connections.spawn(begin_connection(stream, client, occupied, Arc::clone(shared)));
         }
         None => debug!(target: "pm::http", "{} reached its connection limit; closing a new connection", client.ip()),
     }
@@ -196,9 +196,9 @@ fn raise_descriptor_limit() {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-        const ENOUGH: u64 = 65_536;
+        const SUFFICIENT_DESCRIPTORS: u64 = 65_536;
         let limit = getrlimit(Resource::Nofile);
-        let wanted = limit.maximum.map_or(ENOUGH, |most| most.min(ENOUGH));
+        let wanted = limit.maximum.map_or(SUFFICIENT_DESCRIPTORS, |most| most.min(SUFFICIENT_DESCRIPTORS));
         if limit.current.is_some_and(|current| current < wanted) {
             // On failure, the process keeps the old limit.
             let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
@@ -226,19 +226,19 @@ fn soft_descriptor_limit(limits: &str) -> Option<usize> {
 }
 
 /// Performs the TLS handshake, if TLS is on, and serves the connection.
-async fn begin_connection(stream: TcpStream, address: SocketAddr, taken: OccupiedSlot, shared: Arc<Shared>) {
+async fn begin_connection(stream: TcpStream, address: SocketAddr, occupied: OccupiedSlot, shared: Arc<Shared>) {
     let _counted = shared.service.connection();
     // A response is written in one piece, so Nagle's algorithm would only delay it.
     let _ = stream.set_nodelay(true);
     let client = Client { address: address.ip().to_canonical(), secure: shared.tls.is_some() };
-    let Some(tls) = &shared.tls else { return serve_connection(stream, client, taken, shared).await };
+    let Some(tls) = &shared.tls else { return serve_connection(stream, client, occupied, shared).await };
     let handshake = timeout(shared.header_timeout, tls.acceptor().accept(stream));
     let shaken = tokio::select! {
         shaken = handshake => shaken,
-        () = taken.connection_slot.evicted() => return,
+        () = occupied.connection_slot.evicted() => return,
     };
     match shaken {
-        Ok(Ok(stream)) => Box::pin(serve_connection(stream, client, taken, shared)).await,
+        Ok(Ok(stream)) => Box::pin(serve_connection(stream, client, occupied, shared)).await,
         Ok(Err(error)) => debug!(target: "pm::http", %error, "TLS handshake failed"),
         Err(_) => debug!(target: "pm::http", "TLS handshake timed out"),
     }
@@ -252,17 +252,17 @@ async fn follow_certificate(tls: Option<&Tls>, reload: &Reload) {
     }
 }
 
-async fn serve_connection<S>(stream: S, client: Client, taken: OccupiedSlot, shared: Arc<Shared>)
+async fn serve_connection<S>(stream: S, client: Client, occupied: OccupiedSlot, shared: Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let connection_slot = &taken.connection_slot;
+    let connection_slot = &occupied.connection_slot;
     let service = service_fn(|request| {
-        let (busy, shared, connection_slot) =
+        let (request_guard, shared, connection_slot) =
             (connection_slot.begins(&request), Arc::clone(&shared), Arc::clone(connection_slot));
         async move {
             let (response, slot) = shared.service.answer(request, client, connection_slot).await;
-            Ok::<_, Infallible>(Held::new(response, slot, busy))
+            Ok::<_, Infallible>(Held::new(response, slot, request_guard))
         }
     });
     let mut stopping = shared.stopping.clone();

@@ -214,9 +214,9 @@ impl Service {
         let headers = response.headers_mut();
         headers.insert(request_id::HEADER, exchange.request_id().header_value());
         cors::protect(route, self.hsts.as_ref().filter(|_| client.secure), headers);
-        self.origins.tell(origin.as_ref(), headers);
+        self.origins.add_headers(origin.as_ref(), headers);
         if let Some(allowance) = allowance {
-            allowance.tell(headers);
+            allowance.add_headers(headers);
         }
         // During shutdown, `Connection: close` makes the client send its next request over another connection.
         if version <= Version::HTTP_11 && self.stopping.load(Ordering::Relaxed) {
@@ -241,7 +241,7 @@ impl Service {
     /// Returns the time limit of a request. Uploads check their own rate and may take longer.
     fn deadline(&self, method: RequestMethod, route: Option<Route>) -> Duration {
         match (method, route) {
-            (RequestMethod::Post, Some(Route::ProductImages)) => self.deadline + upload::LONGEST,
+            (RequestMethod::Post, Some(Route::ProductImages)) => self.deadline + upload::UPLOAD_TIMEOUT,
             _ => self.deadline,
         }
     }
@@ -339,13 +339,13 @@ impl Service {
 
     /// Waits for a permit, or until another request reads the product: one read serves all waiting requests.
     async fn works_or_shares(&self, id: ProductId, admission: &RequestAdmission) -> Result<(), Problem> {
-        const LOOK_AGAIN: Duration = Duration::from_millis(25);
+        const POLL_INTERVAL: Duration = Duration::from_millis(25);
         let mut works = pin!(admission.works());
         loop {
             if self.catalog.is_being_read(id) {
                 return Ok(());
             }
-            if let Ok(outcome) = tokio::time::timeout(LOOK_AGAIN, works.as_mut()).await {
+            if let Ok(outcome) = tokio::time::timeout(POLL_INTERVAL, works.as_mut()).await {
                 return outcome;
             }
         }
@@ -355,7 +355,7 @@ impl Service {
         let mut response = Response::new(Either::Left(Full::default()));
         *response.status_mut() = StatusCode::NO_CONTENT;
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(route.allow()));
-        self.origins.tell_before(route, response.headers_mut());
+        self.origins.add_preflight_headers(route, response.headers_mut());
         response
     }
 

@@ -25,7 +25,7 @@ use super::rsa_bits;
 use crate::stop::Reload;
 
 /// Interval between checks of the files.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The reason why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +49,7 @@ pub enum Error {
         source: NotPem,
     },
     /// The RSA key is too short.
-    #[error("the RSA key in {} has {bits} bits; at least {} are needed", .path.display(), rsa_bits::LEAST)]
+    #[error("the RSA key in {} has {bits} bits; at least {} are needed", .path.display(), rsa_bits::MIN_BITS)]
     WeakKey {
         /// The key's file.
         path: PathBuf,
@@ -131,11 +131,11 @@ impl Tls {
         let mut last_refusal = None;
         loop {
             let asked = tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY) => false,
+                () = tokio::time::sleep(CHECK_INTERVAL) => false,
                 () = requests.next() => true,
             };
             let tls = self.clone();
-            let Ok(seen) = tokio::task::spawn_blocking(move || tls.look()).await else { continue };
+            let Ok(seen) = tokio::task::spawn_blocking(move || tls.check_files()).await else { continue };
             let certificate = self.0.certificate.display();
             match seen {
                 Ok(changed) => {
@@ -160,7 +160,7 @@ impl Tls {
     }
 
     /// Loads the files if they have changed; returns whether they have.
-    fn look(&self) -> Result<bool, Error> {
+    fn check_files(&self) -> Result<bool, Error> {
         let Inner { certificate, key, current } = &*self.0;
         let files = Files::read(certificate, key)?;
         if current.read().unwrap_or_else(PoisonError::into_inner).digest == files.digest() {
@@ -202,7 +202,7 @@ impl Current {
         let chain = chain.map_err(|error| empty(certificate, "certificate", "CERTIFICATE", &error))?;
         let private = PrivateKeyDer::from_pem_slice(&files.key);
         let private = private.map_err(|error| empty(key, "private key", "PRIVATE KEY", &error))?;
-        if let Some(bits) = rsa_bits::of(&private).filter(|bits| *bits < rsa_bits::LEAST) {
+        if let Some(bits) = rsa_bits::of(&private).filter(|bits| *bits < rsa_bits::MIN_BITS) {
             return Err(Error::WeakKey { path: key.to_owned(), bits });
         }
         let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
@@ -266,21 +266,21 @@ mod tests {
         let tls = Tls::load(&certificate, &key).expect("a certificate");
         let shown = || Arc::as_ptr(tls.acceptor().config());
         let first = shown();
-        assert!(matches!(tls.look(), Ok(false)));
+        assert!(matches!(tls.check_files(), Ok(false)));
         write(directory.path(), "cert.pem", &other.cert.pem());
-        assert!(matches!(tls.look(), Err(Error::Unusable { .. })));
+        assert!(matches!(tls.check_files(), Err(Error::Unusable { .. })));
         for (half, reason) in [
             ("half a cert", "it has no line `-----BEGIN CERTIFICATE-----`"),
             ("-----BEGIN CERTIFICATE-----\nAAAA\n", "it has no line `-----END CERTIFICATE-----`"),
         ] {
             write(directory.path(), "cert.pem", half);
-            let Err(Error::Empty { source, .. }) = tls.look() else { panic!("{half} is no certificate") };
+            let Err(Error::Empty { source, .. }) = tls.check_files() else { panic!("{half} is no certificate") };
             assert_eq!(source.to_string(), reason);
         }
         assert_eq!(shown(), first);
         write(directory.path(), "cert.pem", &other.cert.pem());
         write(directory.path(), "key.pem", &other.signing_key.serialize_pem());
-        assert!(matches!(tls.look(), Ok(true)));
+        assert!(matches!(tls.check_files(), Ok(true)));
         assert_ne!(shown(), first);
     }
 }

@@ -18,8 +18,8 @@ const HALF: &[u8] =
 async fn a_body_above_the_limit_is_413_and_the_detail_names_the_limit() {
     let server = Server::with(Config { max_body: 1_000, ..Config::default() }).await;
     let body = format!("{PRODUCT}{}", " ".repeat(3_000_000));
-    let told = server.post("/products", &body).await.problem(413, "body_too_large");
-    assert!(told["detail"].as_str().is_some_and(|text| text.contains("1000 bytes")), "{told}");
+    let problem = server.post("/products", &body).await.problem(413, "body_too_large");
+    assert!(problem["detail"].as_str().is_some_and(|text| text.contains("1000 bytes")), "{problem}");
     let chunk = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
     let head = "POST /products HTTP/1.1\nContent-Type: application/json\nTransfer-Encoding: chunked";
     server.send(head, chunk.as_bytes()).await.problem(413, "body_too_large");

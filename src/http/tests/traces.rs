@@ -102,7 +102,7 @@ async fn metric_labels_are_bounded_for_any_request() {
     }
     server.get(&place).await;
     server.get(&place).await;
-    let figures = handle.render();
+    let rendered = handle.render();
     for line in [
         r#"pm_http_requests_total{method="POST",route="/products",status="201"} 1"#,
         r#"pm_http_requests_total{method="GET",route="unmatched",status="404"} 1"#,
@@ -111,11 +111,11 @@ async fn metric_labels_are_bounded_for_any_request() {
         r#"pm_http_requests_total{method="GET",route="/products/{id}",status="200"} 2"#,
         "pm_http_in_flight 0",
     ] {
-        assert!(figures.contains(line), "{line} is not in\n{figures}");
+        assert!(rendered.contains(line), "{line} is not in\n{rendered}");
     }
     assert!(
-        figures.contains(r#"pm_http_request_duration_seconds_count{method="GET",route="/products/{id}"} 3"#),
-        "{figures}"
+        rendered.contains(r#"pm_http_request_duration_seconds_count{method="GET",route="/products/{id}"} 3"#),
+        "{rendered}"
     );
-    assert!(!figures.contains("made"), "{figures}");
+    assert!(!rendered.contains("made"), "{rendered}");
 }

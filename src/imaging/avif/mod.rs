@@ -1,6 +1,6 @@
 //! Decodes AVIF: the coded images side by side, then alpha. Encodes AVIF with the feature `avif`.
 
-mod colour;
+mod color;
 mod decoder;
 #[cfg(feature = "avif")]
 mod encoder;
@@ -8,7 +8,7 @@ mod encoder;
 #[cfg(feature = "avif")]
 pub(super) use encoder::encode;
 
-use colour::Converter;
+use color::Converter;
 use decoder::Coded;
 
 use super::decoded::Decoded;
@@ -27,21 +27,21 @@ pub(super) fn decode(source: &[u8], limits: &Limits) -> Result<Decoded, Error> {
     let channels = if alpha { 4 } else { 3 };
     let data = vec![0; layout.width as usize * layout.height as usize * channels];
     let mut pixels = Pixels { width: layout.width, height: layout.height, alpha, data };
-    each_tile(&layout.colour, |coded, left, top| {
+    each_tile(&layout.color, |coded, left, top| {
         let converter = Converter::new(coded, layout.coding);
         for_each_row(&layout, coded, (left, top), |y, across, at| {
             let target = &mut pixels.data[at * channels..][..across * channels];
-            converter.set_colours(coded, y, target, channels);
+            converter.set_colors(coded, y, target, channels);
         });
     })?;
     if let Some(mosaic) = &layout.alpha {
         each_tile(mosaic, |coded, left, top| {
             for_each_row(&layout, coded, (left, top), |y, across, at| {
-                colour::set_alpha(coded, y, &mut pixels.data[at * 4..][..across * 4], layout.multiplied);
+                color::set_alpha(coded, y, &mut pixels.data[at * 4..][..across * 4], layout.multiplied);
             });
         })?;
     }
-    Ok(Decoded { pixels, flaw: None })
+    Ok(Decoded { pixels, warning: None })
 }
 
 /// Decodes the tiles one by one and passes each with its position.

@@ -1,5 +1,5 @@
-//! Decodes Windows and OS/2 bitmaps. Flawed files that programs commonly show are decoded too, with a warning if colors
-//! were guessed.
+//! Decodes Windows and OS/2 bitmaps. Invalid files that programs commonly show are decoded too, with a warning if
+//! colors were guessed.
 
 mod masks;
 mod outcome;
@@ -26,25 +26,25 @@ pub(super) fn decode(source: &[u8], limits: &Limits) -> Result<Decoded, Error> {
         Coding::Indices(bits) => rows::from_palette(data, &layout, bits, &palette),
         Coding::Bytes => rows::from_bytes(data, &layout),
         Coding::Masked { bytes, masks } => rows::from_masks(data, &layout, bytes, masks),
-        Coding::IndexRuns(_) | Coding::ColourRuns => runs::decode(data, &layout, &palette),
+        Coding::IndexRuns(_) | Coding::ColorRuns => runs::decode(data, &layout, &palette),
     };
     if outcome.pixels < count.div_ceil(MIN_SHARE) {
         return Err(Error::damaged("it ends before its pixels"));
     }
     show_if_all_is_transparent(&mut pixels, &layout);
-    let flaw = if outcome.pixels < count {
+    let warning = if outcome.pixels < count {
         Some(Warning::Truncated)
     } else {
         (outcome.damaged || layout.guessed).then_some(Warning::Damaged)
     };
-    Ok(Decoded { pixels, flaw })
+    Ok(Decoded { pixels, warning })
 }
 
 /// Returns the palette in RGB; missing entries are black.
 fn palette(source: &[u8], layout: &Layout) -> Vec<[u8; 3]> {
-    let (at, colours, entry) = layout.palette;
-    let stored = source.get(at..).unwrap_or_default().chunks_exact(entry).take(colours);
-    stored.map(|colour| [colour[2], colour[1], colour[0]]).collect()
+    let (at, colors, entry) = layout.palette;
+    let stored = source.get(at..).unwrap_or_default().chunks_exact(entry).take(colors);
+    stored.map(|color| [color[2], color[1], color[0]]).collect()
 }
 
 /// Makes a fully transparent image opaque: programs without alpha support write zeros in its mask.

@@ -8,15 +8,15 @@ use crate::imaging::pixels::Pixels;
 
 /// Decodes palette indices of `bits` bits, highest bits first. An index without a color is black.
 pub(super) fn from_palette(data: &[u8], layout: &Layout, bits: u8, palette: &[[u8; 3]]) -> (Pixels, Outcome) {
-    let mut colours = [[0; 3]; 256];
-    colours[..palette.len()].copy_from_slice(palette);
+    let mut colors = [[0; 3]; 256];
+    colors[..palette.len()].copy_from_slice(palette);
     let (bits, last) = (usize::from(bits), palette.len());
     let mut unknown = false;
     let (pixels, pixels_there) = fill::<3>(data, layout, bits, |row, x| {
         let byte = row[x * bits / 8];
         let index = usize::from(byte >> (8 - bits - x * bits % 8)) & ((1 << bits) - 1);
         unknown |= index >= last;
-        colours[index]
+        colors[index]
     });
     (pixels, Outcome { pixels: pixels_there, damaged: unknown })
 }
@@ -53,12 +53,12 @@ pub(super) fn from_masks(data: &[u8], layout: &Layout, bytes: usize, masks: [u32
     (pixels, Outcome { pixels: pixels_there, damaged })
 }
 
-/// Fills an image by calling `colour` with each row and column; returns the number of pixels in the data.
+/// Fills an image by calling `color` with each row and column; returns the number of pixels in the data.
 fn fill<const CHANNELS: usize>(
     data: &[u8],
     layout: &Layout,
     bits: usize,
-    mut colour: impl FnMut(&[u8], usize) -> [u8; CHANNELS],
+    mut color: impl FnMut(&[u8], usize) -> [u8; CHANNELS],
 ) -> (Pixels, usize) {
     let (width, height) = (layout.width as usize, layout.height as usize);
     let stride = layout.row_bytes().expect("rows without compression have a length");
@@ -72,7 +72,7 @@ fn fill<const CHANNELS: usize>(
         let whole = width.min(row.len() * 8 / bits);
         let target = &mut filled[y * width * CHANNELS..][..width * CHANNELS];
         for (x, pixel) in target.chunks_exact_mut(CHANNELS).take(whole).enumerate() {
-            pixel.copy_from_slice(&colour(row, x));
+            pixel.copy_from_slice(&color(row, x));
         }
         there += whole;
     }

@@ -9,15 +9,15 @@ use crate::imaging::pixels::Pixels;
 
 /// Decodes runs until the end code, the last row or the end of the data.
 pub(super) fn decode(data: &[u8], layout: &Layout, palette: &[[u8; 3]]) -> (Pixels, Outcome) {
-    let mut colours = [[0; 3]; 256];
-    colours[..palette.len()].copy_from_slice(palette);
+    let mut colors = [[0; 3]; 256];
+    colors[..palette.len()].copy_from_slice(palette);
     let (width, height) = (layout.width as usize, layout.height as usize);
     let canvas = Canvas { width, height, top_down: layout.top_down, x: 0, y: 0, data: vec![0; width * height * 4] };
     let mut reader =
-        Reader { data, at: 0, coding: layout.coding, colours, known: palette.len(), canvas, damaged: false };
+        Reader { data, at: 0, coding: layout.coding, colors, known: palette.len(), canvas, damaged: false };
     let is_whole = reader.run().is_some() || reader.canvas.y >= height;
     let Reader { mut canvas, damaged, .. } = reader;
-    let pixels = if is_whole { width * height } else { canvas.grey_from_here() };
+    let pixels = if is_whole { width * height } else { canvas.gray_from_here() };
     let data = canvas.data;
     (Pixels { width: layout.width, height: layout.height, alpha: true, data }, Outcome { pixels, damaged })
 }
@@ -38,19 +38,19 @@ impl Canvas {
     }
 
     /// Sets one pixel; returns `false` if it is outside the image.
-    fn put(&mut self, colour: [u8; 3]) -> bool {
+    fn put(&mut self, color: [u8; 3]) -> bool {
         if self.x >= self.width || self.y >= self.height {
             return false;
         }
         let at = (self.row(self.y) * self.width + self.x) * 4;
-        self.data[at..at + 3].copy_from_slice(&colour);
+        self.data[at..at + 3].copy_from_slice(&color);
         self.data[at + 3] = 255;
         self.x += 1;
         true
     }
 
     /// Fills the rest with gray; returns the number of pixels before it.
-    fn grey_from_here(&mut self) -> usize {
+    fn gray_from_here(&mut self) -> usize {
         let before = self.y * self.width + self.x.min(self.width);
         for place in before..self.width * self.height {
             let at = (self.row(place / self.width) * self.width + place % self.width) * 4;
@@ -64,7 +64,7 @@ struct Reader<'a> {
     data: &'a [u8],
     at: usize,
     coding: Coding,
-    colours: [[u8; 3]; 256],
+    colors: [[u8; 3]; 256],
     /// Number of colors in the palette.
     known: usize,
     canvas: Canvas,
@@ -99,27 +99,27 @@ impl Reader<'_> {
         Some(byte)
     }
 
-    fn colour(&mut self) -> Option<[u8; 3]> {
+    fn color(&mut self) -> Option<[u8; 3]> {
         let [blue, green, red] = [self.byte()?, self.byte()?, self.byte()?];
         Some([red, green, blue])
     }
 
     fn put_index(&mut self, index: u8) {
         self.damaged |= usize::from(index) >= self.known;
-        let colour = self.colours[usize::from(index)];
-        self.put(colour);
+        let color = self.colors[usize::from(index)];
+        self.put(color);
     }
 
-    fn put(&mut self, colour: [u8; 3]) {
-        self.damaged |= !self.canvas.put(colour);
+    fn put(&mut self, color: [u8; 3]) {
+        self.damaged |= !self.canvas.put(color);
     }
 
     /// Repeats one color; with four bits, two alternating colors.
     fn repeated(&mut self, count: usize) -> Option<()> {
         match self.coding {
-            Coding::ColourRuns => {
-                let colour = self.colour()?;
-                (0..count).for_each(|_| self.put(colour));
+            Coding::ColorRuns => {
+                let color = self.color()?;
+                (0..count).for_each(|_| self.put(color));
             }
             Coding::IndexRuns(4) => {
                 let both = self.byte()?;
@@ -137,10 +137,10 @@ impl Reader<'_> {
     fn literal(&mut self, count: usize) -> Option<()> {
         let start = self.at;
         match self.coding {
-            Coding::ColourRuns => {
+            Coding::ColorRuns => {
                 for _ in 0..count {
-                    let colour = self.colour()?;
-                    self.put(colour);
+                    let color = self.color()?;
+                    self.put(color);
                 }
             }
             Coding::IndexRuns(4) => {

@@ -34,7 +34,7 @@ pub(in crate::imaging) struct Coding {
 pub(in crate::imaging) struct Layout<'a> {
     pub width: u32,
     pub height: u32,
-    pub colour: Mosaic<'a>,
+    pub color: Mosaic<'a>,
     pub alpha: Option<Mosaic<'a>>,
     /// Colors are premultiplied by alpha.
     pub multiplied: bool,
@@ -53,7 +53,7 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
     let mut header = Header::new(SourceFormat::Avif, layout.width, layout.height, source.len());
     header.orientation = layout.orientation;
     header.animated = find(source, b"moov").is_some();
-    let mosaics = [Some(&layout.colour), layout.alpha.as_ref()];
+    let mosaics = [Some(&layout.color), layout.alpha.as_ref()];
     header.truncated = mosaics.into_iter().flatten().flat_map(|mosaic| &mosaic.tiles).any(|tile| !tile.whole);
     header.channels = if layout.alpha.is_some() { 4 } else { 3 };
     header.samples = header.channels;
@@ -62,7 +62,7 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
     if let (None, Some(coding)) = (&header.profile, layout.coding) {
         (header.profile, header.profile_broken) = coding.profile();
     }
-    let (across, down) = layout.colour.tile;
+    let (across, down) = layout.color.tile;
     let tile_pixels = u64::from(across.next_multiple_of(128)) * u64::from(down.next_multiple_of(128));
     // The decoded image, a second one in decoding order, block metadata, and tables.
     let decoder = tile_pixels * layout.sample_bytes * layout.sixths / 6 * 2 + tile_pixels * 2 + DECODER_TABLES;
@@ -108,10 +108,10 @@ pub(in crate::imaging) fn layout<'a>(source: &'a [u8], limits: &Limits) -> Resul
     let property = |kind: &[u8; 4]| properties.iter().find(|(found, _)| found == kind).map(|(_, body)| *body);
     let (width, height) = property(b"ispe").and_then(size).ok_or_else(missing)?;
     limits.check_size(width, height)?;
-    let colour = mosaic(&items, primary, (width, height), limits)?;
+    let color = mosaic(&items, primary, (width, height), limits)?;
     let alpha_item = items.referring(primary, b"auxl").into_iter().find(|item| is_alpha(&items, *item));
     let alpha = alpha_item.map(|item| mosaic(&items, item, (width, height), limits)).transpose()?;
-    let colours = |kind: &[u8; 4]| {
+    let colors = |kind: &[u8; 4]| {
         let bodies = properties.iter().filter(|(found, _)| found == b"colr");
         bodies.filter_map(|(_, body)| body.strip_prefix(kind)).next()
     };
@@ -124,11 +124,11 @@ pub(in crate::imaging) fn layout<'a>(source: &'a [u8], limits: &Limits) -> Resul
     Ok(Layout {
         width,
         height,
-        colour,
+        color,
         multiplied: alpha_item.is_some_and(|item| items.references(primary, b"prem").contains(&item)),
         alpha,
-        coding: colours(b"nclx").and_then(coding),
-        profile: colours(b"prof").or_else(|| colours(b"rICC")),
+        coding: colors(b"nclx").and_then(coding),
+        profile: colors(b"prof").or_else(|| colors(b"rICC")),
         orientation: orientation(&properties),
         sample_bytes: if flags & 0x40 == 0 { 1 } else { 2 },
         sixths: match (flags & 0x10 != 0, flags & 8 != 0, flags & 4 != 0) {

@@ -27,7 +27,7 @@ pub(in crate::imaging) enum Coding {
     /// Run-length encoded indices of 4 or 8 bits.
     IndexRuns(u8),
     /// Run-length encoded colors (OS/2).
-    ColourRuns,
+    ColorRuns,
 }
 
 /// Everything that decoding needs.
@@ -52,7 +52,7 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
     let mut header = Header::new(SourceFormat::Bmp, layout.width, layout.height, source.len());
     let has_alpha = match layout.coding {
         Coding::Masked { masks, .. } => masks[3] != 0,
-        Coding::IndexRuns(_) | Coding::ColourRuns => true,
+        Coding::IndexRuns(_) | Coding::ColorRuns => true,
         Coding::Indices(_) | Coding::Bytes => false,
     };
     if let Some(row) = layout.row_bytes() {
@@ -83,11 +83,11 @@ pub(in crate::imaging) fn layout(source: &[u8], limits: &Limits) -> Result<Layou
     };
     let palette_at = AT + fields.header + masks;
     let entry = if fields.header == CORE { 3 } else { 4 };
-    let colours = match coding {
-        Coding::Indices(bits) | Coding::IndexRuns(bits) => colours(&fields, bits, palette_at, entry),
+    let colors = match coding {
+        Coding::Indices(bits) | Coding::IndexRuns(bits) => colors(&fields, bits, palette_at, entry),
         _ => 0,
     };
-    let after_palette = palette_at + colours * entry;
+    let after_palette = palette_at + colors * entry;
     // An offset inside the headers is invalid; the pixels then follow the palette.
     let pixels_at = if fields.pixels_at < palette_at { after_palette } else { fields.pixels_at };
     Ok(Layout {
@@ -95,7 +95,7 @@ pub(in crate::imaging) fn layout(source: &[u8], limits: &Limits) -> Result<Layou
         height,
         top_down: fields.height < 0,
         coding,
-        palette: (palette_at, colours, entry),
+        palette: (palette_at, colors, entry),
         pixels_at,
         guessed,
     })
@@ -108,7 +108,7 @@ impl Layout {
             Coding::Indices(bits) => usize::from(bits),
             Coding::Bytes => 24,
             Coding::Masked { bytes, .. } => 8 * bytes,
-            Coding::IndexRuns(_) | Coding::ColourRuns => return None,
+            Coding::IndexRuns(_) | Coding::ColorRuns => return None,
         };
         Some((self.width as usize * bits).div_ceil(32) * 4)
     }
@@ -122,7 +122,7 @@ struct Fields {
     height: i32,
     bits: u16,
     compression: u32,
-    colours: u32,
+    colors: u32,
 }
 
 impl Fields {
@@ -138,7 +138,7 @@ impl Fields {
                 height: height & 0xffff,
                 bits: le16(source, 24)?,
                 compression: 0,
-                colours: 0,
+                colors: 0,
             });
         }
         let within = |at: usize| if at + 4 <= header { le32(source, AT + at) } else { Some(0) };
@@ -150,7 +150,7 @@ impl Fields {
             height: le32(source, 22)? as i32,
             bits: le16(source, 28)?,
             compression: within(16)?,
-            colours: within(32)?,
+            colors: within(32)?,
         })
     }
 }
@@ -160,7 +160,7 @@ fn coding(source: &[u8], fields: &Fields) -> Result<(Coding, bool), Error> {
     let coding = match (fields.compression, fields.bits) {
         // In OS/2 headers, 3 means Huffman codes and 4 means runs of colors.
         (3, _) if fields.header == OS2 => return Err(Error::unsupported("a bitmap with Huffman compression")),
-        (4, 24) if fields.header == OS2 => Coding::ColourRuns,
+        (4, 24) if fields.header == OS2 => Coding::ColorRuns,
         (4, _) => return Err(Error::unsupported("a bitmap that wraps a JPEG")),
         (5, _) => return Err(Error::unsupported("a bitmap that wraps a PNG")),
         (_, 64) => return Err(Error::unsupported("a bitmap with 64 bits per pixel")),
@@ -181,21 +181,21 @@ fn masked(source: &[u8], fields: &Fields) -> Result<(Coding, bool), Error> {
     let mask = |index: usize| le32(source, AT + INFO + 4 * index).ok_or_else(short);
     let usual = if fields.bits == 16 { [0x7c00, 0x03e0, 0x001f] } else { [0x00ff_0000, 0xff00, 0xff] };
     let bytes = usize::from(fields.bits / 8);
-    let mut colours = usual;
+    let mut colors = usual;
     if fields.compression != 0 {
-        colours = [mask(0)?, mask(1)?, mask(2)?];
+        colors = [mask(0)?, mask(1)?, mask(2)?];
     }
     let has_alpha = fields.header >= WITH_ALPHA_MASK && fields.header != OS2 || fields.compression == 6;
     let alpha = if has_alpha { mask(3)? } else { 0 };
-    let guessed = colours == [0; 3];
-    let [red, green, blue] = if guessed { usual } else { colours };
+    let guessed = colors == [0; 3];
+    let [red, green, blue] = if guessed { usual } else { colors };
     Ok((Coding::Masked { bytes, masks: [red, green, blue, alpha] }, guessed))
 }
 
 /// Returns the number of colors in the palette: as declared, limited by the index size and the pixel offset.
-fn colours(fields: &Fields, bits: u8, at: usize, entry: usize) -> usize {
+fn colors(fields: &Fields, bits: u8, at: usize, entry: usize) -> usize {
     let nameable = 1 << bits;
-    let said = if fields.colours == 0 { nameable } else { (fields.colours as usize).min(nameable) };
+    let said = if fields.colors == 0 { nameable } else { (fields.colors as usize).min(nameable) };
     if fields.pixels_at > at { said.min((fields.pixels_at - at) / entry) } else { said }
 }
 

@@ -5,7 +5,7 @@ use crate::imaging::bytes::{be16, be32};
 use crate::imaging::error::Error;
 
 /// Maximum items, extents or properties.
-const MOST: u64 = 4_096;
+const MAX_ITEMS: u64 = 4_096;
 
 /// `meta` box of a file.
 pub(in crate::imaging) struct Items<'a> {
@@ -50,7 +50,7 @@ impl<'a> Items<'a> {
     pub(in crate::imaging) fn kind(&self, item: u32) -> Option<[u8; 4]> {
         let body = find(self.meta, b"iinf")?;
         let entries = body.get(if body.first()? == &0 { 6 } else { 8 }..)?;
-        let mut entries = Parts(entries).take(MOST as usize).filter(|part| &part.kind == b"infe");
+        let mut entries = Parts(entries).take(MAX_ITEMS as usize).filter(|part| &part.kind == b"infe");
         entries.find_map(|part| {
             let (id, kind_at) = match part.body.first()? {
                 2 => (u32::from(be16(part.body, 4)?), 8),
@@ -75,11 +75,12 @@ impl<'a> Items<'a> {
         let mut found = Vec::new();
         let Some(body) = find(self.meta, b"iref") else { return found };
         let size = if body.first() == Some(&0) { 2 } else { 4 };
-        for part in Parts(body.get(4..).unwrap_or_default()).take(MOST as usize).filter(|part| part.kind == *kind) {
+        for part in Parts(body.get(4..).unwrap_or_default()).take(MAX_ITEMS as usize).filter(|part| part.kind == *kind)
+        {
             let mut numbers = Numbers { bytes: part.body, at: 0 };
             let Some((from, count)) = numbers.next(size).zip(numbers.next(2)) else { break };
             for _ in 0..count {
-                let Some(to) = numbers.next(size).filter(|_| (found.len() as u64) < MOST) else { break };
+                let Some(to) = numbers.next(size).filter(|_| (found.len() as u64) < MAX_ITEMS) else { break };
                 found.push((from as u32, to as u32));
             }
         }
@@ -102,7 +103,7 @@ impl<'a> Items<'a> {
         let body = find(find(self.meta, b"iprp")?, b"ipma")?;
         let (id_size, wide) = (if body.first()? == &0 { 2 } else { 4 }, body.get(3)? & 1 == 1);
         let mut numbers = Numbers { bytes: body, at: 4 };
-        for _ in 0..numbers.next(4)?.min(MOST) {
+        for _ in 0..numbers.next(4)?.min(MAX_ITEMS) {
             let id = numbers.next(id_size)?;
             let count = numbers.next(1)? as usize;
             let size = if wide { 2 } else { 1 };
@@ -153,7 +154,7 @@ impl<'a> Items<'a> {
         let (offset, length, base) = (size(12), size(8), size(4));
         let index = if version == 0 { 0 } else { size(0) };
         let id_size = if version < 2 { 2 } else { 4 };
-        for _ in 0..numbers.next(id_size)?.min(MOST) {
+        for _ in 0..numbers.next(id_size)?.min(MAX_ITEMS) {
             let id = numbers.next(id_size)?;
             let method = if version == 0 { 0 } else { numbers.next(2)? & 15 };
             numbers.next(2)?;
@@ -161,7 +162,7 @@ impl<'a> Items<'a> {
             let count = numbers.next(2)?;
             if id == u64::from(item) {
                 let mut places = Vec::new();
-                for _ in 0..count.min(MOST) {
+                for _ in 0..count.min(MAX_ITEMS) {
                     numbers.next(index)?;
                     places.push((from.checked_add(numbers.next(offset)?)?, numbers.next(length)?));
                 }

@@ -22,10 +22,10 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
         return Err(Error::damaged("its IHDR is too short"));
     };
     limits.check_size(width, height)?;
-    let (depth, colour) = (ihdr.body[8], ihdr.body[9]);
+    let (depth, color) = (ihdr.body[8], ihdr.body[9]);
     let mut header = Header::new(SourceFormat::Png, width, height, source.len());
     header.truncated = true;
-    let mut transparent = colour & 4 != 0;
+    let mut transparent = color & 4 != 0;
     let mut pixels_begin = false;
     let mut whole = SIGNATURE;
     for chunk in Chunks::new(source) {
@@ -47,7 +47,7 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
     if !pixels_begin && !is_cut_pixels(source, whole) {
         return Err(Error::damaged("it ends before its pixels"));
     }
-    header.samples = match colour {
+    header.samples = match color {
         0 => 1,
         4 => 2,
         6 => 4,
@@ -55,7 +55,7 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
     };
     header.channels = if transparent { 4 } else { 3 };
     // The decoder's output has the stored depth and samples; a second copy has eight bits and our channels.
-    let stored = u64::from(if colour == 3 || transparent { header.channels } else { header.samples });
+    let stored = u64::from(if color == 3 || transparent { header.channels } else { header.samples });
     let decoded = stored * if depth == 16 { 2 } else { 1 };
     header.decode_bytes = header.pixels() * (decoded + u64::from(header.channels)) + header.end as u64;
     Ok(header)

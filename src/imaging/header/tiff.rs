@@ -50,10 +50,10 @@ pub(in crate::imaging) enum Packing {
 /// Color space of the samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::imaging) enum Meaning {
-    Grey {
+    Gray {
         white_is_zero: bool,
     },
-    Colour,
+    Color,
     Palette,
     Inks,
     /// Luma and two chroma samples; chroma is shared by blocks of this many pixels.
@@ -111,7 +111,7 @@ pub(in crate::imaging) fn read(source: &[u8], limits: &Limits) -> Result<Header,
     let mut header = Header::new(SourceFormat::Tiff, layout.width, layout.height, source.len());
     header.channels = if layout.alpha != Alpha::None || layout.meaning == Meaning::Inks { 4 } else { 3 };
     header.samples = match layout.meaning {
-        Meaning::Grey { .. } => 1,
+        Meaning::Gray { .. } => 1,
         Meaning::Inks => 4,
         _ => header.channels,
     };
@@ -146,8 +146,8 @@ pub(in crate::imaging) fn layout<'a>(source: &'a [u8], limits: &Limits) -> Resul
     let packing = packing(or(COMPRESSION, 1))?;
     let meaning = meaning(&directory, need(PHOTOMETRIC)?, bits)?;
     let needed = match meaning {
-        Meaning::Grey { .. } | Meaning::Palette => 1,
-        Meaning::Colour | Meaning::Chroma { .. } => 3,
+        Meaning::Gray { .. } | Meaning::Palette => 1,
+        Meaning::Color | Meaning::Chroma { .. } => 3,
         Meaning::Inks => 4,
     };
     if samples < needed {
@@ -277,9 +277,9 @@ fn packing(compression: u32) -> Result<Packing, Error> {
 
 fn meaning(directory: &Directory<'_>, photometric: u32, bits: u32) -> Result<Meaning, Error> {
     let name = match photometric {
-        0 => return Ok(Meaning::Grey { white_is_zero: true }),
-        1 => return Ok(Meaning::Grey { white_is_zero: false }),
-        2 => return Ok(Meaning::Colour),
+        0 => return Ok(Meaning::Gray { white_is_zero: true }),
+        1 => return Ok(Meaning::Gray { white_is_zero: false }),
+        2 => return Ok(Meaning::Color),
         3 if bits <= 8 => return Ok(Meaning::Palette),
         3 => "a palette of more than 256 colors",
         5 => return Ok(Meaning::Inks),
@@ -302,12 +302,12 @@ fn meaning(directory: &Directory<'_>, photometric: u32, bits: u32) -> Result<Mea
 
 /// Returns the meaning of the extra samples. If undeclared, a fourth sample of a color image is alpha.
 fn alpha(directory: &Directory<'_>, meaning: Meaning, extra: u32) -> Alpha {
-    let can_have = matches!(meaning, Meaning::Grey { .. } | Meaning::Colour);
+    let can_have = matches!(meaning, Meaning::Gray { .. } | Meaning::Color);
     match directory.number(EXTRA_SAMPLES, 0) {
         _ if extra == 0 || !can_have => Alpha::None,
         Some(1) => Alpha::Multiplied,
         Some(2) => Alpha::Plain,
-        None if meaning == Meaning::Colour => Alpha::Plain,
+        None if meaning == Meaning::Color => Alpha::Plain,
         _ => Alpha::None,
     }
 }

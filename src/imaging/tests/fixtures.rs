@@ -69,10 +69,10 @@ pub(in crate::imaging) fn jpeg_with(image: &RgbImage, writing: Writing) -> Vec<u
 }
 
 /// Encodes samples of one to four components unchanged.
-pub(in crate::imaging) fn jpeg_of(samples: &[u8], width: u32, height: u32, colour: ColorType) -> Vec<u8> {
+pub(in crate::imaging) fn jpeg_of(samples: &[u8], width: u32, height: u32, color: ColorType) -> Vec<u8> {
     let mut file = Vec::new();
     let encoder = Encoder::new(&mut file, 95);
-    encoder.encode(samples, width as u16, height as u16, colour).expect("encodes");
+    encoder.encode(samples, width as u16, height as u16, color).expect("encodes");
     file
 }
 
@@ -93,11 +93,11 @@ pub(in crate::imaging) fn tiff(image: &RgbImage) -> Vec<u8> {
 }
 
 /// Returns a GIF with one frame per color.
-pub(in crate::imaging) fn gif(width: u32, height: u32, colours: &[[u8; 4]]) -> Vec<u8> {
+pub(in crate::imaging) fn gif(width: u32, height: u32, colors: &[[u8; 4]]) -> Vec<u8> {
     let mut file = Vec::new();
     let mut encoder = GifEncoder::new(&mut file);
-    for colour in colours {
-        let frame = Frame::new(RgbaImage::from_pixel(width, height, image::Rgba(*colour)));
+    for color in colors {
+        let frame = Frame::new(RgbaImage::from_pixel(width, height, image::Rgba(*color)));
         encoder.encode_frame(frame).expect("encodes");
     }
     drop(encoder);
@@ -129,9 +129,9 @@ pub(in crate::imaging) fn jpeg_in_three_scans(image: &RgbImage) -> Vec<u8> {
     file.extend((height as u16).to_be_bytes());
     file.extend((width as u16).to_be_bytes());
     file.extend([3, 1, 0x22, 0, 2, 0x11, 0, 3, 0x11, 0]);
-    for (id, grey) in [(1, &luma), (2, &blue), (3, &red)] {
+    for (id, gray) in [(1, &luma), (2, &blue), (3, &red)] {
         file.extend([0xff, 0xda, 0, 8, 1, id, 0, 0, 63, 0]);
-        file.extend_from_slice(scan_data(grey));
+        file.extend_from_slice(scan_data(gray));
     }
     file.extend([0xff, 0xd9]);
     file
@@ -170,10 +170,10 @@ pub(in crate::imaging) fn png_with(file: &[u8], chunks: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// Returns a PNG with 16 bits per sample.
-pub(in crate::imaging) fn png_16(samples: &[u16], width: u32, height: u32, colour: ExtendedColorType) -> Vec<u8> {
+pub(in crate::imaging) fn png_16(samples: &[u16], width: u32, height: u32, color: ExtendedColorType) -> Vec<u8> {
     let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_ne_bytes()).collect();
     let mut file = Vec::new();
-    image::codecs::png::PngEncoder::new(&mut file).write_image(&bytes, width, height, colour).expect("encodes");
+    image::codecs::png::PngEncoder::new(&mut file).write_image(&bytes, width, height, color).expect("encodes");
     file
 }
 

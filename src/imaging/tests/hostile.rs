@@ -65,8 +65,8 @@ fn a_complete_jpeg_with_few_bits_has_no_warning() {
             let mut encoder = jpeg_encoder::Encoder::new(&mut source, 50);
             encoder.set_optimized_huffman_tables(true);
             encoder.set_progressive(progressive);
-            let greys: Vec<u8> = flat.as_raw().iter().step_by(3).copied().collect();
-            encoder.encode(&greys, width as u16, height as u16, ColorType::Luma).expect("encodes");
+            let grays: Vec<u8> = flat.as_raw().iter().step_by(3).copied().collect();
+            encoder.encode(&grays, width as u16, height as u16, ColorType::Luma).expect("encodes");
             for source in [source, jpeg_with(&flat, Writing { progressive, ..Writing::default() })] {
                 assert_eq!(run(&source, &[]).warnings, [], "{width} × {height}, progressive: {progressive}");
             }

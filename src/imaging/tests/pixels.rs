@@ -119,10 +119,10 @@ const PHOTOGRAPHS: [&str; 4] = ["photograph.jpg", "progressive.jpg", "plain.png"
 /// Returns the images that renditions are made from.
 fn photographs() -> Vec<(&'static str, Vec<u8>)> {
     let (width, height) = (2_209, 1_409);
-    let photograph = scene::colours(width, height);
+    let photograph = scene::colors(width, height);
     let samples = |bytes: &[u8]| bytes.iter().map(|sample| u16::from(*sample)).collect::<Vec<_>>();
     let (width, height) = (1_203, 809);
-    let plain = samples(scene::colours(width, height).as_raw());
+    let plain = samples(scene::colors(width, height).as_raw());
     let plain = png_writer::write(&plain, &png_writer::Form::new(width, height, 8, 2));
     let (width, height) = (701, 467);
     let clear = samples(scene::transparent(width, height).as_raw());

@@ -86,7 +86,7 @@ fn every_kind_of_webp_matches_another_decoder() {
         let theirs = if ours.pixels.alpha { theirs.to_rgba8().into_raw() } else { theirs.to_rgb8().into_raw() };
         let (greatest, mean) = differences(&ours.pixels.data, &theirs);
         assert!(greatest <= most && mean < 1.0, "they differ by {greatest}, in the mean by {mean}");
-        assert_eq!(ours.flaw, None);
+        assert_eq!(ours.warning, None);
     }
 }
 
@@ -120,7 +120,7 @@ fn a_truncated_webp_has_its_first_rows_and_gray() {
         let source = lossy(&noise(256, 256, 5).into());
         let whole = decoded(&source).pixels.data;
         let cut = decoded(&source[..source.len() / 2]);
-        assert_eq!(cut.flaw, Some(Warning::Truncated));
+        assert_eq!(cut.warning, Some(Warning::Truncated));
         let rows = cut.pixels.data.chunks_exact(256 * 3).zip(whole.chunks_exact(256 * 3));
         let there = rows.take_while(|(cut, whole)| cut == whole).count();
         assert!((64..192).contains(&there), "{there} rows of 256 are there");

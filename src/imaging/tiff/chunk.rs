@@ -1,6 +1,6 @@
 //! Decodes one strip or tile to samples, or a JPEG chunk to colors.
 
-use super::predict::{add_neighbours, join_floats};
+use super::predict::{add_neighbors, join_floats};
 use super::samples::Narrowing;
 use super::unpack::unpack;
 use crate::imaging::error::Error;
@@ -38,7 +38,7 @@ pub(super) fn read_plane(
     let length = unpack(layout.packing, packed, layout.chunk.0, buffer);
     let (step, apart) = if layout.planes { (layout.samples, 1) } else { (1, layout.samples) };
     match layout.predictor {
-        2 => add_neighbours(buffer, row_bytes, layout.bits, apart, layout.directory.big_endian),
+        2 => add_neighbors(buffer, row_bytes, layout.bits, apart, layout.directory.big_endian),
         3 => join_floats(buffer, row_bytes, layout.bits, apart),
         _ => {}
     }
@@ -75,7 +75,7 @@ fn read_blocks(
     buffer.resize(row_bytes * rows.div_ceil(down), 0);
     let length = unpack(layout.packing, packed, layout.chunk.0, buffer);
     if layout.predictor == 2 {
-        add_neighbours(buffer, row_bytes, 8, lumas + 2, false);
+        add_neighbors(buffer, row_bytes, 8, lumas + 2, false);
     }
     for y in 0..rows.min(length / row_bytes * down) {
         let blocks = &buffer[y / down * row_bytes..][..row_bytes];
@@ -101,7 +101,7 @@ pub(super) fn read_jpeg(packed: &[u8], layout: &Layout<'_>, limits: &Limits) -> 
     let tables = tables.strip_suffix(&END).unwrap_or(tables);
     let scan = packed.strip_prefix(&START).ok_or_else(|| Error::damaged("one of its chunks is not a JPEG"))?;
     // RGB components are read as YCbCr unless a marker says otherwise.
-    let plain: &[u8] = if layout.meaning == Meaning::Colour { b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0" } else { b"" };
+    let plain: &[u8] = if layout.meaning == Meaning::Color { b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0" } else { b"" };
     let joined = [&START, plain, tables, scan].concat();
     let bounds = Limits { max_scans: MAX_SCANS, ..limits.clone() };
     let header = jpeg_header::read(&joined, &bounds)?;
@@ -111,5 +111,5 @@ pub(super) fn read_jpeg(packed: &[u8], layout: &Layout<'_>, limits: &Limits) -> 
     }
     limits.check_cost(header.decode_bytes)?;
     let decoded = jpeg::decode(&joined[..header.end], &header, &bounds, (header.width, header.height))?;
-    Ok((decoded.pixels, decoded.flaw.is_some()))
+    Ok((decoded.pixels, decoded.warning.is_some()))
 }

@@ -1,13 +1,13 @@
 //! Decodes the first page of a TIFF by strips or tiles. A damaged file is decoded as far as possible.
 
 mod chunk;
-mod colour;
+mod color;
 mod predict;
 mod samples;
 mod unpack;
 
 use chunk::{read_jpeg, read_plane};
-use colour::Colours;
+use color::Colors;
 use samples::Narrowing;
 
 use super::decoded::{Decoded, Inks, MIN_SHARE, MISSING, inks_to_light};
@@ -18,7 +18,7 @@ use super::pixels::Pixels;
 use super::warning::Warning;
 
 /// Maximum total of packed bytes, as a multiple of the file: strips and tiles may share bytes only to this extent.
-const SHARING: usize = 4;
+const MAX_SHARING: usize = 4;
 const SHARED_BYTES: usize = 64 << 20;
 
 /// Decodes the first page of `source`.
@@ -44,7 +44,7 @@ struct Page<'a> {
     layout: &'a Layout<'a>,
     limits: &'a Limits,
     narrowing: Narrowing,
-    colours: Colours,
+    colors: Colors,
     /// Packed bytes that may still be read.
     budget: usize,
     /// Buffers for one decompressed chunk and its samples.
@@ -75,8 +75,8 @@ impl<'a> Page<'a> {
             layout,
             limits,
             narrowing: Narrowing::new(layout),
-            colours: Colours::new(layout),
-            budget: source.len().saturating_mul(SHARING) + SHARED_BYTES,
+            colors: Colors::new(layout),
+            budget: source.len().saturating_mul(MAX_SHARING) + SHARED_BYTES,
             buffer: Vec::new(),
             samples: Vec::new(),
             pixels: Pixels { width, height, alpha, data },
@@ -109,8 +109,8 @@ impl<'a> Page<'a> {
         if layout.packing == Packing::Jpeg {
             let packed = self.packed(index)?;
             match read_jpeg(packed, layout, self.limits) {
-                Ok((part, flawed)) => {
-                    self.damaged |= flawed;
+                Ok((part, damaged)) => {
+                    self.damaged |= damaged;
                     self.lay(&part, left, top);
                 }
                 Err(error @ Error::Undecodable { .. }) => _ = self.error.get_or_insert(error),
@@ -147,7 +147,7 @@ impl<'a> Page<'a> {
             let at = ((top as usize + row) * self.layout.width as usize + left as usize) * channels;
             let target = self.pixels.data[at..].chunks_exact_mut(channels).take(whole);
             for (pixel, target) in line.chunks_exact(count).zip(target) {
-                self.damaged |= !self.colours.set(pixel, target);
+                self.damaged |= !self.colors.set(pixel, target);
             }
             self.there += whole;
         }
@@ -158,7 +158,7 @@ impl<'a> Page<'a> {
         let (from, to) = (part.channels(), self.pixels.channels());
         let visible = part.width.min(self.layout.width - left) as usize;
         let rows = part.height.min(self.layout.height - top) as usize;
-        let white_is_zero = self.layout.meaning == Meaning::Grey { white_is_zero: true };
+        let white_is_zero = self.layout.meaning == Meaning::Gray { white_is_zero: true };
         let inverted = white_is_zero || self.layout.meaning == Meaning::Inks;
         for (row, line) in part.data.chunks_exact(part.width as usize * from).take(rows).enumerate() {
             let at = ((top as usize + row) * self.layout.width as usize + left as usize) * to;
@@ -180,11 +180,11 @@ impl<'a> Page<'a> {
         if self.layout.meaning == Meaning::Inks {
             inks_to_light(&mut self.pixels, Inks::Plain);
         }
-        let flaw = match (self.there < count, self.truncated, self.damaged) {
+        let warning = match (self.there < count, self.truncated, self.damaged) {
             (true, true, _) => Some(Warning::Truncated),
             (false, _, false) => None,
             _ => Some(Warning::Damaged),
         };
-        Ok(Decoded { pixels: self.pixels, flaw })
+        Ok(Decoded { pixels: self.pixels, warning })
     }
 }

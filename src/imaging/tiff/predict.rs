@@ -2,7 +2,7 @@
 
 /// Reverses horizontal differences of 8, 16 or 32-bit samples (TIFF 6.0, section 14). `apart` is the number of samples
 /// per pixel.
-pub(super) fn add_neighbours(rows: &mut [u8], row_bytes: usize, bits: usize, apart: usize, big_endian: bool) {
+pub(super) fn add_neighbors(rows: &mut [u8], row_bytes: usize, bits: usize, apart: usize, big_endian: bool) {
     let size = bits / 8;
     for row in rows.chunks_mut(row_bytes) {
         for at in (apart * size..row.len() / size * size).step_by(size) {

@@ -34,7 +34,7 @@ pub(in crate::imaging) fn decode(source: &[u8], header: &Header) -> Result<Decod
         return Err(refusal(status));
     }
     let pixels = Pixels { width, height, alpha: false, data };
-    Ok(Decoded { pixels, flaw: header.truncated.then_some(Warning::Truncated) })
+    Ok(Decoded { pixels, warning: header.truncated.then_some(Warning::Truncated) })
 }
 
 fn refusal(status: VP8StatusCode) -> Error {

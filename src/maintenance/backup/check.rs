@@ -5,7 +5,7 @@ use std::{collections::HashSet, path::Path};
 use futures_util::TryStreamExt as _;
 
 use super::{
-    AT_ONCE, Error, Names, PLAIN_FORMAT, Seen,
+    Error, MAX_CONCURRENT_BLOBS, Names, PLAIN_FORMAT, Seen,
     files::{self, RowReader},
     manifest::{Directory, Manifest},
     references::{REFERRING, reference},
@@ -169,13 +169,13 @@ async fn check_blobs(
     watch: &mut Watch<'_>,
 ) -> Result<(), Error> {
     let blobs = directory.blobs().await?;
-    let looks = blobs.list().map_ok(|listed| {
+    let checks = blobs.list().map_ok(|listed| {
         let blobs = &blobs;
         async move { Ok((blobs.examine(&listed.key).await?, listed.key)) }
     });
-    let mut looks = std::pin::pin!(looks.try_buffer_unordered(AT_ONCE));
+    let mut checks = std::pin::pin!(checks.try_buffer_unordered(MAX_CONCURRENT_BLOBS));
     let (mut broken, mut whole, mut done) = (HashSet::new(), Seen::default(), 0);
-    while let Some((state, key)) = looks.try_next().await? {
+    while let Some((state, key)) = checks.try_next().await? {
         if matches!(state, State::Whole { .. }) {
             whole.is_first(key.as_str());
         } else {

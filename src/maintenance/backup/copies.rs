@@ -11,7 +11,7 @@ use std::{
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
-    AT_ONCE, Error, FORMAT, Seen, files,
+    Error, FORMAT, MAX_CONCURRENT_BLOBS, Seen, files,
     files::RowReader,
     manifest::{Directory, TableFile},
     references::{REFERRING, Reference, reference},
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// A copy is verified again after this time.
-const PROVED_FOR: Duration = Duration::from_secs(30 * 24 * 3_600);
+const VERIFICATION_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 pub(super) struct Copies<'a> {
     store: &'a Blobs,
@@ -77,7 +77,7 @@ impl<'a> Copies<'a> {
                 let new: Vec<_> = references.iter().filter(|reference| seen.is_first(&reference.key)).collect();
                 let copies = stream::iter(new)
                     .map(|reference| async move { Ok::<_, Error>((reference, self.copy(reference).await?)) });
-                let mut copies = copies.buffer_unordered(AT_ONCE);
+                let mut copies = copies.buffer_unordered(MAX_CONCURRENT_BLOBS);
                 while let Some((reference, copy)) = copies.try_next().await? {
                     if matches!(copy, Copy::Missing) {
                         missing.is_first(&reference.key);
@@ -137,7 +137,7 @@ impl<'a> Copies<'a> {
         let (path, of) = (self.directory.blob(key), key.clone());
         let proved = self.at(path, move |path| stamp::proved_at(path, &of)).await?;
         // A time in the future was written by a wrong clock.
-        Ok(proved.is_none_or(|proved| self.now.duration_since(proved).map_or(true, |age| age > PROVED_FOR)))
+        Ok(proved.is_none_or(|proved| self.now.duration_since(proved).map_or(true, |age| age > VERIFICATION_LIFETIME)))
     }
 
     /// Records the verification. If the file system cannot, the next backup reads the copy again.

@@ -43,7 +43,7 @@ const PLAIN_FORMAT: u32 = 1;
 /// Rows in memory at a time.
 const PAGE: usize = 500;
 /// Blobs copied concurrently, each in memory.
-const AT_ONCE: usize = 8;
+const MAX_CONCURRENT_BLOBS: usize = 8;
 
 /// Names of files or blobs for messages: the count and the first ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

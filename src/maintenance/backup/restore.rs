@@ -8,7 +8,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::Value;
 
 use super::{
-    AT_ONCE, Checked, Error, Seen,
+    Checked, Error, MAX_CONCURRENT_BLOBS, Seen,
     files::RowReader,
     references::{REFERRING, Reference, reference},
     salvage,
@@ -117,7 +117,7 @@ impl Catalog {
         }
         // In-process caches read the new rows as their log. A shared cache is invalidated now, or later by a sweeper.
         if matches!(self.cache(), Cache::Redis(_)) {
-            match self.tell_left_over(Duration::ZERO).await {
+            match self.flush_older_than(Duration::ZERO).await {
                 Ok(true) => {}
                 Ok(false) => restored.notices.push("the cache does not answer; it is invalidated later".into()),
                 Err(error) => restored.notices.push(because("the cache is invalidated later", &error.into())),
@@ -211,7 +211,7 @@ impl Catalog {
                     let (source, store) = (&source, self.blobs());
                     async move { Ok::<_, Error>((copy(source, store, &reference.key).await?, &reference.key)) }
                 });
-                let mut copies = copies.buffer_unordered(AT_ONCE);
+                let mut copies = copies.buffer_unordered(MAX_CONCURRENT_BLOBS);
                 while let Some((is_there, key)) = copies.try_next().await? {
                     if !is_there {
                         missing.is_first(key);
@@ -244,7 +244,7 @@ impl Catalog {
         }
         let mut losses = self.give_up(write, lost, GiveUp::Sources, now).await?;
         if restored.lost_rows > 0 {
-            self.take_up_stranded(write, &mut losses, now).await?;
+            self.queue_unfinishable(write, &mut losses, now).await?;
         }
         self.follow_images(write, &losses, now).await?;
         restored.queued = losses.queued.len() as u64;

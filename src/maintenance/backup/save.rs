@@ -30,11 +30,11 @@ impl Catalog {
     /// [`Error::Refused`] if the directory contains other files or the backup of another installation.
     pub async fn backup(&self, directory: &Path, options: Options, watch: &mut Watch<'_>) -> Result<Saved, Error> {
         let directory = Directory::new(directory);
-        let _taken = directory.take().await?;
+        let _lock = directory.take().await?;
         if !options.replace {
             previous::ensure_own(&directory, &self.installation()).await?;
         }
-        // Taken before the snapshot, so that no blob that the snapshot refers to is deleted.
+        // Read before the snapshot, so that no blob that the snapshot refers to is deleted.
         let hold = self.database().hold_blobs().await?;
         let mut saved = Saved::default();
         let lost = previous::inspect(&directory, &mut saved.mended, watch).await?;

@@ -18,16 +18,16 @@ use crate::{
 ///
 /// A write invalidates the cache before it returns. If its process dies, a sweeper invalidates the cache within four
 /// seconds. An entry that is still wrong and unchanged after this delay violates the invariant.
-const TOLD_WITHIN: Duration = Duration::from_secs(5);
+const INVALIDATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Entries read concurrently.
-const AT_ONCE: usize = 16;
+const MAX_CONCURRENT_READS: usize = 16;
 
 pub(super) async fn cached(catalog: &Catalog, watch: &mut Watch<'_>) -> Result<Finding, Error> {
     let mut finding = Finding::new(Invariant::Entries);
     let mut cursor = 0;
     loop {
         let listed = catalog.cache().listed(cursor).await;
-        let (next, ids) = listed.map_err(|error| Error::away("cache", error))?;
+        let (next, ids) = listed.map_err(|error| Error::unavailable("cache", error))?;
         for some in ids.chunks(PAGE as usize) {
             let odd = wrong_entries(catalog, some).await?;
             finding.looked_at += some.len() as u64;
@@ -44,10 +44,10 @@ pub(super) async fn cached(catalog: &Catalog, watch: &mut Watch<'_>) -> Result<F
 /// Returns the entries that differ from their rows. Rows are read after the entries.
 async fn wrong_entries(catalog: &Catalog, ids: &[ProductId]) -> Result<Vec<(ProductId, Entry)>, Error> {
     let found = stream::iter(ids).map(|id| async move {
-        let entry = catalog.cache().look(*id).await.map_err(|error| Error::away("cache", error))?;
+        let entry = catalog.cache().look(*id).await.map_err(|error| Error::unavailable("cache", error))?;
         Ok::<_, Error>(entry.map(|entry| (*id, entry)))
     });
-    let found: Vec<_> = found.buffer_unordered(AT_ONCE).try_collect().await?;
+    let found: Vec<_> = found.buffer_unordered(MAX_CONCURRENT_READS).try_collect().await?;
     let mut fresh: HashMap<ProductId, Bytes> = HashMap::new();
     let snapshot = catalog.database().snapshot().await?;
     for product in invariants::products(&snapshot, ids).await? {
@@ -65,7 +65,7 @@ async fn note_still_wrong(catalog: &Catalog, odd: Vec<(ProductId, Entry)>, findi
     if odd.is_empty() {
         return Ok(());
     }
-    tokio::time::sleep(TOLD_WITHIN).await;
+    tokio::time::sleep(INVALIDATION_TIMEOUT).await;
     let ids: Vec<_> = odd.iter().map(|(id, _)| *id).collect();
     for again in wrong_entries(catalog, &ids).await? {
         // A body contains its version: equal bytes mean that the entry was not rewritten.

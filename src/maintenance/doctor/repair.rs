@@ -72,17 +72,17 @@ impl Catalog {
             Invariant::Outbox => while self.dispatch_due().await? > 0 {},
             Invariant::Invalidations => {
                 if !self.flush_invalidations().await? {
-                    let away = std::io::Error::other("invalidations could not be sent to the cache");
-                    return Err(Error::away("cache", away));
+                    let unavailable = std::io::Error::other("invalidations could not be sent to the cache");
+                    return Err(Error::unavailable("cache", unavailable));
                 }
             }
             Invariant::Leases => {
-                let taken = self.take_lapsed_leases(finding.broken).await?;
-                repaired.done(format_args!("{taken} leases"), "taken from dead workers");
+                let recovered = self.take_lapsed_leases(finding.broken).await?;
+                repaired.done(format_args!("{recovered} leases"), "taken from dead workers");
             }
             Invariant::Entries => {
                 let ids: Vec<_> = finding.all.iter().filter_map(|id| id.parse().ok()).map(ProductId).collect();
-                self.cache().invalidate(&ids).await.map_err(|error| Error::away("cache", error))?;
+                self.cache().invalidate(&ids).await.map_err(|error| Error::unavailable("cache", error))?;
                 ids.iter().for_each(|id| repaired.done(id, "deleted from the cache"));
             }
         }

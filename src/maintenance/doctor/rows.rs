@@ -14,13 +14,13 @@ use crate::{
 };
 
 /// Deadline of a dispatch. The relay polls every half second.
-const DISPATCHED_WITHIN: Duration = Duration::from_secs(5);
+const DISPATCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Deadline of an invalidation. Every two seconds, a sweeper sends those older than two seconds.
-const SWEPT_WITHIN: Duration = Duration::from_secs(10);
-/// Deadline after which a sweeper has taken an expired lease.
-const TAKEN_WITHIN: Duration = Duration::from_secs(5);
-/// Deadline after which a sweeper has taken the lease of a process that is known to have ended.
-const ENDED_TAKEN_WITHIN: Duration = Duration::from_secs(13);
+const INVALIDATION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum time until a sweeper recovers an expired lease.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum time until a sweeper recovers the lease of a process that is known to have ended.
+const ENDED_HOLDER_TIMEOUT: Duration = Duration::from_secs(13);
 /// Time in which a busy relay or sweeper finishes at least one batch.
 const BATCH: Duration = Duration::from_secs(3);
 
@@ -52,8 +52,8 @@ pub(super) async fn images(catalog: &Catalog, watch: &mut Watch<'_>) -> Result<F
 pub(super) async fn overdue(catalog: &Catalog, invariant: Invariant) -> Result<Finding, Error> {
     let mut finding = Finding::new(invariant);
     let (overdue, within) = match invariant {
-        Invariant::Outbox => (Overdue::Undispatched, DISPATCHED_WITHIN),
-        _ => (Overdue::Untold, SWEPT_WITHIN),
+        Invariant::Outbox => (Overdue::Undispatched, DISPATCH_TIMEOUT),
+        _ => (Overdue::Pending, INVALIDATION_TIMEOUT),
     };
     if !catalog.has(invariant) {
         return Ok(finding);
@@ -94,7 +94,7 @@ pub(super) async fn leases(catalog: &Catalog) -> Result<Finding, Error> {
         ended.retain(|lease| still.contains(lease));
         silent.retain(|lease| still.contains(lease));
         let late = |limit| began.elapsed() > limit;
-        let held = [(&mut ended, ENDED_TAKEN_WITHIN), (&mut silent, LEASE + TAKEN_WITHIN)];
+        let held = [(&mut ended, ENDED_HOLDER_TIMEOUT), (&mut silent, LEASE + RECOVERY_TIMEOUT)];
         for (leases, limit) in held {
             if late(limit) {
                 leases.drain(..).for_each(|lease| finding.note(lease.id));

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Blobs read concurrently.
-const AT_ONCE: usize = 8;
+const MAX_CONCURRENT_CHECKS: usize = 8;
 
 pub(super) async fn blobs(
     catalog: &Catalog,
@@ -46,13 +46,13 @@ async fn blobs_of(
         let page = referrer.page(&catalog.database().read(), &after, PAGE).await?;
         let Some(last) = page.last() else { return Ok(()) };
         after.clone_from(&last.key);
-        let looks = stream::iter(&page).map(|reference| async move {
+        let checks = stream::iter(&page).map(|reference| async move {
             let whole = is_whole(catalog, reference, depth).await?;
             Ok::<_, Error>((!whole).then_some(reference))
         });
-        let mut looks = looks.buffer_unordered(AT_ONCE);
+        let mut checks = checks.buffer_unordered(MAX_CONCURRENT_CHECKS);
         let mut odd = Vec::new();
-        while let Some(reference) = looks.try_next().await? {
+        while let Some(reference) = checks.try_next().await? {
             odd.extend(reference);
             finding.looked_at += 1;
             watch(Step { name, done: finding.looked_at, total: total.max(finding.looked_at) });

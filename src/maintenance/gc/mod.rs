@@ -51,7 +51,7 @@ const PAGE: usize = 500;
 /// Blobs deleted per transaction. Workers that settle images wait for it.
 const BATCH: usize = 32;
 /// Pause between batches so that waiting jobs can take the lock.
-const BREATH: Duration = Duration::from_millis(10);
+const BATCH_PAUSE: Duration = Duration::from_millis(10);
 /// Maximum pause after a step of [`Mode::Gently`].
 const MAX_REST: Duration = Duration::from_secs(2);
 /// Number of attempts to begin a transaction while others hold the lock.
@@ -116,7 +116,7 @@ impl Catalog {
             Mode::Remove | Mode::Gently => {
                 let began = Instant::now();
                 let gone = self.remove_batch(batch).await?;
-                tokio::time::sleep(BREATH).await;
+                tokio::time::sleep(BATCH_PAUSE).await;
                 rest(mode, began).await;
                 gone
             }

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Interval between extensions of the lease.
-const EXTEND_EACH: Duration = Duration::from_secs(20);
+const EXTEND_INTERVAL: Duration = Duration::from_secs(20);
 
 impl Catalog {
     /// Deletes orphaned blobs if no process has done so for `every` and none does so now.
@@ -48,9 +48,9 @@ impl Catalog {
 
     async fn take_gc_turn(&self, token: &str, every: Duration) -> Result<bool, Error> {
         let write = self.database().begin().await?;
-        let taken = gc_turn::take(&*write, token, every, write.now().await?).await?;
+        let granted = gc_turn::take(&*write, token, every, write.now().await?).await?;
         write.commit().await?;
-        Ok(taken)
+        Ok(granted)
     }
 
     async fn end_gc_turn(&self, token: &str, well: bool) -> Result<(), Error> {
@@ -63,7 +63,7 @@ impl Catalog {
     async fn gc_turn_lost(&self, token: &str) {
         let mut extended = Instant::now();
         while extended.elapsed() < gc_turn::LEASE {
-            tokio::time::sleep(EXTEND_EACH).await;
+            tokio::time::sleep(EXTEND_INTERVAL).await;
             match self.extend_gc_turn(token).await {
                 Ok(true) => extended = Instant::now(),
                 Ok(false) => return,

@@ -47,7 +47,7 @@ pub(super) struct BrokerConnection {
     names: Names,
     connection: Connection,
     events: Mutex<Box<dyn Stream<Item = Event> + Send + Unpin>>,
-    condemned: watch::Sender<Option<Error>>,
+    failure: watch::Sender<Option<Error>>,
     guard: ConnectionGuard,
 }
 
@@ -62,7 +62,7 @@ impl BrokerConnection {
         let channel = step("opening a channel", connection.create_channel()).await?;
         let names = target.names();
         declare(&channel, &names).await?;
-        Ok(Self { channel, target, names, connection, events, condemned: watch::Sender::new(None), guard })
+        Ok(Self { channel, target, names, connection, events, failure: watch::Sender::new(None), guard })
     }
 
     /// Returns the name of the job queue.
@@ -96,7 +96,7 @@ impl BrokerConnection {
     /// Waits until the connection is unusable, and returns the reason. Checks it every 10 s.
     pub(super) async fn broken(&self) -> Error {
         let mut events = self.events.lock().await;
-        let mut condemned = self.condemned.subscribe();
+        let mut failure = self.failure.subscribe();
         let mut rounds = tokio::time::interval_at(tokio::time::Instant::now() + WATCHDOG_INTERVAL, WATCHDOG_INTERVAL);
         loop {
             if !self.connection.status().connected() || !self.channel.status().connected() {
@@ -108,7 +108,7 @@ impl BrokerConnection {
                     Some(_) => {}
                     None => return Error::unavailable("the connection is closed"),
                 },
-                error = verdict(&mut condemned) => return error,
+                error = failure_reason(&mut failure) => return error,
                 () = self.target.renamed(&self.names.installation) => {
                     return Error::Renamed;
                 }
@@ -122,8 +122,8 @@ impl BrokerConnection {
     }
 
     /// Marks the connection as unusable for `reason`: its supervisor replaces it.
-    pub(super) fn condemn(&self, reason: &Error) {
-        self.condemned.send_replace(Some(reason.clone()));
+    pub(super) fn mark_unusable(&self, reason: &Error) {
+        self.failure.send_replace(Some(reason.clone()));
     }
 
     /// Returns the length of the queue, using a separate channel.
@@ -134,7 +134,7 @@ impl BrokerConnection {
         let channel = step("opening a channel", self.connection.create_channel()).await?;
         let backlog = self.measure(&channel).await;
         if let Err(error) = &backlog {
-            self.condemn(error);
+            self.mark_unusable(error);
         }
         backlog
     }
@@ -188,11 +188,11 @@ impl BrokerConnection {
     /// Closes the connection gracefully within 2 s; unsettled messages return to the queue.
     pub(super) async fn close(&self) {
         let _ = tokio::time::timeout(CLOSE_LIMIT, self.connection.close(200, "closing".into())).await;
-        self.sever();
+        self.abort();
     }
 
     /// Shuts the socket down at once.
-    pub(super) fn sever(&self) {
+    pub(super) fn abort(&self) {
         self.guard.cut();
     }
 
@@ -209,8 +209,8 @@ impl BrokerConnection {
 }
 
 /// Waits until the connection is marked unusable, and returns the reason.
-async fn verdict(condemned: &mut watch::Receiver<Option<Error>>) -> Error {
-    match condemned.wait_for(Option::is_some).await.as_deref() {
+async fn failure_reason(failure: &mut watch::Receiver<Option<Error>>) -> Error {
+    match failure.wait_for(Option::is_some).await.as_deref() {
         Ok(Some(reason)) => reason.clone(),
         Ok(None) | Err(_) => Error::unavailable("the connection was dropped"),
     }

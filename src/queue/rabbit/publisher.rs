@@ -143,7 +143,7 @@ async fn keep_connected(mut supervisor: Supervisor, lines: watch::Sender<Result<
         };
         lines.send_modify(|current| *current = Err(error.clone()));
         // Publishers that still use the connection fail at once.
-        connection.sever();
+        connection.abort();
         supervisor.lost(&error);
     }
 }
@@ -168,7 +168,7 @@ async fn publish_on(connection: &BrokerConnection, jobs: &[JobId]) -> (Vec<JobId
             }
             Ok(Outcome::Refused) => failure = Some(Error::unavailable("the broker could not store a message")),
             Err(error) => {
-                connection.condemn(&error);
+                connection.mark_unusable(&error);
                 failure = Some(error);
                 break;
             }
@@ -178,7 +178,7 @@ async fn publish_on(connection: &BrokerConnection, jobs: &[JobId]) -> (Vec<JobId
         confirmed.retain(|job| !returned.contains(job));
         // The next connection declares the queue again.
         let error = Error::QueueGone("the queue is gone");
-        connection.condemn(&error);
+        connection.mark_unusable(&error);
         failure.get_or_insert(error);
     }
     (confirmed, failure)

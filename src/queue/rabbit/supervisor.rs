@@ -41,7 +41,7 @@ pub(super) struct Supervisor {
 enum State {
     Starting,
     Connected(Instant),
-    Away,
+    Unavailable,
 }
 
 impl Supervisor {
@@ -75,7 +75,7 @@ impl Supervisor {
     pub(super) fn lost(&mut self, error: &Error) {
         let role = self.role.label();
         match self.state {
-            State::Away => debug!(role, error = %describe(error), "the message broker is still unavailable"),
+            State::Unavailable => debug!(role, error = %describe(error), "the message broker is still unavailable"),
             State::Starting | State::Connected(_) if matches!(error, Error::Renamed) => {
                 info!(role, "{error}; connecting to its queue");
             }
@@ -99,7 +99,7 @@ impl Supervisor {
     }
 
     fn leave(&mut self) {
-        if matches!(std::mem::replace(&mut self.state, State::Away), State::Connected(_)) {
+        if matches!(std::mem::replace(&mut self.state, State::Unavailable), State::Connected(_)) {
             gauge!("pm_queue_connected", "role" => self.role.label()).decrement(1.0);
         }
     }

@@ -93,8 +93,8 @@ on_both_setups! {
         ] {
             let body = with(field, value);
             let when = &body[..body.floor_char_boundary(150)];
-            let told = problem(&wire::post(app, "/products", &body).await, 422, "validation", when);
-            assert_eq!(wrong_fields(&told), [field], "{when}");
+            let details = problem(&wire::post(app, "/products", &body).await, 422, "validation", when);
+            assert_eq!(wrong_fields(&details), [field], "{when}");
         }
         nothing_was_stored(app).await;
     }
@@ -104,8 +104,8 @@ on_both_setups! {
             ["1.00001", "1e-5", "1000000000000", "1e12", "1e30", "1e400", "1e-400", "-1e2", "9999999999999999999999999"]
         {
             let body = format!(r#"{{"user_id": "u", "product_name": "n", "product_price": {digits}}}"#);
-            let told = problem(&wire::post(app, "/products", &body).await, 422, "validation", digits);
-            assert_eq!(wrong_fields(&told), ["product_price"], "{digits}");
+            let details = problem(&wire::post(app, "/products", &body).await, 422, "validation", digits);
+            assert_eq!(wrong_fields(&details), ["product_price"], "{digits}");
         }
         for digits in ["NaN", "Infinity", "-", "01", "1.", ".5", "0x10", "1_000", "1,5", "+1"] {
             let body = format!(r#"{{"user_id": "u", "product_name": "n", "product_price": {digits}}}"#);
@@ -136,14 +136,14 @@ on_both_setups! {
             "http://0/",
         ] {
             let body = with("product_images", json!(["https://example.com/good.jpg", url]));
-            let told = problem(&wire::post(app, "/products", &body).await, 422, "validation", url);
-            assert_eq!(wrong_fields(&told), ["product_images[1]"], "{url}");
-            assert!(!told.to_string().contains("secret"), "{told}");
+            let details = problem(&wire::post(app, "/products", &body).await, 422, "validation", url);
+            assert_eq!(wrong_fields(&details), ["product_images[1]"], "{url}");
+            assert!(!details.to_string().contains("secret"), "{details}");
         }
         let long = format!("https://example.com/{}", "x".repeat(2_100));
-        let told = wire::post(app, "/products", with("product_images", json!([long, 7, null]))).await;
-        let told = problem(&told, 422, "validation", "a list of wrong addresses");
-        assert!(wrong_fields(&told).len() == 3, "{told}");
+        let answer = wire::post(app, "/products", with("product_images", json!([long, 7, null]))).await;
+        let details = problem(&answer, 422, "validation", "a list of wrong addresses");
+        assert!(wrong_fields(&details).len() == 3, "{details}");
         nothing_was_stored(app).await;
     }
 
@@ -206,8 +206,8 @@ on_both_setups! {
             let deep = format!("{}{}", open.repeat(50_000), close.repeat(50_000));
             for field in ["product_name", "product_price", "colour"] {
                 let body = format!(r#"{{"user_id": "u", "{field}": {deep}}}"#);
-                let told = problem(&wire::post(app, "/products", &body).await, 422, "validation", field);
-                assert!(wrong_fields(&told).contains(&field), "{field}");
+                let details = problem(&wire::post(app, "/products", &body).await, 422, "validation", field);
+                assert!(wrong_fields(&details).contains(&field), "{field}");
             }
         }
         nothing_was_stored(app).await;
@@ -215,8 +215,8 @@ on_both_setups! {
 
     async fn a_duplicate_field_is_refused(app: &TestApp) {
         let body = r#"{"user_id": "u", "product_name": "n", "product_price": 1, "product_price": 2}"#;
-        let told = problem(&wire::post(app, "/products", body).await, 422, "validation", "a price twice");
-        assert_eq!(wrong_fields(&told), ["product_price"]);
+        let details = problem(&wire::post(app, "/products", body).await, 422, "validation", "a price twice");
+        assert_eq!(wrong_fields(&details), ["product_price"]);
         // Half of a surrogate pair, which no text may contain.
         let half = r#"{"user_id": "u", "product_name": "\ud800", "product_price": 1}"#;
         let answer = wire::post(app, "/products", half).await;
@@ -227,8 +227,8 @@ on_both_setups! {
 
     async fn a_413_problem_states_the_limit(app: &TestApp) {
         let large = with("product_description", json!("x".repeat(2 << 20)));
-        let told = problem(&wire::post(app, "/products", &large).await, 413, "body_too_large", "two megabytes");
-        assert!(told["detail"].as_str().unwrap().contains("1048576"), "{told}");
+        let details = problem(&wire::post(app, "/products", &large).await, 413, "body_too_large", "two megabytes");
+        assert!(details["detail"].as_str().unwrap().contains("1048576"), "{details}");
         let mut chunked = Vec::new();
         for piece in large.as_bytes().chunks(60_000) {
             chunked.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
@@ -331,8 +331,8 @@ async fn an_unknown_user_is_refused_when_users_are_not_created_automatically() {
     for setup in [Setup::Embedded, Setup::Full] {
         app::run_with(setup, &[("PM_AUTO_USERS", "false")], async |app: &TestApp| {
             let body = with("user_id", json!("stranger"));
-            let told = problem(&wire::post(app, "/products", &body).await, 422, "validation", "an unknown user");
-            assert_eq!(wrong_fields(&told), ["user_id"]);
+            let details = problem(&wire::post(app, "/products", &body).await, 422, "validation", "an unknown user");
+            assert_eq!(wrong_fields(&details), ["user_id"]);
             nothing_was_stored(app).await;
             assert_eq!(wire::post(app, "/users", r#"{"id": "stranger"}"#).await.status, 201);
             assert_eq!(wire::post(app, "/products", &body).await.status, 201);
@@ -352,8 +352,8 @@ async fn image_urls_on_loopback_are_refused_unless_allowed() {
             "http://0.0.0.0/",
         ] {
             let body = with("product_images", json!([url]));
-            let told = problem(&wire::post(app, "/products", &body).await, 422, "validation", url);
-            assert_eq!(wrong_fields(&told), ["product_images[0]"], "{url}");
+            let details = problem(&wire::post(app, "/products", &body).await, 422, "validation", url);
+            assert_eq!(wrong_fields(&details), ["product_images[0]"], "{url}");
         }
         nothing_was_stored(app).await;
     })

@@ -21,16 +21,16 @@ on_both_setups! {
         let body = json!([product(0, &image), wrong, product(2, &[]), 5, product(4, &image[..1])]).to_string();
         let answer = wire::post(app, "/products:batch", &body).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        let told = answer.json();
-        assert_eq!((&told["created"], &told["failed"]), (&json!(3), &json!(2)));
-        let items = told["items"].as_array().unwrap();
+        let response = answer.json();
+        assert_eq!((&response["created"], &response["failed"]), (&json!(3), &json!(2)));
+        let items = response["items"].as_array().unwrap();
         let statuses: Vec<_> = items.iter().map(|item| (item["index"].as_u64(), item["status"].as_u64())).collect();
         let status = |index, status| (Some(index), Some(status));
         assert_eq!(statuses, [status(0, 201), status(1, 422), status(2, 201), status(3, 422), status(4, 201)]);
         assert_eq!(items[1]["error"]["code"], "validation");
         assert_eq!(wrong_fields(&items[1]["error"]), ["product_name", "product_price"]);
-        for place in [0, 2, 4] {
-            let stored = &items[place]["product"];
+        for index in [0, 2, 4] {
+            let stored = &items[index]["product"];
             assert_eq!(*stored, app.product(&stored["id"]).await, "the read product equals the response");
         }
         assert_eq!(app.drain().await, 3);
@@ -74,9 +74,9 @@ async fn an_unknown_user_fails_only_its_own_products() {
     app::run_with(Setup::Embedded, &[("PM_AUTO_USERS", "false")], async |app: &TestApp| {
         assert_eq!(wire::post(app, "/users", r#"{"id": "u1"}"#).await.status, 201);
         let body = json!([product(0, &[]), product(1, &[])]).to_string();
-        let told = wire::post(app, "/products:batch", &body).await.json();
-        assert_eq!((&told["items"][0]["status"], &told["items"][1]["status"]), (&json!(422), &json!(201)));
-        assert_eq!(wrong_fields(&told["items"][0]["error"]), ["user_id"]);
+        let response = wire::post(app, "/products:batch", &body).await.json();
+        assert_eq!((&response["items"][0]["status"], &response["items"][1]["status"]), (&json!(422), &json!(201)));
+        assert_eq!(wrong_fields(&response["items"][0]["error"]), ["user_id"]);
     })
     .await;
 }

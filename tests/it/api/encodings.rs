@@ -5,13 +5,13 @@ use std::io::Read as _;
 use super::wire;
 use crate::support::on_both_setups;
 
-fn unzipped(bytes: &[u8]) -> Vec<u8> {
+fn decode_gzip(bytes: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
     flate2::read::GzDecoder::new(bytes).read_to_end(&mut plain).unwrap();
     plain
 }
 
-fn unbrotlied(bytes: &[u8]) -> Vec<u8> {
+fn decode_brotli(bytes: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
     brotli::Decompressor::new(bytes, 4_096).read_to_end(&mut plain).unwrap();
     plain
@@ -29,7 +29,7 @@ on_both_setups! {
             assert_eq!((packed.status, packed.header("content-encoding")), (200, coding));
             assert_eq!(packed.header("content-length"), packed.body.len().to_string());
             assert!(packed.body.len() * 3 < plain.body.len(), "{} of {}", packed.body.len(), plain.body.len());
-            let unpacked = if coding == "br" { unbrotlied(&packed.body) } else { unzipped(&packed.body) };
+            let unpacked = if coding == "br" { decode_brotli(&packed.body) } else { decode_gzip(&packed.body) };
             assert_eq!(unpacked, plain.body);
             let tag = packed.header("etag").to_owned();
             assert_ne!(tag, plain.header("etag"), "other bytes have another tag");

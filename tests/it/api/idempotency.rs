@@ -71,8 +71,8 @@ on_both_setups! {
             assert_eq!(deleted.status, 204);
         }
         assert_eq!(first.json()["id"], 1);
-        let told = problem(&post(app, "/products", "one", BODY).await, 410, "gone", "a deleted product");
-        assert!(told["detail"].as_str().unwrap().contains("product 1"), "{told}");
+        let details = problem(&post(app, "/products", "one", BODY).await, 410, "gone", "a deleted product");
+        assert!(details["detail"].as_str().unwrap().contains("product 1"), "{details}");
         let again = post(app, "/products:batch", "two", &list).await;
         let items = &again.json()["items"];
         assert_eq!((&items[0]["status"], &items[0]["error"]["code"]), (&json!(410), &json!("gone")));
@@ -155,16 +155,16 @@ on_both_setups! {
         assert_eq!(count(app).await, 2);
         post(app, "/products", "older", BODY).await;
         app.sql("UPDATE idempotency_keys SET created_at = created_at - 86401000000 WHERE key = 'older'").await;
-        // The server's own upkeep may run first.
-        assert!(app.app.catalog.forget_keys().await.unwrap() <= 1);
-        assert_eq!(app.app.catalog.forget_keys().await.unwrap(), 0);
+        // The server's own cleanup may run first.
+        assert!(app.app.catalog.delete_expired_keys().await.unwrap() <= 1);
+        assert_eq!(app.app.catalog.delete_expired_keys().await.unwrap(), 0);
         assert_eq!(post(app, "/products", "old", BODY).await.header("idempotency-replayed"), "true");
     }
 
     async fn an_invalid_idempotency_key_is_refused(app: &TestApp) {
         for key in ["", "a b", &"k".repeat(256)] {
-            let told = problem(&post(app, "/products", key, BODY).await, 422, "validation", key);
-            assert_eq!(wrong_fields(&told), ["Idempotency-Key"], "{key}");
+            let details = problem(&post(app, "/products", key, BODY).await, 422, "validation", key);
+            assert_eq!(wrong_fields(&details), ["Idempotency-Key"], "{key}");
         }
         assert_eq!(post(app, "/products", &"k".repeat(255), BODY).await.status, 201);
     }

@@ -36,7 +36,7 @@ const PIECES: &[&str] = &[
     "🦀", "🦀 c", "*", "(a or", "near/3", "-z", "%%", "__", "%c", "i\u{307}s", "no such piece",
 ];
 
-/// Returns the ids of the products of a list, page by page by `next_cursor`.
+/// Returns the ids of all listed products; follows `next_cursor`.
 async fn ids(app: &TestApp, query: &str) -> Vec<i64> {
     let mut all = Vec::new();
     let mut cursor = String::new();
@@ -76,7 +76,7 @@ async fn twenty_products_with_ties(app: &TestApp) -> Vec<Value> {
 }
 
 on_both_setups! {
-    async fn a_substring_of_a_name_is_found_with_sql_wildcards_taken_literally(app: &TestApp) {
+    async fn a_substring_of_a_name_is_found_with_literal_sql_wildcards(app: &TestApp) {
         for name in NAMES {
             create(app, "u", name, "1").await;
         }
@@ -247,8 +247,8 @@ on_both_setups! {
             &long,
         ] {
             let path = format!("/products?cursor={cursor}");
-            let told = problem(&wire::get(app, &path).await, 422, "validation", &path[..path.len().min(60)]);
-            assert_eq!(wrong_fields(&told), ["cursor"], "{path}");
+            let details = problem(&wire::get(app, &path).await, 422, "validation", &path[..path.len().min(60)]);
+            assert_eq!(wrong_fields(&details), ["cursor"], "{path}");
         }
     }
 
@@ -277,8 +277,8 @@ on_both_setups! {
             ("limit=2&limit=2", "limit"),
         ] {
             let path = format!("/products?{query}");
-            let told = problem(&wire::get(app, &path).await, 422, "validation", &path);
-            assert_eq!(wrong_fields(&told), [wrong], "{path}");
+            let details = problem(&wire::get(app, &path).await, 422, "validation", &path);
+            assert_eq!(wrong_fields(&details), [wrong], "{path}");
         }
         for broken in ["name=%", "name=%zz", "name=%ff", "%C3%28=1", "user_id=%ED%A0%80"] {
             let path = format!("/products?{broken}");

@@ -31,18 +31,18 @@ fn problem(answer: &Answer, status: u16, code: &str, when: &str) -> Value {
     let shown = answer.text();
     assert_eq!(answer.status, status, "{when}: {shown}");
     assert_eq!(answer.header("content-type"), "application/problem+json", "{when}");
-    let told = answer.json();
-    assert_eq!(told["code"], code, "{when}: {shown}");
-    assert_eq!(told["status"], status, "{when}: {shown}");
-    assert_eq!(told["type"], format!("/problems/{code}"), "{when}: {shown}");
-    assert_eq!(told["request_id"], answer.header("x-request-id"), "{when}");
+    let details = answer.json();
+    assert_eq!(details["code"], code, "{when}: {shown}");
+    assert_eq!(details["status"], status, "{when}: {shown}");
+    assert_eq!(details["type"], format!("/problems/{code}"), "{when}: {shown}");
+    assert_eq!(details["request_id"], answer.header("x-request-id"), "{when}");
     for member in ["title", "detail", "request_id"] {
-        assert!(told[member].as_str().is_some_and(|text| !text.is_empty()), "{when} has no {member}: {shown}");
+        assert!(details[member].as_str().is_some_and(|text| !text.is_empty()), "{when} has no {member}: {shown}");
     }
     for secret in ["SELECT", "INSERT", "sqlx", "panicked", "src/", "postgres://", "pm_test_"] {
         assert!(!shown.contains(secret), "{when} leaks {secret}: {shown}");
     }
-    told
+    details
 }
 
 /// Returns the names of the invalid fields, sorted.

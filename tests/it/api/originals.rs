@@ -194,7 +194,7 @@ async fn without_authentication_originals_are_served_only_on_loopback() {
     }
 }
 
-async fn an_upload_is_resized_although_nobody_reads_it(app: &TestApp) {
+async fn a_private_upload_is_resized(app: &TestApp) {
     // Larger than the largest preset, so that the variant is made from the original.
     let product = uploaded(app, &images::jpeg_with_place(2400, 600)).await;
     let image = pm::domain::ImageId(product["images"][0]["id"].as_i64().unwrap());
@@ -209,10 +209,10 @@ const URL_KEY: (&str, &str) = ("PM_URL_KEY", "a key of at least thirty-two chara
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_private_upload_is_resized_embedded() {
-    app::run_with(Setup::Embedded, &[URL_KEY], an_upload_is_resized_although_nobody_reads_it).await;
+    app::run_with(Setup::Embedded, &[URL_KEY], a_private_upload_is_resized).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_private_upload_is_resized_full() {
-    app::run_with(Setup::Full, &[URL_KEY], an_upload_is_resized_although_nobody_reads_it).await;
+    app::run_with(Setup::Full, &[URL_KEY], a_private_upload_is_resized).await;
 }

@@ -53,10 +53,10 @@ on_both_setups! {
         let before = app.create(&[]).await;
         let body = r#"{"product_name": null, "product_price": "5", "product_images": ["http://a.example/1", "ftp://b"],
             "product_description": 5, "user_id": "other", "colour": "red"}"#;
-        let told = problem(&patch(app, &before["id"], body).await, 422, "validation", "a wrong patch");
+        let details = problem(&patch(app, &before["id"], body).await, 422, "validation", "a wrong patch");
         let expected =
             ["colour", "product_description", "product_images[1]", "product_name", "product_price", "user_id"];
-        assert_eq!(wrong_fields(&told), expected);
+        assert_eq!(wrong_fields(&details), expected);
         assert_eq!(app.product(&before["id"]).await, before);
         problem(&patch(app, &before["id"], "[]").await, 400, "malformed_json", "no object");
         problem(&patch(app, &json!(99), "{}").await, 404, "not_found", "no product");
@@ -64,8 +64,8 @@ on_both_setups! {
         let other = wire::send(app.address, "PATCH", "/products/1", &headers, b"{}").await;
         problem(&other, 415, "unsupported_media_type", "another type");
         let many = json!({"product_images": vec!["https://example.com/a.jpg"; 33]}).to_string();
-        let told = problem(&patch(app, &before["id"], &many).await, 422, "validation", "too many images");
-        assert_eq!(wrong_fields(&told), ["product_images"]);
+        let details = problem(&patch(app, &before["id"], &many).await, 422, "validation", "too many images");
+        assert_eq!(wrong_fields(&details), ["product_images"]);
     }
 
     async fn a_product_can_be_sent_back_with_a_change(app: &TestApp) {
@@ -90,8 +90,8 @@ on_both_setups! {
         assert_eq!(same.json(), changed.json(), "the whole product as it is changes nothing");
         let mut other = changed.json();
         (other["id"], other["user_id"]) = (json!(99), json!("other"));
-        let told = problem(&patch(app, &id, &other.to_string()).await, 422, "validation", "another product");
-        assert_eq!(wrong_fields(&told), ["id", "user_id"]);
+        let details = problem(&patch(app, &id, &other.to_string()).await, 422, "validation", "another product");
+        assert_eq!(wrong_fields(&details), ["id", "user_id"]);
     }
 
     async fn if_match_accepts_one_of_two_concurrent_changes(app: &TestApp) {
@@ -165,7 +165,7 @@ on_both_setups! {
         let bodies: Vec<_> = (0..16)
             .map(|number| json!({"product_images": [format!("https://example.com/{number}.jpg")]}).to_string())
             .collect();
-        // On a busy machine a request may get a 503; it is sent again, as the response says.
+        // An overloaded server may answer 503. The test repeats such a request.
         let change = async |body: &str| loop {
             let answer = patch(app, &id, body).await;
             if answer.status != 503 {

@@ -86,8 +86,8 @@ on_both_setups! {
             ("/products/999999/images/1/small".into(), "product 999999"),
         ] {
             let answer = wire::get(app, &path).await;
-            let told = problem(&answer, 404, "not_found", &path);
-            assert!(told["detail"].as_str().unwrap().contains(part), "{path}: {told}");
+            let details = problem(&answer, 404, "not_found", &path);
+            assert!(details["detail"].as_str().unwrap().contains(part), "{path}: {details}");
         }
     }
 }

@@ -86,7 +86,7 @@ async fn find(app: &TestApp, q: &str, more: &str) -> Vec<i64> {
 }
 
 /// Reads the same list, one product per page.
-async fn find_by_ones(app: &TestApp, q: &str) -> Vec<i64> {
+async fn find_one_per_page(app: &TestApp, q: &str) -> Vec<i64> {
     let (mut found, mut cursor) = (Vec::new(), String::new());
     loop {
         let page = app.get_json(&format!("/products?limit=1&q={}{cursor}", escaped(q))).await;
@@ -105,7 +105,7 @@ on_both_setups! {
         }
         for (q, expected) in QUERIES {
             assert_eq!(find(app, q, "").await, *expected, "{q}");
-            assert_eq!(find_by_ones(app, q).await, *expected, "{q}, page by page");
+            assert_eq!(find_one_per_page(app, q).await, *expected, "{q}, page by page");
             let mut by_id = expected.to_vec();
             by_id.sort_unstable();
             assert_eq!(find(app, q, "&sort=id").await, by_id, "{q}, in the order that was asked for");

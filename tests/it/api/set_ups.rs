@@ -78,7 +78,7 @@ pub async fn on_s3(setup: Setup, test: impl AsyncFnOnce(&TestApp, &S3Server, &Pr
     app::run_with(setup, &settings, async |app: &TestApp| test(app, &server, &proxy).await).await;
 }
 
-async fn images_lie_on_s3(setup: Setup) {
+async fn images_are_stored_on_s3(setup: Setup) {
     on_s3(setup, async |app: &TestApp, server: &S3Server, _: &Proxy| {
         assert_eq!(engines(app).await[3], "s3");
         let product = a_product_goes_its_way(app).await;
@@ -100,10 +100,10 @@ async fn images_lie_on_s3(setup: Setup) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn images_are_stored_on_s3_embedded() {
-    images_lie_on_s3(Setup::Embedded).await;
+    images_are_stored_on_s3(Setup::Embedded).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn images_are_stored_on_s3_full() {
-    images_lie_on_s3(Setup::Full).await;
+    images_are_stored_on_s3(Setup::Full).await;
 }

@@ -8,13 +8,13 @@ use super::{matches_snapshot, problem, shape, wire};
 use crate::support::{Origin, Setup, TestApp, images, on_both_setups};
 
 /// Returns the metrics once they contain `wanted`; some are measured only periodically.
-async fn figures(app: &TestApp, wanted: &str) -> String {
+async fn metrics(app: &TestApp, wanted: &str) -> String {
     for _ in 0..500 {
-        let figures = wire::get(app, "/metrics").await;
-        assert_eq!(figures.status, 200);
-        assert_eq!(figures.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
-        if figures.text().contains(wanted) {
-            return figures.text();
+        let answer = wire::get(app, "/metrics").await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+        if answer.text().contains(wanted) {
+            return answer.text();
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -53,7 +53,7 @@ on_both_setups! {
         app.product(&product["id"]).await;
         wire::get(app, "/nothing/of/this/name").await;
         app.app.catalog.measure_queue().await.unwrap();
-        let figures = figures(app, "pm_queue_jobs{").await;
+        let metrics = metrics(app, "pm_queue_jobs{").await;
         for family in [
             r#"pm_http_requests_total{method="POST",route="/products",status="201"}"#,
             r#"pm_http_requests_total{method="GET",route="/products/{id}",status="200"}"#,
@@ -75,10 +75,10 @@ on_both_setups! {
             "pm_image_bytes_in_total ",
             "pm_image_bytes_out_total ",
         ] {
-            assert!(figures.lines().any(|line| line.starts_with(family)), "{family} is missing in {figures}");
+            assert!(metrics.lines().any(|line| line.starts_with(family)), "{family} is missing in {metrics}");
         }
-        assert!(!figures.contains("/nothing/of"), "client input never becomes a label");
-        for line in figures.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        assert!(!metrics.contains("/nothing/of"), "client input never becomes a label");
+        for line in metrics.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
             let value = line.rsplit_once(' ').and_then(|(_, value)| value.parse::<f64>().ok());
             assert!(value.is_some_and(f64::is_finite), "{line} has no value");
         }
@@ -89,8 +89,8 @@ on_both_setups! {
             let given = wire::get_with(app, path, &[("X-Request-Id", "client-7/abc")]).await;
             assert_eq!(given.header("x-request-id"), "client-7/abc", "{path}");
         }
-        let told = wire::get_with(app, "/nothing", &[("X-Request-Id", "client-8")]).await;
-        assert_eq!(problem(&told, 404, "not_found", "a request with an id")["request_id"], "client-8");
+        let answer = wire::get_with(app, "/nothing", &[("X-Request-Id", "client-8")]).await;
+        assert_eq!(problem(&answer, 404, "not_found", "a request with an id")["request_id"], "client-8");
         let made: Vec<_> = [wire::get(app, "/healthz").await, wire::get(app, "/nothing").await]
             .iter()
             .map(|answer| uuid::Uuid::parse_str(answer.header("x-request-id")).expect("a generated id is a UUID"))

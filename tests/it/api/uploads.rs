@@ -94,9 +94,9 @@ on_both_setups! {
         let id = &before["id"];
         let good = images::png(40, 30);
         let answer = upload(app, id, &[("good.png", &good), ("notes.txt", b"no image at all")]).await;
-        let told = problem(&answer, 422, "validation", "a text among images");
-        assert_eq!(wrong_fields(&told), ["file[1]"]);
-        assert!(told["errors"][0]["message"].as_str().unwrap().contains("notes.txt"), "{told}");
+        let details = problem(&answer, 422, "validation", "a text among images");
+        assert_eq!(wrong_fields(&details), ["file[1]"]);
+        assert!(details["errors"][0]["message"].as_str().unwrap().contains("notes.txt"), "{details}");
         problem(&upload(app, id, &[]).await, 422, "validation", "no file");
         problem(&upload(app, id, &[("empty.png", b"")]).await, 422, "validation", "an empty file");
         let many: Vec<(&str, &[u8])> = vec![("good.png", &good); 33];
@@ -133,8 +133,8 @@ on_both_setups! {
             let file = images::png(40, 30 + number);
             let id = app.create(&[]).await["id"].clone();
             let files = [("a.png", file.as_slice())];
-            let (refused, taken) = tokio::join!(upload(app, &full, &files), upload(app, &id, &files));
-            assert_eq!((refused.status, taken.status), (422, 202), "{} {}", refused.text(), taken.text());
+            let (refused, accepted) = tokio::join!(upload(app, &full, &files), upload(app, &id, &files));
+            assert_eq!((refused.status, accepted.status), (422, 202), "{} {}", refused.text(), accepted.text());
             let link = app.product(&id).await["product_images"][0].as_str().unwrap().to_owned();
             assert_eq!(wire::get(app, &link).await.body, file);
         }
@@ -224,8 +224,8 @@ async fn a_file_over_the_limit_is_refused_by_name_during_the_upload() {
     app::run_with(Setup::Embedded, &[("PM_FETCH_MAX_BYTES", "20000")], async |app: &TestApp| {
         let id = app.create(&[]).await["id"].clone();
         let answer = upload(app, &id, &[("big.png", &vec![0; 20_001])]).await;
-        let told = problem(&answer, 413, "too_large", "a large file");
-        assert!(told["detail"].as_str().unwrap().contains("big.png"), "{told}");
+        let details = problem(&answer, 413, "too_large", "a large file");
+        assert!(details["detail"].as_str().unwrap().contains("big.png"), "{details}");
         let good = images::png(40, 30);
         let answer = upload(app, &id, &[("good.png", &good), ("big.png", &vec![0; 20_001])]).await;
         problem(&answer, 413, "too_large", "a large file behind another one");

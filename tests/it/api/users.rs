@@ -38,7 +38,7 @@ on_both_setups! {
         problem(&late, 409, "conflict", "an id that came along with a product");
     }
 
-    async fn the_location_header_leads_to_the_user_for_every_id(app: &TestApp) {
+    async fn the_location_header_points_to_the_user_for_every_id(app: &TestApp) {
         for id in
             ["a b", "a/b", "a%2Fb", "ü", "🦀", "a?b#c", "a+b", "\"quoted\"", "A", "a", "50%", "\u{202e}rtl", "..a"]
         {
@@ -101,9 +101,9 @@ on_both_setups! {
             (json!({"email": "@c"}), "email"),
             (json!({"email": ["a@b"]}), "email"),
         ] {
-            let told =
+            let details =
                 problem(&wire::post(app, "/users", body.to_string()).await, 422, "validation", &body.to_string());
-            assert_eq!(wrong_fields(&told), [wrong], "{body}");
+            assert_eq!(wrong_fields(&details), [wrong], "{body}");
         }
         assert_eq!(app.get_json("/users").await["items"], json!([]), "nothing of it was stored");
     }

@@ -54,8 +54,8 @@ pub async fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&st
     for (name, value) in headers {
         request.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
     }
-    let told = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("transfer-encoding"));
-    if !told && (!body.is_empty() || method == "POST") {
+    let chunked = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("transfer-encoding"));
+    if !chunked && (!body.is_empty() || method == "POST") {
         request.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
     }
     request.extend_from_slice(b"\r\n");

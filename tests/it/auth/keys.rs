@@ -16,7 +16,7 @@ async fn make(app: &TestApp, user: &str, scopes: &[&str], lifetime: Option<Durat
     app.app.catalog.create_api_key(new).await.unwrap()
 }
 
-async fn a_key_opens_what_its_scopes_say(app: &TestApp) {
+async fn an_api_key_grants_its_scopes(app: &TestApp) {
     let (key, text) = make(app, "alice", &["products:read", "products:write"], None).await;
     let body = json!({"product_name": "Sample Product", "product_price": 1});
     let made = send(app, "POST", "/products", text.reveal(), Some(&body)).await;
@@ -28,7 +28,7 @@ async fn a_key_opens_what_its_scopes_say(app: &TestApp) {
     assert_eq!(send(app, "GET", "/products", expired.reveal(), None).await.status, 401);
     let guessed = KeyText::of([7; 32]);
     assert_eq!(send(app, "GET", "/products", guessed.reveal(), None).await.status, 401);
-    // With an issuer the server asks only for its tokens.
+    // Without an issuer the server refuses every access token.
     assert_eq!(send(app, "GET", "/products", "a.b.c", None).await.status, 401);
 
     // Another process revokes the key; this one may accept it for at most 5 s.
@@ -45,15 +45,15 @@ async fn a_key_opens_what_its_scopes_say(app: &TestApp) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_key_grants_its_scopes_embedded() {
-    app::run_with(Setup::Embedded, &[("PM_AUTH", "keys")], a_key_opens_what_its_scopes_say).await;
+    app::run_with(Setup::Embedded, &[("PM_AUTH", "keys")], an_api_key_grants_its_scopes).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_key_grants_its_scopes_full() {
-    app::run_with(Setup::Full, &[("PM_AUTH", "keys")], a_key_opens_what_its_scopes_say).await;
+    app::run_with(Setup::Full, &[("PM_AUTH", "keys")], an_api_key_grants_its_scopes).await;
 }
 
-async fn a_stream_ends_soon_after_its_key(app: &TestApp) {
+async fn a_stream_ends_soon_after_its_api_key_is_revoked(app: &TestApp) {
     let (key, text) = make(app, "alice", &["products:read"], None).await;
     let (_, other) = make(app, "bob", &["products:read"], None).await;
     let open = async |text: &KeyText| {
@@ -77,10 +77,10 @@ async fn a_stream_ends_soon_after_its_key(app: &TestApp) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_ends_soon_after_its_api_key_is_revoked_embedded() {
-    app::run_with(Setup::Embedded, &[("PM_AUTH", "keys")], a_stream_ends_soon_after_its_key).await;
+    app::run_with(Setup::Embedded, &[("PM_AUTH", "keys")], a_stream_ends_soon_after_its_api_key_is_revoked).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_ends_soon_after_its_api_key_is_revoked_full() {
-    app::run_with(Setup::Full, &[("PM_AUTH", "keys")], a_stream_ends_soon_after_its_key).await;
+    app::run_with(Setup::Full, &[("PM_AUTH", "keys")], a_stream_ends_soon_after_its_api_key_is_revoked).await;
 }

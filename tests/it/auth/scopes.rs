@@ -25,7 +25,7 @@ async fn create(app: &TestApp, token: &str) -> i64 {
     answer.json()["id"].as_i64().unwrap()
 }
 
-async fn users_change_their_own_products_alone(app: &TestApp, issuer: &Issuer, key: &SigningKey) {
+async fn users_change_only_their_own_products(app: &TestApp, issuer: &Issuer, key: &SigningKey) {
     let token = |subject: &str, scope: &str| key.token(&issuer.claims(subject, scope));
     let (alice, bob) = (token("alice", "products:read products:write"), token("bob", "products:read products:write"));
     let admin = token("root", "admin");
@@ -33,9 +33,10 @@ async fn users_change_their_own_products_alone(app: &TestApp, issuer: &Issuer, k
     let path = format!("/products/{id}");
     let seen = send(app, "GET", &path, &bob, None).await;
     assert_eq!((seen.status, seen.json()["user_id"].as_str()), (200, Some("alice")));
-    for (caller, body, status) in [(&alice, Some("alice"), 201), (&alice, Some("bob"), 403), (&admin, Some("bob"), 201)]
+    for (principal, body, status) in
+        [(&alice, Some("alice"), 201), (&alice, Some("bob"), 403), (&admin, Some("bob"), 201)]
     {
-        let answer = send(app, "POST", "/products", caller, Some(&product(body))).await;
+        let answer = send(app, "POST", "/products", principal, Some(&product(body))).await;
         assert_eq!(answer.status, status, "{body:?}: {}", answer.text());
     }
     let answer = send(app, "DELETE", &path, &bob, None).await;
@@ -44,7 +45,7 @@ async fn users_change_their_own_products_alone(app: &TestApp, issuer: &Issuer, k
     assert_eq!(send(app, "DELETE", &path, &alice, None).await.status, 204);
     let id = create(app, &alice).await;
     assert_eq!(send(app, "DELETE", &format!("/products/{id}"), &admin, None).await.status, 204);
-    for (path, caller, status) in [
+    for (path, principal, status) in [
         ("/users/alice", &alice, 200),
         ("/users/alice", &bob, 403),
         ("/users/alice", &admin, 200),
@@ -55,19 +56,19 @@ async fn users_change_their_own_products_alone(app: &TestApp, issuer: &Issuer, k
         ("/metrics", &bob, 403),
         ("/metrics", &admin, 200),
     ] {
-        let answer = send(app, "GET", path, caller, None).await;
+        let answer = send(app, "GET", path, principal, None).await;
         assert_eq!(answer.status, status, "{path}: {}", answer.text());
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_change_only_their_own_products_embedded() {
-    with_issuer(Setup::Embedded, users_change_their_own_products_alone).await;
+    with_issuer(Setup::Embedded, users_change_only_their_own_products).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_change_only_their_own_products_full() {
-    with_issuer(Setup::Full, users_change_their_own_products_alone).await;
+    with_issuer(Setup::Full, users_change_only_their_own_products).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

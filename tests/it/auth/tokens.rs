@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// Returns valid claims in which `name` is `value`, or missing if that is null.
+/// Returns valid claims with `name` set to `value`, or without `name` if `value` is null.
 fn changed(issuer: &Issuer, name: &str, value: Value) -> Value {
     let mut claims = issuer.claims("seller", "products:read");
     match value {
@@ -22,7 +22,7 @@ fn changed(issuer: &Issuer, name: &str, value: Value) -> Value {
     claims
 }
 
-/// Returns a valid header except for `name`.
+/// Returns a valid header with `name` set to `value`, or without `name` if `value` is null.
 fn header(key: &SigningKey, name: &str, value: Value) -> Value {
     let mut header = key.header();
     match value {
@@ -143,7 +143,7 @@ async fn an_rsa_key_under_2048_bits_is_refused() {
         let header = json!({"alg": "RS256", "typ": "at+jwt", "kid": "rsa"});
         let token = unsigned_token(&header, &issuer.claims("seller", "admin"));
         let signed = format!("{token}{}", URL_SAFE_NO_PAD.encode(vec![1; bytes]));
-        let refused = verifier.verify(&signed).await.expect_err("a token that nobody signed").to_string();
+        let refused = verifier.verify(&signed).await.expect_err("a token with a forged signature").to_string();
         assert!(refused.contains(reason), "{} bits: {refused}", bytes * 8);
     }
 }

@@ -72,8 +72,8 @@ with_issuer_on_both! {
             let answer = send(app, "GET", link, reader, None).await;
             assert_eq!((answer.status, answer.body == file), (status, status == 200), "{}", answer.text());
         }
-        let nobody = wire::get(app, link).await;
-        assert_eq!((nobody.status, nobody.header("www-authenticate")), (401, "Bearer realm=\"pm\""));
+        let anonymous = wire::get(app, link).await;
+        assert_eq!((anonymous.status, anonymous.header("www-authenticate")), (401, "Bearer realm=\"pm\""));
         assert_eq!(send(app, "GET", "/products/99999/images/1/original", &bob, None).await.status, 404);
         let rendition = seen["compressed_product_images"][0].as_str().unwrap();
         let public = wire::get(app, rendition).await;
@@ -140,7 +140,7 @@ with_issuer_on_both! {
     }
 }
 
-async fn everybody_reads_what_is_public(app: &TestApp, issuer: &Issuer, key: &SigningKey) {
+async fn public_products_are_readable_without_a_token(app: &TestApp, issuer: &Issuer, key: &SigningKey) {
     let origin = Origin::start().await;
     origin.serve("/a.jpg", "image/jpeg", images::jpeg(300, 200));
     let token = |scope: &str| key.token(&issuer.claims("alice", scope));
@@ -174,12 +174,22 @@ async fn everybody_reads_what_is_public(app: &TestApp, issuer: &Issuer, key: &Si
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn public_products_are_readable_without_a_token_embedded() {
-    with_issuer_and(Setup::Embedded, &[("PM_PUBLIC_READ", "products,images")], everybody_reads_what_is_public).await;
+    with_issuer_and(
+        Setup::Embedded,
+        &[("PM_PUBLIC_READ", "products,images")],
+        public_products_are_readable_without_a_token,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn public_products_are_readable_without_a_token_full() {
-    with_issuer_and(Setup::Full, &[("PM_PUBLIC_READ", "products,images")], everybody_reads_what_is_public).await;
+    with_issuer_and(
+        Setup::Full,
+        &[("PM_PUBLIC_READ", "products,images")],
+        public_products_are_readable_without_a_token,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,8 +5,8 @@ use super::{Shop, text};
 #[test]
 fn an_api_key_is_shown_once_listed_without_its_secret_and_revoked() {
     let shop = Shop::new();
-    let words = ["key", "create", "--user-id", "seller", "--scope", "products:read,products:write", "--expires", "90d"];
-    let made = shop.json(&words);
+    let args = ["key", "create", "--user-id", "seller", "--scope", "products:read,products:write", "--expires", "90d"];
+    let made = shop.json(&args);
     let key = made["key"].as_str().expect("the key");
     assert!(key.starts_with("pm_") && key.len() == 67, "{key}");
     assert_eq!(
@@ -28,8 +28,8 @@ fn an_api_key_is_shown_once_listed_without_its_secret_and_revoked() {
     shop.read(&["key", "revoke", &id]);
     assert!(shop.json(&["key", "list"])["items"][0]["revoked_at"].is_string());
     assert_eq!(shop.fail(&["key", "revoke", "999"]).0, 3);
-    let (code, told) = shop.fail(&["key", "create", "--user-id", "seller", "--scope", "everything"]);
-    assert!(code == 2 && told.contains("`everything`"), "{told}");
+    let (code, stderr) = shop.fail(&["key", "create", "--user-id", "seller", "--scope", "everything"]);
+    assert!(code == 2 && stderr.contains("`everything`"), "{stderr}");
     let output = shop.run(&["key", "create", "--user-id", "seller"]);
     assert!(output.status.code() == Some(2) && text(&output.stderr).contains("--scope"));
 }

@@ -26,8 +26,8 @@ fn shop() -> (Shop, String) {
 /// Adds a product whose image fails; returns its id.
 fn add_failing(shop: &Shop, origin: &str) -> String {
     let image = format!("{origin}/none.jpg?key=s3cret");
-    let words = ["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", &image, "--wait", "-q"];
-    let output = shop.run(&words);
+    let args = ["product", "add", "--user-id", "u", "--name", "n", "--price", "1", "--image", &image, "--wait", "-q"];
+    let output = shop.run(&args);
     assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
     text(&output.stdout).trim().to_owned()
 }
@@ -58,9 +58,9 @@ fn dead_letters_are_listed_shown_requeued_and_removed() {
 
     assert_eq!(shop.read(&["queue", "dead", "retry", ids[2], "-q"]), format!("{}\n", ids[2]));
     assert_eq!(shop.json(&["product", "get", &products[0]])["status"], "processing");
-    let (code, told) = shop.fail(&["queue", "dead", "retry", ids[2]]);
+    let (code, stderr) = shop.fail(&["queue", "dead", "retry", ids[2]]);
     assert_eq!(code, 1);
-    assert!(told.contains("is not a dead letter") && told.contains("hint: `pm queue dead`"), "{told}");
+    assert!(stderr.contains("is not a dead letter") && stderr.contains("hint: `pm queue dead`"), "{stderr}");
     assert_eq!(shop.fail(&["queue", "dead", "retry", "987654"]).0, 3);
     let output = shop.run(&["queue", "dead", "retry", "987654", ids[1]]);
     assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
@@ -70,9 +70,9 @@ fn dead_letters_are_listed_shown_requeued_and_removed() {
 
     shop.run(&["reprocess", "--wait"]);
     add_failing(&shop, &origin);
-    let (code, told) = shop.fail(&["queue", "dead", "purge"]);
+    let (code, stderr) = shop.fail(&["queue", "dead", "purge"]);
     assert_eq!(code, 2);
-    assert!(told.contains("their images stay failed") && told.contains("hint: --yes"), "{told}");
+    assert!(stderr.contains("their images stay failed") && stderr.contains("hint: --yes"), "{stderr}");
     shop.read(&["queue", "dead", "purge", "--yes"]);
     assert_eq!(shop.json(&["queue", "dead"])["items"], json!([]));
     assert_eq!(shop.json(&["product", "list", "--status", "failed"])["items"].as_array().map(Vec::len), Some(4));
@@ -98,22 +98,25 @@ fn the_state_of_the_queue_is_shown_in_every_format() {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
     let url = format!("amqp://pm:hunter2@127.0.0.1:{port}");
     let output = shop.run(&["queue", "status", "--rabbitmq-url", &url]);
-    let (shown, told) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(5), "{told}");
-    assert!(shown.contains("no answer") && told.contains("hint: ") && !told.contains("hunter2"), "{shown}{told}");
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(5), "{stderr}");
+    assert!(
+        stdout.contains("no answer") && stderr.contains("hint: ") && !stderr.contains("hunter2"),
+        "{stdout}{stderr}"
+    );
 }
 
 #[test]
 fn products_are_deleted_only_after_confirmation() {
     let shop = Shop::new();
     let ids: Vec<_> = (0..4).map(|number| shop.add("u", &format!("Cup {number}"), "1")).collect();
-    let (code, told) = shop.fail(&["product", "delete", &ids[0]]);
+    let (code, stderr) = shop.fail(&["product", "delete", &ids[0]]);
     assert_eq!(code, 2);
-    assert!(told.contains("This deletes 1 product") && told.contains("hint: --yes"), "{told}");
+    assert!(stderr.contains("This deletes 1 product") && stderr.contains("hint: --yes"), "{stderr}");
     assert_eq!(shop.read(&["product", "delete", &ids[1], &ids[0], "--yes", "-q"]), format!("{}\n{}\n", ids[0], ids[1]));
-    let (code, told) = shop.fail(&["product", "delete", &ids[0], &ids[1], "--yes"]);
+    let (code, stderr) = shop.fail(&["product", "delete", &ids[0], &ids[1], "--yes"]);
     assert_eq!(code, 3);
-    assert!(told.contains(&format!("products {}, {} not found", ids[0], ids[1])), "{told}");
+    assert!(stderr.contains(&format!("products {}, {} not found", ids[0], ids[1])), "{stderr}");
     let output = shop.run(&["product", "delete", &ids[0], &ids[2], "--yes"]);
     assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
     assert_eq!(shop.read(&["product", "list", "-q"]), format!("{}\n", ids[3]));

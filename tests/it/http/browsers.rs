@@ -6,7 +6,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_of_listed_origins_may_read_the_answers() {
+async fn listed_cors_origins_may_read_responses() {
     let settings = [("PM_CORS_ORIGINS", "https://shop.example")];
     app::run_with(Setup::Embedded, &settings, async |app| {
         let asked = [("Origin", "https://shop.example"), ("Access-Control-Request-Method", "POST")];

@@ -31,7 +31,7 @@ fn outcome(key: &str) -> Outcome {
     };
     let made =
         Rendition { preset: "large".into(), format: "png".into(), width: 1, height: 1, bytes: 4, key: key.into() };
-    let content = Content { sha256: "content".into(), recipe: "any".into() };
+    let content = Content { sha256: "content".into(), pipeline_fingerprint: "any".into() };
     Outcome { facts, warnings: Vec::new(), renditions: vec![made], presets: None, content }
 }
 

@@ -119,12 +119,12 @@ on_both_setups! {
         }
         assert_eq!(claimed.len(), 8, "four for each");
         for delivery in claimed.into_iter().filter(|delivery| delivery.url == quick.url()) {
-            app.app.catalog.settle_delivery(delivery, Posted::Taken { status: 200 }).await.unwrap();
+            app.app.catalog.settle_delivery(delivery, Posted::Accepted { status: 200 }).await.unwrap();
         }
         let next = app.app.catalog.claim_deliveries(64).await.unwrap();
         assert!(next.iter().all(|delivery| delivery.url == quick.url()) && !next.is_empty());
         assert_eq!(wire::send(app.address, "DELETE", &format!("/webhooks/{}", well["id"]), &[], b"").await.status, 204);
-        let gone = app.app.catalog.settle_delivery(next[0].clone(), Posted::Taken { status: 200 }).await;
+        let gone = app.app.catalog.settle_delivery(next[0].clone(), Posted::Accepted { status: 200 }).await;
         assert!(matches!(gone, Err(Error::LeaseLost)), "its webhook was deleted: {gone:?}");
     }
 }

@@ -98,7 +98,7 @@ on_both_setups! {
 
         let_messages_be_due(app).await;
         let probe = app.app.catalog.claim_deliveries(64).await.unwrap().pop().expect("the pause is over");
-        app.app.catalog.settle_delivery(probe, Posted::Taken { status: 204 }).await.unwrap();
+        app.app.catalog.settle_delivery(probe, Posted::Accepted { status: 204 }).await.unwrap();
         for _ in 0..UNDER_WAY {
             assert_eq!(app.app.catalog.claim_deliveries(64).await.unwrap().len(), 1, "it accepts deliveries again");
         }

@@ -27,7 +27,7 @@ fn outcome() -> Outcome {
 }
 
 fn content(bytes: &str) -> Content {
-    Content { sha256: bytes.into(), recipe: "any".into() }
+    Content { sha256: bytes.into(), pipeline_fingerprint: "any".into() }
 }
 
 on_both_setups! {

@@ -186,12 +186,12 @@ on_both_setups! {
         dead_products(app, &origin, 5).await;
         // Jobs that fail in one transaction have the same time.
         app.sql("UPDATE jobs SET updated_at = 7 WHERE id % 2 = 0").await;
-        let all: Vec<_> = letters(app).await.iter().map(DeadLetter::grave).collect();
+        let all: Vec<_> = letters(app).await.iter().map(DeadLetter::cursor).collect();
         assert!(all.is_sorted_by_key(|grave| std::cmp::Reverse((grave.died_at, grave.id))), "{all:?}");
         let (mut paged, mut before) = (Vec::new(), None);
         loop {
             let page = app.app.catalog.dead_letters(&DeadQuery { limit: 2, before }).await.unwrap();
-            paged.extend(page.items.iter().map(DeadLetter::grave));
+            paged.extend(page.items.iter().map(DeadLetter::cursor));
             let Some(cursor) = page.next_cursor else { break };
             before = DeadQuery::parse([("cursor", cursor.as_str())]).unwrap().before;
         }

@@ -56,7 +56,7 @@ on_both_setups! {
         let claimed = app.claim().await.expect("a due job");
         let catalog = &app.app.catalog;
         catalog.delete(&[number(&id)]).await.unwrap();
-        let content = Content { sha256: "a".into(), recipe: "any".into() };
+        let content = Content { sha256: "a".into(), pipeline_fingerprint: "any".into() };
         assert!(!catalog.extend_lease(&claimed.job).await.unwrap());
         assert!(matches!(catalog.begin_decoding(&claimed.job, &content, AtRisk::Worker).await, Err(Error::LeaseLost)));
         for settlement in [

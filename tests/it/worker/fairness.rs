@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pm::{
     catalog::{Claimed, Due, Found},
-    domain::{Busy, UserId},
+    domain::{AtCapacity, UserId},
 };
 use serde_json::{Value, json};
 
@@ -24,13 +24,13 @@ async fn handed_over(app: &TestApp) {
     }
 }
 
-async fn next(app: &TestApp, after: Option<&UserId>, busy: Busy) -> Found {
+async fn next(app: &TestApp, after: Option<&UserId>, busy: AtCapacity) -> Found {
     handed_over(app).await;
-    app.app.catalog.claim(Due::Next { after: after.cloned(), busy }).await.expect("the database answers")
+    app.app.catalog.claim(Due::Next { after: after.cloned(), at_capacity: busy }).await.expect("the database answers")
 }
 
 async fn claimed(app: &TestApp, after: Option<&UserId>) -> Claimed {
-    next(app, after, Busy::default()).await.claimed().expect("a due job")
+    next(app, after, AtCapacity::default()).await.claimed().expect("a due job")
 }
 
 async fn clear(app: &TestApp) {
@@ -62,17 +62,17 @@ on_both_setups! {
         queue(app, "b", &["https://slow.example/3.jpg"]).await;
         let busy = |users: &[&str], hosts: &[&str]| {
             let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-            Busy { users: owned(users), hosts: owned(hosts) }
+            AtCapacity { users: owned(users), hosts: owned(hosts) }
         };
         let quick = next(app, None, busy(&[], &["slow.example", "slow.example:8443"])).await.claimed().expect("a due job");
         assert_eq!(quick.job.host.as_deref(), Some("quick.example"));
-        assert!(matches!(next(app, None, busy(&[], &["slow.example", "slow.example:8443"])).await, Found::Busy));
+        assert!(matches!(next(app, None, busy(&[], &["slow.example", "slow.example:8443"])).await, Found::AtCapacity));
         let other = next(app, None, busy(&["b"], &["slow.example"])).await.claimed().expect("a due job");
         assert_eq!(other.job.host.as_deref(), Some("slow.example:8443"));
-        assert!(matches!(next(app, None, busy(&["a", "b"], &[])).await, Found::Busy));
+        assert!(matches!(next(app, None, busy(&["a", "b"], &[])).await, Found::AtCapacity));
         let rest = [claimed(app, None).await, claimed(app, None).await];
         assert!(rest.iter().all(|claimed| claimed.job.host.as_deref() == Some("slow.example")));
-        assert!(matches!(next(app, None, Busy::default()).await, Found::Nothing));
+        assert!(matches!(next(app, None, AtCapacity::default()).await, Found::Nothing));
         clear(app).await;
     }
 

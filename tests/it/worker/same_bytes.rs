@@ -27,7 +27,7 @@ async fn drained(app: &TestApp, url: String) -> Value {
 }
 
 fn content(bytes: &str) -> Content {
-    Content { sha256: bytes.into(), recipe: "any".into() }
+    Content { sha256: bytes.into(), pipeline_fingerprint: "any".into() }
 }
 
 fn keys(image: &Value) -> Vec<BlobKey> {

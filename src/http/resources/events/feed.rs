@@ -30,13 +30,13 @@ pub(super) const PAGE: u64 = 256;
 /// Capacity of the broadcast channel in batches. A listener that lags further has to read the table.
 const BATCHES: usize = 64;
 /// Maximum number of listeners that read the table at a time.
-const CATCHING_UP: usize = 4;
+const MAX_CONCURRENT_READS: usize = 4;
 /// Delay before a read, so that events are read in batches.
 ///
 /// Otherwise, each event would wake thousands of streams.
-const GATHER: Duration = Duration::from_millis(20);
+const BATCH_DELAY: Duration = Duration::from_millis(20);
 /// First retry delay for events held back by an older transaction; doubles each time, up to the polling interval.
-const HELD_BACK: Duration = Duration::from_millis(25);
+const FIRST_RETRY_DELAY: Duration = Duration::from_millis(25);
 /// How long the reader continues without listeners, since clients reconnect soon.
 const LINGER: Duration = Duration::from_secs(30);
 const STREAMS: &str = "pm_event_streams";
@@ -116,7 +116,7 @@ impl Feed {
             by_client: Mutex::default(),
             places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
             most,
-            catching_up: Semaphore::new(CATCHING_UP),
+            catching_up: Semaphore::new(MAX_CONCURRENT_READS),
             stopper,
             stop,
             tail: Mutex::default(),
@@ -278,17 +278,17 @@ impl Admission {
 /// Broadcasts events until the server stops, or has no listeners for [`LINGER`].
 async fn follow(feed: Feed, mut signals: EventSignals) {
     let interval = signals.poll_interval();
-    let (mut again, mut failing, mut used) = (HELD_BACK, false, Instant::now());
+    let (mut again, mut failing, mut used) = (FIRST_RETRY_DELAY, false, Instant::now());
     let mut stop = feed.0.stop.clone();
     loop {
         let pause = match feed.advance().await {
             Ok(page) if page.full => {
-                again = HELD_BACK;
+                again = FIRST_RETRY_DELAY;
                 continue;
             }
             Ok(page) => {
                 failing = false;
-                again = if page.held_back { (again * 2).min(interval) } else { HELD_BACK };
+                again = if page.held_back { (again * 2).min(interval) } else { FIRST_RETRY_DELAY };
                 if page.held_back { again } else { interval }
             }
             Err(error) => {
@@ -309,7 +309,7 @@ async fn follow(feed: Feed, mut signals: EventSignals) {
         tokio::select! {
             () = stop.wanted() => break,
             () = sleep(pause) => {}
-            () = signals.next() => sleep(GATHER).await,
+            () = signals.next() => sleep(BATCH_DELAY).await,
         }
     }
     *feed.tail() = None;

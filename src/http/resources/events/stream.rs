@@ -23,9 +23,9 @@ use crate::{
 /// Maximum time between two writes, so that both sides detect a broken connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Interval between checks for revoked or expired credentials. A revocation reaches all processes within 5 s.
-const LOOK_AGAIN: Duration = Duration::from_secs(4);
+const CREDENTIAL_CHECK_INTERVAL: Duration = Duration::from_secs(4);
 /// Maximum duration of a stream; then the client reconnects.
-const LONGEST: Duration = Duration::from_secs(3_600);
+const MAX_STREAM_DURATION: Duration = Duration::from_secs(3_600);
 /// Delay before a browser reconnects, in milliseconds.
 const RETRY_MILLIS: u32 = 3_000;
 
@@ -78,9 +78,9 @@ impl Listener {
             over: false,
             ready: VecDeque::from([opening.into()]),
             next_beat: Instant::now() + HEARTBEAT,
-            ends_at: Instant::now() + LONGEST,
+            ends_at: Instant::now() + MAX_STREAM_DURATION,
             admission: None,
-            next_look: Instant::now() + LOOK_AGAIN,
+            next_look: Instant::now() + CREDENTIAL_CHECK_INTERVAL,
             _place: place,
         }
     }
@@ -140,7 +140,7 @@ impl Listener {
         if Instant::now() < self.next_look {
             return false;
         }
-        self.next_look = Instant::now() + LOOK_AGAIN;
+        self.next_look = Instant::now() + CREDENTIAL_CHECK_INTERVAL;
         admission.is_over().await
     }
 

@@ -97,7 +97,7 @@ impl Reader<'_> {
         let side = self.component.side;
         let target = plane.target(across, down);
         if !is_there || pass.bits.is_overdrawn() {
-            return idct::leave_grey(side, target);
+            return idct::leave_gray(side, target);
         }
         let mut block = [0; 64];
         let mut bits = pass.bits;
@@ -106,7 +106,7 @@ impl Reader<'_> {
         if pass.sufficed() {
             idct::transform(simd, &block, present, side, target);
         } else {
-            idct::leave_grey(side, target);
+            idct::leave_gray(side, target);
         }
     }
 

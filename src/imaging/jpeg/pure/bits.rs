@@ -101,9 +101,9 @@ impl<'a> Bits<'a> {
     /// Reads `count` bits, 0 to 16.
     #[inline(always)]
     pub(super) fn take(&mut self, count: u32) -> u32 {
-        let taken = (self.bits >> 32) as u32;
+        let window = (self.bits >> 32) as u32;
         self.skip(count);
-        (u64::from(taken) >> (32 - count)) as u32
+        (u64::from(window) >> (32 - count)) as u32
     }
 
     /// Reads an integer of `size` bits, 1 to 15, whose top bit is its sign (T.81, F.2.2.1, EXTEND).

@@ -2,9 +2,9 @@
 
 use fearless_simd::Simd;
 
-use super::colour;
-use super::frame::{Colours, Frame};
-use super::planes::{CARRIED, Plane};
+use super::color;
+use super::frame::{Colors, Frame};
+use super::planes::{CARRIED_ROWS, Plane};
 use super::upsample::{self, Ratio};
 use crate::imaging::decoded::{Inks, inks_to_light};
 use crate::imaging::pixels::Pixels;
@@ -16,7 +16,7 @@ pub(super) struct Canvas {
     height: usize,
     /// Completed rows.
     done: usize,
-    colours: Colours,
+    colors: Colors,
     inks: Inks,
     channels: Vec<Channel>,
     /// Buffer of one row of inks.
@@ -47,7 +47,7 @@ impl Canvas {
             width: frame.width,
             height: frame.height,
             done: 0,
-            colours: frame.colours,
+            colors: frame.colors,
             inks: if frame.adobe { Inks::Inverted } else { Inks::Plain },
             channels: channels.collect(),
             inked: Vec::new(),
@@ -59,35 +59,35 @@ impl Canvas {
     pub(super) fn paint<S: Simd>(&mut self, simd: S, frame: &Frame<'_>, planes: &[Plane], row: usize) {
         let is_last = row + 1 == frame.units.1;
         // Upsampling needs the next row, which is not decoded yet for the last rows.
-        let waits = if self.channels.iter().any(|channel| channel.down == Ratio::Half) { CARRIED } else { 0 };
+        let waits = if self.channels.iter().any(|channel| channel.down == Ratio::Half) { CARRIED_ROWS } else { 0 };
         let end = if is_last { self.height } else { (row + 1) * frame.unit_rows - waits };
         for y in self.done..end.min(self.height) {
             for (channel, plane) in self.channels.iter_mut().zip(planes) {
                 channel.enlarge(plane, y, row);
             }
-            self.colour(simd, y, row, planes);
+            self.color(simd, y, row, planes);
         }
         self.done = end.max(self.done).min(self.height);
     }
 
     #[inline(always)]
-    fn colour<S: Simd>(&mut self, simd: S, y: usize, row: usize, planes: &[Plane]) {
+    fn color<S: Simd>(&mut self, simd: S, y: usize, row: usize, planes: &[Plane]) {
         let part = |index: usize| self.channels[index].result(&planes[index], y, row, self.width);
         // Allocated only now, so that the row is in the cache when written.
         let from = self.pixels.len();
         self.pixels.resize(from + self.width * 3, 0);
         let out = &mut self.pixels[from..];
-        match self.colours {
-            Colours::Grey => colour::from_grey(part(0), out),
-            Colours::YCbCr => colour::from_ycbcr(simd, [part(0), part(1), part(2)], out),
-            Colours::Rgb => colour::from_rgb([part(0), part(1), part(2)], out),
+        match self.colors {
+            Colors::Gray => color::from_gray(part(0), out),
+            Colors::YCbCr => color::from_ycbcr(simd, [part(0), part(1), part(2)], out),
+            Colors::Rgb => color::from_rgb([part(0), part(1), part(2)], out),
             inks => {
                 self.inked.resize(self.width * 4, 0);
                 let parts = [part(0), part(1), part(2), part(3)];
-                if inks == Colours::Ycck {
-                    colour::from_ycck(parts, &mut self.inked);
+                if inks == Colors::Ycck {
+                    color::from_ycck(parts, &mut self.inked);
                 } else {
-                    colour::from_cmyk(parts, &mut self.inked);
+                    color::from_cmyk(parts, &mut self.inked);
                 }
                 let data = std::mem::take(&mut self.inked);
                 let mut line = Pixels { width: self.width as u32, height: 1, alpha: true, data };
@@ -108,7 +108,7 @@ impl Channel {
     #[inline(always)]
     fn sample_row<'p>(&self, plane: &'p Plane, y: usize, row: usize) -> &'p [u8] {
         let y = y.min(self.samples.1 - 1);
-        &plane.row(y + CARRIED - row * plane.fresh)[..self.samples.0]
+        &plane.row(y + CARRIED_ROWS - row * plane.fresh)[..self.samples.0]
     }
 
     /// Fills the row buffer with image row `y`, unless the plane already has it.

@@ -42,14 +42,14 @@ pub(super) fn decode_to(source: &[u8], header: &Header, limits: &Limits, block: 
     if share_of_data(&frame, &passes) < 1.0 / MIN_SHARE as f64 {
         return Err(Error::damaged("almost none of its pixels exist"));
     }
-    let invalid_code = frame.damaged || passes.iter().any(|pass| pass.flawed || pass.bits.invalid_code);
+    let invalid_code = frame.damaged || passes.iter().any(|pass| pass.damaged || pass.bits.invalid_code);
     // Skipped scans are not checked; if the file has no end marker, the last one is probably truncated.
     let cut_unseen = frame.scans.last().is_some_and(|scan| !scan.needed);
-    let flaw = match header.truncated {
+    let warning = match header.truncated {
         true => (invalid_code || header.gaps || cut_unseen).then_some(Warning::Truncated),
         false => (invalid_code || header.gaps).then_some(Warning::Damaged),
     };
-    Ok(Decoded { pixels, flaw })
+    Ok(Decoded { pixels, warning })
 }
 
 /// Decodes with the widest SIMD of the processor; more variants would add more code than speed.

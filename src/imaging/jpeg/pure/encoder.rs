@@ -3,7 +3,7 @@
 use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
 
 use crate::imaging::error::Error;
-use crate::imaging::jpeg::FULL_COLOUR_EDGE;
+use crate::imaging::jpeg::FULL_COLOR_EDGE;
 use crate::imaging::pixels::Pixels;
 use crate::imaging::preset::Effort;
 use crate::imaging::tuning::Tuning;
@@ -22,7 +22,7 @@ pub(in crate::imaging) fn encode(pixels: &Pixels, tuning: Tuning) -> Result<Vec<
     encoder.set_optimized_huffman_tables(tuning.effort != Effort::Fast);
     encoder.set_progressive(tuning.effort == Effort::Small);
     encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
-    let small = pixels.width.max(pixels.height) <= FULL_COLOUR_EDGE;
+    let small = pixels.width.max(pixels.height) <= FULL_COLOR_EDGE;
     encoder.set_sampling_factor(if small { SamplingFactor::F_1_1 } else { SamplingFactor::F_2_2 });
     let outcome = encoder.encode(&pixels.data, width, height, ColorType::Rgb);
     outcome.map_err(|error| Error::Internal(error.to_string().into()))?;

@@ -12,7 +12,7 @@ pub(super) struct Pass<'f> {
     /// Number of following blocks without (more) coefficients in the scan's band.
     pub empty_blocks: u32,
     /// Whether data is missing or invalid.
-    pub flawed: bool,
+    pub damaged: bool,
     /// Number of units with data.
     pub units_read: u64,
     until_restart: u32,
@@ -36,7 +36,7 @@ impl<'f> Pass<'f> {
             bits: Bits::new(scan.data),
             means: [0; 4],
             empty_blocks: 0,
-            flawed: false,
+            damaged: false,
             units_read: 0,
             until_restart: scan.interval,
             due: 0,
@@ -72,7 +72,7 @@ impl<'f> Pass<'f> {
         let sufficed = !self.bits.is_overdrawn();
         if !sufficed {
             self.state = if self.scan.interval == 0 { State::Ended } else { State::Lost };
-            self.flawed = true;
+            self.damaged = true;
         }
         sufficed
     }
@@ -87,7 +87,7 @@ impl<'f> Pass<'f> {
         }
         let outcome = self.bits.restart(self.due);
         self.due = (self.due + 1) & 7;
-        self.flawed |= outcome != Restart::Found;
+        self.damaged |= outcome != Restart::Found;
         self.state = match outcome {
             Restart::Found | Restart::FoundLater => State::Reading,
             Restart::Lost => State::Lost,

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::huffman::Table;
-use super::tables::{Kind, Quantisation, Tables, ZIGZAG};
+use super::tables::{Kind, Quantization, Tables, ZIGZAG};
 use crate::imaging::bytes::{be16, slice};
 use crate::imaging::error::Error;
 use crate::imaging::header::jpeg::{Segments, is_adobe};
@@ -11,8 +11,8 @@ use crate::imaging::jpeg::scale::scaled;
 
 /// Color space of the samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Colours {
-    Grey,
+pub(super) enum Colors {
+    Gray,
     YCbCr,
     Rgb,
     Cmyk,
@@ -22,7 +22,7 @@ pub(super) enum Colours {
 /// A frame and its scans.
 pub(super) struct Frame<'a> {
     pub progressive: bool,
-    pub colours: Colours,
+    pub colors: Colors,
     /// Whether an Adobe marker says that inks are inverted.
     pub adobe: bool,
     /// Output width in pixels.
@@ -43,7 +43,7 @@ pub(super) struct Frame<'a> {
 /// One component of a frame.
 pub(super) struct Component {
     id: u8,
-    quantisation_slot: u8,
+    quantization_slot: u8,
     /// Blocks across and down per minimum coded unit.
     pub across: usize,
     pub down: usize,
@@ -54,7 +54,7 @@ pub(super) struct Component {
     /// Output samples across and down before upsampling.
     pub samples: (usize, usize),
     /// Quantization table at the first scan of the component.
-    pub quantisation: Option<Rc<Quantisation>>,
+    pub quantization: Option<Rc<Quantization>>,
 }
 
 /// A scan: one pass over the blocks of some components.
@@ -102,7 +102,7 @@ impl<'a> Frame<'a> {
         while let Some(segment) = segments.next() {
             let body = segment.body;
             match segment.marker {
-                0xdb => reading.damaged |= !reading.tables.quantise(body),
+                0xdb => reading.damaged |= !reading.tables.quantize(body),
                 0xc4 => reading.damaged |= !reading.tables.describe(body),
                 0xdd => reading.interval = be16(body, 0).map_or(0, u32::from),
                 0xee if body.starts_with(b"Adobe") => reading.transform = Some(body.get(11).copied().unwrap_or(0)),
@@ -117,7 +117,7 @@ impl<'a> Frame<'a> {
         }
         let mut frame = frame.ok_or_else(|| Error::damaged("it has no frame"))?;
         frame.damaged = reading.damaged;
-        frame.colours = frame.colours(reading.transform);
+        frame.colors = frame.colors(reading.transform);
         frame.adobe = is_adobe(source);
         frame.find_needed();
         Ok(frame)
@@ -149,18 +149,18 @@ impl<'a> Frame<'a> {
             };
             Component {
                 id: part[0],
-                quantisation_slot: part[2],
+                quantization_slot: part[2],
                 across: factor.0 as usize,
                 down: factor.1 as usize,
                 blocks: (samples.0.div_ceil(8), samples.1.div_ceil(8)),
                 side: side as usize,
                 samples: (decoded(width, factor.0, most.0), decoded(height, factor.1, most.1)),
-                quantisation: None,
+                quantization: None,
             }
         };
         Ok(Self {
             progressive: marker == 0xc2,
-            colours: Colours::Grey,
+            colors: Colors::Gray,
             adobe: false,
             width: scaled(width, block) as usize,
             height: scaled(height, block) as usize,
@@ -179,14 +179,14 @@ impl<'a> Frame<'a> {
     }
 
     /// Returns the color space. Without an Adobe marker, component names identify untransformed RGB.
-    fn colours(&self, transform: Option<u8>) -> Colours {
+    fn colors(&self, transform: Option<u8>) -> Colors {
         match (&self.components[..], transform) {
-            ([_, _, _], Some(0)) => Colours::Rgb,
-            ([r, g, b], None) if [r.id, g.id, b.id] == *b"RGB" => Colours::Rgb,
-            ([_, _, _], _) => Colours::YCbCr,
-            ([_, _, _, _], Some(2)) => Colours::Ycck,
-            ([_, _, _, _], _) => Colours::Cmyk,
-            _ => Colours::Grey,
+            ([_, _, _], Some(0)) => Colors::Rgb,
+            ([r, g, b], None) if [r.id, g.id, b.id] == *b"RGB" => Colors::Rgb,
+            ([_, _, _], _) => Colors::YCbCr,
+            ([_, _, _, _], Some(2)) => Colors::Ycck,
+            ([_, _, _, _], _) => Colors::Cmyk,
+            _ => Colors::Gray,
         }
     }
 
@@ -210,7 +210,7 @@ impl<'a> Frame<'a> {
 impl Component {
     /// Returns the quantization factors in zigzag order; ones if the file has none.
     pub(super) fn factors(&self) -> [i32; 64] {
-        self.quantisation.as_deref().map_or([1; 64], |factors| factors.map(i32::from))
+        self.quantization.as_deref().map_or([1; 64], |factors| factors.map(i32::from))
     }
 
     /// Returns the number of coefficients to store, in zigzag order.
@@ -256,8 +256,8 @@ impl<'a> Reading<'a> {
         }
         for part in &scan.parts {
             let component = &mut frame.components[part.component];
-            if component.quantisation.is_none() {
-                component.quantisation = self.tables.quantisation(component.quantisation_slot);
+            if component.quantization.is_none() {
+                component.quantization = self.tables.quantization(component.quantization_slot);
             }
         }
         frame.scans.push(scan);
@@ -267,9 +267,9 @@ impl<'a> Reading<'a> {
         let count = usize::from(*body.first()?);
         let mut parts = Vec::with_capacity(count.min(4));
         for named in slice(body, 1, 2 * count)?.chunks_exact(2) {
-            let taken = |index: &usize| parts.iter().any(|part: &Part| part.component == *index);
+            let used = |index: &usize| parts.iter().any(|part: &Part| part.component == *index);
             let mut numbers = 0..frame.components.len();
-            let component = numbers.find(|index| frame.components[*index].id == named[0] && !taken(index))?;
+            let component = numbers.find(|index| frame.components[*index].id == named[0] && !used(index))?;
             parts.push(Part {
                 component,
                 direct: self.tables.huffman(Kind::Direct, named[1] >> 4),

@@ -4,7 +4,7 @@
 use super::bits::Bits;
 
 /// Bits of a lookup; codes have up to 16.
-const LOOK: u32 = 10;
+const LOOKUP_BITS: u32 = 10;
 
 /// Table description of a DHT segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(super) struct Description<'a> {
 pub(super) struct Table {
     /// Entry by the next bits. Low byte: bits used, 0 if the code is longer; next byte: the symbol; upper half: the
     /// integer, 0 if it does not fit or is absent.
-    short: Box<[u32; 1 << LOOK]>,
+    short: Box<[u32; 1 << LOOKUP_BITS]>,
     /// For each length, the first 16 bits that are too large for it.
     ends: [u32; 17],
     /// For each length, the offset from code to symbol index.
@@ -45,7 +45,8 @@ impl Coded {
 impl Table {
     /// Creates a table; `None` if there are too many codes or too few symbols.
     pub(super) fn new(description: Description<'_>) -> Option<Self> {
-        let mut table = Self { short: Box::new([0; 1 << LOOK]), ends: [0; 17], places: [0; 17], symbols: [0; 256] };
+        let mut table =
+            Self { short: Box::new([0; 1 << LOOKUP_BITS]), ends: [0; 17], places: [0; 17], symbols: [0; 256] };
         table.symbols.get_mut(..description.symbols.len())?.copy_from_slice(description.symbols);
         let (mut code, mut place) = (0_u32, 0_usize);
         for length in 1..=16_u32 {
@@ -56,7 +57,7 @@ impl Table {
             }
             for _ in 0..count {
                 let symbol = *description.symbols.get(place)?;
-                if length <= LOOK {
+                if length <= LOOKUP_BITS {
                     table.enter(code, length, symbol);
                 }
                 (code, place) = (code + 1, place + 1);
@@ -69,7 +70,7 @@ impl Table {
 
     /// Fills all lookup entries that begin with a code.
     fn enter(&mut self, code: u32, length: u32, symbol: u8) {
-        let (free, size) = (LOOK - length, u32::from(symbol & 15));
+        let (free, size) = (LOOKUP_BITS - length, u32::from(symbol & 15));
         let first = (code << free) as usize;
         for (rest, entry) in self.short[first..first + (1 << free)].iter_mut().enumerate() {
             *entry = u32::from(symbol) << 8 | length;
@@ -85,7 +86,7 @@ impl Table {
     #[inline(always)]
     pub(super) fn read(&self, bits: &mut Bits<'_>) -> Coded {
         bits.refill();
-        let entry = self.short[bits.peek(LOOK) as usize];
+        let entry = self.short[bits.peek(LOOKUP_BITS) as usize];
         let value = entry as i32 >> 16;
         if value != 0 {
             bits.skip(entry & 0xff);
@@ -102,7 +103,7 @@ impl Table {
     #[inline(always)]
     fn find_long(&self, bits: &mut Bits<'_>) -> (u32, u32) {
         let next = bits.peek(16);
-        let longer = LOOK + 1..=16;
+        let longer = LOOKUP_BITS + 1..=16;
         match longer.into_iter().find(|length| next < self.ends[*length as usize]) {
             Some(length) => {
                 let place = (next >> (16 - length)) as i32 + self.places[length as usize];

@@ -36,7 +36,7 @@ const fn outside(step: u8) -> u64 {
 
 /// Fractional bits of the factors, and of the first pass's results.
 const FRACTION: u32 = 13;
-const KEPT: u32 = 2;
+const PASS_FRACTION: u32 = 2;
 
 /// Converts a factor (√2 times a cosine or a sum of cosines) to fixed point with [`FRACTION`] bits.
 const fn fixed(factor: f64) -> i32 {
@@ -88,7 +88,7 @@ pub(super) fn transform<S: Simd>(simd: S, block: &Block, present: u64, side: usi
 }
 
 /// Fills a block without data with gray.
-pub(super) fn leave_grey(side: usize, mut target: Target<'_>) {
+pub(super) fn leave_gray(side: usize, mut target: Target<'_>) {
     target.fill(side, 0x80);
 }
 
@@ -141,7 +141,7 @@ fn eight<S: Simd, const LOW_COLUMNS: bool, const LOW_ROWS: bool>(simd: S, block:
     }
     let first = eight_points::<S, LOW_COLUMNS>(simd, wide);
     for (narrow, column) in narrow.iter_mut().zip(first) {
-        *narrow = narrowed(simd, column, FRACTION - KEPT);
+        *narrow = narrowed(simd, column, FRACTION - PASS_FRACTION);
     }
     // Each round interleaves vectors n and n + 4; three rounds transpose.
     let turned = interleaved(simd, interleaved(simd, interleaved(simd, narrow)));
@@ -150,7 +150,7 @@ fn eight<S: Simd, const LOW_COLUMNS: bool, const LOW_ROWS: bool>(simd: S, block:
     }
     let second = eight_points::<S, LOW_ROWS>(simd, wide);
     for (narrow, row) in narrow.iter_mut().zip(second) {
-        *narrow = narrowed(simd, row, FRACTION + KEPT + 3);
+        *narrow = narrowed(simd, row, FRACTION + PASS_FRACTION + 3);
     }
     for (pair, rows) in narrow.chunks_exact(2).enumerate() {
         // Saturation to -128..=127 clamps the samples, which are offset by 128.
@@ -200,11 +200,11 @@ fn four<S: Simd>(simd: S, block: &Block, mut target: Target<'_>) {
     }
     let mut first = four_points(columns);
     for column in &mut first {
-        *column = (*column + (1 << (FRACTION - KEPT - 1))) >> (FRACTION - KEPT);
+        *column = (*column + (1 << (FRACTION - PASS_FRACTION - 1))) >> (FRACTION - PASS_FRACTION);
     }
     let mut rows = four_points(turned(simd, first));
     for row in &mut rows {
-        *row = (*row + (1 << (FRACTION + KEPT + 2))) >> (FRACTION + KEPT + 3);
+        *row = (*row + (1 << (FRACTION + PASS_FRACTION + 2))) >> (FRACTION + PASS_FRACTION + 3);
     }
     let upper = simd.saturating_narrow_i32x4(rows[0], rows[1]);
     let lower = simd.saturating_narrow_i32x4(rows[2], rows[3]);

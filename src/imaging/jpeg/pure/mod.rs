@@ -3,7 +3,7 @@
 mod baseline;
 mod bits;
 mod canvas;
-mod colour;
+mod color;
 mod decoder;
 #[cfg(not(feature = "libjpeg"))]
 mod encoder;

@@ -66,7 +66,7 @@ impl Store {
 #[inline(always)]
 pub(super) fn read_row(pass: &mut Pass<'_>, frame: &Frame<'_>, row: usize, stores: &mut [Store]) {
     if pass.has_ended() {
-        pass.flawed = true;
+        pass.damaged = true;
         return;
     }
     let scan = pass.scan;

@@ -12,12 +12,12 @@ pub(super) const ZIGZAG: [u8; 64] = [
 ];
 
 /// Factors of 64 coefficients in zigzag order.
-pub(super) type Quantisation = [u16; 64];
+pub(super) type Quantization = [u16; 64];
 
 /// Tables in force at a position of a file.
 #[derive(Default)]
 pub(super) struct Tables<'a> {
-    quantisation: [Option<Rc<Quantisation>>; 4],
+    quantization: [Option<Rc<Quantization>>; 4],
     direct: [Slot<'a>; 4],
     alternating: [Slot<'a>; 4],
 }
@@ -40,11 +40,11 @@ pub(super) enum Kind {
 
 impl<'a> Tables<'a> {
     /// Stores the tables of a DQT segment; returns `false` if it is invalid (T.81, B.2.4.1).
-    pub(super) fn quantise(&mut self, mut body: &[u8]) -> bool {
+    pub(super) fn quantize(&mut self, mut body: &[u8]) -> bool {
         while let [which, rest @ ..] = body {
             let (wide, slot) = (which >> 4 != 0, usize::from(which & 15));
             let length = if wide { 128 } else { 64 };
-            let (Some(factors), Some(place)) = (rest.get(..length), self.quantisation.get_mut(slot)) else {
+            let (Some(factors), Some(place)) = (rest.get(..length), self.quantization.get_mut(slot)) else {
                 return false;
             };
             let factor = |index: usize| {
@@ -75,8 +75,8 @@ impl<'a> Tables<'a> {
         true
     }
 
-    pub(super) fn quantisation(&self, slot: u8) -> Option<Rc<Quantisation>> {
-        self.quantisation.get(usize::from(slot))?.clone()
+    pub(super) fn quantization(&self, slot: u8) -> Option<Rc<Quantization>> {
+        self.quantization.get(usize::from(slot))?.clone()
     }
 
     /// Returns the Huffman table in a slot, or the default one for Motion JPEG frames, which have none; `None` if it is

@@ -29,7 +29,7 @@ fn try_decoding(source: &[u8], block: u32) -> Result<Decoded, Error> {
 /// Decodes a valid file.
 fn decoded(source: &[u8], block: u32) -> RgbImage {
     let decoded = try_decoding(source, block).expect("it is an image");
-    assert_eq!(decoded.flaw, None);
+    assert_eq!(decoded.warning, None);
     let pixels = decoded.pixels;
     RgbImage::from_raw(pixels.width, pixels.height, pixels.data).expect("the pixels fill their frame")
 }
@@ -231,9 +231,9 @@ fn truncation_in_the_last_scan_is_detected_with_or_without_an_end_marker() {
     for progressive in [false, true] {
         let source = encoded(&noise(120, 90, 4), SamplingFactor::F_2_2, progressive, 0);
         let cut = &source[..source.len() - 60];
-        let flaw = |source: &[u8]| try_decoding(source, 8).expect("most of it is there").flaw;
-        assert_eq!(flaw(cut), Some(Warning::Truncated), "progressive: {progressive}");
-        assert_eq!(flaw(&[cut, &END].concat()), Some(Warning::Damaged), "progressive: {progressive}");
+        let warning = |source: &[u8]| try_decoding(source, 8).expect("most of it is there").warning;
+        assert_eq!(warning(cut), Some(Warning::Truncated), "progressive: {progressive}");
+        assert_eq!(warning(&[cut, &END].concat()), Some(Warning::Damaged), "progressive: {progressive}");
     }
 }
 
@@ -244,7 +244,7 @@ fn missing_pixels_are_gray() {
         source.windows(2).enumerate().filter(|(_, two)| two[0] == 0xff && two[1] & 0xf8 == 0xd0).collect();
     let cut = [&source[..markers[markers.len() / 2].0], &END].concat();
     let read = try_decoding(&cut, 8).expect("half of it is there");
-    assert_eq!(read.flaw, Some(Warning::Damaged));
+    assert_eq!(read.warning, Some(Warning::Damaged));
     assert_eq!(read.pixels.data[3 * 160 * 159..][..3], [128; 3]);
     assert!(read.pixels.data[0] > 240);
 }
@@ -259,7 +259,7 @@ fn a_lost_restart_interval_does_not_shift_the_others() {
     // Remove the third interval with the marker before it: 5 units of 8 × 8 pixels from the 11th on.
     let lost = [&source[..markers[1]], &source[markers[2]..]].concat();
     let read = try_decoding(&lost, 8).expect("nearly all of it is there");
-    assert_eq!(read.flaw, Some(Warning::Damaged));
+    assert_eq!(read.warning, Some(Warning::Damaged));
     let differing = read.pixels.data.chunks(3).zip(whole.pixels()).filter(|(read, whole)| **read != whole.0).count();
     assert!(differing <= 5 * 64, "{differing} pixels differ");
 }

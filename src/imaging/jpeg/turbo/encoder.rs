@@ -2,7 +2,7 @@
 
 use super::libjpeg::{Coding, Writing, compress};
 use crate::imaging::error::Error;
-use crate::imaging::jpeg::FULL_COLOUR_EDGE;
+use crate::imaging::jpeg::FULL_COLOR_EDGE;
 use crate::imaging::pixels::Pixels;
 use crate::imaging::preset::Effort;
 use crate::imaging::tuning::Tuning;
@@ -14,10 +14,10 @@ use crate::imaging::tuning::Tuning;
 pub(in crate::imaging) fn encode(pixels: &Pixels, tuning: Tuning) -> Result<Vec<u8>, Error> {
     let coding = match tuning.effort {
         Effort::Fast => Coding::Plain,
-        Effort::Balanced => Coding::Optimised,
+        Effort::Balanced => Coding::Optimized,
         Effort::Small => Coding::Smallest,
     };
-    let half_colour = pixels.width.max(pixels.height) > FULL_COLOUR_EDGE;
-    let writing = Writing { quality: tuning.quality.clamp(1, 100), half_colour, coding };
+    let half_color = pixels.width.max(pixels.height) > FULL_COLOR_EDGE;
+    let writing = Writing { quality: tuning.quality.clamp(1, 100), half_color, coding };
     compress(&pixels.data, (pixels.width, pixels.height), &writing)
 }

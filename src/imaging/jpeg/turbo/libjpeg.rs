@@ -16,7 +16,7 @@ use crate::imaging::error::Error;
 pub(super) struct Writing {
     pub quality: u8,
     /// Halve the chroma resolution in both directions.
-    pub half_colour: bool,
+    pub half_color: bool,
     pub coding: Coding,
 }
 
@@ -26,7 +26,7 @@ pub(super) enum Coding {
     /// One pass with the Huffman tables of the specification.
     Plain,
     /// Huffman tables optimized for the image.
-    Optimised,
+    Optimized,
     /// Progressive, with trellis quantization.
     Smallest,
 }
@@ -132,7 +132,7 @@ impl Writer {
             lib::jpeg_set_quality(&mut self.info, i32::from(writing.quality), 1);
             self.info.optimize_coding = boolean::from(writing.coding != Coding::Plain);
             let luma = &mut *self.info.comp_info;
-            let factor = if writing.half_colour { 2 } else { 1 };
+            let factor = if writing.half_color { 2 } else { 1 };
             (luma.h_samp_factor, luma.v_samp_factor) = (factor, factor);
             lib::jpeg_start_compress(&mut self.info, 1);
             lib::jpeg_write_scanlines(&mut self.info, rows.as_ptr(), rows.len() as u32);

@@ -121,7 +121,7 @@ impl Directory {
     /// Creates the directory if necessary, and locks it until the returned file is closed.
     pub(super) async fn take(&self) -> Result<File, Error> {
         let path = self.0.clone();
-        let taken = files::blocking(move || {
+        let locked = files::blocking(move || {
             private_files::create_dir_all(&path)?;
             files::sync_directory(&path.canonicalize()?.join(".."))?;
             for entry in std::fs::read_dir(&path)? {
@@ -145,8 +145,8 @@ impl Directory {
                 Err(TryLockError::Error(error)) => Err(error),
             }
         });
-        let taken = taken.await.map_err(Error::of(&self.0))?;
-        taken.map_err(|reason| Error::refused(reason, "use a separate directory for backups of this catalog"))
+        let locked = locked.await.map_err(Error::of(&self.0))?;
+        locked.map_err(|reason| Error::refused(reason, "use a separate directory for backups of this catalog"))
     }
 
     /// Returns the path of a blob's copy.

@@ -3,14 +3,14 @@
 use crate::imaging::header::tiff::{Alpha, LUMA, Layout, Meaning, PALETTE, REFERENCE};
 
 /// Converts samples to colors.
-pub(super) struct Colours {
+pub(super) struct Colors {
     meaning: Meaning,
     alpha: Alpha,
     palette: Vec<[u8; 3]>,
     chroma: Chroma,
 }
 
-impl Colours {
+impl Colors {
     pub(super) fn new(layout: &Layout<'_>) -> Self {
         let palette = if layout.meaning == Meaning::Palette { palette(layout) } else { Vec::new() };
         Self { meaning: layout.meaning, alpha: layout.alpha, palette, chroma: Chroma::new(layout) }
@@ -19,16 +19,16 @@ impl Colours {
     /// Writes `target`, of three or four samples, from `samples`; returns `false` if the palette lacks the color.
     pub(super) fn set(&self, samples: &[u8], target: &mut [u8]) -> bool {
         match self.meaning {
-            Meaning::Grey { white_is_zero } => {
+            Meaning::Gray { white_is_zero } => {
                 target[..3].fill(if white_is_zero { 255 - samples[0] } else { samples[0] });
                 self.set_alpha(samples.get(1), target);
             }
-            Meaning::Colour => {
+            Meaning::Color => {
                 target[..3].copy_from_slice(&samples[..3]);
                 self.set_alpha(samples.get(3), target);
             }
             Meaning::Palette => match self.palette.get(usize::from(samples[0])) {
-                Some(colour) => target[..3].copy_from_slice(colour),
+                Some(color) => target[..3].copy_from_slice(color),
                 None => {
                     target[..3].fill(0);
                     return false;
@@ -36,21 +36,21 @@ impl Colours {
             },
             Meaning::Inks => target[..4].copy_from_slice(&samples[..4]),
             Meaning::Chroma { .. } => {
-                target[..3].copy_from_slice(&self.chroma.colour([samples[0], samples[1], samples[2]]))
+                target[..3].copy_from_slice(&self.chroma.color([samples[0], samples[1], samples[2]]))
             }
         }
         true
     }
 
     fn set_alpha(&self, alpha: Option<&u8>, target: &mut [u8]) {
-        let (Some(alpha), [colour @ .., last]) = (alpha, target) else { return };
+        let (Some(alpha), [color @ .., last]) = (alpha, target) else { return };
         if self.alpha == Alpha::None {
             return;
         }
         *last = *alpha;
         if self.alpha == Alpha::Multiplied && *alpha > 0 {
             let whole = u32::from(*alpha);
-            colour
+            color
                 .iter_mut()
                 .for_each(|sample| *sample = ((u32::from(*sample) * 255 + whole / 2) / whole).min(255) as u8);
         }
@@ -59,11 +59,11 @@ impl Colours {
 
 /// Reads the palette: all reds, then all greens, then all blues, 16 bits each; some programs write only 8.
 fn palette(layout: &Layout<'_>) -> Vec<[u8; 3]> {
-    let colours = (layout.directory.count(PALETTE) / 3).min(1 << layout.bits);
-    let sample = |part: usize, index: usize| layout.directory.number(PALETTE, part * colours + index).unwrap_or(0);
-    let all: Vec<[u32; 3]> = (0..colours).map(|index| [0, 1, 2].map(|part| sample(part, index))).collect();
+    let colors = (layout.directory.count(PALETTE) / 3).min(1 << layout.bits);
+    let sample = |part: usize, index: usize| layout.directory.number(PALETTE, part * colors + index).unwrap_or(0);
+    let all: Vec<[u32; 3]> = (0..colors).map(|index| [0, 1, 2].map(|part| sample(part, index))).collect();
     let shift = if all.iter().flatten().all(|sample| *sample < 256) { 0 } else { 8 };
-    all.into_iter().map(|colour| colour.map(|sample| (sample >> shift) as u8)).collect()
+    all.into_iter().map(|color| color.map(|sample| (sample >> shift) as u8)).collect()
 }
 
 /// Converts luma and chroma to RGB (TIFF 6.0, section 21).
@@ -95,7 +95,7 @@ impl Chroma {
         Self { red, green, blue, scales }
     }
 
-    fn colour(&self, samples: [u8; 3]) -> [u8; 3] {
+    fn color(&self, samples: [u8; 3]) -> [u8; 3] {
         let [luma, to_blue, to_red] =
             [0, 1, 2].map(|part| (f32::from(samples[part]) - self.scales[part].0) * self.scales[part].1);
         let red = luma + to_red * (2.0 - 2.0 * self.red);

@@ -39,7 +39,7 @@ impl Converter {
     }
 
     /// Writes the colors of row `y`; pixels are `channels` samples apart.
-    pub(super) fn set_colours(&self, coded: &Coded, y: usize, target: &mut [u8], channels: usize) {
+    pub(super) fn set_colors(&self, coded: &Coded, y: usize, target: &mut [u8], channels: usize) {
         let wide = coded.bits > 8;
         let luma = coded.row(0, y);
         let Some((across, down)) = coded.chroma else {
@@ -54,7 +54,7 @@ impl Converter {
         for (x, pixel) in target.chunks_exact_mut(channels).enumerate() {
             let (first, second, third) =
                 (sample(luma, x, wide), sample(blues, x >> across, wide), sample(reds, x >> across, wide));
-            let colour = if self.identity {
+            let color = if self.identity {
                 [third, first, second].map(|sample| (sample - self.black) * self.luma)
             } else {
                 let light = (first - self.black) * self.luma;
@@ -62,7 +62,7 @@ impl Converter {
                 let blue = light + (second - self.middle) * self.chroma * to_blue;
                 [red, (light - self.red * red - self.blue * blue) / green, blue]
             };
-            pixel[..3].copy_from_slice(&colour.map(byte));
+            pixel[..3].copy_from_slice(&color.map(byte));
         }
     }
 }

@@ -21,37 +21,43 @@ fn to_rgb(y: u8, blue: u8, red: u8) -> u32 {
 }
 
 /// Pixels computed before they are written.
-const AT_ONCE: usize = 32;
+const BLOCK_PIXELS: usize = 32;
 
 /// Shuffle that packs four 4-byte pixels into three samples each; the last four bytes are unused.
 const THREE_OF_FOUR: [u8; 16] = [0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15];
 
 #[inline(always)]
 pub(super) fn from_ycbcr<S: Simd>(simd: S, [y, blue, red]: [&[u8]; 3], out: &mut [u8]) {
-    let (whole, rest) = y.as_chunks::<AT_ONCE>();
-    let colours = blue.as_chunks::<AT_ONCE>().0.iter().zip(red.as_chunks::<AT_ONCE>().0);
+    let (whole, rest) = y.as_chunks::<BLOCK_PIXELS>();
+    let colors = blue.as_chunks::<BLOCK_PIXELS>().0.iter().zip(red.as_chunks::<BLOCK_PIXELS>().0);
     let mut done = 0;
-    for (y, (blue, red)) in whole.iter().zip(colours) {
+    for (y, (blue, red)) in whole.iter().zip(colors) {
         let room = out.get_mut(3 * done..).unwrap_or_default();
         write_rgb(simd, y, blue, red, room);
-        done += AT_ONCE;
+        done += BLOCK_PIXELS;
     }
     let padded = |row: &[u8]| {
-        let mut padded = [0; AT_ONCE];
+        let mut padded = [0; BLOCK_PIXELS];
         padded[..rest.len()].copy_from_slice(&row[done..done + rest.len()]);
         padded
     };
-    let mut last = [0; 3 * AT_ONCE];
+    let mut last = [0; 3 * BLOCK_PIXELS];
     write_rgb(simd, &padded(y), &padded(blue), &padded(red), &mut last);
     out[3 * done..].copy_from_slice(&last[..3 * rest.len()]);
 }
 
 /// Writes as many pixels as exist and fit.
 #[inline(always)]
-fn write_rgb<S: Simd>(simd: S, y: &[u8; AT_ONCE], blue: &[u8; AT_ONCE], red: &[u8; AT_ONCE], out: &mut [u8]) {
+fn write_rgb<S: Simd>(
+    simd: S,
+    y: &[u8; BLOCK_PIXELS],
+    blue: &[u8; BLOCK_PIXELS],
+    red: &[u8; BLOCK_PIXELS],
+    out: &mut [u8],
+) {
     let order = u8x16::from_slice(simd, &THREE_OF_FOUR);
-    let mut packed = [0; AT_ONCE];
-    for index in 0..AT_ONCE {
+    let mut packed = [0; BLOCK_PIXELS];
+    for index in 0..BLOCK_PIXELS {
         packed[index] = to_rgb(y[index], blue[index], red[index]);
     }
     for (index, four) in packed.as_chunks::<4>().0.iter().enumerate() {
@@ -70,9 +76,9 @@ fn write_rgb<S: Simd>(simd: S, y: &[u8; AT_ONCE], blue: &[u8; AT_ONCE], red: &[u
 }
 
 #[inline(always)]
-pub(super) fn from_grey(grey: &[u8], out: &mut [u8]) {
-    for (out, grey) in out.chunks_exact_mut(3).zip(grey) {
-        out.copy_from_slice(&[*grey; 3]);
+pub(super) fn from_gray(gray: &[u8], out: &mut [u8]) {
+    for (out, gray) in out.chunks_exact_mut(3).zip(gray) {
+        out.copy_from_slice(&[*gray; 3]);
     }
 }
 
