@@ -36,8 +36,8 @@ async fn main() -> Result<(), Failure> {
     let all = streams.into_iter().map(|mut stream| tokio::spawn(async move { until_created(&mut stream).await }));
     let all: Vec<_> = all.collect();
     create_product(&address).await?;
-    for told in all {
-        told.await??;
+    for task in all {
+        task.await??;
     }
     println!("all of them had an event {} ms after its request was sent", begun.elapsed().as_millis());
     println!("the server has {} KiB now", resident_kib(&process)?);

@@ -17,7 +17,7 @@ pub struct Floor(i64);
 
 impl Freshness {
     /// Records a version that the answer to a write or a read has shown.
-    pub fn told(&self, product: i64, version: i64) {
+    pub fn acknowledged(&self, product: i64, version: i64) {
         let mut versions = self.lock();
         let newest = versions.entry(product).or_default();
         *newest = version.max(*newest);

@@ -22,8 +22,8 @@ pub async fn check(stage: &Stage) -> anyhow::Result<Counts> {
     let ready = every_image_has_one_end(stage).await?;
     let blobs = every_rendition_has_its_blob(stage).await?;
     if stage.setup == Setup::Full {
-        let told = "every cache invalidation is sent";
-        eventually_none(stage, told, "SELECT count(*) FROM cache_invalidation").await?;
+        let condition = "every cache invalidation is sent";
+        eventually_none(stage, condition, "SELECT count(*) FROM cache_invalidation").await?;
     }
     let open = "no job holds a lease or a place at some content";
     let held = "SELECT count(*) FROM jobs WHERE lease_token IS NOT NULL OR working_on IS NOT NULL";
@@ -122,11 +122,11 @@ async fn eventually_none(stage: &Stage, what: &str, sql: &str) -> anyhow::Result
 async fn doctor_is_content(stage: &Stage) -> anyhow::Result<()> {
     let began = Instant::now();
     loop {
-        let told = stage.doctor().await?;
-        if told["healthy"] == true {
+        let report = stage.doctor().await?;
+        if report["healthy"] == true {
             return Ok(());
         }
-        anyhow::ensure!(began.elapsed() < SETTLING, "pm doctor: {told}");
+        anyhow::ensure!(began.elapsed() < SETTLING, "pm doctor: {report}");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }

@@ -258,8 +258,8 @@ impl Stage {
     /// Returns the output of `pm doctor --json`, whatever its exit code.
     pub async fn doctor(&self) -> anyhow::Result<Value> {
         let output = self.spec("pm").arguments(["doctor", "--json"]).run(Duration::from_secs(600)).await?;
-        let told = String::from_utf8_lossy(&output.stderr);
-        serde_json::from_slice(&output.stdout).with_context(|| format!("pm doctor: {}: {told}", output.status))
+        let printed = String::from_utf8_lossy(&output.stderr);
+        serde_json::from_slice(&output.stdout).with_context(|| format!("pm doctor: {}: {printed}", output.status))
     }
 
     /// Queries the database.

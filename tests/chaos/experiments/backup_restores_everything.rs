@@ -41,8 +41,8 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let mut all = Counts::new();
     for (from, to) in ways {
         let way = format!("{}_to_{}", from.letter(), to.letter());
-        let told = one(stage, *from, *to).await.with_context(|| way.clone())?;
-        all.insert(way, told);
+        let printed = one(stage, *from, *to).await.with_context(|| way.clone())?;
+        all.insert(way, printed);
     }
     Ok(all)
 }
@@ -192,11 +192,11 @@ impl<'a> Place<'a> {
         let began = Instant::now();
         loop {
             let output = self.spec().arguments(["doctor", "--json"]).run(Duration::from_secs(120)).await?;
-            let told: Value = serde_json::from_slice(&output.stdout).context("pm doctor")?;
-            if told["healthy"] == true {
+            let printed: Value = serde_json::from_slice(&output.stdout).context("pm doctor")?;
+            if printed["healthy"] == true {
                 return Ok(());
             }
-            anyhow::ensure!(began.elapsed() < Duration::from_secs(30), "pm doctor: {told}");
+            anyhow::ensure!(began.elapsed() < Duration::from_secs(30), "pm doctor: {printed}");
             sleep(Duration::from_millis(500)).await;
         }
     }

@@ -119,8 +119,8 @@ async fn is_problem(what: &str, response: reqwest::Response, statuses: &[u16]) -
     anyhow::ensure!(kind == "application/problem+json", "{what}: the answer is {kind:?}");
     let body: Value = response.json().await?;
     anyhow::ensure!(body["status"] == status && body["code"].is_string(), "{what}: {body}");
-    let told = body.to_string().len();
-    anyhow::ensure!(told < 20_000, "{what}: the answer has {told} bytes");
+    let length = body.to_string().len();
+    anyhow::ensure!(length < 20_000, "{what}: the answer has {length} bytes");
     Ok(())
 }
 

@@ -35,7 +35,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         sleep(Duration::from_micros(random.u64(..30_000))).await;
         process.kill().await;
     }
-    let told = std::fs::read_to_string(writer.log())?;
+    let printed = std::fs::read_to_string(writer.log())?;
     let (mut files, mut unfinished) = (0, 0);
     for path in walk(&directory)? {
         let name = path.file_name().and_then(|name| name.to_str()).context("a name")?.to_owned();
@@ -49,7 +49,8 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         anyhow::ensure!(hex::encode(Sha256::digest(&bytes)) == hash, "torn blob: {} of {} bytes", name, bytes.len());
     }
     // A killed writer may leave a partial last line, and the next writer's first line follows it.
-    let whole = told.lines().filter_map(|line| line.strip_prefix(STORED)).filter(|key| BlobKey::parse(key).is_some());
+    let whole =
+        printed.lines().filter_map(|line| line.strip_prefix(STORED)).filter(|key| BlobKey::parse(key).is_some());
     let acknowledged: Vec<_> = whole.collect();
     let missing = acknowledged.iter().filter(|key| !directory.join(key).exists()).count();
     anyhow::ensure!(missing == 0, "{missing} acknowledged blobs are missing");

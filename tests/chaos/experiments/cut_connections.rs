@@ -59,14 +59,14 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
             let (output, ()) = tokio::join!(command.run(LIMIT), database.happen(&mut random, round));
             let output = output?;
             tally.runs += 1;
-            let (told, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            let (text, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
             match output.status.code() {
                 Some(UNREACHABLE) => tally.unreachable += 1,
                 Some(0) => {
-                    anyhow::ensure!(!same || told == *expected, "{words:?} printed {told} instead of {expected}");
+                    anyhow::ensure!(!same || text == *expected, "{words:?} printed {text} instead of {expected}");
                     tally.answered += 1;
                 }
-                other => anyhow::bail!("{words:?} exited with {other:?}: {told}{complaint}"),
+                other => anyhow::bail!("{words:?} exited with {other:?}: {text}{complaint}"),
             }
             if words[0] == "backup" && output.status.success() {
                 is_whole(&stage.directory.join("copy"))?;
@@ -132,8 +132,8 @@ async fn start(
     let mut process = stage.spec(command).arguments(words).spawn()?;
     let begun = async {
         loop {
-            let told = process.output();
-            if told.contains("\"serving\"") || told.contains("working on images") || !process.is_running() {
+            let text = process.output();
+            if text.contains("\"serving\"") || text.contains("working on images") || !process.is_running() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -81,14 +81,14 @@ async fn damage_store(stage: &Stage, age: Age, random: &mut fastrand::Rng, tally
         damage(&root.join(key), age, random)?;
     }
     tally.blobs_damaged += chosen.len();
-    let told = stage.doctor().await?;
-    let examples = told["checks"].as_array().context("checks")?.iter().find(|check| check["check"] == "blobs");
+    let report = stage.doctor().await?;
+    let examples = report["checks"].as_array().context("checks")?.iter().find(|check| check["check"] == "blobs");
     let named = examples.context("blobs")?["examples"].to_string();
     tally.missed += chosen.iter().filter(|key| !named.contains(key.as_str())).count();
     stage.pm(&["reprocess", "--status", "ready", "--yes"]).await?;
     stage.settled(LIMIT).await?;
-    let told = stage.doctor().await?;
-    anyhow::ensure!(told["healthy"] == true, "after reprocessing: {told}");
+    let report = stage.doctor().await?;
+    anyhow::ensure!(report["healthy"] == true, "after reprocessing: {report}");
     Ok(())
 }
 
@@ -140,17 +140,17 @@ async fn restore_the_rest(
     damage(&directory.join("manifest.json"), Age::Young, random)?;
     let target = Place::new(stage, "target", stage.setup, "32").await?;
     let refused = target.spec().arguments(["restore", &backup, "--yes"]).run(LIMIT).await?;
-    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let report = String::from_utf8_lossy(&refused.stderr).into_owned();
     anyhow::ensure!(
-        refused.status.code() == Some(1) && told.contains("--allow-missing"),
-        "the restore was not refused: {told}"
+        refused.status.code() == Some(1) && report.contains("--allow-missing"),
+        "the restore was not refused: {report}"
     );
-    let missed: Vec<_> = lost.iter().filter(|key| !told.contains(key.as_str())).collect();
-    anyhow::ensure!(missed.is_empty() && told.contains("products.ndjson"), "{missed:?} are not named: {told}");
+    let missed: Vec<_> = lost.iter().filter(|key| !report.contains(key.as_str())).collect();
+    anyhow::ensure!(missed.is_empty() && report.contains("products.ndjson"), "{missed:?} are not named: {report}");
     let words = ["restore", &backup, "--yes", "--allow-missing", "-o", "json"];
     let output = target.spec().arguments(words).run(LIMIT).await?;
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    anyhow::ensure!(output.status.code() == Some(4), "{}: {told}", output.status);
+    let report = String::from_utf8_lossy(&output.stderr).into_owned();
+    anyhow::ensure!(output.status.code() == Some(4), "{}: {report}", output.status);
     let restored: Value = serde_json::from_slice(&output.stdout).context("pm restore")?;
     target.is_healthy().await?;
     let mut server = target.serve(2).await?;
@@ -188,8 +188,8 @@ async fn settled(target: &Place<'_>, id: i64) -> anyhow::Result<Value> {
 }
 
 async fn backed_up(stage: &Stage, words: &[&str]) -> anyhow::Result<Value> {
-    let told = stage.pm(&[&["backup", "-o", "json"], words].concat()).await?;
-    serde_json::from_str(&told).context("pm backup")
+    let report = stage.pm(&[&["backup", "-o", "json"], words].concat()).await?;
+    serde_json::from_str(&report).context("pm backup")
 }
 
 async fn referred(stage: &Stage) -> anyhow::Result<Vec<String>> {

@@ -166,8 +166,8 @@ impl Scene<'_> {
 
 /// Returns the number of blobs that `pm gc` removes.
 async fn collect(stage: &Stage) -> anyhow::Result<u64> {
-    let told: Value = serde_json::from_str(&stage.pm(&["gc", "--output", "json"]).await?)?;
-    told["removed"].as_u64().with_context(|| format!("pm gc printed {told}"))
+    let text: Value = serde_json::from_str(&stage.pm(&["gc", "--output", "json"]).await?)?;
+    text["removed"].as_u64().with_context(|| format!("pm gc printed {text}"))
 }
 
 /// Returns the blobs that rows reference.

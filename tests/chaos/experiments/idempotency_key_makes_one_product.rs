@@ -53,15 +53,15 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
             server.process.kill().await;
         };
         let (answers, ()) = tokio::join!(sending, dying);
-        let told: Vec<_> = answers.into_iter().flatten().filter(|answer| answer.status == 201).collect();
+        let created: Vec<_> = answers.into_iter().flatten().filter(|answer| answer.status == 201).collect();
         server = stage.serve(&["--no-worker"]).await?;
         let api = server.api();
         let stored = named(&api, &name).await?;
-        anyhow::ensure!(stored >= told.len().min(1), "{name} was acknowledged but is missing");
-        (stored_before, answered_before) = (stored_before + stored, answered_before + usize::from(!told.is_empty()));
+        anyhow::ensure!(stored >= created.len().min(1), "{name} was acknowledged but is missing");
+        (stored_before, answered_before) = (stored_before + stored, answered_before + usize::from(!created.is_empty()));
         let again = post(&api, &key, &body).await?;
         anyhow::ensure!(again.status == 201, "the retry of {name}: {} {}", again.status, again.body);
-        let same = told.iter().all(|answer| answer.id() == again.id());
+        let same = created.iter().all(|answer| answer.id() == again.id());
         anyhow::ensure!(same, "the retry of {name} created another product");
         anyhow::ensure!(named(&api, &name).await? == 1, "not exactly one product is named {name}");
     }

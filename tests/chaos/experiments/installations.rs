@@ -117,13 +117,13 @@ async fn refuses_a_foreign_store(owner: &Place<'_>, other: &Place<'_>) -> anyhow
         let mut spec = other.spec().arguments(words);
         spec.environment.clone_from(&environment);
         let output = spec.run(Duration::from_secs(30)).await?;
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let printed = String::from_utf8_lossy(&output.stderr).into_owned();
         anyhow::ensure!(
             output.status.code() == Some(2),
-            "pm {words:?} with another installation's store: {}: {told}",
+            "pm {words:?} with another installation's store: {}: {printed}",
             output.status
         );
-        anyhow::ensure!(told.contains(&store) && told.contains("it belongs to installation"), "{told}");
+        anyhow::ensure!(printed.contains(&store) && printed.contains("it belongs to installation"), "{printed}");
     }
     Ok(commands.len())
 }

@@ -44,13 +44,13 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let asked = issuer.fetches();
     let most = 1 + usize::try_from(begun.elapsed().as_secs() / PAUSE.as_secs())?;
     anyhow::ensure!(asked <= most, "the keys were fetched {asked} times in {:?}", begun.elapsed());
-    let mut told = counts(json!({"valid": right.len(), "invalid": wrong.len() + 1, "fetches_of_keys": asked}));
+    let mut findings = counts(json!({"valid": right.len(), "invalid": wrong.len() + 1, "fetches_of_keys": asked}));
     if stage.form == Form::Full {
-        told.extend(replaced_and_away(&api, &issuer, &key).await?);
+        findings.extend(replaced_and_away(&api, &issuer, &key).await?);
     }
-    told.extend(soundness::check(stage).await?);
+    findings.extend(soundness::check(stage).await?);
     server.process.kill().await;
-    Ok(told)
+    Ok(findings)
 }
 
 /// Replaces the key: it is accepted after the next fetch. Then the issuer stops, and tokens with the known key stay

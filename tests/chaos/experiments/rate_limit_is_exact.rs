@@ -54,7 +54,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let (least, most) = together.expected();
     let allowed = together.allowed;
     anyhow::ensure!((least..=most).contains(&(allowed as f64)), "{allowed} were allowed, not {least:.1} to {most:.1}");
-    let mut told = counts(json!({
+    let mut findings = counts(json!({
         "processes": servers.len(), "sent": together.sent, "allowed": allowed,
         "expected": (BURST + RATE * together.sending.as_secs_f64()).round(),
     }));
@@ -66,15 +66,15 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
             let allowed = alone.allowed;
             let fits = (least..=most).contains(&(allowed as f64));
             anyhow::ensure!(fits, "without Redis {allowed} were allowed, not {least:.1} to {most:.1}");
-            told.insert(format!("allowed_without_redis_{number}"), json!(allowed));
+            findings.insert(format!("allowed_without_redis_{number}"), json!(allowed));
         }
         stage.engines().redis.start().await?;
     }
-    told.extend(soundness::check(stage).await?);
+    findings.extend(soundness::check(stage).await?);
     for server in &mut servers {
         server.process.kill().await;
     }
-    Ok(told)
+    Ok(findings)
 }
 
 /// Sends requests to all of `servers` for `lasts`.

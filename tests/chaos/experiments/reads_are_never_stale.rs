@@ -202,7 +202,7 @@ impl Scene<'_> {
             ..ProductDraft::default()
         };
         let product = self.app.catalog.create(NewProduct::parse(draft, policy)?, None).await?;
-        self.fresh.told(product.id.0, product.version);
+        self.fresh.acknowledged(product.id.0, product.version);
         self.writes.fetch_add(1, Relaxed);
         self.look(&self.servers[server], product.id.0).await
     }
@@ -214,7 +214,7 @@ impl Scene<'_> {
         let selection = Selection { products: vec![ProductId(id)], status: Which::All, ..Selection::default() };
         let batch = self.app.catalog.reprocess(&selection, None, 1, None).await?;
         if !batch.images.is_empty() {
-            self.fresh.told(id, before + 1);
+            self.fresh.acknowledged(id, before + 1);
             self.writes.fetch_add(1, Relaxed);
             for api in &self.servers {
                 self.look(api, id).await?;

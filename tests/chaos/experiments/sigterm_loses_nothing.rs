@@ -65,11 +65,11 @@ async fn servers(stage: &Stage, rounds: usize) -> anyhow::Result<Counts> {
         let load = load((&api, &second), &ledger, (round, id), Duration::from_millis(1_600));
         let stop = async {
             sleep(Duration::from_millis(600)).await;
-            let told = Instant::now();
+            let began = Instant::now();
             goes.process.terminate();
             let status = goes.process.ended(Duration::from_secs(15)).await?;
             anyhow::ensure!(status.code() == Some(0), "a server exited with {status} after SIGTERM");
-            Ok(told.elapsed())
+            Ok(began.elapsed())
         };
         let (fates, stopped) = tokio::join!(load, stop);
         slowest.note(stopped?);
@@ -139,12 +139,12 @@ async fn worker(stage: &Stage, round: usize) -> anyhow::Result<Duration> {
     // One user gets at most three quarters of its permits.
     let mut worker = stage.worker("worker", 3).await?;
     join_all(paths.iter().map(|path| origin.wait_for_hits(path, 1))).await;
-    let told = Instant::now();
+    let began = Instant::now();
     worker.terminate();
     // These end within the grace period, the others are returned.
     paths.iter().skip(IN_FLIGHT / 2).for_each(|path| origin.release(path));
     let status = worker.ended(WORKER_LIMIT).await?;
-    let took = told.elapsed();
+    let took = began.elapsed();
     anyhow::ensure!(status.code() == Some(0), "a worker exited with {status} after SIGTERM");
     let kept = stage.number("SELECT count(*) FROM jobs WHERE lease_token IS NOT NULL OR state = 'running'").await?;
     let burnt = stage.number("SELECT count(*) FROM jobs WHERE state = 'queued' AND attempt > 0").await?;

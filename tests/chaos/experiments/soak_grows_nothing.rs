@@ -229,7 +229,7 @@ fn judge(samples: &[Sample], bounds: &Bounds) -> anyhow::Result<Counts> {
     level.truncate(JUDGED_SAMPLES);
     let end: Vec<&Sample> = samples.iter().rev().take(JUDGED_SAMPLES).collect();
     anyhow::ensure!(samples.len() > 2 * JUDGED_SAMPLES, "the soak was too short for a result");
-    let (mut told, mut grown) = (Counts::new(), Vec::new());
+    let (mut found, mut grown) = (Counts::new(), Vec::new());
     for (name, figure, is_memory) in figures(&samples[0].processes) {
         let (Some(before), Some(after)) = (median(&level, &figure), median(&end, &figure)) else { continue };
         let most =
@@ -237,12 +237,12 @@ fn judge(samples: &[Sample], bounds: &Bounds) -> anyhow::Result<Counts> {
         if after > most {
             grown.push(format!("{name}: {before}, then {after}"));
         }
-        told.insert(name, json!([before, after]));
+        found.insert(name, json!([before, after]));
     }
     let zombies = samples.iter().map(|sample| sample.zombies).max().unwrap_or_default();
     anyhow::ensure!(zombies == 0, "{zombies} zombies");
-    anyhow::ensure!(grown.is_empty(), "still growing: {}; {told:?}", grown.join("; "));
-    Ok(told)
+    anyhow::ensure!(grown.is_empty(), "still growing: {}; {found:?}", grown.join("; "));
+    Ok(found)
 }
 
 /// Returns the median of the samples that have a value.

@@ -135,8 +135,8 @@ impl Spec {
     /// As [`run`](Self::run), and requires success; returns its standard output.
     pub async fn succeed(&self, limit: Duration) -> anyhow::Result<String> {
         let output = self.run(limit).await?;
-        let told = String::from_utf8_lossy(&output.stderr);
-        anyhow::ensure!(output.status.success(), "{} {:?}: {}: {told}", self.name, self.arguments, output.status);
+        let printed = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "{} {:?}: {}: {printed}", self.name, self.arguments, output.status);
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 }

@@ -14,7 +14,7 @@ use pm::{
 
 use self::model::no_reader_sees_less_than_was_acknowledged;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_keeps_the_contract() {
@@ -277,12 +277,12 @@ fn value(version: u64) -> Entry {
 
 /// Retries until there is an answer: on a busy machine any operation may exceed its time limit.
 async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(answer) = attempt().await {
             return answer;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain");
+        assert!(Instant::now() < deadline, "waited {TIMEOUT:?} in vain");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

@@ -24,7 +24,7 @@ use tokio::{sync::watch, time::timeout};
 use crate::support::proxy::Proxy;
 
 /// Far longer than anything here takes, so that only a hang exceeds it.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A poll interval longer than any test.
 const NEVER: Duration = Duration::from_secs(3_600);
@@ -53,14 +53,14 @@ async fn a_hint_reaches_a_waiting_worker(queue: &Queue) {
     let mut consumer = queue.consume(4);
     queue.publish(&[JobId(7)]).await.expect("published");
     queue.wake();
-    match timeout(PATIENCE, consumer.next()).await.expect("a hint") {
+    match timeout(TIMEOUT, consumer.next()).await.expect("a hint") {
         Next::Due => assert!(!queue.needs_relay(), "with a broker the hint names the job"),
         Next::Job(delivery) => {
             assert_eq!(delivery.job_id, JobId(7));
             delivery.ack().await;
         }
     }
-    timeout(PATIENCE, queue.woken(NEVER)).await.expect("the relay is woken, though it did not wait yet");
+    timeout(TIMEOUT, queue.woken(NEVER)).await.expect("the relay is woken, though it did not wait yet");
     assert!(queue.woken(Duration::from_millis(20)).now_or_never().is_none(), "one wake ends one wait");
     queue.check().await.expect("a queue that can be used");
     queue.publish(&[]).await.expect("nothing to publish");
@@ -88,7 +88,7 @@ async fn one_wake_reaches_every_consumer() {
     let all = stream::iter(consumers.iter_mut()).for_each_concurrent(None, async |consumer| {
         consumer.next().await;
     });
-    let (woken, ()) = tokio::join!(timeout(PATIENCE, all), async { queue.wake() });
+    let (woken, ()) = tokio::join!(timeout(TIMEOUT, all), async { queue.wake() });
     woken.expect("all consumers woken");
 }
 
@@ -109,7 +109,7 @@ async fn without_a_wake_the_database_is_polled_at_the_interval() {
     let mut consumer = queue.consume(1);
     consumer.next().await;
     let started = Instant::now();
-    timeout(PATIENCE, consumer.next()).await.expect("a poll");
+    timeout(TIMEOUT, consumer.next()).await.expect("a poll");
     assert!(started.elapsed() >= interval - Duration::from_millis(5), "after {:?}", started.elapsed());
 }
 
@@ -135,7 +135,7 @@ async fn a_notification_of_postgresql_wakes_consumers_of_other_processes() {
         let mut consumer = queue.consume(1);
         settle(&mut consumer).await;
         notify(database).await;
-        timeout(PATIENCE, consumer.next()).await.expect("woken by the notification");
+        timeout(TIMEOUT, consumer.next()).await.expect("woken by the notification");
     })
     .await;
 }
@@ -149,9 +149,9 @@ async fn notifications_resume_after_a_lost_connection() {
         let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                      WHERE datname = current_database() AND query LIKE 'LISTEN%'";
         database.execute_unprepared(ended).await.expect("the listener's connection ended");
-        timeout(PATIENCE, consumer.next()).await.expect("woken for the missed job");
+        timeout(TIMEOUT, consumer.next()).await.expect("woken for the missed job");
         notify(database).await;
-        timeout(PATIENCE, consumer.next()).await.expect("woken by a notification");
+        timeout(TIMEOUT, consumer.next()).await.expect("woken by a notification");
     })
     .await;
 }
@@ -376,7 +376,7 @@ async fn no_job_is_lost_when_connections_are_cut_under_traffic() {
                     }
                 }
             };
-            timeout(PATIENCE, async { tokio::join!(consuming, publishing) }).await.expect("published in the end");
+            timeout(TIMEOUT, async { tokio::join!(consuming, publishing) }).await.expect("published in the end");
         }
         while seen != published {
             take(&mut consumer, &mut seen).await;
@@ -440,7 +440,7 @@ async fn a_silent_broker_is_disconnected_and_reconnected() {
         let started = Instant::now();
         closing.close().await;
         assert!(started.elapsed() < Duration::from_millis(5_500), "closed after {:?}", started.elapsed());
-        let error = timeout(PATIENCE, queue.publish(&[JobId(1)])).await.expect("an answer").expect_err("no broker");
+        let error = timeout(TIMEOUT, queue.publish(&[JobId(1)])).await.expect("an answer").expect_err("no broker");
         assert!(error.is_transient() && error.confirmed.is_empty());
         // The consumer sends nothing, so only its own ping shows that the broker is gone.
         for role in ["publisher", "worker"] {
@@ -627,7 +627,7 @@ impl Broker {
     async fn set_aside(&self) -> Vec<u8> {
         let name = format!("{}.unreadable", self.name);
         let channel = self.channel().await;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let options = BasicGetOptions { no_ack: true };
             if let Some(message) = channel.basic_get(name.as_str().into(), options).await.expect("a queue") {
@@ -686,12 +686,12 @@ async fn notify(database: &DatabaseConnection) {
 /// Consumes the initial hints: the first wait, and the wake when listening starts.
 async fn settle(consumer: &mut Consumer) {
     assert!(consumer.next().now_or_never().is_some(), "before anything else can run");
-    timeout(PATIENCE, consumer.next()).await.expect("woken as listening began");
+    timeout(TIMEOUT, consumer.next()).await.expect("woken as listening began");
 }
 
 /// Returns the next job.
 async fn job(consumer: &mut Consumer) -> Delivery {
-    match timeout(PATIENCE, consumer.next()).await.expect("a job") {
+    match timeout(TIMEOUT, consumer.next()).await.expect("a job") {
         Next::Job(delivery) => delivery,
         Next::Due => panic!("RabbitMQ names the job"),
     }
@@ -706,9 +706,9 @@ async fn take(consumer: &mut Consumer, seen: &mut BTreeSet<JobId>) {
 
 /// Polls, where there is no signal to wait for.
 async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !holds().await {
-        assert!(Instant::now() < deadline, "not reached within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not reached within {TIMEOUT:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

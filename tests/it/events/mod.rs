@@ -12,7 +12,7 @@ use crate::support::{TestApp, contract};
 
 /// An event as a client receives it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PendingInvalidations {
+pub struct ReceivedEvent {
     pub id: String,
     pub name: String,
     pub data: Value,
@@ -22,7 +22,7 @@ pub struct PendingInvalidations {
 pub struct Listener {
     response: reqwest::Response,
     buffer: Vec<u8>,
-    ready: VecDeque<PendingInvalidations>,
+    ready: VecDeque<ReceivedEvent>,
     last_id: String,
 }
 
@@ -47,10 +47,10 @@ impl Listener {
     }
 
     /// Returns the next event; `None` at the end of the stream.
-    pub async fn next(&mut self) -> Option<PendingInvalidations> {
+    pub async fn next(&mut self) -> Option<ReceivedEvent> {
         loop {
-            if let Some(told) = self.ready.pop_front() {
-                return Some(told);
+            if let Some(received) = self.ready.pop_front() {
+                return Some(received);
             }
             let chunk =
                 timeout(Duration::from_secs(30), self.response.chunk()).await.expect("nothing for 30 s").unwrap();
@@ -62,36 +62,36 @@ impl Listener {
         }
     }
 
-    pub async fn some(&mut self, count: usize) -> Vec<PendingInvalidations> {
-        let mut told = Vec::with_capacity(count);
-        while told.len() < count {
-            told.push(self.next().await.expect("the stream continues"));
+    pub async fn some(&mut self, count: usize) -> Vec<ReceivedEvent> {
+        let mut received = Vec::with_capacity(count);
+        while received.len() < count {
+            received.push(self.next().await.expect("the stream continues"));
         }
-        told
+        received
     }
 
     /// Returns the next event of a product; skips events from just before the stream began.
-    pub async fn next_of(&mut self, product: &Value) -> PendingInvalidations {
+    pub async fn next_of(&mut self, product: &Value) -> ReceivedEvent {
         loop {
-            let told = self.next().await.expect("the stream continues");
-            assert_ne!(told.name, "reset");
-            if told.data["product_id"] == *product {
-                return told;
+            let received = self.next().await.expect("the stream continues");
+            assert_ne!(received.name, "reset");
+            if received.data["product_id"] == *product {
+                return received;
             }
         }
     }
 
     /// Returns all events until the stream's end.
-    pub async fn rest(&mut self) -> Vec<PendingInvalidations> {
-        let mut told = Vec::new();
+    pub async fn rest(&mut self) -> Vec<ReceivedEvent> {
+        let mut received = Vec::new();
         while let Some(next) = self.next().await {
-            told.push(next);
+            received.push(next);
         }
-        told
+        received
     }
 
     pub async fn names(&mut self, count: usize) -> Vec<String> {
-        self.some(count).await.into_iter().map(|told| told.name).collect()
+        self.some(count).await.into_iter().map(|received| received.name).collect()
     }
 
     pub fn read(&mut self, block: &str) {
@@ -107,19 +107,19 @@ impl Listener {
         }
         if !data.is_empty() {
             let data = serde_json::from_str(&data).unwrap();
-            self.ready.push_back(PendingInvalidations { id: self.last_id.clone(), name, data });
+            self.ready.push_back(ReceivedEvent { id: self.last_id.clone(), name, data });
         }
     }
 }
 
 /// Returns an event's position among all.
-fn position(told: &PendingInvalidations) -> (i64, i64) {
-    let (tx, id) = told.id.split_once('-').unwrap();
+fn position(received: &ReceivedEvent) -> (i64, i64) {
+    let (tx, id) = received.id.split_once('-').unwrap();
     (tx.parse().unwrap(), id.parse().unwrap())
 }
 
-fn in_order(told: &[PendingInvalidations]) -> bool {
-    told.windows(2).all(|two| position(&two[0]) < position(&two[1]))
+fn in_order(received: &[ReceivedEvent]) -> bool {
+    received.windows(2).all(|two| position(&two[0]) < position(&two[1]))
 }
 
 /// Writes events with the time `created_at` and this many bytes each.

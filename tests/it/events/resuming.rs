@@ -27,8 +27,8 @@ on_both_setups! {
         let (stopper, stop) = pm::stop::channel();
         let server = tokio::spawn(async move { Box::pin(another.serve(socket, 0, stop)).await.unwrap() });
         let mut again = Listener::at(&app.client, &url, "/events", Some(&seen.id)).await;
-        let told = again.some(2).await;
-        assert_eq!(told.iter().map(|told| &told.data["product_id"]).collect::<Vec<_>>(), missed.iter().collect::<Vec<_>>());
+        let received = again.some(2).await;
+        assert_eq!(received.iter().map(|received| &received.data["product_id"]).collect::<Vec<_>>(), missed.iter().collect::<Vec<_>>());
         let live = app.create(&[]).await;
         assert_eq!(again.next().await.unwrap().data["product_id"], live["id"]);
         let mut from_the_start = Listener::at(&app.client, &url, "/events", None).await;
@@ -64,11 +64,11 @@ on_both_setups! {
 
         for unknown in [seen.as_str(), "0-0", "nonsense", "9223372036854775807-9223372036854775807"] {
             let mut again = Listener::after(app, "/events", Some(unknown)).await;
-            let told = again.next().await.unwrap();
-            assert_eq!(told.name, "reset", "{unknown}");
+            let received = again.next().await.unwrap();
+            assert_eq!(received.name, "reset", "{unknown}");
             let live = app.create(&[]).await["id"].clone();
             let created = again.next_of(&live).await;
-            let mut known = Listener::after(app, "/events", Some(&told.id)).await;
+            let mut known = Listener::after(app, "/events", Some(&received.id)).await;
             assert_eq!(known.next_of(&live).await, created, "{unknown}");
         }
     }
@@ -85,20 +85,20 @@ on_both_setups! {
         };
         let writers = futures_util::future::join_all((0..WRITERS).map(|_| write()));
         let read = async {
-            let mut told = before.some(WRITERS * EACH).await;
+            let mut received = before.some(WRITERS * EACH).await;
             // One client disconnects and reconnects meanwhile.
-            let last = told.last().unwrap().id.clone();
+            let last = received.last().unwrap().id.clone();
             let mut again = Listener::after(app, "/events", Some(&last)).await;
-            told.extend(again.some(WRITERS * EACH).await);
-            told
+            received.extend(again.some(WRITERS * EACH).await);
+            received
         };
-        let (told, _) = tokio::join!(read, writers);
+        let (received, _) = tokio::join!(read, writers);
 
-        assert!(in_order(&told));
+        assert!(in_order(&received));
         let mut all = Listener::after(app, "/events", Some("0-0")).await;
-        assert_eq!(all.some(2 * WRITERS * EACH).await, told);
-        for deletion in told.iter().filter(|told| told.name == "product.deleted") {
-            let about: Vec<_> = told.iter().filter(|told| told.data["product_id"] == deletion.data["product_id"]).collect();
+        assert_eq!(all.some(2 * WRITERS * EACH).await, received);
+        for deletion in received.iter().filter(|received| received.name == "product.deleted") {
+            let about: Vec<_> = received.iter().filter(|received| received.data["product_id"] == deletion.data["product_id"]).collect();
             assert_eq!(about.len(), 2);
             assert_eq!(about[0].name, "product.created");
         }
@@ -112,8 +112,8 @@ on_both_setups! {
         // The slow client reads nothing while the other one gets everything.
         assert!(in_order(&prompt.some(EVENTS).await));
 
-        let told = late.some(EVENTS).await;
-        assert!(in_order(&told));
+        let received = late.some(EVENTS).await;
+        assert!(in_order(&received));
         let live = app.create(&[]).await;
         assert_eq!(late.next().await.unwrap().data["product_id"], live["id"]);
     }
@@ -132,9 +132,9 @@ async fn an_event_waits_for_earlier_transactions() {
         assert_eq!(app.app.catalog.newest_event().await.unwrap(), pm::domain::EventPosition::START);
         slow.commit().await.unwrap();
 
-        let told = all.some(2).await;
-        assert_eq!(told[0].data["product_id"], 99);
-        assert_eq!(told[1].data["product_id"], quick["id"]);
+        let received = all.some(2).await;
+        assert_eq!(received[0].data["product_id"], 99);
+        assert_eq!(received[1].data["product_id"], quick["id"]);
     })
     .await;
 }

@@ -22,19 +22,19 @@ on_both_setups! {
         let (id, image) = (&product["id"], &product["images"][0]["id"]);
         assert_eq!(app.client.delete(app.url(&format!("/products/{id}"))).send().await.unwrap().status(), 204);
 
-        let told = all.some(4).await;
-        let names: Vec<_> = told.iter().map(|told| told.name.as_str()).collect();
+        let received = all.some(4).await;
+        let names: Vec<_> = received.iter().map(|received| received.name.as_str()).collect();
         assert_eq!(names, ["product.created", "image.processing", "image.ready", "product.deleted"]);
         let seller = |more: serde_json::Value| {
             let mut data = json!({"product_id": id, "user_id": "seller"});
             data.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             data
         };
-        assert_eq!(told[0].data, seller(json!({"version": 1, "status": "processing"})));
-        assert_eq!(told[1].data, seller(json!({"image_id": image, "version": 2, "status": "processing"})));
-        assert_eq!(told[2].data, seller(json!({"image_id": image, "version": 3, "status": "ready"})));
-        assert_eq!(told[3].data, seller(json!({})));
-        assert!(in_order(&told), "{told:?}");
+        assert_eq!(received[0].data, seller(json!({"version": 1, "status": "processing"})));
+        assert_eq!(received[1].data, seller(json!({"image_id": image, "version": 2, "status": "processing"})));
+        assert_eq!(received[2].data, seller(json!({"image_id": image, "version": 3, "status": "ready"})));
+        assert_eq!(received[3].data, seller(json!({})));
+        assert!(in_order(&received), "{received:?}");
     }
 
     async fn a_failed_image_is_an_event_only_when_final(app: &TestApp) {
@@ -43,18 +43,18 @@ on_both_setups! {
         app.create(&[origin.url("/status/503")]).await;
         app.drain().await;
         assert_eq!(all.names(3).await, ["product.created", "image.processing", "product.updated"]);
-        let told = loop {
+        let received = loop {
             app.let_time_pass().await;
             app.drain().await;
-            let told = all.some(2).await;
-            assert_eq!(told[0].name, "image.processing");
-            if told[1].name != "product.updated" {
-                break told[1].clone();
+            let received = all.some(2).await;
+            assert_eq!(received[0].name, "image.processing");
+            if received[1].name != "product.updated" {
+                break received[1].clone();
             }
         };
-        assert_eq!(told.name, "image.failed");
-        assert_eq!(told.data["status"], "failed");
-        assert_eq!(told.data["error_code"], "source_unavailable");
+        assert_eq!(received.name, "image.failed");
+        assert_eq!(received.data["status"], "failed");
+        assert_eq!(received.data["error_code"], "source_unavailable");
     }
 
     async fn a_products_stream_has_only_its_events_and_ends_with_it(app: &TestApp) {
@@ -66,9 +66,9 @@ on_both_setups! {
         }
 
         for stream in [&mut own, &mut deletions] {
-            let told = stream.rest().await;
-            assert_eq!(told.last().unwrap().name, "product.deleted");
-            assert!(told.iter().all(|told| told.data["product_id"] == one), "{told:?}");
+            let received = stream.rest().await;
+            assert_eq!(received.last().unwrap().name, "product.deleted");
+            assert!(received.iter().all(|received| received.data["product_id"] == one), "{received:?}");
         }
         assert_eq!(app.get(&format!("/products/{one}/events")).await.status(), 404);
     }

@@ -12,7 +12,7 @@ use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{code, doctor, file_of, json as told, keys, make_old, pm, stderr};
+use super::{code, doctor, file_of, json as printed_json, keys, make_old, pm, stderr};
 use crate::support::{Origin, Setup, TestApp, app, images, on_both_setups};
 
 const WITHOUT_SECRETS: Restoring<'static> = Restoring { secrets: None, api_keys: ApiKeys::LeaveOut };
@@ -24,7 +24,7 @@ fn path(directory: &Path) -> String {
 async fn backup(app: &TestApp, directory: &Path) -> Value {
     let output = pm(app, &["backup", &path(directory), "-o", "json"]).await;
     assert_eq!(code(&output), 0, "{}", stderr(&output));
-    told(&output)
+    printed_json(&output)
 }
 
 async fn rows(app: &TestApp) -> Vec<u64> {
@@ -86,12 +86,12 @@ async fn comes_back(from: Setup, into: Setup) {
             assert_eq!(target.get(&format!("/products/{}", settled[0])).await.status(), 404, "and that is cached");
             let output = pm(target, &["restore", &path(&directory), "--yes", "-o", "json"]).await;
             assert_eq!(code(&output), 0, "{}", stderr(&output));
-            assert_eq!(told(&output)["products"], saved["products"]);
+            assert_eq!(printed_json(&output)["products"], saved["products"]);
             for id in &settled {
                 assert_eq!(target.product(id).await, source.product(id).await);
             }
-            let told = doctor(target, &[]).await;
-            assert_eq!(told["healthy"], true, "{told}");
+            let printed = doctor(target, &[]).await;
+            assert_eq!(printed["healthy"], true, "{printed}");
             target.drain().await;
             for id in [&held, &waiting] {
                 assert_eq!(target.product(id).await["images"][0]["status"], "ready", "its work went on");
@@ -227,9 +227,9 @@ on_both_setups! {
             assert!(stderr(&output).contains(&format!("missing: {key}")), "{}", stderr(&output));
         }
         assert!(stderr(&output).contains("2 blobs; references to them: 4"), "{}", stderr(&output));
-        assert_eq!(told(&output)["missing_keys"].as_array().map(Vec::len), Some(2));
-        assert_eq!((&told(&output)["missing"], &told(&output)["missing_references"]), (&json!(2), &json!(4)));
-        assert_eq!(told(&output)["copied"], keys(&product).len() - 2);
+        assert_eq!(printed_json(&output)["missing_keys"].as_array().map(Vec::len), Some(2));
+        assert_eq!((&printed_json(&output)["missing"], &printed_json(&output)["missing_references"]), (&json!(2), &json!(4)));
+        assert_eq!(printed_json(&output)["copied"], keys(&product).len() - 2);
         app::run(app.setup, async |target: &TestApp| {
             let output = pm(target, &["restore", &path(&directory), "--yes"]).await;
             assert_eq!(code(&output), 4, "{}", stderr(&output));

@@ -10,14 +10,14 @@ use std::{
 use pm::blobs::BlobKey;
 use serde_json::{Value, json};
 
-use super::{code, cut, doctor, file_of, flip, json as told, keys, pm, stderr};
+use super::{code, cut, doctor, file_of, flip, json as printed_json, keys, pm, stderr};
 use crate::support::{Origin, TestApp, app, images, on_both_setups};
 
 async fn backup(app: &TestApp, directory: &Path, words: &[&str]) -> Value {
     let directory = directory.display().to_string();
     let output = pm(app, &[&["backup", &directory, "-o", "json"], words].concat()).await;
     assert_eq!(code(&output), 0, "{}", stderr(&output));
-    told(&output)
+    printed_json(&output)
 }
 
 /// Products with one image each.
@@ -133,7 +133,7 @@ on_both_setups! {
             for name in [keys(&products[0])[0].as_str(), keys(&products[1])[3].as_str(), "products.ndjson", "users.ndjson"] {
                 assert!(stderr(&output).contains(name), "{name} is not named: {}", stderr(&output));
             }
-            assert_eq!((&told(&output)["products"], &told(&output)["missing"], &told(&output)["queued"]), (&json!(5), &json!(2), &json!(3)), "{}", told(&output));
+            assert_eq!((&printed_json(&output)["products"], &printed_json(&output)["missing"], &printed_json(&output)["queued"]), (&json!(5), &json!(2), &json!(3)), "{}", printed_json(&output));
             let whole = doctor(target, &[]).await;
             assert_eq!(whole["healthy"], true, "{whole}");
             assert_eq!(target.get(&format!("/products/{}", products[2]["id"])).await.status(), 404, "its row is lost");
@@ -170,7 +170,7 @@ on_both_setups! {
             let words = ["restore", &directory.display().to_string(), "--yes", "--allow-missing", "-o", "json"];
             let output = pm(target, &words).await;
             assert_eq!(code(&output), 4, "{}", stderr(&output));
-            assert_eq!((&told(&output)["replaced"], &told(&output)["failed"]), (&json!(1), &json!(1)), "{}", told(&output));
+            assert_eq!((&printed_json(&output)["replaced"], &printed_json(&output)["failed"]), (&json!(1), &json!(1)), "{}", printed_json(&output));
             assert_eq!(doctor(target, &[]).await["healthy"], true);
             let kept = target.product(&one["id"]).await;
             assert_eq!((&kept["status"], keys(&kept)), (&json!("ready"), keys(&one)));
@@ -188,9 +188,9 @@ on_both_setups! {
         backup(app, &directory, &[]).await;
         let key = keys(&product)[0].clone();
         flip(&file_of(app, key.as_str()));
-        let told = doctor(app, &["--repair", "--from", &directory.display().to_string()]).await;
-        assert_eq!(told["healthy"], true, "{told}");
-        let blobs = told["checks"].as_array().unwrap().iter().find(|check| check["check"] == "blobs").unwrap();
+        let printed = doctor(app, &["--repair", "--from", &directory.display().to_string()]).await;
+        assert_eq!(printed["healthy"], true, "{printed}");
+        let blobs = printed["checks"].as_array().unwrap().iter().find(|check| check["check"] == "blobs").unwrap();
         assert_eq!(blobs["repaired"], json!([{"what": key.as_str(), "how": "copied from the backup"}]));
         assert_eq!(app.product(&product["id"]).await, product, "nothing else changed");
     }

@@ -26,10 +26,10 @@ async fn ready_product(app: &TestApp) -> Value {
 }
 
 /// Returns the only failed check. A test that holds SQLite's write lock also fails the check of writes.
-fn finding<'a>(told: &'a Value, check: &str) -> &'a Value {
-    let failed: Vec<_> = failed(told).into_iter().filter(|failed| *failed != "database").collect();
-    assert_eq!(failed, [check], "{told}");
-    told["checks"].as_array().unwrap().iter().find(|found| found["check"] == check).unwrap()
+fn finding<'a>(report: &'a Value, check: &str) -> &'a Value {
+    let failed: Vec<_> = failed(report).into_iter().filter(|failed| *failed != "database").collect();
+    assert_eq!(failed, [check], "{report}");
+    report["checks"].as_array().unwrap().iter().find(|found| found["check"] == check).unwrap()
 }
 
 /// Breaks a row that a running process would repair within seconds, and prevents the repair until the result is
@@ -60,20 +60,20 @@ on_both_setups! {
             ids.push(app.create(&[origin.url(&path), origin.url("/status/404")]).await["id"].clone());
             app.product(&ids[0]).await;
         }
-        let told = doctor(app, &[]).await;
-        assert_eq!(told["healthy"], true, "{told}");
+        let report = doctor(app, &[]).await;
+        assert_eq!(report["healthy"], true, "{report}");
         for id in &ids {
             app.settled(id).await;
         }
         stopper.stop();
         worker.await.unwrap();
-        let told = doctor(app, &[]).await;
-        assert_eq!(told["healthy"], true, "{told}");
-        let names: Vec<_> = told["checks"].as_array().unwrap().iter().map(|check| &check["check"]).collect();
+        let report = doctor(app, &[]).await;
+        assert_eq!(report["healthy"], true, "{report}");
+        let names: Vec<_> = report["checks"].as_array().unwrap().iter().map(|check| &check["check"]).collect();
         let invariants: Vec<_> = Invariant::ALL.iter().map(|invariant| invariant.name()).collect();
         assert_eq!(names[names.len() - invariants.len()..], invariants);
-        assert!(told["checks"].as_array().unwrap().iter().all(|check| check["count"] == 0 && check["examples"] == json!([])));
-        let details = told.to_string();
+        assert!(report["checks"].as_array().unwrap().iter().all(|check| check["count"] == 0 && check["examples"] == json!([])));
+        let details = report.to_string();
         assert!(details.contains("24 images: each is final") && details.contains("48 blobs exist"), "{details}");
     }
 
@@ -83,8 +83,8 @@ on_both_setups! {
         // Rows that are changed directly are still cached, which would be another finding.
         app.app.health.cache.invalidate(&[ProductId(product["id"].as_i64().unwrap())]).await.unwrap();
         app.sql(&format!("UPDATE images SET status = 'processing' WHERE id = {image}")).await;
-        let told = doctor(app, &["--quick"]).await;
-        assert_eq!((&finding(&told, "images")["count"], &finding(&told, "images")["examples"]), (&json!(1), &json!([image.to_string()])));
+        let report = doctor(app, &["--quick"]).await;
+        assert_eq!((&finding(&report, "images")["count"], &finding(&report, "images")["examples"]), (&json!(1), &json!([image.to_string()])));
 
         app.sql(&format!("UPDATE images SET status = 'ready' WHERE id = {image}")).await;
         app.sql(&format!("UPDATE jobs SET state = 'queued', run_at = 9000000000000000 WHERE image_id = {image}")).await;
@@ -102,15 +102,15 @@ on_both_setups! {
         let mut bytes = fs::read(file_of(app, changed.as_str())).unwrap();
         bytes[10] ^= 1;
         fs::write(file_of(app, changed.as_str()), bytes).unwrap();
-        let told = doctor(app, &["--quick"]).await;
-        assert_eq!(told["healthy"], true, "only reading the bytes finds a changed byte: {told}");
+        let report = doctor(app, &["--quick"]).await;
+        assert_eq!(report["healthy"], true, "only reading the bytes finds a changed byte: {report}");
         assert_eq!(finding(&doctor(app, &[]).await, "blobs")["examples"], json!([changed.as_str()]));
 
         fs::remove_file(file_of(app, gone.as_str())).unwrap();
         fs::write(file_of(app, cut.as_str()), "short").unwrap();
         for (words, count) in [(&["--quick"][..], 2), (&[][..], 3)] {
-            let told = doctor(app, words).await;
-            let found = finding(&told, "blobs");
+            let report = doctor(app, words).await;
+            let found = finding(&report, "blobs");
             assert_eq!(found["count"], count, "{found}");
             for key in [gone, cut] {
                 assert!(found["examples"].as_array().unwrap().contains(&json!(key.as_str())), "{found}");
@@ -152,8 +152,8 @@ on_both_setups! {
         let claimed = app.claim().await.unwrap();
         let expire = format!("UPDATE jobs SET lease_until = 0 WHERE id = {} AND state = 'running'", claimed.job.id);
         let held = held(app, &expire, "jobs WHERE state = 'running' AND lease_until = 0").await;
-        let told = doctor(app, &[]).await;
-        assert_eq!(finding(&told, "leases")["examples"], json!([claimed.job.id.to_string()]));
+        let report = doctor(app, &[]).await;
+        assert_eq!(finding(&report, "leases")["examples"], json!([claimed.job.id.to_string()]));
         drop(held);
     }
 

@@ -9,7 +9,7 @@ use std::{
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{backup::ready_product, code, json as told, pm, stderr};
+use super::{backup::ready_product, code, json as printed_json, pm, stderr};
 use crate::support::{TestApp, app, on_both_setups};
 
 fn copy(from: &Path, to: &Path) {
@@ -196,7 +196,12 @@ async fn refuses(app: &TestApp, forgeries: Vec<Forgery>) {
             assert_eq!(blobs(target), before, "{reason}");
         }
         let restored = pm(target, &["restore", &whole.display().to_string(), "--yes", "-o", "json"]).await;
-        assert_eq!((code(&restored), &told(&restored)["keys_left_out"]), (0, &json!(1)), "{}", stderr(&restored));
+        assert_eq!(
+            (code(&restored), &printed_json(&restored)["keys_left_out"]),
+            (0, &json!(1)),
+            "{}",
+            stderr(&restored)
+        );
     })
     .await;
 }

@@ -13,7 +13,7 @@ use pm::{
 use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::json;
 
-use super::{code, doctor, failed, file_of, json as told, keys, make_old, pm, stderr};
+use super::{code, doctor, failed, file_of, json as printed_json, keys, make_old, pm, stderr};
 use crate::{
     api::set_ups::on_s3,
     support::{Origin, Setup, TestApp, images, on_both_setups, proxy::Proxy, s3::S3Server},
@@ -54,13 +54,13 @@ on_both_setups! {
         fs::write(file_of(app, &unfinished), "yo").unwrap();
         make_old(app, &unfinished);
 
-        let would = told(&pm(app, &["gc", "--dry-run", "-o", "json"]).await);
+        let would = printed_json(&pm(app, &["gc", "--dry-run", "-o", "json"]).await);
         let bytes = 10 * 8 + 60 * 9;
         let expected = |dry_run| json!({"dry_run": dry_run, "removed": 70, "bytes": bytes, "young": 1, "unfinished": 1});
         assert_eq!(would, expected(true));
         assert!(app.app.blobs.exists(&orphans[0]).await.unwrap());
 
-        assert_eq!(told(&pm(app, &["gc", "-o", "json"]).await), expected(false));
+        assert_eq!(printed_json(&pm(app, &["gc", "-o", "json"]).await), expected(false));
         for key in &orphans {
             assert!(!app.app.blobs.exists(key).await.unwrap());
         }
@@ -182,7 +182,7 @@ async fn goes_on_s3(setup: Setup) {
                 .unwrap();
             file.set_modified(old).unwrap();
         }
-        assert_eq!(told(&pm(app, &["gc", "-o", "json"]).await)["removed"], 1);
+        assert_eq!(printed_json(&pm(app, &["gc", "-o", "json"]).await)["removed"], 1);
         assert!(!app.app.blobs.exists(&orphan).await.unwrap());
         assert_eq!(doctor(app, &[]).await["healthy"], true);
     })

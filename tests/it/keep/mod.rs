@@ -44,30 +44,30 @@ pub fn stderr(output: &Output) -> String {
 }
 
 pub fn json(output: &Output) -> Value {
-    let told = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told} {}", stderr(output)))
+    let printed = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {printed} {}", stderr(output)))
 }
 
 /// Returns the full report of `pm doctor`; its exit code must match.
 pub async fn doctor(app: &TestApp, words: &[&str]) -> Value {
     let output = pm(app, &[&["doctor", "--json"], words].concat()).await;
-    let told = json(&output);
+    let printed = json(&output);
     // A test that holds SQLite's write lock also fails the check of writes.
-    let unreachable = failed(&told).iter().any(|check| ["database", "cache", "queue", "storage"].contains(check));
-    let expected = if told["healthy"] == true {
+    let unreachable = failed(&printed).iter().any(|check| ["database", "cache", "queue", "storage"].contains(check));
+    let expected = if printed["healthy"] == true {
         0
     } else if unreachable {
         5
     } else {
         1
     };
-    assert_eq!(code(&output), expected, "{told} {}", stderr(&output));
-    told
+    assert_eq!(code(&output), expected, "{printed} {}", stderr(&output));
+    printed
 }
 
 /// Returns the names of the failed checks.
-fn failed(told: &Value) -> Vec<&str> {
-    let checks = told["checks"].as_array().unwrap().iter();
+fn failed(printed: &Value) -> Vec<&str> {
+    let checks = printed["checks"].as_array().unwrap().iter();
     checks.filter(|check| check["status"] != "ok").map(|check| check["check"].as_str().unwrap()).collect()
 }
 

@@ -15,7 +15,7 @@ use pm::{
 };
 use serde_json::{Value, json};
 
-use super::{code, cut, doctor, failed, file_of, flip, json as told, keys, make_old, pm, stderr};
+use super::{code, cut, doctor, failed, file_of, flip, json as printed_json, keys, make_old, pm, stderr};
 use crate::support::{Origin, Setup, TestApp, app, images, on_both_setups, s3::S3Server};
 
 async fn ready(app: &TestApp, url: String) -> Value {
@@ -134,7 +134,7 @@ on_both_setups! {
         cache.fill(fill, id, Entry::Value(Bytes::from("\"0123456789abcdef\"{}"))).await;
 
         let output = pm(app, &["doctor", "--json", "--repair"]).await;
-        let repaired = told(&output);
+        let repaired = printed_json(&output);
         assert_eq!(code(&output), 0, "{repaired} {}", stderr(&output));
         for check in ["images", "orphans"] {
             let found = repaired["checks"].as_array().unwrap().iter().find(|found| found["check"] == check).unwrap();
@@ -172,7 +172,7 @@ async fn a_damaged_s3_object_is_repaired() {
         assert_eq!(doctor(app, &["--repair", "--from", &directory]).await["healthy"], true);
         flip(&Path::new(&directory).join("blobs").join(keys(&product)[1].as_str()));
         let saved = pm(app, &["backup", &directory, "--verify", "-o", "json"]).await;
-        assert_eq!((code(&saved), &told(&saved)["mended"]), (0, &json!(1)), "{}", stderr(&saved));
+        assert_eq!((code(&saved), &printed_json(&saved)["mended"]), (0, &json!(1)), "{}", stderr(&saved));
     })
     .await;
 }

@@ -6,7 +6,7 @@ use pm::secret_keys::{SecretKeys, is_encrypted};
 use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value, json};
 
-use super::{code, json as told, pm, stderr};
+use super::{code, json as printed_json, pm, stderr};
 use crate::support::{Setup, TestApp, app, images, on_both_setups};
 
 const NEVER: &[&str] = &["--passphrase-file", "/nonexistent"];
@@ -61,7 +61,7 @@ on_both_setups! {
         let directory = app.directory().join("backup");
         let path = directory.display().to_string();
         let saved = pm(app, &["backup", &path, "-o", "json"]).await;
-        assert_eq!((code(&saved), &told(&saved)["secrets"]), (0, &json!("encrypted")), "{}", stderr(&saved));
+        assert_eq!((code(&saved), &printed_json(&saved)["secrets"]), (0, &json!("encrypted")), "{}", stderr(&saved));
         no_file_holds(&directory, &secret);
         no_file_holds(&directory, &hash);
         app::run_with(app.setup, &[("PM_BACKUP_PASSPHRASE", "")], async |target: &TestApp| {
@@ -95,7 +95,7 @@ on_both_setups! {
         assert_eq!(code(&pm(app, &["backup", &path]).await), 0);
         app::run(app.setup, async |target: &TestApp| {
             let restored = pm(target, &["restore", &path, "--yes", "-o", "json"]).await;
-            assert_eq!((code(&restored), &told(&restored)["keys_left_out"]), (0, &json!(1)), "{}", stderr(&restored));
+            assert_eq!((code(&restored), &printed_json(&restored)["keys_left_out"]), (0, &json!(1)), "{}", stderr(&restored));
             let said = stderr(&restored);
             assert!(said.contains("left out, and revoked here: 1 API key") && said.contains("--with-keys"), "{said}");
             assert_eq!(webhook_secret(target).await, secret);
@@ -110,7 +110,7 @@ on_both_setups! {
         let directory = app.directory().join("backup");
         let path = directory.display().to_string();
         let saved = pm(app, &["backup", &path, "--without-secrets", "-o", "json"]).await;
-        assert_eq!((code(&saved), &told(&saved)["secrets"]), (0, &json!("left out")), "{}", stderr(&saved));
+        assert_eq!((code(&saved), &printed_json(&saved)["secrets"]), (0, &json!("left out")), "{}", stderr(&saved));
         assert!(stderr(&saved).contains("not in this backup: webhook secrets"), "{}", stderr(&saved));
         no_file_holds(&directory, &secret);
         app::run_with(app.setup, &[("PM_BACKUP_PASSPHRASE", "")], async |target: &TestApp| {

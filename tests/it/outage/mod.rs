@@ -118,8 +118,8 @@ async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<T>) 
 async fn readiness(app: &TestApp) -> (u16, Vec<String>) {
     let response = app.get("/readyz").await;
     let status = response.status().as_u16();
-    let told: Value = response.json().await.unwrap();
-    let components = told["components"].as_array().unwrap();
+    let health: Value = response.json().await.unwrap();
+    let components = health["components"].as_array().unwrap();
     let down = components.iter().filter(|component| component["status"] == "down");
     (status, down.map(|component| component["name"].as_str().unwrap().to_owned()).collect())
 }

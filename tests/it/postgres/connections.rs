@@ -144,9 +144,12 @@ async fn a_worker_logs_and_waits_when_no_connection_is_free() {
         let mut listing = Command::new(cargo_bin!("pm"));
         listing.env_clear().env("DATABASE_URL", url).current_dir(directory.path()).args(["product", "list"]);
         let listing = tokio::task::spawn_blocking(move || listing.output().unwrap()).await.unwrap();
-        let told = String::from_utf8(listing.stderr).unwrap();
-        assert_eq!(listing.status.code(), Some(5), "{told}");
-        assert!(told.contains("hint: raise max_connections") && told.contains("PM_DATABASE_MAX_CONNECTIONS"), "{told}");
+        let printed = String::from_utf8(listing.stderr).unwrap();
+        assert_eq!(listing.status.code(), Some(5), "{printed}");
+        assert!(
+            printed.contains("hint: raise max_connections") && printed.contains("PM_DATABASE_MAX_CONNECTIONS"),
+            "{printed}"
+        );
 
         let directory = tempfile::tempdir().unwrap();
         let mut worker = Command::new(cargo_bin!("pm"));

@@ -35,13 +35,13 @@ async fn open_transactions_of_other_clients_do_not_delay_events() {
 
             let product = app.create(&[]).await;
             let answered = Instant::now();
-            let told = tokio::time::timeout(Duration::from_secs(20), all.next()).await.expect("held back").unwrap();
+            let event = tokio::time::timeout(Duration::from_secs(20), all.next()).await.expect("held back").unwrap();
             println!("arrived {:?} after the answer", answered.elapsed());
-            assert_eq!(told.data["product_id"], product["id"]);
+            assert_eq!(event.data["product_id"], product["id"]);
 
             // New clients start at the present, and reconnecting ones miss nothing.
             let mut joined = Listener::open(app, "/events").await;
-            let mut back = Listener::after(app, "/events", Some(&told.id)).await;
+            let mut back = Listener::after(app, "/events", Some(&event.id)).await;
             let next = app.create(&[]).await;
             for listener in [&mut all, &mut joined, &mut back] {
                 assert_eq!(listener.next().await.unwrap().data["product_id"], next["id"]);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{connect, number, with_database};
 use crate::{
     events::Listener,
-    keep::{code, doctor, json as told, pm, stderr},
+    keep::{code, doctor, json as printed_json, pm, stderr},
     support::{Origin, Setup, TestApp, app::run_prepared, images, pgbouncer::PgBouncer, receiver::Receiver},
 };
 
@@ -29,8 +29,8 @@ async fn run_pooled(direct: bool, test: impl AsyncFnOnce(&TestApp)) {
 }
 
 async fn database_check(app: &TestApp) -> String {
-    let told = doctor(app, &["--quick"]).await;
-    let checks = told["checks"].as_array().unwrap();
+    let printed = doctor(app, &["--quick"]).await;
+    let checks = printed["checks"].as_array().unwrap();
     let database = checks.iter().find(|check| check["check"] == "database").unwrap();
     database["detail"].as_str().unwrap().to_owned()
 }
@@ -83,9 +83,9 @@ async fn commands(app: &TestApp) {
     }
     app.drain().await;
     let listed = pm(app, &["product", "list", "-o", "json"]).await;
-    assert!(!told(&listed).as_array().is_some_and(Vec::is_empty), "{}", stderr(&listed));
-    let told = doctor(app, &[]).await;
-    assert_eq!(told["healthy"], true, "{told}");
+    assert!(!printed_json(&listed).as_array().is_some_and(Vec::is_empty), "{}", stderr(&listed));
+    let printed = doctor(app, &[]).await;
+    assert_eq!(printed["healthy"], true, "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -143,10 +143,13 @@ async fn an_undeclared_pooler_is_named() {
         command.env_clear().current_dir(directory.path()).args(["migrate", "status"]);
         command.env("DATABASE_URL", bouncer.before(url)).env("PM_DATABASE_POOLER", "off");
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-        let told = stderr(&output);
-        assert_eq!(code(&output), 2, "{told}");
-        assert!(told.contains("session changed between statements, as behind a pooler in transaction mode"), "{told}");
-        assert!(told.contains("hint: set PM_DATABASE_POOLER=transaction"), "{told}");
+        let printed = stderr(&output);
+        assert_eq!(code(&output), 2, "{printed}");
+        assert!(
+            printed.contains("session changed between statements, as behind a pooler in transaction mode"),
+            "{printed}"
+        );
+        assert!(printed.contains("hint: set PM_DATABASE_POOLER=transaction"), "{printed}");
     })
     .await;
 }

@@ -73,11 +73,11 @@ on_both_setups! {
         let mut kinds = Vec::new();
         for message in &messages {
             Signer::new(secret).unwrap().verify(&message.body, &message.headers).expect("a valid signature");
-            let told = message.json();
-            assert_eq!(told["data"]["product_id"], product["id"], "{told}");
-            assert_eq!(told["data"]["user_id"], "seller");
+            let event = message.json();
+            assert_eq!(event["data"]["product_id"], product["id"], "{event}");
+            assert_eq!(event["data"]["user_id"], "seller");
             assert!(message.header("webhook-id").starts_with("evt_"));
-            kinds.push(told["type"].as_str().unwrap().to_owned());
+            kinds.push(event["type"].as_str().unwrap().to_owned());
         }
         kinds.sort();
         assert_eq!(kinds, ["image.ready", "product.created"]);

@@ -68,8 +68,8 @@ on_both_setups! {
             app.create(&[]).await;
         }
         assert_eq!(secret_of_the_next_message(&app.app).await.as_deref(), Some(PLAIN));
-        let told = doctor(app, &["--quick"]).await.to_string();
-        assert!(told.contains("not encrypted: those of webhooks 1"), "{told}");
+        let printed = doctor(app, &["--quick"]).await.to_string();
+        assert!(printed.contains("not encrypted: those of webhooks 1"), "{printed}");
         let again = app.another().await;
         assert!(is_encrypted(&stored(app).await));
         assert_eq!(secret_of_the_next_message(&again).await.as_deref(), Some(PLAIN));
@@ -121,8 +121,8 @@ on_both_setups! {
         let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("pm"));
         command.env_clear().envs(environment(app, NEW)).current_dir(app.directory()).args(["doctor", "--quick", "--json"]);
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-        let told = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(code(&output) == 1 && told.contains("no key decrypts the secrets of webhooks 1"), "{told}");
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(code(&output) == 1 && printed.contains("no key decrypts the secrets of webhooks 1"), "{printed}");
 
         if has_file {
             fs::rename(&away, &file).unwrap();

@@ -60,14 +60,14 @@ on_both_setups! {
         assert_eq!((json!(letter.product_id), letter.attempts, letter.crashes), (id, 7, 0));
         assert_eq!(letter.source.shown(), origin.url("/status/500?…"));
         assert!(letter.request_id.is_some(), "the request that caused it");
-        let told: Vec<_> = attempts.iter().map(|a| (a.number, a.outcome, a.error.as_ref().map(|e| e.0))).collect();
+        let outcomes: Vec<_> = attempts.iter().map(|a| (a.number, a.outcome, a.error.as_ref().map(|e| e.0))).collect();
         let down = Some(ErrorCode::SourceUnavailable);
         let retry = AttemptOutcome::Retry;
         let expected = [
             (1, AttemptOutcome::WorkerDied, None), (2, AttemptOutcome::LeaseLost, None), (3, retry, down),
             (4, retry, down), (5, retry, down), (6, retry, down), (7, AttemptOutcome::Failed, down),
         ];
-        assert_eq!(told, expected);
+        assert_eq!(outcomes, expected);
         assert_eq!(attempts[6].ended_at, letter.died_at);
         assert!(attempts.is_sorted_by_key(|attempt| attempt.ended_at));
     }
@@ -187,7 +187,7 @@ on_both_setups! {
         // Jobs that fail in one transaction have the same time.
         app.sql("UPDATE jobs SET updated_at = 7 WHERE id % 2 = 0").await;
         let all: Vec<_> = letters(app).await.iter().map(DeadLetter::cursor).collect();
-        assert!(all.is_sorted_by_key(|grave| std::cmp::Reverse((grave.died_at, grave.id))), "{all:?}");
+        assert!(all.is_sorted_by_key(|letter| std::cmp::Reverse((letter.died_at, letter.id))), "{all:?}");
         let (mut paged, mut before) = (Vec::new(), None);
         loop {
             let page = app.app.catalog.dead_letters(&DeadQuery { limit: 2, before }).await.unwrap();

@@ -119,8 +119,8 @@ on_both_setups! {
         let run_again = async {
             while goes_on() {
                 catalog.reprocess(&all, None, 500, None).await.expect("another run meets no deadlock");
-                let graves = catalog.retry_all_dead(None, pm::clock::Timestamp::now(), 20).await;
-                graves.expect("a retry meets no deadlock");
+                let retried = catalog.retry_all_dead(None, pm::clock::Timestamp::now(), 20).await;
+                retried.expect("a retry meets no deadlock");
             }
         };
         let delete = async {

@@ -131,7 +131,7 @@ fn logged() -> (Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard) {
 
 #[tokio::test]
 async fn an_answer_for_another_task_is_rejected() {
-    for (fault, told) in [
+    for (fault, expected) in [
         ("extra", "sent data after its answer"),
         ("late", "sent data after its answer"),
         ("nonce", "sent an answer to another task"),
@@ -144,7 +144,7 @@ async fn an_answer_for_another_task_is_rejected() {
         let decoders = decoders(program);
         let (lines, _guard) = logged();
         let error = outcome(&decoders, marked(images::jpeg(64, 64))).await.unwrap_err();
-        assert!(matches!(&error, Error::Died(how) if how == told) && error.is_transient(), "{fault}: {error:?}");
+        assert!(matches!(&error, Error::Died(how) if how == expected) && error.is_transient(), "{fault}: {error:?}");
         // The tasks that follow.
         for side in [100, 200, 300] {
             let image = image(images::jpeg(side, 50));
@@ -153,7 +153,7 @@ async fn an_answer_for_another_task_is_rejected() {
             assert_eq!((made.width, made.height), (u32::from(side), 50), "{fault}");
         }
         let log = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
-        let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN") && line.contains(told)).collect();
+        let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN") && line.contains(expected)).collect();
         assert_eq!(warnings.len(), 1, "{fault}: {log}");
         assert_eq!(fs::read_to_string(starts).unwrap().lines().count(), 2, "{fault}: one was ended, another serves on");
     }
@@ -191,7 +191,7 @@ async fn an_image_has_a_limit_of_processor_time() {
         Config { program: Some(program), time_limit: limit, wall_clock_limit, processes: 1, ..Config::default() };
     let decoders = Decoders::new(&config);
     let error = outcome(&decoders, marked(images::jpeg(64, 64))).await.unwrap_err();
-    assert!(matches!(error, Error::TooSlow(told) if told == limit) && !error.is_transient(), "{error:?}");
+    assert!(matches!(error, Error::TooSlow(after) if after == limit) && !error.is_transient(), "{error:?}");
     assert_eq!(error.code().as_str(), "too_complex");
 }
 
@@ -204,9 +204,9 @@ async fn a_program_that_is_not_a_decoder_does_not_fail_the_image() {
     let (short, long) = (Duration::from_millis(200), Duration::from_secs(60));
     let programs =
         [(silent, short, "no answer"), ("/bin/true".into(), long, "exited before"), (echo, long, "did not exit")];
-    for (program, wall_clock_limit, told) in programs {
+    for (program, wall_clock_limit, reason) in programs {
         let error = outcome(&decoders_of(program, wall_clock_limit), images::jpeg(64, 64)).await.unwrap_err();
-        assert!(matches!(&error, Error::Died(how) if how.contains(told)), "{told}: {error:?}");
+        assert!(matches!(&error, Error::Died(how) if how.contains(reason)), "{reason}: {error:?}");
     }
     let error = outcome(&decoders_of("/nowhere/decoder".into(), long), images::jpeg(64, 64)).await.unwrap_err();
     assert!(matches!(error, Error::NotStarted(_)), "{error:?}");

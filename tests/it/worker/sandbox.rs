@@ -71,10 +71,10 @@ fn log_of_a_start(calls: &[i64], isolation: &str) -> Vec<Value> {
 }
 
 fn isolation_of(output: &Output) -> (bool, Value) {
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let checks = told["checks"].as_array().unwrap();
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checks = printed["checks"].as_array().unwrap();
     let found = checks.iter().find(|check| check["check"] == "isolation").unwrap();
-    (told["healthy"].as_bool().unwrap(), found.clone())
+    (printed["healthy"].as_bool().unwrap(), found.clone())
 }
 
 #[test]
@@ -100,9 +100,12 @@ fn a_server_refuses_to_start_without_a_required_sandbox_layer() {
             [(LANDLOCK, "landlock (", "CONFIG_SECURITY_LANDLOCK"), (SECCOMP, "seccomp (", "CONFIG_SECCOMP_FILTER")]
         {
             let output = run(calls, "require", words);
-            let told = String::from_utf8(output.stderr).unwrap();
-            assert_eq!(output.status.code(), Some(2), "{told}");
-            assert!(told.contains("PM_ISOLATION=require") && told.contains(layer) && told.contains(feature), "{told}");
+            let printed = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{printed}");
+            assert!(
+                printed.contains("PM_ISOLATION=require") && printed.contains(layer) && printed.contains(feature),
+                "{printed}"
+            );
         }
     }
 }
@@ -112,8 +115,11 @@ fn a_server_logs_missing_sandbox_layers_in_one_line_and_starts() {
     let lines = log_of_a_start(&[LANDLOCK, SECCOMP].concat(), "true");
     let warnings: Vec<_> = lines.iter().filter(|line| line["level"] == "WARN").collect();
     assert_eq!(warnings.len(), 1, "{lines:?}");
-    let told = warnings[0]["message"].as_str().unwrap();
-    assert!(told.contains("seccomp (a compromised decoder") && told.contains("landlock (only seccomp"), "{told}");
+    let printed = warnings[0]["message"].as_str().unwrap();
+    assert!(
+        printed.contains("seccomp (a compromised decoder") && printed.contains("landlock (only seccomp"),
+        "{printed}"
+    );
     let serving = lines.last().unwrap()["isolation"].as_str().unwrap();
     assert!(serving.starts_with("best-effort without") && serving.ends_with("seccomp, landlock"), "{serving}");
     let lines = log_of_a_start(&[], "false");

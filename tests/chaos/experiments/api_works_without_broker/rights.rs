@@ -37,25 +37,25 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let mut server = stage.serve_at("rights", address, &["--workers", "1"]).await?;
     let api = server.api();
     is_up(&api, "at the beginning").await?;
-    let mut told = Vec::new();
+    let mut seen = Vec::new();
     for (name, permissions, names) in CASES {
         permit(stage, &vhost, permissions).await?;
-        told.push(is_down(&api, name, &["refused", names]).await?);
+        seen.push(is_down(&api, name, &["refused", names]).await?);
         permit(stage, &vhost, [EVERYTHING; 3]).await?;
         is_up(&api, name).await?;
     }
     rabbitmq.control(&["clear_permissions", "-p", &vhost, "guest"]).await?;
-    told.push(is_down(&api, "no permissions at all", &["refused"]).await?);
+    seen.push(is_down(&api, "no permissions at all", &["refused"]).await?);
     permit(stage, &vhost, [EVERYTHING; 3]).await?;
     is_up(&api, "permissions again").await?;
     rabbitmq.control(&["delete_vhost", &vhost]).await?;
-    told.push(is_down(&api, "no virtual host", &[&vhost]).await?);
+    seen.push(is_down(&api, "no virtual host", &[&vhost]).await?);
     make(stage, &vhost).await?;
     is_up(&api, "the virtual host again").await?;
     server.process.kill().await;
     rabbitmq.control(&["delete_vhost", &vhost]).await?;
     stage.configure("RABBITMQ_URL", usual);
-    Ok(counts(json!({"rights_lost_and_seen": told.len(), "last_words": told.last()})))
+    Ok(counts(json!({"rights_lost_and_seen": seen.len(), "last_words": seen.last()})))
 }
 
 async fn make(stage: &Stage, vhost: &str) -> anyhow::Result<()> {

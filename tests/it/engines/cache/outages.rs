@@ -113,7 +113,7 @@ async fn a_failed_invalidation_stops_reads_until_a_later_one_succeeds() {
     for fault in [Proxy::cut, Proxy::stall] {
         put(&cache, changed, value(1)).await;
         fault(&proxy);
-        let error = cache.invalidate(&[changed]).await.expect_err("Redis cannot be told");
+        let error = cache.invalidate(&[changed]).await.expect_err("Redis does not answer");
         assert!(error.is_transient());
         // Redis still has the old value, and this process still does not return it.
         assert_eq!(read(&other_process, changed).await, value(1));
@@ -153,7 +153,7 @@ async fn too_many_failed_invalidations_drop_everything() {
     put(&cache, ProductId(-2), value(1)).await;
     proxy.cut();
     let ids: Vec<_> = (0..100_001).map(ProductId).collect();
-    cache.invalidate(&ids).await.expect_err("Redis cannot be told");
+    cache.invalidate(&ids).await.expect_err("Redis does not answer");
     proxy.restore();
     eventually(async || cache.check().await.ok()).await;
     assert_eq!((cache.get(ProductId(-1)).await, cache.get(ProductId(-2)).await), (None, None));
