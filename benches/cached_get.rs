@@ -193,7 +193,7 @@ impl Server {
     }
 }
 
-/// Returns the catalogue behind the real server, with one cached product, and the product's body.
+/// Returns the catalog behind the real server, with one cached product, and the product's body.
 fn start_cached(directory: &Path) -> (Server, Bytes) {
     let directory = directory.to_owned();
     Server::start("cached GET", |listener, ready| async move {

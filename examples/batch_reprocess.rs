@@ -1,7 +1,7 @@
 //! Requeues every failed image in batches, and processes them with a progress bar.
 //!
 //! It uses pm as a library: reads the settings as the binary does (`pm.toml`, `.env`, environment), then opens the
-//! catalogue.
+//! catalog.
 //!
 //! ```sh
 //! cargo run --release --example batch_reprocess

@@ -6,6 +6,8 @@ use std::{
     path::Path,
 };
 
+#[path = "architecture/language.rs"]
+mod language;
 #[path = "architecture/source.rs"]
 mod source;
 
@@ -472,4 +474,19 @@ rules! {
         breaks: [("a.rs", &*format!("struct A;\nfn f(x: [u8; 3]) -> u8 {{{}if x {{}} }}", "\n".repeat(70)))],
         at: ["src/a.rs:2"],
     }
+}
+
+#[test]
+fn replaced_words_are_not_used() {
+    let root = std::env::var("CARGO_MANIFEST_DIR").expect("cargo says where the package is");
+    let found = language::replaced_words(Path::new(&root));
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn replaced_words_are_found_inside_identifiers() {
+    let found = |line| language::in_line(line).map(|(was, _)| was).collect::<Vec<_>>();
+    assert_eq!(found("struct EventHerald; // Told twice."), ["told", "herald"]);
+    assert_eq!(found("let all_pictures = 1;"), ["pictures"]);
+    assert!(found("let image = untold + engraved;").is_empty());
 }

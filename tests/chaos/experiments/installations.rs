@@ -1,5 +1,5 @@
 //! P25: installations never mix. Two share the same servers with default names: neither shows the other's products or
-//! runs its jobs, and a shared blob store is refused. After a catalogue is emptied, no cache still returns its
+//! runs its jobs, and a shared blob store is refused. After a catalog is emptied, no cache still returns its
 //! products.
 
 use std::time::{Duration, Instant};
@@ -53,10 +53,10 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         outlived += u32::from(answer.status != 404);
         is_own(&second.api(), number, "second ").await?;
     }
-    anyhow::ensure!(outlived == 0, "{outlived} products are still returned after their catalogue was emptied");
+    anyhow::ensure!(outlived == 0, "{outlived} products are still returned after their catalog was emptied");
     origin.serve("/again.jpg", "image/jpeg", images::numbered_jpeg(7, 96, 64));
     first.api().create("first again", &[origin.url("/again.jpg")]).await?;
-    ready(&first.api(), 1).await.context("after the catalogue was emptied")?;
+    ready(&first.api(), 1).await.context("after the catalog was emptied")?;
     for server in &mut servers {
         server.kill().await;
     }

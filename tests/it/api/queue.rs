@@ -53,7 +53,7 @@ on_both_setups! {
         let one = wire::get(app, &format!("/queue/dead/{id}")).await;
         matches_snapshot("a_dead_letter", &shown(&one, &["content-type", "cache-control"], &origin));
         let retried = wire::post(app, &format!("/queue/dead/{id}/retry"), "").await;
-        matches_snapshot("a_dead_letter_queued_anew", &shape(&retried, &["content-type", "location"]));
+        matches_snapshot("a_dead_letter_requeued", &shape(&retried, &["content-type", "location"]));
         let product = app.get_json(retried.header("location")).await;
         assert_eq!((&product["status"], &product["images"][0]["status"]), (&json!("processing"), &json!("pending")));
     }

@@ -166,12 +166,12 @@ async fn a_commit_of_another_process_invalidates_the_entry() {
 }
 
 #[tokio::test]
-async fn no_entry_outlives_an_emptied_catalogue() {
+async fn no_entry_outlives_an_emptied_catalog() {
     let database = Database::new();
     database.another_process_changes(&[ProductId(1)]);
     let cache = database.cache(Lifetimes::default());
     put(&cache, ProductId(1), value(1)).await;
-    database.another_process_empties_the_catalogue();
+    database.another_process_empties_the_catalog();
     // The log has as many rows as before.
     database.another_process_changes(&[ProductId(2)]);
     assert_eq!(cache.get(ProductId(1)).await, None);
@@ -378,13 +378,13 @@ impl Database {
     }
 
     /// As `pm migrate fresh` does: ids restart, and the installation has another id.
-    fn another_process_empties_the_catalogue(&self) {
+    fn another_process_empties_the_catalog(&self) {
         self.connection
             .execute_batch(
                 "DELETE FROM cache_invalidation; DELETE FROM sqlite_sequence;
                  UPDATE installation SET id = 'second';",
             )
-            .expect("an empty catalogue");
+            .expect("an empty catalog");
     }
 
     fn another_process_forgets_its_log(&self) {

@@ -207,7 +207,7 @@ on_both_setups! {
         assert_eq!(code(&shown), 0, "{}", stderr(&shown));
     }
 
-    async fn a_new_catalogue_records_its_database_in_the_first_migration(app: &TestApp) {
+    async fn a_new_catalog_records_its_database_in_the_first_migration(app: &TestApp) {
         let fresh = pm(app, &["migrate", "fresh", "--yes"]).await;
         assert_eq!(code(&fresh), 0, "{}", stderr(&fresh));
         let unknown = "SELECT count(*) FROM installation WHERE database_identity IS NULL";

@@ -113,7 +113,7 @@ on_both_setups! {
         assert_eq!((&quiet["mended"], &quiet["verified"]), (&json!(0), &json!(0)), "all was proved a moment ago");
     }
 
-    async fn undamaged_data_are_restored_to_a_consistent_catalogue(app: &TestApp) {
+    async fn undamaged_data_are_restored_to_a_consistent_catalog(app: &TestApp) {
         let origin = Origin::start().await;
         let products = ready_products(app, &origin, 6).await;
         let directory = app.directory().join("backup");

@@ -35,7 +35,7 @@ fn environment(app: &TestApp, keys: &str) -> BTreeMap<String, String> {
     environment
 }
 
-/// Opens the catalogue with these keys, as after a restart.
+/// Opens the catalog with these keys, as after a restart.
 async fn started(app: &TestApp, keys: &str) -> App {
     app::build(&environment(app, keys), app.directory()).await
 }
