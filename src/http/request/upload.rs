@@ -75,8 +75,9 @@ impl Uploads {
     /// Stores all files of a multipart body, or none.
     ///
     /// # Errors
-    /// 400 for a malformed body, 408 for a slow one, 413 for a file that is too large, 422 for a file that is not an
-    /// image and for too many files, 503 if too many uploads are in progress. An error about a file names it.
+    /// 400 for a malformed body, 408 for a slow one, 413 for a file that is too large, 415 for a body with a content
+    /// coding, 422 for a file that is not an image and for too many files or empty parts, 503 if too many uploads are in
+    /// progress. An error about a file names it.
     pub async fn receive(
         &self,
         headers: &HeaderMap,
@@ -84,6 +85,7 @@ impl Uploads {
         admission: &RequestAdmission,
         catalog: &Catalog,
     ) -> Result<UploadedFiles, Problem> {
+        extract::check_coding(headers)?;
         let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let boundary = multer::parse_boundary(content_type)
             .map_err(|_| Problem::bad_request("the `Content-Type` of a multipart body must have a `boundary`"))?;
