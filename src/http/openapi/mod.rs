@@ -103,7 +103,7 @@ pub fn routes(deployment: Deployment<'_>) -> BoxedFilter<(warp::reply::Response,
 
 /// Returns the OpenAPI document of this server.
 #[utoipa::path(
-    get, path = "/openapi.json", tag = "server", operation_id = "describe",
+    get, path = "/openapi.json", tag = "server", operation_id = "getOpenApiDocument",
     responses((status = 200, description = "The OpenAPI 3.1 document", body = std::collections::HashMap<String, serde_json::Value>)),
 )]
 async fn description(document: Document) -> Result<Ready, Problem> {
