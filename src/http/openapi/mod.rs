@@ -147,7 +147,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::http::route::Route;
+    use crate::{domain::search::SearchTerms, http::route::Route};
 
     fn described() -> serde_json::Value {
         serde_json::from_slice(&json().expect("a description")).expect("JSON")
@@ -248,5 +248,30 @@ mod tests {
             assert_eq!(asset(name).expect("a file").status(), 200);
         }
         assert!(asset("../Cargo.toml").is_err());
+    }
+
+    #[test]
+    fn the_pattern_of_a_search_matches_what_the_server_accepts() {
+        let document = described();
+        let parameters = document["paths"]["/products"]["get"]["parameters"].as_array().expect("parameters").clone();
+        let search = parameters.into_iter().find(|parameter| parameter["name"] == "q").expect("a parameter");
+        let (mut schemas, mut compiler) = (boon::Schemas::new(), boon::Compiler::new());
+        compiler.add_resource("urn:q", search["schema"].clone()).expect("a schema");
+        let place = compiler.compile("urn:q", &mut schemas).expect("a schema");
+        for (text, is_accepted) in [
+            ("lamp", true),
+            ("7", true),
+            ("é", true),
+            ("商品", true),
+            ("²", true),
+            ("🎁 lamp", true),
+            ("🎁", false),
+            ("—…", false),
+            ("::", false),
+            ("\u{301}", false),
+        ] {
+            assert_eq!(schemas.validate(&serde_json::json!(text), place).is_ok(), is_accepted, "{text}: pattern");
+            assert_eq!(SearchTerms::parse(text).is_ok(), is_accepted, "{text}: server");
+        }
     }
 }

@@ -115,7 +115,7 @@ pub async fn show(id: String, headers: HeaderMap, context: Context, catalog: Cat
         ("min_price" = Option<f64>, Query, description = "Minimum price, inclusive", minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, multiple_of = 0.0001),
         ("max_price" = Option<f64>, Query, description = "Maximum price, inclusive", minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, multiple_of = 0.0001),
         ("name" = Option<String>, Query, description = "Only products whose name contains this text; case and Unicode normalization are ignored", pattern = r"^\s*[^\s\u0000](?:[^\u0000]{0,198}[^\s\u0000])?\s*$"),
-        ("q" = Option<String>, Query, description = "Full-text search in name and description; the last term matches as a prefix. Best match first, unless `sort` is set", max_length = 200, format = "search", pattern = r"[^\u0000-/:-@\[-\u0060{-\u007f]"),
+        ("q" = Option<String>, Query, description = "Full-text search in name and description; the last term matches as a prefix. Best match first, unless `sort` is set", max_length = 200, format = "search", pattern = r"[\p{L}\p{N}]"),
         ("status" = Option<ProductStatus>, Query, description = "Only products with this status"),
         ("sort" = Option<String>, Query, description = "Sort key; prefix `-` for descending order", pattern = "^-?(id|product_price|product_name|created_at)$"),
         ("limit" = Option<u64>, Query, description = "Products per page", minimum = 1, maximum = 100),
