@@ -4,6 +4,7 @@
 
 mod common;
 mod deployment;
+mod pages;
 
 use std::sync::{Arc, LazyLock};
 
@@ -56,11 +57,12 @@ use crate::domain::EventKind;
         description,
     ),
     components(schemas(problem::ProblemBody, EventKind)),
-    modifiers(&COMMON),
+    modifiers(&COMMON, &PAGES),
 )]
 struct Description;
 
 const COMMON: common::Common = common::Common;
+const PAGES: pages::Pages = pages::Pages;
 
 static JSON: LazyLock<Result<Bytes, String>> = LazyLock::new(|| {
     let text = Description::openapi().to_json().map_err(|error| error.to_string())?;
@@ -188,6 +190,19 @@ mod tests {
         let text = document.to_string();
         for reference in text.split("\"$ref\":\"#").skip(1).filter_map(|rest| rest.split('"').next()) {
             assert!(document.pointer(reference).is_some(), "{reference} does not resolve");
+        }
+    }
+
+    #[test]
+    fn the_items_of_each_page_have_a_named_schema() {
+        let document = described();
+        let schemas = document["components"]["schemas"].as_object().expect("schemas");
+        let pages: Vec<_> = schemas.iter().filter(|(name, _)| name.starts_with("Page_")).collect();
+        assert_eq!(pages.len(), 5);
+        for (name, page) in pages {
+            let item = name.trim_start_matches("Page_");
+            let expected = serde_json::json!({"$ref": format!("#/components/schemas/{item}")});
+            assert_eq!(page["properties"]["items"]["items"], expected, "{name}");
         }
     }
 
