@@ -90,7 +90,7 @@ impl Precondition {
             && !tags.iter().any(|named| has_edit(named) || is_earlier(named))
         {
             return Err(Error::Precondition(format!(
-                "{what} was changed since it had the entity tag in If-Match; read it again"
+                "If-Match does not have the current entity tag of {what}; read it again, with the same credentials"
             )));
         }
         let excluded = match &self.if_none_match {

@@ -31,6 +31,7 @@ pub struct Problem {
     errors: FieldErrors,
     headers: Vec<(HeaderName, HeaderValue)>,
     source: Option<BoxError>,
+    is_overload: bool,
 }
 
 /// An error (RFC 9457).
@@ -75,7 +76,15 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 impl Problem {
     /// Creates a problem without a cause; `detail` describes the error in a sentence.
     pub fn new(status: StatusCode, code: ErrorCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, detail: detail.into(), errors: FieldErrors::default(), headers: Vec::new(), source: None }
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            errors: FieldErrors::default(),
+            headers: Vec::new(),
+            source: None,
+            is_overload: false,
+        }
     }
 
     /// Creates a 400 problem for a request that cannot be parsed.
@@ -112,6 +121,11 @@ impl Problem {
         };
         let problem = Self { source: Some(source.into()), ..Self::hidden(status, code) };
         problem.with_header(header::RETRY_AFTER, RETRY_AFTER)
+    }
+
+    /// Creates a 503 problem with `Retry-After` for a request above a limit of the server. It is logged as a warning.
+    pub fn overloaded(source: impl Into<BoxError>) -> Self {
+        Self { is_overload: true, ..Self::unavailable(ErrorCode::Unavailable, source) }
     }
 
     /// Sets the invalid fields.
@@ -154,6 +168,11 @@ impl Problem {
     /// Whether the status is 401: the credentials are missing or invalid.
     pub fn is_unauthorized(&self) -> bool {
         self.status == StatusCode::UNAUTHORIZED
+    }
+
+    /// Whether a limit of the server refused the request.
+    pub const fn is_overload(&self) -> bool {
+        self.is_overload
     }
 
     /// Returns the chain of causes for the log; empty if there is none.

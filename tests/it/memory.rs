@@ -19,6 +19,8 @@ use tokio::{
 const UPLOADS: usize = 8;
 /// Two files of 20 MB while their headers are read, and buffers.
 const MOST_MORE_MEANWHILE_KIB: u64 = 64 * 1024;
+/// A body of 4 MB three times, and what the first request allocates.
+const MAX_BATCH_KIB: u64 = 32 * 1024;
 const MOST_MORE_AFTERWARDS_KIB: u64 = 24 * 1024;
 
 /// A `pm serve` that is killed on drop.
@@ -103,6 +105,36 @@ async fn upload(address: SocketAddr, path: String, body: Vec<u8>) -> u16 {
     let text = String::from_utf8_lossy(&answer);
     let status = text.split_whitespace().nth(1).and_then(|status| status.parse().ok());
     status.unwrap_or_else(|| panic!("no status line: {written:?}, {read:?}, {text:?}"))
+}
+
+/// Posts `body` with an idempotency key; returns the status and the peak of memory above that before, in KiB.
+async fn post_with_key(server: &Serving, body: String) -> (u16, u64) {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let before = kib(server.child.id(), "VmRSS");
+    fs::write(format!("/proc/{}/clear_refs", server.child.id()), "5").unwrap();
+    let request = client.post(format!("http://{}/products:batch", server.address));
+    let request = request.header("Content-Type", "application/json").header("Idempotency-Key", "k").body(body);
+    let status = request.send().await.unwrap().status().as_u16();
+    (status, kib(server.child.id(), "VmHWM").saturating_sub(before))
+}
+
+#[tokio::test]
+async fn a_large_body_with_an_idempotency_key_uses_little_memory() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let directory = tempfile::tempdir().unwrap();
+    let list = vec!["1"; 1_500_000].join(",");
+    let fields = vec!["\"\":0"; 750_000].join(",");
+    for (body, status) in [
+        (format!("[{list}]"), 422),
+        (format!("[{{\"unknown\":[{list}]}}]"), 200),
+        (format!("[{{\"unknown\":{{{fields}}}}}]"), 200),
+    ] {
+        let server = serving(directory.path(), &["--no-worker"], &[]);
+        let (answered, peak) = post_with_key(&server, body).await;
+        assert_eq!(answered, status);
+        // The body itself, its buffer while it grows, and the item that is parsed.
+        assert!(peak < MAX_BATCH_KIB, "{peak} KiB more than before");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

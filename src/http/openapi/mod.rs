@@ -4,6 +4,7 @@
 
 mod common;
 mod deployment;
+mod pages;
 
 use std::sync::{Arc, LazyLock};
 
@@ -56,11 +57,12 @@ use crate::domain::EventKind;
         description,
     ),
     components(schemas(problem::ProblemBody, EventKind)),
-    modifiers(&COMMON),
+    modifiers(&COMMON, &PAGES),
 )]
 struct Description;
 
 const COMMON: common::Common = common::Common;
+const PAGES: pages::Pages = pages::Pages;
 
 static JSON: LazyLock<Result<Bytes, String>> = LazyLock::new(|| {
     let text = Description::openapi().to_json().map_err(|error| error.to_string())?;
@@ -103,7 +105,7 @@ pub fn routes(deployment: Deployment<'_>) -> BoxedFilter<(warp::reply::Response,
 
 /// Returns the OpenAPI document of this server.
 #[utoipa::path(
-    get, path = "/openapi.json", tag = "server", operation_id = "describe",
+    get, path = "/openapi.json", tag = "server", operation_id = "getOpenApiDocument",
     responses((status = 200, description = "The OpenAPI 3.1 document", body = std::collections::HashMap<String, serde_json::Value>)),
 )]
 async fn description(document: Document) -> Result<Ready, Problem> {
@@ -147,7 +149,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::http::route::Route;
+    use crate::{domain::search::SearchTerms, http::route::Route};
 
     fn described() -> serde_json::Value {
         serde_json::from_slice(&json().expect("a description")).expect("JSON")
@@ -188,6 +190,19 @@ mod tests {
         let text = document.to_string();
         for reference in text.split("\"$ref\":\"#").skip(1).filter_map(|rest| rest.split('"').next()) {
             assert!(document.pointer(reference).is_some(), "{reference} does not resolve");
+        }
+    }
+
+    #[test]
+    fn the_items_of_each_page_have_a_named_schema() {
+        let document = described();
+        let schemas = document["components"]["schemas"].as_object().expect("schemas");
+        let pages: Vec<_> = schemas.iter().filter(|(name, _)| name.starts_with("Page_")).collect();
+        assert_eq!(pages.len(), 5);
+        for (name, page) in pages {
+            let item = name.trim_start_matches("Page_");
+            let expected = serde_json::json!({"$ref": format!("#/components/schemas/{item}")});
+            assert_eq!(page["properties"]["items"]["items"], expected, "{name}");
         }
     }
 
@@ -248,5 +263,30 @@ mod tests {
             assert_eq!(asset(name).expect("a file").status(), 200);
         }
         assert!(asset("../Cargo.toml").is_err());
+    }
+
+    #[test]
+    fn the_pattern_of_a_search_matches_what_the_server_accepts() {
+        let document = described();
+        let parameters = document["paths"]["/products"]["get"]["parameters"].as_array().expect("parameters").clone();
+        let search = parameters.into_iter().find(|parameter| parameter["name"] == "q").expect("a parameter");
+        let (mut schemas, mut compiler) = (boon::Schemas::new(), boon::Compiler::new());
+        compiler.add_resource("urn:q", search["schema"].clone()).expect("a schema");
+        let place = compiler.compile("urn:q", &mut schemas).expect("a schema");
+        for (text, is_accepted) in [
+            ("lamp", true),
+            ("7", true),
+            ("é", true),
+            ("商品", true),
+            ("²", true),
+            ("🎁 lamp", true),
+            ("🎁", false),
+            ("—…", false),
+            ("::", false),
+            ("\u{301}", false),
+        ] {
+            assert_eq!(schemas.validate(&serde_json::json!(text), place).is_ok(), is_accepted, "{text}: pattern");
+            assert_eq!(SearchTerms::parse(text).is_ok(), is_accepted, "{text}: server");
+        }
     }
 }

@@ -153,10 +153,7 @@ fn check_headers(kinds: &[&str], headers: &HeaderMap, limits: BodyLimits) -> Res
         let detail = format!("the body must be sent with {}", kinds.join(" or "));
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::UnsupportedMediaType, detail));
     }
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        let detail = "the body must not have a `Content-Encoding`";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::UnsupportedMediaType, detail));
-    }
+    check_coding(headers)?;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > limits.max_bytes as u64) {
         return Err(too_large(limits));
@@ -164,11 +161,29 @@ fn check_headers(kinds: &[&str], headers: &HeaderMap, limits: BodyLimits) -> Res
     Ok(())
 }
 
+/// Checks that the body has no content coding.
+///
+/// # Errors
+/// 415 if a `Content-Encoding` lists a coding other than `identity`.
+pub(super) fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter().flat_map(|value| {
+        let codings = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        codings.filter(|coding| !coding.is_empty())
+    });
+    if codings.all(|coding| coding.eq_ignore_ascii_case(b"identity")) {
+        return Ok(());
+    }
+    let detail = "the body must not have a `Content-Encoding`";
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::UnsupportedMediaType, detail))
+}
+
 /// Whether the body's media type is `kind`; parameters are ignored.
 pub(super) fn is_of_kind(kind: &str, headers: &HeaderMap) -> bool {
-    let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str) else { return false };
-    let essence = value.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case(kind)
+    let is_kind = |value: &HeaderValue| {
+        let essence = value.to_str().ok().and_then(|value| value.split(';').next());
+        essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case(kind))
+    };
+    headers.contains_key(header::CONTENT_TYPE) && headers.get_all(header::CONTENT_TYPE).iter().all(is_kind)
 }
 
 async fn collect<B: Buf, E>(
@@ -302,8 +317,9 @@ mod tests {
         for other in ["text/plain", "application/jsonx", "application/x-www-form-urlencoded", ""] {
             assert_eq!(status_of(headers(&[(header::CONTENT_TYPE, other)]), &["{}"]).await, 415, "{other}");
         }
-        let packed = headers(&[(header::CONTENT_TYPE, "application/json"), (header::CONTENT_ENCODING, "gzip")]);
-        assert_eq!(status_of(packed, &["{}"]).await, 415);
+        let mut both = json_headers();
+        both.append(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        assert_eq!(status_of(both, &["{}"]).await, 415, "two media types");
         for json in ["Application/JSON", "application/json; charset=utf-8", "application/json;charset=x"] {
             let body = read_json(
                 &["application/json"],
@@ -314,6 +330,23 @@ mod tests {
             )
             .await;
             assert!(body.is_ok(), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_content_coding_is_415_in_any_header_line() {
+        let coded = |codings: &[&'static str]| {
+            let mut headers = json_headers();
+            for coding in codings {
+                headers.append(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
+            }
+            check_coding(&headers).map_or_else(|problem| problem.head().status().as_u16(), |()| 200)
+        };
+        for codings in [&["gzip"][..], &["identity", "gzip"], &["gzip", "identity"], &["identity, gzip"], &["gzip,"]] {
+            assert_eq!(coded(codings), 415, "{codings:?}");
+        }
+        for codings in [&[][..], &["identity"], &["Identity", "identity"], &["identity , identity"], &[""]] {
+            assert_eq!(coded(codings), 200, "{codings:?}");
         }
     }
 

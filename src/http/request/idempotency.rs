@@ -19,6 +19,8 @@ const MAX_CHARS: usize = 255;
 
 /// Returns the request's idempotency key and fingerprint; `None` without a key.
 ///
+/// Handlers validate the body first, so that an invalid body costs no fingerprint.
+///
 /// # Errors
 /// 422 for a key that is empty, too long, repeated, or not visible ASCII.
 pub async fn once(

@@ -33,6 +33,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(10);
 const RATE_GRACE: Duration = Duration::from_secs(20);
 /// Minimum rate, averaged since the start of the upload.
 const MIN_BYTES_PER_SECOND: u64 = 8 * 1024;
+/// Maximum number of parts without a file: a form sends one for each input in which the user chose no file.
+const MAX_EMPTY_PARTS: usize = NewProduct::MAX_IMAGES;
 /// Allowance for the multipart framing around the files, in bytes.
 const FRAMING_BYTES: u64 = 1 << 20;
 
@@ -75,8 +77,9 @@ impl Uploads {
     /// Stores all files of a multipart body, or none.
     ///
     /// # Errors
-    /// 400 for a malformed body, 408 for a slow one, 413 for a file that is too large, 422 for a file that is not an
-    /// image and for too many files, 503 if too many uploads are in progress. An error about a file names it.
+    /// 400 for a malformed body, 408 for a slow one, 413 for a file that is too large, 415 for a body with a content
+    /// coding, 422 for a file that is not an image and for too many files or empty parts, 503 if too many uploads are in
+    /// progress. An error about a file names it.
     pub async fn receive(
         &self,
         headers: &HeaderMap,
@@ -84,6 +87,7 @@ impl Uploads {
         admission: &RequestAdmission,
         catalog: &Catalog,
     ) -> Result<UploadedFiles, Problem> {
+        extract::check_coding(headers)?;
         let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let boundary = multer::parse_boundary(content_type)
             .map_err(|_| Problem::bad_request("the `Content-Type` of a multipart body must have a `boundary`"))?;
@@ -115,6 +119,7 @@ impl Uploads {
         stored: &mut UploadedFiles,
         catalog: &Catalog,
     ) -> Result<(), Problem> {
+        let mut empty = 0;
         while let Some(field) = multipart.next_field().await.map_err(|error| refusal(&error))? {
             if stored.len() == NewProduct::MAX_IMAGES {
                 let message = format!("has more than {} files", NewProduct::MAX_IMAGES);
@@ -124,7 +129,13 @@ impl Uploads {
                 let message = "is not a known field; this form accepts only files";
                 return Err(Invalid::field(shown(field.name().unwrap_or_default()), message).into());
             }
-            self.store(field, stored, catalog).await?;
+            if !self.store(field, stored, catalog).await? {
+                empty += 1;
+            }
+            if empty > MAX_EMPTY_PARTS {
+                let message = format!("has more than {MAX_EMPTY_PARTS} parts without a file");
+                return Err(Invalid::field("file", message).into());
+            }
         }
         if stored.is_empty() {
             return Err(Invalid::field("file", "is required; the body has no file").into());
@@ -132,30 +143,48 @@ impl Uploads {
         Ok(())
     }
 
-    /// Stores a file; skips a form field for which the user chose no file.
-    async fn store(&self, mut field: Field<'_>, stored: &mut UploadedFiles, catalog: &Catalog) -> Result<(), Problem> {
+    /// Stores a file. Returns `false` for a form field for which the user chose no file.
+    async fn store(
+        &self,
+        mut field: Field<'_>,
+        stored: &mut UploadedFiles,
+        catalog: &Catalog,
+    ) -> Result<bool, Problem> {
         let index = stored.len();
         let is_unnamed = field.file_name() == Some("");
         let name = shown(field.file_name().or(field.name()).unwrap_or_default());
+        let mut next = next_chunk(&mut field).await?;
+        if next.is_none() && is_unnamed {
+            return Ok(false);
+        }
         let mut incoming = catalog.receive_source().await?;
-        while let Some(chunk) = field.chunk().await.map_err(|error| refusal(&error))? {
+        while let Some(chunk) = next {
             if incoming.size() + chunk.len() as u64 > self.0.max_bytes {
                 let detail = format!("file {name} exceeds the limit of {} bytes", self.0.max_bytes);
                 return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::TooLarge, detail)
                     .with_errors(Invalid::from(about(index, &name, "is too large")).errors));
             }
             incoming.write(&chunk).await?;
-        }
-        if is_unnamed && incoming.size() == 0 {
-            return Ok(());
+            next = next_chunk(&mut field).await?;
         }
         stored.store(incoming).await.map_err(|error| match error {
             catalog::Error::Invalid(invalid) => {
                 let errors = invalid.errors.map(|error| about(index, &name, &error.message));
-                Invalid { errors }.into()
+                Problem::from(Invalid { errors })
             }
             error => error.into(),
-        })
+        })?;
+        Ok(true)
+    }
+}
+
+/// Returns the next bytes of a part; `None` at its end.
+async fn next_chunk(field: &mut Field<'_>) -> Result<Option<Bytes>, Problem> {
+    loop {
+        match field.chunk().await.map_err(|error| refusal(&error))? {
+            Some(chunk) if chunk.is_empty() => {}
+            chunk => return Ok(chunk),
+        }
     }
 }
 

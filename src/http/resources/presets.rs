@@ -252,7 +252,7 @@ fn not_made(error: &Arc<ResizeError>) -> Problem {
         ResizeError::Storage(storage) if storage.is_transient() => {
             Problem::unavailable(storage.code(), Arc::clone(error))
         }
-        ResizeError::Overloaded => Problem::unavailable(ErrorCode::Unavailable, Arc::clone(error)),
+        ResizeError::Overloaded => Problem::overloaded(Arc::clone(error)),
         ResizeError::Storage(_) | ResizeError::Broken(_) => Problem::internal(Arc::clone(error)),
     }
 }

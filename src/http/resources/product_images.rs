@@ -96,8 +96,8 @@ pub async fn add(
         catalog.add_uploads(id, files, condition, once, request_id).await?
     } else {
         let json = extract::read_json(&KINDS, &headers, body, limits, &context.admission).await?;
+        let patch = extract::parsed(json.clone(), |json| Ok(ProductPatch::more_images_from_json(json)?)).await?;
         let once = idempotency::once(&headers, &context.principal, &path, &json).await?;
-        let patch = extract::parsed(json, |json| Ok(ProductPatch::more_images_from_json(json)?)).await?;
         catalog.update(id, patch, condition, once, request_id).await?
     };
     let added = updated.product.images.iter().filter(|image| updated.added.contains(&image.id));

@@ -115,7 +115,7 @@ pub async fn show(id: String, headers: HeaderMap, context: Context, catalog: Cat
         ("min_price" = Option<f64>, Query, description = "Minimum price, inclusive", minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, multiple_of = 0.0001),
         ("max_price" = Option<f64>, Query, description = "Maximum price, inclusive", minimum = 0, exclusive_maximum = 1_000_000_000_000_u64, multiple_of = 0.0001),
         ("name" = Option<String>, Query, description = "Only products whose name contains this text; case and Unicode normalization are ignored", pattern = r"^\s*[^\s\u0000](?:[^\u0000]{0,198}[^\s\u0000])?\s*$"),
-        ("q" = Option<String>, Query, description = "Full-text search in name and description; the last term matches as a prefix. Best match first, unless `sort` is set", max_length = 200, format = "search", pattern = r"[^\u0000-/:-@\[-\u0060{-\u007f]"),
+        ("q" = Option<String>, Query, description = "Full-text search in name and description; the last term matches as a prefix. Best match first, unless `sort` is set", max_length = 200, format = "search", pattern = r"[\p{L}\p{N}]"),
         ("status" = Option<ProductStatus>, Query, description = "Only products with this status"),
         ("sort" = Option<String>, Query, description = "Sort key; prefix `-` for descending order", pattern = "^-?(id|product_price|product_name|created_at)$"),
         ("limit" = Option<u64>, Query, description = "Products per page", minimum = 1, maximum = 100),
@@ -151,9 +151,10 @@ pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: 
     if let Some(condition) = etag::conditions(&headers) {
         condition.check_creation("a product")?;
     }
-    let once = idempotency::once(&headers, &context.principal, "/products", &body).await?;
     let (policy, user) = (catalog.policy().clone(), context.principal.user().cloned());
-    let new = extract::parsed(body, move |json| Ok(NewProduct::from_json_of(json, &policy, user.as_ref())??)).await?;
+    let parse = move |json: &[u8]| Ok(NewProduct::from_json_of(json, &policy, user.as_ref())??);
+    let new = extract::parsed(body.clone(), parse).await?;
+    let once = idempotency::once(&headers, &context.principal, "/products", &body).await?;
     context.principal.must_act_for(&new.user_id)?;
     let answer = catalog.create_all(vec![new], once, Some(context.request_id.as_str()), batch::one).await?;
     let response = idempotency::reply(answer)?;
@@ -174,10 +175,11 @@ pub async fn create_batch(
     context: Context,
     catalog: Catalog,
 ) -> Result<Ready, Problem> {
-    let once = idempotency::once(&headers, &context.principal, "/products:batch", &body).await?;
     let principal = &context.principal;
     let (policy, user) = (catalog.policy().clone(), principal.user().cloned());
-    let read = extract::parsed(body, move |json| Ok(products_from_json(json, &policy, user.as_ref())??)).await?;
+    let parse = move |json: &[u8]| Ok(products_from_json(json, &policy, user.as_ref())??);
+    let read = extract::parsed(body.clone(), parse).await?;
+    let once = idempotency::once(&headers, principal, "/products:batch", &body).await?;
     let own = |new: NewProduct| match principal.may_act_for(&new.user_id) {
         true => Ok(new),
         false => Err(Invalid::field("user_id", "must be your own user id; other users require the scope `admin`")),

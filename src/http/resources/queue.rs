@@ -45,7 +45,7 @@ pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
 
 /// Returns the number of jobs by state.
 #[utoipa::path(
-    get, path = "/queue", tag = "queue", operation_id = "queueStatus",
+    get, path = "/queue", tag = "queue", operation_id = "getQueue",
     responses((status = 200, description = "Number of jobs by state", body = QueueBody)),
 )]
 pub async fn status(catalog: Catalog) -> Result<Ready, Problem> {

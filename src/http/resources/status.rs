@@ -91,7 +91,7 @@ pub struct AliveBody {
 
 /// Checks whether the process is alive.
 #[utoipa::path(
-    get, path = "/healthz", tag = "server", operation_id = "isAlive",
+    get, path = "/healthz", tag = "server", operation_id = "getHealth",
     responses((status = 200, description = "The process is alive", body = AliveBody)),
 )]
 pub async fn alive() -> Result<Ready, Problem> {
@@ -102,7 +102,7 @@ pub async fn alive() -> Result<Ready, Problem> {
 ///
 /// The body has the health of each component.
 #[utoipa::path(
-    get, path = "/readyz", tag = "server", operation_id = "isReady",
+    get, path = "/readyz", tag = "server", operation_id = "getReadiness",
     responses(
         (status = 200, description = "The server is ready", body = ReadinessBody),
         (status = 503, description = "The server is not ready", body = ReadinessBody),
@@ -124,7 +124,7 @@ pub async fn ready(health: Health, stopping: Arc<AtomicBool>) -> Result<Ready, P
 
 /// Returns the process's metrics in Prometheus text format.
 #[utoipa::path(
-    get, path = "/metrics", tag = "server", operation_id = "metrics",
+    get, path = "/metrics", tag = "server", operation_id = "getMetrics",
     responses((status = 200, description = "The metrics", body = String, content_type = "text/plain")),
 )]
 pub async fn metrics(render: RenderMetrics) -> Result<Ready, Problem> {
@@ -188,7 +188,7 @@ pub struct PathBody {
 
 /// Lists the server's paths and their methods.
 #[utoipa::path(
-    get, path = "/", tag = "server", operation_id = "index",
+    get, path = "/", tag = "server", operation_id = "getIndex",
     responses((status = 200, description = "The paths and their methods", body = IndexBody)),
 )]
 pub async fn index() -> Result<Ready, Problem> {

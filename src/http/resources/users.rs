@@ -83,8 +83,8 @@ pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
 pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
     let condition = etag::conditions(&headers).unwrap_or_default();
     condition.check_creation("a user")?;
+    let new = extract::parsed(body.clone(), |json| Ok(NewUser::from_json(json)??)).await?;
     let once = idempotency::once(&headers, &context.principal, "/users", &body).await?;
-    let new = extract::parsed(body, |json| Ok(NewUser::from_json(json)??)).await?;
     let created = catalog.create_user(new, once).await.map_err(|error| match error {
         Error::Conflict(detail) if condition.only_creates() => Error::Precondition(detail),
         other => other,

@@ -74,9 +74,9 @@ pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: 
     if let Some(condition) = etag::conditions(&headers) {
         condition.check_creation("a webhook")?;
     }
-    let once = idempotency::once(&headers, &context.principal, "/webhooks", &body).await?;
     let policy = catalog.policy().clone();
-    let new = extract::parsed(body, move |json| Ok(NewWebhook::from_json(json, &policy)??)).await?;
+    let new = extract::parsed(body.clone(), move |json| Ok(NewWebhook::from_json(json, &policy)??)).await?;
+    let once = idempotency::once(&headers, &context.principal, "/webhooks", &body).await?;
     idempotency::reply_of(catalog.create_webhook(new, once).await?, |(webhook, secret)| {
         let body = WebhookBody::with_secret(&webhook, &secret);
         reply::tagged(reply::created(&body, catalog.links().webhook(webhook.id))?, WebhookBody::tag(&webhook)?)

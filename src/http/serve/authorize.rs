@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 
 use super::rate_limit::{Allowance, RateLimit};
 use crate::{
@@ -81,6 +81,28 @@ impl Authorizer {
                 outcome.map_err(|problem| problem.with_metadata_at(&address()))
             }
             _ => outcome,
+        }
+    }
+
+    /// Adds the rest of the client's quota to a response, and `Vary: Authorization` if it depends on the principal.
+    pub fn add_headers(
+        &self,
+        (method, route): (RequestMethod, Option<Route>),
+        allowance: Option<Allowance>,
+        answer: &mut HeaderMap,
+    ) {
+        if let Some(allowance) = allowance {
+            allowance.add_headers(answer);
+        }
+        let need = route.filter(|route| route.permits(method)).map_or(Permission::Nothing, |route| need(route, method));
+        let is_public = match need {
+            Permission::Nothing => true,
+            Permission::ReadImages => self.public_read.images,
+            // Publicly readable products have another body for their owner.
+            _ => false,
+        };
+        if !self.authentication.is_off() && !is_public {
+            answer.append(header::VARY, HeaderValue::from_static("Authorization"));
         }
     }
 

@@ -199,7 +199,8 @@ fn host_of(authority: &str) -> Option<&str> {
         None => authority.find(':').unwrap_or(authority.len()),
     };
     let (host, rest) = authority.split_at(end);
-    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.len() <= 5;
+    let is_port =
+        |port: &str| port.is_empty() || (port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok());
     let has_port = rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port);
     let is_name = |host: &str| {
         let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
@@ -295,6 +296,10 @@ mod tests {
         for text in
             ["", ":80", "a b", "a:b", "a:123456", "a@b", "a/b", "[::1", "[a]", "[::1]x", "::1", "a,b:x", "a\"", "ä"]
         {
+            assert_eq!(host_of(text), None, "{text}");
+        }
+        assert_eq!((host_of("a:65535"), host_of("[::1]:65535")), (Some("a"), Some("[::1]")));
+        for text in ["a:65536", "127.0.0.1:99999", "[::1]:99999", "a:+1", "a:18446744073709551617"] {
             assert_eq!(host_of(text), None, "{text}");
         }
         assert!(AllowedHosts::parse("http://a.example").is_err() && AllowedHosts::parse("a.example:80").is_err());

@@ -127,9 +127,11 @@ impl Exchange<'_> {
         }
         let about_the_server = self.route.is_some_and(Route::is_about_the_server);
         match problem.map(Problem::chain).filter(|chain| !chain.is_empty()) {
+            Some(cause) if problem.is_some_and(Problem::is_overload) => log!(warn, cause),
             Some(cause) => log!(error, cause),
             None if status >= 500 && about_the_server => log!(warn),
-            None if status >= 500 => log!(error),
+            // A problem without a cause is a refusal by design, such as that of an image that is not processed yet.
+            None if status >= 500 && problem.is_none() => log!(error),
             None if about_the_server => log!(debug),
             None => log!(info),
         }
@@ -188,5 +190,51 @@ fn label(status: u16) -> &'static str {
         500 => "500",
         503 => "503",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use http::header;
+    use tracing::{Event, Level, Subscriber};
+    use tracing_subscriber::{
+        Layer,
+        layer::{Context, SubscriberExt as _},
+    };
+
+    use super::*;
+    use crate::code::ErrorCode;
+
+    /// Collects the level of each event.
+    #[derive(Clone, Default)]
+    struct Levels(Arc<Mutex<Vec<Level>>>);
+
+    impl<S: Subscriber> Layer<S> for Levels {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            self.0.lock().expect("not poisoned").push(*event.metadata().level());
+        }
+    }
+
+    #[test]
+    fn a_refusal_by_design_is_no_error_in_the_log() {
+        let levels = Levels::default();
+        let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(levels.clone()));
+        let unready = Problem::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::NotReadyYet, "not processed yet")
+            .with_header(header::RETRY_AFTER, http::HeaderValue::from_static("2"));
+        for (problem, level) in [
+            (unready, Level::INFO),
+            (Problem::not_found("product 7 not found"), Level::INFO),
+            (Problem::overloaded("all 10 event streams of this server are in use"), Level::WARN),
+            (Problem::unavailable(ErrorCode::StorageUnavailable, "S3 does not answer"), Level::ERROR),
+            (Problem::internal("a bug"), Level::ERROR),
+        ] {
+            let observer = Observer::new();
+            let address = [127, 0, 0, 1].into();
+            let exchange = observer.begin(RequestMethod::Get, Some(Route::Preset), RequestId::make(), address);
+            exchange.finish(problem.head().status(), Some(&problem));
+            assert_eq!(levels.0.lock().expect("not poisoned").pop(), Some(level), "{problem:?}");
+        }
     }
 }

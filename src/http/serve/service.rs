@@ -215,9 +215,7 @@ impl Service {
         headers.insert(request_id::HEADER, exchange.request_id().header_value());
         cors::protect(route, self.hsts.as_ref().filter(|_| client.secure), headers);
         self.origins.add_headers(origin.as_ref(), headers);
-        if let Some(allowance) = allowance {
-            allowance.add_headers(headers);
-        }
+        self.authorizer.add_headers((method, route), allowance, headers);
         // During shutdown, `Connection: close` makes the client send its next request over another connection.
         if version <= Version::HTTP_11 && self.stopping.load(Ordering::Relaxed) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

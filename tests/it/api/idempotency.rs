@@ -38,6 +38,17 @@ on_both_setups! {
         assert_eq!(count(app).await, 2);
     }
 
+    async fn prices_are_compared_exactly(app: &TestApp) {
+        let with_price = |price: &str| BODY.replace("1.50", price);
+        let first = post(app, "/products", "exact", &with_price("999999999999.9981")).await;
+        assert_eq!(first.status, 201, "{}", first.text());
+        let same = post(app, "/products", "exact", &with_price("9999999999999981e-4")).await;
+        assert_eq!((same.status, same.text()), (201, first.text()));
+        let other = post(app, "/products", "exact", &with_price("999999999999.9980")).await;
+        problem(&other, 422, "idempotency_key_reused", "another price");
+        assert_eq!(count(app).await, 1);
+    }
+
     async fn a_repeated_batch_is_answered_from_its_ids(app: &TestApp) {
         let long = "x".repeat(9_000);
         let wrong = BODY.replace("1.50", "-1");

@@ -116,6 +116,33 @@ on_both_setups! {
         assert_eq!(app.drain().await, 0);
     }
 
+    async fn a_form_has_at_most_32_inputs_without_a_file(app: &TestApp) {
+        let before = app.create(&[]).await;
+        let (id, good) = (&before["id"], images::png(40, 30));
+        let mut files: Vec<(&str, &[u8])> = vec![("", b""); 32];
+        files.push(("good.png", &good));
+        assert_eq!(upload(app, id, &files).await.status, 202);
+        files.insert(0, ("", b""));
+        let details = problem(&upload(app, id, &files).await, 422, "validation", "33 empty parts");
+        assert_eq!(wrong_fields(&details), ["file"]);
+        let details = problem(&upload(app, id, &vec![("", &b""[..]); 2_000]).await, 422, "validation", "2,000 of them");
+        assert!(details["detail"].as_str().unwrap().contains("32 parts without a file"), "{details}");
+        assert_eq!(app.product(id).await["images"].as_array().map(Vec::len), Some(1));
+    }
+
+    async fn a_body_with_a_content_coding_is_415(app: &TestApp) {
+        let before = app.create(&[]).await;
+        let good = images::png(40, 30);
+        let coding = |value| ("Content-Encoding", value);
+        let path = format!("/products/{}/images", before["id"]);
+        let headers = [MULTIPART, coding("identity"), coding("gzip")];
+        let answer = wire::send(app.address, "POST", &path, &headers, &form(&[("a.png", &good)])).await;
+        problem(&answer, 415, "unsupported_media_type", "an upload");
+        let headers = [("Content-Type", "application/json"), coding("identity"), coding("gzip")];
+        let answer = wire::send(app.address, "POST", "/products", &headers, b"{}").await;
+        problem(&answer, 415, "unsupported_media_type", "JSON");
+    }
+
     async fn a_product_has_at_most_32_images(app: &TestApp) {
         let before = app.create(&vec!["https://example.com/a.jpg".to_owned(); 31]).await;
         let good = images::png(40, 30);

@@ -140,6 +140,33 @@ with_issuer_on_both! {
     }
 }
 
+async fn bodies_vary_by_authorization(app: &TestApp, path: &str, owner: &str) {
+    let varies = |answer: &Answer| {
+        let lines = answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("vary"));
+        lines.flat_map(|(_, value)| value.split(',')).any(|name| name.trim() == "Authorization")
+    };
+    for varying in [path, "/products", "/products?q=sample", "/users/alice"] {
+        assert!(varies(&wire::get(app, varying).await), "{varying} without a token");
+        let own = send(app, "GET", varying, owner, None).await;
+        assert!(varies(&own), "{varying} with a token");
+        let authorization = format!("Bearer {owner}");
+        let headers = [("Authorization", authorization.as_str()), ("If-None-Match", own.header("etag"))];
+        let unchanged = wire::get_with(app, varying, &headers).await;
+        assert_eq!((unchanged.status, varies(&unchanged)), (304, true), "{varying}");
+    }
+    for same in ["/healthz", "/version", "/openapi.json", "/images/unknown"] {
+        assert!(!varies(&wire::get(app, same).await), "{same}");
+    }
+    // The tag of the public view proves nothing about the owner's view.
+    let public = wire::get(app, path).await;
+    let authorization = format!("Bearer {owner}");
+    let mut headers = vec![("Authorization", authorization.as_str()), ("Content-Type", "application/json")];
+    headers.push(("If-Match", public.header("etag")));
+    let refused = wire::send(app.address, "PATCH", path, &headers, br#"{"product_name": "Other"}"#).await;
+    assert_eq!(refused.status, 412, "{}", refused.text());
+    assert!(refused.text().contains("the same credentials"), "{}", refused.text());
+}
+
 async fn public_products_are_readable_without_a_token(app: &TestApp, issuer: &Issuer, key: &SigningKey) {
     let origin = Origin::start().await;
     origin.serve("/a.jpg", "image/jpeg", images::jpeg(300, 200));
@@ -160,6 +187,7 @@ async fn public_products_are_readable_without_a_token(app: &TestApp, issuer: &Is
         assert_eq!((seen.status, seen.text().contains(SECRET)), (200, false), "{list}");
     }
     assert_eq!(send(app, "GET", &path, &token("products:write"), None).await.status, 200, "no less than without one");
+    bodies_vary_by_authorization(app, &path, &alice).await;
     assert_eq!(send(app, "GET", &path, "abc", None).await.status, 401, "a token that is none");
     let image = &product["images"][0]["id"];
     let preset = wire::get(app, &format!("{path}/images/{image}/small")).await;

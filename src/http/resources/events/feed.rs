@@ -137,7 +137,7 @@ impl Feed {
     pub(super) fn place(&self, client: String) -> Result<Place, Problem> {
         let Ok(permit) = Arc::clone(&self.0.places).try_acquire_owned() else {
             let cause = format!("all {} event streams of this server are in use", self.0.most);
-            return Err(Problem::unavailable(ErrorCode::Unavailable, cause));
+            return Err(Problem::overloaded(cause));
         };
         let most = self.0.most.div_ceil(8);
         let mut by_client = self.by_client();

@@ -51,7 +51,7 @@ pub fn routes(state: &State, feed: &Feed) -> BoxedFilter<(Response,)> {
 ///
 /// The stream starts now, or after the event in `Last-Event-ID`.
 #[utoipa::path(
-    get, path = "/events", tag = "events", operation_id = "listen",
+    get, path = "/events", tag = "events", operation_id = "streamEvents",
     params(
         ("product_id" = Option<ProductId>, Query, description = "Only events of this product"),
         ("user_id" = Option<UserId>, Query, description = "Only events of this user's products"),
@@ -71,7 +71,7 @@ pub async fn all_events(pairs: Pairs, headers: HeaderMap, context: Context, feed
 ///
 /// The stream starts now, or after the event in `Last-Event-ID`. It ends when the product is deleted.
 #[utoipa::path(
-    get, path = "/products/{id}/events", tag = "events", operation_id = "listenToProduct",
+    get, path = "/products/{id}/events", tag = "events", operation_id = "streamProductEvents",
     params(
         ("id" = ProductId, Path, description = "The product id"),
         ("types" = Option<Vec<EventKind>>, Query, description = "Only events of these types, separated by commas", style = Form, explode = false),
