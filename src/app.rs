@@ -25,6 +25,7 @@ use std::{fmt, num::NonZeroUsize, path::PathBuf, sync::Arc};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
+    api::Links,
     blobs::{self, Blobs},
     cache::{self, Cache},
     catalog::{self, Catalog, Engines},
@@ -340,6 +341,7 @@ fn cache_engine(settings: &Settings, database: &Database) -> cache::Engine {
             url: url.clone(),
             prefix: settings.redis_prefix.clone(),
             notes: Some(database.clone()),
+            shape: catalog::body_shape(&Links::new(settings.public_url.clone())),
             lifetimes,
         },
         (None, DatabaseUrl::Sqlite { path }) => {

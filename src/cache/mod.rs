@@ -12,6 +12,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use metrics::counter;
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 pub use self::{
@@ -37,6 +38,8 @@ pub enum Engine {
         /// Without it, a process that was disconnected from Redis may read an entry that another disconnected process
         /// has changed but not deleted yet.
         notes: Option<Database>,
+        /// The shape of this process's bodies.
+        shape: BodyShape,
         /// How long entries are kept.
         lifetimes: Lifetimes,
     },
@@ -64,10 +67,17 @@ pub enum Cache {
     Off,
 }
 
+/// Identifies how this process renders products.
+///
+/// Processes with other settings or of another version may render the same product differently. In a shared cache,
+/// each process reads only bodies of its own shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyShape([u8; Self::BYTES]);
+
 /// A cached entry of a product.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
-    /// The product's response body.
+    /// The product's response body, in the shape of the process that reads it.
     Value(Bytes),
     /// The product does not exist.
     Absent,
@@ -123,8 +133,8 @@ impl Cache {
     /// [`Error::Config`] if the URL is invalid or the SQLite file cannot be followed.
     pub async fn connect(engine: &Engine) -> Result<Self, Error> {
         Ok(match engine {
-            Engine::Redis { url, prefix, notes, lifetimes } => {
-                Self::Redis(RedisCache::connect(url, prefix, notes.clone(), *lifetimes).await?)
+            Engine::Redis { url, prefix, notes, shape, lifetimes } => {
+                Self::Redis(RedisCache::connect(url, prefix, notes.clone(), *shape, *lifetimes).await?)
             }
             Engine::Memory { max_bytes, database, lifetimes } => {
                 Self::Memory(MemoryCache::open(*max_bytes, database, *lifetimes)?)
@@ -262,6 +272,17 @@ impl Cache {
             Self::Memory(_) => "memory",
             Self::Off => "off",
         }
+    }
+}
+
+impl BodyShape {
+    /// Length of a shape before a stored body.
+    const BYTES: usize = 8;
+
+    /// Returns the shape of a process that renders a fixed product as `sample`.
+    pub fn of(sample: &[u8]) -> Self {
+        let hash: [u8; 32] = Sha256::digest(sample).into();
+        Self(*hash.first_chunk().expect("a hash is longer than a shape"))
     }
 }
 

@@ -23,22 +23,29 @@ use tokio::task::JoinHandle;
 
 use self::connection::Link;
 pub use self::epoch::SETTLING;
-use super::{Entry, Error, Fill, Lease, Lifetimes, Lookup};
+use super::{BodyShape, Entry, Error, Fill, Lease, Lifetimes, Lookup};
 use crate::{db::Database, domain::ProductId};
 
 /// Types of stored values, in the first byte.
-const VALUE: u8 = b'V';
+///
+/// A body follows its type and its shape. Programs without shapes store bodies as `V`. Both kinds of programs treat the
+/// other's type as a miss.
+const BODY: u8 = b'S';
 const ABSENT: u8 = b'A';
 const LEASE: u8 = b'L';
 
+/// Length of type and shape before a body.
+const HEAD_BYTES: usize = 1 + BodyShape::BYTES;
+
 /// Looks up an entry: returns it, or stores a new lease and returns nil.
-/// Returns 0 if another reader has a lease.
+/// A body of another shape is replaced by the lease. Returns 0 if another reader has a lease.
 static LOOKUP: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local stored = redis.call('GET', KEYS[1])
          if stored then
-             if string.sub(stored, 1, 1) == 'L' then return 0 end
-             return stored
+             local kind = string.sub(stored, 1, 1)
+             if kind == 'L' then return 0 end
+             if kind == 'A' or string.sub(stored, 1, string.len(ARGV[3])) == ARGV[3] then return stored end
          end
          redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
          return false",
@@ -58,9 +65,13 @@ static FILL: LazyLock<Script> = LazyLock::new(|| {
 #[derive(Clone)]
 pub struct RedisCache {
     link: Arc<Link>,
+    head: Head,
     lifetimes: Lifetimes,
     _supervisor: Arc<Supervisor>,
 }
+
+/// Type and shape of this process's bodies, as they are stored.
+type Head = [u8; HEAD_BYTES];
 
 /// Stops the supervisor when the last clone of the cache is dropped.
 struct Supervisor(JoinHandle<()>);
@@ -68,7 +79,7 @@ struct Supervisor(JoinHandle<()>);
 impl RedisCache {
     /// Tries once to connect to `url`, and continues in the background if that fails.
     /// `prefix` is the prefix of every key. On each new connection, the changes recorded in `notes` are deleted before
-    /// anything is read.
+    /// anything is read. Bodies of another shape than `shape` are not read.
     ///
     /// # Errors
     /// [`Error::Config`] if `url` is invalid.
@@ -76,12 +87,13 @@ impl RedisCache {
         url: &str,
         prefix: &str,
         notes: Option<Database>,
+        shape: BodyShape,
         lifetimes: Lifetimes,
     ) -> Result<Self, Error> {
         let link = Arc::new(Link::new(url, prefix.to_owned(), notes)?);
         link.reconnect().await;
         let supervisor = Supervisor(tokio::spawn(link.clone().supervise()));
-        Ok(Self { link, lifetimes, _supervisor: Arc::new(supervisor) })
+        Ok(Self { link, head: head(shape), lifetimes, _supervisor: Arc::new(supervisor) })
     }
 
     pub(super) async fn get(&self, id: ProductId) -> Result<Option<Entry>, Error> {
@@ -90,7 +102,7 @@ impl RedisCache {
         let mut command = redis::cmd(live.read_command);
         command.arg(live.key(id));
         let stored: Option<Vec<u8>> = self.link.run(&live, command.query_async(&mut connection)).await?;
-        Ok(stored.and_then(entry))
+        Ok(stored.and_then(|stored| entry(stored, &self.head)))
     }
 
     /// Returns an entry like [`get`](Self::get), but waits until a new epoch has settled.
@@ -104,10 +116,10 @@ impl RedisCache {
         let mut connection = live.connection();
         let lease = Lease::new();
         let mut script = LOOKUP.key(live.key(id));
-        script.arg(&lease.stored()[..]).arg(milliseconds(self.lifetimes.lease));
+        script.arg(&lease.stored()[..]).arg(milliseconds(self.lifetimes.lease)).arg(&self.head[..]);
         Ok(match self.link.run(&live, script.invoke_async(&mut connection)).await? {
             Value::Nil => Lookup::Miss(Fill(Some(lease))),
-            Value::BulkString(stored) => entry(stored).map_or(Lookup::Miss(Fill(None)), Lookup::Hit),
+            Value::BulkString(stored) => entry(stored, &self.head).map_or(Lookup::Miss(Fill(None)), Lookup::Hit),
             _ => Lookup::Miss(Fill(None)),
         })
     }
@@ -117,7 +129,7 @@ impl RedisCache {
         let live = self.link.settled()?;
         let mut connection = live.connection();
         let (stored, lifetime) = match entry {
-            Entry::Value(body) => ([&[VALUE], &body[..]].concat(), self.lifetimes.value),
+            Entry::Value(body) => ([&self.head[..], &body[..]].concat(), self.lifetimes.value),
             Entry::Absent => (vec![ABSENT], self.lifetimes.absent),
         };
         let mut script = FILL.key(live.key(id));
@@ -155,12 +167,18 @@ impl Lease {
     }
 }
 
-/// Parses a stored value; `None` for a lease. The body is not copied.
-fn entry(stored: Vec<u8>) -> Option<Entry> {
+fn head(shape: BodyShape) -> Head {
+    let mut head = [BODY; HEAD_BYTES];
+    head[1..].copy_from_slice(&shape.0);
+    head
+}
+
+/// Parses a stored value; `None` for a lease, or a body of another shape. The body is not copied.
+fn entry(stored: Vec<u8>, head: &Head) -> Option<Entry> {
     match *stored.first()? {
-        VALUE => {
+        BODY if stored.starts_with(head) => {
             let mut body = Bytes::from(stored);
-            body.advance(1);
+            body.advance(HEAD_BYTES);
             Some(Entry::Value(body))
         }
         ABSENT => Some(Entry::Absent),
@@ -189,20 +207,34 @@ impl fmt::Debug for RedisCache {
 mod tests {
     use super::*;
 
+    fn stored(head: &[u8], body: &[u8]) -> Vec<u8> {
+        [head, body].concat()
+    }
+
     #[test]
     fn the_first_byte_is_the_type_of_the_stored_value() {
-        assert_eq!(entry(b"V{}".to_vec()), Some(Entry::Value(Bytes::from_static(b"{}"))));
-        assert_eq!(entry(b"V".to_vec()), Some(Entry::Value(Bytes::new())));
-        assert_eq!(entry(b"A".to_vec()), Some(Entry::Absent));
-        assert_eq!(entry(Lease::new().stored().to_vec()), None);
-        assert_eq!(entry(Vec::new()), None);
+        let own = head(BodyShape::of(b"one"));
+        assert_eq!(entry(stored(&own, b"{}"), &own), Some(Entry::Value(Bytes::from_static(b"{}"))));
+        assert_eq!(entry(stored(&own, b""), &own), Some(Entry::Value(Bytes::new())));
+        assert_eq!(entry(b"A".to_vec(), &own), Some(Entry::Absent));
+        assert_eq!(entry(Lease::new().stored().to_vec(), &own), None);
+        assert_eq!(entry(Vec::new(), &own), None);
+    }
+
+    #[test]
+    fn a_body_of_another_shape_or_without_one_is_a_miss() {
+        let (own, other) = (head(BodyShape::of(b"one")), head(BodyShape::of(b"two")));
+        assert_eq!(entry(stored(&other, b"{}"), &own), None);
+        assert_eq!(entry(own[..HEAD_BYTES - 1].to_vec(), &own), None);
+        assert_eq!(entry(b"V{\"id\":1,\"user_id\":\"u\"}".to_vec(), &own), None);
     }
 
     #[test]
     fn a_body_is_not_copied_out_of_the_received_buffer() {
-        let received = b"Vbody".to_vec();
+        let own = head(BodyShape::of(b"one"));
+        let received = stored(&own, b"body");
         let address = received.as_ptr() as usize;
-        let Some(Entry::Value(body)) = entry(received) else { panic!("a value") };
-        assert_eq!(body.as_ptr() as usize, address + 1);
+        let Some(Entry::Value(body)) = entry(received, &own) else { panic!("a value") };
+        assert_eq!(body.as_ptr() as usize, address + HEAD_BYTES);
     }
 }

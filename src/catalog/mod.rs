@@ -37,6 +37,7 @@ pub use products::{
     originals::Origin,
     presets::{Form, ImageView, MAX_VARIANTS},
     read::{Body, Freshness},
+    shape::body_shape,
     sources::{FILES_IN_MEMORY, IncomingSource, UploadedFiles},
     update::Updated,
 };

@@ -37,9 +37,9 @@ use crate::{
     domain::ProductId,
 };
 
-/// Version of the stored format.
-/// Increment it when the meaning of a body's bytes or the form of the keys changes. Old and new processes then never
-/// read each other's entries.
+/// Version of the keys.
+/// Increment it when their form changes. Old and new processes then never read each other's entries, and each must
+/// delete the other's. A change of bodies changes their shape instead.
 const SCHEMA: u32 = 2;
 
 const CONNECT_LIMIT: Duration = Duration::from_millis(100);

@@ -10,6 +10,7 @@ pub(super) mod originals;
 mod owner;
 pub(super) mod presets;
 pub(super) mod read;
+pub(super) mod shape;
 pub(super) mod sources;
 pub(super) mod update;
 pub(super) mod visible;

@@ -12,7 +12,7 @@ use futures_util::{
 };
 
 use crate::{
-    api::ProductBody,
+    api::{Links, ProductBody},
     cache::{Entry, Lookup},
     catalog::{
         Catalog, Error, Precondition,
@@ -42,8 +42,8 @@ pub enum Freshness {
 
 impl Body {
     /// Returns the cache entry of a product: its tag, then its JSON.
-    pub(crate) fn of(product: &Product, catalog: &Catalog) -> Result<Bytes, Error> {
-        let json = serde_json::to_vec(&ProductBody::new(product, catalog.links())).map_err(Error::internal)?;
+    pub(crate) fn of(product: &Product, links: &Links) -> Result<Bytes, Error> {
+        let json = serde_json::to_vec(&ProductBody::new(product, links)).map_err(Error::internal)?;
         let mut stored = BytesMut::with_capacity(TAG_BYTES + json.len());
         stored.extend_from_slice(&product_tag(&json)?);
         stored.extend_from_slice(&json);
@@ -58,7 +58,7 @@ impl Body {
 
     /// Creates the body of `product`.
     pub(in crate::catalog) fn new(product: &Product, catalog: &Catalog) -> Result<Self, Error> {
-        let mut json = Self::of(product, catalog)?;
+        let mut json = Self::of(product, catalog.links())?;
         let etag = json.split_to(TAG_BYTES);
         Ok(Self { json, etag })
     }
@@ -69,11 +69,6 @@ impl Body {
     /// [`Error::Precondition`] if one does not hold.
     pub fn check(&self, condition: &Precondition, id: ProductId) -> Result<(), Error> {
         condition.check(&format!("product {id}"), &self.etag, &self.json)
-    }
-
-    /// Returns the JSON of a cache entry; `None` if the entry is too short.
-    pub(crate) fn json_of(stored: Bytes) -> Option<Bytes> {
-        Self::stored(stored).map(|body| body.json)
     }
 
     /// Splits a cache entry into tag and JSON without copying; `None` if it is too short.
@@ -191,7 +186,7 @@ impl Catalog {
             self.cache().fill(fill, id, Entry::Absent).await;
             return Ok((None, Freshness::Miss));
         };
-        let stored = Body::of(&product, self)?;
+        let stored = Body::of(&product, self.links())?;
         self.cache().fill(fill, id, Entry::Value(stored.clone())).await;
         Ok((Body::stored(stored), Freshness::Miss))
     }

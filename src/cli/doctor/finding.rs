@@ -140,10 +140,7 @@ const fn remedy(invariant: Invariant) -> (&'static str, &'static str) {
             "jobs have leases of dead workers",
             "a running `pm serve` or `pm worker`, or `pm doctor --repair`, requeues them",
         ),
-        Invariant::Entries => (
-            "cached products differ from their rows",
-            "`pm doctor --repair` deletes the entries; use the same PM_PUBLIC_URL and version in all processes",
-        ),
+        Invariant::Entries => ("cached products differ from their rows", "`pm doctor --repair` deletes the entries"),
     }
 }
 

@@ -1,7 +1,8 @@
-//! Reads requests: parameters, bodies, principals, uploads and idempotency keys.
+//! Reads requests: paths, parameters, bodies, principals, uploads and idempotency keys.
 
 pub(super) mod extract;
 mod fingerprint;
 pub(super) mod idempotency;
+pub(super) mod path;
 pub(super) mod principal;
 pub(super) mod upload;

@@ -58,7 +58,7 @@ pub async fn show(
     catalog: Catalog,
     blobs: Blobs,
 ) -> Result<Response, Problem> {
-    let key = BlobKey::parse(key.as_str()).ok_or_else(no_image)?;
+    let key = BlobKey::parse(&extract::decode_segment(key.as_str())?).ok_or_else(no_image)?;
     if !catalog.is_public(&key).await? {
         return Err(no_image());
     }

@@ -5,7 +5,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use warp::{Filter, filters::BoxedFilter, reply::Response};
 
-use super::{images, presets, products};
+use super::images;
 use crate::{
     code::ErrorCode,
     domain::{ImageId, ProductId},
@@ -14,6 +14,7 @@ use crate::{
         problem::{Problem, ProblemBody},
         request::{
             extract::{self, Context},
+            path,
             principal::Principal,
         },
     },
@@ -65,8 +66,7 @@ pub async fn show(
     context: Context,
     state: State,
 ) -> Result<Response, Problem> {
-    let id = products::parse_id(&id).ok_or_else(products::no_number)?;
-    let image = presets::parse_image(&image)?;
+    let (id, image): (ProductId, ImageId) = (path::id(&id)?, path::id(&image)?);
     if matches!(context.principal, Principal::AuthenticationDisabled) {
         let is_passed_on = BY_PROXIES.iter().any(|name| request.contains_key(name));
         if is_passed_on || state.originals == Originals::Withheld {

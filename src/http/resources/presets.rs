@@ -1,12 +1,12 @@
 //! Image delivery: `/products/{id}/images/{image_id}/{preset}` with format negotiation, and `/resize/…` for any size by
 //! signed URL. Bytes are streamed from storage.
 
-use std::{str::FromStr, sync::Arc};
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use warp::{Filter, Reply as _, filters::BoxedFilter, reply::Response};
 
-use super::{images, products};
+use super::images;
 use crate::{
     blobs::BlobKey,
     catalog::ImageView,
@@ -16,7 +16,10 @@ use crate::{
         State,
         headers::negotiate,
         problem::{Problem, ProblemBody},
-        request::extract::{self, Context},
+        request::{
+            extract::{self, Context},
+            path,
+        },
     },
     imaging::{self, OutputFormat},
     resize::{Error as ResizeError, Options as ResizeOptions, Resizer, UrlKeys},
@@ -105,8 +108,8 @@ pub async fn preset(
     context: Context,
     state: State,
 ) -> Result<Response, Problem> {
-    let id = products::parse_id(&id).ok_or_else(|| no_number("product"))?;
-    let image = state.catalog.image(id, parse_image(&image)?).await?;
+    let (id, image): (ProductId, ImageId) = (path::id(&id)?, path::id(&image)?);
+    let image = state.catalog.image(id, image).await?;
     let preset = extract::decode_segment(&preset)?;
     let forms: Vec<_> = image.forms.iter().filter(|form| form.preset == preset).map(|form| &form.key).collect();
     if forms.is_empty() {
@@ -151,12 +154,13 @@ pub async fn resize(
     let refused = |detail: &'static str| Problem::new(StatusCode::FORBIDDEN, ErrorCode::SignatureRefused, detail);
     let keys = state.images.keys.as_ref();
     let keys = keys.ok_or_else(|| refused("resizing is disabled: the server has no URL signing key"))?;
-    // The signature covers the percent-decoded options, because clients may escape commas and equals signs.
-    let options = extract::decode_segment(&options)?;
-    if !keys.verify(&signature, &options, &image) {
+    // The signature covers the percent-decoded segments, because clients may escape commas and equals signs.
+    let decode = extract::decode_segment;
+    let (signature, options, signed) = (decode(&signature)?, decode(&options)?, decode(&image)?);
+    if !keys.verify(&signature, &options, &signed) {
         return Err(refused("the signature does not match the options and the image id"));
     }
-    let image = parse_image(&image)?;
+    let image: ImageId = path::id(&image)?;
     let options = ResizeOptions::parse(&options)
         .map_err(|message| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::Validation, message))?;
     let format = options.format.map_or_else(|| automatic(&request), Ok)?;
@@ -255,14 +259,4 @@ fn not_made(error: &Arc<ResizeError>) -> Problem {
         ResizeError::Overloaded => Problem::overloaded(Arc::clone(error)),
         ResizeError::Storage(_) | ResizeError::Broken(_) => Problem::internal(Arc::clone(error)),
     }
-}
-
-/// Parses an image id from a path: decimal digits only.
-pub(super) fn parse_image(text: &str) -> Result<ImageId, Problem> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| ImageId::from_str(text).ok()).flatten().ok_or_else(|| no_number("image"))
-}
-
-fn no_number(what: &str) -> Problem {
-    Problem::not_found(format!("{what} not found: the id must be a number"))
 }

@@ -6,7 +6,6 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use warp::{Filter, filters::BoxedFilter, reply::Response};
 
-use super::products::{no_number, parse_id};
 use crate::{
     api::{ImageBody, ImageFilesShape, MoreImagesShape},
     catalog::{Catalog, Precondition},
@@ -18,7 +17,7 @@ use crate::{
         reply::{self, Ready},
         request::{
             extract::{self, BodyLimits, Context},
-            idempotency,
+            idempotency, path,
             upload::{self, Chunks, Uploads},
         },
     },
@@ -85,7 +84,7 @@ pub async fn add(
 ) -> Result<Ready, Problem> {
     const KINDS: [&str; 2] = ["application/json", "multipart/form-data"];
     let condition = etag::conditions(&headers);
-    let id = parse_id(&id).ok_or_else(no_number)?;
+    let id: ProductId = path::id(&id)?;
     check_before(id, condition.as_ref().filter(|_| !idempotency::has_key(&headers)), &catalog).await?;
     let (path, request_id) = (format!("/products/{id}/images"), Some(context.request_id.as_str()));
     let updated = if upload::is_multipart(&headers) {
@@ -136,7 +135,7 @@ pub async fn remove(
     context: Context,
     catalog: Catalog,
 ) -> Result<Ready, Problem> {
-    let (id, image) = numbers(&id, &image_id)?;
+    let (id, image): (ProductId, ImageId) = (path::id(&id)?, path::id(&image_id)?);
     let (condition, request_id) = (etag::conditions(&headers), context.request_id.as_str());
     let updated = catalog.remove_image(id, image, condition, Some(request_id)).await?;
     reply::tagged(reply::gone(), updated.body.etag)
@@ -163,7 +162,7 @@ pub async fn reprocess(
     context: Context,
     catalog: Catalog,
 ) -> Result<Ready, Problem> {
-    let (id, image) = numbers(&id, &image_id)?;
+    let (id, image): (ProductId, ImageId) = (path::id(&id)?, path::id(&image_id)?);
     let path = format!("/products/{id}/images/{image}/reprocess");
     let once = idempotency::once(&headers, &context.principal, &path, &Bytes::new()).await?;
     let (condition, request_id) = (etag::conditions(&headers), context.request_id.as_str());
@@ -172,10 +171,4 @@ pub async fn reprocess(
     let image = image.ok_or_else(|| Problem::not_found(format!("image not found in product {id}")))?;
     let response = reply::json(StatusCode::ACCEPTED, &ImageBody::new(id, image, catalog.links()))?;
     Ok(idempotency::marked(reply::tagged(response, updated.body.etag)?, updated.replayed))
-}
-
-fn numbers(id: &str, image_id: &str) -> Result<(ProductId, ImageId), Problem> {
-    let id = parse_id(id).ok_or_else(no_number)?;
-    let image = parse_id(image_id).ok_or_else(|| Problem::not_found("image not found: the id must be a number"))?;
-    Ok((id, ImageId(image.0)))
 }

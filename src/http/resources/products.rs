@@ -17,7 +17,7 @@ use crate::{
         reply::{self, Ready},
         request::{
             extract::{self, BodyLimits, Context, Pairs},
-            idempotency,
+            idempotency, path,
         },
     },
 };
@@ -77,14 +77,6 @@ pub fn routes(state: &State, limits: BodyLimits, batch_limits: BodyLimits) -> Bo
         .boxed()
 }
 
-/// Parses a product id from a path: decimal digits only.
-pub fn parse_id(text: &str) -> Option<ProductId> {
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    text.parse().ok()
-}
-
 /// Returns a product.
 #[utoipa::path(
     get, path = "/products/{id}", tag = "products", operation_id = "getProduct",
@@ -101,7 +93,7 @@ pub fn parse_id(text: &str) -> Option<ProductId> {
     ),
 )]
 pub async fn show(id: String, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
-    let id = parse_id(&id).ok_or_else(no_number)?;
+    let id: ProductId = path::id(&id)?;
     let (body, freshness) = catalog.product_body(id).await?;
     let body = catalog.shown_to(context.principal.reader(), id, body)?;
     Ok(reply::product(&body, freshness, &headers))
@@ -217,7 +209,7 @@ pub async fn update(
     context: Context,
     catalog: Catalog,
 ) -> Result<Ready, Problem> {
-    let id = parse_id(&id).ok_or_else(no_number)?;
+    let id: ProductId = path::id(&id)?;
     let patch = extract::parsed(body, |json| Ok(ProductPatch::from_json(json)?)).await?;
     let condition = etag::conditions(&headers);
     let updated = catalog.update(id, patch, condition, None, Some(context.request_id.as_str())).await?;
@@ -237,26 +229,7 @@ pub async fn update(
     ),
 )]
 pub async fn delete(id: String, headers: HeaderMap, catalog: Catalog) -> Result<Ready, Problem> {
-    let id = parse_id(&id).ok_or_else(no_number)?;
+    let id: ProductId = path::id(&id)?;
     catalog.delete_if(id, etag::conditions(&headers)).await?;
     Ok(reply::gone())
-}
-
-pub(super) fn no_number() -> Problem {
-    let message = format!("must be a whole number from 0 to {}", i64::MAX);
-    Problem::not_found("product not found: the id must be a number").with_error("id", message)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_product_id_consists_of_decimal_digits() {
-        assert_eq!(parse_id("12"), Some(ProductId(12)));
-        assert_eq!(parse_id("9223372036854775807"), Some(ProductId(i64::MAX)));
-        for wrong in ["", "+1", "-1", "1.0", " 1", "1e3", "0x1", "१", "9223372036854775808"] {
-            assert_eq!(parse_id(wrong), None, "{wrong}");
-        }
-    }
 }

@@ -16,7 +16,7 @@ use crate::{
         reply::{self, Ready},
         request::{
             extract::{self, Context, Pairs},
-            idempotency,
+            idempotency, path,
         },
     },
 };
@@ -80,7 +80,7 @@ pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
     responses((status = 200, description = "The dead letter", body = DeadLetterBody)),
 )]
 pub async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
-    let (letter, attempts) = catalog.dead_letter(parse_id(&id)?).await?;
+    let (letter, attempts) = catalog.dead_letter(path::id(&id)?).await?;
     reply::json(StatusCode::OK, &DeadLetterBody::with_history(&letter, &attempts)).map(fresh)
 }
 
@@ -106,7 +106,7 @@ pub struct RetriedJobBody {
     ),
 )]
 pub async fn retry(id: String, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
-    let id = parse_id(&id)?;
+    let id: JobId = path::id(&id)?;
     let path = format!("/queue/dead/{id}/retry");
     let once = idempotency::once(&headers, &context.principal, &path, &Bytes::new()).await?;
     idempotency::reply_of(catalog.retry_dead(id, once).await?, |product_id| {
@@ -115,15 +115,6 @@ pub async fn retry(id: String, headers: HeaderMap, context: Context, catalog: Ca
         let place = HeaderValue::try_from(catalog.links().product(product_id)).map_err(Problem::internal)?;
         response.headers_mut().insert(header::LOCATION, place);
         Ok(response)
-    })
-}
-
-/// Parses a job id from a path: decimal digits only.
-fn parse_id(text: &str) -> Result<JobId, Problem> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| text.parse().ok()).flatten().ok_or_else(|| {
-        let message = format!("must be a whole number from 0 to {}", i64::MAX);
-        Problem::not_found("dead letter not found: the id must be a number").with_error("id", message)
     })
 }
 

@@ -17,7 +17,7 @@ use crate::{
         reply::{self, Ready},
         request::{
             extract::{self, BodyLimits, Context, Pairs},
-            idempotency,
+            idempotency, path,
         },
     },
 };
@@ -101,7 +101,7 @@ pub async fn list(catalog: Catalog) -> Result<Ready, Problem> {
     responses((status = 200, description = "The webhook", body = WebhookBody, headers(("ETag" = String, description = "A strong entity tag")))),
 )]
 pub async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
-    answer(&catalog.webhook(webhook_id(&id)?).await?)
+    answer(&catalog.webhook(path::id(&id)?).await?)
 }
 
 /// Deletes a webhook and its delivery history.
@@ -116,7 +116,7 @@ pub async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
     ),
 )]
 pub async fn delete(id: String, headers: HeaderMap, catalog: Catalog) -> Result<Ready, Problem> {
-    catalog.delete_webhook(webhook_id(&id)?, etag::conditions(&headers).as_ref()).await?;
+    catalog.delete_webhook(path::id(&id)?, etag::conditions(&headers).as_ref()).await?;
     Ok(reply::gone())
 }
 
@@ -132,7 +132,7 @@ pub async fn delete(id: String, headers: HeaderMap, catalog: Catalog) -> Result<
     ),
 )]
 pub async fn enable(id: String, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
-    let id = webhook_id(&id)?;
+    let id: WebhookId = path::id(&id)?;
     let path = format!("/webhooks/{id}/enable");
     let once = idempotency::once(&headers, &context.principal, &path, &Bytes::new()).await?;
     let enabled = catalog.enable_webhook(id, etag::conditions(&headers).as_ref(), once).await?;
@@ -150,7 +150,7 @@ pub async fn enable(id: String, headers: HeaderMap, context: Context, catalog: C
     responses((status = 200, description = "A page of deliveries", body = PageBody<DeliveryBody>, headers(("Link" = String, description = "Link to the next page")))),
 )]
 pub async fn deliveries(id: String, pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
-    let webhook = webhook_id(&id)?;
+    let webhook: WebhookId = path::id(&id)?;
     let query = DeliveryQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     let page = catalog.deliveries(webhook, query).await?;
     let items = page.items.iter().map(DeliveryBody::new).collect();
@@ -191,8 +191,7 @@ pub async fn retry(
     context: Context,
     catalog: Catalog,
 ) -> Result<Ready, Problem> {
-    let delivery: DeliveryId = number(&delivery).ok_or_else(|| no_number("delivery"))?;
-    let id = webhook_id(&id)?;
+    let (id, delivery): (WebhookId, DeliveryId) = (path::id(&id)?, path::id(&delivery)?);
     let path = format!("/webhooks/{id}/deliveries/{delivery}/retry");
     let once = idempotency::once(&headers, &context.principal, &path, &Bytes::new()).await?;
     let retried = catalog.retry_delivery(id, delivery, once).await?;
@@ -202,18 +201,4 @@ pub async fn retry(
 
 fn answer(webhook: &Webhook) -> Result<Ready, Problem> {
     reply::tagged(reply::json(StatusCode::OK, &WebhookBody::new(webhook))?, WebhookBody::tag(webhook)?)
-}
-
-fn webhook_id(text: &str) -> Result<WebhookId, Problem> {
-    number(text).ok_or_else(|| no_number("webhook"))
-}
-
-/// Parses an id from a path: decimal digits only.
-fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if digits { text.parse().ok() } else { None }
-}
-
-fn no_number(what: &str) -> Problem {
-    Problem::not_found(format!("{what} not found: the id must be a number"))
 }

@@ -15,10 +15,10 @@ use crate::{
         permissions::{Permission, PublicRead, need},
         problem::Problem,
         request::{
-            extract,
+            extract, path,
             principal::{self, Authentication, Principal},
         },
-        resources::{products, resource_metadata},
+        resources::resource_metadata,
         route::{RequestMethod, Route},
     },
 };
@@ -199,7 +199,7 @@ impl Authorizer {
         }
         if matches!(need, Permission::OwnProduct | Permission::ReadOwnProduct)
             && !principal.has(Scope::Admin)
-            && let Some(id) = visit.path.split('/').nth(2).and_then(products::parse_id)
+            && let Some(id) = visit.path.split('/').nth(2).and_then(|id| path::id(id).ok())
         {
             let owner = {
                 let _permit = self.lookup(visit).await?;

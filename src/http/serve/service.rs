@@ -44,6 +44,7 @@ use crate::{
         reply::{self, Outgoing},
         request::{
             extract::{BodyLimits, Context},
+            path,
             principal::Principal,
             upload,
         },
@@ -364,10 +365,8 @@ impl Service {
 }
 
 fn cacheable_product(method: RequestMethod, path: &str) -> Option<ProductId> {
-    match method {
-        RequestMethod::Get | RequestMethod::Head => products::parse_id(path.strip_prefix("/products/")?),
-        _ => None,
-    }
+    let is_read = matches!(method, RequestMethod::Get | RequestMethod::Head);
+    if is_read { path::id(path.strip_prefix("/products/")?).ok() } else { None }
 }
 
 fn method_not_allowed(route: Route) -> Problem {

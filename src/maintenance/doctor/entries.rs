@@ -51,11 +51,11 @@ async fn wrong_entries(catalog: &Catalog, ids: &[ProductId]) -> Result<Vec<(Prod
     let mut fresh: HashMap<ProductId, Bytes> = HashMap::new();
     let snapshot = catalog.database().snapshot().await?;
     for product in invariants::products(&snapshot, ids).await? {
-        fresh.insert(product.id, Body::of(&product, catalog)?);
+        fresh.insert(product.id, Body::of(&product, catalog.links())?);
     }
     let is_wrong = |(id, entry): &(ProductId, Entry)| match entry {
-        // The tag is not compared: other versions of pm derive different tags from the same JSON.
-        Entry::Value(body) => fresh.get(id).cloned().and_then(Body::json_of) != Body::json_of(body.clone()),
+        // The cache returns only bodies of this process's shape, so equal rows have equal bodies.
+        Entry::Value(body) => fresh.get(id) != Some(body),
         Entry::Absent => fresh.contains_key(id),
     };
     Ok(found.into_iter().flatten().filter(is_wrong).collect())

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{create, escaped, matches_snapshot, problem, shape, wire, wrong_fields};
-use crate::support::{Setup, TestApp, app, on_both_setups};
+use crate::support::{Origin, Setup, TestApp, app, images, on_both_setups};
 
 /// Texts that some component might interpret as something other than text.
 const STRANGE: &[&str] = &[
@@ -269,9 +269,61 @@ on_both_setups! {
         ] {
             problem(&wire::get(app, path).await, 404, "not_found", path);
         }
-        for id in ["abc", "-1", "+1", "1.0", "1e0", "0x1", "%31", "99999999999999999999", "1%00", "%20"] {
+        for id in ["abc", "-1", "+1", "1.0", "1e0", "0x1", "%2531", "1%2Fevents", "99999999999999999999", "1%00", "%20"] {
             let path = format!("/products/{id}");
             problem(&wire::get(app, &path).await, 404, "not_found", &path);
+        }
+    }
+
+    async fn ids_in_a_path_are_percent_decoded(app: &TestApp) {
+        let origin = Origin::start().await;
+        origin.serve("/a.png", "image/png", images::png(64, 48));
+        let product = app.create(&[origin.url("/a.png")]).await;
+        app.drain().await;
+        assert_eq!(product["id"], 1, "{product}");
+        let image = product["images"][0]["id"].to_string();
+        let escaped: String = image.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        for (method, path, status) in [
+            ("GET", "/products/%31".to_owned(), 200),
+            ("HEAD", "/products/%31".to_owned(), 200),
+            ("GET", format!("/products/%31/images/{escaped}/small"), 200),
+            ("POST", format!("/products/%31/images/{escaped}/reprocess"), 202),
+            ("GET", "/webhooks/%31".to_owned(), 404),
+            ("GET", "/queue/dead/%31".to_owned(), 404),
+            ("DELETE", format!("/products/%31/images/{escaped}"), 204),
+            ("DELETE", "/products/%31".to_owned(), 204),
+        ] {
+            let answer = wire::send(app.address, method, &path, &[], b"").await;
+            assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
+        }
+        for path in [
+            "/products/%zz",
+            "/products/%",
+            "/products/1/images/%zz/small",
+            "/products/%FF/events",
+            "/images/%zz",
+            "/users/%zz",
+            "/webhooks/%zz",
+            "/webhooks/%zz/deliveries",
+            "/queue/dead/%zz",
+        ] {
+            problem(&wire::get(app, path).await, 400, "bad_request", path);
+        }
+    }
+
+    async fn a_404_names_the_parameter_that_is_not_a_number(app: &TestApp) {
+        for (method, path, field) in [
+            ("GET", "/products/x", "id"),
+            ("GET", "/products/x/events", "id"),
+            ("GET", "/products/1/images/x/small", "image_id"),
+            ("DELETE", "/products/1/images/x", "image_id"),
+            ("GET", "/webhooks/x", "id"),
+            ("POST", "/webhooks/1/deliveries/x/retry", "delivery_id"),
+            ("GET", "/queue/dead/x", "id"),
+        ] {
+            let answer = wire::send(app.address, method, path, &[], b"").await;
+            let details = problem(&answer, 404, "not_found", path);
+            assert_eq!(details["errors"][0]["field"], field, "{path}: {details}");
         }
     }
 

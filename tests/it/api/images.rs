@@ -40,6 +40,16 @@ on_both_setups! {
         }
     }
 
+    async fn a_percent_encoded_key_names_the_same_image(app: &TestApp) {
+        let path = image(app).await;
+        let key = path.strip_prefix("/images/").unwrap();
+        let whole = wire::get(app, &path).await;
+        for escaped in [key.replace('/', "%2F"), key.replace('.', "%2e")] {
+            let answer = wire::get(app, &format!("/images/{escaped}")).await;
+            assert_eq!((answer.status, &answer.body), (200, &whole.body), "{escaped}");
+        }
+    }
+
     async fn a_client_with_the_image_gets_304(app: &TestApp) {
         let path = image(app).await;
         let etag = wire::get(app, &path).await.header("etag").to_owned();

@@ -12,6 +12,7 @@ mod originals;
 mod patch;
 mod presets;
 mod products;
+mod public_url;
 mod queue;
 mod resize;
 mod search;

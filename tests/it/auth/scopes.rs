@@ -41,6 +41,9 @@ async fn users_change_only_their_own_products(app: &TestApp, issuer: &Issuer, ke
     }
     let answer = send(app, "DELETE", &path, &bob, None).await;
     assert_eq!((answer.status, answer.json()["code"].as_str()), (403, Some("forbidden")));
+    let escaped: String = id.to_string().bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let answer = send(app, "DELETE", &format!("/products/{escaped}"), &bob, None).await;
+    assert_eq!((answer.status, answer.json()["code"].as_str()), (403, Some("forbidden")), "a percent-encoded id");
     assert_eq!(send(app, "DELETE", "/products/999999", &bob, None).await.status, 404);
     assert_eq!(send(app, "DELETE", &path, &alice, None).await.status, 204);
     let id = create(app, &alice).await;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pm::{
-    cache::{Cache, Engine, Entry, Error, Fill, Lifetimes, Lookup, MemoryCache, RedisCache},
+    cache::{BodyShape, Cache, Engine, Entry, Error, Fill, Lifetimes, Lookup, MemoryCache, RedisCache},
     code::ErrorCode,
     domain::ProductId,
 };
@@ -137,6 +137,58 @@ async fn an_absence_is_soon_forgotten(cache: &Cache) {
     let fill = permit(cache, id).await;
     cache.fill(fill, id, Entry::Absent).await;
     assert!(permit(cache, id).await.is_permit());
+}
+
+// In Redis, beside processes with another shape.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_of_another_shape_is_replaced_and_never_read() {
+    let Some(url) = crate::support::redis_url().await else { return };
+    let (prefix, id) = (own_prefix(), ProductId(1));
+    let (one, two) = (process_of_shape(&url, &prefix, "one").await, process_of_shape(&url, &prefix, "two").await);
+    put(&one, id, value(1)).await;
+    assert_eq!(two.get(id).await, None);
+    let fill = permit(&two, id).await;
+    assert_eq!(one.get(id).await, None);
+    let Lookup::Miss(none) = one.lookup(id).await else { panic!("the lease replaced the body") };
+    assert!(!none.is_permit());
+    two.fill(fill, id, value(2)).await;
+    assert_eq!(read(&two, id).await, value(2));
+    assert_eq!(one.get(id).await, None);
+
+    // A change reaches entries and permits of every shape.
+    invalidate(&one, id).await;
+    assert_eq!(two.get(id).await, None);
+    let outdated = permit(&two, id).await;
+    invalidate(&one, id).await;
+    two.fill(outdated, id, value(2)).await;
+    assert_eq!(two.get(id).await, None);
+
+    put(&one, id, Entry::Absent).await;
+    assert_eq!(read(&two, id).await, Entry::Absent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_reader_of_two_shapes_sees_less_than_was_acknowledged() {
+    let Some(url) = crate::support::redis_url().await else { return };
+    let prefix = own_prefix();
+    let processes = [process_of_shape(&url, &prefix, "one").await, process_of_shape(&url, &prefix, "two").await];
+    no_reader_sees_less_than_was_acknowledged(&processes, None, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_was_stored_without_a_shape_is_replaced() {
+    let Some(url) = crate::support::redis_url().await else { return };
+    let (prefix, id) = (own_prefix(), ProductId(1));
+    let cache = process(&url, &prefix).await;
+    put(&cache, id, value(1)).await;
+    let mut client = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let keys: Vec<String> = redis::cmd("KEYS").arg(format!("{prefix}:*")).query_async(&mut client).await.unwrap();
+    let [key] = &keys[..] else { panic!("one key: {keys:?}") };
+    redis::cmd("SET").arg(key).arg("V{}").query_async::<()>(&mut client).await.unwrap();
+    assert_eq!(cache.get(id).await, None);
+    put(&cache, id, value(2)).await;
+    assert_eq!(read(&cache, id).await, value(2));
 }
 
 // Without an engine.
@@ -331,11 +383,21 @@ fn own_prefix() -> String {
 
 /// Opens the cache as one of several processes.
 async fn process(url: &str, prefix: &str) -> Cache {
-    Cache::Redis(RedisCache::connect(url, prefix, None, Lifetimes::default()).await.expect("an address of a Redis"))
+    process_of_shape(url, prefix, "one").await
+}
+
+/// As [`process`], with a shape of bodies that `sample` identifies.
+async fn process_of_shape(url: &str, prefix: &str, sample: &str) -> Cache {
+    connect(url, prefix, sample, Lifetimes::default()).await
+}
+
+async fn connect(url: &str, prefix: &str, sample: &str, lifetimes: Lifetimes) -> Cache {
+    let shape = BodyShape::of(sample.as_bytes());
+    Cache::Redis(RedisCache::connect(url, prefix, None, shape, lifetimes).await.expect("an address of a Redis"))
 }
 
 async fn redis_cache(url: &str, lifetimes: Lifetimes) -> Cache {
-    Cache::Redis(RedisCache::connect(url, &own_prefix(), None, lifetimes).await.expect("an address of a Redis"))
+    connect(url, &own_prefix(), "one", lifetimes).await
 }
 
 /// A SQLite file with the log of changed products.

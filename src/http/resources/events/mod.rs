@@ -11,7 +11,6 @@ use warp::{Filter, Reply as _, filters::BoxedFilter, reply::Response};
 pub use feed::Feed;
 use stream::{Beginning, Listener};
 
-use super::products;
 use crate::{
     catalog::Catalog,
     domain::{EventKind, EventPosition, EventQuery, ProductId, UserId},
@@ -19,7 +18,10 @@ use crate::{
         State,
         problem::Problem,
         reply,
-        request::extract::{self, Context, Pairs},
+        request::{
+            extract::{self, Context, Pairs},
+            path,
+        },
     },
 };
 
@@ -88,7 +90,7 @@ pub async fn product_events(
     feed: Feed,
     catalog: Catalog,
 ) -> Result<Response, Problem> {
-    let id = products::parse_id(&id).ok_or_else(|| Problem::not_found("product not found: the id must be a number"))?;
+    let id: ProductId = path::id(&id)?;
     let query = EventQuery::of_product(id, pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     // Subscribing before the check ensures that one of the two notices a deletion.
     let response = listen(query, &headers, &context, &feed).await?;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use pm::{
-    cache::{Cache, Engine, Error, Lifetimes, Lookup},
+    cache::{BodyShape, Cache, Engine, Error, Lifetimes, Lookup},
     code::ErrorCode,
     domain::ProductId,
 };
@@ -25,6 +25,7 @@ async fn an_invalid_redis_url_is_an_invalid_setting() {
         url: "http://127.0.0.1".into(),
         prefix: "pm".into(),
         notes: None,
+        shape: BodyShape::of(b"one"),
         lifetimes: Lifetimes::default(),
     };
     let error = Cache::connect(&engine).await.expect_err("no address of a Redis");
