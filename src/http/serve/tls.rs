@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use super::rsa_bits;
-use crate::stop::Reload;
+use crate::reload::Reload;
 
 /// Interval between checks of the files.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);

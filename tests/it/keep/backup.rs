@@ -78,7 +78,7 @@ async fn comes_back(from: Setup, into: Setup) {
             saved
         };
         let (written, saved) = tokio::join!(write, save);
-        stopper.stop();
+        stopper.cancel();
         worker.await.unwrap();
         assert!(written > 0 && saved["products"].as_u64().unwrap() >= 8, "{written} beside {saved}");
 

@@ -56,7 +56,7 @@ on_both_setups! {
         app.create(&[]).await;
         let message = receiver.wait_for(1).await.remove(0);
         Signer::new(secret).unwrap().verify(&message.body, &message.headers).expect("a valid signature");
-        stopper.stop();
+        stopper.cancel();
         worker.await.unwrap();
     }
 
@@ -132,7 +132,7 @@ on_both_setups! {
         let messages = receiver.wait_for(2).await;
         let signer = Signer::new(made["secret"].as_str().unwrap()).unwrap();
         assert!(messages.iter().all(|message| signer.verify(&message.body, &message.headers).is_ok()));
-        stopper.stop();
+        stopper.cancel();
         worker.await.unwrap();
     }
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use metrics::Gauge;
 use tokio::{
+use tokio_util::sync::CancellationToken;
     sync::{OwnedSemaphorePermit, Semaphore, broadcast},
     time::{Instant, sleep},
 };
@@ -22,7 +23,6 @@ use crate::{
     code::ErrorCode,
     domain::{Event, EventFilter, EventKind, EventPosition, ProductId, UserId},
     http::{problem::Problem, request::principal::Authentication},
-    stop::{self, Stop, Stopper},
 };
 
 /// Maximum number of events per query.
@@ -53,8 +53,7 @@ struct Shared {
     /// Number of open streams per client.
     by_client: Mutex<HashMap<String, usize>>,
     catching_up: Semaphore,
-    stopper: Stopper,
-    stop: Stop,
+    stop: CancellationToken,
     tail: Mutex<Option<Tail>>,
     starting: tokio::sync::Mutex<()>,
     streams: Gauge,
@@ -87,7 +86,7 @@ pub(super) struct Subscription {
     pub(super) batches: broadcast::Receiver<Batch>,
     /// The channel delivers every event after this position.
     pub(super) position: EventPosition,
-    pub(super) stop: Stop,
+    pub(super) stop: CancellationToken,
 }
 
 /// A permit for one open stream; released on drop.
@@ -108,7 +107,6 @@ impl Feed {
     ///
     /// Call this after the metrics recorder is installed, or the gauge of open streams is lost.
     pub fn new(catalog: Catalog, authentication: Authentication, most: usize) -> Self {
-        let (stopper, stop) = stop::channel();
         metrics::describe_gauge!(STREAMS, metrics::Unit::Count, "Open event streams");
         Self(Arc::new(Shared {
             catalog,
@@ -117,8 +115,7 @@ impl Feed {
             places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
             most,
             catching_up: Semaphore::new(MAX_CONCURRENT_READS),
-            stopper,
-            stop,
+            stop: CancellationToken::new(),
             tail: Mutex::default(),
             starting: tokio::sync::Mutex::default(),
             streams: metrics::gauge!(STREAMS),
@@ -127,7 +124,7 @@ impl Feed {
 
     /// Ends all open streams and all later ones.
     pub fn stop(&self) {
-        self.0.stopper.stop();
+        self.0.stop.cancel();
     }
 
     /// Takes a permit for a stream of `client`.
@@ -279,7 +276,7 @@ impl Admission {
 async fn follow(feed: Feed, mut signals: EventSignals) {
     let interval = signals.poll_interval();
     let (mut again, mut failing, mut used) = (FIRST_RETRY_DELAY, false, Instant::now());
-    let mut stop = feed.0.stop.clone();
+    let stop = feed.0.stop.clone();
     loop {
         let pause = match feed.advance().await {
             Ok(page) if page.full => {
@@ -307,7 +304,7 @@ async fn follow(feed: Feed, mut signals: EventSignals) {
             return;
         }
         tokio::select! {
-            () = stop.wanted() => break,
+            () = stop.cancelled() => break,
             () = sleep(pause) => {}
             () = signals.next() => sleep(BATCH_DELAY).await,
         }
