@@ -3,15 +3,12 @@
 //! The reader runs only while there are listeners. A listener that falls behind reads the table itself, so slow clients
 //! do not increase memory use.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use metrics::Gauge;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
 use tokio_util::sync::CancellationToken;
     sync::{OwnedSemaphorePermit, Semaphore, broadcast},
@@ -160,7 +157,7 @@ impl Feed {
     }
 
     fn by_client(&self) -> MutexGuard<'_, HashMap<String, usize>> {
-        self.0.by_client.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.by_client.lock()
     }
 
     /// Subscribes to every event committed from now on; starts the reader if it is not running.
@@ -200,7 +197,7 @@ impl Feed {
     }
 
     fn tail(&self) -> MutexGuard<'_, Option<Tail>> {
-        self.0.tail.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.tail.lock()
     }
 
     /// Reads a page of events and broadcasts it.

@@ -1,14 +1,12 @@
 //! The clients of the soak: each sends requests of every kind, one after the other, chosen by its seed.
 
 use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
+use parking_lot::{Mutex, MutexGuard};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
@@ -29,8 +27,8 @@ const SORTS: [&str; 6] =
 pub struct Products(Mutex<Vec<i64>>);
 
 impl Products {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<i64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<i64>> {
+        self.0.lock()
     }
 
     fn one(&self, random: &mut fastrand::Rng) -> Option<i64> {
