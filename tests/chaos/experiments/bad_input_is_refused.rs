@@ -201,5 +201,5 @@ async fn kept(api: &Api, text: &str) -> anyhow::Result<(i64, Value)> {
 }
 
 fn percent(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
