@@ -42,7 +42,7 @@ async fn started(app: &TestApp, keys: &str) -> App {
 
 /// Claims a delivery, and returns the secret that signs it.
 async fn secret_of_the_next_message(app: &App) -> Option<String> {
-    app.catalog.claim_deliveries(64).await.unwrap().pop().map(|claimed| claimed.secret)
+    app.catalog.claim_deliveries(64).await.unwrap().pop().map(|claimed| claimed.secret.into_revealed())
 }
 
 on_both_setups! {

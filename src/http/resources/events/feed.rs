@@ -10,10 +10,10 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use metrics::Gauge;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{
-use tokio_util::sync::CancellationToken;
     sync::{OwnedSemaphorePermit, Semaphore, broadcast},
     time::{Instant, sleep},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     catalog::{Catalog, Error, EventPage, EventSignals},
