@@ -1,4 +1,6 @@
 //! A value that logs and error messages must not contain.
+//!
+//! Unlike the type of the crate `secrecy` it can be compared, which settings need.
 
 use std::fmt;
 

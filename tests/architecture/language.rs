@@ -22,6 +22,13 @@ pub const REPLACED: &[(&str, &str)] = &[
     ("anew", "again, restart, requeue"),
     ("patience", "timeout"),
     ("whoever", "the client, the user, the process"),
+    ("figures", "measurements, metrics, values"),
+    ("nonsense", "invalid, protocol error"),
+    ("hostage", "occupied worker"),
+    ("hostages", "occupied workers"),
+    ("starve", "block"),
+    ("blows", "faults"),
+    ("fared", "result"),
     ("catalogue", "catalog"),
     ("catalogues", "catalogs"),
     ("licence", "license"),
@@ -32,7 +39,6 @@ pub const REPLACED: &[(&str, &str)] = &[
 /// Files that may contain replaced words: this list, peers' and libraries' types, and frozen SQL.
 const EXCEPTIONS: &[&str] = &[
     "tests/architecture",
-    "benches/peers",
     "migration/src",
     "src/imaging/webp/encoder.rs",
     "src/imaging/avif/decoder.rs",

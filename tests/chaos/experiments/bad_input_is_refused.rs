@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
-use crate::{api::Api, figures::counts, inputs::naughty, soundness::Counts, stage::Stage};
+use crate::{api::Api, inputs::naughty, measurements::counts, soundness::Counts, stage::Stage};
 
 pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let mut server = stage.serve(&["--no-worker"]).await?;

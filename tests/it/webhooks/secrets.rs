@@ -105,8 +105,8 @@ on_both_setups! {
         for _ in 0..2 {
             app.create(&[]).await;
         }
-        let (file, away) = (app.directory().join("data/secret.key"), app.directory().join("away"));
-        let has_file = fs::rename(&file, &away).is_ok();
+        let (file, moved) = (app.directory().join("data/secret.key"), app.directory().join("moved"));
+        let has_file = fs::rename(&file, &moved).is_ok();
         let wrong = started(app, NEW).await;
         let before = stored(app).await;
         assert_eq!(secret_of_the_next_message(&wrong).await, None);
@@ -125,7 +125,7 @@ on_both_setups! {
         assert!(code(&output) == 1 && printed.contains("no key decrypts the secrets of webhooks 1"), "{printed}");
 
         if has_file {
-            fs::rename(&away, &file).unwrap();
+            fs::rename(&moved, &file).unwrap();
         }
         let_messages_be_due(app).await;
         let (stopper, worker) = app.start_worker().await;

@@ -14,7 +14,7 @@ use super::IMAGES;
 use crate::{api::Api, images, origin::Origin};
 
 /// Maximum number of products: each new one replaces another, so that the data keep their size.
-const MOST_PRODUCTS: usize = 1_000;
+const MAX_PRODUCTS: usize = 1_000;
 /// Pause between two requests of a client.
 const PAUSE: Duration = Duration::from_millis(25);
 const WORDS: [&str; 12] =
@@ -40,7 +40,7 @@ impl Products {
     fn add(&self, id: i64, random: &mut fastrand::Rng) -> Option<i64> {
         let mut all = self.lock();
         all.push(id);
-        (all.len() > MOST_PRODUCTS).then(|| {
+        (all.len() > MAX_PRODUCTS).then(|| {
             let place = random.usize(..all.len());
             all.swap_remove(place)
         })
