@@ -23,7 +23,6 @@ use crate::{
         ClaimedDelivery, Delivery, DeliveryId, DeliveryQuery, DeliveryState, EventData, NewEvent, NewWebhook, Page,
         Webhook, WebhookId,
     },
-    secret::Secret,
 };
 
 /// Maximum number of webhooks in an installation. Every event writes one row per webhook.
@@ -93,7 +92,7 @@ impl Catalog {
                     "the limit of {MAX_WEBHOOKS} webhooks is reached; delete one first"
                 )));
             }
-            let secret = new.secret.clone().map_or_else(make_secret, Secret::into_revealed);
+            let secret = new.secret.clone().map_or_else(make_secret, |secret| secret.into_revealed());
             let webhook = webhooks::insert(&*write, &new, now).await?;
             let sealed = catalog.seal_new_secret(webhook.id, &secret)?;
             webhooks::replace_secret(&*write, webhook.id, "", &sealed).await?;
