@@ -3,7 +3,8 @@
 //! `docs/ARCHITECTURE.md` follows a request and an image through the code. Each module imports only modules to its
 //! right in this list: `cli` → `config`, `telemetry`, `app` → `http`, `worker` → `jobs`, `maintenance`, `resize` →
 //! `catalog`, `health` → `api` → `auth`, `cache`, `queue`, `blobs`, `fetch`, `isolation` → `db` → `domain`, `imaging` →
-//! `code`, `clock`, `memory`, `passphrase`, `reload`, `retry`, `secret_file`, `secret_keys` → `private_files`, `secret`.
+//! `code`, `clock`, `memory`, `passphrase`, `reload`, `retry`, `secret_file`, `secret_keys` → `private_files`,
+//! `secret`.
 
 pub mod api;
 pub mod app;
