@@ -99,10 +99,10 @@ fn compare(cached: &Server, bare: &Server, how: &str) {
     let (mut of_cached, mut of_bare) = (Client::connect(cached), Client::connect(bare));
     let rounds: Vec<_> =
         (0..ROUNDS).map(|_| (of_cached.measure(cached, REQUESTS), of_bare.measure(bare, REQUESTS))).collect();
-    let median = |figure: fn(&(Took, Took)) -> f64| {
-        let mut figures: Vec<_> = rounds.iter().map(figure).collect();
-        figures.sort_by(f64::total_cmp);
-        figures[ROUNDS / 2]
+    let median = |value: fn(&(Took, Took)) -> f64| {
+        let mut values: Vec<_> = rounds.iter().map(value).collect();
+        values.sort_by(f64::total_cmp);
+        values[ROUNDS / 2]
     };
     let micros = |total: f64| total * 1e6 / f64::from(REQUESTS);
     println!(

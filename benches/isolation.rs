@@ -38,9 +38,9 @@ async fn measure(decoders: &Decoders, sources: &[Bytes], at_a_time: usize) -> f6
     began.elapsed().as_secs_f64() * 1e3 / sources.len() as f64
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 async fn compare(name: &str, sources: &[Bytes]) {
@@ -73,8 +73,8 @@ async fn compare(name: &str, sources: &[Bytes]) {
     println!("{line}");
 }
 
-fn round_to(figure: f64, parts: f64) -> f64 {
-    (figure * parts).round() / parts
+fn round_to(value: f64, parts: f64) -> f64 {
+    (value * parts).round() / parts
 }
 
 #[tokio::main]

@@ -15,8 +15,8 @@ use pm::{
     catalog::{Selection, Which},
     config::{self, Flags},
     domain::ImageId,
-    stop,
 };
+use tokio_util::sync::CancellationToken;
 
 /// Images that are queued and awaited at a time.
 const BATCH: u64 = 200;
@@ -29,14 +29,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let concurrency = settings.workers.max(1);
     let app = App::build(settings).await?;
 
-    let (stopper, stop) = stop::channel();
+    let stop = CancellationToken::new();
     let queue = async {
         let outcome = reprocess_all(&app).await;
-        stopper.stop();
+        stop.cancel();
         outcome
     };
     // Leave this out if workers are already running.
-    let (outcome, work) = tokio::join!(queue, app.work(concurrency, None, stop));
+    let (outcome, work) = tokio::join!(queue, app.work(concurrency, None, stop.clone()));
     work?;
     let failed = outcome?;
     println!("{failed} images failed again");

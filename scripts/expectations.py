@@ -27,9 +27,9 @@ def upright(path):
     mode = "RGBA" if transparent else "RGB"
     if profile and image.mode == "RGBA":
         # The profile applies only to the color channels.
-        colours = ImageCms.profileToProfile(image.convert("RGB"), io.BytesIO(profile), SRGB)
-        colours.putalpha(image.getchannel("A"))
-        return colours
+        colors = ImageCms.profileToProfile(image.convert("RGB"), io.BytesIO(profile), SRGB)
+        colors.putalpha(image.getchannel("A"))
+        return colors
     if profile:
         return ImageCms.profileToProfile(image, io.BytesIO(profile), SRGB, outputMode=mode)
     return image.convert(mode)
@@ -63,8 +63,8 @@ def means(samples):
             cell = samples[row * height // CELLS:(row + 1) * height // CELLS, column * width // CELLS:(column + 1) * width // CELLS]
             cell = cell.reshape(-1, 4).astype(numpy.uint64)
             alphas = int(cell[:, 3].sum())
-            colours = [int((cell[:, part] * cell[:, 3]).sum()) for part in range(3)]
-            cells[row, column, :3] = [(2 * colour + alphas) // (2 * alphas) if alphas else 0 for colour in colours]
+            colors = [int((cell[:, part] * cell[:, 3]).sum()) for part in range(3)]
+            cells[row, column, :3] = [(2 * color + alphas) // (2 * alphas) if alphas else 0 for color in colors]
             cells[row, column, 3] = (2 * alphas + len(cell)) // (2 * len(cell))
     return cells
 

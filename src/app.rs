@@ -23,6 +23,7 @@ pub use url_keys::restore as restore_url_keys;
 use std::{fmt, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::Links,
@@ -38,8 +39,8 @@ use crate::{
     isolation::{self, Decoders},
     jobs::{self, Handler},
     queue::{self, Queue},
+    reload::Reload,
     resize::{Options as ResizeOptions, ResizeConfig, Resizer, UrlKeys},
-    stop::{self, Reload, Stop},
     telemetry::Metrics,
     worker::{self, Worker},
 };
@@ -169,17 +170,17 @@ impl App {
     ///
     /// # Errors
     /// If the worker cannot be made.
-    pub async fn serve(&self, listener: TcpListener, workers: usize, stop: Stop) -> Result<(), Error> {
+    pub async fn serve(&self, listener: TcpListener, workers: usize, stop: CancellationToken) -> Result<(), Error> {
         let upload = self.settings.fetching.max_bytes;
         let reload = self.reload.clone();
         let config = http::Config { max_upload: upload, reload, ..listener::config(&self.settings)? };
         // The worker goes on until the last request has been answered.
-        let (stopper, after_requests) = stop::channel();
+        let after_requests = CancellationToken::new();
         let worker = if workers == 0 { None } else { Some(self.worker(workers)?) };
-        let mut stopping = stop.clone();
+        let stopping = stop.clone();
         let answer = async {
-            http::serve(listener, self.http_state(), config, async move { stopping.wanted().await }).await;
-            stopper.stop();
+            http::serve(listener, self.http_state(), config, stopping.cancelled_owned()).await;
+            after_requests.cancel();
         };
         let deliver = self.deliver(stop.clone())?;
         let work = async {
@@ -187,7 +188,7 @@ impl App {
                 tokio::join!(worker.run(stop), deliver);
             }
         };
-        let run = Box::pin(async { tokio::join!(answer, work, self.run_background_tasks(after_requests)) });
+        let run = Box::pin(async { tokio::join!(answer, work, self.run_background_tasks(after_requests.clone())) });
         tokio::select! {
             _ = run => Ok(()),
             error = self.misplaced() => Err(error),
@@ -200,15 +201,19 @@ impl App {
     ///
     /// # Errors
     /// If the worker cannot be made.
-    pub async fn work(&self, concurrency: usize, status: Option<TcpListener>, stop: Stop) -> Result<(), Error> {
-        let (stopper, after_jobs) = stop::channel();
+    pub async fn work(
+        &self,
+        concurrency: usize,
+        status: Option<TcpListener>,
+        stop: CancellationToken,
+    ) -> Result<(), Error> {
+        let after_jobs = CancellationToken::new();
         let worker = self.worker(concurrency)?;
         let deliver = self.deliver(stop.clone())?;
         let work = async {
             tokio::join!(worker.run(stop), deliver);
-            stopper.stop();
+            after_jobs.cancel();
         };
-        let mut stopping = after_jobs.clone();
         let answer = async {
             if let Some(listener) = status {
                 let hosts = match self.settings.worker_listen {
@@ -216,12 +221,12 @@ impl App {
                     None => http::Hosts::default(),
                 };
                 let config = http::Config { scope: http::Scope::Status, hosts, ..http::Config::default() };
-                let stop = async move { stopping.wanted().await };
+                let stop = after_jobs.clone().cancelled_owned();
                 // On the heap, because few workers need this large future.
                 Box::pin(http::serve(listener, self.http_state(), config, stop)).await;
             }
         };
-        let run = Box::pin(async { tokio::join!(work, answer, self.run_background_tasks(after_jobs)) });
+        let run = Box::pin(async { tokio::join!(work, answer, self.run_background_tasks(after_jobs.clone())) });
         tokio::select! {
             _ = run => Ok(()),
             error = self.misplaced() => Err(error),
@@ -269,7 +274,7 @@ impl App {
     }
 
     /// Posts messages to webhooks until `stop`.
-    fn deliver(&self, stop: Stop) -> Result<impl Future<Output = ()> + use<>, Error> {
+    fn deliver(&self, stop: CancellationToken) -> Result<impl Future<Output = ()> + use<>, Error> {
         Ok(worker::deliver(self.catalog.clone(), self.fetcher()?, stop))
     }
 
@@ -315,18 +320,17 @@ impl App {
     }
 
     /// Runs the background tasks of every long-running process until `stop`.
-    async fn run_background_tasks(&self, stop: Stop) {
-        let mut stopping = stop.clone();
+    async fn run_background_tasks(&self, stop: CancellationToken) {
         let metrics_upkeep = async {
             tokio::select! {
-                () = stopping.wanted() => {}
+                () = stop.cancelled() => {}
                 () = Metrics::install().keep_up() => {}
             }
         };
         let relay = worker::relay(self.catalog.clone(), self.queue.clone(), stop.clone());
         let notifier = worker::notify_events(self.catalog.clone(), stop.clone());
         let collector = worker::collect(self.catalog.clone(), self.settings.gc_every, stop.clone());
-        tokio::join!(relay, notifier, collector, worker::sweep(self.catalog.clone(), stop), metrics_upkeep);
+        tokio::join!(relay, notifier, collector, worker::sweep(self.catalog.clone(), stop.clone()), metrics_upkeep);
     }
 }
 

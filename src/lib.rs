@@ -3,7 +3,8 @@
 //! `docs/ARCHITECTURE.md` follows a request and an image through the code. Each module imports only modules to its
 //! right in this list: `cli` → `config`, `telemetry`, `app` → `http`, `worker` → `jobs`, `maintenance`, `resize` →
 //! `catalog`, `health` → `api` → `auth`, `cache`, `queue`, `blobs`, `fetch`, `isolation` → `db` → `domain`, `imaging` →
-//! `code`, `clock`, `memory`, `passphrase`, `retry`, `secret_file`, `secret_keys`, `stop` → `private_files`.
+//! `code`, `clock`, `memory`, `passphrase`, `reload`, `retry`, `secret_file`, `secret_keys` → `private_files`,
+//! `secret`.
 
 pub mod api;
 pub mod app;
@@ -28,10 +29,11 @@ pub mod memory;
 pub mod passphrase;
 pub mod private_files;
 pub mod queue;
+pub mod reload;
 pub mod resize;
 pub mod retry;
+pub mod secret;
 pub mod secret_file;
 pub mod secret_keys;
-pub mod stop;
 pub mod telemetry;
 pub mod worker;

@@ -1,6 +1,6 @@
 //! Encrypts small secrets with a passphrase, as [age](https://age-encryption.org/v1) files that `age -d` can decrypt.
 
-use std::{fmt, iter};
+use std::iter;
 
 use age::{
     DecryptError, Encryptor,
@@ -8,14 +8,16 @@ use age::{
     secrecy::SecretString,
 };
 
+use crate::secret::Secret;
+
 /// Work factor for encryption; key derivation takes 2^17 × 1 KiB = 128 MiB.
 const WRITTEN_LOG_N: u8 = 17;
 /// Maximum work factor for decryption; higher ones would take gigabytes.
 const MAX_LOG_N: u8 = 20;
 
-/// A passphrase for encrypting secrets. `Debug` does not show it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Passphrase(String);
+/// A passphrase for encrypting secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passphrase(Secret<String>);
 
 /// Why decryption failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +42,7 @@ impl Passphrase {
     /// # Errors
     /// A message if it is empty.
     pub fn parse(text: &str) -> Result<Self, String> {
-        if text.is_empty() { Err("is empty".into()) } else { Ok(Self(text.to_owned())) }
+        if text.is_empty() { Err("is empty".into()) } else { Ok(Self(Secret::new(text.to_owned()))) }
     }
 
     /// Encrypts `plain`; takes about one second and 128 MiB of memory.
@@ -75,13 +77,7 @@ impl Passphrase {
     }
 
     fn secret(&self) -> SecretString {
-        SecretString::from(self.0.clone())
-    }
-}
-
-impl fmt::Debug for Passphrase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Passphrase(***)")
+        SecretString::from(self.0.reveal().as_str())
     }
 }
 

@@ -4,8 +4,6 @@
 //! of a random 24-byte nonce, the ciphertext and its tag. The tag also authenticates the row, so a secret copied to
 //! another row cannot be decrypted there.
 
-use std::fmt;
-
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use chacha20poly1305::{
     KeyInit as _, XChaCha20Poly1305, XNonce,
@@ -15,19 +13,21 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
+use crate::secret::Secret;
+
 const PREFIX: &str = "enc1:";
 const NONCE_BYTES: usize = 24;
 /// Bytes of a key's name.
 const NAME_BYTES: usize = 6;
 
-/// Keys for secrets: the first encrypts, all decrypt, so keys can be rotated. `Debug` does not show them.
-#[derive(Clone, PartialEq, Eq)]
+/// Keys for secrets: the first encrypts, all decrypt, so keys can be rotated.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretKeys(Vec<Key>);
 
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Key {
     name: String,
-    bytes: [u8; 32],
+    bytes: Secret<[u8; 32]>,
 }
 
 /// Why decryption failed.
@@ -73,7 +73,7 @@ impl SecretKeys {
         let random = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
         let nonce = &random[..NONCE_BYTES];
         let payload = Payload { msg: plain.as_bytes(), aad: context.as_bytes() };
-        let encrypted = XChaCha20Poly1305::new(&key.bytes.into()).encrypt(XNonce::from_slice(nonce), payload);
+        let encrypted = XChaCha20Poly1305::new(key.bytes.reveal().into()).encrypt(XNonce::from_slice(nonce), payload);
         let encrypted = encrypted.expect("a text in memory is shorter than 256 GiB");
         format!("{PREFIX}{}:{}", key.name, STANDARD_NO_PAD.encode([nonce, &encrypted].concat()))
     }
@@ -85,7 +85,7 @@ impl SecretKeys {
         let (nonce, encrypted) = data.split_at_checked(NONCE_BYTES).ok_or(Error::Damaged)?;
         let key = self.0.iter().find(|key| key.name == name).ok_or_else(|| Error::NoKey { name: shown(name) })?;
         let payload = Payload { msg: encrypted, aad: context.as_bytes() };
-        let plain = XChaCha20Poly1305::new(&key.bytes.into()).decrypt(XNonce::from_slice(nonce), payload);
+        let plain = XChaCha20Poly1305::new(key.bytes.reveal().into()).decrypt(XNonce::from_slice(nonce), payload);
         plain.ok().and_then(|plain| String::from_utf8(plain).ok()).ok_or(Error::Damaged)
     }
 
@@ -124,13 +124,7 @@ impl Key {
             mac.finalize().into_bytes()
         };
         let name = hex::encode(&derive(b"pm secrets: name of the key")[..NAME_BYTES]);
-        Self { name, bytes: derive(b"pm secrets: encryption").into() }
-    }
-}
-
-impl fmt::Debug for SecretKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SecretKeys({} keys)", self.0.len())
+        Self { name, bytes: Secret::new(derive(b"pm secrets: encryption").into()) }
     }
 }
 

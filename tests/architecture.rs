@@ -15,8 +15,8 @@ use source::{Kind, Source, SourceTree};
 
 /// The top-level modules of `src/`, lowest layer first. A module may import only modules of lower layers.
 const LAYERS: &[&[&str]] = &[
-    &["private_files"],
-    &["code", "clock", "memory", "passphrase", "retry", "secret_file", "secret_keys", "stop"],
+    &["private_files", "secret"],
+    &["code", "clock", "memory", "passphrase", "reload", "retry", "secret_file", "secret_keys"],
     &["domain", "imaging"],
     &["db"],
     &["auth", "cache", "queue", "blobs", "fetch", "isolation"],

@@ -135,9 +135,9 @@ def tuned(command, folder, works):
     return [*command, *max(speeds)[1]]
 
 
-def pictures(options):
+def image_links(options):
     """Creates a directory of links to the images that every program reads."""
-    folder = options.cache / "pictures"
+    folder = options.cache / "images"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     found = [path for path in sorted(options.corpus.iterdir()) if path.suffix.lower() in ENDINGS and path.is_file()]
@@ -245,7 +245,7 @@ def main():
     if not set(works_list) <= set(RENDITIONS) or options.rounds < 1 or options.repeat < 1:
         say("--works takes A, B or A,B; --rounds and --repeat take numbers from 1 on")
         sys.exit(2)
-    folder, found = pictures(options)
+    folder, found = image_links(options)
     journal = Journal(options, len(found))
     began = time.monotonic()
     outcomes = [(works, *compare(options, works, folder, journal)) for works in works_list]

@@ -20,7 +20,7 @@ from PIL import Image, ImageCms, ImageOps
 # A decoder that scales while decoding must keep this margin, so that the resize filter has enough pixels.
 MARGIN = 1.5
 SRGB = ImageCms.createProfile("sRGB")
-pictures = []
+images = []
 
 
 def decoded(source, edge):
@@ -92,7 +92,7 @@ def cpu_ms():
 def work(task):
     index, works, out = task
     before = cpu_ms()
-    name, source = pictures[index]
+    name, source = images[index]
     files = render(source, works)
     if out:
         for ending, data in files.items():
@@ -111,11 +111,11 @@ def main():
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     options = parser.parse_args()
     Image.MAX_IMAGE_PIXELS = None
-    pictures.extend((path.name, path.read_bytes()) for path in sorted(options.folder.iterdir()))
+    images.extend((path.name, path.read_bytes()) for path in sorted(options.folder.iterdir()))
     tasks = [
         (index, options.works, options.out if first else None)
         for first in [True] + [False] * (options.repeat - 1)
-        for index in range(len(pictures))
+        for index in range(len(images))
     ]
     sums, seen, cpu, peaks = {}, set(), 0.0, {}
     with multiprocessing.get_context("fork").Pool(options.processes) as pool:

@@ -51,21 +51,21 @@ def reference(image, size):
 
 def prepare(task):
     """Writes the references and renditions of one image as PPM; returns the pairs to score."""
-    picture, outs, presets, scratch = task
+    source, outs, presets, scratch = task
     Image.MAX_IMAGE_PIXELS = None
-    image = whole(picture)
+    image = whole(source)
     pairs = []
     for preset in presets:
         for name, out in outs.items():
-            found = sorted(out.glob(f"{glob_name(picture.name)}.{preset}.*"))
+            found = sorted(out.glob(f"{glob_name(source.name)}.{preset}.*"))
             if len(found) != 1:
-                raise SystemExit(f"{name} made {len(found)} renditions {preset} of {picture.name}")
+                raise SystemExit(f"{name} made {len(found)} renditions {preset} of {source.name}")
             rendition = on_white(Image.open(found[0]))
             width, height = rendition.size
-            against = scratch / f"{picture.name}.{width}x{height}.ppm"
+            against = scratch / f"{source.name}.{width}x{height}.ppm"
             if not against.exists():
                 reference(image, rendition.size).save(against)
-            decoded = scratch / f"{picture.name}.{preset}.{name.replace(' ', '-')}.ppm"
+            decoded = scratch / f"{source.name}.{preset}.{name.replace(' ', '-')}.ppm"
             rendition.save(decoded)
             pairs.append((against, decoded, name, preset))
     return sorted(pairs, key=lambda pair: pair[0])
@@ -87,7 +87,7 @@ def scores(program, folder, outs, presets, scratch):
     """Returns the mean scores by program and rendition."""
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    tasks = [(Path(picture), outs, presets, scratch) for picture in sorted(folder.iterdir())]
+    tasks = [(Path(source), outs, presets, scratch) for source in sorted(folder.iterdir())]
     found = {name: {preset: [] for preset in presets} for name in outs}
     with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:
         for pairs in pool.imap_unordered(prepare, tasks):

@@ -28,7 +28,7 @@ sharp.concurrency(Number(options.concurrency));
 // No image repeats, so an operation cache would only use memory.
 sharp.cache(false);
 
-const pictures = readdirSync(folder).sort().map((name) => ({ name, bytes: readFileSync(path.join(folder, name)) }));
+const images = readdirSync(folder).sort().map((name) => ({ name, bytes: readFileSync(path.join(folder, name)) }));
 const within = { fit: 'inside', withoutEnlargement: true };
 const white = { background: '#ffffff' };
 
@@ -66,15 +66,15 @@ const each = (bytes) =>
 const names = options.works === 'B' ? ['small.jpg'] : ['large.jpg', 'medium.webp', 'small.webp', 'thumb.jpg'];
 const render = options.works === 'B' ? async (bytes) => [await large(fromFile(bytes, 512))] : { cascade, each }[options.structure];
 
-const runs = pictures.length * Number(options.repeat);
+const runs = images.length * Number(options.repeat);
 const sums = {};
 let next = 0;
 async function worker() {
   while (next < runs) {
     const run = next++;
-    const { name, bytes } = pictures[run % pictures.length];
+    const { name, bytes } = images[run % images.length];
     const files = await render(bytes);
-    if (run >= pictures.length) continue;
+    if (run >= images.length) continue;
     files.forEach((file, index) => {
       const preset = names[index].split('.')[0];
       sums[preset] = (sums[preset] ?? 0) + file.length;
@@ -88,7 +88,7 @@ await Promise.all(Array.from({ length: inFlight }, worker));
 const seconds = Number(process.hrtime.bigint() - began) / 1e9;
 const { user, system } = process.cpuUsage(cpuBefore);
 
-const round = (figure) => Math.round(figure * 100) / 100;
+const round = (value) => Math.round(value * 100) / 100;
 console.log(JSON.stringify({
   peer: 'sharp',
   version: `${sharp.versions.sharp} (libvips ${sharp.versions.vips})`,

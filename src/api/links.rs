@@ -2,12 +2,15 @@
 //!
 //! Links never depend on the request, because bodies with links are cached.
 
-use std::fmt::Write as _;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::{
     blobs::BlobKey,
     domain::{ImageId, ProductId, UserId, WebhookId},
 };
+
+/// All bytes except those that a URL may contain anywhere (RFC 3986, unreserved).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Builds links: absolute URLs if a public URL is set, otherwise paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,16 +71,7 @@ impl Links {
 
     /// Returns the link to a user.
     pub fn user(&self, id: &UserId) -> String {
-        let mut link = format!("{}/users/", self.base);
-        for byte in id.as_str().bytes() {
-            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-                link.push(char::from(byte));
-            } else {
-                // Writing to a string cannot fail.
-                let _ = write!(link, "%{byte:02X}");
-            }
-        }
-        link
+        format!("{}/users/{}", self.base, utf8_percent_encode(id.as_str(), RESERVED))
     }
 
     /// Returns the link to a list with a query string.

@@ -4,7 +4,7 @@
 //! unknown key id, but never more often than the configured pause.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use jsonwebtoken::{
     Algorithm, DecodingKey,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse},
 };
+use parking_lot::{Mutex, MutexGuard};
 use reqwest::Url;
 use serde_json::Value;
 use tokio::{sync::Mutex as AsyncMutex, time::timeout};
@@ -158,7 +159,7 @@ impl Keys {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 

@@ -8,11 +8,11 @@ use std::{
     collections::HashSet,
     fs, io,
     path::{Path, PathBuf},
-    sync::Mutex,
     time::Duration,
 };
 
 use object_store::local::LocalFileSystem;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     Error, Unfinished,
@@ -113,8 +113,8 @@ impl Folders {
         .await
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
-        self.durable.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.durable.lock()
     }
 }
 

@@ -11,6 +11,7 @@ use object_store::{
 use url::Url;
 
 use super::Error;
+use crate::secret::Secret;
 
 /// Location of the blob store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +36,8 @@ pub enum Engine {
 ///
 /// `aws_endpoint_url` names a server other than Amazon's; an `http://` endpoint is used without TLS. `Debug` shows only
 /// the names, because some values are secrets.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct S3Options(BTreeMap<String, String>);
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct S3Options(BTreeMap<String, Secret<String>>);
 
 impl Engine {
     /// Parses `file:///absolute/path`, `file://./relative/path` or `s3://bucket/prefix`. S3 settings come from the
@@ -78,7 +79,7 @@ impl S3Options {
     /// Reads every `AWS_*` environment variable.
     pub fn from_env() -> Self {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((name.into_string().ok()?.to_ascii_lowercase(), value.into_string().ok()?))
+            Some((name.into_string().ok()?.to_ascii_lowercase(), Secret::new(value.into_string().ok()?)))
         };
         Self(std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with("aws_")).collect())
     }
@@ -86,7 +87,7 @@ impl S3Options {
     /// Sets one option, such as `aws_access_key_id`; unknown names have no effect.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
-        self.0.insert(name.to_ascii_lowercase(), value.to_owned());
+        self.0.insert(name.to_ascii_lowercase(), Secret::new(value.to_owned()));
         self
     }
 
@@ -94,13 +95,7 @@ impl S3Options {
         ["aws_endpoint_url_s3", "aws_endpoint_url", "aws_endpoint"]
             .into_iter()
             .find_map(|name| self.0.get(name))
-            .is_some_and(|endpoint| endpoint.starts_with("http://"))
-    }
-}
-
-impl fmt::Debug for S3Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+            .is_some_and(|endpoint| endpoint.reveal().starts_with("http://"))
     }
 }
 
@@ -117,7 +112,7 @@ pub(super) fn open_s3(bucket: &str, prefix: &str, options: &S3Options) -> Result
     let builder = AmazonS3Builder::new().with_client_options(client).with_retry(retry);
     // `aws_region` follows `aws_default_region` in sort order and so overrides it.
     let builder = options.0.iter().fold(builder, |builder, (name, value)| match name.parse::<AmazonS3ConfigKey>() {
-        Ok(key) => builder.with_config(key, value),
+        Ok(key) => builder.with_config(key, value.reveal()),
         Err(_) => builder,
     });
     let store = builder.with_bucket_name(bucket).build().map_err(|error| Error::Misconfigured(Box::new(error)))?;

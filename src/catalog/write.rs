@@ -3,10 +3,9 @@
 //! Each change records its events and invalidations in its own transaction, commits, invalidates the cache, and only
 //! then returns.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
 
 use crate::{
     cache::Cache,
@@ -34,11 +33,11 @@ pub(super) struct PendingInvalidations(Mutex<Vec<Invalidation>>);
 
 impl PendingInvalidations {
     pub(super) fn add(&self, rows: &[Invalidation]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(rows);
+        self.0.lock().extend_from_slice(rows);
     }
 
     pub(super) fn take(&self) -> Vec<Invalidation> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.0.lock())
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) async fn save(command: &args::Backup, settings: Settings, console: &m
     let app = Box::pin(App::open(settings, Access::Existing)).await?;
     let protection = match passphrase {
         Some(passphrase) => {
-            Protection::Encrypted { passphrase, url_keys: app.url_keys.as_ref().map(|keys| keys.reveal()) }
+            Protection::Encrypted { passphrase, url_keys: app.url_keys.as_ref().map(|keys| keys.reveal()).into() }
         }
         None => Protection::LeftOut,
     };
@@ -92,7 +92,7 @@ pub(super) async fn restore(
     settings.auto_migrate = true;
     let app = Box::pin(App::open(settings, Access::Create)).await?;
     app.catalog.ensure_empty().await?;
-    if let Some(keys) = secrets.as_ref().and_then(|secrets| secrets.url_keys.as_deref()) {
+    if let Some(keys) = secrets.as_ref().and_then(|secrets| secrets.url_keys.reveal().as_deref()) {
         // The keys come before the rows, so that an interrupted restore can be run again.
         if let Some(advice) = app::restore_url_keys(&app, keys).await? {
             console.say(&advice);

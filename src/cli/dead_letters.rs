@@ -1,6 +1,7 @@
 //! `pm queue dead`: list, show, retry, purge.
 
 use serde::{Serialize, Serializer};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     args::{self, Format, Paging},
@@ -16,14 +17,18 @@ use crate::{
     app::App,
     catalog::{Catalog, Error},
     domain::{Attempt, DeadLetter, DeadQuery, JobId},
-    stop::Stop,
 };
 
 /// Jobs per transaction.
 const BATCH: u64 = 200;
 
 /// Runs the command.
-pub(super) async fn run(command: args::Dead, app: &App, console: &mut Console, stop: &Stop) -> Result<Exit, Failure> {
+pub(super) async fn run(
+    command: args::Dead,
+    app: &App,
+    console: &mut Console,
+    stop: &CancellationToken,
+) -> Result<Exit, Failure> {
     const UNCHANGED: &str = "nothing was changed; run the same command again to restart it";
     let catalog = &app.catalog;
     match command {
@@ -68,11 +73,16 @@ async fn show(id: JobId, catalog: &Catalog, console: &mut Console) -> Result<Exi
 }
 
 /// Requeues each dead letter; a refused one does not stop the others.
-async fn retry(ids: &[i64], catalog: &Catalog, console: &mut Console, stop: &Stop) -> Result<Exit, Failure> {
+async fn retry(
+    ids: &[i64],
+    catalog: &Catalog,
+    console: &mut Console,
+    stop: &CancellationToken,
+) -> Result<Exit, Failure> {
     let mut progress = Progress::new("queueing", ids.len() as u64, console.is_quiet());
     let (mut queued, mut refused) = (Vec::new(), Vec::new());
     for id in ids {
-        if stop.is_wanted() {
+        if stop.is_cancelled() {
             return Err(Failure::interrupted(format!("queued so far: {}; run it again to continue", queued.len())));
         }
         match catalog.retry_dead(JobId(*id), None).await {
@@ -96,7 +106,7 @@ async fn retry(ids: &[i64], catalog: &Catalog, console: &mut Console, stop: &Sto
     Err(Failure::new(exit, sentences.join("\n")).hint(HINT))
 }
 
-async fn retry_all(catalog: &Catalog, console: &mut Console, stop: &Stop) -> Result<Exit, Failure> {
+async fn retry_all(catalog: &Catalog, console: &mut Console, stop: &CancellationToken) -> Result<Exit, Failure> {
     let until = catalog.now().await?;
     let total = catalog.depth().await?.dead;
     let mut progress = Progress::new("queueing", total, console.is_quiet());
@@ -104,7 +114,7 @@ async fn retry_all(catalog: &Catalog, console: &mut Console, stop: &Stop) -> Res
     let shows_ids = console.is_quiet() || console.format() != Format::Table;
     let mut list = console.list();
     loop {
-        if stop.is_wanted() {
+        if stop.is_cancelled() {
             return Err(Failure::interrupted(format!("queued so far: {queued}; run it again to continue")));
         }
         let batch = catalog.retry_all_dead(after, until, BATCH).await?;
@@ -127,7 +137,7 @@ async fn retry_all(catalog: &Catalog, console: &mut Console, stop: &Stop) -> Res
     Ok(Exit::Done)
 }
 
-async fn purge(yes: bool, catalog: &Catalog, console: &mut Console, stop: &Stop) -> Result<Exit, Failure> {
+async fn purge(yes: bool, catalog: &Catalog, console: &mut Console, stop: &CancellationToken) -> Result<Exit, Failure> {
     let until = catalog.now().await?;
     let total = catalog.depth().await?.dead;
     if total > 0 {
@@ -137,7 +147,7 @@ async fn purge(yes: bool, catalog: &Catalog, console: &mut Console, stop: &Stop)
     let mut progress = Progress::new("removing", total, console.is_quiet());
     let mut removed = 0;
     loop {
-        if stop.is_wanted() {
+        if stop.is_cancelled() {
             return Err(Failure::interrupted(format!("deleted so far: {removed}; run it again to continue")));
         }
         let some = catalog.purge_dead(until, BATCH).await?;

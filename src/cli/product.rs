@@ -1,5 +1,7 @@
 //! `pm product`: add, list and get; dispatches update and delete.
 
+use tokio_util::sync::CancellationToken;
+
 use super::{
     args::{self, Format, ProductAdd, ProductList},
     failure::{Exit, Failure},
@@ -16,7 +18,6 @@ use crate::{
     app::App,
     catalog::{self, Catalog},
     domain::{ImageSource, NewProduct, Product, ProductDraft, ProductId, ProductQuery},
-    stop::Stop,
 };
 
 /// Runs the command.
@@ -24,7 +25,7 @@ pub(super) async fn run(
     command: args::Product,
     app: &App,
     console: &mut Console,
-    stop: &Stop,
+    stop: &CancellationToken,
 ) -> Result<Exit, Failure> {
     const UPDATED: &str = "the product may have been changed; check with `pm product get`";
     const AGAIN: &str = "nothing was changed; run the same command again to restart it";
@@ -48,7 +49,7 @@ pub(super) async fn run(
     Ok(Exit::Done)
 }
 
-async fn add(new: ProductAdd, app: &App, console: &mut Console, stop: &Stop) -> Result<Exit, Failure> {
+async fn add(new: ProductAdd, app: &App, console: &mut Console, stop: &CancellationToken) -> Result<Exit, Failure> {
     const STORED: &str = "the product may have been added; check with `pm product list --sort -id`";
     let catalog = &app.catalog;
     let waits = new.wait;

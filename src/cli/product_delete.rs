@@ -1,5 +1,7 @@
 //! `pm product delete`: confirms, deletes products in batches, and reports missing ones.
 
+use tokio_util::sync::CancellationToken;
+
 use super::{
     args::Format,
     ask,
@@ -8,7 +10,7 @@ use super::{
     progress::Progress,
     signals::unless_stopped,
 };
-use crate::{catalog::Catalog, domain::ProductId, stop::Stop};
+use crate::{catalog::Catalog, domain::ProductId};
 
 /// Products per transaction.
 const BATCH: usize = 100;
@@ -19,7 +21,7 @@ pub(super) async fn run(
     yes: bool,
     catalog: &Catalog,
     console: &mut Console,
-    stop: &Stop,
+    stop: &CancellationToken,
 ) -> Result<Exit, Failure> {
     let mut ids: Vec<_> = ids.iter().copied().map(ProductId).collect();
     ids.sort_unstable();
@@ -29,7 +31,7 @@ pub(super) async fn run(
     let mut progress = Progress::new("deleting", ids.len() as u64, console.is_quiet());
     let mut deleted = Vec::new();
     for (some, before) in ids.chunks(BATCH).zip((0_u64..).step_by(BATCH)) {
-        if stop.is_wanted() {
+        if stop.is_cancelled() {
             let done = counted(deleted.len());
             return Err(Failure::interrupted(format!("deleted so far: {done}; run it again to continue")));
         }

@@ -2,16 +2,23 @@
 
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::{
     args, dead_letters,
     failure::{Exit, Failure},
     output::{Console, Row, seconds},
     signals::unless_stopped,
 };
-use crate::{api::QueueBody, app::App, domain::QueueStatus, stop::Stop};
+use crate::{api::QueueBody, app::App, domain::QueueStatus};
 
 /// Runs the command.
-pub(super) async fn run(command: args::Queue, app: &App, console: &mut Console, stop: &Stop) -> Result<Exit, Failure> {
+pub(super) async fn run(
+    command: args::Queue,
+    app: &App,
+    console: &mut Console,
+    stop: &CancellationToken,
+) -> Result<Exit, Failure> {
     match command {
         args::Queue::Status => unless_stopped(stop, "nothing was changed", status(app, console)).await,
         args::Queue::Dead { command, paging } => {

@@ -7,7 +7,7 @@ use tracing::Level;
 use super::load;
 use crate::{
     config::{self, Flags, Settings},
-    stop::Reload,
+    reload::Reload,
     telemetry,
 };
 

@@ -1,6 +1,7 @@
 //! `pm reprocess`: queues images again in batches.
 
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     args::{self, Format},
@@ -17,7 +18,6 @@ use crate::{
     clock::Timestamp,
     config,
     domain::{ImageId, ProductId, UserId},
-    stop::Stop,
 };
 
 /// Images per transaction.
@@ -30,7 +30,7 @@ pub(super) async fn run(
     command: args::Reprocess,
     app: &App,
     console: &mut Console,
-    stop: &Stop,
+    stop: &CancellationToken,
 ) -> Result<Exit, Failure> {
     let selection = selection(&command, app.catalog.now().await?)?;
     let total = app.catalog.count_reprocess(&selection).await?;
@@ -76,14 +76,14 @@ async fn queue(
     selection: &Selection,
     total: u64,
     console: &mut Console,
-    stop: &Stop,
+    stop: &CancellationToken,
 ) -> Result<Vec<ImageId>, Failure> {
     let mut progress = Progress::new("queueing", total, console.is_quiet());
     let mut images = Vec::new();
     let mut after = None;
     let shows_ids = console.is_quiet() || console.format() != Format::Table;
     let mut list = console.list();
-    while !stop.is_wanted() {
+    while !stop.is_cancelled() {
         let batch = app.catalog.reprocess(selection, after, BATCH, None).await.map_err(|error| match error {
             catalog::Error::Invalid(invalid) => Failure::invalid(&invalid, flag),
             error => error.into(),

@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, num::NonZeroUsize, process, thread};
 
 use tokio::net::{TcpListener, TcpSocket};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     failure::{Exit, Failure},
@@ -13,7 +14,7 @@ use crate::{
     config::{Auth, Settings},
     http::Origins,
     imaging::JPEG_BACKEND,
-    stop::{Reload, Stop},
+    reload::Reload,
 };
 
 /// Length of the listen queue; the system limits it to `net.core.somaxconn`.
@@ -22,7 +23,7 @@ use crate::{
 const BACKLOG: u32 = 4_096;
 
 /// Runs `pm serve` until `stop`; `reload` reloads the certificate.
-pub(super) async fn serve(settings: Settings, stop: Stop, reload: Reload) -> Result<Exit, Failure> {
+pub(super) async fn serve(settings: Settings, stop: CancellationToken, reload: Reload) -> Result<Exit, Failure> {
     refuse_the_open(&settings)?;
     if let Some(warning) = open_to_others(&settings) {
         tracing::warn!("{warning}");
@@ -43,7 +44,7 @@ pub(super) async fn serve(settings: Settings, stop: Stop, reload: Reload) -> Res
 /// Runs `pm worker` until `stop`.
 ///
 /// Its status listener uses no TLS, so `reload` has no effect on it.
-pub(super) async fn work(settings: Settings, stop: Stop, reload: Reload) -> Result<Exit, Failure> {
+pub(super) async fn work(settings: Settings, stop: CancellationToken, reload: Reload) -> Result<Exit, Failure> {
     // The setting 0 applies to `serve` only.
     let concurrency = match settings.workers {
         0 => thread::available_parallelism().map_or(1, NonZeroUsize::get),
@@ -79,17 +80,17 @@ fn end_of(outcome: Result<(), app::Error>) -> Result<(), app::Error> {
 /// Starts the app and waits for briefly unavailable components; returns `None` if `stop` comes first.
 ///
 /// Waits without limit while PostgreSQL has no free connection.
-async fn started(settings: &Settings, access: Access, stop: &Stop) -> Result<Option<App>, Failure> {
-    let (mut stop, mut settings) = (stop.clone(), settings.clone());
+async fn started(settings: &Settings, access: Access, stop: &CancellationToken) -> Result<Option<App>, Failure> {
+    let mut settings = settings.clone();
     settings.database_connections.wait = true;
     tokio::select! {
         app = App::start(&settings, access) => Ok(Some(app?.isolated_by(sandbox::own_program()))),
-        () = stop.wanted() => Ok(None),
+        () = stop.cancelled() => Ok(None),
     }
 }
 
 /// Runs `work` and reports the state to the service manager.
-async fn as_a_service<T>(stop: Stop, work: impl Future<Output = T>) -> T {
+async fn as_a_service<T>(stop: CancellationToken, work: impl Future<Output = T>) -> T {
     #[cfg(target_os = "linux")]
     return super::service::run(stop, work).await;
     #[cfg(not(target_os = "linux"))]

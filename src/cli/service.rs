@@ -6,14 +6,13 @@ use std::future::pending;
 
 use sd_notify::NotifyState;
 use tokio::time::MissedTickBehavior;
-
-use crate::stop::Stop;
+use tokio_util::sync::CancellationToken;
 
 /// Runs `work`, and notifies systemd that it is ready, and later that it is stopping.
-pub(super) async fn run<T>(mut stop: Stop, work: impl Future<Output = T>) -> T {
+pub(super) async fn run<T>(stop: CancellationToken, work: impl Future<Output = T>) -> T {
     notify(NotifyState::Ready);
     let stopping = async {
-        stop.wanted().await;
+        stop.cancelled().await;
         notify(NotifyState::Stopping);
         pending::<()>().await;
     };

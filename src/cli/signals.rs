@@ -2,16 +2,18 @@
 
 use std::process;
 
-use super::failure::{Exit, Failure};
-use crate::stop::{self, Stop};
+use tokio_util::sync::CancellationToken;
 
-/// Installs the signal handlers; the returned [`Stop`] reports the first signal.
-pub(super) fn listen() -> Stop {
-    let (stopper, stop) = stop::channel();
+use super::failure::{Exit, Failure};
+
+/// Installs the signal handlers; the first signal cancels the returned token.
+pub(super) fn listen() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let stopper = stop.clone();
     tokio::spawn(async move {
         let mut signals = Signals::new();
         signals.next().await;
-        stopper.stop();
+        stopper.cancel();
         signals.next().await;
         process::exit(Exit::Interrupted as i32);
     });
@@ -20,14 +22,13 @@ pub(super) fn listen() -> Stop {
 
 /// Runs `work` until a signal comes; `hint` then says how to continue.
 pub(super) async fn unless_stopped<T>(
-    stop: &Stop,
+    stop: &CancellationToken,
     hint: &str,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let mut stop = stop.clone();
     tokio::select! {
         outcome = work => outcome,
-        () = stop.wanted() => Err(Failure::interrupted(hint)),
+        () = stop.cancelled() => Err(Failure::interrupted(hint)),
     }
 }
 

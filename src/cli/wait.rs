@@ -8,11 +8,13 @@ use std::{
     time::Duration,
 };
 
+use tokio_util::sync::CancellationToken;
+
 use super::{
     failure::{Exit, Failure},
     progress::Progress,
 };
-use crate::{app::App, catalog, domain::ImageId, stop};
+use crate::{app::App, catalog, domain::ImageId};
 
 /// Images per status query.
 const CHUNK: usize = 500;
@@ -53,23 +55,26 @@ pub(super) async fn until_final(
     app: &App,
     images: &[ImageId],
     wait: Wait<'_>,
-    interrupt: &stop::Stop,
+    interrupt: &CancellationToken,
 ) -> Result<Outcome, Failure> {
-    let (stopper, stop) = stop::channel();
+    let stop = CancellationToken::new();
     let concurrency = if app.settings.rabbitmq_url.is_none() { app.settings.workers } else { 0 };
     let mut work = Box::pin(async {
-        if concurrency == 0 { std::future::pending().await } else { Box::pin(app.work(concurrency, None, stop)).await }
+        if concurrency == 0 {
+            std::future::pending().await
+        } else {
+            Box::pin(app.work(concurrency, None, stop.clone())).await
+        }
     });
-    let mut interrupt = interrupt.clone();
     let outcome = tokio::select! {
         outcome = watch(app, images, wait.quiet) => outcome.map_err(Failure::from),
         ended = &mut work => return Err(ended.err().map_or_else(
             || Failure::new(Exit::Failed, "the worker ended before all images were processed"),
             Failure::from,
         )),
-        () = interrupt.wanted() => Err(Failure::interrupted(wait.hint)),
+        () = interrupt.cancelled() => Err(Failure::interrupted(wait.hint)),
     };
-    stopper.stop();
+    stop.cancel();
     if concurrency > 0 {
         let ended = match tokio::time::timeout(NOTICE_DELAY, &mut work).await {
             Ok(ended) => ended,

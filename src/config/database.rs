@@ -6,10 +6,16 @@ use std::{
     time::Duration,
 };
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
 use super::{resolve::Resolver, secret::redact, values};
 use crate::db::Pooler;
+
+/// All bytes except those that a URL may contain anywhere (RFC 3986, unreserved).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// As [`RESERVED`], without the bytes of an IPv6 address.
+const HOST: &AsciiSet = &RESERVED.remove(b'[').remove(b']').remove(b':');
 
 /// The location of the database.
 #[derive(Clone, PartialEq, Eq)]
@@ -179,23 +185,11 @@ fn from_parts(resolver: &mut Resolver<'_>) -> Option<String> {
 
 fn assemble(host: &str, port: u16, user: &str, password: Option<&str>, name: Option<&str>) -> String {
     let is_ipv6 = host.contains(':') && !host.starts_with('[');
-    let host = if is_ipv6 { format!("[{host}]") } else { encode(host, b"[]:") };
-    let password = password.map(|password| format!(":{}", encode(password, b""))).unwrap_or_default();
-    let name = name.map(|name| encode(name, b"")).unwrap_or_default();
-    format!("postgres://{}{password}@{host}:{port}/{name}", encode(user, b""))
-}
-
-/// Percent-encodes all bytes except unreserved ones and those in `kept`.
-fn encode(text: &str, kept: &[u8]) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
+    let host = if is_ipv6 { format!("[{host}]") } else { utf8_percent_encode(host, HOST).to_string() };
+    let encode = |text| utf8_percent_encode(text, RESERVED);
+    let password = password.map(|password| format!(":{}", encode(password))).unwrap_or_default();
+    let name = name.map(|name| encode(name).to_string()).unwrap_or_default();
+    format!("postgres://{}{password}@{host}:{port}/{name}", encode(user))
 }
 
 #[cfg(test)]

@@ -176,7 +176,7 @@ fn unreadable_files_are_named() {
     let flags = Flags { config: Some("other.toml".into()), ..Flags::default() };
     let message = load_from(&[], &[], &flags).expect_err("no such file").to_string();
     assert!(message.contains("other.toml"), "{message}");
-    assert!(load_from(&[("other.toml", "redis_prefix = 'x'"), ("pm.toml", "nonsense")], &[], &flags).is_ok());
+    assert!(load_from(&[("other.toml", "redis_prefix = 'x'"), ("pm.toml", "invalid")], &[], &flags).is_ok());
 }
 
 #[test]

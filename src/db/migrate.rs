@@ -12,7 +12,7 @@ use crate::{
     db::{
         Database, Error, Write,
         connection::installation,
-        products::words,
+        products::terms,
         statement::{query, query_one},
     },
 };
@@ -217,5 +217,5 @@ async fn fill(database: &Database) -> Result<(), Error> {
     if !applied(database).await?.iter().any(|name| name == STEP) {
         return Ok(());
     }
-    words::fill_all(&database.read()).await
+    terms::fill_all(&database.read()).await
 }

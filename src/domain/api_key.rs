@@ -1,12 +1,13 @@
 //! API keys, which scripts send instead of an access token. Only a key's SHA-256 hash is stored.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use crate::{
     clock::Timestamp,
     domain::{ApiKeyId, Scopes, UserId},
+    secret::Secret,
 };
 
 /// A stored API key, without the key itself.
@@ -53,8 +54,8 @@ pub struct NewApiKey {
 }
 
 /// The secret key: `pm_` and 64 hex digits. It is shown once and never logged.
-#[derive(Clone, PartialEq, Eq)]
-pub struct KeyText(String);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyText(Secret<String>);
 
 impl KeyText {
     /// Prefix of every key, for secret scanners and to distinguish it from access tokens.
@@ -64,37 +65,31 @@ impl KeyText {
 
     /// Creates a key from random bytes.
     pub fn of(random: [u8; 32]) -> Self {
-        Self(format!("{}{}", Self::START, hex::encode(random)))
+        Self(Secret::new(format!("{}{}", Self::START, hex::encode(random))))
     }
 
     /// Parses a key from a request; `None` if it is malformed.
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.strip_prefix(Self::START)?;
         let fits = digits.len() == 64 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        fits.then(|| Self(text.to_owned()))
+        fits.then(|| Self(Secret::new(text.to_owned())))
     }
 
     /// Returns the part that may be shown.
     pub fn prefix(&self) -> &str {
-        &self.0[..Self::SHOWN]
+        &self.reveal()[..Self::SHOWN]
     }
 
     /// Returns the hash that is stored.
     /// The key has too much entropy for guessing, so one round of SHA-256 is enough. A lookup by hash also reveals
     /// nothing about the key by its timing.
     pub fn hash(&self) -> String {
-        hex::encode(Sha256::digest(&self.0))
+        hex::encode(Sha256::digest(self.reveal()))
     }
 
     /// Returns the whole key.
     pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for KeyText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyText({}…)", self.prefix())
+        self.0.reveal()
     }
 }
 

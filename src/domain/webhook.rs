@@ -1,12 +1,11 @@
 //! Webhooks: URLs that receive events, by the [Standard Webhooks](https://www.standardwebhooks.com) scheme.
 
-use std::fmt;
-
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::{
     clock::Timestamp,
     domain::{AddressPolicy, EventKind, Fields, Invalid, Malformed, WebhookId},
+    secret::Secret,
 };
 
 /// A webhook.
@@ -27,21 +26,14 @@ pub struct Webhook {
 }
 
 /// A webhook to create.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewWebhook {
     /// The URL that messages are sent to.
     pub url: String,
     /// The subscribed kinds of events; all if empty.
     pub kinds: Vec<EventKind>,
     /// The signing secret; generated if absent.
-    pub secret: Option<String>,
-}
-
-/// Hides the secret.
-impl fmt::Debug for NewWebhook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NewWebhook").field("url", &self.url).field("kinds", &self.kinds).finish_non_exhaustive()
-    }
+    pub secret: Option<Secret<String>>,
 }
 
 impl NewWebhook {
@@ -101,11 +93,11 @@ fn checked_kinds(types: &[String], fields: &mut Fields) -> Vec<EventKind> {
     kinds
 }
 
-fn checked_secret(secret: Option<String>, fields: &mut Fields) -> Option<String> {
+fn checked_secret(secret: Option<String>, fields: &mut Fields) -> Option<Secret<String>> {
     if secret.as_deref().is_some_and(|secret| !is_secret(secret)) {
         fields.error("secret", "must be `whsec_` followed by 24 to 64 bytes in base64");
     }
-    secret
+    secret.map(Secret::new)
 }
 
 fn is_secret(text: &str) -> bool {
@@ -170,7 +162,7 @@ pub struct Delivery {
 }
 
 /// A claimed delivery.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimedDelivery {
     /// The id of the delivery.
     pub id: crate::domain::DeliveryId,
@@ -179,7 +171,7 @@ pub struct ClaimedDelivery {
     /// The URL to send it to.
     pub url: String,
     /// The signing secret.
-    pub secret: String,
+    pub secret: Secret<String>,
     /// The id of the message.
     pub message_id: String,
     /// The message.
@@ -190,15 +182,6 @@ pub struct ClaimedDelivery {
     pub lease_token: String,
     /// The time of the claim by the database's clock.
     pub claimed_at: Timestamp,
-}
-
-/// Hides the secret.
-impl fmt::Debug for ClaimedDelivery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = f.debug_struct("ClaimedDelivery");
-        shown.field("id", &self.id).field("webhook_id", &self.webhook_id).field("attempt", &self.attempt);
-        shown.finish_non_exhaustive()
-    }
 }
 
 /// A page of a webhook's deliveries, newest first.

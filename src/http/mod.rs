@@ -36,7 +36,7 @@ pub use serve::{
     tls::{Error as TlsError, Tls},
 };
 
-use crate::{blobs::Blobs, catalog::Catalog, domain::Quota, health::Health, stop::Reload};
+use crate::{blobs::Blobs, catalog::Catalog, domain::Quota, health::Health, reload::Reload};
 
 /// Renders the process's metrics as Prometheus text.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;

@@ -2,7 +2,6 @@
 
 use std::{
     pin::Pin,
-    sync::{Mutex, PoisonError},
     task::{Context, Poll},
 };
 
@@ -10,6 +9,7 @@ use bytes::Bytes;
 use futures_util::{Stream, stream::BoxStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::{Either, Full, combinators::UnsyncBoxBody};
+use parking_lot::Mutex;
 use serde::Serialize;
 use warp::Reply as _;
 
@@ -45,7 +45,7 @@ impl<E> Stream for Unshared<E> {
     type Item = Result<Bytes, E>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut().poll_next(context)
+        self.0.get_mut().as_mut().poll_next(context)
     }
 }
 

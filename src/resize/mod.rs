@@ -6,11 +6,7 @@
 mod options;
 mod signature;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{
@@ -18,6 +14,7 @@ use futures_util::{
     future::{BoxFuture, Shared},
 };
 use moka::sync::Cache;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 pub use options::{MAX_SIDE, Options};
@@ -177,7 +174,7 @@ impl Resizer {
         source: BlobKey,
         stored: Stored,
     ) -> Result<Making, Arc<Error>> {
-        let mut under_way = self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut under_way = self.0.under_way.lock();
         if let Some(making) = under_way.get(&wanted) {
             return Ok(making.clone());
         }
@@ -191,7 +188,7 @@ impl Resizer {
             if let Ok(made) = &outcome {
                 resizer.0.made.insert(key.clone(), (source, made.clone()));
             }
-            resizer.0.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            resizer.0.under_way.lock().remove(&key);
             outcome.map_err(Arc::new)
         });
         let broken = |error| Err(Arc::new(Error::Broken(Box::new(error))));

@@ -1,14 +1,14 @@
 //! Signs URLs: HMAC-SHA256 of the path after the signature, in unpadded URL-safe Base64.
 
-use std::fmt;
-
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
+use crate::secret::Secret;
+
 /// Keys for signing URLs. The first key signs; every key verifies, so keys can be rotated.
-#[derive(Clone, PartialEq, Eq)]
-pub struct UrlKeys(Vec<String>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UrlKeys(Vec<Secret<String>>);
 
 impl UrlKeys {
     /// Minimum characters of a key.
@@ -19,35 +19,28 @@ impl UrlKeys {
     /// # Errors
     /// A message if there is no key or one is too short.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let keys: Vec<_> = text.split(',').map(|key| key.trim().to_owned()).collect();
+        let keys: Vec<_> = text.split(',').map(str::trim).collect();
         if keys.iter().any(|key| key.chars().count() < Self::MIN_CHARS) {
             return Err(format!("has a key with fewer than {} characters", Self::MIN_CHARS));
         }
-        Ok(Self(keys))
+        Ok(Self(keys.into_iter().map(|key| Secret::new(key.to_owned())).collect()))
     }
 
     /// Returns the keys in plain text, as [`parse`](Self::parse) reads them: for the encrypted part of a backup.
     pub fn reveal(&self) -> String {
-        self.0.join(",")
+        self.0.iter().map(|key| key.reveal().as_str()).collect::<Vec<_>>().join(",")
     }
 
     /// Returns the signature of `{options}/{image_id}`.
     pub fn sign(&self, options: &str, image_id: &str) -> String {
-        let signer = self.0.first().map(|key| mac(key, options, image_id));
+        let signer = self.0.first().map(|key| mac(key.reveal(), options, image_id));
         signer.map(|mac| URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())).unwrap_or_default()
     }
 
     /// Returns whether one of the keys made `signature`; compares in constant time.
     pub fn verify(&self, signature: &str, options: &str, image_id: &str) -> bool {
         let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
-        self.0.iter().any(|key| mac(key, options, image_id).verify_slice(&signature).is_ok())
-    }
-}
-
-/// Hides the keys.
-impl fmt::Debug for UrlKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "UrlKeys({} keys)", self.0.len())
+        self.0.iter().any(|key| mac(key.reveal(), options, image_id).verify_slice(&signature).is_ok())
     }
 }
 

@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{
     catalog::{Catalog, Error},
     maintenance::Collected,
-    stop::Stop,
 };
 
 /// Interval of checking whether a run is due.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Deletes orphaned blobs every `every` until `stop`; never if `every` is zero.
-pub async fn collect(catalog: Catalog, every: Duration, mut stop: Stop) {
+pub async fn collect(catalog: Catalog, every: Duration, stop: CancellationToken) {
     if every.is_zero() {
         return;
     }
@@ -21,12 +22,12 @@ pub async fn collect(catalog: Catalog, every: Duration, mut stop: Stop) {
     let mut failing = false;
     loop {
         tokio::select! {
-            () = stop.wanted() => return,
+            () = stop.cancelled() => return,
             _ = pulse.tick() => {}
         }
         // An interrupted run keeps its deletions; its lock expires with its lease.
         let outcome = tokio::select! {
-            () = stop.wanted() => return,
+            () = stop.cancelled() => return,
             outcome = catalog.collect_if_due(every) => outcome,
         };
         match outcome {

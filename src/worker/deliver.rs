@@ -9,12 +9,12 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use standardwebhooks::Webhook as Signer;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     catalog::{Catalog, Error, Posted},
     domain::ClaimedDelivery,
     fetch::Fetcher,
-    stop::Stop,
 };
 
 /// Maximum number of concurrent deliveries in this process.
@@ -28,7 +28,7 @@ const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Delivers events until `stop`.
-pub async fn deliver(catalog: Catalog, fetcher: Fetcher, mut stop: Stop) {
+pub async fn deliver(catalog: Catalog, fetcher: Fetcher, stop: CancellationToken) {
     let mut signals = catalog.signals();
     let mut under_way = JoinSet::new();
     loop {
@@ -48,11 +48,11 @@ pub async fn deliver(catalog: Catalog, fetcher: Fetcher, mut stop: Stop) {
                 false
             }
         };
-        if again && !stop.is_wanted() {
+        if again && !stop.is_cancelled() {
             continue;
         }
         tokio::select! {
-            () = stop.wanted() => break,
+            () = stop.cancelled() => break,
             () = signals.next() => {}
             _ = under_way.join_next(), if !under_way.is_empty() => {}
             () = tokio::time::sleep(POLL) => {}
@@ -108,7 +108,7 @@ async fn post(fetcher: &Fetcher, claimed: &ClaimedDelivery) -> Posted {
 fn signed(claimed: &ClaimedDelivery) -> Option<HeaderMap> {
     // Use the database's time: receivers reject a timestamp from a wrong clock.
     let seconds = claimed.claimed_at.0 / 1_000_000;
-    let signer = Signer::new(&claimed.secret).ok()?;
+    let signer = Signer::new(claimed.secret.reveal()).ok()?;
     let signature = signer.sign(&claimed.message_id, seconds, claimed.body.as_bytes()).ok()?;
     let mut headers = HeaderMap::new();
     // Without this the fetcher's default would accept only images.

@@ -2,11 +2,9 @@
 //!
 //! No user gets all slots, and no host occupies more than a few of them.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::domain::{AtCapacity, Job, UserId};
@@ -81,7 +79,7 @@ impl Load {
 
     /// A panic cannot leave the table inconsistent.
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.table.lock()
     }
 }
 
@@ -116,7 +114,7 @@ impl Claiming<'_> {
 impl Share {
     /// Ends the job's download, whether it succeeded or not.
     pub(super) fn downloaded(&self) {
-        let host = self.host.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let host = self.host.lock().take();
         if let Some(host) = host {
             give_back(&mut self.load.table().hosts, &host);
             self.load.0.lighter.notify_one();

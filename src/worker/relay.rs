@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::{catalog::Catalog, queue::Queue, stop::Stop};
+use tokio_util::sync::CancellationToken;
+
+use crate::{catalog::Catalog, queue::Queue};
 
 /// Poll interval: finds jobs that become due, and jobs of processes that cannot wake this one.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -13,7 +15,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 const DISPATCH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Publishes jobs until `stop`; returns at once if the queue needs no relay.
-pub async fn relay(catalog: Catalog, queue: Queue, mut stop: Stop) {
+pub async fn relay(catalog: Catalog, queue: Queue, stop: CancellationToken) {
     if !queue.needs_relay() {
         return;
     }
@@ -22,13 +24,13 @@ pub async fn relay(catalog: Catalog, queue: Queue, mut stop: Stop) {
     loop {
         if !more {
             tokio::select! {
-                () = stop.wanted() => return,
+                () = stop.cancelled() => return,
                 () = queue.woken(POLL_INTERVAL) => {}
             }
         }
         // A running publication ends before the stop: jobs of an aborted one would be published much later.
         let handed_over = tokio::time::timeout(DISPATCH_TIMEOUT, catalog.dispatch_due()).await;
-        more = matches!(handed_over, Ok(Ok(jobs)) if jobs > 0) && !stop.is_wanted();
+        more = matches!(handed_over, Ok(Ok(jobs)) if jobs > 0) && !stop.is_cancelled();
         match handed_over {
             Ok(Ok(_)) => {
                 pause = Duration::ZERO;
@@ -43,7 +45,7 @@ pub async fn relay(catalog: Catalog, queue: Queue, mut stop: Stop) {
         }
         pause = (pause * 2).clamp(Duration::from_millis(200), MAX_PAUSE);
         tokio::select! {
-            () = stop.wanted() => return,
+            () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
     }

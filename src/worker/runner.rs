@@ -15,12 +15,12 @@ use tokio::{
     task::JoinSet,
     time::MissedTickBehavior,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     catalog::{Catalog, Claimed, Due, Error, Found, Settlement},
     jobs::{Failure, Handler, Report},
     queue::{Delivery, Next, Queue},
-    stop::{self, Stop},
     worker::{
         lease,
         load::{Load, Share},
@@ -57,7 +57,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(3);
 struct Work {
     running: JoinSet<()>,
     /// Signals the jobs that they are released.
-    released: Stop,
+    released: CancellationToken,
 }
 
 /// Result of claiming a job.
@@ -77,12 +77,11 @@ impl Worker {
     }
 
     /// Runs jobs until `stop`; then waits for running jobs and releases those that exceed the grace period.
-    pub async fn run(&self, mut stop: Stop) {
+    pub async fn run(&self, stop: CancellationToken) {
         let prefetch = u16::try_from(self.slots).unwrap_or(u16::MAX);
         let mut consumer = self.queue.consume(prefetch);
         let slots = Arc::new(Semaphore::new(self.slots));
-        let (release, released) = stop::channel();
-        let mut work = Work { running: JoinSet::new(), released };
+        let mut work = Work { running: JoinSet::new(), released: CancellationToken::new() };
         let mut poll = tokio::time::interval(JOB_POLL_INTERVAL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Whether due jobs exceeded a limit of this worker.
@@ -90,29 +89,29 @@ impl Worker {
         loop {
             work.reap();
             tokio::select! {
-                () = stop.wanted() => break,
+                () = stop.cancelled() => break,
                 _ = poll.tick(), if self.queue.needs_relay() => {
-                    self.claim_orphans(&slots, &mut stop, &mut work).await;
+                    self.claim_orphans(&slots, &stop, &mut work).await;
                     waits_for_place |= self.claim_for_free_slots(&slots, &mut work).await;
                 }
                 () = self.place_is_free(), if waits_for_place => {
-                    waits_for_place = self.claim_due(&slots, &mut stop, &mut work).await;
+                    waits_for_place = self.claim_due(&slots, &stop, &mut work).await;
                 }
                 // Messages that arrive meanwhile are read later.
                 next = consumer.next(), if !waits_for_place => match next {
-                    Next::Due => waits_for_place = self.claim_due(&slots, &mut stop, &mut work).await,
+                    Next::Due => waits_for_place = self.claim_due(&slots, &stop, &mut work).await,
                     Next::Job(delivery) => {
-                        waits_for_place = self.claim_for(delivery, &slots, &mut stop, &mut work).await;
+                        waits_for_place = self.claim_for(delivery, &slots, &stop, &mut work).await;
                     }
                 },
             }
         }
-        tokio::join!(consumer.close(), self.wind_down(work.running, &release));
+        tokio::join!(consumer.close(), self.wind_down(work.running, &work.released));
     }
 
     /// Runs all due jobs, and those that they make due, one after the other; returns the number of attempts.
     pub async fn drain(&self) -> Result<usize, Error> {
-        let (_stopper, released) = stop::channel();
+        let released = CancellationToken::new();
         let mut attempts = 0;
         while let Claim::Job(claimed, share) = self.claim().await? {
             self.attempt(*claimed, &share, released.clone()).await;
@@ -121,7 +120,7 @@ impl Worker {
         Ok(attempts)
     }
     /// Claims due jobs until none is left; returns whether some exceed a limit of this worker.
-    async fn claim_due(&self, slots: &Arc<Semaphore>, stop: &mut Stop, work: &mut Work) -> bool {
+    async fn claim_due(&self, slots: &Arc<Semaphore>, stop: &CancellationToken, work: &mut Work) -> bool {
         while let Some(slot) = free_slot(slots, stop).await {
             if let ControlFlow::Break(waits_for_place) = self.claim_one(slot, work).await {
                 return waits_for_place;
@@ -161,7 +160,13 @@ impl Worker {
     ///
     /// A message says that some job is due, not which one, because users take turns. The message is acknowledged only
     /// after the result is stored, so the broker redelivers it after a crash.
-    async fn claim_for(&self, delivery: Delivery, slots: &Arc<Semaphore>, stop: &mut Stop, work: &mut Work) -> bool {
+    async fn claim_for(
+        &self,
+        delivery: Delivery,
+        slots: &Arc<Semaphore>,
+        stop: &CancellationToken,
+        work: &mut Work,
+    ) -> bool {
         let mut pause = Duration::from_millis(100);
         loop {
             let Some(slot) = free_slot(slots, stop).await else {
@@ -180,7 +185,7 @@ impl Worker {
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "cannot claim a job; retrying");
                     tokio::select! {
-                        () = stop.wanted() => {}
+                        () = stop.cancelled() => {}
                         () = tokio::time::sleep(pause) => {}
                     }
                     pause = (pause * 2).min(MAX_PAUSE);
@@ -190,7 +195,7 @@ impl Worker {
     }
 
     /// Claims jobs of dead workers.
-    async fn claim_orphans(&self, slots: &Arc<Semaphore>, stop: &mut Stop, work: &mut Work) {
+    async fn claim_orphans(&self, slots: &Arc<Semaphore>, stop: &CancellationToken, work: &mut Work) {
         while let Some(slot) = free_slot(slots, stop).await {
             work.reap();
             let claiming = self.load.claiming().await;
@@ -250,7 +255,7 @@ impl Worker {
     }
 
     /// Runs one attempt; extends the lease until the result is stored.
-    async fn attempt(&self, claimed: Claimed, share: &Share, mut released: Stop) {
+    async fn attempt(&self, claimed: Claimed, share: &Share, released: CancellationToken) {
         let began = Instant::now();
         let work = async {
             let run = self.handler.run(&claimed, &self.catalog, || share.downloaded());
@@ -262,7 +267,7 @@ impl Worker {
         let ending = tokio::select! {
             ending = work => ending,
             () = lease::keep(&self.catalog, &claimed.job) => Ending::Lost,
-            () = released.wanted() => match self.catalog.settle(&claimed, Settlement::Release).await {
+            () = released.cancelled() => match self.catalog.settle(&claimed, Settlement::Release).await {
                 Ok(()) => Ending::Released,
                 Err(Error::LeaseLost) => Ending::Lost,
                 Err(error) => Ending::Unsettled(error),
@@ -330,12 +335,12 @@ impl Worker {
         }
     }
 
-    async fn wind_down(&self, mut running: JoinSet<()>, release: &stop::Stopper) {
+    async fn wind_down(&self, mut running: JoinSet<()>, released: &CancellationToken) {
         if ended_within(GRACE, &mut running).await {
             return;
         }
         tracing::info!(jobs = running.len(), "grace period is over; releasing running jobs");
-        release.stop();
+        released.cancel();
         if !ended_within(RELEASE_LIMIT, &mut running).await {
             tracing::warn!(jobs = running.len(), "some jobs could not be released; their leases will expire");
         }
@@ -353,9 +358,9 @@ impl Work {
     }
 }
 
-async fn free_slot(slots: &Arc<Semaphore>, stop: &mut Stop) -> Option<OwnedSemaphorePermit> {
+async fn free_slot(slots: &Arc<Semaphore>, stop: &CancellationToken) -> Option<OwnedSemaphorePermit> {
     tokio::select! {
-        () = stop.wanted() => None,
+        () = stop.cancelled() => None,
         slot = slots.clone().acquire_owned() => slot.ok(),
     }
 }

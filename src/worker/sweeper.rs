@@ -5,10 +5,9 @@
 
 use std::time::Duration;
 
-use crate::{
-    catalog::{Catalog, Error},
-    stop::Stop,
-};
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::{Catalog, Error};
 
 /// Interval of checking leases. Nothing may delay it, or expired leases are found late.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,21 +23,21 @@ const COUNT_KEYS_EACH: u64 = 900;
 const MAX_ROUND: Duration = Duration::from_secs(30);
 
 /// Runs until `stop`.
-pub async fn sweep(catalog: Catalog, stop: Stop) {
+pub async fn sweep(catalog: Catalog, stop: CancellationToken) {
     tokio::join!(watch_leases(&catalog, stop.clone()), keep_up(&catalog, stop));
 }
 
-async fn watch_leases(catalog: &Catalog, mut stop: Stop) {
+async fn watch_leases(catalog: &Catalog, stop: CancellationToken) {
     let mut pulse = tokio::time::interval(CHECK_INTERVAL);
     pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut failing = false;
     loop {
         tokio::select! {
-            () = stop.wanted() => return,
+            () = stop.cancelled() => return,
             _ = pulse.tick() => {}
         }
         let checked = tokio::select! {
-            () = stop.wanted() => return,
+            () = stop.cancelled() => return,
             checked = tokio::time::timeout(CHECK_TIMEOUT, catalog.watch_leases()) => checked,
         };
         match checked {
@@ -60,17 +59,17 @@ async fn watch_leases(catalog: &Catalog, mut stop: Stop) {
     }
 }
 
-async fn keep_up(catalog: &Catalog, mut stop: Stop) {
+async fn keep_up(catalog: &Catalog, stop: CancellationToken) {
     let mut pulse = tokio::time::interval(MAINTENANCE_INTERVAL);
     pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut failing, mut rounds) = (false, 0_u64);
     loop {
         tokio::select! {
-            () = stop.wanted() => return,
+            () = stop.cancelled() => return,
             _ = pulse.tick() => {}
         }
         let outcome = tokio::select! {
-            () = stop.wanted() => return,
+            () = stop.cancelled() => return,
             outcome = tokio::time::timeout(MAX_ROUND, round(catalog, rounds)) => outcome,
         };
         rounds += 1;

@@ -1,9 +1,8 @@
 //! Detects stale reads: a read after an acknowledged write must see that write or a later one.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::HashMap;
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// The newest acknowledged version of each product.
 #[derive(Debug, Default)]
@@ -29,7 +28,7 @@ impl Freshness {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<i64, i64>> {
-        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.versions.lock()
     }
 }
 

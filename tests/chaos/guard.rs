@@ -8,11 +8,12 @@ use std::{
     io::{BufRead, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::{Mutex, OnceLock},
+    sync::OnceLock,
     time::Duration,
 };
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::processes::{self, tree};
@@ -77,7 +78,7 @@ pub fn unwatch(pid: u32) {
 
 fn tell(line: &str) {
     if let Some(pipe) = PIPE.get() {
-        let mut pipe = pipe.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut pipe = pipe.lock();
         // A missing guard is no reason to stop: the owners also kill their processes.
         let _ = writeln!(pipe, "{line}");
     }

@@ -29,9 +29,9 @@ const SIDE_BY_SIDE: usize = 4;
 
 /// Whether this is the first run of an experiment, or its retry.
 #[derive(Clone, Copy)]
-enum Take {
+enum Attempt {
     First,
-    Again,
+    Retry,
 }
 
 /// An experiment on a set-up.
@@ -129,7 +129,7 @@ impl Session<'_> {
         }
         if let Some(engines) = engines {
             for experiment in hostile {
-                let passed = self.one(experiment, Setup::Full, Some(&engines), Take::First).await;
+                let passed = self.one(experiment, Setup::Full, Some(&engines), Attempt::First).await;
                 self.note(passed);
                 engines.restore().await?;
             }
@@ -162,7 +162,7 @@ impl Session<'_> {
     ) -> Vec<&'a Experiment> {
         let at_once = if self.arguments.form() == Form::Full { 1 } else { SIDE_BY_SIDE };
         let runs = experiments.iter().map(async |experiment| {
-            let passed = self.one(experiment, setup, engines, Take::First).await;
+            let passed = self.one(experiment, setup, engines, Attempt::First).await;
             (!passed).then_some(*experiment)
         });
         let failed: Vec<_> = stream::iter(runs).buffer_unordered(at_once).collect().await;
@@ -173,7 +173,7 @@ impl Session<'_> {
     /// everything at once.
     async fn again(&self, experiment: &Experiment, setup: Setup, engines: Option<&Arc<Engines>>) {
         let had_company = self.arguments.form() == Form::Short;
-        let passed = had_company && self.one(experiment, setup, engines, Take::Again).await;
+        let passed = had_company && self.one(experiment, setup, engines, Attempt::Retry).await;
         self.note(passed);
     }
 
@@ -182,10 +182,16 @@ impl Session<'_> {
     }
 
     /// Runs an experiment and reports it; returns whether it passed.
-    async fn one(&self, experiment: &Experiment, setup: Setup, engines: Option<&Arc<Engines>>, take: Take) -> bool {
+    async fn one(
+        &self,
+        experiment: &Experiment,
+        setup: Setup,
+        engines: Option<&Arc<Engines>>,
+        attempt: Attempt,
+    ) -> bool {
         let (form, seed) = (self.arguments.form(), self.arguments.seed);
         let began = Instant::now();
-        let running = AssertUnwindSafe(self.on_stage(experiment, setup, engines, take));
+        let running = AssertUnwindSafe(self.on_stage(experiment, setup, engines, attempt));
         let outcome = match running.catch_unwind().await {
             Ok(outcome) => outcome,
             Err(_) => Err(anyhow::anyhow!("the experiment panicked; see the message above")),
@@ -221,12 +227,12 @@ impl Session<'_> {
         experiment: &Experiment,
         setup: Setup,
         engines: Option<&Arc<Engines>>,
-        take: Take,
+        attempt: Attempt,
     ) -> anyhow::Result<Counts> {
         let how = (setup, self.arguments.form(), self.arguments.seed);
-        let name = match take {
-            Take::First => experiment.promise.to_owned(),
-            Take::Again => format!("{}_again", experiment.promise),
+        let name = match attempt {
+            Attempt::First => experiment.promise.to_owned(),
+            Attempt::Retry => format!("{}_again", experiment.promise),
         };
         let stage = Stage::set(how, &name, self.root, engines.cloned()).await?;
         let counts = experiment.run(&stage).await?;

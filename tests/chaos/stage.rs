@@ -4,12 +4,13 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use parking_lot::{Mutex, MutexGuard};
 use sea_orm::{ConnectOptions, ConnectionTrait as _, DatabaseConnection, QueryResult, Statement};
 use serde_json::Value;
 use tokio::sync::OnceCell;
@@ -321,7 +322,7 @@ impl Stage {
         Ok(sea_orm::Database::connect(options).await?)
     }
 
-    fn variables(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, String>> {
-        self.environment.lock().unwrap_or_else(PoisonError::into_inner)
+    fn variables(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.environment.lock()
     }
 }

@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use crate::{
-    api::Api, engines::programs, figures::counts, processes::Spec, program::Server, soundness::Counts, stage::Stage,
+    api::Api, engines::programs, measurements::counts, processes::Spec, program::Server, soundness::Counts,
+    stage::Stage,
 };
 
 /// Returns the `unshare` command line for new namespaces, such as `--net`, as root or in a user namespace. Returns

@@ -95,9 +95,9 @@ fn users_are_added_listed_and_found() {
     let (code, stderr) = shop.fail(&["user", "add", "--email", "nowhere"]);
     assert_eq!(code, 2);
     assert!(stderr.starts_with("error: --email is not an e-mail address"), "{stderr}");
-    let (code, stderr) = shop.fail(&["user", "get", "nobody"]);
+    let (code, stderr) = shop.fail(&["user", "get", "unknown"]);
     assert_eq!(code, 3);
-    assert!(stderr.contains("nobody"), "{stderr}");
+    assert!(stderr.contains("unknown"), "{stderr}");
 }
 
 #[test]

@@ -18,10 +18,10 @@ use tokio::{
 
 const UPLOADS: usize = 8;
 /// Two files of 20 MB while their headers are read, and buffers.
-const MOST_MORE_MEANWHILE_KIB: u64 = 64 * 1024;
+const MAX_GROWTH_MEANWHILE_KIB: u64 = 64 * 1024;
 /// A body of 4 MB three times, and what the first request allocates.
 const MAX_BATCH_KIB: u64 = 32 * 1024;
-const MOST_MORE_AFTERWARDS_KIB: u64 = 24 * 1024;
+const MAX_GROWTH_AFTERWARDS_KIB: u64 = 24 * 1024;
 
 /// A `pm serve` that is killed on drop.
 pub(crate) struct Serving {
@@ -163,14 +163,14 @@ async fn eight_concurrent_uploads_of_20_mb_use_little_memory_and_free_it() {
     let statuses = futures_util::future::join_all(uploads).await;
     assert_eq!(statuses, vec![202; UPLOADS]);
     let peak = kib(pid, "VmHWM").saturating_sub(before);
-    assert!(peak < MOST_MORE_MEANWHILE_KIB, "{peak} KiB more than the {before} KiB before");
+    assert!(peak < MAX_GROWTH_MEANWHILE_KIB, "{peak} KiB more than the {before} KiB before");
     let deadline = Instant::now() + Duration::from_secs(10);
     let mut kept = u64::MAX;
-    while kept >= MOST_MORE_AFTERWARDS_KIB && Instant::now() < deadline {
+    while kept >= MAX_GROWTH_AFTERWARDS_KIB && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(50)).await;
         kept = kib(pid, "VmRSS").saturating_sub(before);
     }
-    assert!(kept < MOST_MORE_AFTERWARDS_KIB, "{kept} KiB more than the {before} KiB before are kept");
+    assert!(kept < MAX_GROWTH_AFTERWARDS_KIB, "{kept} KiB more than the {before} KiB before are kept");
     let incoming = fs::read_dir(directory.path().join("pm-data/blobs/.incoming")).map_or(0, Iterator::count);
     assert_eq!(incoming, 0, "no temporary file is left");
 }

@@ -94,7 +94,7 @@ on_both_setups! {
             taken.execute_unprepared("LOCK TABLE seaql_migrations IN ACCESS EXCLUSIVE MODE").await.unwrap();
         }
         becomes(app, 503).await;
-        assert_eq!(app.get("/users/nobody").await.status(), 404, "reads go on");
+        assert_eq!(app.get("/users/unknown").await.status(), 404, "reads go on");
         taken.rollback().await.unwrap();
         becomes(app, 200).await;
     }

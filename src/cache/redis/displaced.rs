@@ -2,10 +2,9 @@
 //!
 //! Two processes with different servers must not take the cache from each other repeatedly.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// Maximum pause before a repeatedly displaced process chooses its server again.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
@@ -23,7 +22,7 @@ struct State {
 impl Displaced {
     /// Records that another process chose another server.
     pub(super) fn note(&self) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         if state.last.is_some_and(|last| last.elapsed() > MAX_PAUSE) {
             state.times = 0;
         }
@@ -34,7 +33,7 @@ impl Displaced {
     /// Returns whether this process may choose its own server.
     /// The first time it may at once, then after increasing pauses.
     pub(super) fn may_choose(&self) -> bool {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.0.lock();
         let pause = match state.times {
             0 | 1 => Duration::ZERO,
             times => Duration::from_secs(1 << times.min(6)).min(MAX_PAUSE),

@@ -10,12 +10,13 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::{super::Error, displaced::Displaced};
@@ -267,7 +268,7 @@ impl Epochs {
 
     /// Returns whether a program without epochs has written recently.
     pub(super) fn earlier_programs_write(&self) -> bool {
-        let seen = *self.earlier_program_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = *self.earlier_program_seen.lock();
         seen.is_some_and(|seen| seen.elapsed() < EARLIER_PROGRAM_LIFETIME)
     }
 
@@ -330,7 +331,7 @@ impl Epochs {
                     && !error.is_transient()
                 {
                     // The schema is being recreated: all earlier knowledge is invalid.
-                    *self.known.write().unwrap_or_else(PoisonError::into_inner) = None;
+                    *self.known.write() = None;
                 }
                 self.set_missed(Some(Missed { asked, refused: matches!(unanswered, Unanswered::Refused(_)) }));
                 Err(Error::Unavailable(unanswered.into()))
@@ -361,7 +362,7 @@ impl Epochs {
     }
 
     fn note(&self, found: Installation, asked: Instant) -> Arc<Known> {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write();
         // Only the database itself begins an epoch for the same server as before.
         let is_by_database = known.as_ref().is_some_and(|before| {
             before.installation == found.id
@@ -370,7 +371,7 @@ impl Epochs {
                 && before.epoch.server == found.cache.server
         });
         if is_by_database {
-            *self.earlier_program_seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+            *self.earlier_program_seen.lock() = Some(asked);
         }
         let before = known
             .as_ref()
@@ -382,15 +383,15 @@ impl Epochs {
     }
 
     fn known(&self) -> Option<Arc<Known>> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.known.read().clone()
     }
 
     fn missed(&self) -> Option<Missed> {
-        *self.missed.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.missed.lock()
     }
 
     fn set_missed(&self, missed: Option<Missed>) {
-        *self.missed.lock().unwrap_or_else(PoisonError::into_inner) = missed;
+        *self.missed.lock() = missed;
     }
 }
 

@@ -3,12 +3,9 @@
 //! While there is one, no entry in Redis can be trusted. The list is limited: beyond [`MAX_IDS`] it only records that
 //! everything must be deleted.
 
-use std::{
-    collections::HashSet,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use crate::domain::ProductId;
@@ -118,7 +115,7 @@ impl Pending {
 
     fn lock(&self) -> MutexGuard<'_, Owed> {
         // No panic can leave the data inconsistent under this lock, so poisoning is ignored.
-        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.owed.lock()
     }
 }
 

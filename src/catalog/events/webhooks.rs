@@ -92,7 +92,7 @@ impl Catalog {
                     "the limit of {MAX_WEBHOOKS} webhooks is reached; delete one first"
                 )));
             }
-            let secret = new.secret.clone().unwrap_or_else(make_secret);
+            let secret = new.secret.clone().map_or_else(make_secret, |secret| secret.into_revealed());
             let webhook = webhooks::insert(&*write, &new, now).await?;
             let sealed = catalog.seal_new_secret(webhook.id, &secret)?;
             webhooks::replace_secret(&*write, webhook.id, "", &sealed).await?;
@@ -274,8 +274,8 @@ impl Catalog {
         now: Timestamp,
     ) -> Result<Option<ClaimedDelivery>, Error> {
         let Some(claimed) = claimed else { return Ok(None) };
-        match self.open_secret(claimed.webhook_id, &claimed.secret) {
-            Ok(secret) => Ok(Some(ClaimedDelivery { secret, ..claimed })),
+        match self.open_secret(claimed.webhook_id, claimed.secret.reveal()) {
+            Ok(secret) => Ok(Some(ClaimedDelivery { secret: secret.into(), ..claimed })),
             Err(reason) => {
                 tracing::warn!(webhook.id = %claimed.webhook_id, "{reason}; its deliveries stay queued");
                 deliveries::withhold(&**write, &claimed, &reason, now).await?;

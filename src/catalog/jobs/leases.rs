@@ -4,13 +4,11 @@
 //! deaths do.
 
 use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use crate::{
@@ -109,7 +107,7 @@ impl Catalog {
     /// Discards all observations of leases, because a check was interrupted.
     pub fn discard_lease_observations(&self) {
         for watch in [&self.0.leases.jobs, &self.0.leases.deliveries] {
-            watch.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            watch.lock().clear();
         }
     }
 
@@ -136,12 +134,12 @@ impl Catalog {
         rule: &LeaseRule,
     ) -> Result<Vec<Lapsed>, Error> {
         let suspects = {
-            let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut watch = watch.lock();
             watch.observe(Instant::now(), leases);
             watch.suspects(rule)
         };
         let absent = self.database().absent(&suspects).await?;
-        Ok(watch.lock().unwrap_or_else(PoisonError::into_inner).judge(&absent, rule))
+        Ok(watch.lock().judge(&absent, rule))
     }
 
     /// Returns the leases on jobs.

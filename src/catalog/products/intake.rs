@@ -4,13 +4,10 @@
 //! to it. This module counts the uploads of this process, and checks rows while no transaction can pin a blob. If an
 //! upload to another process finds the blob just before the deletion, that process answers 503, and a retry succeeds.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use futures_util::future::try_join_all;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::{
@@ -109,7 +106,7 @@ impl Intake {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<BlobKey, BlobUse>> {
-        self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.blobs.lock()
     }
 }
 

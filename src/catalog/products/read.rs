@@ -1,15 +1,13 @@
 //! Reads products from the cache, or by one shared database read for all waiting readers.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{
     FutureExt as _,
     future::{BoxFuture, Shared},
 };
+use parking_lot::Mutex;
 
 use crate::{
     api::{Links, ProductBody},
@@ -118,7 +116,7 @@ impl Catalog {
     ///
     /// All readers that arrive during it share one more read.
     pub fn is_being_read(&self, id: ProductId) -> bool {
-        self.0.reads.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
+        self.0.reads.0.lock().contains_key(&id)
     }
 
     /// Returns a product from the database.
@@ -141,7 +139,7 @@ impl Catalog {
     }
 
     fn shared_read(&self, id: ProductId) -> Read {
-        let mut slots = self.0.reads.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.0.reads.0.lock();
         let slot = slots.entry(id).or_default();
         slot.next.get_or_insert_with(|| self.start_read(id, slot.turn.clone())).clone()
     }
@@ -162,14 +160,14 @@ impl Catalog {
     }
 
     fn stop_sharing(&self, id: ProductId) {
-        let mut slots = self.0.reads.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.0.reads.0.lock();
         if let Some(slot) = slots.get_mut(&id) {
             slot.next = None;
         }
     }
 
     fn remove_if_idle(&self, id: ProductId) {
-        let mut slots = self.0.reads.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.0.reads.0.lock();
         if slots.get(&id).is_some_and(|slot| slot.next.is_none() && Arc::strong_count(&slot.turn) == 1) {
             slots.remove(&id);
         }

@@ -166,12 +166,12 @@ mod tests {
     fn an_unreachable_component_decides_the_exit_code() {
         let ok = || Finding::ok("schema", String::new());
         let failed = || Finding::failed("images", String::new());
-        let away = || Finding::interrupted("secrets", &std::io::Error::other("reset"), true);
+        let interrupted = || Finding::interrupted("secrets", &std::io::Error::other("reset"), true);
         let partly = || Finding { repaired: vec![Repair { what: "image 1".into(), how: "queued again" }], ..failed() };
         assert_eq!(exit_of(&[ok(), ok()]), Exit::Done);
         assert_eq!(exit_of(&[failed(), ok()]), Exit::Failed);
         assert_eq!(exit_of(&[partly(), ok()]), Exit::Partly);
-        for findings in [[away(), failed()], [failed(), away()], [partly(), away()]] {
+        for findings in [[interrupted(), failed()], [failed(), interrupted()], [partly(), interrupted()]] {
             assert_eq!(exit_of(&findings), Exit::Unreachable);
         }
     }

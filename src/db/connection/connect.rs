@@ -4,12 +4,13 @@ use std::{
     ops::Deref,
     path::PathBuf,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use parking_lot::RwLock;
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait as _, DbBackend, DbErr, IsolationLevel, RuntimeErr,
     SqliteTransactionMode, Statement, TransactionOptions,
@@ -190,7 +191,7 @@ impl Database {
 
 impl Shared {
     fn pool(&self) -> Pool {
-        let pool = self.pool.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let pool = self.pool.read().clone();
         if let Config::Postgres(_) = self.config {
             self.demand.note(pool.connection.pool().get_postgres_connection_pool());
         }
@@ -199,12 +200,12 @@ impl Shared {
 
     /// Returns the pool without counting it as in use.
     pub(in crate::db) fn connection(&self) -> Connection {
-        self.pool.read().unwrap_or_else(PoisonError::into_inner).connection.clone()
+        self.pool.read().connection.clone()
     }
 
     /// Returns the queue of writers and the number of committed transactions.
     pub(in crate::db) fn queue(&self) -> (Queue, u64) {
-        let queue = self.pool.read().unwrap_or_else(PoisonError::into_inner).queue.clone();
+        let queue = self.pool.read().queue.clone();
         let commits = queue.commits.load(Ordering::Relaxed);
         (queue, commits)
     }

@@ -7,12 +7,13 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, LazyLock, Mutex, Once, PoisonError,
+        Arc, LazyLock, Once,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 use tokio::sync::watch;
 
@@ -84,8 +85,8 @@ impl Drop for Pool {
     }
 }
 
-fn all() -> std::sync::MutexGuard<'static, BTreeMap<u64, watch::Sender<u64>>> {
-    DEATHS.lock().unwrap_or_else(PoisonError::into_inner)
+fn all() -> MutexGuard<'static, BTreeMap<u64, watch::Sender<u64>>> {
+    DEATHS.lock()
 }
 
 /// Installs a panic hook that counts panics by thread name.

@@ -24,10 +24,11 @@ mod trim;
 pub(super) mod watchdog;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, Statement,
     TransactionOptions, TransactionTrait as _, entity::prelude::async_trait,
@@ -45,12 +46,12 @@ pub(super) struct Outdated(Arc<Mutex<Option<Instant>>>);
 impl Outdated {
     /// Returns whether a connection of this age may still be used.
     pub(super) fn allows(&self, age: Duration) -> bool {
-        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *self.0.lock();
         since.is_none_or(|since| since.elapsed() > age)
     }
 
     fn note(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.0.lock() = Some(Instant::now());
     }
 
     /// Records the time if `outcome` reports an outdated statement.

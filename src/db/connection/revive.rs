@@ -1,7 +1,7 @@
 //! Replaces connections that stopped working.
 
 use std::{
-    sync::{Arc, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -92,7 +92,7 @@ async fn replace(config: &Config, shared: &Shared) -> bool {
         return false;
     }
     tracing::warn!("replaced the database connections: writes failed on the old ones and work on new ones");
-    *shared.pool.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+    *shared.pool.write() = fresh;
     true
 }
 

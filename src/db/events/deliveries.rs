@@ -125,7 +125,7 @@ pub async fn claim(
         id: DeliveryId(row.try_get("", "id")?),
         webhook_id: webhook,
         url: row.try_get("", "url")?,
-        secret: row.try_get("", "secret")?,
+        secret: row.try_get::<String>("", "secret")?.into(),
         message_id: row.try_get("", "message_id")?,
         body: row.try_get("", "body")?,
         attempt: row.try_get("", "attempt")?,

@@ -12,7 +12,7 @@ use crate::{
     db::{
         Error,
         entity::product::{Column, Entity, Model},
-        products::{spellings, with_images, words},
+        products::{spellings, terms, with_images},
     },
     domain::{
         Cursor, CursorKey, Price, Product, ProductFilter, ProductId, ProductQuery, Sort, SortKey,
@@ -184,7 +184,7 @@ fn probes(filter: &ProductFilter, sort: Sort) -> Vec<Probe> {
         probes.push((AccessPath::Name, NAMED, vec![phrase(&pieces).into()]));
     }
     if let Some(words) = &filter.q {
-        probes.push((AccessPath::Terms, words::MATCHING, vec![words.found().as_fts5().into()]));
+        probes.push((AccessPath::Terms, terms::MATCHING, vec![words.found().as_fts5().into()]));
     }
     probes
 }
@@ -233,7 +233,7 @@ fn filtered(mut select: Select<Entity>, filter: &ProductFilter, sort: Sort, path
     }
     match &filter.q {
         Some(words) if sort.key != SortKey::Relevance => {
-            select.filter(words::having(&words.found(), path == AccessPath::Planned))
+            select.filter(terms::having(&words.found(), path == AccessPath::Planned))
         }
         _ => select,
     }
@@ -257,7 +257,7 @@ async fn by_relevance(
     for tier in RelevanceTier::ALL.into_iter().filter(|tier| *tier <= first) {
         let rows = filtered(Entity::find(), &query.filter, query.sort, path);
         let left = query.limit + 1 - found.len() as u64;
-        let statement = words::page(rows, &words.at(tier), before.take(), left, connection.get_database_backend());
+        let statement = terms::page(rows, &words.at(tier), before.take(), left, connection.get_database_backend());
         let rows = Model::find_by_statement(statement).all(connection).await?;
         found.extend(rows.into_iter().map(|row| (tier, row)));
         if found.len() as u64 > query.limit {

@@ -6,9 +6,9 @@ pub mod listing;
 pub mod owner;
 pub mod removals;
 pub mod renditions;
+pub mod terms;
 pub mod touch;
 pub mod variants;
-pub mod words;
 
 use sea_orm::{
     ActiveValue::{NotSet, Set},
@@ -51,7 +51,7 @@ pub async fn insert(
     };
     let inserted = Entity::insert(row).exec(connection).await?;
     let id = ProductId(inserted.last_insert_id);
-    words::set(connection, id, &new.product_name, &new.product_description).await?;
+    terms::set(connection, id, &new.product_name, &new.product_description).await?;
     Ok(id)
 }
 
@@ -95,7 +95,7 @@ pub async fn update(connection: &impl ConnectionTrait, product: &Product, patch:
     Entity::update_many().set(row).filter(Column::Id.eq(product.id.0)).exec(connection).await?;
     let name = patch.product_name.as_ref().unwrap_or(&product.product_name);
     let description = patch.product_description.as_ref().unwrap_or(&product.product_description);
-    words::set(connection, product.id, name, description).await
+    terms::set(connection, product.id, name, description).await
 }
 
 /// Locks the rows of products until the transaction ends.

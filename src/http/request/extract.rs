@@ -7,6 +7,7 @@ use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use percent_encoding::percent_decode;
 use warp::{Filter, Rejection, Reply, filters::BoxedFilter};
 
 use super::principal::Principal;
@@ -231,20 +232,13 @@ pub fn query_parameters(raw: &str) -> Option<Pairs> {
 
 /// Decodes percent-encoding, and optionally `+` as a space; `None` for an invalid escape or invalid UTF-8.
 fn decode(raw: &[u8], plus_is_space: bool) -> Option<String> {
-    let mut bytes = Vec::with_capacity(raw.len());
-    let mut rest = raw.iter();
-    while let Some(&byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => hex_digit(*rest.next()?)? << 4 | hex_digit(*rest.next()?)?,
-            b'+' if plus_is_space => b' ',
-            other => other,
-        });
+    // `percent_decode` keeps an invalid escape as it is.
+    let is_escape = |rest: &[u8]| matches!(rest, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
+    if !raw.split(|&byte| byte == b'%').skip(1).all(is_escape) {
+        return None;
     }
-    String::from_utf8(bytes).ok()
-}
-
-fn hex_digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+    let spaced: Vec<_> = raw.iter().map(|&byte| if byte == b'+' && plus_is_space { b' ' } else { byte }).collect();
+    String::from_utf8(percent_decode(&spaced).collect()).ok()
 }
 
 /// Boxes a resource's filter, so that all filters have the same type.

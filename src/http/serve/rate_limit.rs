@@ -2,13 +2,11 @@
 //!
 //! Redis counts requests for all processes. While it is absent or unavailable, each process counts for itself.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use moka::sync::Cache as Table;
+use parking_lot::Mutex;
 
 use crate::{
     cache::Cache,
@@ -62,7 +60,7 @@ impl RateLimit {
 
     fn spend_here(&self, client: &str) -> Spent {
         let full_at = self.local.entry_by_ref(client).or_default().into_value();
-        let mut full_at = full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut full_at = full_at.lock();
         // Monotonic time: a wall clock set back would refuse all requests until it catches up.
         let now = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let (spent, next) = self.quota.spend(*full_at, now);

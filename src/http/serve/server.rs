@@ -32,7 +32,7 @@ use crate::{
         admission::connection_slots::{ConnectionSlots, OccupiedSlot},
         headers::forwarded::Client,
     },
-    stop::Reload,
+    reload::Reload,
 };
 
 /// Maximum size of a request's line and headers in bytes; hyper returns 431 beyond it, `explain.rs` adds the reason.

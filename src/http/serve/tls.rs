@@ -6,10 +6,11 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::RwLock;
 use rustls::{
     ServerConfig,
     pki_types::{
@@ -22,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use super::rsa_bits;
-use crate::stop::Reload;
+use crate::reload::Reload;
 
 /// Interval between checks of the files.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
@@ -120,7 +121,7 @@ impl Tls {
 
     /// Returns an acceptor with the current certificate.
     pub fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(&self.0.current.read().unwrap_or_else(PoisonError::into_inner).config))
+        TlsAcceptor::from(Arc::clone(&self.0.current.read().config))
     }
 
     /// Reloads the certificate when its files change, or when `reload` requests it; never returns.
@@ -163,11 +164,11 @@ impl Tls {
     fn check_files(&self) -> Result<bool, Error> {
         let Inner { certificate, key, current } = &*self.0;
         let files = Files::read(certificate, key)?;
-        if current.read().unwrap_or_else(PoisonError::into_inner).digest == files.digest() {
+        if current.read().digest == files.digest() {
             return Ok(false);
         }
         let new = Current::of(&files, certificate, key)?;
-        *current.write().unwrap_or_else(PoisonError::into_inner) = new;
+        *current.write() = new;
         Ok(true)
     }
 }

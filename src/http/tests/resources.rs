@@ -173,7 +173,7 @@ async fn a_user_is_read_by_its_percent_encoded_id() {
     let found = server.get(created.header("location")).await;
     assert_eq!(found.json()["id"], "ü/1 +");
     server.post("/users", user).await.problem(409, "conflict");
-    server.get("/users/nobody").await.problem(404, "not_found");
+    server.get("/users/unknown").await.problem(404, "not_found");
     server.get("/users/%ff").await.problem(400, "bad_request");
     assert_eq!(server.get("/users").await.json()["items"].as_array().map(Vec::len), Some(1));
 }

@@ -8,7 +8,7 @@ use crate::code::ErrorCode;
 
 /// Files that deviate from the expected outcome, and why.
 const DEVIATIONS: &[(&str, &str)] = &[
-    ("Bad_clrsUsed.bmp", "only the count of its colours is wrong, and browsers show it"),
+    ("Bad_clrsUsed.bmp", "only the count of its colors is wrong, and browsers show it"),
     ("Bad_shortfile.bmp", "what is there of it is shown with a warning"),
     ("zero-loop-count.gif", "it has no frame at all"),
     ("oss-fuzz-36829.jpeg", "it has more pixels than the limits allow"),

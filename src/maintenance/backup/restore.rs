@@ -24,7 +24,7 @@ use crate::{
         connection::installation,
         events::webhooks,
         maintenance::transfer::{self, Table},
-        products::words,
+        products::terms,
     },
     domain::InstallationId,
     maintenance::{
@@ -101,7 +101,7 @@ impl Catalog {
         let write = self.database().begin().await?;
         let now = write.now().await?;
         self.restore_rows(&write, backup, restoring, &mut restored, watch).await?;
-        words::fill_all(&*write).await?;
+        terms::fill_all(&*write).await?;
         // A new installation id: caches, brokers and running processes must not mistake the data for the previous data.
         let id = installation::renew(&*write).await?;
         make_own(&write, now).await?;

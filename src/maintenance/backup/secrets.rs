@@ -3,7 +3,7 @@
 //! The table files of a backup contain no secrets. They are in one file in the age format, encrypted with a passphrase,
 //! or left out.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,6 +16,7 @@ use crate::{
     db::maintenance::transfer::Row,
     domain::WebhookId,
     passphrase::Passphrase,
+    secret::Secret,
     secret_keys::SecretKeys,
 };
 
@@ -27,7 +28,7 @@ pub enum Protection {
         /// The passphrase.
         passphrase: Passphrase,
         /// URL signing keys, separated by commas.
-        url_keys: Option<String>,
+        url_keys: Secret<Option<String>>,
     },
     /// Leaves them out.
     LeftOut,
@@ -52,24 +53,17 @@ pub struct Restoring<'a> {
 }
 
 /// Unencrypted secrets, in memory only.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secrets {
     /// URL signing keys, separated by commas.
-    #[serde(default)]
-    pub url_keys: Option<String>,
+    #[serde(default, serialize_with = "Secret::serialize_revealed")]
+    pub url_keys: Secret<Option<String>>,
     /// Webhook secrets by webhook id.
-    #[serde(default)]
-    webhooks: BTreeMap<i64, String>,
+    #[serde(default, serialize_with = "Secret::serialize_revealed")]
+    webhooks: Secret<BTreeMap<i64, String>>,
     /// API key hashes by key id.
-    #[serde(default)]
-    api_keys: BTreeMap<i64, String>,
-}
-
-/// Shows only the counts.
-impl fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Secrets({} webhooks, {} keys)", self.webhooks.len(), self.api_keys.len())
-    }
+    #[serde(default, serialize_with = "Secret::serialize_revealed")]
+    api_keys: Secret<BTreeMap<i64, String>>,
 }
 
 const WEBHOOKS: &str = "webhooks";
@@ -79,8 +73,8 @@ impl Secrets {
     /// Moves the secret of a row into this collection.
     pub(super) fn take(&mut self, table: &str, row: &mut Row) {
         let (column, kept) = match table {
-            WEBHOOKS => ("secret", &mut self.webhooks),
-            API_KEYS => ("hash", &mut self.api_keys),
+            WEBHOOKS => ("secret", self.webhooks.reveal_mut()),
+            API_KEYS => ("hash", self.api_keys.reveal_mut()),
             _ => return,
         };
         if let (Some(id), Some(Value::String(secret))) = (row.get("id").and_then(Value::as_i64), row.remove(column)) {
@@ -92,7 +86,7 @@ impl Secrets {
     ///
     /// A secret that no key decrypts stays encrypted.
     pub(super) fn open_webhooks(&mut self, keys: Option<&SecretKeys>) {
-        for (id, stored) in &mut self.webhooks {
+        for (id, stored) in self.webhooks.reveal_mut() {
             if let Ok(secret) = webhook_secrets::open(keys, WebhookId(*id), stored) {
                 *stored = secret;
             }
@@ -133,7 +127,7 @@ impl Restoring<'_> {
         let id = number(row);
         // A backup of the first format has the secret in the row.
         let own = row.get("secret").and_then(Value::as_str).map(str::to_owned);
-        let known = own.or_else(|| self.secrets.and_then(|secrets| secrets.webhooks.get(&id)).cloned());
+        let known = own.or_else(|| self.secrets.and_then(|secrets| secrets.webhooks.reveal().get(&id)).cloned());
         if known.is_none() {
             row.insert("enabled".into(), 0.into());
             let reason = "it was restored without its secret: delete it and add it again";
@@ -146,7 +140,7 @@ impl Restoring<'_> {
     fn put_back_api_key(&self, row: &mut Row, now: Timestamp) -> bool {
         let id = number(row);
         let own = row.get("hash").and_then(Value::as_str).map(str::to_owned);
-        let known = own.or_else(|| self.secrets.and_then(|secrets| secrets.api_keys.get(&id)).cloned());
+        let known = own.or_else(|| self.secrets.and_then(|secrets| secrets.api_keys.reveal().get(&id)).cloned());
         let known = known.filter(|_| self.api_keys == ApiKeys::Restore);
         let was_good = row.get("revoked_at").is_none_or(Value::is_null);
         let is_left_out = known.is_none() && was_good;

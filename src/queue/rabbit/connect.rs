@@ -7,7 +7,7 @@ use std::{
     io,
     net::{Shutdown, TcpStream},
     os::fd::AsFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,6 +16,7 @@ use lapin::{
     tcp::TLSConfig,
     uri::{AMQPScheme, AMQPUri},
 };
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::{Error, Role};
@@ -138,7 +139,7 @@ fn keep(socket: &Mutex<Socket>, stream: &impl AsFd) -> io::Result<()> {
 }
 
 fn lock(socket: &Mutex<Socket>) -> MutexGuard<'_, Socket> {
-    socket.lock().unwrap_or_else(PoisonError::into_inner)
+    socket.lock()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A PostgreSQL with fsync on, since acknowledged writes must survive a kill.
 
-use std::{net::SocketAddr, path::Path, sync::PoisonError, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use sea_orm::{ConnectOptions, ConnectionTrait as _, DatabaseConnection, DbBackend, QueryResult, Statement};
@@ -18,7 +18,7 @@ pub struct Postgres {
     address: SocketAddr,
     running: Mutex<Option<Process>>,
     /// Its fake clock, if it has one.
-    clock: std::sync::Mutex<Option<FakeClock>>,
+    clock: parking_lot::Mutex<Option<FakeClock>>,
 }
 
 /// Programs that are needed and missing.
@@ -55,7 +55,7 @@ impl Postgres {
         let server = Spec { user, ..Spec::new("postgres", program("postgres")?, directory) };
         let server = server.arguments(["-D"]).arguments([&data]);
         let server = settings.iter().fold(server, |server, setting| server.arguments(["-c", setting.as_str()]));
-        Ok(Self { server, address, running: Mutex::new(None), clock: std::sync::Mutex::default() })
+        Ok(Self { server, address, running: Mutex::new(None), clock: parking_lot::Mutex::default() })
     }
 
     /// Returns the server's address, running or not.
@@ -90,12 +90,12 @@ impl Postgres {
     /// Restarts the server with this clock, or with the machine's.
     pub async fn restart_under(&self, clock: Option<FakeClock>) -> anyhow::Result<()> {
         self.stop().await?;
-        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = clock;
+        *self.clock.lock() = clock;
         self.start().await
     }
 
     fn spec(&self) -> Spec {
-        let clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let clock = self.clock.lock().clone();
         let variables = clock.iter().flat_map(FakeClock::variables);
         variables.fold(self.server.clone(), |server, (name, value)| server.variable(name, value))
     }

@@ -4,8 +4,9 @@ use std::{
     collections::BTreeSet,
     net::TcpListener,
     path::{Path, PathBuf},
-    sync::Mutex,
 };
+
+use parking_lot::Mutex;
 
 /// Finds a program in `places`, then in `PATH`, then in Debian's server directories.
 pub fn find(program: &str, places: &[PathBuf]) -> Option<PathBuf> {
@@ -65,7 +66,7 @@ pub fn directory_of(user: Option<(u32, u32)>, directory: &Path) -> std::io::Resu
 /// If no port is free.
 pub fn spare_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut given = GIVEN.lock();
     let port = std::iter::repeat_with(|| fastrand::u16(12_000..32_000))
         .take(1_000)
         .find(|port| !given.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok())

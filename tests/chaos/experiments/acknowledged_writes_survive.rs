@@ -34,7 +34,7 @@ const CUT_OFF_EVERY: Duration = Duration::from_secs(2);
 
 /// Number of faults by kind during the writes.
 #[derive(Clone, Copy, Default)]
-struct Blows {
+struct FaultCounts {
     engine_faults: u64,
     server_kills: u64,
     server_stops: u64,
@@ -49,16 +49,16 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let ledger = Ledger::default();
     let api = server.api();
     let until = Instant::now() + lasts;
-    let blows = Cell::new(Blows::default());
+    let fault_counts = Cell::new(FaultCounts::default());
     let plain = Pace { name: "plain", per_second: per_second - per_second / 10, lasts, images: vec![] };
     let imaged = Pace { name: "imaged", per_second: per_second / 10, lasts, images: vec![image] };
-    let (latencies, _, blown, cut) = tokio::join!(
+    let (latencies, _, injected, cut) = tokio::join!(
         traffic::post(&ledger, &api, &plain),
         traffic::post(&ledger, &api, &imaged),
-        blow(stage, &mut server, until, &blows),
-        cut_clients_off(stage, until, &blows),
+        inject_faults(stage, &mut server, until, &fault_counts),
+        cut_clients_off(stage, until, &fault_counts),
     );
-    blown?;
+    injected?;
     cut?;
     if stage.setup == Setup::Full {
         stage.engines().restore().await?;
@@ -70,7 +70,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let mut counts = soundness::check(stage).await?;
     let tally = ledger.tally();
     anyhow::ensure!(tally.acknowledged > u64::from(per_second), "too few requests to prove anything: {tally:?}");
-    let (done, failed) = (blows.get(), &counts["images_failed"]);
+    let (done, failed) = (fault_counts.get(), &counts["images_failed"]);
     anyhow::ensure!(*failed == 0, "{failed} valid images failed");
     for (name, count) in [
         ("acknowledged", tally.acknowledged),
@@ -91,12 +91,17 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
 }
 
 /// Injects one fault after the other: every third one hits the server, the others an engine.
-async fn blow(stage: &Stage, server: &mut Server, until: Instant, blows: &Cell<Blows>) -> anyhow::Result<()> {
+async fn inject_faults(
+    stage: &Stage,
+    server: &mut Server,
+    until: Instant,
+    fault_counts: &Cell<FaultCounts>,
+) -> anyhow::Result<()> {
     let mut random = stage.random(4);
     let api = server.api();
     while Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(random.u64(300..1_000))).await;
-        let mut done = blows.get();
+        let mut done = fault_counts.get();
         if stage.setup == Setup::Embedded || random.u8(..3) == 0 {
             if random.bool() {
                 server.process.kill().await;
@@ -112,8 +117,8 @@ async fn blow(stage: &Stage, server: &mut Server, until: Instant, blows: &Cell<B
             fault[0].happen(stage, None).await?;
             done.engine_faults += 1;
         }
-        done.clients_cut_off = blows.get().clients_cut_off;
-        blows.set(done);
+        done.clients_cut_off = fault_counts.get().clients_cut_off;
+        fault_counts.set(done);
         comes_back(&api).await?;
     }
     Ok(())
@@ -127,7 +132,7 @@ async fn comes_back(api: &Api) -> anyhow::Result<()> {
     .await
 }
 
-async fn cut_clients_off(stage: &Stage, until: Instant, blows: &Cell<Blows>) -> anyhow::Result<()> {
+async fn cut_clients_off(stage: &Stage, until: Instant, fault_counts: &Cell<FaultCounts>) -> anyhow::Result<()> {
     if stage.setup == Setup::Embedded {
         return Ok(());
     }
@@ -135,7 +140,8 @@ async fn cut_clients_off(stage: &Stage, until: Instant, blows: &Cell<Blows>) -> 
         tokio::time::sleep(CUT_OFF_EVERY).await;
         // The database may be unavailable at the moment.
         let cut_off = stage.engines().postgres.terminate_clients(&stage.name).await.unwrap_or(0);
-        blows.set(Blows { clients_cut_off: blows.get().clients_cut_off + cut_off, ..blows.get() });
+        fault_counts
+            .set(FaultCounts { clients_cut_off: fault_counts.get().clients_cut_off + cut_off, ..fault_counts.get() });
     }
     Ok(())
 }

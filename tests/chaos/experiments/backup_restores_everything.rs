@@ -16,9 +16,9 @@ use tokio::time::sleep;
 use crate::{
     api::Api,
     engines::{Postgres, programs},
-    figures::{counts, milliseconds},
     images,
     ledger::Ledger,
+    measurements::{counts, milliseconds},
     origin::Origin,
     processes::{Process, Spec},
     soundness::Counts,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// An installation of the program, beside others on the same stage.
-pub(super) struct Place<'a> {
+pub(super) struct Installation<'a> {
     stage: &'a Stage,
     name: &'static str,
     pub(super) environment: BTreeMap<String, String>,
@@ -50,7 +50,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
 async fn one(stage: &Stage, from: Setup, to: Setup) -> anyhow::Result<Value> {
     let letters = (from.letter().to_lowercase(), to.letter().to_lowercase());
     let directory = stage.directory.join(format!("backup_{}_{}", letters.0, letters.1));
-    let source = Place::new(stage, "source", from, &letters.1).await?;
+    let source = Installation::new(stage, "source", from, &letters.1).await?;
     let mut server = source.serve(2).await?;
     let origin = Origin::start().await;
     let ledger = Ledger::default();
@@ -74,7 +74,7 @@ async fn one(stage: &Stage, from: Setup, to: Setup) -> anyhow::Result<Value> {
     let written = ledger.entries().len();
     server.kill().await;
 
-    let target = Place::new(stage, "target", to, &letters.0).await?;
+    let target = Installation::new(stage, "target", to, &letters.0).await?;
     let began = Instant::now();
     target.pm(&["restore", &directory.display().to_string(), "--yes"]).await?;
     let restored = began.elapsed();
@@ -142,7 +142,7 @@ async fn compare(before: &[crate::ledger::Entry], api: &Api) -> anyhow::Result<u
     Ok(images)
 }
 
-impl<'a> Place<'a> {
+impl<'a> Installation<'a> {
     /// Creates an installation with an empty, complete schema.
     pub(super) async fn new(stage: &'a Stage, name: &'static str, setup: Setup, other: &str) -> anyhow::Result<Self> {
         let mut environment = stage.spec(name).environment;
@@ -163,11 +163,11 @@ impl<'a> Place<'a> {
                 set("DATABASE_URL", Postgres::url(stage.engines().postgres.address(), &own));
             }
         }
-        let place = Self { stage, name, environment, address };
+        let installation = Self { stage, name, environment, address };
         if name == "source" {
-            place.pm(&["migrate", "up"]).await?;
+            installation.pm(&["migrate", "up"]).await?;
         }
-        Ok(place)
+        Ok(installation)
     }
 
     pub(super) fn spec(&self) -> Spec {

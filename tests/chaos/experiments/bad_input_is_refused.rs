@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
-use crate::{api::Api, figures::counts, inputs::naughty, soundness::Counts, stage::Stage};
+use crate::{api::Api, inputs::naughty, measurements::counts, soundness::Counts, stage::Stage};
 
 pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let mut server = stage.serve(&["--no-worker"]).await?;
@@ -201,5 +201,5 @@ async fn kept(api: &Api, text: &str) -> anyhow::Result<(i64, Value)> {
 }
 
 fn percent(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::time::sleep;
 
-use crate::{figures::counts, parts::Part, soundness::Counts, stage::Stage};
+use crate::{measurements::counts, parts::Part, soundness::Counts, stage::Stage};
 
 /// The writer's store.
 const DIRECTORY: &str = "CHAOS_BLOBS";

@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::{
-    figures::{Times, counts, milliseconds},
     inputs::{self, broken},
+    measurements::{Times, counts, milliseconds},
     origin::Origin,
     processes::{Process, tree},
     soundness::{self, Counts},
@@ -30,7 +30,7 @@ const DECODERS: usize = 2;
 /// Time limit of one image. A debug build is many times slower than a release build.
 const LIMIT: Duration = if cfg!(debug_assertions) { Duration::from_secs(60) } else { Duration::from_secs(10) };
 /// Memory limit: the decoders' budget, eight downloads, and the program itself.
-const MOST_MEMORY: u64 = (512 + 8 * 32 + 128) << 20;
+const MAX_MEMORY_BYTES: u64 = (512 + 8 * 32 + 128) << 20;
 const CODES: &str = include_str!("../../../docs/ERRORS.md");
 
 /// A file's name and bytes.
@@ -69,7 +69,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     counts.insert("worker_exits".to_owned(), json!(exits));
     counts.insert("peak_memory_mib".to_owned(), json!(peak >> 20));
     judge(&outcomes).with_context(|| format!("{counts:?}"))?;
-    anyhow::ensure!(peak <= MOST_MEMORY, "the worker and its children used {} MiB", peak >> 20);
+    anyhow::ensure!(peak <= MAX_MEMORY_BYTES, "the worker and its children used {} MiB", peak >> 20);
     counts.extend(soundness::check(stage).await?);
     worker.kill().await;
     server.process.kill().await;

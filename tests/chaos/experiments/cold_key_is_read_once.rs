@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::{
     api::Api,
     engines::programs,
-    figures::counts,
+    measurements::counts,
     program::Server,
     soundness::Counts,
     stage::{Setup, Stage},
@@ -24,13 +24,13 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         let round = rounds - rounds_left + without_cache;
         let id = servers[0].api().create(&format!("cold {round}"), &[]).await?["id"].as_i64().context("a number")?;
         let apis: Vec<_> = servers.iter().map(Server::api).collect();
-        let before = try_join_all(apis.iter().map(Figures::of)).await?;
+        let before = try_join_all(apis.iter().map(Counters::of)).await?;
         // Connection limits are not tested here: each server gets a share of the readers.
         let share = readers_in_all / apis.len();
         let readers = apis.iter().flat_map(|api| (0..share).map(move |_| api.product(id)));
         let seen = try_join_all(readers).await?;
         anyhow::ensure!(seen.iter().all(|product| product == &seen[0]), "readers of one product got different bodies");
-        let after = try_join_all(apis.iter().map(Figures::of)).await?;
+        let after = try_join_all(apis.iter().map(Counters::of)).await?;
         // On a busy machine Redis may exceed its time limit: such a round says nothing about reads with a cache.
         if before.iter().zip(&after).any(|(before, after)| after.cache_errors > before.cache_errors) {
             without_cache += 1;
@@ -69,14 +69,14 @@ async fn servers(stage: &Stage) -> anyhow::Result<Vec<Server>> {
 }
 
 /// Counters of a process.
-struct Figures {
+struct Counters {
     /// Products read from the database.
     reads: u64,
     /// Cache misses.
     cache_errors: u64,
 }
 
-impl Figures {
+impl Counters {
     async fn of(api: &Api) -> anyhow::Result<Self> {
         let asked = api.client().get(api.url("/metrics")).timeout(Duration::from_secs(5)).send().await?;
         let text = asked.text().await?;

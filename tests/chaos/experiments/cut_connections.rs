@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     engines::wait_until,
-    figures::counts,
+    measurements::counts,
     soundness::{self, Counts},
     stage::{Proxies, Setup, Stage},
 };

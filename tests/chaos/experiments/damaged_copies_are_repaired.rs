@@ -12,11 +12,11 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::backup_restores_everything::Place;
+use super::backup_restores_everything::Installation;
 use crate::{
-    figures::counts,
     images,
     ledger::{Entry, Ledger},
+    measurements::counts,
     origin::Origin,
     soundness::{self, Counts},
     stage::Stage,
@@ -138,7 +138,7 @@ async fn restore_the_rest(
     let products = tables.iter().find(|file| file.ends_with("products.ndjson")).context("products.ndjson")?;
     flip_at(products, 20)?;
     damage(&directory.join("manifest.json"), Age::Young, random)?;
-    let target = Place::new(stage, "target", stage.setup, "32").await?;
+    let target = Installation::new(stage, "target", stage.setup, "32").await?;
     let refused = target.spec().arguments(["restore", &backup, "--yes"]).run(LIMIT).await?;
     let report = String::from_utf8_lossy(&refused.stderr).into_owned();
     anyhow::ensure!(
@@ -175,7 +175,7 @@ async fn restore_the_rest(
     Ok(counts(json!({ "restored": restored, "products_lost": gone })))
 }
 
-async fn settled(target: &Place<'_>, id: i64) -> anyhow::Result<Value> {
+async fn settled(target: &Installation<'_>, id: i64) -> anyhow::Result<Value> {
     let began = Instant::now();
     loop {
         let product = target.api().product(id).await?;

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::json;
 
-use super::hostages::Hostages;
+use super::occupied_workers::OccupiedWorkers;
 use crate::{
     origin::Origin,
     soundness::{self, Counts},
@@ -25,19 +25,19 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let mut random = stage.random(2);
     let (mut longest, mut jobs, mut decoding) = (Duration::ZERO, 0, 0);
     for round in 0..rounds {
-        let mut hostages = Hostages::take(stage, &server.api(), &origin, round, at_a_time).await?;
+        let mut occupied = OccupiedWorkers::start(stage, &server.api(), &origin, round, at_a_time).await?;
         // With enough free permits for all: the promise does not cover time spent waiting for a free worker.
         let mut rescuer = stage.worker("rescuer", at_a_time * 2).await?;
         let killed = Instant::now();
-        for worker in &mut hostages.workers {
+        for worker in &mut occupied.workers {
             // Half of them alone: their child processes must notice and exit.
             if random.bool() { worker.kill().await } else { worker.kill_alone().await }
         }
-        hostages.count(stage).await?;
-        hostages.release(&origin);
-        longest = longest.max(last_claim(stage, &hostages.jobs, killed).await?);
-        jobs += hostages.jobs.len();
-        decoding += hostages.decoding;
+        occupied.count(stage).await?;
+        occupied.release(&origin);
+        longest = longest.max(last_claim(stage, &occupied.jobs, killed).await?);
+        jobs += occupied.jobs.len();
+        decoding += occupied.decoding;
         stage.settled(Duration::from_secs(120)).await?;
         rescuer.kill().await;
     }

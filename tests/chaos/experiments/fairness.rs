@@ -10,8 +10,8 @@ use tokio::time::sleep;
 
 use crate::{
     api::Api,
-    figures::{counts, milliseconds},
     images,
+    measurements::{counts, milliseconds},
     origin::Origin,
     soundness::Counts,
     stage::Stage,

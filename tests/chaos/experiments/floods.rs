@@ -12,8 +12,8 @@ use tokio::time::sleep;
 
 use crate::{
     api::{Api, product},
-    figures::{Times, counts, milliseconds},
     images,
+    measurements::{Times, counts, milliseconds},
     origin::Origin,
     processes::{Process, usage::Usage},
     soundness::Counts,

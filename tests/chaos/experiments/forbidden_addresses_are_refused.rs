@@ -62,7 +62,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let printed = network.succeed(Duration::from_secs(stage.size(90, 600))).await?;
     let printed: Value =
         serde_json::from_str(printed.lines().last().unwrap_or_default()).context("the output of the isolated part")?;
-    let counts = crate::figures::counts(printed);
+    let counts = crate::measurements::counts(printed);
     anyhow::ensure!(counts["reached_by_pm"] == 0, "{counts:?}");
     let weak = counts["reached_by_weak_client"].as_u64().unwrap_or(0);
     anyhow::ensure!(weak > 50, "a client without a guard reached only {weak} addresses, so the traps prove nothing");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::hostages::Hostages;
+use super::occupied_workers::OccupiedWorkers;
 use crate::{
     logs,
     origin::Origin,
@@ -23,24 +23,24 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let mut server = stage.serve(&["--no-worker"]).await?;
     let (mut jobs, mut decoding, mut lost) = (0, 0, 0);
     for round in 0..rounds {
-        let mut hostages = Hostages::take(stage, &server.api(), &origin, round, at_a_time).await?;
+        let mut occupied = OccupiedWorkers::start(stage, &server.api(), &origin, round, at_a_time).await?;
         let frozen = Instant::now();
-        hostages.freeze(stage).await?;
+        occupied.freeze(stage).await?;
         // Statements that were already sent to the database have arrived by then.
         tokio::time::sleep(Duration::from_millis(500)).await;
-        hostages.count(stage).await?;
-        hostages.release(&origin);
+        occupied.count(stage).await?;
+        occupied.release(&origin);
         let mut rescuer = stage.worker("rescuer", at_a_time).await?;
         stage.settled(Duration::from_secs(180)).await?;
         tokio::time::sleep(frozen_for.saturating_sub(frozen.elapsed())).await;
         let before = stored(stage).await?;
-        hostages.workers.iter().for_each(Process::thaw);
-        lost += every_job_is_noticed_as_lost(&hostages).await?;
+        occupied.workers.iter().for_each(Process::thaw);
+        lost += every_job_is_noticed_as_lost(&occupied).await?;
         let after = stored(stage).await?;
         anyhow::ensure!(before == after, "a late write: {before:?} became {after:?}");
-        jobs += hostages.jobs.len();
-        decoding += hostages.decoding;
-        for worker in &mut hostages.workers {
+        jobs += occupied.jobs.len();
+        decoding += occupied.decoding;
+        for worker in &mut occupied.workers {
             worker.kill().await;
         }
         rescuer.kill().await;
@@ -77,11 +77,11 @@ async fn stored(stage: &Stage) -> anyhow::Result<Vec<String>> {
 
 /// Waits until the frozen workers have ended all their jobs, and found that the jobs belong to others; returns their
 /// number.
-async fn every_job_is_noticed_as_lost(hostages: &Hostages) -> anyhow::Result<usize> {
+async fn every_job_is_noticed_as_lost(occupied: &OccupiedWorkers) -> anyhow::Result<usize> {
     let waiting = async {
         loop {
-            let lost = hostages.workers.iter().map(|worker| logs::attempts(&worker.output(), "lost")).sum();
-            if lost >= hostages.jobs.len() {
+            let lost = occupied.workers.iter().map(|worker| logs::attempts(&worker.output(), "lost")).sum();
+            if lost >= occupied.jobs.len() {
                 return lost;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

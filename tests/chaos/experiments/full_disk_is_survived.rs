@@ -13,9 +13,9 @@ use tokio::time::sleep;
 
 use crate::{
     api::Api,
-    figures::{Times, counts, milliseconds},
     images,
     ledger::Ledger,
+    measurements::{Times, counts, milliseconds},
     origin::Origin,
     soundness::{self, Counts},
     stage::Stage,

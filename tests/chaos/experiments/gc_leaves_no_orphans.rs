@@ -15,8 +15,8 @@ use tokio::{sync::Mutex, time::sleep};
 
 use crate::{
     api::Api,
-    figures::counts,
     images,
+    measurements::counts,
     origin::Origin,
     processes::Process,
     soundness::{self, Counts},

@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::{
-    figures::counts,
     images,
+    measurements::counts,
     origin::Origin,
     processes::Process,
     soundness::{self, Counts},

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::{
     api::{Answer, Api, product},
-    figures::counts,
     images,
+    measurements::counts,
     origin::Origin,
     soundness::{self, Counts},
     stage::Stage,

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::backup_restores_everything::Place;
+use super::backup_restores_everything::Installation;
 use crate::{
     api::Api,
-    figures::counts,
     images,
+    measurements::counts,
     origin::Origin,
     soundness::Counts,
     stage::{Setup, Stage},
@@ -22,18 +22,18 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 
 pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let products = stage.size(20, 400);
-    let (first, second) = (place(stage, "first").await?, place(stage, "second").await?);
+    let (first, second) = (installation(stage, "first").await?, installation(stage, "second").await?);
     let origin = Origin::start().await;
     let mut servers = [first.serve(2).await?, second.serve(2).await?];
     let mut slowest = Duration::ZERO;
-    for (place, name) in [(&first, "first"), (&second, "second")] {
+    for (installation, name) in [(&first, "first"), (&second, "second")] {
         for number in 0..products {
             let path = format!("/{name}-{number}.jpg");
             origin.serve(&path, "image/jpeg", images::numbered_jpeg(number, 96, 64));
-            place.api().create(&format!("{name} {number}"), &[origin.url(&path)]).await?;
+            installation.api().create(&format!("{name} {number}"), &[origin.url(&path)]).await?;
         }
         let began = Instant::now();
-        ready(&place.api(), products).await?;
+        ready(&installation.api(), products).await?;
         slowest = slowest.max(began.elapsed());
     }
     // Twice, so that the second response comes from the cache.
@@ -67,15 +67,15 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
 }
 
 /// An installation whose settings name only the servers.
-async fn place<'a>(stage: &'a Stage, name: &'static str) -> anyhow::Result<Place<'a>> {
-    let mut place = Place::new(stage, name, stage.setup, "").await?;
+async fn installation<'a>(stage: &'a Stage, name: &'static str) -> anyhow::Result<Installation<'a>> {
+    let mut installation = Installation::new(stage, name, stage.setup, "").await?;
     for name in ["PM_REDIS_PREFIX", "PM_RABBITMQ_QUEUE"] {
-        place.environment.remove(name);
+        installation.environment.remove(name);
     }
     if stage.setup == Setup::Full {
-        place.pm(&["migrate", "up"]).await?;
+        installation.pm(&["migrate", "up"]).await?;
     }
-    Ok(place)
+    Ok(installation)
 }
 
 async fn ready(api: &Api, count: u32) -> anyhow::Result<()> {
@@ -102,7 +102,7 @@ async fn is_own(api: &Api, id: i64, prefix: &str) -> anyhow::Result<()> {
 }
 
 /// Checks that every command of `other` refuses the store of `owner` and names the owner; returns their number.
-async fn refuses_a_foreign_store(owner: &Place<'_>, other: &Place<'_>) -> anyhow::Result<usize> {
+async fn refuses_a_foreign_store(owner: &Installation<'_>, other: &Installation<'_>) -> anyhow::Result<usize> {
     let mut environment = other.environment.clone();
     let store = format!("file://{}/blobs", owner.environment["PM_DATA_DIR"]);
     environment.insert("PM_STORAGE_URL".into(), store.clone());

@@ -20,9 +20,9 @@ mod frozen_worker_cannot_overwrite;
 mod full_disk_is_survived;
 mod gc_leaves_no_orphans;
 mod hijacked_decoder_is_contained;
-mod hostages;
 mod idempotency_key_makes_one_product;
 mod installations;
+mod occupied_workers;
 mod only_valid_tokens_pass;
 mod poison_images_are_contained;
 mod rabbitmq_may_lose_its_data;
@@ -32,7 +32,7 @@ mod redis_is_optional;
 mod retries_follow_the_schedule;
 mod schema_change;
 mod sigterm_loses_nothing;
-mod slow_clients_starve_nobody;
+mod slow_clients_do_not_block_others;
 pub mod soak_grows_nothing;
 mod traffic;
 mod wrong_clocks_are_tolerated;
@@ -172,7 +172,7 @@ pub const ALL: &[Experiment] = &[
         title: "slow clients do not block other clients",
         setups: BOTH,
         engines: Use::Peaceful,
-        run: |stage| Box::pin(slow_clients_starve_nobody::run(stage)),
+        run: |stage| Box::pin(slow_clients_do_not_block_others::run(stage)),
     },
     Experiment {
         promise: "P15",

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::{
     api::Api,
-    figures::counts,
     issuer::{AUDIENCE, Issuer, SigningKey, hmac_token, now, unsigned_token},
+    measurements::counts,
     soundness::{self, Counts},
     stage::{Form, Stage},
 };
@@ -46,7 +46,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     anyhow::ensure!(asked <= most, "the keys were fetched {asked} times in {:?}", begun.elapsed());
     let mut findings = counts(json!({"valid": right.len(), "invalid": wrong.len() + 1, "fetches_of_keys": asked}));
     if stage.form == Form::Full {
-        findings.extend(replaced_and_away(&api, &issuer, &key).await?);
+        findings.extend(replaced_and_unavailable(&api, &issuer, &key).await?);
     }
     findings.extend(soundness::check(stage).await?);
     server.process.kill().await;
@@ -55,7 +55,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
 
 /// Replaces the key: it is accepted after the next fetch. Then the issuer stops, and tokens with the known key stay
 /// valid while others keep arriving.
-async fn replaced_and_away(api: &Api, issuer: &Issuer, old: &SigningKey) -> anyhow::Result<Counts> {
+async fn replaced_and_unavailable(api: &Api, issuer: &Issuer, old: &SigningKey) -> anyhow::Result<Counts> {
     let new = SigningKey::ed25519("second");
     issuer.publish(&[&new]);
     let token = new.token(&issuer.claims("seller", "products:read"));
@@ -86,7 +86,7 @@ async fn replaced_and_away(api: &Api, issuer: &Issuer, old: &SigningKey) -> anyh
     }
     let asked = issuer.fetches() - before;
     anyhow::ensure!(asked <= 3, "the keys were fetched {asked} times in two minutes");
-    Ok(counts(json!({"new_key_taken_up_after_s": taken_up_after.as_secs(), "fetches_while_away": asked})))
+    Ok(counts(json!({"new_key_taken_up_after_s": taken_up_after.as_secs(), "fetches_while_unavailable": asked})))
 }
 
 /// Returns the status of a request with this token; `None` if the connection broke.

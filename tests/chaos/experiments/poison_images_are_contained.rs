@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use crate::{
-    figures::counts,
     images,
+    measurements::counts,
     origin::Origin,
     soundness::{self, Counts},
     stage::Stage,

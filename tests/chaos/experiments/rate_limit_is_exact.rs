@@ -16,7 +16,7 @@ use tokio::{task::JoinSet, time::MissedTickBehavior};
 
 use crate::{
     engines::programs,
-    figures::counts,
+    measurements::counts,
     program::Server,
     soundness::{self, Counts},
     stage::{Setup, Stage},

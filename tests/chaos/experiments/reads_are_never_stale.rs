@@ -22,9 +22,9 @@ use super::failover::Failovers;
 use crate::{
     api::Api,
     engines::programs,
-    figures::counts,
     freshness::Freshness,
     images,
+    measurements::counts,
     origin::Origin,
     program::Server,
     soundness::{self, Counts},

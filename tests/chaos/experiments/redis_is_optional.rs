@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use crate::{
     api::Api,
     engines::{Redis, programs, wait_until},
-    figures::{Times, counts, milliseconds},
+    measurements::{Times, counts, milliseconds},
     program::Server,
     proxy::Proxy,
     soundness::{self, Counts},
@@ -102,7 +102,7 @@ impl Scene<'_> {
         // The slowest reads at first met the time limits of operations; the database's time is the reference.
         let added_at_first = slow.longest().saturating_sub(usual.quantile(0.99));
         anyhow::ensure!(added_at_first <= ADDED_AT_FIRST, "at first a read takes {added_at_first:?} longer");
-        let created = self.api.create("while Redis is away", &[]).await?;
+        let created = self.api.create("while Redis is unavailable", &[]).await?;
         let id = created["id"].as_i64().context("a number")?;
         anyhow::ensure!(self.api.product(id).await? == created, "a product created meanwhile is not returned");
 

@@ -9,8 +9,8 @@ use serde_json::json;
 use tokio::{net::TcpListener, time::sleep};
 
 use crate::{
-    figures::counts,
     images,
+    measurements::counts,
     origin::Origin,
     soundness::{self, Counts},
     stage::Stage,
@@ -125,7 +125,7 @@ async fn cases(origin: &Origin, no_tls: std::net::SocketAddr) -> anyhow::Result<
     all.push(wish("asks for 120 s", "120", asked(120)));
     all.push(wish("asks for a day", "86400", asked(3_600)));
     all.push(wish("asks for no time", "0", None));
-    all.push(wish("asks for nonsense", "soon", None));
+    all.push(wish("sends an invalid Retry-After", "soon", None));
     let date = std::time::SystemTime::now() + Duration::from_secs(1_800);
     all.push(wish("asks for a date", &httpdate::fmt_http_date(date), asked(1_800)));
     all.push(case("redirects for ever", origin.url("/redirect-loop"), "redirect_refused", 1));

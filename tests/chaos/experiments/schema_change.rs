@@ -14,7 +14,7 @@ use tokio::time::MissedTickBehavior;
 use crate::{
     api::{Api, product},
     engines::programs,
-    figures::counts,
+    measurements::counts,
     origin::Origin,
     soundness::{self, Counts},
     stage::{Form, Setup, Stage},

@@ -12,9 +12,9 @@ use tokio::time::sleep;
 use crate::{
     api::Api,
     engines::programs,
-    figures::{Times, counts, milliseconds},
     images,
     ledger::Ledger,
+    measurements::{Times, counts, milliseconds},
     origin::Origin,
     processes::Process,
     soundness::{self, Counts},

@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 use crate::{
     api::Api,
-    figures::counts,
     images,
+    measurements::counts,
     origin::Origin,
     processes::{
         Process, tree,
@@ -200,20 +200,20 @@ fn mib(kib: u64) -> f64 {
 }
 
 /// A measurement that must be level: its name, its location, and whether it is memory.
-type Figure = (String, Read, bool);
+type Metric = (String, Read, bool);
 
 /// Returns the measurement from a sample, if present.
 type Read = Box<dyn Fn(&Sample) -> Option<u64>>;
 
 /// Returns every measurement of these processes. Decoders come and go with their images, so they do not count.
-fn figures(processes: &[(&'static str, Usage)]) -> Vec<Figure> {
-    let mut all: Vec<Figure> = vec![
+fn metrics(processes: &[(&'static str, Usage)]) -> Vec<Metric> {
+    let mut all: Vec<Metric> = vec![
         ("database_connections".to_owned(), Box::new(|sample| sample.database_connections), false),
         ("broker_connections".to_owned(), Box::new(|sample| sample.broker_connections), false),
     ];
     for (place, (name, _)) in processes.iter().enumerate().filter(|(_, (name, _))| *name != "decoders") {
-        let of = |figure: fn(&Usage) -> u64| -> Read {
-            Box::new(move |sample| sample.processes.get(place).map(|(_, usage)| figure(usage)))
+        let of = |metric: fn(&Usage) -> u64| -> Read {
+            Box::new(move |sample| sample.processes.get(place).map(|(_, usage)| metric(usage)))
         };
         all.push((format!("{name}_rss_kib"), of(|usage| usage.rss_kib), true));
         all.push((format!("{name}_descriptors"), of(|usage| usage.descriptors), false));
@@ -230,8 +230,8 @@ fn judge(samples: &[Sample], bounds: &Bounds) -> anyhow::Result<Counts> {
     let end: Vec<&Sample> = samples.iter().rev().take(JUDGED_SAMPLES).collect();
     anyhow::ensure!(samples.len() > 2 * JUDGED_SAMPLES, "the soak was too short for a result");
     let (mut found, mut grown) = (Counts::new(), Vec::new());
-    for (name, figure, is_memory) in figures(&samples[0].processes) {
-        let (Some(before), Some(after)) = (median(&level, &figure), median(&end, &figure)) else { continue };
+    for (name, metric, is_memory) in metrics(&samples[0].processes) {
+        let (Some(before), Some(after)) = (median(&level, &metric), median(&end, &metric)) else { continue };
         let most =
             if is_memory { (before as f64 * bounds.growth.0) as u64 + bounds.growth.1 } else { before + bounds.more };
         if after > most {
@@ -246,8 +246,8 @@ fn judge(samples: &[Sample], bounds: &Bounds) -> anyhow::Result<Counts> {
 }
 
 /// Returns the median of the samples that have a value.
-fn median(samples: &[&Sample], figure: impl Fn(&Sample) -> Option<u64>) -> Option<u64> {
-    let mut sorted: Vec<u64> = samples.iter().filter_map(|sample| figure(sample)).collect();
+fn median(samples: &[&Sample], metric: impl Fn(&Sample) -> Option<u64>) -> Option<u64> {
+    let mut sorted: Vec<u64> = samples.iter().filter_map(|sample| metric(sample)).collect();
     sorted.sort_unstable();
     sorted.get(sorted.len() / 2).copied()
 }

@@ -15,8 +15,8 @@ use crate::{
     api::Api,
     clock::FakeClock,
     engines::programs,
-    figures::counts,
     images,
+    measurements::counts,
     origin::Origin,
     soundness::{self, Counts},
     stage::{Form, Setup, Stage},
@@ -126,7 +126,7 @@ impl Rounds<'_> {
             stage.engines().postgres.restart_under(Some(clock.clone())).await?;
         }
         let mut victim = stage.worker("victim", 1).await?;
-        let held = self.take_hostages(number, api).await?;
+        let held = self.occupy_workers(number, api).await?;
         if whose == Whose::Process {
             clock.variables().into_iter().for_each(|(name, value)| stage.configure(name, value));
         }
@@ -159,7 +159,7 @@ impl Rounds<'_> {
     }
 
     /// Gives the only worker images that take long.
-    async fn take_hostages(&self, number: usize, api: &Api) -> anyhow::Result<Vec<i64>> {
+    async fn occupy_workers(&self, number: usize, api: &Api) -> anyhow::Result<Vec<i64>> {
         let path = |place| format!("/held/{number}/{place}.jpg");
         let urls: Vec<_> =
             (0..HELD).map(|place| format!("{}?first-over={SLOW_SECONDS}", self.serve(&path(place)))).collect();

@@ -4,12 +4,13 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -49,12 +50,12 @@ impl Trap {
 
     /// Returns connections to forbidden addresses since the last [`forget`](Self::forget), with their requests.
     pub fn caught(&self) -> Vec<(SocketAddr, String)> {
-        self.caught.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.caught.lock().clone()
     }
 
     /// Clears the record.
     pub fn forget(&self) {
-        self.caught.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.caught.lock().clear();
     }
 
     /// Returns the number of images that the public origin has served.
@@ -69,7 +70,7 @@ impl Trap {
             let is_public = local.ip() == IpAddr::V4(PUBLIC);
             // Any connection counts, whatever its request.
             let place = (!is_public).then(|| {
-                let mut caught = self.caught.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut caught = self.caught.lock();
                 caught.push((local, String::new()));
                 caught.len() - 1
             });
@@ -88,7 +89,7 @@ impl Trap {
         let head = String::from_utf8_lossy(&head).into_owned();
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
         if let Some(place) = place
-            && let Some((_, noted)) = self.caught.lock().unwrap_or_else(PoisonError::into_inner).get_mut(place)
+            && let Some((_, noted)) = self.caught.lock().get_mut(place)
         {
             noted.clone_from(&path);
         }

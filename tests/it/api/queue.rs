@@ -71,7 +71,7 @@ on_both_setups! {
         let letter = app.get_json("/queue/dead").await["items"][0]["id"].clone();
         assert_eq!(wire::post(app, &format!("/queue/dead/{letter}/retry"), "").await.status, 202);
         assert_eq!(app.settled(&id).await["status"], "ready");
-        stopper.stop();
+        stopper.cancel();
         worker.await.unwrap();
     }
 

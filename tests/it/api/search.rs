@@ -111,7 +111,7 @@ on_both_setups! {
             assert_eq!(find(app, q, "&sort=id").await, by_id, "{q}, in the order that was asked for");
         }
         assert_eq!(find(app, "lamp", "&name=DESK").await, [3]);
-        assert_eq!(find(app, "lamp", "&user_id=nobody").await, [0; 0]);
+        assert_eq!(find(app, "lamp", "&user_id=unknown").await, [0; 0]);
         assert_eq!(find(app, "lamp", "&status=ready&min_price=1&max_price=1&sort=-product_name").await, [5, 1, 2, 4, 3]);
     }
 

@@ -20,7 +20,7 @@ pub async fn a_product_goes_its_way(app: &TestApp) -> Value {
     let id = app.create(&[origin.url("/photo.jpg"), origin.url("/status/404")]).await["id"].clone();
     assert_eq!(app.product(&id).await["id"], id);
     let product = app.settled(&id).await;
-    stopper.stop();
+    stopper.cancel();
     worker.await.unwrap();
     let shown: Vec<_> = product["images"].as_array().unwrap().iter().map(|image| &image["status"]).collect();
     assert_eq!(shown, [&json!("ready"), &json!("failed")], "{product}");

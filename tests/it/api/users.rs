@@ -78,7 +78,7 @@ on_both_setups! {
 
     async fn an_unknown_user_is_404(app: &TestApp) {
         let long = "x".repeat(65);
-        for id in ["nobody", "%20", "a%00b", &long] {
+        for id in ["unknown", "%20", "a%00b", &long] {
             let path = format!("/users/{id}");
             problem(&wire::get(app, &path).await, 404, "not_found", &path);
         }
@@ -86,7 +86,7 @@ on_both_setups! {
     }
 
     async fn every_invalid_field_of_a_user_is_named(app: &TestApp) {
-        let body = json!({"id": " ", "name": "x".repeat(201), "email": "nobody", "age": 7});
+        let body = json!({"id": " ", "name": "x".repeat(201), "email": "unknown", "age": 7});
         let answer = wire::post(app, "/users", body.to_string()).await;
         matches_snapshot("a_wrong_user", &shape(&answer, &["content-type"]));
         for (body, wrong) in [

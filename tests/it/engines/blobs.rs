@@ -206,7 +206,7 @@ async fn a_stopped_s3_server_is_unavailable() {
     let blobs = connect(&server.engine("")).await;
     let key = put(&blobs, "bytes", "png").await;
     drop(server);
-    let error = blobs.read(&key).await.expect_err("nobody answers");
+    let error = blobs.read(&key).await.expect_err("no server answers");
     assert_eq!((error.code(), error.is_transient()), (ErrorCode::StorageUnavailable, true));
 }
 

@@ -201,7 +201,7 @@ async fn a_disabled_cache_misses_always_and_never_fails() {
     cache.fill(fill, ProductId(1), value(1)).await;
     assert_eq!(cache.get(ProductId(1)).await, None);
     cache.invalidate(&[ProductId(1)]).await.expect("nothing to forget");
-    cache.check().await.expect("nothing to be away");
+    cache.check().await.expect("nothing to be unavailable");
 }
 
 // In memory, beside other processes.

@@ -430,7 +430,7 @@ async fn a_broker_that_is_unavailable_at_the_start_is_used_later() {
 async fn a_silent_broker_is_disconnected_and_reconnected() {
     // One thread runs the whole test, so its metrics are only those of this queue.
     let recorder = PrometheusBuilder::new().build_recorder();
-    let figures = recorder.handle();
+    let metrics = recorder.handle();
     let _counting = metrics::set_default_local_recorder(&recorder);
     with_broker(async |broker| {
         let (proxy, queue) = broker.queue_through_proxy().await;
@@ -444,8 +444,8 @@ async fn a_silent_broker_is_disconnected_and_reconnected() {
         assert!(error.is_transient() && error.confirmed.is_empty());
         // The consumer sends nothing, so only its own ping shows that the broker is gone.
         for role in ["publisher", "worker"] {
-            let away = format!("pm_queue_connected{{role=\"{role}\"}} 0");
-            eventually("the silent connection is closed", async || figures.render().contains(&away)).await;
+            let disconnected = format!("pm_queue_connected{{role=\"{role}\"}} 0");
+            eventually("the silent connection is closed", async || metrics.render().contains(&disconnected)).await;
         }
         assert!(started.elapsed() < Duration::from_secs(25), "closed after {:?}", started.elapsed());
         proxy.restore();

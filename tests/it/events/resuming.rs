@@ -2,6 +2,7 @@
 
 use sea_orm::ConnectionTrait as _;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::{Listener, in_order, write_events};
 use crate::support::{Setup, TestApp, app, on_both_setups};
@@ -24,7 +25,8 @@ on_both_setups! {
         let another = app.another().await;
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/events?last_event_id=0-0", socket.local_addr().unwrap());
-        let (stopper, stop) = pm::stop::channel();
+        let stop = CancellationToken::new();
+        let stopper = stop.clone();
         let server = tokio::spawn(async move { Box::pin(another.serve(socket, 0, stop)).await.unwrap() });
         let mut again = Listener::at(&app.client, &url, "/events", Some(&seen.id)).await;
         let received = again.some(2).await;
@@ -33,7 +35,7 @@ on_both_setups! {
         assert_eq!(again.next().await.unwrap().data["product_id"], live["id"]);
         let mut from_the_start = Listener::at(&app.client, &url, "/events", None).await;
         assert_eq!(from_the_start.some(4).await[0], seen);
-        stopper.stop();
+        stopper.cancel();
         server.await.unwrap();
     }
 
@@ -62,7 +64,7 @@ on_both_setups! {
         let kept = count(app).await;
         assert!((700..1_200).contains(&kept), "{kept} are kept");
 
-        for unknown in [seen.as_str(), "0-0", "nonsense", "9223372036854775807-9223372036854775807"] {
+        for unknown in [seen.as_str(), "0-0", "invalid", "9223372036854775807-9223372036854775807"] {
             let mut again = Listener::after(app, "/events", Some(unknown)).await;
             let received = again.next().await.unwrap();
             assert_eq!(received.name, "reset", "{unknown}");

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::{Listener, in_order};
 use crate::support::{Origin, images, on_both_setups};
@@ -104,12 +105,13 @@ on_both_setups! {
         let another = app.another().await;
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/events", socket.local_addr().unwrap());
-        let (stopper, stop) = pm::stop::channel();
+        let stop = CancellationToken::new();
+        let stopper = stop.clone();
         let server = tokio::spawn(async move { Box::pin(another.serve(socket, 0, stop)).await.unwrap() });
         let mut all = Listener::at(&app.client, &url, "/events", None).await;
 
         let stopped = Instant::now();
-        stopper.stop();
+        stopper.cancel();
         assert_eq!(all.next().await, None);
         server.await.unwrap();
         assert!(stopped.elapsed() < Duration::from_secs(5), "it took {:?}", stopped.elapsed());

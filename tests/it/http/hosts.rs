@@ -135,7 +135,7 @@ on_both_setups! {
     }
 
     async fn a_malformed_request_head_gets_a_problem(app: &TestApp) {
-        is_explained(&raw(app.address, b"nonsense\r\n\r\n").await, 400, "bad_request");
+        is_explained(&raw(app.address, b"invalid\r\n\r\n").await, 400, "bad_request");
         is_explained(&raw(app.address, b"GET / HTTP/1.1\r\nHost: localhost\r\nbad name: x\r\n\r\n").await, 400, "bad_request");
         let long = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(65_600));
         let answer = raw(app.address, long.as_bytes()).await;
@@ -150,7 +150,7 @@ on_both_setups! {
         let mut first = [0; 1_024];
         let length = stream.read(&mut first).await.unwrap();
         assert!(first[..length].starts_with(b"HTTP/1.1 200 "));
-        stream.write_all(b"nonsense\r\n\r\n").await.unwrap();
+        stream.write_all(b"invalid\r\n\r\n").await.unwrap();
         let mut second = String::new();
         stream.read_to_string(&mut second).await.unwrap();
         is_explained(&second, 400, "bad_request");

@@ -3,6 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use rcgen::{CertifiedKey, KeyPair};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{Setup, TestApp, app};
 
@@ -34,7 +35,8 @@ async fn a_shutdown_completes_http2_requests() {
     app::run_with(Setup::Embedded, &settings, async |app| {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}/products", listener.local_addr().unwrap());
-        let (stopper, stop) = pm::stop::channel();
+        let stop = CancellationToken::new();
+        let stopper = stop.clone();
         let other = app.another().await;
         let server = tokio::spawn(async move { Box::pin(other.serve(listener, 0, stop)).await.unwrap() });
         let client = trusting(&made);
@@ -56,7 +58,7 @@ async fn a_shutdown_completes_http2_requests() {
         });
         let asking: Vec<_> = asking.collect();
         tokio::time::sleep(Duration::from_millis(200)).await;
-        stopper.stop();
+        stopper.cancel();
         tokio::time::timeout(Duration::from_secs(8), server).await.expect("stopped before the grace is over").unwrap();
         for client in asking {
             assert!(client.await.unwrap() > 0);

@@ -78,7 +78,7 @@ async fn comes_back(from: Setup, into: Setup) {
             saved
         };
         let (written, saved) = tokio::join!(write, save);
-        stopper.stop();
+        stopper.cancel();
         worker.await.unwrap();
         assert!(written > 0 && saved["products"].as_u64().unwrap() >= 8, "{written} beside {saved}");
 
@@ -251,12 +251,12 @@ on_both_setups! {
             let before = rows(target).await;
             for file in vanishing {
                 let checked = pm::maintenance::backup::check(&directory, &mut |_| {}).await.unwrap();
-                let away = directory.with_extension("away");
-                fs::rename(&file, &away).unwrap();
+                let moved = directory.with_extension("moved");
+                fs::rename(&file, &moved).unwrap();
                 let refused = target.app.catalog.restore(&checked, WITHOUT_SECRETS, &mut |_| {}).await;
-                assert!(refused.is_err(), "{} is away: {refused:?}", file.display());
+                assert!(refused.is_err(), "{} is missing: {refused:?}", file.display());
                 assert_eq!(rows(target).await, before, "{}", file.display());
-                fs::rename(&away, &file).unwrap();
+                fs::rename(&moved, &file).unwrap();
             }
             let checked = pm::maintenance::backup::check(&directory, &mut |_| {}).await.unwrap();
             assert!(target.app.catalog.restore(&checked, WITHOUT_SECRETS, &mut |_| {}).await.unwrap().is_whole());

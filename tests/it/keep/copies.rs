@@ -10,6 +10,7 @@ use std::{
 use pm::db::Database;
 use serde_json::Value;
 use tokio::{net::TcpListener, time::sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::{backup::ready_product, code, pm, stderr};
 use crate::support::{Setup, TestApp, app, on_both_setups};
@@ -65,7 +66,7 @@ async fn exchanged(exchange: impl AsyncFnOnce(&Path, &Database)) {
         let server = app::build(&environment, app.directory()).await;
         let database = server.database.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (_stopper, stop) = pm::stop::channel();
+        let stop = CancellationToken::new();
         let running = tokio::spawn(async move { Box::pin(server.serve(listener, 0, stop)).await });
         write(&database).await.unwrap();
         exchange(&directory.join("pm.db"), &database).await;

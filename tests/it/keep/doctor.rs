@@ -65,7 +65,7 @@ on_both_setups! {
         for id in &ids {
             app.settled(id).await;
         }
-        stopper.stop();
+        stopper.cancel();
         worker.await.unwrap();
         let report = doctor(app, &[]).await;
         assert_eq!(report["healthy"], true, "{report}");

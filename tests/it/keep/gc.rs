@@ -122,7 +122,7 @@ on_both_setups! {
         removal.end().await.unwrap();
 
         let product = app.settled(&id).await;
-        stopper.stop();
+        stopper.cancel();
         worker.await.unwrap();
         assert_eq!((&product["status"], &product["images"][0]["attempts"]), (&json!("ready"), &json!(2)), "{product}");
         assert!(keys(&product).contains(&made[0].key));

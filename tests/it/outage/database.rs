@@ -102,7 +102,7 @@ async fn a_worker_survives_a_database_outage() {
         proxies.database.restore();
         eventually("a database that answers", async || (readiness(app).await.0 == 200).then_some(())).await;
         assert_eq!(app.settled(&id).await["status"], "ready");
-        stopper.stop();
+        stopper.cancel();
         worker.await.unwrap();
     })
     .await;

@@ -105,7 +105,7 @@ async fn survives(seed: u64) {
         .await;
         let depth = app.app.catalog.depth().await.unwrap();
         assert_eq!((depth.queued, depth.running, depth.dead), (0, 0, 0), "no job is left behind");
-        stopper.stop();
+        stopper.cancel();
         worker.await.unwrap();
     })
     .await;

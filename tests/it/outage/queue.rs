@@ -36,7 +36,7 @@ async fn takes_products_in_and_does_the_work_later(app: &TestApp, proxies: &Prox
     }
     assert!(restored.elapsed() < Duration::from_secs(20), "the work was done after {:?}", restored.elapsed());
     eventually("a queue that is up", async || readiness(app).await.1.is_empty().then_some(())).await;
-    stopper.stop();
+    stopper.cancel();
     worker.await.unwrap();
 }
 

@@ -65,22 +65,22 @@ async fn an_upload_does_not_fail_while_the_blob_directory_is_missing() {
     app::run(Setup::Embedded, async |app: &TestApp| {
         let product = app.create(&[]).await;
         assert_eq!(upload(app, &product["id"], &[("a.png", &images::png(40, 30))]).await.status, 202);
-        let (blobs, away) = (app.directory().join("data/blobs"), app.directory().join("away"));
-        std::fs::rename(&blobs, &away).unwrap();
+        let (blobs, moved) = (app.directory().join("data/blobs"), app.directory().join("moved"));
+        std::fs::rename(&blobs, &moved).unwrap();
         std::fs::create_dir(&blobs).unwrap();
         app.drain().await;
         let image = app.product(&product["id"]).await["images"][0].clone();
         assert_eq!((&image["status"], &image["error"]["code"]), (&"pending".into(), &"storage_unavailable".into()));
 
         std::fs::remove_dir_all(&blobs).unwrap();
-        std::fs::rename(&away, &blobs).unwrap();
+        std::fs::rename(&moved, &blobs).unwrap();
         app.let_time_pass().await;
         app.drain().await;
         let product = app.product(&product["id"]).await;
         assert_eq!(product["status"], "ready");
         let rendition = product["compressed_product_images"][0].as_str().unwrap();
         assert_eq!(app.get(rendition).await.status(), 200);
-        std::fs::rename(&blobs, &away).unwrap();
+        std::fs::rename(&blobs, &moved).unwrap();
         std::fs::create_dir(&blobs).unwrap();
         assert_eq!(try_again(app.get(rendition).await).await, "storage_unavailable");
     })

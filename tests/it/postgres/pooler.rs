@@ -63,7 +63,7 @@ async fn main_flows(app: &TestApp) {
     assert_eq!(again.send().await.unwrap().json::<Value>().await.unwrap(), first);
     let deleted = app.client.delete(app.url(&format!("/products/{}", first["id"]))).send().await.unwrap();
     assert_eq!(deleted.status(), 204);
-    stopper.stop();
+    stopper.cancel();
     worker.await.unwrap();
 }
 

@@ -7,13 +7,13 @@ use pm::{
     app::App,
     config::{self, Flags},
     db::{Config, Database, Postgres, migrate},
-    stop::{self, Stopper},
     worker::Worker,
 };
 use sea_orm::ConnectionTrait as _;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 
 use super::{contract, postgres_url, rabbitmq_url, redis_url};
 
@@ -34,7 +34,7 @@ pub struct TestApp {
     pub client: reqwest::Client,
     pub environment: BTreeMap<String, String>,
     worker: Worker,
-    server: Option<(Stopper, JoinHandle<()>)>,
+    server: Option<(CancellationToken, JoinHandle<()>)>,
     resources: Resources,
 }
 
@@ -94,12 +94,13 @@ impl TestApp {
         resources.installations.push(app.catalog.installation().to_string());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (stopper, stop) = stop::channel();
+        let stop = CancellationToken::new();
         let server = app.clone();
-        let running = tokio::spawn(async move { Box::pin(server.serve(listener, 0, stop)).await.unwrap() });
+        let token = stop.clone();
+        let running = tokio::spawn(async move { Box::pin(server.serve(listener, 0, token)).await.unwrap() });
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let worker = app.worker(2).unwrap();
-        Self { app, setup, address, client, environment, worker, server: Some((stopper, running)), resources }
+        Self { app, setup, address, client, environment, worker, server: Some((stop, running)), resources }
     }
 
     /// Opens the program as another process would: the same settings, its own connections.
@@ -181,11 +182,12 @@ impl TestApp {
         self.number(&format!("SELECT count(*) FROM jobs WHERE state = 'queued' AND run_at <= {}", now.0)).await
     }
 
-    /// Starts a consumer as `pm worker` does; stop it with the stopper and await the handle.
-    pub async fn start_worker(&self) -> (Stopper, JoinHandle<()>) {
+    /// Starts a consumer as `pm worker` does; cancel the token to stop it, and await the handle.
+    pub async fn start_worker(&self) -> (CancellationToken, JoinHandle<()>) {
         let app = self.another().await;
-        let (stopper, stop) = stop::channel();
-        (stopper, tokio::spawn(async move { app.work(2, None, stop).await.unwrap() }))
+        let stop = CancellationToken::new();
+        let token = stop.clone();
+        (stop, tokio::spawn(async move { app.work(2, None, token).await.unwrap() }))
     }
 
     /// Polls until no image of the product is in progress; fails after a minute.
@@ -236,7 +238,7 @@ impl TestApp {
 
     async fn stop(&mut self) {
         if let Some((stopper, server)) = self.server.take() {
-            stopper.stop();
+            stopper.cancel();
             server.await.unwrap();
         }
         self.resources.installations.push(self.app.catalog.installation().to_string());

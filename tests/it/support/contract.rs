@@ -2,10 +2,11 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::LazyLock,
 };
 
 use boon::{Compiler, Draft, SchemaIndex, Schemas};
+use parking_lot::Mutex;
 use serde_json::{Value, value::RawValue};
 
 static DESCRIPTION: LazyLock<Value> =
@@ -49,7 +50,7 @@ pub fn check(method: &str, path: &str, status: u16, kind: &str, body: &[u8]) {
         let body: Box<RawValue> = serde_json::from_slice(body).unwrap_or_else(|error| panic!("{when}: {error}"));
         let body = exact(&body);
         let pointer = format!("{pointer}/content/{}/schema", escape(described));
-        if let Err(error) = SCHEMAS.lock().unwrap_or_else(PoisonError::into_inner).validate(&pointer, &body) {
+        if let Err(error) = SCHEMAS.lock().validate(&pointer, &body) {
             panic!("{when} does not match its schema: {error}\n{body:#}");
         }
     }

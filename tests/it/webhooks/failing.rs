@@ -34,7 +34,7 @@ on_both_setups! {
         assert!(messages.iter().all(|message| message.header("webhook-id") == messages[0].header("webhook-id")));
         let well = wire::get(app, &format!("/webhooks/{}", made["id"])).await.json();
         assert!(well["failing_since"].is_null() && well["enabled"] == true, "{well}");
-        stopper.stop();
+        stopper.cancel();
         worker.await.unwrap();
     }
 
@@ -53,7 +53,7 @@ on_both_setups! {
         assert_eq!(wire::post(app, &format!("{path}/enable"), "").await.json()["enabled"], true);
         app.create(&[]).await;
         receiver.wait_for(2).await;
-        stopper.stop();
+        stopper.cancel();
         worker.await.unwrap();
     }
 
@@ -78,7 +78,7 @@ on_both_setups! {
         }
         let disabled = wire::get(app, &path).await.json();
         assert_eq!(disabled["disabled_reason"], "no delivery succeeded for five days", "{disabled}");
-        stopper.stop();
+        stopper.cancel();
         worker.await.unwrap();
     }
 
@@ -97,7 +97,7 @@ on_both_setups! {
         let late = app.app.catalog.settle_delivery(claimed, Posted::Gone).await;
         assert!(matches!(late, Err(Error::LeaseLost)), "{late:?}");
         assert_eq!(wire::get(app, &format!("/webhooks/{}", made["id"])).await.json()["enabled"], true);
-        stopper.stop();
+        stopper.cancel();
         worker.await.unwrap();
     }
 

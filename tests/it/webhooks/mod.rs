@@ -86,7 +86,7 @@ on_both_setups! {
         wire::send(app.address, "DELETE", &format!("/products/{}", product["id"]), &[], b"").await;
         assert_eq!(other.wait_for(1).await[0].json()["type"], "product.deleted");
         assert_eq!(receiver.messages().len(), 2, "it gets no other event, and none twice");
-        stopper.stop();
+        stopper.cancel();
         worker.await.unwrap();
     }
 
@@ -139,7 +139,7 @@ on_both_setups! {
         let messages = receiver.wait_for(4).await;
         assert_eq!(messages[3].header("webhook-id"), oldest["message_id"].as_str().unwrap());
         assert_eq!(wire::post(app, &format!("{path}/999999/retry"), "").await.status, 404);
-        stopper.stop();
+        stopper.cancel();
         worker.await.unwrap();
     }
 }

@@ -69,7 +69,7 @@ on_both_setups! {
         let (first, second) = (app.start_worker().await, app.start_worker().await);
         receiver.wait_for(300).await;
         for (stopper, worker) in [first, second] {
-            stopper.stop();
+            stopper.cancel();
             worker.await.unwrap();
         }
         let pauses = i64::try_from(begun.elapsed().as_secs() / PAUSE.as_secs()).unwrap() + 1;

@@ -42,7 +42,7 @@ async fn started(app: &TestApp, keys: &str) -> App {
 
 /// Claims a delivery, and returns the secret that signs it.
 async fn secret_of_the_next_message(app: &App) -> Option<String> {
-    app.catalog.claim_deliveries(64).await.unwrap().pop().map(|claimed| claimed.secret)
+    app.catalog.claim_deliveries(64).await.unwrap().pop().map(|claimed| claimed.secret.into_revealed())
 }
 
 on_both_setups! {
@@ -56,7 +56,7 @@ on_both_setups! {
         app.create(&[]).await;
         let message = receiver.wait_for(1).await.remove(0);
         Signer::new(secret).unwrap().verify(&message.body, &message.headers).expect("a valid signature");
-        stopper.stop();
+        stopper.cancel();
         worker.await.unwrap();
     }
 
@@ -105,8 +105,8 @@ on_both_setups! {
         for _ in 0..2 {
             app.create(&[]).await;
         }
-        let (file, away) = (app.directory().join("data/secret.key"), app.directory().join("away"));
-        let has_file = fs::rename(&file, &away).is_ok();
+        let (file, moved) = (app.directory().join("data/secret.key"), app.directory().join("moved"));
+        let has_file = fs::rename(&file, &moved).is_ok();
         let wrong = started(app, NEW).await;
         let before = stored(app).await;
         assert_eq!(secret_of_the_next_message(&wrong).await, None);
@@ -125,14 +125,14 @@ on_both_setups! {
         assert!(code(&output) == 1 && printed.contains("no key decrypts the secrets of webhooks 1"), "{printed}");
 
         if has_file {
-            fs::rename(&away, &file).unwrap();
+            fs::rename(&moved, &file).unwrap();
         }
         let_messages_be_due(app).await;
         let (stopper, worker) = app.start_worker().await;
         let messages = receiver.wait_for(2).await;
         let signer = Signer::new(made["secret"].as_str().unwrap()).unwrap();
         assert!(messages.iter().all(|message| signer.verify(&message.body, &message.headers).is_ok()));
-        stopper.stop();
+        stopper.cancel();
         worker.await.unwrap();
     }
 }

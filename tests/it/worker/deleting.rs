@@ -87,7 +87,7 @@ on_both_setups! {
         origin.release("/slow.jpg");
         let good = app.create(&[origin.url("/good.jpg")]).await["id"].clone();
         assert_eq!(app.settled(&good).await["status"], "ready");
-        stopper.stop();
+        stopper.cancel();
         worker.await.unwrap();
         assert_eq!(rows(app).await[..2], [1, 1]);
     }

@@ -35,7 +35,7 @@ on_both_setups! {
         let (stopper, running) = app.start_worker().await;
         let id = app.create(&[origin.url("/slow.jpg")]).await["id"].clone();
         origin.wait_for_hits("/slow.jpg", 1).await;
-        stopper.stop();
+        stopper.cancel();
         origin.release("/slow.jpg");
         tokio::time::timeout(Duration::from_secs(20), running).await.expect("it stops on request").unwrap();
         assert_eq!(app.product(&id).await["status"], "ready");
@@ -85,7 +85,7 @@ async fn an_idle_worker_finds_a_job_whose_message_another_worker_has_consumed() 
         origin.wait_for_hits("/a.jpg", 2).await;
         let took = began.elapsed();
         origin.release("/a.jpg");
-        stopper.stop();
+        stopper.cancel();
         running.await.unwrap();
         assert!(took < Duration::from_secs(8), "it was found after {took:?}");
     })

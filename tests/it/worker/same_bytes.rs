@@ -131,7 +131,7 @@ on_both_setups! {
         }
         shared.dedup();
         assert_eq!(shared.len(), 1, "all of them share their blobs");
-        stopper.stop();
+        stopper.cancel();
         worker.await.unwrap();
     }
 }

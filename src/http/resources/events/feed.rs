@@ -3,26 +3,23 @@
 //! The reader runs only while there are listeners. A listener that falls behind reads the table itself, so slow clients
 //! do not increase memory use.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use metrics::Gauge;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, broadcast},
     time::{Instant, sleep},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     catalog::{Catalog, Error, EventPage, EventSignals},
     code::ErrorCode,
     domain::{Event, EventFilter, EventKind, EventPosition, ProductId, UserId},
     http::{problem::Problem, request::principal::Authentication},
-    stop::{self, Stop, Stopper},
 };
 
 /// Maximum number of events per query.
@@ -53,8 +50,7 @@ struct Shared {
     /// Number of open streams per client.
     by_client: Mutex<HashMap<String, usize>>,
     catching_up: Semaphore,
-    stopper: Stopper,
-    stop: Stop,
+    stop: CancellationToken,
     tail: Mutex<Option<Tail>>,
     starting: tokio::sync::Mutex<()>,
     streams: Gauge,
@@ -87,7 +83,7 @@ pub(super) struct Subscription {
     pub(super) batches: broadcast::Receiver<Batch>,
     /// The channel delivers every event after this position.
     pub(super) position: EventPosition,
-    pub(super) stop: Stop,
+    pub(super) stop: CancellationToken,
 }
 
 /// A permit for one open stream; released on drop.
@@ -108,7 +104,6 @@ impl Feed {
     ///
     /// Call this after the metrics recorder is installed, or the gauge of open streams is lost.
     pub fn new(catalog: Catalog, authentication: Authentication, most: usize) -> Self {
-        let (stopper, stop) = stop::channel();
         metrics::describe_gauge!(STREAMS, metrics::Unit::Count, "Open event streams");
         Self(Arc::new(Shared {
             catalog,
@@ -117,8 +112,7 @@ impl Feed {
             places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
             most,
             catching_up: Semaphore::new(MAX_CONCURRENT_READS),
-            stopper,
-            stop,
+            stop: CancellationToken::new(),
             tail: Mutex::default(),
             starting: tokio::sync::Mutex::default(),
             streams: metrics::gauge!(STREAMS),
@@ -127,7 +121,7 @@ impl Feed {
 
     /// Ends all open streams and all later ones.
     pub fn stop(&self) {
-        self.0.stopper.stop();
+        self.0.stop.cancel();
     }
 
     /// Takes a permit for a stream of `client`.
@@ -163,7 +157,7 @@ impl Feed {
     }
 
     fn by_client(&self) -> MutexGuard<'_, HashMap<String, usize>> {
-        self.0.by_client.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.by_client.lock()
     }
 
     /// Subscribes to every event committed from now on; starts the reader if it is not running.
@@ -203,7 +197,7 @@ impl Feed {
     }
 
     fn tail(&self) -> MutexGuard<'_, Option<Tail>> {
-        self.0.tail.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.tail.lock()
     }
 
     /// Reads a page of events and broadcasts it.
@@ -279,7 +273,7 @@ impl Admission {
 async fn follow(feed: Feed, mut signals: EventSignals) {
     let interval = signals.poll_interval();
     let (mut again, mut failing, mut used) = (FIRST_RETRY_DELAY, false, Instant::now());
-    let mut stop = feed.0.stop.clone();
+    let stop = feed.0.stop.clone();
     loop {
         let pause = match feed.advance().await {
             Ok(page) if page.full => {
@@ -307,7 +301,7 @@ async fn follow(feed: Feed, mut signals: EventSignals) {
             return;
         }
         tokio::select! {
-            () = stop.wanted() => break,
+            () = stop.cancelled() => break,
             () = sleep(pause) => {}
             () = signals.next() => sleep(BATCH_DELAY).await,
         }

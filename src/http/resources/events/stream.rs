@@ -106,7 +106,7 @@ impl Listener {
                 self.next_beat = Instant::now() + HEARTBEAT;
                 return Some(piece);
             }
-            if self.over || self.live.stop.is_wanted() || self.ends_at <= Instant::now() {
+            if self.over || self.live.stop.is_cancelled() || self.ends_at <= Instant::now() {
                 return None;
             }
             if self.behind {
@@ -118,7 +118,7 @@ impl Listener {
                 continue;
             }
             tokio::select! {
-                () = self.live.stop.wanted() => return None,
+                () = self.live.stop.cancelled() => return None,
                 batch = self.live.batches.recv() => match batch {
                     Ok(batch) => self.take(&batch),
                     Err(RecvError::Lagged(_)) => self.behind = true,

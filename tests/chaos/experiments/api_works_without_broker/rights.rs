@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     api::Api,
     engines::{RabbitMq, programs, wait_until},
-    figures::counts,
+    measurements::counts,
     soundness::Counts,
     stage::Stage,
 };

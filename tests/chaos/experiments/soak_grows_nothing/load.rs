@@ -1,14 +1,12 @@
 //! The clients of the soak: each sends requests of every kind, one after the other, chosen by its seed.
 
 use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
+use parking_lot::{Mutex, MutexGuard};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
@@ -16,7 +14,7 @@ use super::IMAGES;
 use crate::{api::Api, images, origin::Origin};
 
 /// Maximum number of products: each new one replaces another, so that the data keep their size.
-const MOST_PRODUCTS: usize = 1_000;
+const MAX_PRODUCTS: usize = 1_000;
 /// Pause between two requests of a client.
 const PAUSE: Duration = Duration::from_millis(25);
 const WORDS: [&str; 12] =
@@ -29,8 +27,8 @@ const SORTS: [&str; 6] =
 pub struct Products(Mutex<Vec<i64>>);
 
 impl Products {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<i64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<i64>> {
+        self.0.lock()
     }
 
     fn one(&self, random: &mut fastrand::Rng) -> Option<i64> {
@@ -42,7 +40,7 @@ impl Products {
     fn add(&self, id: i64, random: &mut fastrand::Rng) -> Option<i64> {
         let mut all = self.lock();
         all.push(id);
-        (all.len() > MOST_PRODUCTS).then(|| {
+        (all.len() > MAX_PRODUCTS).then(|| {
             let place = random.usize(..all.len());
             all.swap_remove(place)
         })

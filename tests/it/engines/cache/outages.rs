@@ -176,12 +176,12 @@ async fn no_read_is_stale_while_redis_evicts() {
     let prefix = own_prefix();
     let processes = [process(&server.url(), &prefix).await, process(&server.url(), &prefix).await];
     let mut client = server.client().await;
-    let room = server.figure("used_memory").await + (150 << 10);
+    let room = server.statistic("used_memory").await + (150 << 10);
     let limit = [("maxmemory-policy", "allkeys-random".into()), ("maxmemory", room.to_string())];
     redis::cmd("CONFIG").arg("SET").arg(&limit[..]).query_async::<()>(&mut client).await.expect("a limit");
 
     no_reader_sees_less_than_was_acknowledged(&processes, None, None).await;
-    assert!(server.figure("evicted_keys").await > 0);
+    assert!(server.statistic("evicted_keys").await > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,9 +283,9 @@ impl Server {
     }
 
     /// Returns one of the server's statistics.
-    async fn figure(&self, name: &str) -> u64 {
-        let info: redis::InfoDict = redis::cmd("INFO").query_async(&mut self.client().await).await.expect("figures");
-        info.get(name).expect("a figure of this name")
+    async fn statistic(&self, name: &str) -> u64 {
+        let info: redis::InfoDict = redis::cmd("INFO").query_async(&mut self.client().await).await.expect("statistics");
+        info.get(name).expect("a statistic of this name")
     }
 
     async fn kill_and_restart(&mut self, directory: &Path) {

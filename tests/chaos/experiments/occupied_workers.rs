@@ -20,7 +20,7 @@ use crate::{
 const SLOTS: usize = 4;
 
 /// Workers with their jobs.
-pub struct Hostages {
+pub struct OccupiedWorkers {
     pub workers: Vec<Process>,
     /// The jobs' ids.
     pub jobs: BTreeSet<i64>,
@@ -29,10 +29,10 @@ pub struct Hostages {
     held: Vec<String>,
 }
 
-impl Hostages {
+impl OccupiedWorkers {
     /// Starts `count` workers and queues as many images as they take; no other worker may run. `round` makes this
     /// call's images different from those of other calls.
-    pub async fn take(stage: &Stage, api: &Api, origin: &Origin, round: usize, count: usize) -> anyhow::Result<Self> {
+    pub async fn start(stage: &Stage, api: &Api, origin: &Origin, round: usize, count: usize) -> anyhow::Result<Self> {
         let held: Vec<_> = (0..count * (SLOTS - 1)).map(|number| format!("/held/{round}/{number}.jpg")).collect();
         let large: Vec<_> = (0..count).map(|number| format!("/large/{round}/{number}.jpg")).collect();
         let serve = |path: &String, edge: u16| {
@@ -42,7 +42,7 @@ impl Hostages {
         held.iter().for_each(|path| origin.hold(path));
         let on_their_way: Vec<_> = held.iter().map(|path| serve(path, 96)).collect();
         let to_decode: Vec<_> = large.iter().map(|path| serve(path, 1_200)).collect();
-        let names: Vec<_> = (0..count).map(|number| format!("hostage{number}")).collect();
+        let names: Vec<_> = (0..count).map(|number| format!("occupied{number}")).collect();
         // From here on it must be quick: a download fails after 10 s without data.
         let workers = try_join_all(names.iter().map(|name| stage.worker(name, 1))).await?;
         api.create(&format!("held {round}"), &on_their_way).await?;
@@ -51,9 +51,9 @@ impl Hostages {
         large["user_id"] = json!("another seller");
         let answer = api.post("/products", &large).await?;
         anyhow::ensure!(answer.status == 201, "POST /products answers {}: {}", answer.status, answer.body);
-        let mut hostages = Self { workers, jobs: BTreeSet::new(), decoding: 0, held };
-        hostages.wait_for_work(stage, count).await?;
-        Ok(hostages)
+        let mut occupied = Self { workers, jobs: BTreeSet::new(), decoding: 0, held };
+        occupied.wait_for_work(stage, count).await?;
+        Ok(occupied)
     }
 
     /// Waits until all images are in progress and one is being decoded, where that is visible.

@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     api::Api,
-    figures::{Times, counts, milliseconds},
+    measurements::{Times, counts, milliseconds},
     soundness::Counts,
     stage::Stage,
     wrapped,
@@ -34,20 +34,20 @@ const KINDS: [(&str, &[u8], Duration); 3] = [
     ("idle", b"", Duration::from_secs(6)),
 ];
 const OPEN_FILES: u64 = 1_024;
-const MOST_P99: Duration = Duration::from_millis(100);
+const MAX_P99: Duration = Duration::from_millis(100);
 /// Beside other experiments even a server without slow clients is slower; a starved one fails altogether.
-const MOST_P99_BESIDE_OTHERS: Duration = Duration::from_secs(3);
+const MAX_P99_BESIDE_OTHERS: Duration = Duration::from_secs(3);
 
 /// Results of one kind.
 #[derive(Clone, Debug, Default)]
-struct Fared {
+struct KindResult {
     connected: usize,
     closed: Times,
     open: usize,
 }
 
 pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
-    let of_each = stage.size(300, 2_000).min(most_of_each());
+    let of_each = stage.size(300, 2_000).min(max_of_each());
     // A body may take 25 s; the short form does not wait that long.
     let watched = stage.size(Duration::from_secs(7), Duration::from_secs(31));
     let limited = format!("ulimit -n {OPEN_FILES} && exec \"$@\"");
@@ -59,7 +59,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
     let turns = stage.size(1, 2);
     let kinds = KINDS.map(|(name, begin, limit)| (name, begin, limit * turns));
     let slow = join_all(kinds.map(|(_, begin, limit)| kind(server.address, begin, of_each, (limit, watched))));
-    let (fared, during) = tokio::join!(slow, good(&api, id, watched));
+    let (result, during) = tokio::join!(slow, good(&api, id, watched));
     let during = during?;
     anyhow::ensure!(server.process.is_running(), "the server has ended");
     let mut counts = counts(json!({
@@ -67,21 +67,21 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         "good_p99_ms": milliseconds(during.quantile(0.99)), "good_slowest_ms": milliseconds(during.longest()),
         "good_p99_before_ms": milliseconds(before.quantile(0.99)),
     }));
-    for ((name, _, limit), fared) in kinds.iter().zip(fared) {
-        anyhow::ensure!(fared.connected == of_each, "only {} of {of_each} {name} got a connection", fared.connected);
-        anyhow::ensure!(*limit > watched || fared.open == 0, "{} {name} are open after {limit:?}", fared.open);
-        counts.insert(format!("{name}_closed_within_ms"), milliseconds(fared.closed.longest()));
-        counts.insert(format!("{name}_open_at_the_end"), json!(fared.open));
+    for ((name, _, limit), result) in kinds.iter().zip(result) {
+        anyhow::ensure!(result.connected == of_each, "only {} of {of_each} {name} got a connection", result.connected);
+        anyhow::ensure!(*limit > watched || result.open == 0, "{} {name} are open after {limit:?}", result.open);
+        counts.insert(format!("{name}_closed_within_ms"), milliseconds(result.closed.longest()));
+        counts.insert(format!("{name}_open_at_the_end"), json!(result.open));
     }
     let p99 = during.quantile(0.99);
-    let limit = stage.size(MOST_P99_BESIDE_OTHERS, MOST_P99);
+    let limit = stage.size(MAX_P99_BESIDE_OTHERS, MAX_P99);
     anyhow::ensure!(p99 < limit, "good requests had a p99 of {p99:?}: {counts:?}");
     server.process.kill().await;
     Ok(counts)
 }
 
 /// Raises this process's limit of descriptors; returns the possible number of connections of each kind.
-fn most_of_each() -> usize {
+fn max_of_each() -> usize {
     let limits = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };
     let current = if setrlimit(Resource::Nofile, raised).is_ok() { limits.maximum } else { limits.current };
@@ -90,7 +90,7 @@ fn most_of_each() -> usize {
 }
 
 /// Opens `of_each` connections that send `begin` and then one byte per second, until they are closed.
-async fn kind(address: SocketAddr, begin: &[u8], of_each: usize, (limit, watched): (Duration, Duration)) -> Fared {
+async fn kind(address: SocketAddr, begin: &[u8], of_each: usize, (limit, watched): (Duration, Duration)) -> KindResult {
     let opened = join_all((0..of_each).map(|number| async move {
         // They open over a second, as fast as an attacker could.
         sleep(Duration::from_secs(1) * u32::try_from(number).unwrap_or(0) / u32::try_from(of_each).unwrap_or(1)).await;
@@ -100,18 +100,18 @@ async fn kind(address: SocketAddr, begin: &[u8], of_each: usize, (limit, watched
         let left = limit.min(watched.saturating_sub(Duration::from_millis(500)));
         Some(timeout(left, drip_until_closed(&mut stream, !begin.is_empty())).await.ok().map(|()| began.elapsed()))
     }));
-    let mut fared = Fared::default();
+    let mut result = KindResult::default();
     for stream in opened.await {
         match stream {
             None => {}
-            Some(None) => (fared.connected, fared.open) = (fared.connected + 1, fared.open + 1),
+            Some(None) => (result.connected, result.open) = (result.connected + 1, result.open + 1),
             Some(Some(time)) => {
-                fared.connected += 1;
-                fared.closed.note(time);
+                result.connected += 1;
+                result.closed.note(time);
             }
         }
     }
-    fared
+    result
 }
 
 async fn drip_until_closed(stream: &mut TcpStream, drips: bool) {
