@@ -85,7 +85,8 @@ pub(super) const KEYS: &[Key] = &[
         .flag("--tls-key", Some("serve")),
     Key::new("hsts", &["PM_HSTS"], "")
         .doc("`max-age` of Strict-Transport-Security, such as `365d`.")
-        .allowed("a time, such as 365d"),
+        .allowed("a time, such as 365d")
+        .measure(),
     Key::new("plain_http", &["PM_PLAIN_HTTP"], "")
         .doc("`allow`: permit unencrypted credentials when listening beyond this machine.")
         .allowed("allow, or nothing"),
@@ -100,7 +101,8 @@ pub(super) const KEYS: &[Key] = &[
         .allowed("x-forwarded-for or forwarded"),
     Key::new("keepalive", &["PM_KEEPALIVE"], "75s")
         .doc("Idle time limit of a connection; must be longer than that of a proxy in front.")
-        .allowed("a time from 1s to 1h, such as 75s"),
+        .allowed("a time from 1s to 1h, such as 75s")
+        .measure(),
     Key::new("rate_limit", &["PM_RATE_LIMIT"], "")
         .doc("Rate limit per client: `10/s`, `600/m,burst=20`. A client is a user, a key or an address.")
         .allowed("a number of requests per s, m or h and a burst, such as 10/s,burst=20"),
