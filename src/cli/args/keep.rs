@@ -28,7 +28,7 @@ pub(in crate::cli) struct Backup {
     /// Verify all files of the backup and rewrite damaged ones [default: files last verified over 30 days ago]
     #[arg(long)]
     pub(in crate::cli) verify: bool,
-    /// Replace the backup of another installation
+    /// Replace a backup of another installation, or one with another passphrase
     #[arg(long)]
     pub(in crate::cli) replace: bool,
     #[command(flatten)]

@@ -22,7 +22,7 @@ pub(super) const KEYS: &[Key] = &[
         .doc(
             "Keys that encrypt webhook secrets in the database, each of at least 32 characters, separated by commas. \
             The first key encrypts, all decrypt. On SQLite the default is a generated key in the data directory. On \
-            PostgreSQL no webhook can be created without a key. All processes need the same keys.",
+            PostgreSQL no webhook can be created or restored without a key. All processes need the same keys.",
         )
         .allowed("one or more keys of at least 32 characters, separated by commas")
         .secret(),
@@ -31,7 +31,7 @@ pub(super) const KEYS: &[Key] = &[
             "Passphrase that encrypts the secrets in a backup. `pm backup` and `pm restore` need it, or \
             `--without-secrets`; `--passphrase-file` names a file with it. Keep a copy outside this machine.",
         )
-        .allowed("a passphrase")
+        .allowed("a passphrase; `pm backup` requires at least 12 characters")
         .secret(),
     Key::new("placeholder", &["PM_PLACEHOLDER"], "none")
         .doc("Response for a rendition that is not ready: `none` (503), or `thumbhash` (a tiny PNG, if known).")
