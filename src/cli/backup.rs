@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The secrets in a backup.
-const SECRETS: &str = "webhook secrets, hashes of API keys and the keys of signed URLs";
+const SECRETS: &str = "webhook secrets, hashes of API keys and the keys that sign variant URLs";
 
 /// Runs `pm backup`; returns [`Exit::Partly`] if the store lacks blobs.
 pub(super) async fn save(command: &args::Backup, settings: Settings, console: &mut Console) -> Result<Exit, Failure> {
