@@ -296,7 +296,7 @@ impl App {
     /// A message if the options are invalid or no key is set.
     pub fn signed_address(&self, image: ImageId, options: &str) -> Result<String, String> {
         ResizeOptions::parse(options)?;
-        let keys = self.url_keys.as_ref().ok_or("no key for addresses is set")?;
+        let keys = self.url_keys.as_ref().ok_or("no key that signs variant URLs is set")?;
         let signature = keys.sign(options, &image.to_string());
         Ok(self.catalog.links().resize(&signature, options, image))
     }

@@ -106,6 +106,21 @@ mod tests {
     }
 
     #[test]
+    fn operations_has_a_remedy_for_every_code_of_a_failed_image() {
+        let errors = include_str!("../docs/ERRORS.md");
+        let sections = errors.split("\n## ").filter(|section| section.starts_with("Images: "));
+        let sections = sections.filter(|section| !section.starts_with("Images: warnings"));
+        let codes: Vec<_> = sections
+            .flat_map(|section| section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()))
+            .collect();
+        let page = include_str!("../docs/OPERATIONS.md");
+        let page = page.split("\n## ").find(|section| section.starts_with("Dead letters")).expect("a section");
+        assert!(codes.contains(&"host_not_found") && codes.contains(&"undecodable"), "{codes:?}");
+        let missing: Vec<_> = codes.iter().filter(|code| !page.contains(&format!("`{code}`"))).collect();
+        assert!(missing.is_empty(), "docs/OPERATIONS.md has no remedy for {missing:?}");
+    }
+
+    #[test]
     fn every_code_round_trips() {
         for code in ErrorCode::ALL {
             assert_eq!(ErrorCode::parse(code.as_str()), Some(*code));

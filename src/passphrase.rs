@@ -37,12 +37,20 @@ pub enum Error {
 }
 
 impl Passphrase {
+    /// Minimum characters of a passphrase for encryption. Files of earlier versions may have a shorter one.
+    pub const MIN_CHARS: usize = 12;
+
     /// Creates a passphrase of at least one character.
     ///
     /// # Errors
     /// A message if it is empty.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() { Err("is empty".into()) } else { Ok(Self(Secret::new(text.to_owned()))) }
+    }
+
+    /// Returns whether the passphrase is long enough for encryption.
+    pub fn is_long_enough(&self) -> bool {
+        self.0.chars().count() >= Self::MIN_CHARS
     }
 
     /// Encrypts `plain`; takes about one second and 128 MiB of memory.
@@ -137,5 +145,11 @@ mod tests {
     fn debug_does_not_show_the_passphrase() {
         assert_eq!(format!("{:?}", passphrase("hunter2")), "Passphrase(***)");
         assert!(Passphrase::parse("").is_err());
+    }
+
+    #[test]
+    fn a_passphrase_for_encryption_has_12_characters() {
+        assert!(!passphrase("hunter2").is_long_enough() && !passphrase("äöüäöüäöüäö").is_long_enough());
+        assert!(passphrase("correct hors").is_long_enough());
     }
 }

@@ -476,6 +476,27 @@ rules! {
     }
 }
 
+/// Literals that begin like a metric but are none: channels of PostgreSQL, a prefix of buckets, and the start of keys.
+const NO_METRICS: &[&str] = &["pm_", "pm_jobs", "pm_events", "pm_job"];
+
+#[test]
+fn every_metric_is_documented_and_every_documented_metric_exists() {
+    let root = std::env::var("CARGO_MANIFEST_DIR").expect("cargo says where the package is");
+    let tree = SourceTree::read(Path::new(&root));
+    let texts = tree.sources.iter().flat_map(|source| &source.tokens).filter(|token| token.kind == Kind::Text);
+    let is_name = |text: &&str| text.starts_with("pm_") && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let exported: BTreeSet<_> = texts
+        .map(|token| token.text.trim_matches('"'))
+        .filter(is_name)
+        .filter(|text| !NO_METRICS.contains(text))
+        .collect();
+    let page = std::fs::read_to_string(Path::new(&root).join("docs/OPERATIONS.md")).expect("a page");
+    let section = page.split("\n## ").find(|section| section.starts_with("Metrics")).expect("a section about metrics");
+    let names = section.lines().filter_map(|line| line.strip_prefix('|')?.split('|').next());
+    let documented: BTreeSet<_> = names.flat_map(|cell| cell.split('`')).filter(is_name).collect();
+    assert_eq!(exported, documented, "left: metrics in src/; right: the table in docs/OPERATIONS.md");
+}
+
 #[test]
 fn replaced_words_are_not_used() {
     let root = std::env::var("CARGO_MANIFEST_DIR").expect("cargo says where the package is");

@@ -15,6 +15,8 @@ pub enum Error {
     NoCatalog {
         /// The location that pm searched, and what it found.
         place: String,
+        /// Whether `pm serve` creates it.
+        serve_creates: bool,
     },
     /// The schema is newer than this version supports.
     #[error("the database's schema needs pm {needs} or newer; this is pm {}", env!("CARGO_PKG_VERSION"))]

@@ -45,7 +45,8 @@ pub async fn open_database(settings: &Settings, make: bool) -> Result<Database, 
         DatabaseUrl::Sqlite { path } => {
             let there = tokio::fs::try_exists(path).await;
             if !there.map_err(|source| Error::DataDirectory { path: path.clone(), source })? {
-                return Err(Error::NoCatalog { place: format!("{} does not exist", absolute(path).display()) });
+                let place = format!("{} does not exist", absolute(path).display());
+                return Err(Error::NoCatalog { place, serve_creates: settings.auto_migrate });
             }
             db::Config::Sqlite { path: path.clone() }
         }
@@ -81,7 +82,8 @@ pub(super) async fn open_catalog(settings: &Settings, access: Access) -> Result<
         (SchemaState::Missing, Access::Serve | Access::Create) if migrates => migrate::up(&database, None).await?,
         (SchemaState::Older { .. }, Access::Serve) if migrates => migrate::up(&database, None).await?,
         (SchemaState::Missing, _) => {
-            return Err(Error::NoCatalog { place: format!("{} is empty", settings.database) });
+            let place = format!("{} is empty", settings.database);
+            return Err(Error::NoCatalog { place, serve_creates: migrates });
         }
         (SchemaState::Older { missing, of }, _) => return Err(Error::OldSchema { missing, of }),
         (SchemaState::Newer { needs }, _) => return Err(Error::NewSchema { needs }),

@@ -22,8 +22,9 @@ pub async fn restore(app: &App, keys: &str) -> Result<Option<String>, Error> {
     if app.url_keys.as_ref().is_some_and(|current| current.reveal() == keys) {
         return Ok(None);
     }
-    UrlKeys::parse(keys)
-        .map_err(|message| Error::Setting(format!("the backup's keys of signed URLs are invalid: it {message}")))?;
+    UrlKeys::parse(keys).map_err(|message| {
+        Error::Setting(format!("the backup's keys that sign variant URLs are invalid: it {message}"))
+    })?;
     let settings = &app.settings;
     let path = settings.data_dir.join(FILE);
     let (to, text) = (path.clone(), keys.to_owned());

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The secrets in a backup.
-const SECRETS: &str = "webhook secrets, hashes of API keys and the keys of signed URLs";
+const SECRETS: &str = "webhook secrets, hashes of API keys and the keys that sign variant URLs";
 
 /// Runs `pm backup`; returns [`Exit::Partly`] if the store lacks blobs.
 pub(super) async fn save(command: &args::Backup, settings: Settings, console: &mut Console) -> Result<Exit, Failure> {
@@ -28,6 +28,9 @@ pub(super) async fn save(command: &args::Backup, settings: Settings, console: &m
     if passphrase.is_none() && !command.secrets.without_secrets {
         return Err(Failure::new(Exit::Usage, format!("a backup contains {SECRETS}, but no passphrase is set"))
             .hint("set PM_BACKUP_PASSPHRASE or --passphrase-file FILE; --without-secrets omits the secrets"));
+    }
+    if passphrase.as_ref().is_some_and(|passphrase| !passphrase.is_long_enough()) {
+        return Err(too_short(&command.secrets));
     }
     let app = Box::pin(App::open(settings, Access::Existing)).await?;
     let protection = match passphrase {
@@ -91,7 +94,7 @@ pub(super) async fn restore(
     ask::confirm(&question, command.yes).await?;
     settings.auto_migrate = true;
     let app = Box::pin(App::open(settings, Access::Create)).await?;
-    app.catalog.ensure_empty().await?;
+    app.catalog.ensure_restorable(&checked).await?;
     if let Some(keys) = secrets.as_ref().and_then(|secrets| secrets.url_keys.reveal().as_deref()) {
         // The keys come before the rows, so that an interrupted restore can be run again.
         if let Some(advice) = app::restore_url_keys(&app, keys).await? {
@@ -156,6 +159,13 @@ fn passphrase(words: &args::Secrets, settings: &Settings) -> Result<Option<Passp
     let text = std::fs::read_to_string(file).map_err(|error| wrong(error.into()))?;
     let passphrase = Passphrase::parse(text.trim_end_matches(['\r', '\n']));
     passphrase.map(Some).map_err(|reason| wrong(anyhow::anyhow!("it {reason}")))
+}
+
+fn too_short(words: &args::Secrets) -> Failure {
+    let place = words.passphrase_file.as_ref().map(|file| format!("the passphrase in {}", file.display()));
+    let place = place.unwrap_or_else(|| "PM_BACKUP_PASSPHRASE".into());
+    let reason = format!("{place} has fewer than {} characters", Passphrase::MIN_CHARS);
+    Failure::new(Exit::Usage, reason).hint("a generated one is safe: `openssl rand -base64 24`; nothing was changed")
 }
 
 fn name(console: &Console, names: &Names, word: &str) {

@@ -198,6 +198,17 @@ mod tests {
     }
 
     #[test]
+    fn every_exit_code_is_in_the_documentation() {
+        let page = include_str!("../../docs/ERRORS.md");
+        let page = page.split("\n## ").find(|section| section.starts_with("Exit codes")).expect("a section");
+        let all =
+            [Exit::Done, Exit::Failed, Exit::Usage, Exit::NotFound, Exit::Partly, Exit::Unreachable, Exit::Interrupted];
+        for exit in all {
+            assert!(page.contains(&format!("\n| {} | ", exit as u8)), "docs/ERRORS.md does not explain {exit:?}");
+        }
+    }
+
+    #[test]
     fn invalid_fields_are_reported_under_the_names_of_flags() {
         let invalid = Invalid::field("min_price", "must not be negative");
         let failure = Failure::invalid(&invalid, |field| format!("--{}", field.replace('_', "-")));

@@ -59,14 +59,22 @@ impl Row for Summary {
     }
 
     fn cells(&self) -> Vec<String> {
-        let would = if self.dry_run { " (dry run: nothing was deleted)" } else { "" };
-        let counts = [self.removed, self.bytes, self.young, self.unfinished].map(|count| count.to_string());
-        let [removed, bytes, young, unfinished] = counts;
-        vec![format!("{removed}{would}"), bytes, young, unfinished]
+        [self.removed, self.bytes, self.young, self.unfinished].map(|count| count.to_string()).into()
     }
 
     fn fields(&self) -> Vec<String> {
         let counts = [self.removed, self.bytes, self.young, self.unfinished].map(|count| count.to_string());
         [self.dry_run.to_string()].into_iter().chain(counts).collect()
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        const WOULD: [&str; 4] = [
+            "would be removed (dry run)",
+            "bytes that would be freed",
+            "kept because young",
+            "unfinished files that would be removed",
+        ];
+        let names = if self.dry_run { &WOULD } else { Self::COLUMNS };
+        names.iter().copied().zip(self.cells()).collect()
     }
 }

@@ -198,9 +198,13 @@ fn exit_of(error: &app::Error) -> Exit {
 impl From<app::Error> for Failure {
     fn from(error: app::Error) -> Self {
         let hint = match &error {
-            app::Error::NoCatalog { .. } => {
+            app::Error::NoCatalog { serve_creates: true, .. } => {
                 Some("`pm serve` and `pm migrate up` create one; PM_DATA_DIR and DATABASE_URL select another one")
             }
+            app::Error::NoCatalog { serve_creates: false, .. } => Some(
+                "`pm migrate up` creates one; with PM_AUTO_MIGRATE=true `pm serve` creates one at its start; \
+                 DATABASE_URL selects another one",
+            ),
             app::Error::OldSchema { .. } => {
                 Some("`pm migrate up` applies them; with PM_AUTO_MIGRATE=true `pm serve` applies them at its start")
             }

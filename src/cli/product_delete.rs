@@ -10,7 +10,10 @@ use super::{
     progress::Progress,
     signals::unless_stopped,
 };
-use crate::{catalog::Catalog, domain::ProductId};
+use crate::{
+    catalog::{self, Catalog},
+    domain::ProductId,
+};
 
 /// Products per transaction.
 const BATCH: usize = 100;
@@ -26,8 +29,9 @@ pub(super) async fn run(
     let mut ids: Vec<_> = ids.iter().copied().map(ProductId).collect();
     ids.sort_unstable();
     ids.dedup();
-    let question = format!("This deletes {} and all images.", counted(ids.len()));
-    unless_stopped(stop, "nothing was changed", ask::confirm(&question, yes)).await?;
+    if !yes {
+        unless_stopped(stop, "nothing was changed", confirm(&ids, catalog)).await?;
+    }
     let mut progress = Progress::new("deleting", ids.len() as u64, console.is_quiet());
     let mut deleted = Vec::new();
     for (some, before) in ids.chunks(BATCH).zip((0_u64..).step_by(BATCH)) {
@@ -40,14 +44,43 @@ pub(super) async fn run(
     }
     drop(progress);
     report(&deleted, console)?;
-    let missing: Vec<_> = ids.iter().filter(|id| !deleted.contains(id)).map(ToString::to_string).collect();
-    if missing.is_empty() {
-        return Ok(Exit::Done);
+    match missing(&ids, &deleted) {
+        Some(failure) => Err(failure),
+        None => Ok(Exit::Done),
     }
-    let exit = if deleted.is_empty() { Exit::NotFound } else { Exit::Partly };
+}
+
+/// Asks before existing products are deleted.
+///
+/// # Errors
+/// If none of the products exists, or the answer is not yes.
+async fn confirm(ids: &[ProductId], catalog: &Catalog) -> Result<(), Failure> {
+    let mut found = Vec::new();
+    for id in ids {
+        match catalog.product(*id).await {
+            Ok(_) => found.push(*id),
+            Err(catalog::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let question = match &found[..] {
+        [] => return missing(ids, &[]).map_or(Ok(()), Err),
+        [id] => format!("This deletes product {id} and its images."),
+        _ => format!("This deletes {} and their images.", counted(found.len())),
+    };
+    ask::confirm(&question, false).await
+}
+
+/// Returns the failure that names the products of `ids` that are not in `found`.
+fn missing(ids: &[ProductId], found: &[ProductId]) -> Option<Failure> {
+    let missing: Vec<_> = ids.iter().filter(|id| !found.contains(id)).map(ToString::to_string).collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let exit = if found.is_empty() { Exit::NotFound } else { Exit::Partly };
     let products = if missing.len() == 1 { "product" } else { "products" };
     let failure = Failure::new(exit, format!("{products} {} not found", missing.join(", ")));
-    Err(failure.hint("`pm product list` shows all products"))
+    Some(failure.hint("`pm product list` shows all products"))
 }
 
 fn report(deleted: &[ProductId], console: &mut Console) -> Result<(), Failure> {

@@ -27,7 +27,7 @@ pub(super) async fn run(command: args::Webhook, catalog: &Catalog, console: &mut
         args::Webhook::List => list(catalog, console).await,
         args::Webhook::Get { id } => {
             let webhook = catalog.webhook(WebhookId(id)).await?;
-            console.single(&WebhookRow { webhook: &webhook, secret: None })?;
+            console.single(&WebhookRow { webhook: &webhook })?;
             Ok(Exit::Done)
         }
         args::Webhook::Delete { id, yes } => {
@@ -39,7 +39,7 @@ pub(super) async fn run(command: args::Webhook, catalog: &Catalog, console: &mut
         }
         args::Webhook::Enable { id } => {
             let webhook = catalog.enable_webhook(WebhookId(id), None, None).await?.value;
-            console.single(&WebhookRow { webhook: &webhook, secret: None })?;
+            console.single(&WebhookRow { webhook: &webhook })?;
             Ok(Exit::Done)
         }
         args::Webhook::Deliveries { id, paging } => deliveries(WebhookId(id), &paging, catalog, console).await,
@@ -68,14 +68,14 @@ async fn add(
     let new = NewWebhook::checked(url, types, secret, catalog.policy());
     let new = new.map_err(|invalid| Failure::invalid(&invalid, flag))?;
     let (webhook, secret) = catalog.create_webhook(new, None).await?.value;
-    console.single(&WebhookRow { webhook: &webhook, secret: Some(&secret) })?;
+    console.single(&NewWebhookRow { webhook: &webhook, secret: &secret })?;
     console.say("save the secret: it is not shown again");
     Ok(Exit::Done)
 }
 
 async fn list(catalog: &Catalog, console: &mut Console) -> Result<Exit, Failure> {
     let webhooks = catalog.webhooks().await?;
-    let rows: Vec<_> = webhooks.iter().map(|webhook| WebhookRow { webhook, secret: None }).collect();
+    let rows: Vec<_> = webhooks.iter().map(|webhook| WebhookRow { webhook }).collect();
     let mut list = console.list();
     list.page(&rows)?;
     list.finish(None)?;
@@ -102,22 +102,18 @@ async fn deliveries(id: WebhookId, paging: &Paging, catalog: &Catalog, console: 
 
 struct WebhookRow<'a> {
     webhook: &'a Webhook,
-    secret: Option<&'a str>,
 }
 
 /// Serializes the API's JSON.
 impl Serialize for WebhookRow<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.secret {
-            Some(secret) => WebhookBody::with_secret(self.webhook, secret).serialize(serializer),
-            None => WebhookBody::new(self.webhook).serialize(serializer),
-        }
+        WebhookBody::new(self.webhook).serialize(serializer)
     }
 }
 
 impl Row for WebhookRow<'_> {
-    const COLUMNS: &'static [&'static str] = &["id", "url", "types", "state", "failing since", "secret"];
-    const FIELDS: &'static [&'static str] = &["id", "url", "types", "disabled_reason", "failing_since", "secret"];
+    const COLUMNS: &'static [&'static str] = &["id", "url", "types", "state", "failing since"];
+    const FIELDS: &'static [&'static str] = &["id", "url", "types", "disabled_reason", "failing_since"];
 
     fn id(&self) -> String {
         self.webhook.id.to_string()
@@ -139,8 +135,39 @@ impl Row for WebhookRow<'_> {
             if kinds.is_empty() { "all".into() } else { kinds.join(" ") },
             webhook.disabled.clone().unwrap_or_default(),
             webhook.failing_since.map(|since| since.to_string()).unwrap_or_default(),
-            self.secret.unwrap_or_default().to_owned(),
         ]
+    }
+}
+
+/// A new webhook with its secret.
+struct NewWebhookRow<'a> {
+    webhook: &'a Webhook,
+    secret: &'a str,
+}
+
+/// Serializes the API's JSON.
+impl Serialize for NewWebhookRow<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        WebhookBody::with_secret(self.webhook, self.secret).serialize(serializer)
+    }
+}
+
+impl Row for NewWebhookRow<'_> {
+    const COLUMNS: &'static [&'static str] = &["id", "url", "types", "state", "failing since", "secret"];
+    const FIELDS: &'static [&'static str] = &["id", "url", "types", "disabled_reason", "failing_since", "secret"];
+
+    fn id(&self) -> String {
+        self.webhook.id.to_string()
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let webhook = WebhookRow { webhook: self.webhook };
+        webhook.cells().into_iter().chain([self.secret.to_owned()]).collect()
+    }
+
+    fn fields(&self) -> Vec<String> {
+        let webhook = WebhookRow { webhook: self.webhook };
+        webhook.fields().into_iter().chain([self.secret.to_owned()]).collect()
     }
 }
 

@@ -56,14 +56,10 @@ pub struct DatabaseConnections {
 impl DatabaseConnections {
     /// Returns the name and value of each setting, with passwords masked.
     pub(super) fn entries(&self) -> Vec<(&'static str, String)> {
-        let seconds = |span: Duration| format!("{}ms", span.as_millis());
         vec![
             ("database_pooler", self.pooler.as_str().to_owned()),
             ("database_direct_url", self.direct_url.as_deref().map(redact).unwrap_or_default()),
             ("database_max_connections", self.max.to_string()),
-            ("database_idle_timeout", seconds(self.idle_timeout)),
-            ("database_statement_timeout", seconds(self.statement_timeout)),
-            ("database_connect_timeout", seconds(self.connect_timeout)),
         ]
     }
 }

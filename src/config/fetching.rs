@@ -35,11 +35,6 @@ pub(super) fn resolve(resolver: &mut Resolver<'_>) -> Option<Fetching> {
 impl Fetching {
     /// Returns the name and value of each setting.
     pub(super) fn entries(&self) -> Vec<(&'static str, String)> {
-        vec![
-            ("fetch_allow", self.policy.to_string()),
-            ("fetch_max_bytes", self.max_bytes.to_string()),
-            ("fetch_timeout", format!("{}ms", self.timeout.as_millis())),
-            ("fetch_per_host", self.per_host.to_string()),
-        ]
+        vec![("fetch_allow", self.policy.to_string()), ("fetch_per_host", self.per_host.to_string())]
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Key {
     pub in_files: bool,
     /// Whether the value may contain a password; messages then omit it.
     pub secret: bool,
+    /// Whether it is a duration or a size; `pm config` prints these as they were set.
+    pub measure: bool,
 }
 
 /// A flag that sets a setting.
@@ -62,7 +64,17 @@ pub(super) const SECTIONS: [Section; 5] = [
 
 impl Key {
     const fn new(name: &'static str, environment: &'static [&'static str], default: &'static str) -> Self {
-        Self { name, environment, default, doc: "", allowed: "", flag: None, in_files: true, secret: false }
+        Self {
+            name,
+            environment,
+            default,
+            doc: "",
+            allowed: "",
+            flag: None,
+            in_files: true,
+            secret: false,
+            measure: false,
+        }
     }
 
     const fn doc(self, doc: &'static str) -> Self {
@@ -79,6 +91,10 @@ impl Key {
 
     const fn secret(self) -> Self {
         Self { secret: true, ..self }
+    }
+
+    const fn measure(self) -> Self {
+        Self { measure: true, ..self }
     }
 
     const fn environment_only(self) -> Self {

@@ -4,6 +4,7 @@
 //! environment. No message and no `Debug` output contains a password.
 
 mod database;
+mod entries;
 mod fetching;
 mod keys;
 mod layers;
@@ -15,7 +16,7 @@ mod values;
 
 use std::{
     collections::BTreeMap,
-    fmt, io,
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -112,6 +113,8 @@ pub struct Settings {
     /// The format of log lines.
     pub log_format: LogFormat,
     sources: BTreeMap<&'static str, Source>,
+    /// The texts of durations and sizes, as they were set.
+    measures: BTreeMap<&'static str, String>,
 }
 
 /// The format of log lines.
@@ -251,8 +254,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
     let log = resolver.take("log", log_filter);
     let log_format = resolver.take("log_format", log_format);
 
-    let data_dir = data_dir?;
-    let database = database?;
+    let (data_dir, database) = (data_dir?, database?);
     Some(Settings {
         auto_migrate: auto_migrate?.unwrap_or(matches!(database, DatabaseUrl::Sqlite { .. })),
         storage_url: values::storage_in(&storage_url?, &data_dir)?,
@@ -288,6 +290,7 @@ fn resolve_all(resolver: &mut Resolver<'_>, layers: &[Layer]) -> Option<Settings
         log: log?,
         log_format: log_format?,
         sources: std::mem::take(&mut resolver.sources),
+        measures: std::mem::take(&mut resolver.measures),
     })
 }
 
@@ -343,53 +346,6 @@ impl Settings {
         let found =
             parts.chain([name]).find_map(|name| self.sources.get(name).filter(|source| **source != Source::Default));
         found.unwrap_or(&Source::Default)
-    }
-
-    /// Returns the name, value and source of every setting, with passwords masked.
-    pub fn entries(&self) -> Vec<(&'static str, String, &Source)> {
-        let none = |value: &Option<String>| value.as_deref().map(redact).unwrap_or_default();
-        let presets: Vec<_> = self.presets.iter().map(|preset| preset.name.as_str()).collect();
-        let values = [
-            ("data_dir", self.data_dir.display().to_string()),
-            ("database_url", self.database.to_string()),
-            ("auto_migrate", self.auto_migrate.to_string()),
-            ("redis_url", none(&self.redis_url)),
-            ("redis_prefix", self.redis_prefix.clone()),
-            ("cache_lifetime", format!("{}s", self.cache_lifetime.as_secs())),
-            ("rabbitmq_url", none(&self.rabbitmq_url)),
-            ("rabbitmq_queue", self.rabbitmq_queue.clone()),
-            ("storage_url", redact(&self.storage_url)),
-            ("storage_adopt", self.storage_adopt.to_string()),
-            ("listen", self.listen.to_string()),
-            ("public_url", none(&self.public_url)),
-            ("url_key", self.url_key.as_ref().map_or(String::new(), |_| "***".into())),
-            ("secret_key", self.secret_key.as_ref().map_or(String::new(), |_| "***".into())),
-            ("backup_passphrase", self.backup_passphrase.as_ref().map_or(String::new(), |_| "***".into())),
-            ("placeholder", self.placeholder.as_str().to_owned()),
-            ("auto_users", self.auto_users.to_string()),
-            ("workers", self.workers.to_string()),
-            ("worker_listen", self.worker_listen.map(|address| address.to_string()).unwrap_or_default()),
-            ("gc_every", format!("{}s", self.gc_every.as_secs())),
-            ("max_waiting_jobs_per_user", self.max_waiting_jobs_per_user.to_string()),
-            ("image_max_pixels", self.image_max_pixels.to_string()),
-            ("image_memory", self.image_memory.to_string()),
-            ("image_timeout", format!("{}ms", self.image_timeout.as_millis())),
-            ("isolation", self.isolation.to_string()),
-            ("image_effort", self.image_effort.as_str().to_owned()),
-            ("log", self.log.clone()),
-            ("log_format", format!("{:?}", self.log_format).to_lowercase()),
-            ("presets", presets.join(", ")),
-        ];
-        let others = self.database_connections.entries().into_iter().chain(self.security.entries());
-        let others = others.chain(self.fetching.entries());
-        values.into_iter().chain(others).map(|(name, value)| (name, value, self.source(name))).collect()
-    }
-}
-
-/// Masks passwords, and omits the `AWS_*` variables.
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.entries().into_iter().map(|(name, value, _)| (name, value))).finish()
     }
 }
 

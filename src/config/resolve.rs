@@ -15,12 +15,14 @@ pub(super) struct Resolver<'a> {
     pub problems: Vec<Problem>,
     /// The source of each setting.
     pub sources: BTreeMap<&'static str, Source>,
+    /// The texts of durations and sizes; empty if not set.
+    pub measures: BTreeMap<&'static str, String>,
 }
 
 impl<'a> Resolver<'a> {
     /// Creates a resolver; `layers` begins with the defaults.
     pub(super) fn new(layers: &'a [Layer]) -> Self {
-        Self { layers, problems: Vec::new(), sources: BTreeMap::new() }
+        Self { layers, problems: Vec::new(), sources: BTreeMap::new(), measures: BTreeMap::new() }
     }
 
     /// Returns the index of the highest layer with a value for `name`; the defaults have index 0.
@@ -45,6 +47,7 @@ impl<'a> Resolver<'a> {
         match self.found(name) {
             Some((_, raw)) if !raw.is_empty() => self.take(name, parse).map(Some),
             _ => {
+                self.note_measure(name, "");
                 self.sources.insert(name, self.layers.first().map_or(Source::Default, |layer| layer.source.clone()));
                 Some(None)
             }
@@ -59,12 +62,22 @@ impl<'a> Resolver<'a> {
     ) -> Option<T> {
         let (source, raw) = self.found(name)?;
         self.sources.insert(name, source.clone());
+        if let Raw::Text(text) = raw {
+            self.note_measure(name, text);
+        }
         match parse(raw) {
             Ok(value) => Some(value),
             Err(reason) => {
                 self.problems.push(problem(name, source, raw, &reason));
                 None
             }
+        }
+    }
+
+    /// Stores the text of a duration or a size.
+    fn note_measure(&mut self, name: &'static str, text: &str) {
+        if Key::find(name).is_some_and(|key| key.measure) {
+            self.measures.insert(name, text.to_owned());
         }
     }
 

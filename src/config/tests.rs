@@ -272,6 +272,26 @@ fn an_unusable_secret_file_is_named_without_its_content() {
 }
 
 #[test]
+fn every_dotenv_file_in_the_documentation_is_valid() {
+    let pages = [include_str!("../../README.md"), include_str!("../../docs/OPERATIONS.md")];
+    let blocks =
+        pages.iter().flat_map(|page| page.split("```ini\n").skip(1)).filter_map(|rest| rest.split("```").next());
+    let mut found = 0;
+    for block in blocks {
+        let key = "a key of the documentation with 32 characters";
+        let directory = directory(&[("pm-url-key", key), ("pm-secret-key", key)]);
+        let dotenv = block.replace("/run/secrets", &directory.path().display().to_string());
+        fs::write(directory.path().join(".env"), &dotenv).expect("a file");
+        let settings =
+            load(&Flags::default(), directory.path(), []).unwrap_or_else(|error| panic!("{error}\n{dotenv}"));
+        assert!(matches!(settings.database, DatabaseUrl::Postgres { .. }), "{dotenv}");
+        assert!(settings.url_key.is_some() && settings.secret_key.is_some(), "PostgreSQL requires both keys: {dotenv}");
+        found += 1;
+    }
+    assert!(found > 0, "the README contains a .env file");
+}
+
+#[test]
 fn gc_every_is_a_day_by_default_and_zero_turns_it_off() {
     let every = |text| loaded(&[], &[("PM_GC_EVERY", text)]).gc_every;
     assert_eq!(every(""), Duration::from_secs(24 * 3_600));

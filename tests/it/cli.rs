@@ -315,6 +315,55 @@ fn settings_are_shown_with_their_source_and_without_secrets() {
 }
 
 #[test]
+fn settings_are_listed_as_a_file_has_them() {
+    let shop = Shop::new();
+    let csv = shop.read(&["config", "-o", "csv"]);
+    for line in ["cache_lifetime,1h,", "gc_every,24h,", "image_memory,512 MiB,", "fetch_max_bytes,32 MiB,"] {
+        assert!(csv.contains(&format!("\n{line}")), "{csv}");
+    }
+    let page = include_str!("../../docs/CONFIG.md");
+    let places: Vec<_> =
+        csv.lines().skip(1).map(|line| page.find(&format!("### `{}`", line.split(',').next()?))).collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "the order is that of docs/CONFIG.md: {csv}");
+}
+
+#[test]
+fn the_secret_of_a_webhook_is_shown_only_when_it_is_added() {
+    let shop = Shop::new();
+    let added = shop.read(&["webhook", "add", "https://shop.example/hook"]);
+    assert!(added.contains("whsec_"), "{added}");
+    for args in [&["webhook", "list"][..], &["webhook", "get", "1"], &["webhook", "list", "-o", "csv"]] {
+        let shown = shop.read(args);
+        assert!(shown.contains("https://shop.example/hook"), "{shown}");
+        assert!(!shown.to_lowercase().contains("secret") && !shown.contains("whsec_"), "{shown}");
+    }
+}
+
+#[test]
+fn a_dry_run_of_gc_says_what_would_be_removed() {
+    let shop = Shop::new();
+    shop.read(&["migrate", "up"]);
+    let would = shop.read(&["gc", "--dry-run"]);
+    assert!(would.contains("would be removed (dry run)") && !would.contains("\nremoved"), "{would}");
+    assert!(shop.read(&["gc"]).starts_with("removed "));
+}
+
+#[test]
+fn the_hint_for_an_empty_database_names_a_command_that_creates_the_catalog() {
+    let shop = Shop::new();
+    let hint = |stderr: String| stderr.lines().last().unwrap_or_default().to_owned();
+    let (code, stderr) = shop.fail(&["product", "list"]);
+    assert!(
+        code == 5 && hint(stderr.clone()).starts_with("hint: `pm serve` and `pm migrate up` create one"),
+        "{stderr}"
+    );
+    let output = shop.command(&["serve"]).env("PM_AUTO_MIGRATE", "false").output().expect("pm starts");
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{stderr}");
+    assert!(hint(stderr.clone()).contains("`pm migrate up` creates one; with PM_AUTO_MIGRATE=true"), "{stderr}");
+}
+
+#[test]
 fn a_closed_pipe_is_not_an_error() {
     let shop = Shop::new();
     for number in 0..3 {

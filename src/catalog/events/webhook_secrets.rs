@@ -27,10 +27,17 @@ impl Catalog {
     /// # Errors
     /// [`Error::NotConfigured`] if there is no key.
     pub(super) fn seal_new_secret(&self, id: WebhookId, secret: &str) -> Result<String, Error> {
-        let keys = self.secret_keys().ok_or(Error::NotConfigured(
+        Ok(self.ensure_secret_keys()?.encrypt(&place(id), secret))
+    }
+
+    /// Returns the keys that encrypt webhook secrets.
+    ///
+    /// # Errors
+    /// [`Error::NotConfigured`] if there is no key.
+    pub(crate) fn ensure_secret_keys(&self) -> Result<&SecretKeys, Error> {
+        self.secret_keys().ok_or(Error::NotConfigured(
             "webhook secrets need an encryption key: set PM_SECRET_KEY to at least 32 characters in every process",
-        ))?;
-        Ok(keys.encrypt(&place(id), secret))
+        ))
     }
 
     /// Decrypts the stored secret of a webhook.

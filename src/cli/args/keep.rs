@@ -28,7 +28,7 @@ pub(in crate::cli) struct Backup {
     /// Verify all files of the backup and rewrite damaged ones [default: files last verified over 30 days ago]
     #[arg(long)]
     pub(in crate::cli) verify: bool,
-    /// Replace the backup of another installation
+    /// Replace a backup of another installation, or one with another passphrase
     #[arg(long)]
     pub(in crate::cli) replace: bool,
     #[command(flatten)]
@@ -59,7 +59,7 @@ pub(in crate::cli) struct Secrets {
     /// Read the passphrase for the backup's secrets from FILE instead of PM_BACKUP_PASSPHRASE
     #[arg(long, value_name = "FILE", conflicts_with = "without_secrets")]
     pub(in crate::cli) passphrase_file: Option<PathBuf>,
-    /// Omit webhook secrets, API keys and the keys of signed URLs
+    /// Omit webhook secrets, API keys and the keys that sign variant URLs
     #[arg(long)]
     pub(in crate::cli) without_secrets: bool,
 }

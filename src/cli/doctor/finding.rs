@@ -49,6 +49,10 @@ impl Finding {
         }
     }
 
+    pub(super) fn warning(check: &'static str, detail: String) -> Self {
+        Self { status: WARNING, ..Self::ok(check, detail) }
+    }
+
     pub(super) fn failed(check: &'static str, detail: String) -> Self {
         Self { status: FAILED, ..Self::ok(check, detail) }
     }

@@ -1,11 +1,11 @@
-//! Checks that a configured key decrypts each webhook secret.
+//! Checks that each webhook secret is encrypted, and that a configured key decrypts it.
 
 use super::finding::{Finding, SHOWN};
 use crate::{app::App, domain::WebhookId};
 
 const CHECK: &str = "secrets";
 
-/// Lists the webhooks with secrets that no key decrypts.
+/// Lists the webhooks with secrets that no key decrypts, or that are not encrypted.
 pub(super) async fn examine(app: &App) -> Finding {
     let state = match app.catalog.secret_state().await {
         Ok(state) => state,
@@ -20,14 +20,17 @@ pub(super) async fn examine(app: &App) -> Finding {
         let examples = state.locked.iter().map(ToString::to_string).collect();
         return Finding { count: state.locked.len() as u64, examples, ..Finding::failed(CHECK, detail) };
     }
-    let plain = match state.plain.len() {
-        0 => "all are encrypted".to_owned(),
-        _ => format!(
-            "not encrypted: those of webhooks {}; the next start with PM_SECRET_KEY encrypts them",
-            names(&state.plain)
-        ),
-    };
-    Finding::ok(CHECK, format!("{} webhook secrets; {plain}", state.count))
+    if !state.plain.is_empty() {
+        let remedy = if app.catalog.encrypts_secrets() {
+            "the next start of `pm serve`, or `pm migrate up`, encrypts them"
+        } else {
+            "set PM_SECRET_KEY to at least 32 characters in every process and restart"
+        };
+        let detail = format!("the database contains unencrypted secrets of webhooks {}; {remedy}", names(&state.plain));
+        let examples = state.plain.iter().map(ToString::to_string).collect();
+        return Finding { count: state.plain.len() as u64, examples, ..Finding::warning(CHECK, detail) };
+    }
+    Finding::ok(CHECK, format!("{} webhook secrets; all are encrypted", state.count))
 }
 
 fn names(ids: &[WebhookId]) -> String {

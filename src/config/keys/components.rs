@@ -49,13 +49,16 @@ pub(super) const KEYS: &[Key] = &[
         .allowed("a number from 2 to 1000"),
     Key::new("database_idle_timeout", &["PM_DATABASE_IDLE_TIMEOUT"], "30s")
         .doc("Period of the peak usage; connections beyond this peak are closed.")
-        .allowed("a time from 1s to 1h, such as 30s"),
+        .allowed("a time from 1s to 1h, such as 30s")
+        .measure(),
     Key::new("database_statement_timeout", &["PM_DATABASE_STATEMENT_TIMEOUT"], "60s")
         .doc("Time limit of a statement, except in migrations; `0s`: the server's own limit.")
-        .allowed("0s, or a time from 1s to 1d, such as 60s"),
+        .allowed("0s, or a time from 1s to 1d, such as 60s")
+        .measure(),
     Key::new("database_connect_timeout", &["PM_DATABASE_CONNECT_TIMEOUT"], "5s")
         .doc("Time limit for getting a PostgreSQL connection, new or from the pool.")
-        .allowed("a time from 100ms to 1m, such as 5s"),
+        .allowed("a time from 100ms to 1m, such as 5s")
+        .measure(),
     Key::new("auto_migrate", &["PM_AUTO_MIGRATE"], "auto")
         .doc("Migrate the schema at start: `true`, `false`, or `auto` (only on SQLite).")
         .allowed("true, false or auto"),
@@ -76,7 +79,8 @@ pub(super) const KEYS: &[Key] = &[
             "Maximum age of a cached product, in the process or in Redis. Every change deletes the entry \
             immediately; this limit is only a safeguard.",
         )
-        .allowed("a time from 1s to 30d, such as 1h"),
+        .allowed("a time from 1s to 30d, such as 1h")
+        .measure(),
     Key::new("rabbitmq_url", &["RABBITMQ_URL"], "")
         .doc("The message broker. Without it, the database is the queue.")
         .allowed("amqp://USER:PASSWORD@HOST:PORT/ or amqps://…")

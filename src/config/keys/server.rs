@@ -22,7 +22,7 @@ pub(super) const KEYS: &[Key] = &[
         .doc(
             "Keys that encrypt webhook secrets in the database, each of at least 32 characters, separated by commas. \
             The first key encrypts, all decrypt. On SQLite the default is a generated key in the data directory. On \
-            PostgreSQL no webhook can be created without a key. All processes need the same keys.",
+            PostgreSQL no webhook can be created or restored without a key. All processes need the same keys.",
         )
         .allowed("one or more keys of at least 32 characters, separated by commas")
         .secret(),
@@ -31,7 +31,7 @@ pub(super) const KEYS: &[Key] = &[
             "Passphrase that encrypts the secrets in a backup. `pm backup` and `pm restore` need it, or \
             `--without-secrets`; `--passphrase-file` names a file with it. Keep a copy outside this machine.",
         )
-        .allowed("a passphrase")
+        .allowed("a passphrase; `pm backup` requires at least 12 characters")
         .secret(),
     Key::new("placeholder", &["PM_PLACEHOLDER"], "none")
         .doc("Response for a rendition that is not ready: `none` (503), or `thumbhash` (a tiny PNG, if known).")
@@ -85,7 +85,8 @@ pub(super) const KEYS: &[Key] = &[
         .flag("--tls-key", Some("serve")),
     Key::new("hsts", &["PM_HSTS"], "")
         .doc("`max-age` of Strict-Transport-Security, such as `365d`.")
-        .allowed("a time, such as 365d"),
+        .allowed("a time, such as 365d")
+        .measure(),
     Key::new("plain_http", &["PM_PLAIN_HTTP"], "")
         .doc("`allow`: permit unencrypted credentials when listening beyond this machine.")
         .allowed("allow, or nothing"),
@@ -100,7 +101,8 @@ pub(super) const KEYS: &[Key] = &[
         .allowed("x-forwarded-for or forwarded"),
     Key::new("keepalive", &["PM_KEEPALIVE"], "75s")
         .doc("Idle time limit of a connection; must be longer than that of a proxy in front.")
-        .allowed("a time from 1s to 1h, such as 75s"),
+        .allowed("a time from 1s to 1h, such as 75s")
+        .measure(),
     Key::new("rate_limit", &["PM_RATE_LIMIT"], "")
         .doc("Rate limit per client: `10/s`, `600/m,burst=20`. A client is a user, a key or an address.")
         .allowed("a number of requests per s, m or h and a burst, such as 10/s,burst=20"),

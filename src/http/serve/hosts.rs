@@ -111,15 +111,17 @@ impl Hosts {
         let host = host_of(authority).ok_or_else(malformed)?;
         if !self.answers_for(host) {
             let shown: String = host.chars().take(100).collect();
-            let detail = format!(
-                "the server does not accept the host `{shown}`; PM_ALLOWED_HOSTS and PM_PUBLIC_URL set the hosts that \
-                 it accepts"
+            tracing::info!(
+                host = shown,
+                "refused a request for host `{shown}`; PM_ALLOWED_HOSTS and PM_PUBLIC_URL add accepted hosts"
             );
+            let detail = format!("this server does not answer for host `{shown}`");
             return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, ErrorCode::Misdirected, detail));
         }
         let changes = !matches!(method, RequestMethod::Get | RequestMethod::Head | RequestMethod::Options);
         if changes && self.is_asked_by_a_foreign_page(request.headers(), authority, origins) {
-            let detail = "a page of another origin requests this change; PM_CORS_ORIGINS lists the allowed origins";
+            tracing::info!("refused a change from a page of another origin; PM_CORS_ORIGINS adds allowed origins");
+            let detail = "this server does not accept changes from pages of this origin";
             return Err(Problem::new(StatusCode::FORBIDDEN, ErrorCode::ForeignOrigin, detail));
         }
         Ok(())

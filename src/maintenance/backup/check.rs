@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Maximum size of the secrets file, enough for a million API keys.
-const MAX_SECRETS_BYTES: u64 = 256 << 20;
+pub(super) const MAX_SECRETS_BYTES: u64 = 256 << 20;
 
 /// A checked backup.
 #[derive(Clone, Debug)]
@@ -52,6 +52,11 @@ impl Checked {
     /// Returns the number of products.
     pub fn products(&self) -> u64 {
         self.manifest.tables.iter().find(|table| table.name == "products").map_or(0, |table| table.rows)
+    }
+
+    /// Whether it contains webhooks.
+    pub(super) fn has_webhooks(&self) -> bool {
+        self.manifest.tables.iter().any(|table| table.name == "webhooks" && table.rows > 0)
     }
 
     /// Returns the damage.

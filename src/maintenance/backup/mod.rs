@@ -7,7 +7,7 @@
 //! DIR/manifest.json            written last and atomically: without it there is no backup
 //! DIR/tables-N/manifest.json   a second copy, in case the first one is damaged
 //! DIR/tables-N/products.ndjson one row per line, columns by name, with a checksum
-//! DIR/tables-N/secrets.age     webhook secrets, API key hashes and URL signing keys, encrypted
+//! DIR/tables-N/secrets.age     webhook secrets, API key hashes and keys that sign variant URLs, encrypted
 //! DIR/blobs/ab/cd/….jpg        referenced blobs; reused by the next backup, verified and repaired
 //! ```
 

@@ -5,7 +5,9 @@
 use std::collections::HashSet;
 
 use super::{
-    Error, Names, Seen, files,
+    Error, Names, Seen,
+    check::MAX_SECRETS_BYTES,
+    files,
     files::RowReader,
     manifest::Directory,
     references::{REFERRING, reference},
@@ -14,6 +16,7 @@ use crate::{
     blobs::BlobKey,
     domain::InstallationId,
     maintenance::progress::{Step, Watch},
+    passphrase::{self, Passphrase},
 };
 
 /// Maximum number of recorded missing copies; further ones count as copied, not as repaired.
@@ -39,6 +42,30 @@ pub(super) async fn ensure_own(directory: &Directory, installation: &Installatio
         Some(other) if other != *installation => Err(Error::refused(
             format!("the directory contains a backup of installation {other} from {}", manifest.created_at),
             "use another directory; if that installation is gone, or was restored or moved here, use --replace",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that `passphrase` decrypts the secrets of an existing backup.
+///
+/// Secrets that are damaged, or were left out, decide nothing.
+///
+/// # Errors
+/// [`Error::Refused`] if another passphrase encrypted them.
+pub(super) async fn ensure_same_passphrase(directory: &Directory, passphrase: &Passphrase) -> Result<(), Error> {
+    let Ok(found) = directory.manifest().await else { return Ok(()) };
+    if found.manifest.secrets_sha256.is_none() {
+        return Ok(());
+    }
+    let path = directory.secrets(&found.manifest.folder);
+    let Ok(file) = files::read_bounded(&path, MAX_SECRETS_BYTES).await else { return Ok(()) };
+    let passphrase = passphrase.clone();
+    let work = tokio::task::spawn_blocking(move || passphrase.decrypt(&file).map(|_| ()));
+    match work.await.map_err(crate::catalog::Error::internal)? {
+        Err(passphrase::Error::WrongPassphrase) => Err(Error::refused(
+            format!("another passphrase encrypts the secrets of the backup from {}", found.manifest.created_at),
+            "pass that passphrase or use another directory; --replace replaces that backup and its passphrase",
         )),
         _ => Ok(()),
     }

@@ -17,7 +17,7 @@ pub enum Verify {
 pub struct Options {
     /// Which existing copies are verified.
     pub verify: Verify,
-    /// Whether the backup of another installation is replaced.
+    /// Whether a backup of another installation, or one with another passphrase, is replaced.
     pub replace: bool,
     /// Whether secrets are encrypted or left out.
     pub protection: Protection,

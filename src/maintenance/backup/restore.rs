@@ -22,7 +22,6 @@ use crate::{
     db::{
         Write,
         connection::installation,
-        events::webhooks,
         maintenance::transfer::{self, Table},
         products::terms,
     },
@@ -66,11 +65,14 @@ impl Restored {
 }
 
 impl Catalog {
-    /// Checks that the database is empty.
+    /// Checks that the database is empty, and that the webhook secrets of `backup` can be encrypted.
     ///
     /// # Errors
-    /// [`Error::Refused`] if a table has rows.
-    pub async fn ensure_empty(&self) -> Result<(), Error> {
+    /// [`Error::Refused`] if a table has rows; [`crate::catalog::Error::NotConfigured`] if no encryption key is set.
+    pub async fn ensure_restorable(&self, backup: &Checked) -> Result<(), Error> {
+        if backup.has_webhooks() {
+            self.ensure_secret_keys()?;
+        }
         for table in transfer::tables() {
             let rows = table.count(&self.database().read()).await?;
             if rows > 0 {
@@ -87,7 +89,7 @@ impl Catalog {
     /// stored.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the database is not empty.
+    /// As for [`ensure_restorable`](Self::ensure_restorable).
     pub async fn restore(
         &self,
         backup: &Checked,
@@ -95,7 +97,7 @@ impl Catalog {
         watch: &mut Watch<'_>,
     ) -> Result<Restored, Error> {
         let hold = self.database().hold_blobs().await?;
-        self.ensure_empty().await?;
+        self.ensure_restorable(backup).await?;
         let mut restored = Restored::default();
         let lost = self.restore_blobs(backup, &mut restored, watch).await?;
         let write = self.database().begin().await?;
@@ -106,9 +108,6 @@ impl Catalog {
         let id = installation::renew(&*write).await?;
         make_own(&write, now).await?;
         self.restore_consistency(&write, &lost, &mut restored, now).await?;
-        if self.secret_keys().is_none() && webhooks::count(&*write).await? > 0 {
-            restored.notices.push("webhook secrets are stored unencrypted until PM_SECRET_KEY is set".into());
-        }
         self.announce(&write).await?;
         write.commit().await?;
         // If this fails, the next start writes the marker. The restore is already committed.

@@ -27,12 +27,16 @@ impl Catalog {
     /// result lists them.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the directory contains other files or the backup of another installation.
+    /// [`Error::Refused`] if the directory contains other files the backup of another installation, or
+    /// one that another passphrase encrypts.
     pub async fn backup(&self, directory: &Path, options: Options, watch: &mut Watch<'_>) -> Result<Saved, Error> {
         let directory = Directory::new(directory);
         let _lock = directory.take().await?;
         if !options.replace {
             previous::ensure_own(&directory, &self.installation()).await?;
+            if let Protection::Encrypted { passphrase, .. } = &options.protection {
+                previous::ensure_same_passphrase(&directory, passphrase).await?;
+            }
         }
         // Read before the snapshot, so that no blob that the snapshot refers to is deleted.
         let hold = self.database().hold_blobs().await?;

@@ -1,4 +1,4 @@
-//! Secrets of an installation: webhook secrets, API key hashes and URL signing keys.
+//! Secrets of an installation: webhook secrets, API key hashes and keys that sign variant URLs.
 //!
 //! The table files of a backup contain no secrets. They are in one file in the age format, encrypted with a passphrase,
 //! or left out.
@@ -27,7 +27,7 @@ pub enum Protection {
     Encrypted {
         /// The passphrase.
         passphrase: Passphrase,
-        /// URL signing keys, separated by commas.
+        /// Keys that sign variant URLs, separated by commas.
         url_keys: Secret<Option<String>>,
     },
     /// Leaves them out.
@@ -55,7 +55,7 @@ pub struct Restoring<'a> {
 /// Unencrypted secrets, in memory only.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secrets {
-    /// URL signing keys, separated by commas.
+    /// Keys that sign variant URLs, separated by commas.
     #[serde(default, serialize_with = "Secret::serialize_revealed")]
     pub url_keys: Secret<Option<String>>,
     /// Webhook secrets by webhook id.

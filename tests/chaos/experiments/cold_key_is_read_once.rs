@@ -72,7 +72,7 @@ async fn servers(stage: &Stage) -> anyhow::Result<Vec<Server>> {
 struct Counters {
     /// Products read from the database.
     reads: u64,
-    /// Cache misses.
+    /// Failed cache lookups and fills.
     cache_errors: u64,
 }
 

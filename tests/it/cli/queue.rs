@@ -112,7 +112,15 @@ fn products_are_deleted_only_after_confirmation() {
     let ids: Vec<_> = (0..4).map(|number| shop.add("u", &format!("Cup {number}"), "1")).collect();
     let (code, stderr) = shop.fail(&["product", "delete", &ids[0]]);
     assert_eq!(code, 2);
-    assert!(stderr.contains("This deletes 1 product") && stderr.contains("hint: --yes"), "{stderr}");
+    assert!(stderr.contains(&format!("This deletes product {} and its images.", ids[0])), "{stderr}");
+    assert!(stderr.contains("hint: --yes"), "{stderr}");
+    let (code, stderr) = shop.fail(&["product", "delete", "97", "98"]);
+    assert!(
+        code == 3 && stderr.contains("products 97, 98 not found"),
+        "pm asks only about products that exist: {stderr}"
+    );
+    let (_, stderr) = shop.fail(&["product", "delete", &ids[0], "98", &ids[1]]);
+    assert!(stderr.contains("This deletes 2 products and their images."), "{stderr}");
     assert_eq!(shop.read(&["product", "delete", &ids[1], &ids[0], "--yes", "-q"]), format!("{}\n{}\n", ids[0], ids[1]));
     let (code, stderr) = shop.fail(&["product", "delete", &ids[0], &ids[1], "--yes"]);
     assert_eq!(code, 3);

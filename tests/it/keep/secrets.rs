@@ -131,6 +131,82 @@ on_both_setups! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_without_a_secret_key_is_refused_on_postgres() {
+    app::run(Setup::Embedded, async |source: &TestApp| {
+        let (secret, _) = with_secrets(source).await;
+        let path = source.directory().join("backup").display().to_string();
+        assert_eq!(code(&pm(source, &["backup", &path]).await), 0);
+        app::run_with(Setup::Full, &[("PM_SECRET_KEY", "")], async |target: &TestApp| {
+            for words in [&[][..], &["--without-secrets"]] {
+                let refused = pm(target, &[&["restore", &path, "--yes"], words].concat()).await;
+                assert_eq!(code(&refused), 2, "{}", stderr(&refused));
+                assert!(stderr(&refused).contains("set PM_SECRET_KEY"), "{}", stderr(&refused));
+                assert_eq!(number(target, "SELECT count(*) FROM webhooks").await, 0);
+            }
+            // A secret of an earlier version.
+            let row = "INSERT INTO webhooks (id, url, types, secret, enabled, created_at) VALUES (1, 'http://h/', '', 'whsec_x', 1, 0)";
+            target.sql(row).await;
+            let report = pm(target, &["doctor", "--quick", "-o", "csv"]).await;
+            let report = String::from_utf8_lossy(&report.stdout).into_owned();
+            let warning = "secrets,warning,the database contains unencrypted secrets of webhooks 1; set PM_SECRET_KEY";
+            assert!(report.contains(warning), "{report}");
+        })
+        .await;
+        app::run(Setup::Full, async |target: &TestApp| {
+            let restored = pm(target, &["restore", &path, "--yes"]).await;
+            assert_eq!(code(&restored), 0, "{}", stderr(&restored));
+            assert_eq!(webhook_secret(target).await, secret);
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_passphrase_is_long_and_changes_only_on_request() {
+    app::run(Setup::Embedded, async |app: &TestApp| {
+        let (secret, _) = with_secrets(app).await;
+        let path = app.directory().join("backup").display().to_string();
+        let file = |name: &str, text: &str| {
+            fs::write(app.directory().join(name), text).unwrap();
+            name.to_owned()
+        };
+        let (short, first) = (file("short", "abc\n"), file("first", "correct horse battery\n"));
+        let second = file("second", "another horse battery\n");
+        let backup = async |words: &[&str]| pm(app, &[&["backup", &path, "--passphrase-file"], words].concat()).await;
+
+        let refused = backup(&[&short]).await;
+        assert_eq!(code(&refused), 2, "{}", stderr(&refused));
+        assert!(
+            stderr(&refused).contains("the passphrase in short has fewer than 12 characters"),
+            "{}",
+            stderr(&refused)
+        );
+        assert_eq!(code(&backup(&[&first]).await), 0);
+        assert_eq!(code(&backup(&[&first]).await), 0);
+        let refused = backup(&[&second]).await;
+        assert_eq!(code(&refused), 1, "{}", stderr(&refused));
+        let message = stderr(&refused);
+        assert!(message.contains("another passphrase encrypts") && message.contains("--replace"), "{message}");
+        assert_eq!(code(&backup(&[&second, "--replace"]).await), 0);
+        app::run(Setup::Embedded, async |target: &TestApp| {
+            let second = app.directory().join(&second).display().to_string();
+            let restored = pm(target, &["restore", &path, "--yes", "--passphrase-file", &second]).await;
+            assert_eq!(code(&restored), 0, "{}", stderr(&restored));
+            assert_eq!(webhook_secret(target).await, secret);
+        })
+        .await;
+    })
+    .await;
+    app::run_with(Setup::Embedded, &[("PM_BACKUP_PASSPHRASE", "abc")], async |app: &TestApp| {
+        let refused = pm(app, &["backup", "copy"]).await;
+        assert_eq!(code(&refused), 2, "{}", stderr(&refused));
+        assert!(stderr(&refused).contains("PM_BACKUP_PASSPHRASE has fewer than 12"), "{}", stderr(&refused));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signed_urls_stay_valid_after_a_restore() {
     app::run(Setup::Embedded, async |source: &TestApp| {
         fs::write(source.directory().join("cup.png"), images::png(64, 64)).unwrap();

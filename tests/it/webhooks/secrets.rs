@@ -69,7 +69,7 @@ on_both_setups! {
         }
         assert_eq!(secret_of_the_next_message(&app.app).await.as_deref(), Some(PLAIN));
         let printed = doctor(app, &["--quick"]).await.to_string();
-        assert!(printed.contains("not encrypted: those of webhooks 1"), "{printed}");
+        assert!(printed.contains("unencrypted secrets of webhooks 1; the next start"), "{printed}");
         let again = app.another().await;
         assert!(is_encrypted(&stored(app).await));
         assert_eq!(secret_of_the_next_message(&again).await.as_deref(), Some(PLAIN));
