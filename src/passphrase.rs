@@ -50,7 +50,7 @@ impl Passphrase {
 
     /// Returns whether the passphrase is long enough for encryption.
     pub fn is_long_enough(&self) -> bool {
-        self.0.chars().count() >= Self::MIN_CHARS
+        self.0.reveal().chars().count() >= Self::MIN_CHARS
     }
 
     /// Encrypts `plain`; takes about one second and 128 MiB of memory.

@@ -172,7 +172,7 @@ mod tests {
         for text in ["", "short", &format!("{NEW},"), &format!("{NEW},short")] {
             assert!(SecretKeys::parse(text).is_err(), "{text}");
         }
-        assert_eq!(format!("{:?}", keys(NEW)), "SecretKeys(1 keys)");
+        assert!(format!("{:?}", keys(NEW)).ends_with("bytes: *** }])"));
         assert!(!keys(NEW).encrypt("", "").contains("new key"));
     }
 }

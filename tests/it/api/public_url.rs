@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use pm::stop::{self, Stopper};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 
 use super::wire;
 use crate::support::{
@@ -20,7 +20,7 @@ const TWO: &str = "https://two.example";
 struct Server {
     url: &'static str,
     address: SocketAddr,
-    stopper: Stopper,
+    stop: CancellationToken,
     running: JoinHandle<()>,
 }
 
@@ -31,13 +31,14 @@ impl Server {
         let server = build(&environment, app.directory()).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (stopper, stop) = stop::channel();
-        let running = tokio::spawn(async move { Box::pin(server.serve(listener, 0, stop)).await.unwrap() });
-        Self { url, address, stopper, running }
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let running = tokio::spawn(async move { Box::pin(server.serve(listener, 0, stopped)).await.unwrap() });
+        Self { url, address, stop, running }
     }
 
     async fn stop(self) {
-        self.stopper.stop();
+        self.stop.cancel();
         self.running.await.unwrap();
     }
 

@@ -20,8 +20,8 @@ on_both_setups! {
             assert_eq!(product["images"][1]["status"], "failed");
             assert_eq!(product["images"][0]["attempts"], 1, "each image is worked on once");
         }
-        first.stop();
-        second.stop();
+        first.cancel();
+        second.cancel();
         first_running.await.unwrap();
         second_running.await.unwrap();
         let depth = app.app.catalog.depth().await.unwrap();
