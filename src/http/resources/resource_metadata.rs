@@ -61,7 +61,7 @@ pub async fn show(catalog: Catalog, authentication: Authentication) -> Result<Re
     };
     let Some(resource) = identifier(catalog.links(), issuer) else {
         return Err(Problem::not_found(
-            "the server has no identifier: set PM_PUBLIC_URL, or an audience that is an https URL",
+            "the server has no identifier: neither its public URL nor its audience is an https URL",
         ));
     };
     let body = MetadataBody {
