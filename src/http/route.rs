@@ -189,12 +189,13 @@ impl Route {
     pub const fn needs(self, method: RequestMethod) -> Needs {
         match (self, method) {
             (Self::Image | Self::Original | Self::Preset | Self::Resize, _) => Needs::Files,
-            (Self::ProductsBatch, _) => Needs::ManyRows,
+            (Self::ProductsBatch, _) => Needs::Batch,
             (
                 Self::Products | Self::Users | Self::WebhookDeliveries | Self::DeadLetters,
                 RequestMethod::Get | RequestMethod::Head,
-            ) => Needs::ManyRows,
-            _ => Needs::Data,
+            ) => Needs::List,
+            (_, RequestMethod::Get | RequestMethod::Head | RequestMethod::Options) => Needs::Read,
+            _ => Needs::Write,
         }
     }
 

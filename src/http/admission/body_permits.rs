@@ -1,27 +1,42 @@
 //! Limits on the number and memory of request bodies, or of unread responses.
 //!
-//! When the limit is reached, the client that holds most loses a permit: that of the body or response for which the
-//! server has waited longest. A client with more than half of the total loses it at once, another one only after
-//! [`MIN_WAIT`]. A body or response that the server is working on never loses its permit.
+//! When the limit is reached, a body or response may lose its permit, so that another client's gets one:
+//!
+//! - A client with more than its fair share (the limit divided by the number of clients) loses if none is released
+//!   within [`GRACE`].
+//! - Any client loses if it lags: if it has kept the server waiting for [`MAX_LAG`] in all. Transferred bytes pay for
+//!   waiting at [`MIN_BYTES_PER_SECOND`], so single bytes, however regular, do not.
+//!
+//! Among those, the client that holds most loses the body or response that lags most. One that the server is working
+//! on never loses its permit.
 
 use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{code::ErrorCode, http::problem::Problem};
+use crate::http::problem::Problem;
 
-/// Minimum wait for a client before it may lose a permit: enough for a slow connection between two packets.
-const MIN_WAIT: Duration = Duration::from_millis(250);
+/// Lag from which any client may lose a permit: enough for a slow connection between two packets.
+const MAX_LAG: Duration = Duration::from_millis(250);
+/// Rate at which a client does not lag.
+const MIN_BYTES_PER_SECOND: u64 = 16 << 10;
+/// Bytes of each body or response that do not count toward the memory limit, so that large ones cannot keep small ones
+/// out. Their sum is bounded by the limit on the number.
+const UNCOUNTED_BYTES: usize = 16 << 10;
 /// Maximum wait for a permit before a request is refused.
 const MAX_WAIT: Duration = Duration::from_secs(1);
+/// Wait for a released permit before clients with more than their share lose one: on a server that is only busy, permits
+/// are released all the time.
+const GRACE: Duration = Duration::from_millis(100);
 /// Interval between attempts to take a permit from a client.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -30,7 +45,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 pub struct Room {
     /// Maximum number of bodies or responses.
     pub count: usize,
-    /// Maximum number of their bytes in memory.
+    /// Maximum number of their bytes in memory, beyond the first 16 KiB of each.
     pub bytes: usize,
 }
 
@@ -56,16 +71,28 @@ struct Table {
 #[derive(Debug)]
 struct Entry {
     client: IpAddr,
+    /// All bytes; [`Entry::counted`] are those that count.
     bytes: usize,
     state: Arc<State>,
 }
 
+/// What a client holds of the scarce resource.
+#[derive(Clone, Copy, Debug, Default)]
+struct Holding {
+    entries: usize,
+    amount: usize,
+}
+
 #[derive(Debug)]
 struct State {
-    /// Start of the current wait for the client; 0 if not waiting.
+    /// Start of the current wait for the client or for a permit to work; 0 if the server works.
     ///
     /// In milliseconds since the pool was created, plus one.
     waits_since: AtomicU64,
+    /// Earlier waits for the client in milliseconds, less those that bytes have paid for.
+    lag: AtomicU64,
+    /// Whether the request waits for a permit to work, not for its client.
+    is_queued: AtomicBool,
     lost: Arc<Notify>,
 }
 
@@ -85,7 +112,7 @@ pub struct NoRoom;
 
 impl From<NoRoom> for Problem {
     fn from(no_room: NoRoom) -> Self {
-        Self::unavailable(ErrorCode::Unavailable, no_room)
+        Self::overloaded(no_room)
     }
 }
 
@@ -102,46 +129,49 @@ impl BodyPermits {
     pub async fn take(&self, client: IpAddr, bytes: usize, lost: Arc<Notify>) -> Result<BodyPermit, NoRoom> {
         // A body above the limit is admitted alone.
         let bytes = bytes.min(self.0.room.bytes);
-        let state = Arc::new(State { waits_since: AtomicU64::new(0), lost });
+        let state = Arc::new(State::new(lost));
         let entry = || Entry { client, bytes, state: Arc::clone(&state) };
-        let number = self.when_there_is_room(client, (1, bytes), |table| table.insert(entry())).await?;
+        let wanted = |_: &Table| Wanted { client, count: 1, bytes: counted(bytes) };
+        let number = self.when_there_is_room(wanted, |table| table.insert(entry())).await?;
         Ok(BodyPermit { slots: self.clone(), number, client, state })
     }
 
     async fn when_there_is_room<T>(
         &self,
-        client: IpAddr,
-        (count, bytes): (usize, usize),
+        wanted: impl Fn(&Table) -> Wanted,
         mut then: impl FnMut(&mut Table) -> T,
     ) -> Result<T, NoRoom> {
-        let until = Instant::now() + MAX_WAIT;
+        let began = Instant::now();
         loop {
             let mut given_back = std::pin::pin!(self.0.given_back.notified());
-            // From here on, a released permit wakes this task.
+            // From here on, a released permit may wake this task. It wakes one task only: if thousands wait, they must
+            // not all look for a permit at each release. Each also looks from time to time.
             given_back.as_mut().enable();
-            if let Some(value) = self.try_make_room(client, (count, bytes)).map(|mut table| then(&mut table)) {
+            if let Some(value) = self.try_make_room(&wanted, GRACE <= began.elapsed()).map(|mut table| then(&mut table))
+            {
                 return Ok(value);
             }
-            if until <= Instant::now() {
+            if MAX_WAIT <= began.elapsed() {
                 return Err(NoRoom);
             }
             let _ = tokio::time::timeout(POLL_INTERVAL, given_back).await;
         }
     }
 
-    /// Locks the table if enough is free, or can be revoked from clients.
-    fn try_make_room(&self, client: IpAddr, (count, bytes): (usize, usize)) -> Option<MutexGuard<'_, Table>> {
+    /// Locks the table if enough is free, or can be revoked from clients that lag or, if `shares`, hold too much.
+    fn try_make_room(&self, wanted: impl Fn(&Table) -> Wanted, shares: bool) -> Option<MutexGuard<'_, Table>> {
         let room = self.0.room;
         let mut table = self.table();
         loop {
-            let (scarce, half) = if table.occupied.len() + count > room.count {
-                (Scarce::Count, room.count / 2)
-            } else if table.bytes + bytes > room.bytes {
-                (Scarce::Bytes, room.bytes / 2)
+            let wanted = wanted(&table);
+            let scarce = if table.occupied.len() + wanted.count > room.count {
+                Scarce { resource: Resource::Count, limit: room.count, shares }
+            } else if wanted.bytes > 0 && table.bytes + wanted.bytes > room.bytes {
+                Scarce { resource: Resource::Bytes, limit: room.bytes, shares }
             } else {
                 return Some(table);
             };
-            let loser = table.loser(scarce, (client, half), self.now())?;
+            let loser = table.loser(scarce, wanted, self.now())?;
             table.remove(loser)?.state.lose();
         }
     }
@@ -151,68 +181,138 @@ impl BodyPermits {
         u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
-    /// Locks the table. A panic cannot leave it inconsistent, so poisoning is ignored.
+    /// Locks the table.
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.table.lock()
     }
+}
+
+/// A client's demand.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    client: IpAddr,
+    count: usize,
+    /// Bytes that count toward the memory limit.
+    bytes: usize,
 }
 
 /// The limit that is reached.
 #[derive(Clone, Copy, Debug)]
-enum Scarce {
+struct Scarce {
+    resource: Resource,
+    limit: usize,
+    /// Whether clients may lose what they hold beyond their fair share.
+    shares: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Resource {
     Count,
     Bytes,
+}
+
+const fn counted(bytes: usize) -> usize {
+    bytes.saturating_sub(UNCOUNTED_BYTES)
+}
+
+impl Entry {
+    const fn counted(&self) -> usize {
+        counted(self.bytes)
+    }
 }
 
 impl Table {
     fn insert(&mut self, entry: Entry) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
-        self.bytes += entry.bytes;
+        self.bytes += entry.counted();
         self.occupied.insert(number, entry);
         number
     }
 
     fn remove(&mut self, number: u64) -> Option<Entry> {
         let entry = self.occupied.remove(&number)?;
-        self.bytes -= entry.bytes;
+        self.bytes -= entry.counted();
         Some(entry)
     }
 
+    /// Returns the bytes that count when the entry grows by `bytes`.
+    fn growth(&self, number: u64, bytes: usize) -> usize {
+        self.occupied.get(&number).map_or(0, |entry| counted(entry.bytes + bytes) - entry.counted())
+    }
+
     fn grow(&mut self, number: u64, bytes: usize) {
+        self.bytes += self.growth(number, bytes);
         if let Some(entry) = self.occupied.get_mut(&number) {
             entry.bytes += bytes;
-            self.bytes += bytes;
         }
     }
 
-    /// Returns the permit to take away: the longest wait of the client that holds most of the scarce resource.
-    ///
-    /// A client that holds more than `half` is not spared if another client asks.
-    fn loser(&self, scarce: Scarce, (asks, half): (IpAddr, usize), now: u64) -> Option<u64> {
-        let mut held: HashMap<IpAddr, usize> = HashMap::new();
+    /// Returns the permit to revoke: of the client that holds most of the scarce resource, the one that lags most.
+    fn loser(&self, scarce: Scarce, wanted: Wanted, now: u64) -> Option<u64> {
+        // Most often none waits for its client, and many requests ask: then this must be cheap.
+        let waiting: Vec<_> = self.occupied.iter().filter(|(_, entry)| entry.state.waited(now).is_some()).collect();
+        if waiting.is_empty() {
+            return None;
+        }
+        let (mut held, asked) = (self.held(scarce.resource), scarce.resource.amount_of(wanted));
+        let asking = held.entry(wanted.client).or_default().amount + asked;
+        let share = scarce.limit / held.len().max(1);
+        let losers = waiting.into_iter().filter_map(|(number, entry)| {
+            let holding = held.get(&entry.client).copied().unwrap_or_default();
+            // A client with a single body or response does not keep others out, however large it is.
+            let has_several = holding.entries > 1 && entry.client != wanted.client;
+            let has_too_much = scarce.shares && has_several && holding.amount > share.max(asking);
+            let lag = entry.state.lag(now, has_too_much)?;
+            Some((holding.amount, lag, *number))
+        });
+        losers.max().map(|(_, _, number)| number)
+    }
+
+    fn held(&self, resource: Resource) -> HashMap<IpAddr, Holding> {
+        let mut held: HashMap<IpAddr, Holding> = HashMap::new();
         for entry in self.occupied.values() {
-            *held.entry(entry.client).or_default() += match scarce {
-                Scarce::Count => 1,
-                Scarce::Bytes => entry.bytes,
+            let holding = held.entry(entry.client).or_default();
+            holding.entries += 1;
+            holding.amount += match resource {
+                Resource::Count => 1,
+                Resource::Bytes => entry.counted(),
             };
         }
-        let waited_for = self.occupied.iter().filter_map(|(number, entry)| {
-            let held = held.get(&entry.client).copied().unwrap_or_default();
-            let spared = if held > half && entry.client != asks { Duration::ZERO } else { MIN_WAIT };
-            let waited = entry.state.waited_millis(now, spared)?;
-            Some((held, waited, *number))
-        });
-        waited_for.max().map(|(_, _, number)| number)
+        held
+    }
+}
+
+impl Resource {
+    const fn amount_of(self, wanted: Wanted) -> usize {
+        match self {
+            Self::Count => wanted.count,
+            Self::Bytes => wanted.bytes,
+        }
     }
 }
 
 impl State {
-    /// Returns the milliseconds of waiting for the client, if at least `spared`.
-    fn waited_millis(&self, now: u64, spared: Duration) -> Option<u64> {
+    fn new(lost: Arc<Notify>) -> Self {
+        let (waits_since, lag) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { waits_since, lag, is_queued: AtomicBool::new(false), lost }
+    }
+
+    /// Returns the lag in milliseconds if the permit may be revoked now.
+    fn lag(&self, now: u64, has_too_much: bool) -> Option<u64> {
+        let waited = self.waited(now)?;
+        if self.is_queued.load(Ordering::Relaxed) {
+            // Its client has sent everything, so it loses only what it holds long beyond its share.
+            return (has_too_much && u128::from(waited) >= MAX_WAIT.as_millis()).then_some(waited);
+        }
+        let lag = waited.saturating_add(self.lag.load(Ordering::Relaxed));
+        (has_too_much || u128::from(lag) >= MAX_LAG.as_millis()).then_some(lag)
+    }
+
+    /// Returns the milliseconds of the current wait, if there is one.
+    fn waited(&self, now: u64) -> Option<u64> {
         let since = self.waits_since.load(Ordering::Relaxed);
-        let waited = now.saturating_sub(since);
-        (since != 0 && u128::from(waited) >= spared.as_millis()).then_some(waited)
+        (since != 0).then(|| now.saturating_sub(since))
     }
 
     fn lose(&self) {
@@ -226,18 +326,31 @@ impl BodyPermit {
     /// # Errors
     /// [`NoRoom`] after that second.
     pub async fn grow(&self, bytes: usize) -> Result<(), NoRoom> {
-        let number = self.number;
-        self.slots.when_there_is_room(self.client, (0, bytes), |table| table.grow(number, bytes)).await
+        let (client, number) = (self.client, self.number);
+        let wanted = |table: &Table| Wanted { client, count: 0, bytes: table.growth(number, bytes) };
+        self.slots.when_there_is_room(wanted, |table| table.grow(number, bytes)).await
     }
 
     /// Records that the server waits for the client.
     pub fn waits(&self) {
+        self.state.is_queued.store(false, Ordering::Relaxed);
         self.state.waits_since.store(self.slots.now(), Ordering::Relaxed);
     }
 
-    /// Records that the server works on the body or response.
-    pub fn works(&self) {
-        self.state.waits_since.store(0, Ordering::Relaxed);
+    /// Records that the request waits for a permit to work.
+    pub fn queues(&self) {
+        self.state.waits_since.store(self.slots.now(), Ordering::Relaxed);
+        self.state.is_queued.store(true, Ordering::Relaxed);
+    }
+
+    /// Records that the server works on the body or response, of which `bytes` were transferred since the last call.
+    pub fn works(&self, bytes: usize) {
+        let state = &self.state;
+        let waited = state.waited(self.slots.now()).filter(|_| !state.is_queued.load(Ordering::Relaxed));
+        let paid = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(1_000) / MIN_BYTES_PER_SECOND;
+        let lag = state.lag.load(Ordering::Relaxed).saturating_add(waited.unwrap_or_default());
+        state.lag.store(lag.saturating_sub(paid), Ordering::Relaxed);
+        state.waits_since.store(0, Ordering::Relaxed);
     }
 
     /// Waits until the permit is lost.
@@ -249,7 +362,7 @@ impl BodyPermit {
 impl Drop for BodyPermit {
     fn drop(&mut self) {
         self.slots.table().remove(self.number);
-        self.slots.0.given_back.notify_waiters();
+        self.slots.0.given_back.notify_one();
     }
 }
 
@@ -259,14 +372,16 @@ mod tests {
 
     use super::*;
 
-    const ROOM: Room = Room { count: 3, bytes: 100 };
+    const KIB: usize = 1 << 10;
+    const ROOM: Room = Room { count: 3, bytes: 100 * KIB };
 
     fn client(last: u8) -> IpAddr {
         IpAddr::from([192, 0, 2, last])
     }
 
-    async fn take(slots: &BodyPermits, last: u8, bytes: usize) -> BodyPermit {
-        slots.take(client(last), bytes, Arc::default()).await.expect("a permit")
+    /// Takes a permit with `kib` KiB that count.
+    async fn take(slots: &BodyPermits, last: u8, kib: usize) -> BodyPermit {
+        slots.take(client(last), UNCOUNTED_BYTES + kib * KIB, Arc::default()).await.expect("a permit")
     }
 
     /// Sets the wait for the permit's client.
@@ -303,19 +418,51 @@ mod tests {
         let (small, large) = (take(&slots, 1, 10).await, take(&slots, 2, 80).await);
         age(&small, 9_000);
         age(&large, 300);
-        small.grow(20).await.expect("a permit");
+        small.grow(20 * KIB).await.expect("a permit");
         assert!(is_lost(&large) && !is_lost(&small));
     }
 
     #[tokio::test]
-    async fn a_client_with_more_than_half_loses_a_permit_at_once() {
+    async fn a_client_with_more_than_its_share_loses_a_permit_after_a_grace_period() {
         let slots = old(ROOM);
         let [first, second, _other] = [take(&slots, 1, 0).await, take(&slots, 1, 0).await, take(&slots, 2, 0).await];
-        first.works();
+        first.works(0);
         age(&second, 1);
         let begun = Instant::now();
         let _new = take(&slots, 3, 0).await;
-        assert!(begun.elapsed() < MIN_WAIT && is_lost(&second) && !is_lost(&first));
+        assert!((GRACE..MAX_LAG).contains(&begun.elapsed()) && is_lost(&second) && !is_lost(&first));
+    }
+
+    #[tokio::test]
+    async fn clients_that_share_all_permits_lose_some_to_a_third() {
+        let slots = old(Room { count: 8, bytes: 0 });
+        let mut held = Vec::new();
+        for last in [1, 2, 1, 2, 1, 2, 1, 2] {
+            held.push(take(&slots, last, 0).await);
+        }
+        for slot in &held {
+            age(slot, 1);
+        }
+        let _new = [take(&slots, 3, 0).await, take(&slots, 3, 0).await];
+        let of = |last| held.iter().filter(|slot| slot.client == client(last) && is_lost(slot)).count();
+        assert_eq!((of(1), of(2)), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_body_of_single_bytes_lags_and_a_body_at_the_minimum_rate_does_not() {
+        let slots = old(ROOM);
+        let [drips, flows, _other] = [take(&slots, 1, 0).await, take(&slots, 2, 0).await, take(&slots, 3, 0).await];
+        // A large burst does not pay for later waits.
+        drips.works(1 << 20);
+        for (slot, bytes) in [(&drips, 1), (&flows, 4 * KIB)] {
+            for _ in 0..4 {
+                age(slot, 150);
+                slot.works(bytes);
+            }
+            age(slot, 1);
+        }
+        let _new = take(&slots, 4, 0).await;
+        assert!(is_lost(&drips) && !is_lost(&flows));
     }
 
     #[tokio::test]
@@ -323,10 +470,30 @@ mod tests {
         let slots = old(ROOM);
         let working = [take(&slots, 1, 0).await, take(&slots, 1, 0).await, take(&slots, 1, 0).await];
         age(&working[0], 9_000);
-        working[0].works();
+        working[0].works(0);
         let begun = Instant::now();
         assert_eq!(slots.take(client(2), 0, Arc::default()).await.err(), Some(NoRoom));
         assert!(begun.elapsed() >= MAX_WAIT);
+    }
+
+    #[tokio::test]
+    async fn a_complete_body_that_waits_long_for_a_permit_is_lost_only_by_a_client_with_too_much() {
+        let slots = old(ROOM);
+        let [one, other, alone] = [take(&slots, 1, 40).await, take(&slots, 1, 40).await, take(&slots, 2, 20).await];
+        for slot in [&one, &other, &alone] {
+            slot.queues();
+        }
+        age(&one, 5_000);
+        alone.grow(10 * KIB).await.expect("a permit");
+        assert!(is_lost(&one) && !is_lost(&other) && !is_lost(&alone));
+        assert_eq!(alone.grow(60 * KIB).await, Err(NoRoom), "neither client has several bodies now");
+    }
+
+    #[tokio::test]
+    async fn large_bodies_do_not_keep_small_ones_out() {
+        let slots = old(ROOM);
+        let _large = take(&slots, 1, 100).await;
+        let _small = take(&slots, 2, 0).await;
     }
 
     #[tokio::test]
@@ -335,7 +502,7 @@ mod tests {
         let full = take(&slots, 1, 100).await;
         let waiting = tokio::spawn({
             let slots = slots.clone();
-            async move { slots.take(client(2), 50, Arc::default()).await.is_ok() }
+            async move { slots.take(client(2), 50 * KIB, Arc::default()).await.is_ok() }
         });
         tokio::time::sleep(Duration::from_millis(20)).await;
         drop(full);

@@ -7,13 +7,14 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use http::{Request, Version};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::http::headers::forwarded::{Proxies, network_of};
@@ -141,9 +142,9 @@ impl ConnectionSlots {
         }
     }
 
-    /// Locks the table. A panic cannot leave it inconsistent, so poisoning is ignored.
+    /// Locks the table.
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 }
 

@@ -6,12 +6,13 @@ use std::{
     net::IpAddr,
     num::NonZeroUsize,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use http::{HeaderValue, StatusCode, header};
 
 use super::{
-    body_permits::{BodyPermit, BodyPermits, Room},
+    body_permits::{BodyPermit, BodyPermits, NoRoom, Room},
     connection_slots::ConnectionSlot,
     permits::{self, Permit, Permits},
 };
@@ -25,31 +26,47 @@ use crate::{
 
 /// Maximum number of concurrent uploads.
 const MAX_UPLOADS: usize = 64;
-/// Maximum number of requests that query the database at a time. The others wait in the fair queue, not for a database
-/// connection or a CPU core, which would not be fair between clients.
-const MAX_ASKING: usize = 12;
-/// Maximum number of requests on many rows at a time, per CPU core. Such a request occupies a core for milliseconds and
-/// delays each statement of smaller requests.
-const MAX_LARGE_PER_CORE: usize = 2;
+/// Maximum number of requests that read a few rows at a time, and of those that write. The others wait in the fair
+/// queue, not for a database connection or a CPU core, which would not be fair between clients.
+const MAX_QUERIES: usize = 12;
+/// Maximum number of lists at a time, per CPU core. A list occupies a core for milliseconds and delays each statement
+/// of smaller requests.
+const MAX_LISTS_PER_CORE: usize = 2;
+/// Maximum number of batches at a time: one writes while another is parsed. SQLite has one writer, and other writers
+/// wait for it.
+const MAX_BATCHES: usize = 2;
+
+/// Maximum wait of a small request.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+/// Maximum wait of a list: several slow ones of other clients.
+const MAX_WAIT_OF_LIST: Duration = Duration::from_secs(3);
+/// Maximum wait of a batch: several of other clients.
+const MAX_WAIT_OF_BATCH: Duration = Duration::from_secs(10);
 
 /// The permits that all requests share.
 #[derive(Debug)]
 pub struct AdmissionControl {
-    data: Permits,
-    many: Permits,
+    reads: Permits,
+    writes: Permits,
+    lists: Permits,
+    batches: Permits,
     files: Permits,
     bodies: BodyPermits,
     uploads: BodyPermits,
 }
 
-/// The kind of work that a request does.
+/// The kind of work that a request does. Each has its own permits, so that none waits for a slower kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
-    /// A few rows of the database.
-    Data,
-    /// Many rows: lists and batches.
-    ManyRows,
-    /// Stored files.
+    /// Reads a few rows of the database.
+    Read,
+    /// Writes a few rows of the database.
+    Write,
+    /// Reads many rows.
+    List,
+    /// Writes many rows.
+    Batch,
+    /// Reads stored files.
     Files,
 }
 
@@ -80,10 +97,13 @@ impl AdmissionControl {
     /// of all bodies in memory.
     pub fn new(most: usize, body_bytes: usize) -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let permits = |count: usize, max_wait| Permits::new(most.min(count), max_wait);
         Arc::new(Self {
-            data: Permits::new(most.min(MAX_ASKING)),
-            many: Permits::new(most.min((cores * MAX_LARGE_PER_CORE).max(4))),
-            files: Permits::new(most),
+            reads: permits(MAX_QUERIES, MAX_WAIT),
+            writes: permits(MAX_QUERIES, MAX_WAIT),
+            lists: permits((cores * MAX_LISTS_PER_CORE).max(4), MAX_WAIT_OF_LIST),
+            batches: permits(MAX_BATCHES, MAX_WAIT_OF_BATCH),
+            files: permits(most, MAX_WAIT),
             bodies: BodyPermits::new(Room { count: most, bytes: body_bytes }),
             uploads: BodyPermits::new(Room { count: MAX_UPLOADS, bytes: usize::MAX }),
         })
@@ -106,7 +126,7 @@ impl RequestAdmission {
     #[cfg(test)]
     pub fn for_tests() -> Arc<Self> {
         let client = Client { address: [127, 0, 0, 1].into(), secure: false };
-        AdmissionControl::new(1, usize::MAX).admission(client, ConnectionSlot::for_tests(), Needs::Data)
+        AdmissionControl::new(1, usize::MAX).admission(client, ConnectionSlot::for_tests(), Needs::Read)
     }
 
     /// Returns the client's network.
@@ -142,18 +162,18 @@ impl RequestAdmission {
     /// # Errors
     /// 503 if the memory limit is reached.
     pub async fn received(&self, bytes: usize) -> Result<(), Problem> {
-        self.goes_on();
+        self.passed_on(bytes);
         match self.body.get() {
             Some(slot) => Ok(slot.grow(bytes).await?),
             None => Ok(()),
         }
     }
 
-    /// Records that the client waits for the server.
-    pub fn goes_on(&self) {
+    /// Records received bytes that do not stay in memory, or the end of the body.
+    pub fn passed_on(&self, bytes: usize) {
         self.connection_slot.works();
         if let Some(slot) = self.body.get() {
-            slot.works();
+            slot.works(bytes);
         }
     }
 
@@ -168,21 +188,35 @@ impl RequestAdmission {
             .with_header(header::CONNECTION, HeaderValue::from_static("close"))
     }
 
-    /// Waits up to a second for the permit to process the request.
+    /// Waits for the permit to process the request.
     ///
     /// # Errors
-    /// 503 after that second.
+    /// 503 if none is free in time, or if the client's bodies take the memory that others need.
     pub async fn works(&self) -> Result<(), Problem> {
-        self.goes_on();
+        self.connection_slot.works();
         if self.place.get().is_some() {
             return Ok(());
         }
         let places = match self.needs {
-            Needs::Data => &self.admissions.data,
-            Needs::ManyRows => &self.admissions.many,
+            Needs::Read => &self.admissions.reads,
+            Needs::Write => &self.admissions.writes,
+            Needs::List => &self.admissions.lists,
+            Needs::Batch => &self.admissions.batches,
             Needs::Files => &self.admissions.files,
         };
-        let place = places.take_soon(permits::From::new(self.client, &self.connection_slot), "are in progress").await?;
+        let place = places.take_soon(permits::From::new(self.client, &self.connection_slot), "are in progress");
+        let place = match self.body.get() {
+            None => place.await?,
+            Some(slot) => {
+                slot.queues();
+                let place = tokio::select! {
+                    place = place => place?,
+                    () = slot.lost() => return Err(NoRoom.into()),
+                };
+                slot.works(0);
+                place
+            }
+        };
         // Calls for a request do not overlap, so no permit is set yet.
         let _ = self.place.set(place);
         Ok(())
@@ -200,7 +234,7 @@ mod tests {
     }
 
     fn admission(admissions: &Arc<AdmissionControl>, address: &str) -> Arc<RequestAdmission> {
-        admissions.admission(client(address), ConnectionSlot::for_tests(), Needs::Data)
+        admissions.admission(client(address), ConnectionSlot::for_tests(), Needs::Read)
     }
 
     #[tokio::test]
@@ -218,15 +252,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_in_memory_is_counted_until_its_request_ends() {
-        let admissions = AdmissionControl::new(8, 100);
+        let admissions = AdmissionControl::new(8, 100 << 10);
         let first = admission(&admissions, "192.0.2.1");
         first.begins_body(Kind::Gathered).await.expect("a permit");
-        first.received(80).await.expect("a permit");
+        first.received(80 << 10).await.expect("a permit");
         first.works().await.expect("a permit");
         let second = admission(&admissions, "192.0.2.2");
         second.begins_body(Kind::Gathered).await.expect("a permit");
-        assert_eq!(second.received(80).await.expect_err("refused").head().status(), 503);
+        assert_eq!(second.received(80 << 10).await.expect_err("refused").head().status(), 503);
         drop(first);
-        second.received(80).await.expect("a permit");
+        second.received(80 << 10).await.expect("a permit");
     }
 }

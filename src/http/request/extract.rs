@@ -149,7 +149,7 @@ fn without_mark(mut json: Bytes) -> Bytes {
 }
 
 fn check_headers(kinds: &[&str], headers: &HeaderMap, limits: BodyLimits) -> Result<(), Problem> {
-    if !kinds.iter().any(|kind| is_of_kind(kind, headers)) {
+    if !is_of_kind(kinds, headers) {
         let kinds: Vec<_> = kinds.iter().map(|kind| format!("`Content-Type: {kind}`")).collect();
         let detail = format!("the body must be sent with {}", kinds.join(" or "));
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::UnsupportedMediaType, detail));
@@ -178,11 +178,13 @@ pub(super) fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::UnsupportedMediaType, detail))
 }
 
-/// Whether the body's media type is `kind`; parameters are ignored.
-pub(super) fn is_of_kind(kind: &str, headers: &HeaderMap) -> bool {
+/// Whether the body's media type is one of `kinds`; parameters are ignored.
+///
+/// Several header lines with different types are accepted if all are of these kinds.
+pub(super) fn is_of_kind(kinds: &[&str], headers: &HeaderMap) -> bool {
     let is_kind = |value: &HeaderValue| {
-        let essence = value.to_str().ok().and_then(|value| value.split(';').next());
-        essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case(kind))
+        let essence = value.to_str().ok().and_then(|value| value.split(';').next()).map(str::trim);
+        essence.is_some_and(|essence| kinds.iter().any(|kind| essence.eq_ignore_ascii_case(kind)))
     };
     headers.contains_key(header::CONTENT_TYPE) && headers.get_all(header::CONTENT_TYPE).iter().all(is_kind)
 }

@@ -190,7 +190,7 @@ async fn next_chunk(field: &mut Field<'_>) -> Result<Option<Bytes>, Problem> {
 
 /// Whether the body is `multipart/form-data`.
 pub fn is_multipart(headers: &HeaderMap) -> bool {
-    extract::is_of_kind("multipart/form-data", headers)
+    extract::is_of_kind(&["multipart/form-data"], headers)
 }
 
 /// Enforces the rate and time limits on a body.
@@ -205,7 +205,10 @@ fn paced(body: Chunks, admission: &RequestAdmission) -> impl Stream<Item = Resul
         admission.waits_for_body();
         let left = UPLOAD_TIMEOUT.saturating_sub(begun.elapsed()).min(MAX_PAUSE);
         let next = tokio::time::timeout(left, body.next()).await;
-        admission.goes_on();
+        admission.passed_on(match &next {
+            Ok(Some(Ok(piece))) => piece.len(),
+            _ => 0,
+        });
         let piece = match next {
             Ok(Some(Ok(piece))) => piece,
             Ok(Some(Err(_))) => return Some((Err(Stopped::BrokeOff), (body, received, true))),

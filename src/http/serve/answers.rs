@@ -58,6 +58,10 @@ pub struct Held {
     /// Bytes read from the body and not passed on yet.
     rest: Bytes,
     is_over: bool,
+    /// Size of the last piece, which the client has read when hyper asks for another one.
+    last_piece: usize,
+    /// Whether hyper has a piece.
+    has_begun: bool,
     slot: Option<BodyPermit>,
     stream: Option<Arc<StreamState>>,
     _request: RequestGuard,
@@ -177,7 +181,17 @@ impl Held {
             stream.waits();
         }
         let cut = slot.is_some();
-        response.map(|body| Self { body, cut, rest: Bytes::new(), is_over: false, slot, stream, _request: request })
+        response.map(|body| Self {
+            body,
+            cut,
+            rest: Bytes::new(),
+            is_over: false,
+            last_piece: 0,
+            has_begun: false,
+            slot,
+            stream,
+            _request: request,
+        })
     }
 
     fn waits(&self) {
@@ -189,9 +203,9 @@ impl Held {
         }
     }
 
-    fn works(&self) {
+    fn works(&mut self) {
         if let Some(slot) = &self.slot {
-            slot.works();
+            slot.works(std::mem::take(&mut self.last_piece));
         }
         if let Some(stream) = &self.stream {
             stream.works();
@@ -238,8 +252,22 @@ impl Body for Held {
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.works();
         let frame = self.poll_pieces(context);
-        if frame.is_ready() {
-            self.waits();
+        match &frame {
+            Poll::Ready(frame) => {
+                self.last_piece = match frame {
+                    Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
+                    _ => 0,
+                };
+                self.has_begun = true;
+                self.waits();
+            }
+            // While the next bytes are read from storage, the client reads the earlier ones. If it does not, hyper does
+            // not ask for the next bytes when they are there.
+            Poll::Pending => {
+                if let Some(slot) = self.slot.as_ref().filter(|_| self.has_begun) {
+                    slot.waits();
+                }
+            }
         }
         frame
     }

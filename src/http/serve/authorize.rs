@@ -2,7 +2,7 @@
 //!
 //! No request reaches a handler without it, so handlers need not check the owner of a product.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use http::{HeaderMap, HeaderValue, header};
 
@@ -44,6 +44,8 @@ pub struct AccessRequest<'a> {
 ///
 /// A client can cause such a query with an invented key, so the permits for it are fair between clients.
 const MAX_LOOKUPS: usize = 4;
+/// Maximum wait for such a query.
+const LOOKUP_WAIT: Duration = Duration::from_secs(1);
 
 /// Authorizes requests; shared by all connections.
 pub struct Authorizer {
@@ -56,7 +58,7 @@ pub struct Authorizer {
 impl Authorizer {
     /// Creates the middleware.
     pub fn new(authentication: Authentication, rate_limit: Option<RateLimit>, public_read: PublicRead) -> Self {
-        Self { authentication, rate_limit, public_read, lookups: Permits::new(MAX_LOOKUPS) }
+        Self { authentication, rate_limit, public_read, lookups: Permits::new(MAX_LOOKUPS, LOOKUP_WAIT) }
     }
 
     /// Whether every request is allowed: there is no authentication and no rate limit.
@@ -245,7 +247,8 @@ mod tests {
         let made_up = |byte| KeyText::of([byte; 32]);
         assert_eq!((pass(&known).await, pass(&made_up(1)).await), (200, 401));
         let mut permits = Vec::new();
-        for _ in 0..MAX_LOOKUPS {
+        for last in 1..=MAX_LOOKUPS as u8 {
+            let from = permits::From::new([198, 51, 100, last].into(), &connection_slot);
             permits.push(authorizer.lookups.take_soon(from, "are tested").await.expect("a permit"));
         }
         let outcomes = (pass(&known).await, pass(&made_up(1)).await, pass(&made_up(2)).await);

@@ -279,7 +279,7 @@ impl Service {
                 reply::product(&body, Freshness::Hit, request.headers()).map(|json| Either::Left(Full::new(json)))
             );
         }
-        let needs = route.map_or(Needs::Data, |route| route.needs(method));
+        let needs = route.map_or(Needs::Read, |route| route.needs(method));
         let admission = self.admissions.admission(client, Arc::clone(connection_slot), needs);
         let context = Context { request_id: request_id.clone(), method, principal, admission };
         // At the highest level, so that logged errors have the request id with any log filter.
