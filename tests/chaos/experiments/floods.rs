@@ -1,5 +1,6 @@
 //! P31: no client blocks other clients. Request bodies that never arrive, responses that are never read, endless
-//! streams of events, bodies with only field names: each runs for a while, and other clients notice nothing.
+//! streams of events, bodies with only field names, bodies that drip, large batches, costly searches: each runs for a
+//! while, and other clients notice nothing.
 
 mod attacks;
 
@@ -59,6 +60,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         address: server.address,
         image: image.to_owned(),
         clients: stage.size(300, 2_000),
+        batch_bytes: stage.size(400 << 10, 7 << 20),
         streams: stage.size(16, 64),
     };
     let good = Good { api: &api, id, image };

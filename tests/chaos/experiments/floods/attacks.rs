@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::Request;
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
@@ -18,6 +19,8 @@ pub struct Target {
     pub address: SocketAddr,
     pub image: String,
     pub clients: usize,
+    /// Size of a batch in bytes, about.
+    pub batch_bytes: usize,
     /// HTTP/2 streams of each connection.
     pub streams: usize,
 }
@@ -33,12 +36,19 @@ pub const ATTACKS: &[(&str, Begin)] = &[
     ("slow_readers", slow_readers),
     ("event_streams", event_streams),
     ("many_names", many_names),
+    ("dripping_bodies", dripping_bodies),
+    ("large_batches", large_batches),
+    ("costly_searches", costly_searches),
 ];
 
 /// HTTP/2 connections of one attack.
 const CONNECTIONS: usize = 8;
-/// The attackers' address, different from that of good clients.
-const ATTACKER: [u8; 4] = [127, 66, 0, 1];
+/// The attackers' addresses, different from that of good clients. Most attacks come from the first.
+const ATTACKERS: [[u8; 4]; 2] = [[127, 66, 0, 1], [127, 66, 0, 2]];
+/// Bodies that each of two attackers keeps open: together more than the server reads at a time.
+const BODIES_OF_EACH: usize = 280;
+/// Connections with batches, and those with searches.
+const LARGE_REQUESTS: usize = 8;
 /// Pause before a retry.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -89,10 +99,7 @@ fn many_names(target: &Target) -> Attack {
         body.push_str("\"k\":1}");
         let (address, body) = (target.address, body.into_bytes());
         attack.spawn(async move {
-            let head = format!(
-                "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-                body.len()
-            );
+            let head = head_of(path, body.len());
             loop {
                 let _ = send_and_read(address, head.as_bytes(), &body).await;
                 sleep(PAUSE).await;
@@ -102,9 +109,92 @@ fn many_names(target: &Target) -> Attack {
     attack
 }
 
-async fn connect(address: SocketAddr, receive_buffer: Option<u32>) -> std::io::Result<TcpStream> {
+/// Bodies of which one byte arrives every 150 ms, from two addresses.
+fn dripping_bodies(target: &Target) -> Attack {
+    let mut attack = JoinSet::new();
+    for number in 0..BODIES_OF_EACH * ATTACKERS.len() {
+        let address = target.address;
+        attack.spawn(async move {
+            loop {
+                let _ = drip(address, ATTACKERS[number % ATTACKERS.len()]).await;
+                sleep(PAUSE).await;
+            }
+        });
+    }
+    attack
+}
+
+async fn drip(address: SocketAddr, attacker: [u8; 4]) -> std::io::Result<()> {
+    let mut stream = connect(address, attacker, None).await?;
+    let head =
+        "POST /products HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 4000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await?;
+    loop {
+        stream.write_all(b" ").await?;
+        let mut answer = [0; 64];
+        // The server answers only when it gives up.
+        if let Ok(read) = tokio::time::timeout(Duration::from_millis(150), stream.read(&mut answer)).await {
+            return read.map(|_| ());
+        }
+    }
+}
+
+/// Valid batches of the maximum size, whose texts have many different words.
+fn large_batches(target: &Target) -> Attack {
+    let mut attack = JoinSet::new();
+    let product = |number: usize| {
+        let words: Vec<_> = (0..1_000).map(|word| format!("{:x}", word * 7 + number)).collect();
+        let description = format!("{} a b c d e f g h i j", words.join(" "));
+        json!({"user_id": "large", "product_name": "large", "product_price": 1, "product_description": description})
+            .to_string()
+    };
+    let count = (target.batch_bytes / product(0).len()).clamp(1, 1_000);
+    let body: Vec<_> = (0..count).map(product).collect();
+    let body = Bytes::from(format!("[{}]", body.join(",")));
+    for _ in 0..LARGE_REQUESTS {
+        let (address, body) = (target.address, body.clone());
+        attack.spawn(async move {
+            let head = head_of("/products:batch", body.len());
+            loop {
+                let _ = send_and_read(address, head.as_bytes(), &body).await;
+                sleep(PAUSE).await;
+            }
+        });
+    }
+    attack
+}
+
+/// Searches for many words that each occur in many products, from two addresses.
+fn costly_searches(target: &Target) -> Attack {
+    let mut attack = JoinSet::new();
+    for number in 0..LARGE_REQUESTS * ATTACKERS.len() {
+        let address = target.address;
+        attack.spawn(async move {
+            let head = b"GET /products?q=a+b+c+d+e+f+g+h+i+j HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+            loop {
+                let _ = search(address, ATTACKERS[number % ATTACKERS.len()], head).await;
+                sleep(PAUSE).await;
+            }
+        });
+    }
+    attack
+}
+
+async fn search(address: SocketAddr, attacker: [u8; 4], head: &[u8]) -> std::io::Result<()> {
+    let mut stream = connect(address, attacker, None).await?;
+    stream.write_all(head).await?;
+    stream.read_to_end(&mut Vec::new()).await.map(|_| ())
+}
+
+fn head_of(path: &str, length: usize) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    )
+}
+
+async fn connect(address: SocketAddr, attacker: [u8; 4], receive_buffer: Option<u32>) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    socket.bind((ATTACKER, 0).into())?;
+    socket.bind((attacker, 0).into())?;
     if let Some(bytes) = receive_buffer {
         socket.set_recv_buffer_size(bytes)?;
     }
@@ -112,7 +202,7 @@ async fn connect(address: SocketAddr, receive_buffer: Option<u32>) -> std::io::R
 }
 
 async fn send_and_read(address: SocketAddr, head: &[u8], body: &[u8]) -> std::io::Result<()> {
-    let mut stream = connect(address, None).await?;
+    let mut stream = connect(address, ATTACKERS[0], None).await?;
     stream.write_all(head).await?;
     stream.write_all(body).await?;
     let mut answer = [0; 4_096];
@@ -143,7 +233,7 @@ async fn one_connection(
     (streams, window): (usize, u32),
     request: &(impl Fn(usize, SocketAddr) -> (Request<()>, bool) + Clone + Send + Sync + 'static),
 ) -> anyhow::Result<()> {
-    let stream = connect(address, None).await?;
+    let stream = connect(address, ATTACKERS[0], None).await?;
     let (send, connection) =
         h2::client::Builder::new().initial_window_size(window).handshake::<_, Bytes>(stream).await?;
     let mut tasks = JoinSet::new();
@@ -188,7 +278,7 @@ fn each_client(target: &Target, request: impl Fn(usize) -> Vec<u8>) -> Attack {
 }
 
 async fn read_slowly(address: SocketAddr, request: &[u8]) -> std::io::Result<()> {
-    let mut stream = connect(address, Some(2_048)).await?;
+    let mut stream = connect(address, ATTACKERS[0], Some(2_048)).await?;
     stream.write_all(request).await?;
     let mut byte = [0];
     while stream.read(&mut byte).await? > 0 {
