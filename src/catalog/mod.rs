@@ -32,9 +32,9 @@ pub use jobs::{
 };
 pub use products::{
     batch::BatchBody,
-    create::{NotStored, Stored},
     idempotency::{Answer, Done},
     originals::Origin,
+    outcome::{NotStored, Stored},
     presets::{Form, ImageView, MAX_VARIANTS},
     read::{Body, Freshness},
     shape::body_shape,

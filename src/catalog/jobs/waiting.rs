@@ -25,7 +25,7 @@ impl Default for Waiting {
 }
 
 impl Catalog {
-    /// Checks that no user exceeds the limit of queued jobs.
+    /// Checks that no user exceeds the limit of queued jobs, and counts the new ones.
     ///
     /// `owners` has one entry for each image to be queued.
     pub(in crate::catalog) async fn ensure_backlog(
@@ -33,11 +33,24 @@ impl Catalog {
         write: &Write,
         owners: impl IntoIterator<Item = &UserId>,
     ) -> Result<(), Error> {
-        let Some(most) = self.0.config.max_waiting_jobs_per_user else { return Ok(()) };
+        for (user_id, waiting) in self.check_backlog(write, owners).await? {
+            self.0.waiting.0.insert(user_id, waiting);
+        }
+        Ok(())
+    }
+
+    /// Checks that no user exceeds the limit of queued jobs; returns the new number by user.
+    pub(in crate::catalog) async fn check_backlog(
+        &self,
+        write: &Write,
+        owners: impl IntoIterator<Item = &UserId>,
+    ) -> Result<Vec<(UserId, u64)>, Error> {
+        let Some(most) = self.0.config.max_waiting_jobs_per_user else { return Ok(Vec::new()) };
         let mut added: HashMap<&UserId, u64> = HashMap::new();
         for owner in owners {
             *added.entry(owner).or_default() += 1;
         }
+        let mut totals = Vec::with_capacity(added.len());
         for (user_id, added) in added {
             let waiting = match self.0.waiting.0.get(user_id) {
                 Some(waiting) => waiting,
@@ -46,8 +59,8 @@ impl Catalog {
             if waiting + added > most {
                 return Err(Error::Backlog { user_id: user_id.clone(), waiting, most });
             }
-            self.0.waiting.0.insert(user_id.clone(), waiting + added);
+            totals.push((user_id.clone(), waiting + added));
         }
-        Ok(())
+        Ok(totals)
     }
 }

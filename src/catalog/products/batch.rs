@@ -1,15 +1,15 @@
 //! Responses to the creation of one or several products.
 //!
-//! They are made in the transaction that stores the products.
+//! That of a single product is made in the transaction that stores it.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
     api::{Links, ProductBody},
-    catalog::{Answer, Error, NotStored, Stored, products::create::only},
+    catalog::{Answer, Error, NotStored, Stored},
     code::ErrorCode,
-    domain::{FieldError, Invalid, NewProduct},
+    domain::{FieldError, Invalid, NewProduct, Product},
 };
 
 /// The results of a batch of products.
@@ -31,7 +31,9 @@ struct ItemBody<'a> {
     /// Index of the product in the request, from 0.
     index: usize,
     /// The HTTP status of a separate request for this product: 201 if it was created, 422 if it is invalid, 410 if an
-    /// earlier request with the same idempotency key created it and it was deleted.
+    /// earlier request with the same idempotency key created it and it was deleted, 503 if the database failed after
+    /// earlier products of the batch were stored. Send a product with 503 again, or repeat the whole request if it had
+    /// an idempotency key.
     status: u16,
     /// The product, if it was created.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,10 +66,9 @@ struct ItemErrorBody<'a> {
 /// Returns the response to the creation of one product.
 ///
 /// # Errors
-/// [`Error::Invalid`] or [`Error::Gone`] if the product was not stored.
-pub fn one(links: &Links, stored: Vec<Stored>) -> Result<Answer, Error> {
-    let product = only(stored)?;
-    let body = serde_json::to_vec(&ProductBody::new(&product, links)).map_err(Error::internal)?;
+/// [`Error::Internal`] if it cannot be serialized.
+pub fn one(links: &Links, product: &Product) -> Result<Answer, Error> {
+    let body = serde_json::to_vec(&ProductBody::new(product, links)).map_err(Error::internal)?;
     let location = Some(links.product(product.id));
     Ok(Answer { status: 201, location, body: body.into(), replayed: false })
 }
@@ -118,6 +119,11 @@ fn item<'a>(index: usize, outcome: &'a Stored, links: &Links) -> ItemBody<'a> {
             let detail = Error::from(gone.clone()).to_string();
             let code = ErrorCode::Gone.as_str();
             refused(410, ItemErrorBody { code, detail, errors: &[], more_errors: None })
+        }
+        Err(NotStored::Failed(_)) => {
+            let detail = "the database failed before it stored this product; send the product again".into();
+            let code = ErrorCode::Unavailable.as_str();
+            refused(503, ItemErrorBody { code, detail, errors: &[], more_errors: None })
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-
+use super::{
+    made::Made,
+    outcome::{Stored, pending, product_of, status_of, unknown_user},
+};
 use crate::{
     api::Links,
     catalog::{Answer, Catalog, Error, Once, events},
@@ -14,82 +16,8 @@ use crate::{
         jobs::{self, NewJob},
         products::{self, images},
     },
-    domain::{
-        Image, ImageId, ImageSource, ImageStatus, Invalid, JobPayload, NewEvent, NewProduct, Product, ProductId,
-        ProductStatus, UserId,
-    },
+    domain::{ImageSource, JobPayload, NewEvent, NewProduct, Product, UserId},
 };
-
-/// A stored product, or why it was not stored.
-pub type Stored = Result<Product, NotStored>;
-
-/// Why a product was not stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NotStored {
-    /// It is invalid.
-    Invalid(Invalid),
-    /// An earlier request with the same key stored it, and it was deleted.
-    Gone(ProductId),
-}
-
-impl From<NotStored> for Error {
-    fn from(reason: NotStored) -> Self {
-        match reason {
-            NotStored::Invalid(invalid) => Self::Invalid(invalid),
-            NotStored::Gone(id) => Self::gone(format_args!("product {id}, which this request created,")),
-        }
-    }
-}
-
-/// What a request with an idempotency key has stored, enough to repeat its response.
-#[derive(Debug, Serialize, Deserialize)]
-struct Made {
-    /// Creation time in microseconds since 1970.
-    at: i64,
-    /// The id of each product of the request; `None` if its user is unknown.
-    products: Vec<Option<ProductId>>,
-    /// The image ids as ranges: first id and count.
-    images: Vec<(i64, i64)>,
-}
-
-impl Made {
-    fn of(stored: &[Stored], now: Timestamp) -> Self {
-        let mut images: Vec<(i64, i64)> = Vec::new();
-        for image in stored.iter().flatten().flat_map(|product| &product.images) {
-            match images.last_mut() {
-                Some((first, count)) if *first + *count == image.id.0 => *count += 1,
-                _ => images.push((image.id.0, 1)),
-            }
-        }
-        let products = stored.iter().map(|outcome| outcome.as_ref().ok().map(|product| product.id)).collect();
-        Self { at: now.0, products, images }
-    }
-
-    /// Rebuilds the stored products from the request and their ids.
-    fn products(self, news: Vec<NewProduct>, there: &BTreeSet<ProductId>) -> Result<Vec<Stored>, Error> {
-        if news.len() != self.products.len() {
-            return Err(Error::KeyReused);
-        }
-        let now = Timestamp(self.at);
-        let mut image_ids = self.images.iter().flat_map(|(first, count)| *first..first + count);
-        let product = |(new, id): (NewProduct, Option<ProductId>)| {
-            let id = id.ok_or_else(|| unknown_user(&new.user_id))?;
-            let images: Vec<_> =
-                image_ids.by_ref().take(new.product_images.len()).zip(new.product_images.clone()).collect();
-            if !there.contains(&id) {
-                return Err(NotStored::Gone(id));
-            }
-            let status = status_of(&new);
-            let mut product = product_of(new, id, status, now);
-            product.images = (0..)
-                .zip(images)
-                .map(|(position, (image, source))| pending(ImageId(image), position, source, now))
-                .collect();
-            Ok(product)
-        };
-        Ok(news.into_iter().zip(self.products).map(product).collect())
-    }
-}
 
 impl Catalog {
     /// Stores a product and queues its images in one transaction.
@@ -110,45 +38,44 @@ impl Catalog {
         .await
     }
 
-    /// Stores products in one transaction; with `once`, at most once.
+    /// Stores a product in one transaction; with `once`, at most once.
     ///
     /// `shape` makes the response. If it fails, nothing is stored.
     ///
     /// # Errors
     /// [`Error::KeyReused`] if another request used this key; [`Error::Gone`] if an earlier request with this key
     /// created the product and it was deleted; the errors of `shape` and of [`Catalog::create`].
-    pub async fn create_all<F>(
+    pub async fn create_one<F>(
         &self,
-        news: Vec<NewProduct>,
+        new: NewProduct,
         once: Option<Once>,
         request_id: Option<&str>,
         shape: F,
     ) -> Result<Answer, Error>
     where
-        F: FnOnce(&Links, Vec<Stored>) -> Result<Answer, Error> + Send + 'static,
+        F: FnOnce(&Links, &Product) -> Result<Answer, Error> + Send + 'static,
     {
         let (catalog, request_id) = (self.clone(), request_id.map(str::to_owned));
         self.to_the_end(async move {
             let write = catalog.database().begin().await?;
             let now = write.now().await?;
             if let Some(made) = catalog.made_before::<Made>(&write, once.as_ref(), now).await? {
-                let ids: Vec<_> = made.products.iter().flatten().copied().collect();
-                let there = products::existing(&*write, &ids).await?;
-                let answer = shape(catalog.links(), made.products(news, &there)?)?;
-                return Ok(Answer { replayed: true, ..answer });
+                let there = products::existing(&*write, &made.ids()).await?;
+                let product = only(made.rebuild(vec![new], (0, 0), &there))?;
+                return Ok(Answer { replayed: true, ..shape(catalog.links(), &product)? });
             }
-            let stored = catalog.store(&write, news, request_id.as_deref(), now).await?;
-            let created: Vec<_> = stored.iter().flatten().map(events::of_creation).collect();
+            let stored = catalog.store(&write, vec![new], request_id.as_deref(), now).await?;
             catalog.keep_made(&write, once.as_ref(), &Made::of(&stored, now)).await?;
-            let answer = shape(catalog.links(), stored)?;
-            catalog.end_creation(write, &created, now).await?;
+            let product = only(stored)?;
+            let answer = shape(catalog.links(), &product)?;
+            catalog.end_creation(write, &[events::of_creation(&product)], now).await?;
             Ok(answer)
         })
         .await
     }
 
     /// Stores the products with known users, their images and jobs.
-    async fn store(
+    pub(super) async fn store(
         &self,
         write: &Write,
         news: Vec<NewProduct>,
@@ -220,7 +147,7 @@ impl Catalog {
         Ok(unknown)
     }
 
-    async fn end_creation(&self, write: Write, created: &[NewEvent], now: Timestamp) -> Result<(), Error> {
+    pub(super) async fn end_creation(&self, write: Write, created: &[NewEvent], now: Timestamp) -> Result<(), Error> {
         let ids: Vec<_> = created.iter().map(|event| event.product_id).collect();
         // The cache may hold entries that say that these ids do not exist.
         self.commit(write, &ids, created, now).await?;
@@ -235,45 +162,6 @@ pub(in crate::catalog) fn only(mut stored: Vec<Stored>) -> Result<Product, Error
     match stored.pop() {
         Some(outcome) => Ok(outcome?),
         None => Err(Error::contended("database")),
-    }
-}
-
-fn unknown_user(id: &UserId) -> NotStored {
-    NotStored::Invalid(Invalid::field("user_id", format!("user {id} not found")))
-}
-
-/// Returns the status of a new product, whose images are all pending.
-fn status_of(new: &NewProduct) -> ProductStatus {
-    ProductStatus::of(new.product_images.iter().map(|_| ImageStatus::Pending))
-}
-
-fn product_of(new: NewProduct, id: ProductId, status: ProductStatus, now: Timestamp) -> Product {
-    Product {
-        id,
-        user_id: new.user_id,
-        product_name: new.product_name,
-        product_description: new.product_description,
-        product_price: new.product_price,
-        status,
-        images: Vec::with_capacity(new.product_images.len()),
-        version: 1,
-        created_at: now,
-        updated_at: now,
-    }
-}
-
-fn pending(id: ImageId, position: i32, source: ImageSource, now: Timestamp) -> Image {
-    Image {
-        id,
-        position,
-        source,
-        status: ImageStatus::Pending,
-        attempts: 0,
-        error: None,
-        facts: None,
-        renditions: Vec::new(),
-        warnings: Vec::new(),
-        updated_at: now,
     }
 }
 

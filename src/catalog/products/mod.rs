@@ -2,11 +2,14 @@
 
 pub mod batch;
 pub(super) mod create;
+mod create_batch;
 mod delete;
 pub(super) mod idempotency;
 pub(super) mod images;
 pub(super) mod intake;
+mod made;
 pub(super) mod originals;
+pub(super) mod outcome;
 mod owner;
 pub(super) mod presets;
 pub(super) mod read;

@@ -1,6 +1,6 @@
 //! The table of idempotency keys and the results of their requests.
 
-use sea_orm::{ConnectionTrait, Statement, Value};
+use sea_orm::{ConnectionTrait, DbBackend, Statement, Value};
 
 use crate::{
     clock::Timestamp,
@@ -36,11 +36,14 @@ pub async fn take(connection: &impl ConnectionTrait, once: &Once, now: Timestamp
     Ok(execute(connection, TAKE, values.into()).await? == 1)
 }
 
-/// Returns the completed request with this key.
+/// Returns the completed request with this key, locked until this transaction ends.
 pub async fn find(connection: &impl ConnectionTrait, once: &Once) -> Result<Option<Kept>, Error> {
     const FIND: &str =
         "SELECT fingerprint, coalesce(body, '') AS made FROM idempotency_keys WHERE scope = $1 AND key = $2";
-    let rows = query(connection, FIND, vec![once.scope.as_str().into(), once.key.as_str().into()]).await?;
+    // SQLite locks the whole database for a write.
+    let lock = if connection.get_database_backend() == DbBackend::Postgres { " FOR UPDATE" } else { "" };
+    let rows =
+        query(connection, &format!("{FIND}{lock}"), vec![once.scope.as_str().into(), once.key.as_str().into()]).await?;
     let kept = rows.first().map(|row| {
         Ok::<_, Error>(Kept { fingerprint: row.try_get("", "fingerprint")?, made: row.try_get("", "made")? })
     });

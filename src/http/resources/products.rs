@@ -148,7 +148,7 @@ pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: 
     let new = extract::parsed(body.clone(), parse).await?;
     let once = idempotency::once(&headers, &context.principal, "/products", &body).await?;
     context.principal.must_act_for(&new.user_id)?;
-    let answer = catalog.create_all(vec![new], once, Some(context.request_id.as_str()), batch::one).await?;
+    let answer = catalog.create_one(new, once, Some(context.request_id.as_str()), batch::one).await?;
     let response = idempotency::reply(answer)?;
     let tag = product_tag(response.body())?;
     reply::tagged(response, tag)
@@ -156,7 +156,9 @@ pub async fn create(body: Bytes, headers: HeaderMap, context: Context, catalog: 
 
 /// Creates up to 1,000 products and returns a result for each.
 ///
-/// Valid products are created even if others are invalid.
+/// Valid products are created even if others are invalid. The server stores a large batch in several parts; if the
+/// database fails after the first part, the other products have the status 503. A repeated request with the same
+/// `Idempotency-Key` creates only these.
 #[utoipa::path(
     post, path = "/products:batch", tag = "products", operation_id = "createProducts", request_body = BatchShape,
     responses((status = 200, description = "One result per product, in request order", body = BatchBody)),
@@ -179,7 +181,7 @@ pub async fn create_batch(
     let read = read.into_iter().map(|item| item.and_then(own)).collect();
     let (news, refusals) = batch::split(read);
     let answer = catalog
-        .create_all(news, once, Some(context.request_id.as_str()), |links, stored| refusals.answer(links, stored))
+        .create_batch(news, once, Some(context.request_id.as_str()), |links, stored| refusals.answer(links, stored))
         .await?;
     idempotency::reply(answer)
 }

@@ -51,6 +51,67 @@ on_both_setups! {
         assert_eq!(last["items"][0]["id"], first.json()["items"][999]["product"]["id"]);
     }
 
+    async fn a_batch_that_failed_in_part_is_continued_by_a_repeated_request(app: &TestApp) {
+        let on_postgres = [
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'broken'; END $$",
+            "CREATE TRIGGER refuse BEFORE INSERT ON products FOR EACH ROW
+                WHEN (NEW.product_name = 'n700') EXECUTE FUNCTION refuse()",
+        ];
+        let on_sqlite = ["CREATE TRIGGER refuse BEFORE INSERT ON products
+            WHEN NEW.product_name = 'n700' BEGIN SELECT RAISE(ABORT, 'broken'); END"];
+        let (broken, mended) = match app.setup {
+            Setup::Embedded => (&on_sqlite[..], "DROP TRIGGER refuse"),
+            Setup::Full => (&on_postgres[..], "DROP TRIGGER refuse ON products"),
+        };
+        for statement in broken {
+            app.sql(statement).await;
+        }
+        let image = ["https://example.com/a.jpg".to_owned()];
+        let products: Vec<_> = (0..1_000).map(|number| product(number, &image[..number % 2])).collect();
+        let body = json!(products).to_string();
+        let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "all")];
+        let post = async || wire::send(app.address, "POST", "/products:batch", &headers, body.as_bytes()).await;
+        let first = post().await;
+        assert_eq!((first.status, first.header("idempotency-replayed")), (200, ""));
+        let first = first.json();
+        let created = first["created"].as_u64().unwrap() as usize;
+        assert!((1..=700).contains(&created), "{created} created");
+        for (index, item) in first["items"].as_array().unwrap().iter().enumerate() {
+            assert_eq!(item["status"], if index < created { 201 } else { 503 }, "item {index}");
+        }
+        assert_eq!(first["items"][created]["error"]["code"], "unavailable");
+        app.sql(mended).await;
+        let second = post().await;
+        assert_eq!((second.status, second.header("idempotency-replayed")), (200, ""));
+        let second = second.json();
+        assert_eq!(second["created"], 1_000);
+        let stored = |answer: &Value| answer["items"].as_array().unwrap()[..created].to_vec();
+        assert_eq!(stored(&second), stored(&first));
+        for index in [0, created - 1, created, created + 1, 999] {
+            let stored = &second["items"][index]["product"];
+            assert_eq!(*stored, app.product(&stored["id"]).await, "item {index}");
+        }
+        let third = post().await;
+        assert_eq!((third.header("idempotency-replayed"), third.json()), ("true", second));
+        for table in ["products", "images", "jobs"] {
+            let expected = if table == "products" { 1_000 } else { 500 };
+            assert_eq!(app.number(&format!("SELECT count(*) FROM {table}")).await, expected, "{table}");
+        }
+    }
+
+    async fn concurrent_batches_with_one_key_store_each_product_once(app: &TestApp) {
+        let products: Vec<_> = (0..600).map(|number| product(number, &[])).collect();
+        let body = json!(products).to_string();
+        let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "all")];
+        let post = async || wire::send(app.address, "POST", "/products:batch", &headers, body.as_bytes()).await;
+        let (one, two, three) = tokio::join!(post(), post(), post());
+        for answer in [&one, &two, &three] {
+            assert_eq!((answer.status, &answer.json()["created"]), (200, &json!(600)));
+            assert_eq!(answer.text(), one.text());
+        }
+        assert_eq!(app.number("SELECT count(*) FROM products").await, 600);
+    }
+
     async fn an_invalid_batch_is_refused_as_a_whole(app: &TestApp) {
         let many = json!(vec![json!({}); 1_001]).to_string();
         for (body, status, code) in [

@@ -1,0 +1,172 @@
+//! Creates the products of a batch in chunks, each in its own transaction.
+//!
+//! A chunk holds database locks, on SQLite the only write lock, for some tens of milliseconds. So a large batch does
+//! not stop other writers. With an idempotency key, each chunk adds to the row of the key what it stored, and a
+//! repeated request continues a batch that was interrupted.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{
+    made::Made,
+    outcome::{NotStored, Stored},
+};
+use crate::{
+    api::Links,
+    catalog::{Answer, Catalog, Error, Once, events},
+    db::products,
+    domain::NewProduct,
+};
+
+/// Maximum cost of a chunk, about in bytes written.
+const MAX_CHUNK_COST: usize = 256 << 10;
+/// Cost of a product without texts and images.
+const PRODUCT_COST: usize = 1 << 10;
+/// Cost of an image with its job.
+const IMAGE_COST: usize = 1 << 10;
+
+/// A batch that is being stored.
+struct Batch {
+    catalog: Catalog,
+    once: Option<Once>,
+    request_id: Option<String>,
+}
+
+/// How far a batch is stored.
+#[derive(Default)]
+struct Progress {
+    /// The outcomes so far, in the order of the request.
+    outcomes: Vec<Stored>,
+    /// The products that follow.
+    left: VecDeque<NewProduct>,
+    /// Whether this request stored a chunk itself; otherwise an earlier one with the same key did.
+    has_stored: bool,
+}
+
+impl Catalog {
+    /// Stores the products of a batch; with `once`, each at most once. `shape` makes the response.
+    ///
+    /// If a chunk fails after others were stored, its products and those that follow are [`NotStored::Failed`].
+    ///
+    /// # Errors
+    /// The errors of [`Catalog::create_one`], if nothing was stored; the errors of `shape`.
+    pub async fn create_batch(
+        &self,
+        news: Vec<NewProduct>,
+        once: Option<Once>,
+        request_id: Option<&str>,
+        shape: impl FnOnce(&Links, Vec<Stored>) -> Result<Answer, Error>,
+    ) -> Result<Answer, Error> {
+        let has_key = once.is_some();
+        let batch = Batch { catalog: self.clone(), once, request_id: request_id.map(str::to_owned) };
+        // In a task, so that the batch continues if the caller is dropped.
+        let stored = tokio::spawn(batch.store(news)).await.map_err(Error::internal)?;
+        let Progress { outcomes, has_stored, .. } = stored?;
+        Ok(Answer { replayed: has_key && !has_stored, ..shape(self.links(), outcomes)? })
+    }
+}
+
+impl Batch {
+    async fn store(self, news: Vec<NewProduct>) -> Result<Progress, Error> {
+        let batch = Arc::new(self);
+        let count = news.len();
+        let mut progress = Progress { left: news.into(), ..Progress::default() };
+        loop {
+            let handled = progress.outcomes.len();
+            let left = std::mem::take(&mut progress.left);
+            let images = progress.outcomes.iter().flatten().map(|product| product.images.len()).sum();
+            let chunk = Arc::clone(&batch).next_chunk((handled, images), left);
+            match batch.catalog.to_the_end(chunk).await {
+                Ok(next) => {
+                    progress.outcomes.extend(next.outcomes);
+                    progress.left = next.left;
+                    progress.has_stored |= next.has_stored;
+                }
+                Err(error) if handled == 0 => return Err(error),
+                Err(error) => {
+                    tracing::warn!(target: "pm::catalog", %error, handled, count, "a batch was stored in part");
+                    let failed = Arc::new(error);
+                    progress.outcomes.resize_with(count, || Err(NotStored::Failed(Arc::clone(&failed))));
+                }
+            }
+            if progress.left.is_empty() {
+                return Ok(progress);
+            }
+        }
+    }
+
+    /// Stores the next products of `left`, or takes over those that another request with the same key has stored.
+    ///
+    /// `handled` has the number of products before them, and of the images of these.
+    async fn next_chunk(
+        self: Arc<Self>,
+        handled: (usize, usize),
+        mut left: VecDeque<NewProduct>,
+    ) -> Result<Progress, Error> {
+        let (catalog, once) = (&self.catalog, self.once.as_ref());
+        let write = catalog.database().begin().await?;
+        let now = write.now().await?;
+        let made = catalog.made_before::<Made>(&write, once, now).await?;
+        if let Some(made) = made.as_ref().filter(|made| made.count() > handled.0 || left.is_empty()) {
+            let count = made.count().checked_sub(handled.0).filter(|count| *count <= left.len());
+            let earlier = left.drain(..count.ok_or(Error::KeyReused)?).collect();
+            let there = products::existing(&*write, &made.ids()).await?;
+            return Ok(Progress { outcomes: made.rebuild(earlier, handled, &there), left, has_stored: false });
+        }
+        if once.is_some() && handled.0 != made.as_ref().map_or(0, Made::count) {
+            // The key expired meanwhile.
+            return Err(Error::contended("database"));
+        }
+        if handled.0 == 0 {
+            let owners: Vec<_> =
+                left.iter().flat_map(|new| std::iter::repeat_n(&new.user_id, new.product_images.len())).collect();
+            catalog.check_backlog(&write, owners).await?;
+        }
+        let chunk = left.drain(..chunk_length(&left)).collect();
+        let outcomes = catalog.store(&write, chunk, self.request_id.as_deref(), now).await?;
+        let created: Vec<_> = outcomes.iter().flatten().map(events::of_creation).collect();
+        let made = match made {
+            Some(made) => made.with_chunk(&outcomes, now),
+            None => Made::of(&outcomes, now),
+        };
+        catalog.keep_made(&write, once, &made).await?;
+        catalog.end_creation(write, &created, now).await?;
+        Ok(Progress { outcomes, left, has_stored: true })
+    }
+}
+
+/// Returns the number of products in the next chunk; at least one, if there is one.
+fn chunk_length(left: &VecDeque<NewProduct>) -> usize {
+    let mut cost = 0;
+    let fits = left.iter().take_while(|new| {
+        let texts = new.product_name.len() + new.product_description.len();
+        cost += PRODUCT_COST + texts + IMAGE_COST * new.product_images.len();
+        cost <= MAX_CHUNK_COST
+    });
+    fits.count().max(1).min(left.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::AddressPolicy;
+
+    fn product(description: usize, images: usize) -> NewProduct {
+        let urls: Vec<_> = (0..images).map(|number| format!("https://example.com/{number}.jpg")).collect();
+        let json = serde_json::json!({
+            "user_id": "u", "product_name": "a", "product_price": 1,
+            "product_description": "x".repeat(description), "product_images": urls,
+        });
+        let read = NewProduct::from_json_of(json.to_string().as_bytes(), &AddressPolicy::default(), None);
+        read.expect("JSON").expect("a product")
+    }
+
+    #[test]
+    fn a_chunk_has_at_most_its_cost_and_at_least_one_product() {
+        let length = |product: NewProduct, count| chunk_length(&std::iter::repeat_n(product, count).collect());
+        assert_eq!(length(product(0, 0), 0), 0);
+        assert_eq!(length(product(0, 0), 1_000), 255);
+        assert_eq!(length(product(0, 0), 20), 20);
+        assert_eq!(length(product(8_000, 0), 1_000), 29);
+        assert_eq!(length(product(0, 31), 1_000), 7);
+    }
+}
