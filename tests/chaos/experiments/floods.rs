@@ -60,6 +60,8 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
         address: server.address,
         image: image.to_owned(),
         clients: stage.size(300, 2_000),
+        // Shorter than the wait after which a single pause counts.
+        drip: stage.size(Duration::from_millis(240), Duration::from_millis(150)),
         batch_bytes: stage.size(400 << 10, 7 << 20),
         streams: stage.size(16, 64),
     };

@@ -19,6 +19,8 @@ pub struct Target {
     pub address: SocketAddr,
     pub image: String,
     pub clients: usize,
+    /// Interval between the bytes of a body.
+    pub drip: Duration,
     /// Size of a batch in bytes, about.
     pub batch_bytes: usize,
     /// HTTP/2 streams of each connection.
@@ -109,14 +111,14 @@ fn many_names(target: &Target) -> Attack {
     attack
 }
 
-/// Bodies of which one byte arrives every 150 ms, from two addresses.
+/// Bodies that arrive byte by byte, from two addresses.
 fn dripping_bodies(target: &Target) -> Attack {
     let mut attack = JoinSet::new();
     for number in 0..BODIES_OF_EACH * ATTACKERS.len() {
-        let address = target.address;
+        let (address, interval) = (target.address, target.drip);
         attack.spawn(async move {
             loop {
-                let _ = drip(address, ATTACKERS[number % ATTACKERS.len()]).await;
+                let _ = drip(address, ATTACKERS[number % ATTACKERS.len()], interval).await;
                 sleep(PAUSE).await;
             }
         });
@@ -124,7 +126,7 @@ fn dripping_bodies(target: &Target) -> Attack {
     attack
 }
 
-async fn drip(address: SocketAddr, attacker: [u8; 4]) -> std::io::Result<()> {
+async fn drip(address: SocketAddr, attacker: [u8; 4], interval: Duration) -> std::io::Result<()> {
     let mut stream = connect(address, attacker, None).await?;
     let head =
         "POST /products HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 4000\r\n\r\n";
@@ -133,7 +135,7 @@ async fn drip(address: SocketAddr, attacker: [u8; 4]) -> std::io::Result<()> {
         stream.write_all(b" ").await?;
         let mut answer = [0; 64];
         // The server answers only when it gives up.
-        if let Ok(read) = tokio::time::timeout(Duration::from_millis(150), stream.read(&mut answer)).await {
+        if let Ok(read) = tokio::time::timeout(interval, stream.read(&mut answer)).await {
             return read.map(|_| ());
         }
     }
