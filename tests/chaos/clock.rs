@@ -8,7 +8,7 @@ use anyhow::Context as _;
 /// A wall clock that is wrong by the offset in its file, which can change at any time.
 #[derive(Clone, Debug)]
 pub struct FakeClock {
-    library: PathBuf,
+    faketime: PathBuf,
     file: PathBuf,
 }
 
@@ -25,8 +25,8 @@ impl FakeClock {
     }
 
     /// Creates a clock that is wrong by `seconds`; `file` stores the offset.
-    pub fn set(library: PathBuf, file: PathBuf, seconds: i64) -> anyhow::Result<Self> {
-        let clock = Self { library, file };
+    pub fn set(faketime: PathBuf, file: PathBuf, seconds: i64) -> anyhow::Result<Self> {
+        let clock = Self { faketime, file };
         clock.step_to(seconds)?;
         Ok(clock)
     }
@@ -43,7 +43,7 @@ impl FakeClock {
     pub fn variables(&self) -> [(&'static str, String); 4] {
         let [library, file, no_cache, monotonic] = Self::VARIABLES;
         [
-            (library, self.library.display().to_string()),
+            (library, self.faketime.display().to_string()),
             (file, self.file.display().to_string()),
             (no_cache, "1".to_owned()),
             (monotonic, "1".to_owned()),

@@ -58,14 +58,14 @@ const HELD: usize = 3;
 const EACH: usize = 3;
 
 pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
-    let Some(library) = FakeClock::library() else {
+    let Some(faketime) = FakeClock::library() else {
         let missing = "libfaketime (Debian: apt-get install libfaketime)";
         anyhow::ensure!(std::env::var("PM_TEST_REQUIRE").as_deref() != Ok("all"), "missing: {missing}");
         eprintln!("skipped: P28, missing: {missing}");
         return Ok(counts(json!({"skipped": missing})));
     };
     stage.configure("PM_FETCH_TIMEOUT", "60s");
-    let outcome = Rounds { stage, library, origin: Origin::start().await }.run().await;
+    let outcome = Rounds { stage, faketime, origin: Origin::start().await }.run().await;
     if stage.setup == Setup::Full {
         stage.engines().postgres.restart_under(None).await?;
     }
@@ -74,7 +74,7 @@ pub async fn run(stage: &Stage) -> anyhow::Result<Counts> {
 
 struct Rounds<'a> {
     stage: &'a Stage,
-    library: std::path::PathBuf,
+    faketime: std::path::PathBuf,
     origin: Origin,
 }
 
@@ -121,7 +121,7 @@ impl Rounds<'_> {
         let (name, whose, at_first, then) = fault;
         let stage = self.stage;
         let file = stage.directory.join(format!("{name}.clock"));
-        let clock = FakeClock::set(self.library.clone(), file, at_first)?;
+        let clock = FakeClock::set(self.faketime.clone(), file, at_first)?;
         if whose == Whose::Server {
             stage.engines().postgres.restart_under(Some(clock.clone())).await?;
         }
