@@ -55,10 +55,12 @@ pub(super) async fn ensure_own(directory: &Directory, installation: &Installatio
 /// [`Error::Refused`] if another passphrase encrypted them.
 pub(super) async fn ensure_same_passphrase(directory: &Directory, passphrase: &Passphrase) -> Result<(), Error> {
     let Ok(found) = directory.manifest().await else { return Ok(()) };
-    if found.manifest.secrets_sha256.is_none() {
+    let Some(sha256) = &found.manifest.secrets_sha256 else { return Ok(()) };
+    let path = directory.secrets(&found.manifest.folder);
+    // A damaged file may look like one that another passphrase encrypts. It is replaced.
+    if files::hash(&path).await?.as_ref() != Some(sha256) {
         return Ok(());
     }
-    let path = directory.secrets(&found.manifest.folder);
     let Ok(file) = files::read_bounded(&path, MAX_SECRETS_BYTES).await else { return Ok(()) };
     let passphrase = passphrase.clone();
     let work = tokio::task::spawn_blocking(move || passphrase.decrypt(&file).map(|_| ()));

@@ -1,6 +1,9 @@
 //! Secrets in a backup: encrypted with a passphrase, omitted on request, never in plain text.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use pm::secret_keys::{SecretKeys, is_encrypted};
 use sea_orm::{ConnectionTrait as _, Statement};
@@ -183,7 +186,14 @@ async fn a_passphrase_is_long_and_changes_only_on_request() {
             stderr(&refused)
         );
         assert_eq!(code(&backup(&[&first]).await), 0);
-        assert_eq!(code(&backup(&[&first]).await), 0);
+        // A damaged key in the file's header cannot be told by decryption from another passphrase.
+        let damaged = secrets_file(Path::new(&path));
+        let mut bytes = fs::read(&damaged).unwrap();
+        let key = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(1).unwrap().0 + 1;
+        bytes[key] = if bytes[key] == b'A' { b'B' } else { b'A' };
+        fs::write(&damaged, bytes).unwrap();
+        let mended = backup(&[&first]).await;
+        assert_eq!(code(&mended), 0, "{}", stderr(&mended));
         let refused = backup(&[&second]).await;
         assert_eq!(code(&refused), 1, "{}", stderr(&refused));
         let message = stderr(&refused);
@@ -237,4 +247,10 @@ async fn signed_urls_stay_valid_after_a_restore() {
         .await;
     })
     .await;
+}
+
+/// Finds the encrypted secrets of a backup.
+fn secrets_file(backup: &Path) -> PathBuf {
+    let folders = fs::read_dir(backup).unwrap().map(|entry| entry.unwrap().path());
+    folders.map(|folder| folder.join("secrets.age")).find(|file| file.exists()).expect("encrypted secrets")
 }
