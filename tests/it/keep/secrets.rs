@@ -186,7 +186,7 @@ async fn a_passphrase_is_long_and_changes_only_on_request() {
             stderr(&refused)
         );
         assert_eq!(code(&backup(&[&first]).await), 0);
-        // A damaged key in the file's header cannot be told by decryption from another passphrase.
+        // A damaged key in the file's header looks to decryption like another passphrase.
         let damaged = secrets_file(Path::new(&path));
         let mut bytes = fs::read(&damaged).unwrap();
         let key = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(1).unwrap().0 + 1;
