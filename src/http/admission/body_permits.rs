@@ -23,6 +23,7 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::Notify, time::Instant};
 
+use super::client_queues::ClientQueues;
 use crate::http::problem::Problem;
 
 /// Lag from which any client may lose a permit: enough for a slow connection between two packets.
@@ -59,6 +60,7 @@ struct Shared {
     began: Instant,
     table: Mutex<Table>,
     given_back: Notify,
+    waiting: ClientQueues,
 }
 
 #[derive(Debug, Default)]
@@ -119,7 +121,13 @@ impl From<NoRoom> for Problem {
 impl BodyPermits {
     /// Creates a pool with these limits.
     pub fn new(room: Room) -> Self {
-        Self(Arc::new(Shared { room, began: Instant::now(), table: Mutex::default(), given_back: Notify::new() }))
+        Self(Arc::new(Shared {
+            room,
+            began: Instant::now(),
+            table: Mutex::default(),
+            given_back: Notify::new(),
+            waiting: ClientQueues::default(),
+        }))
     }
 
     /// Takes a permit with `bytes` for `client`; waits up to a second. `lost` is notified if the permit is lost.
@@ -132,23 +140,29 @@ impl BodyPermits {
         let state = Arc::new(State::new(lost));
         let entry = || Entry { client, bytes, state: Arc::clone(&state) };
         let wanted = |_: &Table| Wanted { client, count: 1, bytes: counted(bytes) };
-        let number = self.when_there_is_room(wanted, |table| table.insert(entry())).await?;
+        let number = self.when_there_is_room(client, wanted, |table| table.insert(entry())).await?;
         Ok(BodyPermit { slots: self.clone(), number, client, state })
     }
 
     async fn when_there_is_room<T>(
         &self,
+        client: IpAddr,
         wanted: impl Fn(&Table) -> Wanted,
         mut then: impl FnMut(&mut Table) -> T,
     ) -> Result<T, NoRoom> {
         let began = Instant::now();
+        let mut look = || self.try_make_room(&wanted, GRACE <= began.elapsed()).map(|mut table| then(&mut table));
+        if let Some(value) = look() {
+            return Ok(value);
+        }
+        // If thousands of a client's requests looked again and again, others would have to wait for their turns.
+        let place = self.0.waiting.place(client);
+        let _first = tokio::time::timeout(MAX_WAIT, place.first()).await.map_err(|_elapsed| NoRoom)?;
         loop {
             let mut given_back = std::pin::pin!(self.0.given_back.notified());
-            // From here on, a released permit may wake this task. It wakes one task only: if thousands wait, they must
-            // not all look for a permit at each release. Each also looks from time to time.
+            // From here on, a released permit may wake this task.
             given_back.as_mut().enable();
-            if let Some(value) = self.try_make_room(&wanted, GRACE <= began.elapsed()).map(|mut table| then(&mut table))
-            {
+            if let Some(value) = look() {
                 return Ok(value);
             }
             if MAX_WAIT <= began.elapsed() {
@@ -328,7 +342,7 @@ impl BodyPermit {
     pub async fn grow(&self, bytes: usize) -> Result<(), NoRoom> {
         let (client, number) = (self.client, self.number);
         let wanted = |table: &Table| Wanted { client, count: 0, bytes: table.growth(number, bytes) };
-        self.slots.when_there_is_room(wanted, |table| table.grow(number, bytes)).await
+        self.slots.when_there_is_room(client, wanted, |table| table.grow(number, bytes)).await
     }
 
     /// Records that the server waits for the client.
@@ -507,6 +521,6 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(20)).await;
         drop(full);
         assert!(waiting.await.expect("no panic"));
-        assert_eq!(slots.table().bytes, 0);
+        assert_eq!((slots.table().bytes, slots.0.waiting.is_empty()), (0, true));
     }
 }
