@@ -6,11 +6,15 @@
 
 use std::{
     collections::HashSet,
-    fs, io,
+    fs,
+    io::{self, Read as _, Seek as _, SeekFrom},
+    ops::Range,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use bytes::Bytes;
+use futures_util::Stream;
 use object_store::local::LocalFileSystem;
 use parking_lot::{Mutex, MutexGuard};
 
@@ -20,6 +24,8 @@ use super::{
 };
 use crate::private_files;
 
+/// Size of the pieces in which files are read.
+const PIECE_BYTES: u64 = 64 << 10;
 /// Folder of streamed uploads; it is no part of any key.
 const INCOMING: &str = ".incoming";
 
@@ -209,6 +215,26 @@ fn sync(directory: &Path) -> io::Result<()> {
     if cfg!(unix) { fs::File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
+/// Reads the range of a file in pieces, each on a blocking thread.
+///
+/// `object_store` reads 8 KiB at a time: 28 thread switches for an image of 220 KB.
+pub(super) fn pieces(file: fs::File, range: Range<u64>) -> impl Stream<Item = Result<Bytes, Error>> + Send {
+    futures_util::stream::try_unfold((file, range), async |(mut file, mut range)| {
+        if range.is_empty() {
+            return Ok(None);
+        }
+        let read = move || {
+            let mut piece = vec![0; (range.end - range.start).min(PIECE_BYTES) as usize];
+            file.seek(SeekFrom::Start(range.start))?;
+            // A file that is shorter than expected is an error.
+            file.read_exact(&mut piece)?;
+            range.start += piece.len() as u64;
+            Ok((Bytes::from(piece), (file, range)))
+        };
+        blocking(read).await.map(Some)
+    })
+}
+
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, Error> {
@@ -287,5 +313,24 @@ mod tests {
         fs::write(&file, "").expect("written");
         assert!(Blobs::connect(&Engine::Disk { directory: file.join("blobs") }).await.is_err());
         assert!(Blobs::connect(&Engine::Disk { directory: file }).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_in_pieces_and_a_missing_end_is_an_error() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("file");
+        let bytes: Vec<u8> = (0..150_000_u32).map(|place| place as u8).collect();
+        fs::write(&path, &bytes).expect("a file");
+        let read = async |range: Range<u64>| {
+            let pieces: Result<Vec<_>, Error> =
+                pieces(fs::File::open(&path).expect("a file"), range).try_collect().await;
+            pieces
+        };
+        for (range, count) in [(0..150_000, 3), (0..65_536, 1), (65_535..65_537, 1), (7..7, 0), (1..65_538, 2)] {
+            let pieces = read(range.clone()).await.expect("bytes");
+            assert_eq!(pieces.len(), count, "{range:?}");
+            assert_eq!(pieces.concat(), bytes[range.start as usize..range.end as usize], "{range:?}");
+        }
+        assert!(read(149_999..150_001).await.is_err());
     }
 }

@@ -21,7 +21,8 @@ use std::{
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{
-    Attribute, Attributes, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutOptions, path::Path,
+    Attribute, Attributes, GetOptions, GetRange, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt, PutOptions,
+    path::Path,
 };
 
 pub use engine::{Engine, S3Options};
@@ -148,12 +149,12 @@ impl Blobs {
             options.range = Some(GetRange::Bounded(range.start..end));
         }
         let Some(found) = present(self.store.get_opts(&path(key), options).await)? else { return Ok(None) };
-        Ok(Some(Blob {
-            size: found.meta.size,
-            range: found.range.clone(),
-            modified: found.meta.last_modified.into(),
-            stream: found.into_stream().map_err(Error::of_store).boxed(),
-        }))
+        let (size, range, modified) = (found.meta.size, found.range.clone(), found.meta.last_modified.into());
+        let stream = match found.payload {
+            GetResultPayload::File(file, _) => disk::pieces(file, range.clone()).boxed(),
+            _ => found.into_stream().map_err(Error::of_store).boxed(),
+        };
+        Ok(Some(Blob { size, range, modified, stream }))
     }
 
     /// Returns whether the blob exists.
