@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use object_store::local::LocalFileSystem;
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Semaphore;
 
 use super::{
     Error, Unfinished,
@@ -26,6 +27,9 @@ use crate::private_files;
 
 /// Size of the pieces in which files are read.
 const PIECE_BYTES: u64 = 64 << 10;
+/// Maximum number of threads that read files. More would not read faster, but delay everything else.
+const MAX_READERS: usize = 16;
+static READERS: Semaphore = Semaphore::const_new(MAX_READERS);
 /// Folder of streamed uploads; it is no part of any key.
 const INCOMING: &str = ".incoming";
 
@@ -231,6 +235,7 @@ pub(super) fn pieces(file: fs::File, range: Range<u64>) -> impl Stream<Item = Re
             range.start += piece.len() as u64;
             Ok((Bytes::from(piece), (file, range)))
         };
+        let _permit = READERS.acquire().await;
         blocking(read).await.map(Some)
     })
 }
