@@ -12,8 +12,8 @@ use toml::{Table, Value};
 
 use super::{Error, Flags, keys::Key, secret::redact};
 
-/// Minimum Jaro similarity of a suggested name; the limit that clap has for its suggestions.
-const MIN_SIMILARITY: f64 = 0.7;
+/// Minimum similarity of a suggested name, from 0 to 1.
+const MIN_SIMILARITY: f64 = 0.8;
 
 /// The source of a setting, lowest layer first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,8 +228,7 @@ fn from_variables(
         if name.starts_with("AWS_") {
             layer.aws.insert(name, value);
         } else if is_unknown(&name, &value) {
-            let known: Vec<_> =
-                Key::all().flat_map(|key| key.environment).copied().filter(|name| name.starts_with("PM_")).collect();
+            let known: Vec<_> = Key::all().flat_map(|key| key.environment).copied().collect();
             problems.push(unknown(&layer.source, &name, &known));
         }
     }
@@ -275,7 +274,16 @@ fn unknown(source: &Source, name: &str, known: &[&str]) -> Problem {
 
 /// Returns the known name that is most similar to `name`, if one is similar enough to be meant.
 fn closest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let similarity = |other: &&'a str| (strsim::jaro(name, other), *other);
-    let (likeness, meant) = known.iter().map(similarity).max_by(|a, b| a.0.total_cmp(&b.0))?;
-    (likeness > MIN_SIMILARITY).then_some(meant)
+    let scored = known.iter().map(|other| (similarity(name, other), *other));
+    let (score, meant) = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (score > MIN_SIMILARITY).then_some(meant)
+}
+
+/// Returns the similarity of two names without the prefix that most have: the Jaro similarity, more if one contains all
+/// words of the other.
+fn similarity(one: &str, other: &str) -> f64 {
+    let (one, other) = (one.trim_start_matches("PM_"), other.trim_start_matches("PM_"));
+    let contains = |longer: &str, shorter: &str| shorter.split('_').all(|word| longer.split('_').any(|it| it == word));
+    let jaro = strsim::jaro(one, other);
+    if contains(one, other) || contains(other, one) { jaro.mul_add(0.2, MIN_SIMILARITY + 0.01) } else { jaro }
 }

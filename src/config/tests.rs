@@ -133,6 +133,8 @@ fn unknown_names_are_refused_with_their_layer() {
     assert!(message.contains("db_host in pm.toml"), "{message}");
     assert!(message.contains("PM_LISSTEN in the environment is not a setting; did you mean PM_LISTEN?"), "{message}");
     assert!(refused(&[(".env", "PM_LISSTEN=1")], &[]).contains("PM_LISSTEN in .env"));
+    assert!(refused(&[], &[("PM_QUEUE", "1")]).contains("did you mean PM_RABBITMQ_QUEUE?"));
+    assert!(refused(&[], &[("PM_XYZ", "1")]).contains("PM_XYZ in the environment is not a setting; known are"));
 }
 
 #[test]
