@@ -112,6 +112,7 @@ struct Inner {
     intake: products::intake::Intake,
     originals: products::originals::Originals,
     shown: products::visible::Shown,
+    chunk_cost: products::chunks::ChunkCost,
 }
 
 impl Catalog {
@@ -119,7 +120,7 @@ impl Catalog {
     pub fn new(config: Config, engines: Engines) -> Self {
         let links = Links::new(config.public_url.clone());
         let (reads, pending_invalidations, api_keys, event_signal, leases, waiting) = Default::default();
-        let (decoders, intake, originals, shown) = Default::default();
+        let (decoders, intake, originals, shown, chunk_cost) = Default::default();
         Self(Arc::new(Inner {
             config,
             engines,
@@ -134,6 +135,7 @@ impl Catalog {
             intake,
             originals,
             shown,
+            chunk_cost,
         }))
     }
 

@@ -4,7 +4,7 @@
 //! not stop other writers. With an idempotency key, each chunk adds to the row of the key what it stored, and a
 //! repeated request continues a batch that was interrupted.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use super::{
     made::Made,
@@ -16,13 +16,6 @@ use crate::{
     db::products,
     domain::NewProduct,
 };
-
-/// Maximum cost of a chunk, about in bytes written.
-const MAX_CHUNK_COST: usize = 256 << 10;
-/// Cost of a product without texts and images.
-const PRODUCT_COST: usize = 1 << 10;
-/// Cost of an image with its job.
-const IMAGE_COST: usize = 1 << 10;
 
 /// A batch that is being stored.
 struct Batch {
@@ -54,14 +47,17 @@ impl Catalog {
         news: Vec<NewProduct>,
         once: Option<Once>,
         request_id: Option<&str>,
-        shape: impl FnOnce(&Links, Vec<Stored>) -> Result<Answer, Error>,
+        shape: impl FnOnce(&Links, Vec<Stored>) -> Result<Answer, Error> + Send + 'static,
     ) -> Result<Answer, Error> {
         let has_key = once.is_some();
         let batch = Batch { catalog: self.clone(), once, request_id: request_id.map(str::to_owned) };
         // In a task, so that the batch continues if the caller is dropped.
         let stored = tokio::spawn(batch.store(news)).await.map_err(Error::internal)?;
         let Progress { outcomes, has_stored, .. } = stored?;
-        Ok(Answer { replayed: has_key && !has_stored, ..shape(self.links(), outcomes)? })
+        let catalog = self.clone();
+        // The response may have several MiB, and making it would delay other requests.
+        let shaped = tokio::task::spawn_blocking(move || shape(catalog.links(), outcomes)).await;
+        Ok(Answer { replayed: has_key && !has_stored, ..shaped.map_err(Error::internal)?? })
     }
 }
 
@@ -104,6 +100,7 @@ impl Batch {
     ) -> Result<Progress, Error> {
         let (catalog, once) = (&self.catalog, self.once.as_ref());
         let write = catalog.database().begin().await?;
+        let began = Instant::now();
         let now = write.now().await?;
         let made = catalog.made_before::<Made>(&write, once, now).await?;
         if let Some(made) = made.as_ref().filter(|made| made.count() > handled.0 || left.is_empty()) {
@@ -121,7 +118,7 @@ impl Batch {
                 left.iter().flat_map(|new| std::iter::repeat_n(&new.user_id, new.product_images.len())).collect();
             catalog.check_backlog(&write, owners).await?;
         }
-        let chunk = left.drain(..chunk_length(&left)).collect();
+        let chunk = left.drain(..catalog.0.chunk_cost.length(&left)).collect();
         let outcomes = catalog.store(&write, chunk, self.request_id.as_deref(), now).await?;
         let created: Vec<_> = outcomes.iter().flatten().map(events::of_creation).collect();
         let made = match made {
@@ -130,43 +127,7 @@ impl Batch {
         };
         catalog.keep_made(&write, once, &made).await?;
         catalog.end_creation(write, &created, now).await?;
+        catalog.0.chunk_cost.record(began.elapsed());
         Ok(Progress { outcomes, left, has_stored: true })
-    }
-}
-
-/// Returns the number of products in the next chunk; at least one, if there is one.
-fn chunk_length(left: &VecDeque<NewProduct>) -> usize {
-    let mut cost = 0;
-    let fits = left.iter().take_while(|new| {
-        let texts = new.product_name.len() + new.product_description.len();
-        cost += PRODUCT_COST + texts + IMAGE_COST * new.product_images.len();
-        cost <= MAX_CHUNK_COST
-    });
-    fits.count().max(1).min(left.len())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::AddressPolicy;
-
-    fn product(description: usize, images: usize) -> NewProduct {
-        let urls: Vec<_> = (0..images).map(|number| format!("https://example.com/{number}.jpg")).collect();
-        let json = serde_json::json!({
-            "user_id": "u", "product_name": "a", "product_price": 1,
-            "product_description": "x".repeat(description), "product_images": urls,
-        });
-        let read = NewProduct::from_json_of(json.to_string().as_bytes(), &AddressPolicy::default(), None);
-        read.expect("JSON").expect("a product")
-    }
-
-    #[test]
-    fn a_chunk_has_at_most_its_cost_and_at_least_one_product() {
-        let length = |product: NewProduct, count| chunk_length(&std::iter::repeat_n(product, count).collect());
-        assert_eq!(length(product(0, 0), 0), 0);
-        assert_eq!(length(product(0, 0), 1_000), 255);
-        assert_eq!(length(product(0, 0), 20), 20);
-        assert_eq!(length(product(8_000, 0), 1_000), 29);
-        assert_eq!(length(product(0, 31), 1_000), 7);
     }
 }

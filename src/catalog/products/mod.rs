@@ -1,6 +1,7 @@
 //! Use cases of products and their images: creating, reading, changing and deleting them, singly or in batches.
 
 pub mod batch;
+pub(super) mod chunks;
 pub(super) mod create;
 mod create_batch;
 mod delete;
