@@ -76,7 +76,7 @@ pub struct Config {
     /// closes the slowest client's connection.
     pub max_connections: usize,
     /// Requests for files in progress at a time; also the upper bound for all other requests. A request above the limit
-    /// waits up to a second, in a fair queue, and then gets 503 with `Retry-After`.
+    /// waits up to 3 s, in a fair queue, and then gets 503 with `Retry-After`.
     pub max_in_flight: usize,
     /// Open event streams, at most half of `max_connections`.
     pub max_streams: usize,

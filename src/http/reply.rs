@@ -60,6 +60,23 @@ pub fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Ready, Proble
     Ok(response)
 }
 
+/// Builds a response of about this many bytes; a large one on a blocking thread, so that it does not delay other
+/// requests.
+///
+/// # Errors
+/// The errors of `make`, and 500 if it panics on the blocking thread.
+pub async fn build<T: Send + 'static>(
+    bytes: usize,
+    make: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    /// Serializing this much takes some tenths of a millisecond.
+    const MAX_BYTES_INLINE: usize = 64 << 10;
+    if bytes <= MAX_BYTES_INLINE {
+        return make();
+    }
+    tokio::task::spawn_blocking(make).await.map_err(Problem::internal)?
+}
+
 /// Returns 201 with a new resource as JSON and its URL in `Location`.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! Admission of a request: a permit for its body while the body is read, then a permit for the work.
 //!
-//! A request takes permits only after authorization, and releases both when its response is ready.
+//! A request takes permits only after authorization, and releases both when its response may be sent: when it is in
+//! memory, encoded, and has a permit of its own if it is large.
 
 use std::{
     net::IpAddr,
@@ -36,10 +37,8 @@ const MAX_LISTS_PER_CORE: usize = 2;
 /// wait for it.
 const MAX_BATCHES: usize = 2;
 
-/// Maximum wait of a small request.
-const MAX_WAIT: Duration = Duration::from_secs(1);
-/// Maximum wait of a list: several slow ones of other clients.
-const MAX_WAIT_OF_LIST: Duration = Duration::from_secs(3);
+/// Maximum wait of a request: a database may stall for a second or two, and refusing requests then helps nobody.
+const MAX_WAIT: Duration = Duration::from_secs(3);
 /// Maximum wait of a batch: several of other clients.
 const MAX_WAIT_OF_BATCH: Duration = Duration::from_secs(10);
 
@@ -101,7 +100,7 @@ impl AdmissionControl {
         Arc::new(Self {
             reads: permits(MAX_QUERIES, MAX_WAIT),
             writes: permits(MAX_QUERIES, MAX_WAIT),
-            lists: permits((cores * MAX_LISTS_PER_CORE).max(4), MAX_WAIT_OF_LIST),
+            lists: permits((cores * MAX_LISTS_PER_CORE).max(4), MAX_WAIT),
             batches: permits(MAX_BATCHES, MAX_WAIT_OF_BATCH),
             files: permits(most, MAX_WAIT),
             bodies: BodyPermits::new(Room { count: most, bytes: body_bytes }),
@@ -238,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_waits_at_most_a_second_for_its_permit() {
+    async fn a_request_waits_up_to_three_seconds_for_its_permit() {
         let admissions = AdmissionControl::new(1, 1_000);
         let working = admission(&admissions, "127.0.0.1");
         working.works().await.expect("a permit");

@@ -8,7 +8,8 @@ use crate::{
     api::{BatchShape, NewProductShape, PageBody, ProductBody, ProductPatchShape},
     catalog::{BatchBody, Catalog, product_tag, products::batch},
     domain::{
-        Invalid, NewProduct, ProductId, ProductPatch, ProductQuery, ProductStatus, UserId, batch::products_from_json,
+        Invalid, NewProduct, Product, ProductId, ProductPatch, ProductQuery, ProductStatus, UserId,
+        batch::products_from_json,
     },
     http::{
         State,
@@ -118,13 +119,23 @@ pub async fn show(id: String, headers: HeaderMap, context: Context, catalog: Cat
 pub async fn list(pairs: Pairs, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
     let query = ProductQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     let page = catalog.list(&query).await?;
-    let reader = context.principal.reader();
-    let items = page.items.iter().map(|product| ProductBody::new(product, catalog.links()).shown_to(reader)).collect();
-    let mut response = reply::json(StatusCode::OK, &PageBody { items, next_cursor: page.next_cursor.clone() })?;
-    if let Some(cursor) = &page.next_cursor {
-        response.headers_mut().insert(header::LINK, reply::next_page(catalog.links(), "/products", &pairs, cursor)?);
-    }
-    Ok(response)
+    reply::build(page.items.iter().map(text_bytes).sum(), move || {
+        let (links, reader) = (catalog.links(), context.principal.reader());
+        let items = page.items.iter().map(|product| ProductBody::new(product, links).shown_to(reader)).collect();
+        let mut response = reply::json(StatusCode::OK, &PageBody { items, next_cursor: page.next_cursor.clone() })?;
+        if let Some(cursor) = &page.next_cursor {
+            response.headers_mut().insert(header::LINK, reply::next_page(links, "/products", &pairs, cursor)?);
+        }
+        Ok(response)
+    })
+    .await
+}
+
+/// Returns the length of a product as JSON, about.
+fn text_bytes(product: &Product) -> usize {
+    const REST: usize = 300;
+    const IMAGE: usize = 2_000;
+    REST + product.product_description.len() + product.images.len() * IMAGE
 }
 
 /// Creates a product and queues its images for processing.

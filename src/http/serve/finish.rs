@@ -36,6 +36,8 @@ const WORTH_IT_BYTES: usize = 1_024;
 const MAX_BYTES: u64 = 8 << 20;
 /// Smaller bodies are compressed inline: switching threads would take longer.
 const INLINE_BYTES: usize = 16 << 10;
+/// Smaller bodies are hashed inline.
+const MAX_BYTES_HASHED_INLINE: usize = 64 << 10;
 const COMPRESSED_CACHE_BYTES: u64 = 32 << 20;
 /// Idle time before a compressed body is evicted: most lists and searches are requested once.
 const COMPRESSED_CACHE_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -107,7 +109,7 @@ impl ResponseEncoder {
             return Response::from_parts(head, Either::Left(Full::default()));
         };
         if tags {
-            let tag = etag::of_bytes(&bytes);
+            let tag = tag_of(bytes.clone()).await;
             let known = etag::if_none_match(&preferences.conditions, tag.as_bytes());
             if let Ok(tag) = HeaderValue::try_from(tag) {
                 head.headers.insert(header::ETAG, tag);
@@ -174,6 +176,15 @@ fn not_modified(mut head: http::response::Parts) -> Response<Outgoing> {
 
 async fn all_of(body: Outgoing) -> Option<Bytes> {
     Some(body.collect().await.ok()?.to_bytes())
+}
+
+/// Returns the entity tag of `bytes`.
+async fn tag_of(bytes: Bytes) -> String {
+    if bytes.len() <= MAX_BYTES_HASHED_INLINE {
+        return etag::of_bytes(&bytes);
+    }
+    let again = bytes.clone();
+    tokio::task::spawn_blocking(move || etag::of_bytes(&bytes)).await.unwrap_or_else(|_| etag::of_bytes(&again))
 }
 
 async fn compress_aside(coding: &'static str, bytes: Bytes) -> Bytes {

@@ -19,7 +19,7 @@ use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body as _, Incoming};
 use tower::ServiceExt;
 use tracing::Instrument;
-use warp::{Filter, filters::BoxedFilter};
+use warp::filters::BoxedFilter;
 
 use super::{
     answers::{self, Answers},
@@ -30,6 +30,7 @@ use super::{
     incoming::{self, Received},
     observe::{Connection, Observer},
     rate_limit::{Allowance, RateLimit},
+    routes,
 };
 use crate::{
     catalog::{Catalog, Freshness},
@@ -39,19 +40,10 @@ use crate::{
         Config, Hosts, Origins, Proxies, Scope, State,
         admission::{AdmissionControl, BodyPermit, ConnectionSlot, Needs, RequestAdmission, Room, permits},
         headers::{Client, RequestId, network_of, request_id},
-        openapi,
-        problem::{self, Problem},
+        problem::Problem,
         reply::{self, Outgoing},
-        request::{
-            extract::{BodyLimits, Context},
-            path,
-            principal::Principal,
-            upload,
-        },
-        resources::{
-            events::{self, Feed},
-            images, originals, presets, product_images, products, queue, resource_metadata, status, users, webhooks,
-        },
+        request::{extract::Context, path, principal::Principal, upload},
+        resources::events::Feed,
         route::{RequestMethod, Route},
     },
 };
@@ -93,37 +85,8 @@ impl Service {
     /// Creates the service over `state` with the limits of `config`.
     pub fn new(state: State, config: &Config) -> Self {
         let stopping = Arc::new(AtomicBool::new(false));
-        let limits = BodyLimits { max_bytes: config.max_body, timeout: config.body_timeout };
         let feed = Feed::new(state.catalog.clone(), config.authentication.clone(), config.max_streams);
-        let batch = BodyLimits { max_bytes: config.max_batch_body, ..limits };
-        let routes = products::routes(&state, limits, batch)
-            .or(events::routes(&state, &feed))
-            .unify()
-            .or(product_images::routes(&state, limits, config.max_upload))
-            .unify()
-            .or(images::routes(&state))
-            .unify()
-            .or(users::routes(&state, limits))
-            .unify()
-            .or(webhooks::routes(&state, limits))
-            .unify()
-            .or(queue::routes(&state))
-            .unify()
-            .or(originals::routes(&state))
-            .unify()
-            .or(presets::routes(&state))
-            .unify()
-            .or(openapi::routes(openapi::Deployment {
-                is_authenticated: !config.authentication.is_off(),
-                base: state.catalog.links().base(),
-            }))
-            .unify()
-            .or(resource_metadata::routes(&state, &config.authentication))
-            .unify()
-            .or(status::routes(&state, &stopping))
-            .unify()
-            .recover(problem::from_rejection)
-            .unify();
+        let routes = routes::routes(&state, config, &feed, &stopping);
         let rate_limit = config.quota.map(|quota| RateLimit::new(quota, state.health.cache.clone()));
         let hsts = config.hsts_seconds.map(|seconds| format!("max-age={seconds}"));
         Self {
@@ -133,7 +96,7 @@ impl Service {
             hosts: config.hosts.clone(),
             hsts: hsts.and_then(|value| HeaderValue::try_from(value).ok()),
             catalog: state.catalog,
-            routes: routes.boxed(),
+            routes,
             observer: Observer::new(),
             encoder: ResponseEncoder::new(),
             scope: config.scope,
@@ -202,7 +165,10 @@ impl Service {
             Err(problem) => Err(problem),
         };
         let (mut response, slot, problem) = match outcome {
-            Ok((response, slot)) => (response, slot, None),
+            Ok((mut response, slot)) => {
+                response.extensions_mut().remove::<Arc<RequestAdmission>>();
+                (response, slot, None)
+            }
             Err(problem) => {
                 let json = problem.to_json(exchange.request_id());
                 let mut response = problem.head().map(|()| Either::Left(Full::new(json)));
@@ -328,12 +294,15 @@ impl Service {
         if context.method == RequestMethod::Head {
             *request.method_mut() = Method::GET;
         }
+        let admission = Arc::clone(&context.admission);
         request.extensions_mut().insert(context);
         let Ok(mut response): Result<_, Infallible> = warp::service(self.routes.clone()).oneshot(request).await;
-        match response.extensions_mut().remove::<Arc<Problem>>() {
-            Some(problem) => Err(problem),
-            None => Ok(response.map(|body| Either::Right(body.boxed_unsync()))),
+        if let Some(problem) = response.extensions_mut().remove::<Arc<Problem>>() {
+            return Err(problem);
         }
+        // Keeps the request's permits until the response may be sent; otherwise large responses would accumulate.
+        response.extensions_mut().insert(admission);
+        Ok(response.map(|body| Either::Right(body.boxed_unsync())))
     }
 
     /// Waits for a permit, or until another request reads the product: one read serves all waiting requests.

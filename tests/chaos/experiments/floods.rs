@@ -131,8 +131,9 @@ impl Good<'_> {
             _ => ("readiness", client.get(self.api.url("/readyz")), 200),
         };
         let response = request.timeout(Duration::from_secs(30)).send().await?;
-        anyhow::ensure!(response.status() == expected, "it is answered {}", response.status());
-        response.bytes().await?;
+        let status = response.status();
+        let body = response.bytes().await?;
+        anyhow::ensure!(status == expected, "{what} is answered {status}: {}", String::from_utf8_lossy(&body));
         Ok(what)
     }
 }
