@@ -94,12 +94,13 @@ impl Database {
             Config::Postgres(postgres) => Arc::new(pooler::find(postgres).await?),
         };
         let turn = matches!(config, Config::Sqlite { .. }).then(Arc::default);
-        if let Config::Sqlite { path } = config {
-            file::make(path).await?;
-        }
+        let file = match config {
+            Config::Sqlite { path } => Some((path, file::find_or_make(path).await?)),
+            Config::Postgres(_) => None,
+        };
         let mut pool = open(config, &link, Queue { turn, ..Queue::default() }).await?;
-        if let Config::Sqlite { path } = config {
-            pool.queue.file = Some(Arc::new(OpenFile::note(path).await?));
+        if let Some((path, identity)) = file {
+            pool.queue.file = Some(Arc::new(OpenFile::note(path, identity).await?));
         }
         let shared =
             Arc::new(Shared { pool: RwLock::new(pool), config: config.clone(), link, demand: Demand::default() });

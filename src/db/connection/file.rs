@@ -37,15 +37,15 @@ enum Place {
     Replaced,
 }
 
-/// Creates an empty file if none exists.
+/// Returns the identity of the file; creates an empty file if none exists.
 /// SQLite's own connections never create one, so a missing file is not replaced by an empty one.
 ///
 /// # Errors
 /// [`Error::Misconfigured`] if there is a write-ahead log without its file: SQLite would delete it.
 /// [`Error::Unavailable`] if the file cannot be created.
-pub(in crate::db) async fn make(path: &Path) -> Result<(), Error> {
-    if tokio::fs::try_exists(path).await.map_err(|error| unreadable(path, &error))? {
-        return Ok(());
+pub(in crate::db) async fn find_or_make(path: &Path) -> Result<FileIdentity, Error> {
+    if let Some(identity) = identity_of(path).await? {
+        return Ok(identity);
     }
     let log = log_of(path);
     let length = match tokio::fs::metadata(&log).await {
@@ -61,15 +61,17 @@ pub(in crate::db) async fn make(path: &Path) -> Result<(), Error> {
         )));
     }
     let made = tokio::fs::OpenOptions::from(private_files::options()).create(true).append(true).open(path).await;
-    made.map(|_| ()).map_err(|error| unreadable(path, &error))
+    made.map_err(|error| unreadable(path, &error))?;
+    identity_of(path).await?.ok_or_else(|| gone(path))
 }
 
 impl OpenFile {
-    /// Remembers the file that was just opened.
+    /// Remembers the file that was just opened; `identity` is that of before.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if it is already gone.
-    pub(in crate::db) async fn note(path: &Path) -> Result<Self, Error> {
+    /// [`Error::Unavailable`] if it is gone or was replaced meanwhile. Otherwise the identity could be that of another
+    /// file, and the database would be taken for a copy.
+    pub(in crate::db) async fn note(path: &Path, identity: FileIdentity) -> Result<Self, Error> {
         let to_open = path.to_owned();
         let keeper = tokio::task::spawn_blocking(move || {
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -80,7 +82,9 @@ impl OpenFile {
         });
         let keeper = keeper.await.map_err(|error| unavailable(error.to_string()))?;
         let keeper = keeper.map_err(|error| unavailable(format!("{}: {error}", path.display())))?;
-        let Some(identity) = identity_of(path).await? else { return Err(gone(path)) };
+        if identity_of(path).await?.as_ref() != Some(&identity) {
+            return Err(unavailable(format!("the file {} was replaced while it was opened", path.display())));
+        }
         let log = log_of(path);
         Ok(Self { path: path.to_owned(), identity, log, log_identity: OnceLock::new(), _keeper: Mutex::new(keeper) })
     }
@@ -150,4 +154,27 @@ fn gone(path: &Path) -> Error {
 
 fn unavailable(reason: String) -> Error {
     Error::Unavailable(DbErr::Custom(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_is_replaced_while_it_is_opened_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let [path, aside] = ["pm.db", "aside.db"].map(|name| directory.path().join(name));
+        let identity = find_or_make(&path).await.expect("a file");
+        assert!(OpenFile::note(&path, identity.clone()).await.is_ok());
+        std::fs::rename(&path, &aside).expect("renamed");
+        let other = find_or_make(&path).await.expect("another file");
+        assert!(OpenFile::note(&path, identity.clone()).await.is_err(), "another file");
+        assert!(OpenFile::note(&path, other).await.is_ok());
+
+        let open = OpenFile::note(&aside, identity).await.expect("the first file");
+        std::fs::rename(&aside, directory.path().join("moved.db")).expect("renamed");
+        std::fs::create_dir(&aside).expect("a directory");
+        assert!(find_or_make(&aside).await.is_err(), "a directory");
+        assert!(open.ensure_in_place().await.is_err());
+    }
 }

@@ -10,10 +10,12 @@ impl FileIdentity {
     /// Returns the identity of the file at `path`, or `None` if there is none.
     ///
     /// # Errors
-    /// If the file system returns an error.
+    /// If the file system returns an error, or `path` is no file: that a directory took its place does not show which
+    /// file a program has open.
     pub(in crate::db) async fn of(path: &Path) -> io::Result<Option<Self>> {
         match tokio::fs::metadata(path).await {
-            Ok(found) => Ok(Some(Self::new(&found))),
+            Ok(found) if found.is_file() => Ok(Some(Self::new(&found))),
+            Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a file")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -63,5 +65,6 @@ mod tests {
         fs::write(&file, "other content").expect("written");
         fs::rename(&file, &moved).expect("renamed");
         assert_eq!(FileIdentity::of(&moved).await.expect("an answer"), Some(identity));
+        assert!(FileIdentity::of(directory.path()).await.is_err(), "a directory");
     }
 }
