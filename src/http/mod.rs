@@ -4,23 +4,23 @@
 //! transactions and no cache logic.
 
 mod admission;
+mod endpoint;
+mod feed;
 mod headers;
 mod openapi;
-mod permissions;
 mod problem;
 mod reply;
 mod request;
 mod resources;
-mod route;
 mod serve;
+mod table;
 #[cfg(test)]
 mod tests;
 
 use std::{sync::Arc, time::Duration};
 
+pub use endpoint::PublicRead;
 pub use headers::forwarded::{ForwardedHeader, Proxies};
-pub use openapi::json as openapi_json;
-pub use permissions::PublicRead;
 pub use request::{
     extract::{Pairs, query_parameters},
     principal::Authentication,
@@ -37,6 +37,14 @@ pub use serve::{
 };
 
 use crate::{blobs::Blobs, catalog::Catalog, domain::Quota, health::Health, reload::Reload};
+
+/// Returns the OpenAPI 3.1 document as JSON, for servers with and without authentication.
+///
+/// # Errors
+/// If the document cannot be serialized, which is a bug.
+pub fn openapi_json() -> Result<bytes::Bytes, String> {
+    openapi::json(&table::TABLE, None)
+}
 
 /// Renders the process's metrics as Prometheus text.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;

@@ -1,26 +1,22 @@
 //! Adds what all operations share: error responses, security, `Idempotency-Key` and `X-Request-Id`.
 
-use utoipa::{
-    Modify,
-    openapi::{
-        Content, HeaderBuilder, HttpMethod, KnownFormat, ObjectBuilder, OpenApi, Ref, RefOr, Required, Response,
-        ResponseBuilder, Schema, SchemaFormat, Type,
-        path::{Operation, ParameterBuilder, ParameterIn, PathItem},
-        schema::SchemaType,
-        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+use utoipa::openapi::{
+    Components, Content, HeaderBuilder, HttpMethod, KnownFormat, ObjectBuilder, Ref, RefOr, Required, Response,
+    ResponseBuilder, Schema, SchemaFormat, Type,
+    path::{Operation, ParameterBuilder, ParameterIn, PathItem},
+    schema::SchemaType,
+    security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+};
+
+use crate::{
+    domain::Scope,
+    http::{
+        endpoint::{Endpoint, Kind, Permission},
+        request::method::RequestMethod,
     },
 };
 
-use super::super::{
-    permissions::{Permission, need},
-    route::{RequestMethod, Route},
-};
-use crate::domain::Scope;
-
 const SCHEME: &str = "bearer";
-
-/// Adds the shared parts to every operation.
-pub(super) struct Common;
 
 /// A status code and its description.
 type Meaning = (u16, &'static str);
@@ -46,35 +42,30 @@ const WITH_BODY: &[Meaning] = &[
 const CONDITIONAL: &[Meaning] = &[(412, "A precondition of the request, such as `If-Match`, failed.")];
 const WRITING: &[Meaning] = &[(403, FORBIDDEN), (507, "The server's storage is full.")];
 
-impl Modify for Common {
-    fn modify(&self, openapi: &mut OpenApi) {
-        let components = openapi.components.get_or_insert_default();
-        for (status, meaning) in [ALWAYS, SECURED, COUNTED, WITH_PATH, WITH_BODY, CONDITIONAL, WRITING].concat() {
-            components.responses.insert(name(status), RefOr::T(problem(meaning)));
-        }
-        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
-            "An OAuth 2.0 access token (RFC 9068) or an API key. Required if the server has authentication on.",
-        ));
-        components.add_security_scheme(SCHEME, SecurityScheme::Http(scheme.build()));
-        for (path, item) in &mut openapi.paths.paths {
-            let route = Route::find(path);
-            for (method, operation) in operations(item) {
-                if let Some(route) = route {
-                    protect(operation, route, method_of(&method));
-                }
-                if method == HttpMethod::Post {
-                    repeat_safely(operation);
-                }
-                complete(operation, method != HttpMethod::Get);
-            }
-        }
+/// Adds the responses and the security scheme that operations refer to.
+pub(super) fn add_responses(components: &mut Components) {
+    for (status, meaning) in [ALWAYS, SECURED, COUNTED, WITH_PATH, WITH_BODY, CONDITIONAL, WRITING].concat() {
+        components.responses.insert(name(status), RefOr::T(problem(meaning)));
     }
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
+        "An OAuth 2.0 access token (RFC 9068) or an API key. Required if the server has authentication on.",
+    ));
+    components.add_security_scheme(SCHEME, SecurityScheme::Http(scheme.build()));
+}
+
+/// Adds the shared parts to the operation of an endpoint.
+pub(super) fn complete(operation: &mut Operation, endpoint: &Endpoint) {
+    protect(operation, endpoint);
+    if endpoint.method == RequestMethod::Post {
+        repeat_safely(operation);
+    }
+    add_meanings(operation, endpoint.method != RequestMethod::Get);
 }
 
 /// Adds the security requirement of an operation: none, or a scope; `{}` covers servers without authentication.
-fn protect(operation: &mut Operation, route: Route, method: RequestMethod) {
-    let mut meanings = if route.is_about_the_server() { Vec::new() } else { COUNTED.to_vec() };
-    let scope = match need(route, method) {
+fn protect(operation: &mut Operation, endpoint: &Endpoint) {
+    let mut meanings = if endpoint.kind == Kind::Status { Vec::new() } else { COUNTED.to_vec() };
+    let scope = match endpoint.permission {
         Permission::Nothing => None,
         Permission::Scope(scope) => Some(scope),
         Permission::ReadProducts | Permission::ReadImages | Permission::ReadOwnProduct => Some(Scope::ProductsRead),
@@ -123,16 +114,8 @@ fn repeat_safely(operation: &mut Operation) {
     operation.responses.responses.entry("422".into()).or_insert_with(refused);
 }
 
-fn method_of(method: &HttpMethod) -> RequestMethod {
-    match method {
-        HttpMethod::Post => RequestMethod::Post,
-        HttpMethod::Patch => RequestMethod::Patch,
-        HttpMethod::Delete => RequestMethod::Delete,
-        _ => RequestMethod::Get,
-    }
-}
-
-fn complete(operation: &mut Operation, writes: bool) {
+/// Adds the responses that follow from an operation's parameters and body, and the headers of every response.
+fn add_meanings(operation: &mut Operation, writes: bool) {
     for parameter in operation.parameters.iter_mut().flatten() {
         if let RefOr::T(parameter) = parameter
             && let Some(RefOr::T(Schema::Object(schema))) = &mut parameter.schema

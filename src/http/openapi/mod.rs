@@ -1,32 +1,37 @@
 //! The OpenAPI document, generated from the handlers' annotations: `/openapi.json`, `/docs` and `pm openapi`.
 //!
-//! `common` adds what all operations share, such as error responses and `X-Request-Id`, so that no handler repeats it.
+//! The operations are those of the table's endpoints. `common` adds what all share, such as error responses and
+//! `X-Request-Id`, so that no handler repeats it.
 
 mod common;
 mod deployment;
 mod pages;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use utoipa::OpenApi;
+use utoipa::{
+    OpenApi as _,
+    openapi::{HttpMethod, OpenApi},
+};
 use utoipa_swagger_ui::Config;
-use warp::{Filter, filters::BoxedFilter, path::Tail};
+use warp::Filter;
+
+pub use deployment::Deployment;
 
 use super::{
+    endpoint::{Endpoint, Permission, Table, handler, plain_handler},
     headers::etag,
     problem::{self, Problem},
     reply::{self, Ready},
-    request::extract,
-    resources::{events, product_images, products, queue, resource_metadata, status, users, webhooks},
+    request::{extract, method::RequestMethod, path},
 };
-pub use deployment::Deployment;
 
 use crate::domain::EventKind;
 
-/// The OpenAPI document, before it is adapted to a deployment.
-#[derive(OpenApi)]
+/// The parts of the OpenAPI document that belong to no endpoint.
+#[derive(utoipa::OpenApi)]
 #[openapi(
     info(
         title = "pm",
@@ -44,30 +49,9 @@ use crate::domain::EventKind;
         (name = "queue", description = "The job queue and its dead letters"),
         (name = "server", description = "Health, metrics, version and documentation"),
     ),
-    paths(
-        products::create, products::list, products::show, products::update, products::delete, products::create_batch,
-        product_images::add, product_images::remove, product_images::reprocess,
-        events::all_events, events::product_events,
-        users::create, users::list, users::show,
-        super::resources::images::show, super::resources::presets::preset, super::resources::presets::resize, super::resources::originals::show,
-        webhooks::create, webhooks::list, webhooks::show, webhooks::delete, webhooks::enable,
-        webhooks::deliveries, webhooks::retry,
-        queue::status, queue::list, queue::show, queue::retry,
-        status::alive, status::ready, status::metrics, status::version, status::index, resource_metadata::show,
-        description,
-    ),
     components(schemas(problem::ProblemBody, EventKind)),
-    modifiers(&COMMON, &PAGES),
 )]
-struct Description;
-
-const COMMON: common::Common = common::Common;
-const PAGES: pages::Pages = pages::Pages;
-
-static JSON: LazyLock<Result<Bytes, String>> = LazyLock::new(|| {
-    let text = Description::openapi().to_json().map_err(|error| error.to_string())?;
-    Ok(text.into())
-});
+struct Base;
 
 /// The OpenAPI document of a running server, with its entity tag.
 #[derive(Clone)]
@@ -83,24 +67,48 @@ impl Document {
     }
 }
 
-/// Returns the OpenAPI 3.1 document as JSON, for servers with and without authentication.
+/// Returns the OpenAPI 3.1 document of `table` as JSON: for any server, or for a deployment.
 ///
 /// # Errors
 /// If the document cannot be serialized, which is a bug.
-pub fn json() -> Result<Bytes, String> {
-    JSON.clone()
+pub fn json(table: &'static Table, deployment: Option<Deployment<'_>>) -> Result<Bytes, String> {
+    let mut document = document(table);
+    if let Some(deployment) = deployment {
+        deployment.describe(&mut document);
+    }
+    document.to_json().map(Bytes::from).map_err(|error| error.to_string())
 }
 
-/// Returns the routes of the OpenAPI document and of the documentation pages.
-pub fn routes(deployment: Deployment<'_>) -> BoxedFilter<(warp::reply::Response,)> {
-    let mut document = Description::openapi();
-    deployment.describe(&mut document);
-    let document = document.to_json().map(Bytes::from).map_err(|error| error.to_string());
-    let json = warp::path!("openapi.json").and(warp::get()).and(extract::with(&Document::new(document)));
-    let json = json.then(description);
-    let page = warp::path!("docs").and(warp::get()).then(async || page());
-    let files = warp::path("docs").and(warp::path::tail()).and(warp::get()).then(file);
-    extract::boxed(json).or(extract::boxed(page)).unify().or(extract::boxed(files)).unify().boxed()
+fn document(table: &'static Table) -> OpenApi {
+    let mut document = Base::openapi();
+    let mut schemas = Vec::new();
+    for endpoint in table.endpoints() {
+        let Some(description) = &endpoint.description else { continue };
+        let mut operation = (description.operation)();
+        operation.tags = Some((description.tags)().into_iter().map(str::to_owned).collect());
+        common::complete(&mut operation, endpoint);
+        document.paths.add_path_operation(&endpoint.path, vec![http_method(endpoint.method)], operation);
+        (description.schemas)(&mut schemas);
+    }
+    let components = document.components.get_or_insert_default();
+    components.schemas.extend(schemas);
+    common::add_responses(components);
+    pages::refer_to_items(components);
+    document
+}
+
+/// Returns the endpoints of the OpenAPI document and of the documentation pages.
+pub fn endpoints() -> Vec<Endpoint> {
+    const NOTHING: Permission = Permission::Nothing;
+    vec![
+        Endpoint::new::<__path_description>(NOTHING, |services| {
+            plain_handler(extract::with(&Document::new(services.document.clone())).then(description))
+        }),
+        Endpoint::undescribed(RequestMethod::Get, "/docs", NOTHING, |_| {
+            plain_handler(warp::any().then(async || page()))
+        }),
+        Endpoint::undescribed(RequestMethod::Get, "/docs/{file}", NOTHING, |_| handler(path::text("file").then(file))),
+    ]
 }
 
 /// Returns the OpenAPI document of this server.
@@ -114,6 +122,15 @@ async fn description(document: Document) -> Result<Ready, Problem> {
     reply::tagged(response, document.tag)
 }
 
+fn http_method(method: RequestMethod) -> HttpMethod {
+    match method {
+        RequestMethod::Post => HttpMethod::Post,
+        RequestMethod::Patch => HttpMethod::Patch,
+        RequestMethod::Delete => HttpMethod::Delete,
+        _ => HttpMethod::Get,
+    }
+}
+
 /// Returns the Swagger UI page. Its URL has no trailing slash, so its links are made absolute.
 fn page() -> Result<Ready, Problem> {
     let mut response = asset("index.html")?;
@@ -123,8 +140,8 @@ fn page() -> Result<Ready, Problem> {
     Ok(response)
 }
 
-async fn file(name: Tail) -> Result<Ready, Problem> {
-    asset(name.as_str())
+async fn file(name: String) -> Result<Ready, Problem> {
+    asset(&name)
 }
 
 /// Returns a file of Swagger UI. The files are embedded, so the page loads nothing from other hosts.
@@ -149,10 +166,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::{domain::search::SearchTerms, http::route::Route};
+    use crate::{domain::search::SearchTerms, http::table::TABLE};
 
     fn described() -> serde_json::Value {
-        serde_json::from_slice(&json().expect("a description")).expect("JSON")
+        serde_json::from_slice(&json(&TABLE, None).expect("a document")).expect("JSON")
     }
 
     #[test]
@@ -166,12 +183,10 @@ mod tests {
                 operations.map(move |method| format!("{} {path}", method.to_uppercase()))
             })
             .collect();
-        let known: BTreeSet<_> = Route::all()
-            .filter(|route| !matches!(route, Route::Docs | Route::DocsFile))
-            .flat_map(|route| {
-                let verbs = route.allow().split(", ").filter(|method| !matches!(*method, "HEAD" | "OPTIONS"));
-                verbs.map(move |method| format!("{method} {}", route.template()))
-            })
+        let known: BTreeSet<_> = TABLE
+            .endpoints()
+            .filter(|endpoint| endpoint.description.is_some())
+            .map(|endpoint| format!("{} {}", endpoint.method, endpoint.path))
             .collect();
         assert_eq!(described, known);
     }
@@ -207,9 +222,8 @@ mod tests {
     }
 
     fn served(is_authenticated: bool, base: &str) -> serde_json::Value {
-        let mut document = Description::openapi();
-        Deployment { is_authenticated, base }.describe(&mut document);
-        serde_json::to_value(&document).expect("JSON")
+        let json = json(&TABLE, Some(Deployment { is_authenticated, base })).expect("a document");
+        serde_json::from_slice(&json).expect("JSON")
     }
 
     #[test]

@@ -8,16 +8,15 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use percent_encoding::percent_decode;
-use warp::{Filter, Rejection, Reply, filters::BoxedFilter};
+use warp::{Filter, Rejection};
 
-use super::principal::Principal;
+use super::{method::RequestMethod, params::Params, principal::Principal};
 use crate::{
     code::ErrorCode,
     http::{
         admission::request::{Kind, RequestAdmission},
         headers::request_id::RequestId,
         problem::Problem,
-        route::RequestMethod,
     },
 };
 
@@ -28,6 +27,8 @@ pub struct Context {
     pub request_id: RequestId,
     /// The original method; handlers get a `HEAD` request as `GET`.
     pub method: RequestMethod,
+    /// The parameters in the path.
+    pub params: Params,
     /// The authenticated principal.
     pub principal: Principal,
     /// The request's permits, updated while a body is read.
@@ -241,13 +242,6 @@ fn decode(raw: &[u8], plus_is_space: bool) -> Option<String> {
     }
     let spaced: Vec<_> = raw.iter().map(|&byte| if byte == b'+' && plus_is_space { b' ' } else { byte }).collect();
     String::from_utf8(percent_decode(&spaced).collect()).ok()
-}
-
-/// Boxes a resource's filter, so that all filters have the same type.
-pub(in crate::http) fn boxed<R: Reply + 'static>(
-    filter: impl Filter<Extract = (R,), Error = Rejection> + Clone + Send + Sync + 'static,
-) -> BoxedFilter<(warp::reply::Response,)> {
-    filter.map(Reply::into_response).boxed()
 }
 
 #[cfg(test)]

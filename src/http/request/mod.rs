@@ -3,6 +3,8 @@
 pub(super) mod extract;
 mod fingerprint;
 pub(super) mod idempotency;
+pub(super) mod method;
+pub(super) mod params;
 pub(super) mod path;
 pub(super) mod principal;
 pub(super) mod upload;

@@ -5,7 +5,9 @@
 
 use std::{borrow::Cow, str::FromStr};
 
-use super::extract::decode_segment;
+use warp::{Filter, Rejection};
+
+use super::extract::{self, Context, decode_segment};
 use crate::{
     domain::{DeliveryId, ImageId, JobId, ProductId, WebhookId},
     http::problem::Problem,
@@ -44,6 +46,23 @@ impl NumberId for DeliveryId {
     const PARAMETER: &str = "delivery_id";
 }
 
+/// Extracts the id in the request's path.
+///
+/// Rejects the same segments as [`id`].
+pub fn parameter<T: NumberId + Send>() -> impl Filter<Extract = (T,), Error = Rejection> + Clone {
+    let parse = |context: Context| async move { id(context.params.get(T::PARAMETER)).map_err(Problem::reject) };
+    extract::context().and_then(parse)
+}
+
+/// Extracts the parameter `name` of the request's path, percent-decoded.
+///
+/// Rejects invalid percent-encoding and invalid UTF-8 with 400.
+pub fn text(name: &'static str) -> impl Filter<Extract = (String,), Error = Rejection> + Clone {
+    let decode =
+        move |context: Context| async move { decode_segment(context.params.get(name)).map_err(Problem::reject) };
+    extract::context().and_then(decode)
+}
+
 /// Parses the id in a segment of a path: decimal digits, which may be percent-encoded.
 ///
 /// # Errors
@@ -53,6 +72,14 @@ pub fn id<T: NumberId>(segment: &str) -> Result<T, Problem> {
         true => Cow::Owned(decode_segment(segment)?),
         false => Cow::Borrowed(segment),
     };
+    number(&text)
+}
+
+/// Parses an id: decimal digits.
+///
+/// # Errors
+/// 404 for anything but a number.
+pub fn number<T: NumberId>(text: &str) -> Result<T, Problem> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let id = if is_number { text.parse().ok() } else { None };
     id.ok_or_else(|| {

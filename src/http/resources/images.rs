@@ -6,33 +6,40 @@
 use std::ops::Range;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use warp::{Filter, Reply, filters::BoxedFilter, path::Tail, reply::Response};
+use warp::{Filter, Reply, reply::Response};
 
 use crate::{
     blobs::{Blob, BlobKey, Blobs},
     catalog::Catalog,
     code::ErrorCode,
     http::{
-        State,
+        admission::Needs,
+        endpoint::{Endpoint, Kind, Permission, catalog, handler},
         headers::{
             etag,
             range::{self, Wanted},
         },
         problem::{Problem, ProblemBody},
         reply,
-        request::extract::{self, Context},
-        route::RequestMethod,
+        request::{
+            extract::{self, Context},
+            method::RequestMethod,
+            path,
+        },
     },
 };
 
 /// `Cache-Control` of immutable content.
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
-/// Returns the route of stored images.
-pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
-    let parts = warp::path("images").and(warp::path::tail()).and(warp::get()).and(warp::header::headers_cloned());
-    let parts = parts.and(extract::context()).and(extract::with(&state.catalog)).and(extract::with(&state.blobs));
-    extract::boxed(parts.then(show))
+/// Returns the endpoint of stored images.
+pub fn endpoints() -> Vec<Endpoint> {
+    // A key is the hash of the bytes, so a client cannot guess it.
+    let show = Endpoint::new::<__path_show>(Permission::Nothing, |services| {
+        let request = path::text("key").and(warp::header::headers_cloned()).and(extract::context());
+        handler(request.and(catalog(services)).and(extract::with(&services.state.blobs)).then(show))
+    });
+    vec![show.works_on(Needs::Files).of_kind(Kind::File)]
 }
 
 /// Returns a rendition or variant by its key.
@@ -52,13 +59,13 @@ pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
     ),
 )]
 pub async fn show(
-    key: Tail,
+    key: String,
     request: HeaderMap,
     context: Context,
     catalog: Catalog,
     blobs: Blobs,
 ) -> Result<Response, Problem> {
-    let key = BlobKey::parse(&extract::decode_segment(key.as_str())?).ok_or_else(no_image)?;
+    let key = BlobKey::parse(&key).ok_or_else(no_image)?;
     if !catalog.is_public(&key).await? {
         return Err(no_image());
     }

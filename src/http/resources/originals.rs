@@ -3,7 +3,7 @@
 //! Only the product's owner and administrators may read it. Caches must not store it.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use warp::{Filter, filters::BoxedFilter, reply::Response};
+use warp::{Filter, reply::Response};
 
 use super::images;
 use crate::{
@@ -11,6 +11,8 @@ use crate::{
     domain::{ImageId, ProductId},
     http::{
         State,
+        admission::Needs,
+        endpoint::{Endpoint, Permission, handler},
         problem::{Problem, ProblemBody},
         request::{
             extract::{self, Context},
@@ -35,11 +37,13 @@ const NEVER_STORED: HeaderValue = HeaderValue::from_static("private, no-store");
 /// Headers that proxies add to forwarded requests.
 const BY_PROXIES: [HeaderName; 3] = [header::FORWARDED, header::VIA, HeaderName::from_static("x-forwarded-for")];
 
-/// Returns the route of uploaded originals. It precedes the route of presets; no preset is named `original`.
-pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
-    let path = warp::path!("products" / String / "images" / String / "original").and(warp::get());
-    let parts = path.and(warp::header::headers_cloned()).and(extract::context()).and(extract::with(state));
-    extract::boxed(parts.then(show))
+/// Returns the endpoint of uploaded originals. It precedes that of presets; no preset is named `original`.
+pub fn endpoints() -> Vec<Endpoint> {
+    let show = Endpoint::new::<__path_show>(Permission::ReadOwnProduct, |services| {
+        let ids = path::parameter().and(path::parameter()).and(warp::header::headers_cloned());
+        handler(ids.and(extract::context()).and(extract::with(services.state)).then(show))
+    });
+    vec![show.works_on(Needs::Files)]
 }
 
 /// Returns the uploaded file of an image.
@@ -60,13 +64,12 @@ pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
     ),
 )]
 pub async fn show(
-    id: String,
-    image: String,
+    id: ProductId,
+    image: ImageId,
     request: HeaderMap,
     context: Context,
     state: State,
 ) -> Result<Response, Problem> {
-    let (id, image): (ProductId, ImageId) = (path::id(&id)?, path::id(&image)?);
     if matches!(context.principal, Principal::AuthenticationDisabled) {
         let is_passed_on = BY_PROXIES.iter().any(|name| request.contains_key(name));
         if is_passed_on || state.originals == Originals::Withheld {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use warp::{Filter, Reply as _, filters::BoxedFilter, reply::Response};
+use warp::{Filter, Reply as _, reply::Response};
 
 use super::images;
 use crate::{
@@ -14,6 +14,8 @@ use crate::{
     domain::{ImageId, ImageStatus, ProductId},
     http::{
         State,
+        admission::Needs,
+        endpoint::{Endpoint, Permission, handler},
         headers::negotiate,
         problem::{Problem, ProblemBody},
         request::{
@@ -67,21 +69,24 @@ const FOR_A_MINUTE: HeaderValue = HeaderValue::from_static("public, max-age=60, 
 const FOR_A_MINUTE_ALONE: HeaderValue = HeaderValue::from_static("private, max-age=60, stale-while-revalidate=600");
 const SECONDS_UNTIL_READY: HeaderValue = HeaderValue::from_static("2");
 
-/// Returns the routes of presets and of resizing on demand.
-pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
-    let parts = warp::header::headers_cloned().and(extract::context()).and(extract::with(state));
-    let preset = warp::path!("products" / String / "images" / String / String).and(warp::get()).map(three);
-    let preset = preset.and(parts.clone()).then(self::preset);
-    let resize = warp::path!("resize" / String / String / String).and(warp::get()).map(three);
-    let resize = resize.and(parts).then(self::resize);
-    extract::boxed(preset).or(extract::boxed(resize)).unify().boxed()
-}
-
-/// The three parameters of a path.
-type Three = (String, String, String);
-
-fn three(first: String, second: String, third: String) -> Three {
-    (first, second, third)
+/// Returns the endpoints of presets and of resizing on demand.
+pub fn endpoints() -> Vec<Endpoint> {
+    vec![
+        // The ids in the path are sequential, so a client could enumerate them.
+        Endpoint::new::<__path_preset>(Permission::ReadImages, |services| {
+            let ids = path::parameter().and(path::parameter()).and(path::text("preset"));
+            let request = warp::header::headers_cloned().and(extract::context());
+            handler(ids.and(request).and(extract::with(services.state)).then(preset))
+        })
+        .works_on(Needs::Files),
+        // The URL is signed, so a client cannot guess it.
+        Endpoint::new::<__path_resize>(Permission::Nothing, |services| {
+            let signed = path::text("signature").and(path::text("options")).and(path::text("image_id"));
+            let request = warp::header::headers_cloned().and(extract::context());
+            handler(signed.and(request).and(extract::with(services.state)).then(resize))
+        })
+        .works_on(Needs::Files),
+    ]
 }
 
 /// Returns an image's rendition for a preset.
@@ -103,14 +108,14 @@ fn three(first: String, second: String, third: String) -> Three {
     ),
 )]
 pub async fn preset(
-    (id, image, preset): Three,
+    id: ProductId,
+    image: ImageId,
+    preset: String,
     request: HeaderMap,
     context: Context,
     state: State,
 ) -> Result<Response, Problem> {
-    let (id, image): (ProductId, ImageId) = (path::id(&id)?, path::id(&image)?);
     let image = state.catalog.image(id, image).await?;
-    let preset = extract::decode_segment(&preset)?;
     let forms: Vec<_> = image.forms.iter().filter(|form| form.preset == preset).map(|form| &form.key).collect();
     if forms.is_empty() {
         return missing(&image, &preset, &state);
@@ -146,7 +151,9 @@ pub async fn preset(
     ),
 )]
 pub async fn resize(
-    (signature, options, image): Three,
+    signature: String,
+    options: String,
+    signed: String,
     request: HeaderMap,
     context: Context,
     state: State,
@@ -155,12 +162,10 @@ pub async fn resize(
     let keys = state.images.keys.as_ref();
     let keys = keys.ok_or_else(|| refused("resizing is disabled: the server has no URL signing key"))?;
     // The signature covers the percent-decoded segments, because clients may escape commas and equals signs.
-    let decode = extract::decode_segment;
-    let (signature, options, signed) = (decode(&signature)?, decode(&options)?, decode(&image)?);
     if !keys.verify(&signature, &options, &signed) {
         return Err(refused("the signature does not match the options and the image id"));
     }
-    let image: ImageId = path::id(&image)?;
+    let image: ImageId = path::number(&signed)?;
     let options = ResizeOptions::parse(&options)
         .map_err(|message| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::Validation, message))?;
     let format = options.format.map_or_else(|| automatic(&request), Ok)?;

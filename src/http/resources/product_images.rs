@@ -4,14 +4,14 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
-use warp::{Filter, filters::BoxedFilter, reply::Response};
+use warp::Filter;
 
 use crate::{
     api::{ImageBody, ImageFilesShape, MoreImagesShape},
     catalog::{Catalog, Precondition},
     domain::{ImageId, ProductId, ProductPatch},
     http::{
-        State,
+        endpoint::{Endpoint, Kind, Permission, catalog, handler},
         headers::etag,
         problem::Problem,
         reply::{self, Ready},
@@ -31,30 +31,24 @@ pub struct AddedBody<'a> {
     images: Vec<ImageBody<'a>>,
 }
 
-/// Returns the routes of products' images; `max_upload` is the limit per file in bytes.
-pub fn routes(state: &State, limits: BodyLimits, max_upload: u64) -> BoxedFilter<(Response,)> {
-    let catalog = extract::with(&state.catalog);
-    let add = warp::path!("products" / String / "images")
-        .and(warp::post())
-        .and(warp::header::headers_cloned())
-        .and(extract::context())
-        .and(upload::chunks())
-        .and(extract::with(&(Uploads::new(max_upload), limits)))
-        .and(catalog.clone())
-        .then(add);
-    let remove = warp::path!("products" / String / "images" / String)
-        .and(warp::delete())
-        .and(warp::header::headers_cloned())
-        .and(extract::context())
-        .and(catalog.clone())
-        .then(remove);
-    let again = warp::path!("products" / String / "images" / String / "reprocess")
-        .and(warp::post())
-        .and(warp::header::headers_cloned())
-        .and(extract::context())
-        .and(catalog)
-        .then(reprocess);
-    extract::boxed(add).or(extract::boxed(remove)).unify().or(extract::boxed(again)).unify().boxed()
+/// Returns the endpoints of products' images.
+pub fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new::<__path_add>(Permission::OwnProduct, |services| {
+            let request = path::parameter().and(warp::header::headers_cloned()).and(extract::context());
+            let limits = extract::with(&(Uploads::new(services.max_upload), services.body));
+            handler(request.and(upload::chunks()).and(limits).and(catalog(services)).then(add))
+        })
+        .of_kind(Kind::Upload),
+        Endpoint::new::<__path_remove>(Permission::OwnProduct, |services| {
+            let ids = path::parameter().and(path::parameter()).and(warp::header::headers_cloned());
+            handler(ids.and(extract::context()).and(catalog(services)).then(remove))
+        }),
+        Endpoint::new::<__path_reprocess>(Permission::OwnProduct, |services| {
+            let ids = path::parameter().and(path::parameter()).and(warp::header::headers_cloned());
+            handler(ids.and(extract::context()).and(catalog(services)).then(reprocess))
+        }),
+    ]
 }
 
 /// Appends images to a product, as uploaded files or as URLs.
@@ -75,7 +69,7 @@ pub fn routes(state: &State, limits: BodyLimits, max_upload: u64) -> BoxedFilter
     ),
 )]
 pub async fn add(
-    id: String,
+    id: ProductId,
     headers: HeaderMap,
     context: Context,
     body: Chunks,
@@ -84,7 +78,6 @@ pub async fn add(
 ) -> Result<Ready, Problem> {
     const KINDS: [&str; 2] = ["application/json", "multipart/form-data"];
     let condition = etag::conditions(&headers);
-    let id: ProductId = path::id(&id)?;
     check_before(id, condition.as_ref().filter(|_| !idempotency::has_key(&headers)), &catalog).await?;
     let (path, request_id) = (format!("/products/{id}/images"), Some(context.request_id.as_str()));
     let updated = if upload::is_multipart(&headers) {
@@ -129,13 +122,12 @@ async fn check_before(id: ProductId, condition: Option<&Precondition>, catalog: 
     ),
 )]
 pub async fn remove(
-    id: String,
-    image_id: String,
+    id: ProductId,
+    image: ImageId,
     headers: HeaderMap,
     context: Context,
     catalog: Catalog,
 ) -> Result<Ready, Problem> {
-    let (id, image): (ProductId, ImageId) = (path::id(&id)?, path::id(&image_id)?);
     let (condition, request_id) = (etag::conditions(&headers), context.request_id.as_str());
     let updated = catalog.remove_image(id, image, condition, Some(request_id)).await?;
     reply::tagged(reply::gone(), updated.body.etag)
@@ -156,13 +148,12 @@ pub async fn remove(
     ),
 )]
 pub async fn reprocess(
-    id: String,
-    image_id: String,
+    id: ProductId,
+    image: ImageId,
     headers: HeaderMap,
     context: Context,
     catalog: Catalog,
 ) -> Result<Ready, Problem> {
-    let (id, image): (ProductId, ImageId) = (path::id(&id)?, path::id(&image_id)?);
     let path = format!("/products/{id}/images/{image}/reprocess");
     let once = idempotency::once(&headers, &context.principal, &path, &Bytes::new()).await?;
     let (condition, request_id) = (etag::conditions(&headers), context.request_id.as_str());

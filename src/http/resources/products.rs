@@ -2,80 +2,61 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
-use warp::{Filter, filters::BoxedFilter, reply::Response};
+use warp::Filter;
 
 use crate::{
     api::{BatchShape, NewProductShape, PageBody, ProductBody, ProductPatchShape},
     catalog::{BatchBody, Catalog, product_tag, products::batch},
     domain::{
-        Invalid, NewProduct, Product, ProductId, ProductPatch, ProductQuery, ProductStatus, UserId,
+        Invalid, NewProduct, Product, ProductId, ProductPatch, ProductQuery, ProductStatus, Scope, UserId,
         batch::products_from_json,
     },
     http::{
-        State,
+        admission::Needs,
+        endpoint::{Endpoint, Permission, catalog, handler},
         headers::etag,
         problem::{Problem, ProblemBody},
         reply::{self, Ready},
         request::{
-            extract::{self, BodyLimits, Context, Pairs},
+            extract::{self, Context, Pairs},
             idempotency, path,
         },
     },
 };
 
-/// Returns the routes of products.
-pub fn routes(state: &State, limits: BodyLimits, batch_limits: BodyLimits) -> BoxedFilter<(Response,)> {
-    let catalog = extract::with(&state.catalog);
-    let one = warp::path!("products" / String)
-        .and(warp::get())
-        .and(warp::header::headers_cloned())
-        .and(extract::context())
-        .and(catalog.clone())
-        .then(show);
-    let list = warp::path!("products")
-        .and(warp::get())
-        .and(extract::query())
-        .and(extract::context())
-        .and(catalog.clone())
-        .then(list);
-    let update = warp::path!("products" / String)
-        .and(warp::patch())
-        .and(extract::merge_patch(limits))
-        .and(warp::header::headers_cloned())
-        .and(extract::context())
-        .and(catalog.clone())
-        .then(update);
-    let delete = warp::path!("products" / String)
-        .and(warp::delete())
-        .and(warp::header::headers_cloned())
-        .and(catalog.clone())
-        .then(delete);
-    let create = warp::path!("products")
-        .and(warp::post())
-        .and(extract::json_body(limits))
-        .and(warp::header::headers_cloned())
-        .and(extract::context())
-        .and(catalog.clone())
-        .then(create);
-    let batch = warp::path!("products:batch")
-        .and(warp::post())
-        .and(extract::json_body(batch_limits))
-        .and(warp::header::headers_cloned())
-        .and(extract::context())
-        .and(catalog)
-        .then(create_batch);
-    extract::boxed(one)
-        .or(extract::boxed(list))
-        .unify()
-        .or(extract::boxed(update))
-        .unify()
-        .or(extract::boxed(delete))
-        .unify()
-        .or(extract::boxed(create))
-        .unify()
-        .or(extract::boxed(batch))
-        .unify()
-        .boxed()
+/// Returns the endpoints of products.
+pub fn endpoints() -> Vec<Endpoint> {
+    const WRITE: Permission = Permission::Scope(Scope::ProductsWrite);
+    vec![
+        Endpoint::new::<__path_list>(Permission::ReadProducts, |services| {
+            let query = extract::query().and(extract::context());
+            handler(query.and(catalog(services)).then(list))
+        })
+        .works_on(Needs::List),
+        // The body names the owner of a new product, so the handler checks it.
+        Endpoint::new::<__path_create>(WRITE, |services| {
+            let body = extract::json_body(services.body).and(warp::header::headers_cloned());
+            handler(body.and(extract::context()).and(catalog(services)).then(create))
+        }),
+        Endpoint::new::<__path_show>(Permission::ReadProducts, |services| {
+            let id = path::parameter().and(warp::header::headers_cloned());
+            handler(id.and(extract::context()).and(catalog(services)).then(show))
+        }),
+        Endpoint::new::<__path_update>(Permission::OwnProduct, |services| {
+            let body = path::parameter().and(extract::merge_patch(services.body));
+            let rest = warp::header::headers_cloned().and(extract::context());
+            handler(body.and(rest).and(catalog(services)).then(update))
+        }),
+        Endpoint::new::<__path_delete>(Permission::OwnProduct, |services| {
+            let id = path::parameter().and(warp::header::headers_cloned());
+            handler(id.and(catalog(services)).then(delete))
+        }),
+        Endpoint::new::<__path_create_batch>(WRITE, |services| {
+            let body = extract::json_body(services.batch_body).and(warp::header::headers_cloned());
+            handler(body.and(extract::context()).and(catalog(services)).then(create_batch))
+        })
+        .works_on(Needs::Batch),
+    ]
 }
 
 /// Returns a product.
@@ -93,8 +74,7 @@ pub fn routes(state: &State, limits: BodyLimits, batch_limits: BodyLimits) -> Bo
         )),
     ),
 )]
-pub async fn show(id: String, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
-    let id: ProductId = path::id(&id)?;
+pub async fn show(id: ProductId, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
     let (body, freshness) = catalog.product_body(id).await?;
     let body = catalog.shown_to(context.principal.reader(), id, body)?;
     Ok(reply::product(&body, freshness, &headers))
@@ -216,13 +196,12 @@ pub async fn create_batch(
     ),
 )]
 pub async fn update(
-    id: String,
+    id: ProductId,
     body: Bytes,
     headers: HeaderMap,
     context: Context,
     catalog: Catalog,
 ) -> Result<Ready, Problem> {
-    let id: ProductId = path::id(&id)?;
     let patch = extract::parsed(body, |json| Ok(ProductPatch::from_json(json)?)).await?;
     let condition = etag::conditions(&headers);
     let updated = catalog.update(id, patch, condition, None, Some(context.request_id.as_str())).await?;
@@ -241,8 +220,7 @@ pub async fn update(
         (status = 204, description = "The product was deleted"),
     ),
 )]
-pub async fn delete(id: String, headers: HeaderMap, catalog: Catalog) -> Result<Ready, Problem> {
-    let id: ProductId = path::id(&id)?;
+pub async fn delete(id: ProductId, headers: HeaderMap, catalog: Catalog) -> Result<Ready, Problem> {
     catalog.delete_if(id, etag::conditions(&headers)).await?;
     Ok(reply::gone())
 }

@@ -4,14 +4,15 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
-use warp::{Filter, filters::BoxedFilter, reply::Response};
+use warp::Filter;
 
 use crate::{
     api::{DeadLetterBody, PageBody, QueueBody},
     catalog::Catalog,
-    domain::{DeadQuery, JobId, ProductId},
+    domain::{DeadQuery, JobId, ProductId, Scope},
     http::{
-        State,
+        admission::Needs,
+        endpoint::{Endpoint, Permission, catalog, handler, plain_handler},
         problem::{Problem, ProblemBody},
         reply::{self, Ready},
         request::{
@@ -21,26 +22,19 @@ use crate::{
     },
 };
 
-/// Returns the routes of the queue.
-pub fn routes(state: &State) -> BoxedFilter<(Response,)> {
-    let catalog = extract::with(&state.catalog);
-    let status = warp::path!("queue").and(warp::get()).and(catalog.clone()).then(status);
-    let list = warp::path!("queue" / "dead").and(warp::get()).and(extract::query()).and(catalog.clone()).then(list);
-    let one = warp::path!("queue" / "dead" / String).and(warp::get()).and(catalog.clone()).then(show);
-    let retry = warp::path!("queue" / "dead" / String / "retry")
-        .and(warp::post())
-        .and(warp::header::headers_cloned())
-        .and(extract::context())
-        .and(catalog)
-        .then(retry);
-    extract::boxed(status)
-        .or(extract::boxed(list))
-        .unify()
-        .or(extract::boxed(one))
-        .unify()
-        .or(extract::boxed(retry))
-        .unify()
-        .boxed()
+/// Returns the endpoints of the queue.
+pub fn endpoints() -> Vec<Endpoint> {
+    const ADMIN: Permission = Permission::Scope(Scope::Admin);
+    vec![
+        Endpoint::new::<__path_status>(ADMIN, |services| plain_handler(catalog(services).then(status))),
+        Endpoint::new::<__path_list>(ADMIN, |services| handler(extract::query().and(catalog(services)).then(list)))
+            .works_on(Needs::List),
+        Endpoint::new::<__path_show>(ADMIN, |services| handler(path::parameter().and(catalog(services)).then(show))),
+        Endpoint::new::<__path_retry>(ADMIN, |services| {
+            let id = path::parameter().and(warp::header::headers_cloned());
+            handler(id.and(extract::context()).and(catalog(services)).then(retry))
+        }),
+    ]
 }
 
 /// Returns the number of jobs by state.
@@ -79,8 +73,8 @@ pub async fn list(pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
     params(("id" = JobId, Path, description = "The job id")),
     responses((status = 200, description = "The dead letter", body = DeadLetterBody)),
 )]
-pub async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
-    let (letter, attempts) = catalog.dead_letter(path::id(&id)?).await?;
+pub async fn show(id: JobId, catalog: Catalog) -> Result<Ready, Problem> {
+    let (letter, attempts) = catalog.dead_letter(id).await?;
     reply::json(StatusCode::OK, &DeadLetterBody::with_history(&letter, &attempts)).map(fresh)
 }
 
@@ -105,8 +99,7 @@ pub struct RetriedJobBody {
         (status = 409, description = "The job is no longer a dead letter", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
-pub async fn retry(id: String, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
-    let id: JobId = path::id(&id)?;
+pub async fn retry(id: JobId, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
     let path = format!("/queue/dead/{id}/retry");
     let once = idempotency::once(&headers, &context.principal, &path, &Bytes::new()).await?;
     idempotency::reply_of(catalog.retry_dead(id, once).await?, |product_id| {

@@ -5,7 +5,7 @@
 use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
-use warp::{Filter, filters::BoxedFilter, reply::Response};
+use warp::Filter;
 
 use crate::{
     api::Links,
@@ -13,7 +13,7 @@ use crate::{
     catalog::Catalog,
     domain::Scope,
     http::{
-        State,
+        endpoint::{Endpoint, Permission, catalog, plain_handler},
         problem::{Problem, ProblemBody},
         reply::{self, Ready},
         request::{extract, principal::Authentication},
@@ -37,14 +37,11 @@ pub struct MetadataBody<'a> {
     bearer_methods_supported: [&'static str; 1],
 }
 
-/// Returns the route of the document.
-pub fn routes(state: &State, authentication: &Authentication) -> BoxedFilter<(Response,)> {
-    let show = warp::path!(".well-known" / "oauth-protected-resource")
-        .and(warp::get())
-        .and(extract::with(&state.catalog))
-        .and(extract::with(authentication))
-        .then(show);
-    extract::boxed(show)
+/// Returns the endpoint of the document.
+pub fn endpoints() -> Vec<Endpoint> {
+    vec![Endpoint::new::<__path_show>(Permission::Nothing, |services| {
+        plain_handler(catalog(services).and(extract::with(services.authentication)).then(show))
+    })]
 }
 
 /// Returns the issuer whose access tokens are accepted, and the scopes (RFC 9728).

@@ -9,43 +9,39 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
-use warp::{Filter, filters::BoxedFilter};
+use warp::Filter;
 
 use crate::{
     catalog::Catalog,
-    domain::InstallationId,
+    domain::{InstallationId, Scope},
     health::{Component, Health},
     http::{
-        RenderMetrics, State,
+        RenderMetrics,
+        endpoint::{Endpoint, Kind, Permission, catalog, plain_handler},
         problem::Problem,
         reply::{self, Ready},
         request::extract,
-        route::Route,
     },
     imaging::JPEG_BACKEND,
 };
 
-/// Returns the status routes; `stopping` is true during shutdown.
-pub fn routes(state: &State, stopping: &Arc<AtomicBool>) -> BoxedFilter<(warp::reply::Response,)> {
-    let alive = warp::path!("healthz").and(warp::get()).then(alive);
-    let ready = warp::path!("readyz")
-        .and(warp::get())
-        .and(extract::with(&state.health))
-        .and(extract::with(stopping))
-        .then(ready);
-    let metrics = warp::path!("metrics").and(warp::get()).and(extract::with(&state.metrics)).then(metrics);
-    let version = warp::path!("version").and(warp::get()).and(extract::with(&state.catalog)).then(version);
-    let index = warp::path::end().and(warp::get()).then(index);
-    extract::boxed(alive)
-        .or(extract::boxed(ready))
-        .unify()
-        .or(extract::boxed(metrics))
-        .unify()
-        .or(extract::boxed(version))
-        .unify()
-        .or(extract::boxed(index))
-        .unify()
-        .boxed()
+/// Returns the endpoints about the server.
+pub fn endpoints() -> Vec<Endpoint> {
+    const NOTHING: Permission = Permission::Nothing;
+    vec![
+        Endpoint::new::<__path_alive>(NOTHING, |_| plain_handler(warp::any().then(alive))).of_kind(Kind::Status),
+        Endpoint::new::<__path_ready>(NOTHING, |services| {
+            let health = extract::with(&services.state.health);
+            plain_handler(health.and(extract::with(services.stopping)).then(ready))
+        })
+        .of_kind(Kind::Status),
+        Endpoint::new::<__path_metrics>(Permission::Scope(Scope::Admin), |services| {
+            plain_handler(extract::with(&services.state.metrics).then(metrics))
+        })
+        .of_kind(Kind::Status),
+        Endpoint::new::<__path_version>(NOTHING, |services| plain_handler(catalog(services).then(version))),
+        Endpoint::new::<__path_index>(NOTHING, |services| plain_handler(extract::with(&services.paths).then(index))),
+    ]
 }
 
 /// The server's readiness and its components.
@@ -186,13 +182,16 @@ pub struct PathBody {
     methods: &'static str,
 }
 
+/// The path of each resource, and its methods.
+type Paths = Vec<(&'static str, &'static str)>;
+
 /// Lists the server's paths and their methods.
 #[utoipa::path(
     get, path = "/", tag = "server", operation_id = "getIndex",
     responses((status = 200, description = "The paths and their methods", body = IndexBody)),
 )]
-pub async fn index() -> Result<Ready, Problem> {
-    let paths = Route::all().map(|route| PathBody { path: route.template(), methods: route.allow() }).collect();
+pub async fn index(paths: Paths) -> Result<Ready, Problem> {
+    let paths = paths.into_iter().map(|(path, methods)| PathBody { path, methods }).collect();
     reply::json(StatusCode::OK, &IndexBody { name: "pm", version: env!("CARGO_PKG_VERSION"), paths })
 }
 

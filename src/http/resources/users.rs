@@ -2,37 +2,39 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
-use warp::{Filter, filters::BoxedFilter, reply::Response};
+use warp::Filter;
 
 use crate::{
     api::{NewUserShape, PageBody, UserBody},
     catalog::{Catalog, Error},
-    domain::{NewUser, UserId, UserQuery},
+    domain::{NewUser, Scope, UserId, UserQuery},
     http::{
-        State,
+        admission::Needs,
+        endpoint::{Endpoint, Permission, catalog, handler},
         headers::etag,
         problem::{Problem, ProblemBody},
         reply::{self, Ready},
         request::{
-            extract::{self, BodyLimits, Context, Pairs},
-            idempotency,
+            extract::{self, Context, Pairs},
+            idempotency, path,
         },
     },
 };
 
-/// Returns the routes of users.
-pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
-    let catalog = extract::with(&state.catalog);
-    let one = warp::path!("users" / String).and(warp::get()).and(catalog.clone()).then(show);
-    let list = warp::path!("users").and(warp::get()).and(extract::query()).and(catalog.clone()).then(list);
-    let create = warp::path!("users")
-        .and(warp::post())
-        .and(extract::json_body(limits))
-        .and(warp::header::headers_cloned())
-        .and(extract::context())
-        .and(catalog)
-        .then(create);
-    extract::boxed(one).or(extract::boxed(list)).unify().or(extract::boxed(create)).unify().boxed()
+/// Returns the endpoints of users.
+pub fn endpoints() -> Vec<Endpoint> {
+    const ADMIN: Permission = Permission::Scope(Scope::Admin);
+    vec![
+        Endpoint::new::<__path_list>(ADMIN, |services| handler(extract::query().and(catalog(services)).then(list)))
+            .works_on(Needs::List),
+        Endpoint::new::<__path_create>(ADMIN, |services| {
+            let body = extract::json_body(services.body).and(warp::header::headers_cloned());
+            handler(body.and(extract::context()).and(catalog(services)).then(create))
+        }),
+        Endpoint::new::<__path_show>(Permission::OwnUser, |services| {
+            handler(path::text("id").and(catalog(services)).then(show))
+        }),
+    ]
 }
 
 /// Returns a user.
@@ -42,7 +44,7 @@ pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
     responses((status = 200, description = "The user", body = UserBody)),
 )]
 pub async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
-    let id = UserId::parse(&extract::decode_segment(&id)?).map_err(no_user)?;
+    let id = UserId::parse(&id).map_err(no_user)?;
     reply::json(StatusCode::OK, &UserBody::new(&catalog.user(&id).await?))
 }
 

@@ -4,56 +4,53 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
-use warp::{Filter, filters::BoxedFilter, reply::Response};
+use warp::Filter;
 
 use crate::{
     api::{DeliveryBody, NewWebhookShape, PageBody, WebhookBody},
     catalog::Catalog,
-    domain::{DeliveryId, DeliveryQuery, NewWebhook, Webhook, WebhookId},
+    domain::{DeliveryId, DeliveryQuery, NewWebhook, Scope, Webhook, WebhookId},
     http::{
-        State,
+        admission::Needs,
+        endpoint::{Endpoint, Permission, catalog, handler, plain_handler},
         headers::etag,
         problem::{Problem, ProblemBody},
         reply::{self, Ready},
         request::{
-            extract::{self, BodyLimits, Context, Pairs},
+            extract::{self, Context, Pairs},
             idempotency, path,
         },
     },
 };
 
-/// Returns the routes of webhooks.
-pub fn routes(state: &State, limits: BodyLimits) -> BoxedFilter<(Response,)> {
-    let catalog = extract::with(&state.catalog);
-    let body = extract::json_body(limits);
-    let headers = warp::header::headers_cloned();
-    let request = headers.and(extract::context());
-    let create =
-        warp::path!("webhooks").and(warp::post()).and(body).and(request.clone()).and(catalog.clone()).then(create);
-    let list = warp::path!("webhooks").and(warp::get()).and(catalog.clone()).then(list);
-    let one = warp::path!("webhooks" / String);
-    let show = one.and(warp::get()).and(catalog.clone()).then(show);
-    let delete = one.and(warp::delete()).and(headers).and(catalog.clone()).then(delete);
-    let enabling = warp::path!("webhooks" / String / "enable").and(warp::post());
-    let enable = enabling.and(request.clone()).and(catalog.clone()).then(enable);
-    let sent = warp::path!("webhooks" / String / "deliveries").and(warp::get());
-    let sent = sent.and(extract::query()).and(catalog.clone()).then(deliveries);
-    let again = warp::path!("webhooks" / String / "deliveries" / String / "retry").and(warp::post());
-    let again = again.and(request).and(catalog).then(retry);
-    extract::boxed(create)
-        .or(extract::boxed(list))
-        .unify()
-        .or(extract::boxed(show))
-        .unify()
-        .or(extract::boxed(delete))
-        .unify()
-        .or(extract::boxed(enable))
-        .unify()
-        .or(extract::boxed(sent))
-        .unify()
-        .or(extract::boxed(again))
-        .unify()
-        .boxed()
+/// Returns the endpoints of webhooks.
+pub fn endpoints() -> Vec<Endpoint> {
+    const ADMIN: Permission = Permission::Scope(Scope::Admin);
+    vec![
+        Endpoint::new::<__path_list>(ADMIN, |services| plain_handler(catalog(services).then(list))),
+        Endpoint::new::<__path_create>(ADMIN, |services| {
+            let body = extract::json_body(services.body).and(warp::header::headers_cloned());
+            handler(body.and(extract::context()).and(catalog(services)).then(create))
+        }),
+        Endpoint::new::<__path_show>(ADMIN, |services| handler(path::parameter().and(catalog(services)).then(show))),
+        Endpoint::new::<__path_delete>(ADMIN, |services| {
+            let id = path::parameter().and(warp::header::headers_cloned());
+            handler(id.and(catalog(services)).then(delete))
+        }),
+        Endpoint::new::<__path_enable>(ADMIN, |services| {
+            let id = path::parameter().and(warp::header::headers_cloned());
+            handler(id.and(extract::context()).and(catalog(services)).then(enable))
+        }),
+        Endpoint::new::<__path_deliveries>(ADMIN, |services| {
+            let query = path::parameter().and(extract::query());
+            handler(query.and(catalog(services)).then(deliveries))
+        })
+        .works_on(Needs::List),
+        Endpoint::new::<__path_retry>(ADMIN, |services| {
+            let ids = path::parameter().and(path::parameter()).and(warp::header::headers_cloned());
+            handler(ids.and(extract::context()).and(catalog(services)).then(retry))
+        }),
+    ]
 }
 
 /// Registers a webhook.
@@ -100,8 +97,8 @@ pub async fn list(catalog: Catalog) -> Result<Ready, Problem> {
     params(("id" = WebhookId, Path, description = "The webhook id")),
     responses((status = 200, description = "The webhook", body = WebhookBody, headers(("ETag" = String, description = "A strong entity tag")))),
 )]
-pub async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
-    answer(&catalog.webhook(path::id(&id)?).await?)
+pub async fn show(id: WebhookId, catalog: Catalog) -> Result<Ready, Problem> {
+    answer(&catalog.webhook(id).await?)
 }
 
 /// Deletes a webhook and its delivery history.
@@ -115,8 +112,8 @@ pub async fn show(id: String, catalog: Catalog) -> Result<Ready, Problem> {
         (status = 204, description = "The webhook was deleted"),
     ),
 )]
-pub async fn delete(id: String, headers: HeaderMap, catalog: Catalog) -> Result<Ready, Problem> {
-    catalog.delete_webhook(path::id(&id)?, etag::conditions(&headers).as_ref()).await?;
+pub async fn delete(id: WebhookId, headers: HeaderMap, catalog: Catalog) -> Result<Ready, Problem> {
+    catalog.delete_webhook(id, etag::conditions(&headers).as_ref()).await?;
     Ok(reply::gone())
 }
 
@@ -131,8 +128,7 @@ pub async fn delete(id: String, headers: HeaderMap, catalog: Catalog) -> Result<
         (status = 200, description = "The webhook", body = WebhookBody, headers(("ETag" = String, description = "The new entity tag"))),
     ),
 )]
-pub async fn enable(id: String, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
-    let id: WebhookId = path::id(&id)?;
+pub async fn enable(id: WebhookId, headers: HeaderMap, context: Context, catalog: Catalog) -> Result<Ready, Problem> {
     let path = format!("/webhooks/{id}/enable");
     let once = idempotency::once(&headers, &context.principal, &path, &Bytes::new()).await?;
     let enabled = catalog.enable_webhook(id, etag::conditions(&headers).as_ref(), once).await?;
@@ -149,8 +145,7 @@ pub async fn enable(id: String, headers: HeaderMap, context: Context, catalog: C
     ),
     responses((status = 200, description = "A page of deliveries", body = PageBody<DeliveryBody>, headers(("Link" = String, description = "Link to the next page")))),
 )]
-pub async fn deliveries(id: String, pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
-    let webhook: WebhookId = path::id(&id)?;
+pub async fn deliveries(webhook: WebhookId, pairs: Pairs, catalog: Catalog) -> Result<Ready, Problem> {
     let query = DeliveryQuery::parse(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     let page = catalog.deliveries(webhook, query).await?;
     let items = page.items.iter().map(DeliveryBody::new).collect();
@@ -185,13 +180,12 @@ pub struct RetriedDeliveryBody {
     ),
 )]
 pub async fn retry(
-    id: String,
-    delivery: String,
+    id: WebhookId,
+    delivery: DeliveryId,
     headers: HeaderMap,
     context: Context,
     catalog: Catalog,
 ) -> Result<Ready, Problem> {
-    let (id, delivery): (WebhookId, DeliveryId) = (path::id(&id)?, path::id(&delivery)?);
     let path = format!("/webhooks/{id}/deliveries/{delivery}/retry");
     let once = idempotency::once(&headers, &context.principal, &path, &Bytes::new()).await?;
     let retried = catalog.retry_delivery(id, delivery, once).await?;

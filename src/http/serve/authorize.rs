@@ -12,14 +12,15 @@ use crate::{
     domain::{Scope, UserId},
     http::{
         admission::permits::{self, Permit, Permits},
-        permissions::{Permission, PublicRead, need},
+        endpoint::{Kind, Permission, PublicRead, Route},
         problem::Problem,
         request::{
-            extract, path,
+            extract,
+            method::RequestMethod,
+            path,
             principal::{self, Authentication, Principal},
         },
         resources::resource_metadata,
-        route::{RequestMethod, Route},
     },
 };
 
@@ -96,7 +97,8 @@ impl Authorizer {
         if let Some(allowance) = allowance {
             allowance.add_headers(answer);
         }
-        let need = route.filter(|route| route.permits(method)).map_or(Permission::Nothing, |route| need(route, method));
+        let endpoint = route.and_then(|route| route.endpoint(method));
+        let need = endpoint.map_or(Permission::Nothing, |endpoint| endpoint.permission);
         let is_public = match need {
             Permission::Nothing => true,
             Permission::ReadImages => self.public_read.images,
@@ -117,7 +119,7 @@ impl Authorizer {
         let Some(need) = self.need(visit) else { return Ok(Principal::Anonymous) };
         let identified = self.identify(need, visit, catalog).await;
         if let Some(limit) = &self.rate_limit
-            && !visit.route.is_some_and(Route::is_about_the_server)
+            && !visit.route.is_some_and(|route| route.is(Kind::Status))
         {
             // A request with invalid credentials is counted by address, like one without credentials.
             let client = match &identified {
@@ -139,12 +141,12 @@ impl Authorizer {
 
     /// Returns the required permission; `None` for `OPTIONS`.
     fn need(&self, visit: AccessRequest<'_>) -> Option<Permission> {
-        let need = match visit.route {
-            _ if visit.method == RequestMethod::Options => return None,
-            // 404 and 405 require no permission.
-            Some(route) if route.permits(visit.method) => need(route, visit.method),
-            _ => Permission::Nothing,
-        };
+        if visit.method == RequestMethod::Options {
+            return None;
+        }
+        let endpoint = visit.route.and_then(|route| route.endpoint(visit.method));
+        // 404 and 405 require no permission.
+        let need = endpoint.map_or(Permission::Nothing, |endpoint| endpoint.permission);
         let shows_nothing = !visit.headers.contains_key(header::AUTHORIZATION);
         Some(match need {
             Permission::ReadImages if self.public_read.images => Permission::Nothing,
@@ -223,7 +225,7 @@ mod tests {
     use super::*;
     use crate::{
         domain::{KeyText, NewApiKey, Scopes},
-        http::{admission::connection_slots::ConnectionSlot, tests::catalog_in},
+        http::{admission::connection_slots::ConnectionSlot, table::TABLE, tests::catalog_in},
     };
 
     #[tokio::test]
@@ -239,7 +241,7 @@ mod tests {
         let pass = async |key: &KeyText| {
             let headers = [(header::AUTHORIZATION, format!("Bearer {}", key.reveal()).parse().expect("a header"))];
             let headers = HeaderMap::from_iter(headers);
-            let (route, path) = (Some(Route::Products), "/products");
+            let (route, path) = (TABLE.find("/products"), "/products");
             let visit = AccessRequest { route, method: RequestMethod::Get, path, headers: &headers, address, from };
             let outcome = authorizer.pass(visit, &catalog, &mut None).await;
             outcome.map_or_else(|problem| problem.head().status().as_u16(), |_| 200)

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::http::route::Route;
+use crate::http::endpoint::{Kind, Route};
 
 const HSTS: HeaderName = header::STRICT_TRANSPORT_SECURITY;
 const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
@@ -106,7 +106,7 @@ pub fn protect(route: Option<Route>, hsts: Option<&HeaderValue>, answer: &mut He
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
     answer.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("no-referrer"));
-    if route == Some(Route::Image) {
+    if route.is_some_and(|route| route.is(Kind::File)) {
         // Pages of other origins may embed images.
         answer.insert(CORP, HeaderValue::from_static("cross-origin"));
     }

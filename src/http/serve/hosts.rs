@@ -11,7 +11,7 @@ use url::Url;
 use super::cors::Origins;
 use crate::{
     code::ErrorCode,
-    http::{problem::Problem, route::RequestMethod},
+    http::{problem::Problem, request::method::RequestMethod},
 };
 
 /// The hosts in the setting `PM_ALLOWED_HOSTS`.

@@ -9,7 +9,6 @@ pub(super) mod hosts;
 mod incoming;
 mod observe;
 mod rate_limit;
-mod routes;
 mod rsa_bits;
 pub(super) mod server;
 mod service;

@@ -10,9 +10,11 @@ use metrics::{Counter, Gauge, Histogram, Unit};
 use tracing::{debug, error, info, warn};
 
 use crate::http::{
+    endpoint::{Kind, Route},
     headers::request_id::RequestId,
     problem::Problem,
-    route::{RequestMethod, Route},
+    request::method::RequestMethod,
+    table::TABLE,
 };
 
 const REQUESTS: &str = "pm_http_requests_total";
@@ -28,6 +30,7 @@ pub struct Observer {
     product: Counter,
     product_unchanged: Counter,
     product_duration: Histogram,
+    product_route: Option<Route>,
 }
 
 /// A request in progress. If dropped before [`finish`](Self::finish), it counts as aborted by the client.
@@ -44,6 +47,8 @@ pub struct Exchange<'a> {
 /// A connection that is counted until it is dropped.
 pub struct Connection(Gauge);
 
+/// The route whose metrics are registered at the start, since it is the most frequent.
+const PRODUCT: &str = "/products/{id}";
 /// The status of a request whose client disconnected; never sent.
 const CLIENT_WENT_AWAY: u16 = 499;
 
@@ -54,13 +59,15 @@ impl Observer {
         metrics::describe_histogram!(DURATION, Unit::Seconds, "Time from the request's head to the response's head");
         metrics::describe_gauge!(IN_FLIGHT, Unit::Count, "Requests in flight");
         metrics::describe_gauge!(CONNECTIONS, Unit::Count, "Open client connections");
-        let (get, product) = (RequestMethod::Get.as_str(), Route::Product.template());
+        let product_route = TABLE.find(PRODUCT);
+        let (get, product) = (RequestMethod::Get.as_str(), PRODUCT);
         Self {
             in_flight: metrics::gauge!(IN_FLIGHT),
             connections: metrics::gauge!(CONNECTIONS),
             product: metrics::counter!(REQUESTS, "method" => get, "route" => product, "status" => "200"),
             product_unchanged: metrics::counter!(REQUESTS, "method" => get, "route" => product, "status" => "304"),
             product_duration: metrics::histogram!(DURATION, "method" => get, "route" => product),
+            product_route,
         }
     }
 
@@ -84,12 +91,12 @@ impl Observer {
     }
 
     fn count(&self, method: RequestMethod, route: Option<Route>, status: u16, seconds: f64) {
-        match (method, route, status) {
-            (RequestMethod::Get, Some(Route::Product), 200) => {
+        match (method, status) {
+            (RequestMethod::Get, 200) if route == self.product_route => {
                 self.product.increment(1);
                 self.product_duration.record(seconds);
             }
-            (RequestMethod::Get, Some(Route::Product), 304) => {
+            (RequestMethod::Get, 304) if route == self.product_route => {
                 self.product_unchanged.increment(1);
                 self.product_duration.record(seconds);
             }
@@ -125,7 +132,7 @@ impl Exchange<'_> {
                 )
             };
         }
-        let about_the_server = self.route.is_some_and(Route::is_about_the_server);
+        let about_the_server = self.route.is_some_and(|route| route.is(Kind::Status));
         match problem.map(Problem::chain).filter(|chain| !chain.is_empty()) {
             Some(cause) if problem.is_some_and(Problem::is_overload) => log!(warn, cause),
             Some(cause) => log!(error, cause),
@@ -232,7 +239,7 @@ mod tests {
         ] {
             let observer = Observer::new();
             let address = [127, 0, 0, 1].into();
-            let exchange = observer.begin(RequestMethod::Get, Some(Route::Preset), RequestId::make(), address);
+            let exchange = observer.begin(RequestMethod::Get, TABLE.find("/products"), RequestId::make(), address);
             exchange.finish(problem.head().status(), Some(&problem));
             assert_eq!(levels.0.lock().expect("not poisoned").pop(), Some(level), "{problem:?}");
         }

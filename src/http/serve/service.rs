@@ -19,7 +19,6 @@ use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body as _, Incoming};
 use tower::ServiceExt;
 use tracing::Instrument;
-use warp::filters::BoxedFilter;
 
 use super::{
     answers::{self, Answers},
@@ -30,7 +29,6 @@ use super::{
     incoming::{self, Received},
     observe::{Connection, Observer},
     rate_limit::{Allowance, RateLimit},
-    routes,
 };
 use crate::{
     catalog::{Catalog, Freshness},
@@ -39,19 +37,29 @@ use crate::{
     http::{
         Config, Hosts, Origins, Proxies, Scope, State,
         admission::{AdmissionControl, BodyPermit, ConnectionSlot, Needs, RequestAdmission, Room, permits},
+        endpoint::{Handler, Kind, Route, Services},
+        feed::Feed,
         headers::{Client, RequestId, network_of, request_id},
+        openapi,
         problem::Problem,
         reply::{self, Outgoing},
-        request::{extract::Context, path, principal::Principal, upload},
-        resources::events::Feed,
-        route::{RequestMethod, Route},
+        request::{
+            extract::{BodyLimits, Context},
+            method::RequestMethod,
+            path,
+            principal::Principal,
+            upload,
+        },
+        table::TABLE,
     },
 };
 
 /// Processes requests; shared by all connections.
 pub struct Service {
     catalog: Catalog,
-    routes: BoxedFilter<(warp::reply::Response,)>,
+    /// The handlers of the table's endpoints, by index.
+    handlers: Vec<Handler>,
+    product_route: Option<Route>,
     observer: Observer,
     authorizer: Authorizer,
     proxies: Proxies,
@@ -86,7 +94,23 @@ impl Service {
     pub fn new(state: State, config: &Config) -> Self {
         let stopping = Arc::new(AtomicBool::new(false));
         let feed = Feed::new(state.catalog.clone(), config.authentication.clone(), config.max_streams);
-        let routes = routes::routes(&state, config, &feed, &stopping);
+        let body = BodyLimits { max_bytes: config.max_body, timeout: config.body_timeout };
+        let deployment = openapi::Deployment {
+            is_authenticated: !config.authentication.is_off(),
+            base: state.catalog.links().base(),
+        };
+        let services = Services {
+            state: &state,
+            feed: &feed,
+            stopping: &stopping,
+            authentication: &config.authentication,
+            body,
+            batch_body: BodyLimits { max_bytes: config.max_batch_body, ..body },
+            max_upload: config.max_upload,
+            paths: TABLE.routes().map(|route| (route.template(), route.allow())).collect(),
+            document: openapi::json(&TABLE, Some(deployment)),
+        };
+        let handlers = TABLE.endpoints().map(|endpoint| (endpoint.handler)(&services)).collect();
         let rate_limit = config.quota.map(|quota| RateLimit::new(quota, state.health.cache.clone()));
         let hsts = config.hsts_seconds.map(|seconds| format!("max-age={seconds}"));
         Self {
@@ -96,7 +120,8 @@ impl Service {
             hosts: config.hosts.clone(),
             hsts: hsts.and_then(|value| HeaderValue::try_from(value).ok()),
             catalog: state.catalog,
-            routes,
+            handlers,
+            product_route: TABLE.find("/products/{id}"),
             observer: Observer::new(),
             encoder: ResponseEncoder::new(),
             scope: config.scope,
@@ -205,8 +230,9 @@ impl Service {
 
     /// Returns the time limit of a request. Uploads check their own rate and may take longer.
     fn deadline(&self, method: RequestMethod, route: Option<Route>) -> Duration {
-        match (method, route) {
-            (RequestMethod::Post, Some(Route::ProductImages)) => self.deadline + upload::UPLOAD_TIMEOUT,
+        let endpoint = route.and_then(|route| route.endpoint(method));
+        match endpoint.map(|endpoint| endpoint.kind) {
+            Some(Kind::Upload) => self.deadline + upload::UPLOAD_TIMEOUT,
             _ => self.deadline,
         }
     }
@@ -214,11 +240,11 @@ impl Service {
     /// Returns the route, and the product if the cache may serve the request.
     fn destination(&self, method: RequestMethod, path: &str) -> (Option<ProductId>, Option<Route>) {
         if self.scope == Scope::Status {
-            return (None, Route::find(path).filter(|route| route.is_about_the_server()));
+            return (None, TABLE.find(path).filter(|route| route.is(Kind::Status)));
         }
         match cacheable_product(method, path) {
-            Some(product) => (Some(product), Some(Route::Product)),
-            None => (None, Route::find(path)),
+            Some(product) => (Some(product), self.product_route),
+            None => (None, TABLE.find(path)),
         }
     }
 
@@ -245,9 +271,11 @@ impl Service {
                 reply::product(&body, Freshness::Hit, request.headers()).map(|json| Either::Left(Full::new(json)))
             );
         }
-        let needs = route.map_or(Needs::Read, |route| route.needs(method));
+        let endpoint = route.and_then(|route| route.endpoint(method));
+        let needs = endpoint.map_or(Needs::Read, |endpoint| endpoint.work);
         let admission = self.admissions.admission(client, Arc::clone(connection_slot), needs);
-        let context = Context { request_id: request_id.clone(), method, principal, admission };
+        let params = route.map(|route| route.params(request.uri().path())).unwrap_or_default();
+        let context = Context { request_id: request_id.clone(), method, params, principal, admission };
         // At the highest level, so that logged errors have the request id with any log filter.
         let span = tracing::error_span!(target: "pm::http", "request", %request_id);
         // On the heap, so that the future of a cached response stays small.
@@ -281,11 +309,11 @@ impl Service {
         if context.method == RequestMethod::Options {
             return Ok(self.options(route));
         }
-        if !route.permits(context.method) {
+        let Some(endpoint) = route.endpoint(context.method) else {
             return Err(Arc::new(method_not_allowed(route)));
-        }
+        };
         // A request with a body takes its permit after the body is read.
-        if !route.is_about_the_server() && !route.reads_body(context.method) {
+        if endpoint.kind != Kind::Status && !endpoint.reads_body {
             match product {
                 Some(id) => self.works_or_shares(id, &context.admission).await?,
                 None => context.admission.works().await?,
@@ -296,7 +324,8 @@ impl Service {
         }
         let admission = Arc::clone(&context.admission);
         request.extensions_mut().insert(context);
-        let Ok(mut response): Result<_, Infallible> = warp::service(self.routes.clone()).oneshot(request).await;
+        let Ok(mut response): Result<_, Infallible> =
+            warp::service(self.handlers[endpoint.index].clone()).oneshot(request).await;
         if let Some(problem) = response.extensions_mut().remove::<Arc<Problem>>() {
             return Err(problem);
         }

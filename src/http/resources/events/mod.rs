@@ -2,20 +2,19 @@
 //!
 //! The server sends the response's head at once. The body continues until the client or the server closes the stream.
 
-mod feed;
 mod stream;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use warp::{Filter, Reply as _, filters::BoxedFilter, reply::Response};
+use warp::{Filter, Reply as _, reply::Response};
 
-pub use feed::Feed;
 use stream::{Beginning, Listener};
 
 use crate::{
     catalog::Catalog,
-    domain::{EventKind, EventPosition, EventQuery, ProductId, UserId},
+    domain::{EventKind, EventPosition, EventQuery, ProductId, Scope, UserId},
     http::{
-        State,
+        endpoint::{Endpoint, Permission, handler},
+        feed::Feed,
         problem::Problem,
         reply,
         request::{
@@ -30,23 +29,20 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Disables response buffering in proxies such as nginx.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// Returns the routes of events.
-pub fn routes(state: &State, feed: &Feed) -> BoxedFilter<(Response,)> {
-    let headers = warp::header::headers_cloned();
-    let all = warp::path!("events")
-        .and(warp::get())
-        .and(extract::query())
-        .and(headers)
-        .and(extract::context())
-        .and(extract::with(feed));
-    let one = warp::path!("products" / String / "events")
-        .and(warp::get())
-        .and(extract::query())
-        .and(headers)
-        .and(extract::context())
-        .and(extract::with(feed))
-        .and(extract::with(&state.catalog));
-    extract::boxed(all.then(all_events)).or(extract::boxed(one.then(product_events))).unify().boxed()
+/// Returns the endpoints of events.
+pub fn endpoints() -> Vec<Endpoint> {
+    const READ: Permission = Permission::Scope(Scope::ProductsRead);
+    vec![
+        Endpoint::new::<__path_product_events>(READ, |services| {
+            let id = path::parameter().and(extract::query()).and(warp::header::headers_cloned());
+            let feed = extract::context().and(extract::with(services.feed));
+            handler(id.and(feed).and(extract::with(&services.state.catalog)).then(product_events))
+        }),
+        Endpoint::new::<__path_all_events>(READ, |services| {
+            let query = extract::query().and(warp::header::headers_cloned()).and(extract::context());
+            handler(query.and(extract::with(services.feed)).then(all_events))
+        }),
+    ]
 }
 
 /// Streams events of all products.
@@ -83,14 +79,13 @@ pub async fn all_events(pairs: Pairs, headers: HeaderMap, context: Context, feed
     responses((status = 200, description = "A stream of events; a comment every 15 s keeps the connection alive", body = String, content_type = "text/event-stream")),
 )]
 pub async fn product_events(
-    id: String,
+    id: ProductId,
     pairs: Pairs,
     headers: HeaderMap,
     context: Context,
     feed: Feed,
     catalog: Catalog,
 ) -> Result<Response, Problem> {
-    let id: ProductId = path::id(&id)?;
     let query = EventQuery::of_product(id, pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     // Subscribing before the check ensures that one of the two notices a deletion.
     let response = listen(query, &headers, &context, &feed).await?;

@@ -14,10 +14,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::feed::{Admission, Batch, Feed, Frame, Place, Subscription};
 use crate::{
     catalog::Error,
     domain::{EventFilter, EventKind, EventPosition},
+    http::feed::{Admission, Batch, Feed, Frame, Place, Subscription},
 };
 
 /// Maximum time between two writes, so that both sides detect a broken connection.

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Maximum number of events per query.
-pub(super) const PAGE: u64 = 256;
+pub(in crate::http) const PAGE: u64 = 256;
 /// Capacity of the broadcast channel in batches. A listener that lags further has to read the table.
 const BATCHES: usize = 64;
 /// Maximum number of listeners that read the table at a time.
@@ -64,37 +64,37 @@ struct Tail {
 
 /// Events from one query.
 #[derive(Clone)]
-pub(super) struct Batch {
-    pub(super) frames: Arc<[Frame]>,
-    pub(super) last: EventPosition,
+pub(in crate::http) struct Batch {
+    pub(in crate::http) frames: Arc<[Frame]>,
+    pub(in crate::http) last: EventPosition,
 }
 
 /// A serialized event.
-pub(super) struct Frame {
-    pub(super) position: EventPosition,
-    pub(super) kind: EventKind,
-    pub(super) product_id: ProductId,
+pub(in crate::http) struct Frame {
+    pub(in crate::http) position: EventPosition,
+    pub(in crate::http) kind: EventKind,
+    pub(in crate::http) product_id: ProductId,
     user_id: UserId,
-    pub(super) text: Bytes,
+    pub(in crate::http) text: Bytes,
 }
 
 /// A listener's subscription to the feed.
-pub(super) struct Subscription {
-    pub(super) batches: broadcast::Receiver<Batch>,
+pub(in crate::http) struct Subscription {
+    pub(in crate::http) batches: broadcast::Receiver<Batch>,
     /// The channel delivers every event after this position.
-    pub(super) position: EventPosition,
-    pub(super) stop: CancellationToken,
+    pub(in crate::http) position: EventPosition,
+    pub(in crate::http) stop: CancellationToken,
 }
 
 /// A permit for one open stream; released on drop.
-pub(super) struct Place {
+pub(in crate::http) struct Place {
     feed: Feed,
     client: String,
     _permit: OwnedSemaphorePermit,
 }
 
 /// A listener's credentials, checked again while the stream is open.
-pub(super) struct Admission {
+pub(in crate::http) struct Admission {
     feed: Feed,
     shown: HeaderMap,
 }
@@ -128,7 +128,7 @@ impl Feed {
     ///
     /// # Errors
     /// 429 if the client reached its limit of open streams, 503 if the server did.
-    pub(super) fn place(&self, client: String) -> Result<Place, Problem> {
+    pub(in crate::http) fn place(&self, client: String) -> Result<Place, Problem> {
         let Ok(permit) = Arc::clone(&self.0.places).try_acquire_owned() else {
             let cause = format!("all {} event streams of this server are in use", self.0.most);
             return Err(Problem::overloaded(cause));
@@ -148,7 +148,7 @@ impl Feed {
     }
 
     /// Returns the credentials in the headers; `None` if authentication is off.
-    pub(super) fn admission(&self, headers: &HeaderMap) -> Option<Admission> {
+    pub(in crate::http) fn admission(&self, headers: &HeaderMap) -> Option<Admission> {
         if self.0.authentication.is_off() {
             return None;
         }
@@ -161,7 +161,7 @@ impl Feed {
     }
 
     /// Subscribes to every event committed from now on; starts the reader if it is not running.
-    pub(super) async fn subscribe(&self) -> Result<Subscription, Error> {
+    pub(in crate::http) async fn subscribe(&self) -> Result<Subscription, Error> {
         if let Some(subscription) = self.join() {
             return Ok(subscription);
         }
@@ -178,12 +178,12 @@ impl Feed {
         Ok(Subscription { batches: receiver, position, stop: self.0.stop.clone() })
     }
 
-    pub(super) async fn remembers_since(&self, position: EventPosition) -> Result<bool, Error> {
+    pub(in crate::http) async fn remembers_since(&self, position: EventPosition) -> Result<bool, Error> {
         self.0.catalog.remembers_since(position).await
     }
 
     /// Reads a page of events for a listener that is behind.
-    pub(super) async fn page_after(&self, position: EventPosition) -> Result<EventPage, Error> {
+    pub(in crate::http) async fn page_after(&self, position: EventPosition) -> Result<EventPage, Error> {
         // The semaphore is never closed, so this does not fail.
         let _turn = self.0.catching_up.acquire().await;
         self.0.catalog.events_after(position, PAGE).await
@@ -231,7 +231,7 @@ impl Feed {
 }
 
 impl Frame {
-    pub(super) fn new(event: &Event) -> Self {
+    pub(in crate::http) fn new(event: &Event) -> Self {
         let (id, kind, data) = (event.position, event.kind, &event.data);
         Self {
             position: id,
@@ -242,7 +242,7 @@ impl Frame {
         }
     }
 
-    pub(super) fn is_wanted(&self, filter: &EventFilter) -> bool {
+    pub(in crate::http) fn is_wanted(&self, filter: &EventFilter) -> bool {
         filter.wants(self.kind, self.product_id, &self.user_id)
     }
 }
@@ -262,7 +262,7 @@ impl Drop for Place {
 
 impl Admission {
     /// Whether the token or key was revoked or has expired. Returns false if that cannot be checked at the moment.
-    pub(super) async fn is_over(&self) -> bool {
+    pub(in crate::http) async fn is_over(&self) -> bool {
         let shared = &self.feed.0;
         let identified = shared.authentication.identify(&self.shown, &shared.catalog, async || Ok(())).await;
         identified.is_err_and(|problem| problem.is_unauthorized())
