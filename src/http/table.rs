@@ -1,10 +1,13 @@
 //! The table of all endpoints.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, atomic::AtomicBool};
 
 use super::{
-    endpoint::Table,
+    Config, State,
+    endpoint::{Handler, Services, Table},
+    feed::Feed,
     openapi,
+    request::extract::BodyLimits,
     resources::{
         events, images, originals, presets, product_images, products, queue, resource_metadata, status, users, webhooks,
     },
@@ -28,6 +31,25 @@ pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
     ];
     Table::new(endpoints.into_iter().flatten())
 });
+
+/// Makes the handlers of all endpoints, in the order of their indexes. `stopping` is true once the server shuts down.
+pub fn handlers((state, config): (&State, &Config), feed: &Feed, stopping: &Arc<AtomicBool>) -> Vec<Handler> {
+    let body = BodyLimits { max_bytes: config.max_body, timeout: config.body_timeout };
+    let is_authenticated = !config.authentication.is_off();
+    let deployment = openapi::Deployment { is_authenticated, base: state.catalog.links().base() };
+    let services = Services {
+        state,
+        feed,
+        stopping,
+        authentication: &config.authentication,
+        body,
+        batch_body: BodyLimits { max_bytes: config.max_batch_body, ..body },
+        max_upload: config.max_upload,
+        paths: TABLE.routes().map(|route| (route.template(), route.allow())).collect(),
+        document: openapi::json(&TABLE, Some(deployment)),
+    };
+    TABLE.endpoints().map(|endpoint| (endpoint.handler)(&services)).collect()
+}
 
 #[cfg(test)]
 mod tests {

@@ -29,6 +29,8 @@ struct Batch {
 struct Progress {
     /// The outcomes so far, in the order of the request.
     outcomes: Vec<Stored>,
+    /// Number of images of the products that were stored, also of those that were deleted since.
+    images: usize,
     /// The products that follow.
     left: VecDeque<NewProduct>,
     /// Whether this request stored a chunk itself; otherwise an earlier one with the same key did.
@@ -69,11 +71,11 @@ impl Batch {
         loop {
             let handled = progress.outcomes.len();
             let left = std::mem::take(&mut progress.left);
-            let images = progress.outcomes.iter().flatten().map(|product| product.images.len()).sum();
-            let chunk = Arc::clone(&batch).next_chunk((handled, images), left);
+            let chunk = Arc::clone(&batch).next_chunk((handled, progress.images), left);
             match batch.catalog.to_the_end(chunk).await {
                 Ok(next) => {
                     progress.outcomes.extend(next.outcomes);
+                    progress.images += next.images;
                     progress.left = next.left;
                     progress.has_stored |= next.has_stored;
                 }
@@ -105,9 +107,10 @@ impl Batch {
         let made = catalog.made_before::<Made>(&write, once, now).await?;
         if let Some(made) = made.as_ref().filter(|made| made.count() > handled.0 || left.is_empty()) {
             let count = made.count().checked_sub(handled.0).filter(|count| *count <= left.len());
-            let earlier = left.drain(..count.ok_or(Error::KeyReused)?).collect();
+            let earlier: Vec<_> = left.drain(..count.ok_or(Error::KeyReused)?).collect();
             let there = products::existing(&*write, &made.ids()).await?;
-            return Ok(Progress { outcomes: made.rebuild(earlier, handled, &there), left, has_stored: false });
+            let images = made.count_images(&earlier, handled.0);
+            return Ok(Progress { outcomes: made.rebuild(earlier, handled, &there), images, left, has_stored: false });
         }
         if once.is_some() && handled.0 != made.as_ref().map_or(0, Made::count) {
             // The key expired meanwhile.
@@ -128,6 +131,7 @@ impl Batch {
         catalog.keep_made(&write, once, &made).await?;
         catalog.end_creation(write, &created, now).await?;
         catalog.0.chunk_cost.record(began.elapsed());
-        Ok(Progress { outcomes, left, has_stored: true })
+        let images = outcomes.iter().flatten().map(|product| product.images.len()).sum();
+        Ok(Progress { outcomes, images, left, has_stored: true })
     }
 }

@@ -60,6 +60,12 @@ impl Made {
         self.products.iter().flatten().copied().collect()
     }
 
+    /// Returns the number of images that were stored with `news`, which begin after `handled` products.
+    pub(super) fn count_images(&self, news: &[NewProduct], handled: usize) -> usize {
+        let stored = news.iter().zip(self.products.iter().skip(handled)).filter(|(_, id)| id.is_some());
+        stored.map(|(new, _)| new.product_images.len()).sum()
+    }
+
     /// Rebuilds stored products from `news` and their ids. `there` has the ids of those that still exist.
     ///
     /// `handled` has the number of the request's products before `news`, and of the images of these.
@@ -92,5 +98,38 @@ impl Made {
             .map(|(position, (image, source))| pending(ImageId(image), position, source, at))
             .collect();
         product
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::AddressPolicy;
+
+    fn product(images: usize) -> NewProduct {
+        let urls: Vec<_> = (0..images).map(|number| format!("https://example.com/{number}.jpg")).collect();
+        let json = serde_json::json!({"user_id": "u", "product_name": "a", "product_price": 1, "product_images": urls});
+        let read = NewProduct::from_json_of(json.to_string().as_bytes(), &AddressPolicy::default(), None);
+        read.expect("JSON").expect("a product")
+    }
+
+    #[test]
+    fn images_of_a_later_chunk_keep_their_ids_if_an_earlier_product_is_gone() {
+        let ids = [Some(1), Some(2), None, Some(3)].map(|id| id.map(ProductId)).to_vec();
+        let made = Made { at: 0, products: ids, images: vec![(10, 4), (24, 3)], later: vec![(2, 5)] };
+        let (first, second) = (vec![product(2), product(3)], vec![product(1), product(2)]);
+        let there = BTreeSet::from([ProductId(2), ProductId(3)]);
+        let image_ids = |stored: &Stored| -> Vec<i64> {
+            stored.as_ref().expect("stored").images.iter().map(|image| image.id.0).collect()
+        };
+
+        let handled = made.count_images(&first, 0);
+        let rebuilt = made.rebuild(first, (0, 0), &there);
+        assert!(matches!(rebuilt[0], Err(NotStored::Gone(ProductId(1)))));
+        assert_eq!(image_ids(&rebuilt[1]), [12, 13, 24]);
+        assert_eq!(made.count_images(&second, 2), 2, "the product of an unknown user has no images");
+        let rebuilt = made.rebuild(second, (2, handled), &there);
+        assert!(matches!(rebuilt[0], Err(NotStored::Invalid(_))));
+        assert_eq!(image_ids(&rebuilt[1]), [25, 26]);
     }
 }

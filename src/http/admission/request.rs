@@ -133,6 +133,11 @@ impl RequestAdmission {
         self.client
     }
 
+    /// Whether the request has its permit to work.
+    pub fn is_working(&self) -> bool {
+        self.place.get().is_some()
+    }
+
     /// Takes a permit to read a body.
     ///
     /// # Errors

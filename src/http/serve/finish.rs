@@ -2,7 +2,7 @@
 //!
 //! Compressed bodies are cached by entity tag, so that a frequently read body is compressed once.
 
-use std::{io::Write as _, time::Duration};
+use std::{io::Write as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
@@ -12,6 +12,7 @@ use hyper::body::Body as _;
 use moka::sync::Cache;
 
 use crate::http::{
+    admission::RequestAdmission,
     headers::{etag, negotiate},
     reply::Outgoing,
 };
@@ -27,6 +28,9 @@ pub struct ClientPreferences {
     /// `If-Match` and `If-None-Match` of a safe request.
     conditions: HeaderMap,
 }
+
+/// The permits of the request, which blocking work holds to its end.
+type Permits = Option<Arc<RequestAdmission>>;
 
 /// Supported content codings, in order of preference.
 const CODINGS: [&str; 2] = ["br", "gzip"];
@@ -104,12 +108,13 @@ impl ResponseEncoder {
             return response;
         }
         let (mut head, body) = response.into_parts();
+        let permits = head.extensions.get().cloned();
         let Some(bytes) = all_of(body).await else {
             // The body is in memory, so reading it does not fail.
             return Response::from_parts(head, Either::Left(Full::default()));
         };
         if tags {
-            let tag = tag_of(bytes.clone()).await;
+            let tag = tag_of(bytes.clone(), permits.clone()).await;
             let known = etag::if_none_match(&preferences.conditions, tag.as_bytes());
             if let Ok(tag) = HeaderValue::try_from(tag) {
                 head.headers.insert(header::ETAG, tag);
@@ -119,7 +124,7 @@ impl ResponseEncoder {
             }
         }
         let body = match preferences.coding.filter(|_| compresses) {
-            Some(coding) => self.compressed(&mut head.headers, coding, bytes, reads).await,
+            Some(coding) => self.compressed(&mut head.headers, coding, bytes, (reads, permits)).await,
             None => bytes,
         };
         Response::from_parts(head, Either::Left(Full::new(body)))
@@ -128,13 +133,19 @@ impl ResponseEncoder {
     /// Compresses `bytes` and sets the headers; returns them unchanged if compression does not make them shorter.
     ///
     /// Caches only responses to reads: the tag of another response is that of the changed resource, not of its bytes.
-    async fn compressed(&self, headers: &mut HeaderMap, coding: &'static str, bytes: Bytes, reads: bool) -> Bytes {
+    async fn compressed(
+        &self,
+        headers: &mut HeaderMap,
+        coding: &'static str,
+        bytes: Bytes,
+        (reads, permits): (bool, Permits),
+    ) -> Bytes {
         let tag = headers.get(header::ETAG).map(|tag| Bytes::copy_from_slice(tag.as_bytes()));
         let key = tag.clone().filter(|_| reads).map(|tag| (tag, coding));
         let packed = match key.as_ref().and_then(|key| self.compressed_bodies.get(key)) {
             Some(packed) => packed,
             None => {
-                let packed = compress_aside(coding, bytes.clone()).await;
+                let packed = compress_aside(coding, bytes.clone(), permits).await;
                 if let Some(key) = key {
                     self.compressed_bodies.insert(key, packed.clone());
                 }
@@ -179,20 +190,28 @@ async fn all_of(body: Outgoing) -> Option<Bytes> {
 }
 
 /// Returns the entity tag of `bytes`.
-async fn tag_of(bytes: Bytes) -> String {
+async fn tag_of(bytes: Bytes, permits: Permits) -> String {
     if bytes.len() <= MAX_BYTES_HASHED_INLINE {
         return etag::of_bytes(&bytes);
     }
     let again = bytes.clone();
-    tokio::task::spawn_blocking(move || etag::of_bytes(&bytes)).await.unwrap_or_else(|_| etag::of_bytes(&again))
+    let hash = move || {
+        let _permits = permits;
+        etag::of_bytes(&bytes)
+    };
+    tokio::task::spawn_blocking(hash).await.unwrap_or_else(|_| etag::of_bytes(&again))
 }
 
-async fn compress_aside(coding: &'static str, bytes: Bytes) -> Bytes {
+async fn compress_aside(coding: &'static str, bytes: Bytes, permits: Permits) -> Bytes {
     if bytes.len() <= INLINE_BYTES {
         return compress(coding, &bytes);
     }
     let plain = bytes.clone();
-    tokio::task::spawn_blocking(move || compress(coding, &bytes)).await.unwrap_or(plain)
+    let compress = move || {
+        let _permits = permits;
+        compress(coding, &bytes)
+    };
+    tokio::task::spawn_blocking(compress).await.unwrap_or(plain)
 }
 
 /// Compresses `bytes`; the level balances CPU time and transfer time.

@@ -13,4 +13,5 @@ mod rsa_bits;
 pub(super) mod server;
 mod service;
 mod stall;
+mod task;
 pub(super) mod tls;

@@ -29,6 +29,7 @@ use super::{
     incoming::{self, Received},
     observe::{Connection, Observer},
     rate_limit::{Allowance, RateLimit},
+    task,
 };
 use crate::{
     catalog::{Catalog, Freshness},
@@ -37,20 +38,13 @@ use crate::{
     http::{
         Config, Hosts, Origins, Proxies, Scope, State,
         admission::{AdmissionControl, BodyPermit, ConnectionSlot, Needs, RequestAdmission, Room, permits},
-        endpoint::{Handler, Kind, Route, Services},
+        endpoint::{Handler, Kind, Route},
         feed::Feed,
         headers::{Client, RequestId, network_of, request_id},
-        openapi,
         problem::Problem,
         reply::{self, Outgoing},
-        request::{
-            extract::{BodyLimits, Context},
-            method::RequestMethod,
-            path,
-            principal::Principal,
-            upload,
-        },
-        table::TABLE,
+        request::{extract::Context, method::RequestMethod, path, principal::Principal, upload},
+        table::{self, TABLE},
     },
 };
 
@@ -94,23 +88,7 @@ impl Service {
     pub fn new(state: State, config: &Config) -> Self {
         let stopping = Arc::new(AtomicBool::new(false));
         let feed = Feed::new(state.catalog.clone(), config.authentication.clone(), config.max_streams);
-        let body = BodyLimits { max_bytes: config.max_body, timeout: config.body_timeout };
-        let deployment = openapi::Deployment {
-            is_authenticated: !config.authentication.is_off(),
-            base: state.catalog.links().base(),
-        };
-        let services = Services {
-            state: &state,
-            feed: &feed,
-            stopping: &stopping,
-            authentication: &config.authentication,
-            body,
-            batch_body: BodyLimits { max_bytes: config.max_batch_body, ..body },
-            max_upload: config.max_upload,
-            paths: TABLE.routes().map(|route| (route.template(), route.allow())).collect(),
-            document: openapi::json(&TABLE, Some(deployment)),
-        };
-        let handlers = TABLE.endpoints().map(|endpoint| (endpoint.handler)(&services)).collect();
+        let handlers = table::handlers((&state, config), &feed, &stopping);
         let rate_limit = config.quota.map(|quota| RateLimit::new(quota, state.health.cache.clone()));
         let hsts = config.hsts_seconds.map(|seconds| format!("max-age={seconds}"));
         Self {
@@ -324,8 +302,13 @@ impl Service {
         }
         let admission = Arc::clone(&context.admission);
         request.extensions_mut().insert(context);
-        let Ok(mut response): Result<_, Infallible> =
-            warp::service(self.handlers[endpoint.index].clone()).oneshot(request).await;
+        let handler = warp::service(self.handlers[endpoint.index].clone()).oneshot(request);
+        let outcome = match endpoint.kind {
+            // It has no permits, so it ends with its client.
+            Kind::Status => handler.await,
+            _ => task::to_the_end(handler, &admission).await?,
+        };
+        let Ok(mut response): Result<_, Infallible> = outcome;
         if let Some(problem) = response.extensions_mut().remove::<Arc<Problem>>() {
             return Err(problem);
         }

@@ -1,6 +1,6 @@
 //! P31: no client blocks other clients. Request bodies that never arrive, responses that are never read, endless
-//! streams of events, bodies with only field names, bodies that drip, large batches, costly searches: each runs for a
-//! while, and other clients notice nothing.
+//! streams of events, bodies with only field names, bodies that drip, large batches, costly searches, lists and batches
+//! whose clients disconnect: each runs for a while, and other clients notice nothing.
 
 mod attacks;
 

@@ -41,6 +41,8 @@ pub const ATTACKS: &[(&str, Begin)] = &[
     ("dripping_bodies", dripping_bodies),
     ("large_batches", large_batches),
     ("costly_searches", costly_searches),
+    ("abandoned_lists", abandoned_lists),
+    ("abandoned_batches", abandoned_batches),
 ];
 
 /// HTTP/2 connections of one attack.
@@ -51,6 +53,8 @@ const ATTACKERS: [[u8; 4]; 2] = [[127, 66, 0, 1], [127, 66, 0, 2]];
 const BODIES_OF_EACH: usize = 280;
 /// Connections with batches, and those with searches.
 const LARGE_REQUESTS: usize = 8;
+/// Connections with lists that are abandoned.
+const ABANDONED_LISTS: usize = 64;
 /// Pause before a retry.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -144,15 +148,7 @@ async fn drip(address: SocketAddr, attacker: [u8; 4], interval: Duration) -> std
 /// Valid batches of the maximum size, whose texts have many different words.
 fn large_batches(target: &Target) -> Attack {
     let mut attack = JoinSet::new();
-    let product = |number: usize| {
-        let words: Vec<_> = (0..1_000).map(|word| format!("{:x}", word * 7 + number)).collect();
-        let description = format!("{} a b c d e f g h i j", words.join(" "));
-        json!({"user_id": "large", "product_name": "large", "product_price": 1, "product_description": description})
-            .to_string()
-    };
-    let count = (target.batch_bytes / product(0).len()).clamp(1, 1_000);
-    let body: Vec<_> = (0..count).map(product).collect();
-    let body = Bytes::from(format!("[{}]", body.join(",")));
+    let body = batch_of(target.batch_bytes);
     for _ in 0..LARGE_REQUESTS {
         let (address, body) = (target.address, body.clone());
         attack.spawn(async move {
@@ -164,6 +160,19 @@ fn large_batches(target: &Target) -> Attack {
         });
     }
     attack
+}
+
+/// Returns a batch of about this size.
+fn batch_of(bytes: usize) -> Bytes {
+    let product = |number: usize| {
+        let words: Vec<_> = (0..1_000).map(|word| format!("{:x}", word * 7 + number)).collect();
+        let description = format!("{} a b c d e f g h i j", words.join(" "));
+        json!({"user_id": "large", "product_name": "large", "product_price": 1, "product_description": description})
+            .to_string()
+    };
+    let count = (bytes / product(0).len()).clamp(1, 1_000);
+    let body: Vec<_> = (0..count).map(product).collect();
+    format!("[{}]", body.join(",")).into()
 }
 
 /// Searches for many words that each occur in many products, from two addresses.
@@ -186,6 +195,46 @@ async fn search(address: SocketAddr, attacker: [u8; 4], head: &[u8]) -> std::io:
     let mut stream = connect(address, attacker, None).await?;
     stream.write_all(head).await?;
     stream.read_to_end(&mut Vec::new()).await.map(|_| ())
+}
+
+/// Costly lists whose clients disconnect before the answer.
+fn abandoned_lists(target: &Target) -> Attack {
+    let mut attack = JoinSet::new();
+    for _ in 0..ABANDONED_LISTS {
+        let address = target.address;
+        attack.spawn(async move {
+            let head = b"GET /products?q=a&sort=product_price&limit=100 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+            loop {
+                let _ = abandon(address, head, &[], PAUSE * 2).await;
+            }
+        });
+    }
+    attack
+}
+
+/// Batches whose clients disconnect before the answer.
+fn abandoned_batches(target: &Target) -> Attack {
+    let mut attack = JoinSet::new();
+    let body = batch_of(target.batch_bytes);
+    for _ in 0..LARGE_REQUESTS {
+        let (address, body) = (target.address, body.clone());
+        attack.spawn(async move {
+            let head = head_of("/products:batch", body.len());
+            loop {
+                let _ = abandon(address, head.as_bytes(), &body, PAUSE * 6).await;
+            }
+        });
+    }
+    attack
+}
+
+/// Sends a request and disconnects after `wait`.
+async fn abandon(address: SocketAddr, head: &[u8], body: &[u8], wait: Duration) -> std::io::Result<()> {
+    let mut stream = connect(address, ATTACKERS[0], None).await?;
+    stream.write_all(head).await?;
+    stream.write_all(body).await?;
+    sleep(wait).await;
+    Ok(())
 }
 
 fn head_of(path: &str, length: usize) -> String {
