@@ -27,7 +27,7 @@ use crate::private_files;
 
 /// Size of the pieces in which files are read.
 const PIECE_BYTES: u64 = 64 << 10;
-/// Maximum number of threads that read files. More would not read faster, but delay everything else.
+/// Maximum number of threads that read files, so that they leave the cores to other work.
 const MAX_READERS: usize = 16;
 static READERS: Semaphore = Semaphore::const_new(MAX_READERS);
 /// Folder of streamed uploads; it is no part of any key.

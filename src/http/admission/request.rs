@@ -37,7 +37,7 @@ const MAX_LISTS_PER_CORE: usize = 2;
 /// wait for it.
 const MAX_BATCHES: usize = 2;
 
-/// Maximum wait of a request: a database may stall for a second or two, and refusing requests then helps nobody.
+/// Maximum wait of a request: longer than a short stall of the database, so that a stall refuses no request.
 const MAX_WAIT: Duration = Duration::from_secs(3);
 /// Maximum wait of a batch: several of other clients.
 const MAX_WAIT_OF_BATCH: Duration = Duration::from_secs(10);

@@ -13,8 +13,8 @@ struct Waiting<'a> {
 
 /// Runs a handler in its own task, which owns the request's permits.
 ///
-/// When a client disconnects, statements and blocking work still run to their end; until then nobody else may get the
-/// permits. While the handler reads a body or waits for a permit, it ends with its client.
+/// When a client disconnects, statements and blocking work still run to their end; other requests get the permits only
+/// after that. While the handler reads a body or waits for a permit, it ends with its client.
 ///
 /// # Errors
 /// 500 if the runtime shuts down. Passes a panic on.

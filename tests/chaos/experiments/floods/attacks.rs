@@ -199,42 +199,37 @@ async fn search(address: SocketAddr, attacker: [u8; 4], head: &[u8]) -> std::io:
 
 /// Costly lists whose clients disconnect before the answer.
 fn abandoned_lists(target: &Target) -> Attack {
-    let mut attack = JoinSet::new();
-    for _ in 0..ABANDONED_LISTS {
-        let address = target.address;
-        attack.spawn(async move {
-            let head = b"GET /products?q=a&sort=product_price&limit=100 HTTP/1.1\r\nHost: localhost\r\n\r\n";
-            loop {
-                let _ = abandon(address, head, &[], PAUSE * 2).await;
-            }
-        });
-    }
-    attack
+    let head = "GET /products?q=a&sort=product_price&limit=100 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    abandoned(target, ABANDONED_LISTS, head.into(), PAUSE * 2)
 }
 
 /// Batches whose clients disconnect before the answer.
 fn abandoned_batches(target: &Target) -> Attack {
-    let mut attack = JoinSet::new();
     let body = batch_of(target.batch_bytes);
-    for _ in 0..LARGE_REQUESTS {
-        let (address, body) = (target.address, body.clone());
+    let request = [head_of("/products:batch", body.len()).as_bytes(), &body].concat();
+    abandoned(target, LARGE_REQUESTS, request.into(), PAUSE * 6)
+}
+
+/// Connections that send a request and disconnect after `wait`.
+fn abandoned(target: &Target, connections: usize, request: Bytes, wait: Duration) -> Attack {
+    let mut attack = JoinSet::new();
+    for _ in 0..connections {
+        let (address, request) = (target.address, request.clone());
         attack.spawn(async move {
-            let head = head_of("/products:batch", body.len());
             loop {
-                let _ = abandon(address, head.as_bytes(), &body, PAUSE * 6).await;
+                let stream = send(address, &request).await;
+                sleep(wait).await;
+                drop(stream);
             }
         });
     }
     attack
 }
 
-/// Sends a request and disconnects after `wait`.
-async fn abandon(address: SocketAddr, head: &[u8], body: &[u8], wait: Duration) -> std::io::Result<()> {
+async fn send(address: SocketAddr, request: &[u8]) -> std::io::Result<TcpStream> {
     let mut stream = connect(address, ATTACKERS[0], None).await?;
-    stream.write_all(head).await?;
-    stream.write_all(body).await?;
-    sleep(wait).await;
-    Ok(())
+    stream.write_all(request).await?;
+    Ok(stream)
 }
 
 fn head_of(path: &str, length: usize) -> String {
